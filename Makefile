@@ -1,0 +1,60 @@
+# make help lists the targets.
+PYTHON ?= python3
+BIN := .venv/bin
+# Where the CPU build of torch is found if the configured package index does not have it.
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
+
+.DEFAULT_GOAL := help
+.PHONY: help serve demo test test-fast check format lint types contracts lock clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+serve: .venv/cpu.lock ## Set up what is missing, then serve on 127.0.0.1:8000
+	@$(BIN)/python -m service serve
+
+demo: .venv/cpu.lock ## Refine a text on the running server and show its rounds
+	@$(BIN)/python -m service demo
+
+test: .venv/dev.lock ## Run all tests, the real engine's too
+	@$(BIN)/python -m pytest
+
+test-fast: .venv/dev.lock ## Run the tests that need no real engine
+	@$(BIN)/python -m pytest -m "not engine"
+
+check: format lint types contracts test ## Everything that CI checks
+
+format: .venv/dev.lock
+	@$(BIN)/ruff format --check .
+
+lint: .venv/dev.lock
+	@$(BIN)/ruff check .
+
+types: .venv/dev.lock
+	@$(BIN)/mypy
+
+contracts: .venv/dev.lock
+	@$(BIN)/lint-imports
+
+lock: .venv/dev.lock ## Resolve requirements/*.in into the lock files again
+	@$(BIN)/python requirements/lock.py
+
+clean: ## Remove the virtual environment and caches
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Redraft needs Python 3.11 or newer; say which: make PYTHON=python3.11 …"; exit 1; }
+	@echo "Making .venv"
+	@$(PYTHON) -m venv .venv
+
+# A lock is installed when it differs from the copy that was installed last.
+.venv/cpu.lock .venv/dev.lock: .venv/%.lock: requirements/%.lock | .venv/bin/python
+	@if ! cmp --silent $< $@; then \
+		echo "Installing $$(grep -c == $<) pinned packages from $<. The first time takes one to three minutes."; \
+		install="$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --requirement $<"; \
+		$$install 2>.venv/pip.log || $$install --extra-index-url $(TORCH_INDEX) || { cat .venv/pip.log; exit 1; }; \
+	fi
+	@cp $< $@
+
+.venv/dev.lock: .venv/cpu.lock

@@ -1,0 +1,164 @@
+"""The command line: ``python -m service [serve | settings | prepare | demo]``."""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+import time
+from socket import socket
+from types import FrameType
+
+import uvicorn
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+from pythonjsonlogger.json import JsonFormatter
+
+from service import demo
+from service.api.admission import Admission
+from service.app import ServedEngine, create_app, model_name, start_engine
+from service.engines import bundled
+from service.settings import Settings
+from service.tasks.task import TaskError
+
+log = logging.getLogger("service")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m service", description="Redraft: draft, critique, refine.")
+    commands = parser.add_subparsers(dest="command")
+    commands.add_parser("serve", help="serve over HTTP (the default)")
+    commands.add_parser("settings", help="print every setting, its default and its meaning")
+    commands.add_parser("prepare", help="convert the embedded model, so that the first start is quick")
+    demo.add_arguments(commands.add_parser("demo", help="refine a text on a running server and show the rounds"))
+    arguments = parser.parse_args()
+    match arguments.command:
+        case "settings":
+            return print_settings()
+        case "prepare":
+            return prepare()
+        case "demo":
+            return demo.run(arguments)
+        case _:
+            return serve()
+
+
+def serve() -> int:
+    """Serve until SIGTERM or SIGINT; 1 if the settings, a task file or the engine are at fault."""
+    try:
+        settings = Settings()
+        configure_logging(settings.log_level)
+        server = Server(settings)
+    except (ValidationError, SettingsError, TaskError) as error:
+        say(f"Cannot start: {error}")
+        return 1
+    asyncio.run(server.serve())
+    return 1 if server.engine_failed else 0
+
+
+def print_settings() -> int:
+    for name, default, meaning in Settings.table():
+        print(f"{name:32} {default:14} {meaning}")  # noqa: T201 - it is what the command is for
+    return 0
+
+
+def prepare() -> int:
+    say(f"The embedded model is ready in {bundled.prepare()}")
+    return 0
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, but the first SIGTERM or SIGINT drains: nothing new is taken, and what runs may finish.
+
+    The sockets stay open meanwhile, so that readiness answers 503 and clients a problem that says so. A second
+    signal ends the process at once.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.engine_failed = False
+        self._settings = settings
+        app = create_app(settings, start=self._start_engine, on_failure=self._give_up)
+        self._admission: Admission = app.state.admission
+        self._drain: asyncio.Task[None] | None = None
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=5,
+            )
+        )
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._drain is None and self.started:
+            self._loop.call_soon_threadsafe(self._begin_drain, signal.Signals(sig).name)
+        else:
+            super().handle_exit(sig, frame)
+
+    def _begin_drain(self, signal_name: str) -> None:
+        if self._drain is None:
+            self._drain = asyncio.ensure_future(self._drained(signal_name))
+
+    async def _drained(self, signal_name: str) -> None:
+        self._admission.drain()
+        waiting = self._admission.in_progress + self._admission.queued
+        log.info("draining", extra={"signal": signal_name, "requests": waiting})
+        try:
+            await asyncio.wait_for(self._admission.idle(), self._settings.drain_seconds)
+        except TimeoutError:
+            log.warning("requests were cut off", extra={"requests": self._admission.in_progress})
+        self.should_exit = True
+
+    async def _start_engine(self, settings: Settings) -> ServedEngine:
+        started = time.perf_counter()
+        if settings.engine == "vllm" and settings.model == "bundled" and not bundled.is_prepared():
+            say("Converting the embedded model. This happens once and takes about 20 seconds.")
+        if settings.engine == "vllm":
+            say(f"Starting the engine with {model_name(settings)}. On two CPU cores that takes about 30 seconds.")
+        engine = await start_engine(settings)
+        say(f"Ready after {time.perf_counter() - started:.0f} seconds. Try it:\n\n{self._example()}\n")
+        return engine
+
+    def _example(self) -> str:
+        host = "127.0.0.1" if self._settings.host in ("0.0.0.0", "::") else self._settings.host  # noqa: S104 - no bind
+        port = self.servers[0].sockets[0].getsockname()[1] if self.servers else self._settings.port
+        key = " -H 'Authorization: Bearer YOUR-KEY'" if self._settings.keys else ""
+        return (
+            f"  curl http://{host}:{port}/v1/refine{key} -H 'Content-Type: application/json' \\\n"
+            '    -d \'{"prompt": "Explain in two sentences why the sky is blue."}\''
+        )
+
+    def _give_up(self, error: BaseException) -> None:
+        say(f"The engine could not be started: {error}")
+        self.engine_failed = True
+        self.should_exit = True
+
+
+def configure_logging(level: str) -> None:
+    """One JSON object a line, on stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        JsonFormatter(
+            "%(asctime)s %(levelname)s %(name)s %(message)s",
+            rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
+        )
+    )
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+    for noisy in ("httpx", "httpcore", "uvicorn"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def say(text: str) -> None:
+    """Tell the person at the terminal; the log is for machines."""
+    print(text, file=sys.stdout, flush=True)  # noqa: T201 - it is what the function is for
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""One program's way through the service: admission, its events, and the answer made of them.
+
+The one stream of events is read here, once: it feeds the metrics, the log and the response.
+"""
+
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api.desk import desk_of
+from service.api.disconnect import unless_disconnected
+from service.api.responses import Timing, UsageBody, sse_event
+from service.api.sse import Event as SseEvent
+from service.api.sse import EventStream
+from service.engines.base import Engine
+from service.refinement.events import Event, Generated, Refined, Reviewed, Started
+from service.refinement.program import Generation, Program, Review
+
+log = logging.getLogger(__name__)
+
+P = TypeVar("P", Generation, Review, Program)
+Done = Generated | Refined | Reviewed
+
+
+@dataclass(frozen=True)
+class Answering(Generic[P]):
+    """``run`` makes the program's events, ``body`` the response of its last event."""
+
+    program: P
+    run: Callable[[P, Engine], AsyncGenerator[Event, None]]
+    body: Callable[[Any, Timing], BaseModel]
+    left_out_of_stream: frozenset[str] = frozenset()
+
+    async def whole(self, request: Request) -> Response:
+        """Run the program to its end; stop it as soon as the client has left."""
+
+        async def work() -> Response:
+            async with aclosing(self._events(request)) as events:
+                async for event, timing in events:
+                    if isinstance(event, Done):
+                        body = self.body(event, timing).model_dump_json()
+                        return Response(body, media_type="application/json")
+            raise RuntimeError("a program ends with its last event")
+
+        return await unless_disconnected(request, work())
+
+    def streamed(self, request: Request) -> Response:
+        """Send the events as they happen."""
+
+        async def frames() -> AsyncGenerator[SseEvent, None]:
+            async with aclosing(self._events(request)) as events:
+                async for event, timing in events:
+                    if isinstance(event, Done):
+                        yield "done", self._last_frame(event, timing)
+                    elif frame := sse_event(event):
+                        yield frame
+
+        return EventStream(frames())
+
+    def _last_frame(self, done: Done, timing: Timing) -> Mapping[str, Any]:
+        body = self.body(done, timing).model_dump(mode="json")
+        return {name: value for name, value in body.items() if name not in self.left_out_of_stream}
+
+    async def _events(self, request: Request) -> AsyncGenerator[tuple[Event, Timing], None]:
+        desk = desk_of(request)
+        arrived = time.perf_counter()
+        working = False
+        engine = desk.engine()
+        async with (
+            desk.admission.admit(request.state.caller, deadline=self.program.budget.deadline) as ticket,
+            aclosing(self.run(self.program, engine)) as events,
+        ):
+            async for event in events:
+                passed = time.perf_counter() - arrived
+                desk.metrics.observe(self.program.task, event)
+                if not working and not isinstance(event, Started):
+                    working = True
+                    desk.metrics.first_event(request.scope["route"].path, passed)
+                timing = Timing(queued_seconds=ticket.queued_seconds, total_seconds=passed)
+                if isinstance(event, Done):
+                    log.info("program ended", extra=_summary(event, self.program.task, timing))
+                yield event, timing
+
+
+def _summary(done: Done, task: str, timing: Timing) -> Mapping[str, Any]:
+    """What the log tells of a program: sizes and outcomes, no text."""
+    summary = {
+        "program": done.program,
+        "task": task,
+        **UsageBody.total(done.usage).model_dump(),
+        **timing.model_dump(),
+    }
+    if isinstance(done, Refined):
+        summary |= {"stop_reason": done.stop_reason, "rounds": len(done.rounds) - 1, "selected": done.selected.id}
+    return summary

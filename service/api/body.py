@@ -1,0 +1,69 @@
+"""Request bodies: decoded by pydantic-core's own JSON parser, and described in the OpenAPI document.
+
+FastAPI would parse a body with ``json`` and validate the result leniently; here a body is parsed and validated
+in one strict step, so FastAPI has to be told what to document.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
+
+from fastapi import FastAPI
+from pydantic import BaseModel, ValidationError
+from pydantic.json_schema import models_json_schema
+from pydantic_core import from_json
+from starlette.requests import Request
+
+from service.api.problems import invalid
+from service.errors import FieldError, InvalidRequest, MalformedBody
+
+REF_TEMPLATE = "#/components/schemas/{model}"
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def decode(model: type[M], body: bytes, content_type: str | None) -> M:
+    """The model that ``body`` holds. Raises MalformedBody or InvalidRequest."""
+    if content_type is not None and not _is_json(content_type):
+        wrong = FieldError("content-type", "must be application/json")
+        raise InvalidRequest("the body must be sent as application/json", [wrong])
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        if first["type"] == "json_invalid":
+            raise MalformedBody(f"the body is not JSON: {first['ctx']['error']}") from None
+        raise invalid(error, from_json(body)) from None
+    except RecursionError:
+        raise MalformedBody("the body is nested too deeply") from None
+
+
+def decoded(model: type[M]) -> Callable[[Request], Awaitable[M]]:
+    """A dependency that reads the request's body and decodes it: ``Annotated[Item, Depends(decoded(Item))]``."""
+
+    async def read(request: Request) -> M:
+        return decode(model, await request.body(), request.headers.get("content-type"))
+
+    return read
+
+
+def json_body(model: type[BaseModel]) -> dict[str, Any]:
+    """The ``openapi_extra`` of a route that reads ``model``; add_schemas adds the schema that it refers to."""
+    schema = {"$ref": REF_TEMPLATE.format(model=model.__name__)}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def add_schemas(app: FastAPI, models: Iterable[type[BaseModel]]) -> None:
+    """Add the models' schemas to the OpenAPI document of ``app``, once all routes are in.
+
+    Raises ValueError where a schema of the same name and other content stands there already.
+    """
+    _, found = models_json_schema([(model, "validation") for model in models], ref_template=REF_TEMPLATE)
+    schemas = app.openapi().setdefault("components", {}).setdefault("schemas", {})
+    for name, schema in found.get("$defs", {}).items():
+        if schemas.setdefault(name, schema) != schema:
+            raise ValueError(f"two schemas are called {name}")
+
+
+def _is_json(content_type: str) -> bool:
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))

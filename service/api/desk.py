@@ -1,0 +1,47 @@
+"""What the routes work with: made by the app's lifespan, one for each app, and handed to each request."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from service.api.admission import Admission
+from service.api.auth import Keys
+from service.api.programs import Programs
+from service.engines.base import Engine
+from service.errors import Starting
+from service.metrics import Metrics
+from service.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Desk:
+    """``engine`` gives the engine once it serves; before that it raises Starting, or EngineDead if it never will."""
+
+    engine: Callable[[], Engine]
+    admission: Admission
+    keys: Keys
+    metrics: Metrics
+    programs: Programs
+    tasks: Mapping[str, Task]
+    model: str
+
+    async def check_alive(self) -> None:
+        """Raise EngineDead once the engine is dead or has failed to start. One that still loads is alive."""
+        try:
+            engine = self.engine()
+        except Starting:
+            return
+        await engine.check()
+
+
+def desk_of(request: Request) -> Desk:
+    desk: Desk = request.state.desk
+    return desk
+
+
+async def authenticated(request: Request) -> str:
+    """The name of the caller's key; Unauthorized without a valid one. Checked before the body is read."""
+    caller = desk_of(request).keys.caller(request.headers.get("authorization"))
+    request.state.caller = caller
+    return caller

@@ -1,0 +1,141 @@
+"""What every request passes through, outside in: RequestContext, then BodyLimit.
+
+``add_middleware`` puts the one added last outside, so RequestContext is added after BodyLimit.
+"""
+
+import re
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.problems import problem, public
+from service.errors import BodyTooLarge
+
+HEADER = "X-Request-ID"
+SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+CLIENT_LEFT_STATUS = 499  # nginx's word for a client that left before the response began
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """One request, finished. ``endpoint`` is its route's path template, or ``unmatched``.
+
+    ``caller`` is what the route put into ``request.state.caller``, None where it put nothing.
+    """
+
+    endpoint: str
+    method: str
+    status: int
+    seconds: float
+    request_id: str
+    caller: str | None
+
+
+def request_id(connection: HTTPConnection) -> str:
+    """The id of a request that came through RequestContext."""
+    found: str = connection.state.request_id
+    return found
+
+
+class RequestContext:
+    """Give every request an id and every response its X-Request-ID; answer what the app failed to; report the end.
+
+    ``on_finished`` is called once a request, when the last byte was sent or the request was given up.
+    """
+
+    def __init__(self, app: ASGIApp, on_finished: Callable[[RequestRecord], None]) -> None:
+        self.app = app
+        self.on_finished = on_finished
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        response = _Response(_accepted_or_new_id(scope), send)
+        scope.setdefault("state", {})["request_id"] = response.request_id
+        began = time.perf_counter()
+        try:
+            await self._answer(scope, receive, response)
+        finally:
+            self.on_finished(
+                RequestRecord(
+                    endpoint=getattr(scope.get("route"), "path", "unmatched"),
+                    method=scope["method"],
+                    status=CLIENT_LEFT_STATUS if response.status is None else response.status,
+                    seconds=time.perf_counter() - began,
+                    request_id=response.request_id,
+                    caller=scope["state"].get("caller"),
+                )
+            )
+
+    async def _answer(self, scope: Scope, receive: Receive, response: "_Response") -> None:
+        try:
+            await self.app(scope, receive, response.send)
+        except ClientDisconnect:
+            pass  # there is nobody to answer
+        except Exception as error:  # noqa: BLE001 (public logs it)
+            known = public(error, response.request_id)
+            if response.status is None:  # otherwise the server closes the connection, for the response is cut short
+                await problem(known)(scope, receive, response.send)
+
+
+class BodyLimit:
+    """Refuse a body of more than ``max_bytes`` by its Content-Length, or while it streams in. Nothing is buffered.
+
+    Raises BodyTooLarge, which becomes a response outside. The connection stays open and the server drops what still
+    comes: closing it would reset it under a client that still sends, which then never reads the refusal.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "")
+        self._check(int(declared) if declared.isdecimal() else 0)
+        await self.app(scope, self._counted(receive), send)
+
+    def _counted(self, receive: Receive) -> Receive:
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            self._check(received)
+            return message
+
+        return counted
+
+    def _check(self, size: int) -> None:
+        if size > self.max_bytes:
+            raise BodyTooLarge(f"a body may have at most {self.max_bytes} bytes")
+
+
+class _Response:
+    """The way out of one request: notes the status and adds the id. ``status`` is None until the response begins."""
+
+    def __init__(self, request_id: str, send: Send) -> None:
+        self.request_id = request_id
+        self.status: int | None = None
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message.setdefault("headers", [])
+            MutableHeaders(scope=message)[HEADER] = self.request_id
+        await self._send(message)
+
+
+def _accepted_or_new_id(scope: Scope) -> str:
+    offered = Headers(scope=scope).get(HEADER, "")
+    return offered if SANE_ID.fullmatch(offered) else uuid.uuid4().hex

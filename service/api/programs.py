@@ -1,0 +1,209 @@
+"""From a request to a program: tasks and bounds applied, everything resolved. Done once, before admission."""
+
+import asyncio
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from uuid import uuid4
+
+from service.api.requests import (
+    BudgetFields,
+    CommonFields,
+    CritiqueRequest,
+    EvaluatedFields,
+    GenerateRequest,
+    Message,
+    RefineRequest,
+)
+from service.engines.base import Conversation, Sampling, Turn
+from service.errors import FieldError, InvalidRequest
+from service.evaluators.base import Evaluator
+from service.evaluators.judge import Judge
+from service.refinement.program import Budget, Generation, Program, Review, Search
+from service.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The most that one request may ask for. ``seconds`` counts from its arrival."""
+
+    candidates: int
+    rounds: int
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Makes programs. Raises InvalidRequest, which names every field that is wrong at that stage."""
+
+    tasks: Mapping[str, Task]
+    bounds: Bounds
+    model: str
+
+    def generation(self, request: GenerateRequest) -> Generation:
+        task = self._task(request)
+        prompts = request.prompt if isinstance(request.prompt, tuple) else (request.prompt,)
+        if request.n > self.bounds.candidates:
+            raise _invalid("n", f"at most {self.bounds.candidates} are allowed")
+        return Generation(
+            id=_new_id("gen"),
+            task=task.name,
+            requests=[self._conversation(request, prompt, task) for prompt in prompts],
+            budget=self._budget(BudgetFields()),
+            n=request.n,
+            sampling=self._sampling(request, task),
+            schema=request.response_schema,
+            stream=request.stream,
+        )
+
+    def review(self, request: CritiqueRequest) -> Review:
+        task = self._task(request)
+        return Review(
+            id=_new_id("crit"),
+            task=task.name,
+            request=self._conversation(request, request.prompt, task),
+            prompts=task.prompts,
+            fence=_new_fence(),
+            budget=self._budget(BudgetFields()),
+            evaluators=_evaluators(request, task, judge=request.judge),
+            candidate=request.candidate,
+            feedback=request.feedback,
+        )
+
+    def program(self, request: RefineRequest) -> Program:
+        task = self._task(request)
+        search = request.search.applied_to(task.search)
+        self._check_bounds(search)
+        if search.select == "vote":
+            _check_vote(request)
+        principles = request.principles or (task.principles if request.search.preset == "constitutional" else ())
+        return Program(
+            id=_new_id("ref"),
+            task=task.name,
+            request=self._conversation(request, request.prompt, task),
+            prompts=task.prompts,
+            fence=_new_fence(),
+            budget=self._budget(request.budget),
+            evaluators=_evaluators(request, task, judge=request.judge is not False and search.select != "vote"),
+            search=search,
+            stop=request.stop.applied_to(task.stop),
+            sampling=self._sampling(request, task),
+            draft=request.draft,
+            principles=principles,
+        )
+
+    def _task(self, request: CommonFields) -> Task:
+        if request.model not in (None, self.model):
+            raise _invalid("model", f"there is no such model; this service serves {self.model}")
+        task = self.tasks.get(request.task)
+        if task is None:
+            raise _invalid("task", f"there is no such task; there are {', '.join(self.tasks)}")
+        return task
+
+    def _conversation(self, request: CommonFields, prompt: str | None, task: Task) -> Conversation:
+        """The request as a conversation that ends with the task's draft prompt."""
+        if (prompt is None) == (request.messages is None):
+            raise _invalid("prompt", "give exactly one of prompt and messages")
+        turns = _turns(request.messages) if request.messages is not None else [Turn("user", prompt or "")]
+        *earlier, last = turns
+        asked = task.prompts.render("draft", prompt=last.text, parameters=_parameters(request, task))
+        conversation = None
+        for turn in [*earlier, Turn("user", asked)]:
+            conversation = Conversation(turn, conversation)
+        assert conversation is not None  # noqa: S101 - there is a last turn
+        return conversation
+
+    def _sampling(self, request: CommonFields, task: Task) -> Sampling:
+        wanted = request.sampling.max_tokens
+        if wanted is not None and wanted > self.bounds.tokens:
+            raise _invalid("sampling.max_tokens", f"at most {self.bounds.tokens} are allowed")
+        sampling = request.sampling.applied_to(task.sampling)
+        return replace(sampling, max_tokens=min(sampling.max_tokens, self.bounds.tokens))
+
+    def _budget(self, budget: BudgetFields) -> Budget:
+        seconds = self.bounds.seconds if budget.seconds is None else budget.seconds
+        if seconds > self.bounds.seconds:
+            raise _invalid("budget.seconds", f"at most {self.bounds.seconds:g} are allowed")
+        deadline = asyncio.get_running_loop().time() + seconds
+        return Budget(deadline=deadline, tokens=budget.tokens, calls=budget.calls)
+
+    def _check_bounds(self, search: Search) -> None:
+        most = self.bounds.candidates
+        limits = [
+            ("search.drafts", search.drafts, most),
+            ("search.beam", search.beam, most),
+            ("search.branches", search.branches, most),
+            ("search.rounds", search.rounds, self.bounds.rounds),
+        ]
+        wrong = [FieldError(field, f"at most {limit} are allowed") for field, value, limit in limits if value > limit]
+        if not wrong and search.beam * search.branches > most:
+            wrong = [FieldError("search.branches", f"beam times branches may be at most {most}")]
+        if wrong:
+            raise InvalidRequest("the request asks for more than this service allows", wrong)
+
+
+def _new_id(prefix: str) -> str:
+    return f"{prefix}-{uuid4().hex}"
+
+
+def _new_fence() -> str:
+    return f"[{secrets.token_hex(6)}]"
+
+
+def _invalid(field: str, message: str) -> InvalidRequest:
+    return InvalidRequest(f"{field}: {message}", [FieldError(field, message)])
+
+
+def _turns(messages: Sequence[Message]) -> list[Turn]:
+    """The messages as turns: a system message may come first, then user and assistant alternate, the user last."""
+    expected = "user"
+    for index, message in enumerate(messages):
+        if message.role == "system" and index == 0:
+            continue
+        if message.role != expected:
+            raise _invalid(f"messages.{index}.role", f"expected {expected}: roles alternate after a system message")
+        expected = "assistant" if expected == "user" else "user"
+    last = len(messages) - 1
+    if messages[last].role != "user":
+        raise _invalid(f"messages.{last}.role", "the last message must be the user's")
+    if not messages[last].content.strip():
+        raise _invalid(f"messages.{last}.content", "the last message must not be empty")
+    return [Turn(message.role, message.content) for message in messages]
+
+
+def _parameters(request: CommonFields, task: Task) -> dict[str, str]:
+    """The task's parameters, given or by default."""
+    wrong = [
+        FieldError(f"parameters.{name}", f"the task {task.name} has no such parameter")
+        for name in request.parameters
+        if name not in task.parameters
+    ]
+    values = dict(request.parameters)
+    for name, parameter in task.parameters.items():
+        if name in values:
+            continue
+        if parameter.default is None:
+            wrong.append(FieldError(f"parameters.{name}", f"the task {task.name} needs it: {parameter.description}"))
+        else:
+            values[name] = parameter.default
+    if wrong:
+        raise InvalidRequest(f"the parameters do not fit the task {task.name}", wrong)
+    return values
+
+
+def _evaluators(request: EvaluatedFields, task: Task, *, judge: bool) -> list[Evaluator]:
+    rubric = tuple(request.criteria or task.criteria)
+    return [*task.evaluators, *request.evaluators, *([Judge(criteria=rubric)] if judge else [])]
+
+
+def _check_vote(request: RefineRequest) -> None:
+    """A vote takes the judge's place: the two could disagree on which text is the best."""
+    asked = {
+        "judge": request.judge is True,
+        "criteria": bool(request.criteria),
+        "evaluators": any(evaluator.authority == "judge" for evaluator in request.evaluators),
+    }
+    for field, is_asked in asked.items():
+        if is_asked:
+            raise _invalid(field, "with select: vote there is no judge; the vote takes its place")

@@ -1,0 +1,113 @@
+"""What a request may say. These models are the wire contract's input; programs.py turns them into programs."""
+
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Len
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.evaluators.catalogue import AnyEvaluator
+from service.evaluators.judge import Criterion
+from service.tasks.overrides import SamplingOverrides, SearchOverrides, StopOverrides
+
+Text = Annotated[str, Field(pattern=r"\S")]
+"""A text with something in it besides white space."""
+
+
+class WireModel(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class Message(WireModel):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class CommonFields(WireModel):
+    """What every request has. Exactly one of ``prompt`` and ``messages`` is given."""
+
+    messages: Annotated[tuple[Message, ...], Len(1, 256)] | None = None
+    task: str = "general"
+    parameters: dict[str, str] = {}
+    sampling: SamplingOverrides = SamplingOverrides()
+    model: str | None = None
+
+
+class GenerateRequest(CommonFields):
+    """Texts for one prompt, or for up to 64 at once. ``n``: how many for each."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"prompt": "Why is the sky blue?", "n": 2, "sampling": {"max_tokens": 80}}],
+        }
+    )
+
+    prompt: Text | Annotated[tuple[Text, ...], Len(1, 64)] | None = None
+    n: Annotated[int, Ge(1)] = 1
+    response_schema: dict[str, Any] | None = None
+    stream: bool = False
+
+
+class EvaluatedFields(CommonFields):
+    """``criteria`` replaces the task's rubric, ``evaluators`` adds to the task's."""
+
+    prompt: Text | None = None
+    criteria: Annotated[tuple[Criterion, ...], Len(0, 16)] = ()
+    evaluators: Annotated[tuple[AnyEvaluator, ...], Len(0, 32)] = ()
+
+
+class CritiqueRequest(EvaluatedFields):
+    """An evaluation of a text that the caller has. ``feedback``: say in words what should change."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "prompt": "Capital of France?",
+                    "candidate": "London.",
+                    "evaluators": [{"type": "keywords", "include": ["Paris"]}],
+                }
+            ],
+        }
+    )
+
+    candidate: str
+    judge: bool = True
+    feedback: bool = True
+
+
+class BudgetFields(WireModel):
+    """The most to spend. ``tokens``: prompt and completion tokens together."""
+
+    tokens: Annotated[int, Ge(1)] | None = None
+    calls: Annotated[int, Ge(1)] | None = None
+    seconds: Annotated[float, Gt(0.0)] | None = None
+
+
+class RefineRequest(EvaluatedFields):
+    """A text, drafted and then revised until it is good enough or the budget is spent.
+
+    ``draft``: a first text to start from. ``judge``: whether the rubric is scored; by default yes, unless the
+    result is voted on. ``trace``: whether the answer tells of the rounds.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "prompt": "Explain in two sentences why the sky is blue.",
+                    "evaluators": [{"type": "length", "unit": "words", "max": 40}],
+                    "search": {"preset": "self_refine", "rounds": 2},
+                    "sampling": {"max_tokens": 120},
+                }
+            ],
+        }
+    )
+
+    draft: Text | None = None
+    judge: bool | None = None
+    principles: Annotated[tuple[Text, ...], Len(0, 32)] = ()
+    search: SearchOverrides = SearchOverrides()
+    stop: StopOverrides = StopOverrides()
+    budget: BudgetFields = BudgetFields()
+    stream: bool = False
+    trace: bool = True

@@ -1,0 +1,323 @@
+"""What the service answers. These models are the wire contract's output, made from a program's last event."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, Field
+
+from service.engines.base import Usage
+from service.evaluators.base import Evaluation
+from service.refinement.candidate import Assessment, Candidate, Critique
+from service.refinement.diff import diff
+from service.refinement.events import (
+    CallRole,
+    CandidateAdded,
+    CandidateEvaluated,
+    Critiqued,
+    Delta,
+    Event,
+    Generated,
+    Refined,
+    Reviewed,
+    Round,
+    RoundEnded,
+    Started,
+)
+from service.refinement.policy import StopReason
+
+LEFT_OUT_IF_NONE = Field(exclude_if=lambda value: value is None)
+SseEvent = tuple[str, Mapping[str, Any]]
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457). ``code`` is for programs; ``errors`` is there when fields are wrong."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: Annotated[list["FieldProblem"] | None, LEFT_OUT_IF_NONE] = None
+
+
+class FieldProblem(BaseModel):
+    field: str
+    message: str
+
+
+class UsageBody(BaseModel):
+    """``cached_tokens`` is the part of ``prompt_tokens`` that the engine did not compute again."""
+
+    calls: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+
+    @classmethod
+    def of(cls, usage: Usage) -> "UsageBody":
+        return cls(
+            calls=usage.calls,
+            prompt_tokens=usage.prompt_tokens,
+            cached_tokens=usage.cached_tokens,
+            completion_tokens=usage.completion_tokens,
+        )
+
+    @classmethod
+    def total(cls, usage: Mapping[Any, Usage]) -> "UsageBody":
+        return cls.of(sum(usage.values(), Usage()))
+
+
+class Timing(BaseModel):
+    queued_seconds: float
+    total_seconds: float
+
+
+class ChoiceBody(BaseModel):
+    prompt_index: int
+    index: int
+    text: str
+    finish_reason: Literal["stop", "length"]
+
+
+class GenerateResponse(BaseModel):
+    id: str
+    model: str
+    choices: list[ChoiceBody]
+    usage: UsageBody
+    timing: Timing
+
+
+class IssueBody(BaseModel):
+    rule: str
+    message: str
+
+
+class CriterionBody(BaseModel):
+    name: str
+    score: float | None
+    stderr: float | None
+    mass: float
+
+
+class EvaluationBody(BaseModel):
+    """``criteria`` is there for judges only. ``error``: why there is no result."""
+
+    evaluator: str
+    authority: Literal["verifier", "judge"]
+    hard: bool
+    passed: bool | None
+    score: float | None
+    criteria: Annotated[list[CriterionBody] | None, LEFT_OUT_IF_NONE] = None
+    issues: list[IssueBody]
+    error: str | None
+
+    @classmethod
+    def of(cls, evaluation: Evaluation) -> "EvaluationBody":
+        criteria = [
+            CriterionBody(name=c.name, score=c.score, stderr=c.stderr, mass=c.mass) for c in evaluation.criteria
+        ]
+        return cls(
+            evaluator=evaluation.evaluator,
+            authority=evaluation.authority,
+            hard=evaluation.hard,
+            passed=evaluation.passed,
+            score=evaluation.score,
+            criteria=criteria or None,
+            issues=[IssueBody(rule=issue.rule, message=issue.message) for issue in evaluation.issues],
+            error=evaluation.error,
+        )
+
+
+def evaluation_bodies(assessment: Assessment | None) -> list[EvaluationBody]:
+    return [EvaluationBody.of(evaluation) for evaluation in assessment.evaluations] if assessment else []
+
+
+class CritiqueResponse(BaseModel):
+    """``passed``: whether every hard verifier passed; null where there is none."""
+
+    id: str
+    model: str
+    passed: bool | None
+    score: float | None
+    evaluations: list[EvaluationBody]
+    feedback: str | None
+    usage: UsageBody
+    timing: Timing
+
+
+class ChangeBody(BaseModel):
+    op: Literal["equal", "insert", "delete"]
+    text: str
+
+
+class CandidateBody(BaseModel):
+    """``diff`` is against the parent; null where there is no parent."""
+
+    id: str
+    parent: str | None
+    text: str
+    finish_reason: Literal["stop", "length"]
+    score: float | None
+    passed: bool | None
+    evaluations: list[EvaluationBody]
+    diff: list[ChangeBody] | None
+
+
+class CritiqueBody(BaseModel):
+    """Feedback on one candidate: the evaluators' issues, then the model's own; none means nothing to change."""
+
+    candidate: str
+    issues: list[str]
+
+    @classmethod
+    def of(cls, critique: Critique) -> "CritiqueBody":
+        return cls(candidate=critique.candidate, issues=list(critique.issues))
+
+
+class RoundBody(BaseModel):
+    """``accepted``: whether the round changed the incumbent."""
+
+    round: int
+    accepted: bool
+    seconds: float
+    critiques: list[CritiqueBody]
+    candidates: list[CandidateBody]
+
+
+class Selected(BaseModel):
+    round: int
+    candidate: str
+
+
+class RefineUsage(BaseModel):
+    total: UsageBody
+    by_role: dict[CallRole, UsageBody]
+
+
+class RefineResponse(BaseModel):
+    """``improved``: whether the text is another one than the first draft, which it then outranks."""
+
+    id: str
+    model: str
+    text: str
+    score: float | None
+    passed: bool | None
+    improved: bool
+    selected: Selected
+    stop_reason: StopReason
+    rounds: Annotated[list[RoundBody] | None, LEFT_OUT_IF_NONE] = None
+    usage: RefineUsage
+    timing: Timing
+
+
+def generate_response(done: Generated, timing: Timing) -> GenerateResponse:
+    choices = [
+        ChoiceBody(prompt_index=prompt_index, index=index, text=c.text, finish_reason=c.finish_reason)
+        for prompt_index, siblings in enumerate(done.completions)
+        for index, c in enumerate(siblings)
+    ]
+    return GenerateResponse(
+        id=done.program, model=done.model, choices=choices, usage=UsageBody.total(done.usage), timing=timing
+    )
+
+
+def critique_response(done: Reviewed, timing: Timing) -> CritiqueResponse:
+    feedback = None
+    if done.critique is not None:
+        feedback = "\n".join(done.critique.issues) or "No issues."
+    return CritiqueResponse(
+        id=done.program,
+        model=done.model,
+        passed=done.assessment.passed,
+        score=done.assessment.score,
+        evaluations=evaluation_bodies(done.assessment),
+        feedback=feedback,
+        usage=UsageBody.total(done.usage),
+        timing=timing,
+    )
+
+
+def refine_response(done: Refined, timing: Timing, *, trace: bool) -> RefineResponse:
+    assessment = done.assessments.get(done.selected.id)
+    return RefineResponse(
+        id=done.program,
+        model=done.model,
+        text=done.selected.text,
+        score=assessment.score if assessment else None,
+        passed=assessment.passed if assessment else None,
+        improved=done.selected.id != done.first.id,
+        selected=Selected(round=done.selected.round, candidate=done.selected.id),
+        stop_reason=done.stop_reason,
+        rounds=_round_bodies(done) if trace else None,
+        usage=RefineUsage(
+            total=UsageBody.total(done.usage),
+            by_role={role: UsageBody.of(done.usage.get(role, Usage())) for role in get_args(CallRole)},
+        ),
+        timing=timing,
+    )
+
+
+def _round_bodies(done: Refined) -> list[RoundBody]:
+    texts = {candidate.id: candidate.text for ended in done.rounds for candidate in ended.candidates}
+    return [_round_body(ended, texts, done.assessments) for ended in done.rounds]
+
+
+def _round_body(ended: Round, texts: Mapping[str, str], assessments: Mapping[str, Assessment]) -> RoundBody:
+    return RoundBody(
+        round=ended.number,
+        accepted=ended.accepted,
+        seconds=ended.seconds,
+        critiques=[CritiqueBody.of(critique) for critique in ended.critiques],
+        candidates=[_candidate_body(c, texts, assessments.get(c.id)) for c in ended.candidates],
+    )
+
+
+def _candidate_body(candidate: Candidate, texts: Mapping[str, str], assessment: Assessment | None) -> CandidateBody:
+    changes = None
+    if candidate.parent is not None:
+        changes = [ChangeBody(op=c.op, text=c.text) for c in diff(texts[candidate.parent], candidate.text)]
+    return CandidateBody(
+        id=candidate.id,
+        parent=candidate.parent,
+        text=candidate.text,
+        finish_reason=candidate.completion.finish_reason,
+        score=assessment.score if assessment else None,
+        passed=assessment.passed if assessment else None,
+        evaluations=evaluation_bodies(assessment),
+        diff=changes,
+    )
+
+
+def sse_event(event: Event) -> SseEvent | None:
+    """An event as it is streamed; None for those that only the metrics and the log read, and for the last."""
+    match event:
+        case Started():
+            return "started", {"id": event.program, "model": event.model, "task": event.task}
+        case Delta():
+            return "delta", {"prompt_index": event.prompt_index, "index": event.index, "text": event.text}
+        case CandidateAdded(candidate):
+            return "candidate", {
+                "round": candidate.round,
+                "id": candidate.id,
+                "parent": candidate.parent,
+                "text": candidate.text,
+                "finish_reason": candidate.completion.finish_reason,
+            }
+        case CandidateEvaluated(candidate, assessment):
+            return "evaluation", {
+                "candidate": candidate.id,
+                "score": assessment.score,
+                "passed": assessment.passed,
+                "evaluations": [body.model_dump(mode="json") for body in evaluation_bodies(assessment)],
+            }
+        case Critiqued():
+            return "critique", {"round": event.round, **CritiqueBody.of(event.critique).model_dump()}
+        case RoundEnded(ended):
+            return "round", {
+                "round": ended.number,
+                "incumbent": ended.incumbent,
+                "accepted": ended.accepted,
+                "gain": ended.gain,
+            }
+        case _:
+            return None

@@ -1,0 +1,143 @@
+"""The routes of the wire contract. A handler turns its request into a program and hands it on."""
+
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from service.api.answering import Answering
+from service.api.body import decoded, json_body
+from service.api.desk import authenticated, desk_of
+from service.api.requests import CritiqueRequest, GenerateRequest, RefineRequest
+from service.api.responses import (
+    CritiqueResponse,
+    GenerateResponse,
+    Problem,
+    RefineResponse,
+    critique_response,
+    generate_response,
+    refine_response,
+)
+from service.errors import Draining, NotFound
+from service.refinement.loop import refine as run_refine
+from service.refinement.single import generate as run_generate
+from service.refinement.single import review as run_review
+
+EVENT_STREAM: dict[str, Any] = {"content": {"text/event-stream": {}}}
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "content": {"application/problem+json": {}}, "description": description}
+    for status, description in {
+        400: "The body is not JSON.",
+        401: "No key, or a wrong one.",
+        413: "The body is too large.",
+        422: "The request is not valid; `errors` names the fields.",
+        429: "The caller's own limit is reached.",
+        503: "Full, starting, draining, out of time, or the engine is dead.",
+    }.items()
+}
+
+router = APIRouter()
+v1 = APIRouter(prefix="/v1", dependencies=[Depends(authenticated)])
+
+
+@v1.post(
+    "/generate",
+    summary="Write texts",
+    response_model=GenerateResponse,
+    responses={200: EVENT_STREAM, **PROBLEMS},
+    openapi_extra=json_body(GenerateRequest),
+)
+async def generate(request: Request, wanted: Annotated[GenerateRequest, Depends(decoded(GenerateRequest))]) -> Response:
+    """Texts for a prompt, or for each of up to 64. With `stream` they come as `delta` events, then `done`."""
+    answering = Answering(
+        desk_of(request).programs.generation(wanted), run_generate, generate_response, frozenset({"choices"})
+    )
+    return answering.streamed(request) if wanted.stream else await answering.whole(request)
+
+
+@v1.post(
+    "/critique",
+    summary="Evaluate a text",
+    response_model=CritiqueResponse,
+    responses=PROBLEMS,
+    openapi_extra=json_body(CritiqueRequest),
+)
+async def critique(request: Request, wanted: Annotated[CritiqueRequest, Depends(decoded(CritiqueRequest))]) -> Response:
+    """Scores by verifiers and by the judge, and what should change in words."""
+    answering = Answering(desk_of(request).programs.review(wanted), run_review, critique_response)
+    return await answering.whole(request)
+
+
+@v1.post(
+    "/refine",
+    summary="Draft a text and improve it",
+    response_model=RefineResponse,
+    responses={200: EVENT_STREAM, **PROBLEMS},
+    openapi_extra=json_body(RefineRequest),
+)
+async def refine(request: Request, wanted: Annotated[RefineRequest, Depends(decoded(RefineRequest))]) -> Response:
+    """The whole loop: draft, evaluate, critique, revise, repeat; the best text and the account of it.
+
+    With `stream` the account comes as it happens: `started`, `candidate`, `evaluation`, `critique`, `round`, and
+    last `done` or `error`.
+    """
+    answering = Answering(
+        desk_of(request).programs.program(wanted), run_refine, partial(refine_response, trace=wanted.trace)
+    )
+    return answering.streamed(request) if wanted.stream else await answering.whole(request)
+
+
+@v1.get("/models", summary="The models that requests may name")
+async def models(request: Request) -> Response:
+    """The list has the shape that OpenAI's clients expect."""
+    served = {"id": desk_of(request).model, "object": "model", "created": 0, "owned_by": "redraft"}
+    return JSONResponse({"object": "list", "data": [served]})
+
+
+@v1.get("/tasks", summary="The tasks that requests may name")
+async def tasks(request: Request) -> Response:
+    found = desk_of(request).tasks.values()
+    return JSONResponse({"tasks": [{"name": task.name, "description": task.description} for task in found]})
+
+
+@v1.get("/tasks/{name}", summary="One task: its parameters, its rubric and an example")
+async def task(request: Request, name: str) -> Response:
+    desk = desk_of(request)
+    if name not in desk.tasks:
+        raise NotFound(f"there is no task {name!r}; there are {', '.join(desk.tasks)}")
+    found = desk.tasks[name]
+    return JSONResponse(
+        {
+            "name": found.name,
+            "description": found.description,
+            "parameters": {key: value.model_dump() for key, value in found.parameters.items()},
+            "criteria": [
+                {"name": line.name, "question": line.question, "weight": line.weight} for line in found.criteria
+            ],
+            "example": {"task": found.name, **found.example},
+        }
+    )
+
+
+@router.get("/health/live", summary="Whether the process should go on", tags=["health"])
+async def live(request: Request) -> Response:
+    """503 once the engine is dead, so that an orchestrator restarts the process."""
+    await desk_of(request).check_alive()
+    return JSONResponse({"status": "alive"})
+
+
+@router.get("/health/ready", summary="Whether requests are served", tags=["health"])
+async def ready(request: Request) -> Response:
+    """503 while the engine loads, while the service drains, and once the engine is dead."""
+    desk = desk_of(request)
+    if desk.admission.draining:
+        raise Draining("the service is shutting down")
+    await desk.engine().check()
+    return JSONResponse({"status": "ready"})
+
+
+@router.get("/metrics", summary="Prometheus metrics", tags=["health"])
+async def metrics(request: Request) -> Response:
+    return Response(desk_of(request).metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")

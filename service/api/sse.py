@@ -1,0 +1,98 @@
+"""Server-sent events (WHATWG HTML, section 9.2)."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from service.api.disconnect import unless_disconnected
+from service.api.middleware import request_id
+from service.api.problems import problem_body, public
+
+KEEP_ALIVE = b": keep-alive\n\n"
+
+Event = tuple[str, Mapping[str, Any]]
+
+
+class EventStream(Response):
+    """A response that sends each (name, data) of ``events`` as it comes, and a comment after each silence.
+
+    What ``events`` raises before its first event is raised here, while another response is still possible; later it
+    becomes a last ``error`` event. The generator runs in one task and is closed there, whatever ends the stream; a
+    client that leaves ends it with ClientLeft.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[Event, None], *, keep_alive_seconds: float = 10.0) -> None:
+        self.status_code = 200
+        self.background = None
+        # X-Accel-Buffering keeps nginx from holding events back.
+        self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        self._events = events
+        self._keep_alive_seconds = keep_alive_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        await unless_disconnected(request, self._respond(request, send))
+
+    async def _respond(self, request: Request, send: Send) -> None:
+        async with aclosing(self._events):
+            frame = await self._frame()
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            wire = _Wire(send)
+            keeping = asyncio.create_task(wire.keep_alive(self._keep_alive_seconds))
+            try:
+                while frame is not None:
+                    await wire.write(frame)
+                    frame = await self._frame_or_error(request)
+            finally:
+                keeping.cancel()
+                await asyncio.wait((keeping,))
+            await send({"type": "http.response.body", "body": b""})
+
+    async def _frame(self) -> bytes | None:
+        """The next event as bytes, None at the end."""
+        event = await anext(self._events, None)
+        return None if event is None else _encode(*event)
+
+    async def _frame_or_error(self, request: Request) -> bytes | None:
+        try:
+            return await self._frame()
+        except Exception as error:  # noqa: BLE001 (public logs it)
+            await self._events.aclose()  # nothing follows an error
+            return _encode("error", problem_body(public(error, request_id(request))))
+
+
+class _Wire:
+    """The open response: one writer at a time, and a comment when nothing was written for a while."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._sending = asyncio.Lock()
+        self._clock = asyncio.get_running_loop().time
+        self._written = self._clock()
+
+    async def write(self, frame: bytes) -> None:
+        async with self._sending:
+            await self._send({"type": "http.response.body", "body": frame, "more_body": True})
+            self._written = self._clock()
+
+    async def keep_alive(self, seconds: float) -> None:
+        """Write a comment after every ``seconds`` of silence, for ever."""
+        while True:
+            silence = self._clock() - self._written
+            if silence < seconds:
+                await asyncio.sleep(seconds - silence)
+            else:
+                await self.write(KEEP_ALIVE)
+
+
+def _encode(name: str, data: Mapping[str, Any]) -> bytes:
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return f"event: {name}\ndata: {text}\n\n".encode()

@@ -1,0 +1,145 @@
+"""The engine contract: what the core and the evaluators may ask of a language model.
+
+Every engine passes tests/engines/contract.py. Errors: PromptTooLong where a conversation does not fit the
+context, EngineDead once the engine is gone; anything else that an engine raises is a bug. Cancelling a
+call, or closing a stream, ends its work inside the engine.
+"""
+
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["stop", "length"]
+JsonSchema = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What engine calls cost; one sampled sequence is one call. ``cached_tokens`` is a part of ``prompt_tokens``."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.calls + other.calls,
+            self.prompt_tokens + other.prompt_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.completion_tokens + other.completion_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sampled text. ``token_ids`` are the ids as sampled, without the end token; None where an engine has none."""
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    token_ids: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Natural-log probabilities of the options as the next token, in the options' order; they need not sum to one."""
+
+    logprobs: tuple[float, ...]
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    role: Role
+    text: str
+    token_ids: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False, weakref_slot=True, slots=True)
+class Conversation:
+    """An immutable dialogue: its last turn, and the conversation that this one extends.
+
+    Two user turns in a row are one turn, joined by a blank line. So a question about a prompt shares every
+    token of that prompt with whatever else was asked about it, and an engine that caches prefixes computes
+    the prompt once.
+    """
+
+    turn: Turn
+    before: "Conversation | None" = None
+
+    def with_user(self, text: str) -> "Conversation":
+        return Conversation(Turn("user", text), self)
+
+    def with_reply(self, reply: "Completion | str") -> "Conversation":
+        """Extend by an assistant turn: a completion keeps its token ids, a string is a text from elsewhere."""
+        if isinstance(reply, str):
+            return Conversation(Turn("assistant", reply), self)
+        return Conversation(Turn("assistant", reply.text, reply.token_ids), self)
+
+    def turns(self) -> Iterator[Turn]:
+        """The turns from the first to the last."""
+        if self.before is not None:
+            yield from self.before.turns()
+        yield self.turn
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to sample. ``max_tokens`` bounds the completion; the context's end bounds it too."""
+
+    temperature: float = 0.7
+    top_p: float = 1.0
+    max_tokens: int = 512
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+    def sibling(self, index: int) -> "Sampling":
+        """The sampling of the ``index``-th of several completions, so that a seed gives different siblings."""
+        return self if self.seed is None else replace(self, seed=self.seed + index)
+
+
+class Engine(Protocol):
+    """A language model that serves many calls at once. ``priority``: lower is served first."""
+
+    @property
+    def model(self) -> str:
+        """The served model's name."""
+
+    async def complete(
+        self,
+        conversation: Conversation,
+        sampling: Sampling,
+        *,
+        n: int = 1,
+        schema: JsonSchema | None = None,
+        priority: int = 0,
+    ) -> Sequence[Completion]:
+        """Sample ``n`` replies; with a schema each is JSON that fits it, unless it was cut at ``max_tokens``."""
+
+    def stream(
+        self,
+        conversation: Conversation,
+        sampling: Sampling,
+        *,
+        schema: JsonSchema | None = None,
+        priority: int = 0,
+    ) -> AsyncGenerator[str | Completion, None]:
+        """Yield pieces of one reply as they are sampled, then the whole completion as the last item."""
+
+    async def choose(
+        self,
+        conversation: Conversation,
+        options: Sequence[str],
+        *,
+        lead: str = "",
+        priority: int = 0,
+    ) -> Choice:
+        """Weigh the options as the next token of a reply that begins with ``lead``. Each option is one character."""
+
+    async def fit(self, conversation: Conversation) -> None:
+        """Return if a reply to the conversation fits the context; raise PromptTooLong if not even one token does."""
+
+    async def check(self) -> None:
+        """Return while the engine can serve; raise EngineDead once it cannot."""

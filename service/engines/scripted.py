@@ -1,0 +1,211 @@
+"""A real fake: an engine without a model, for tests and runnable docs.
+
+It obeys the whole contract: a tokenizer (words), a context length, a prefix cache in blocks, streaming,
+siblings, cancellation, death. What it says, how it weighs options and how long it takes are given by a
+``Script``; the same calls give the same answers.
+"""
+
+import asyncio
+import hashlib
+import json
+import math
+import re
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.concurrency import gather
+from service.engines.base import Choice, Completion, Conversation, JsonSchema, Sampling, Usage
+from service.errors import EngineDead, PromptTooLong
+
+BLOCK_TOKENS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What one sampled sequence, or one choice, was asked."""
+
+    conversation: Conversation
+    sampling: Sampling | None = None
+    schema: JsonSchema | None = None
+    options: Sequence[str] = ()
+    lead: str = ""
+
+    @property
+    def prompt(self) -> str:
+        """The last user turn, as the model would see it."""
+        texts: list[str] = []
+        for turn in self.conversation.turns():
+            if turn.role == "user":
+                texts.append(turn.text)
+            else:
+                texts.clear()
+        return "\n\n".join(texts)
+
+
+def _reply(call: Call) -> str:
+    if call.schema is not None:
+        return json.dumps(_instance(call.schema), separators=(",", ":"))
+    seed = call.sampling.seed if call.sampling else None
+    digest = hashlib.sha256(f"{seed}:{call.prompt}".encode()).hexdigest()
+    return f"Reply {digest[:8]} to: {' '.join(call.prompt.split()[:12])}"
+
+
+def _weights(call: Call) -> Sequence[float]:
+    return [1.0 / len(call.options)] * len(call.options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Script:
+    """How the engine behaves. ``weights`` gives a probability per option; ``fault`` may raise before a call begins."""
+
+    reply: Callable[[Call], str] = _reply
+    weights: Callable[[Call], Sequence[float]] = _weights
+    fault: Callable[[Call], None] = lambda call: None
+    seconds_per_call: float = 0.0
+    seconds_per_token: float = 0.0
+    context_tokens: int = 8192
+
+
+@dataclass
+class ScriptedEngine:
+    """An Engine that follows a script and remembers its calls."""
+
+    script: Script = field(default_factory=Script)
+    model: str = "scripted"
+    calls: list[Call] = field(default_factory=list)
+    in_flight: int = 0
+    _dead: asyncio.Event = field(default_factory=asyncio.Event)
+    _blocks: set[int] = field(default_factory=set)
+
+    def kill(self) -> None:
+        """Die as an engine's process does: what is running fails, and so does all that comes."""
+        self._dead.set()
+
+    async def complete(
+        self,
+        conversation: Conversation,
+        sampling: Sampling,
+        *,
+        n: int = 1,
+        schema: JsonSchema | None = None,
+        priority: int = 0,
+    ) -> Sequence[Completion]:
+        async def sibling(index: int) -> Completion:
+            async for item in self.stream(conversation, sampling.sibling(index), schema=schema, priority=priority):
+                if isinstance(item, Completion):
+                    return item
+            raise RuntimeError("a stream ends with its completion")
+
+        return await gather(sibling(index) for index in range(n))
+
+    async def stream(
+        self,
+        conversation: Conversation,
+        sampling: Sampling,
+        *,
+        schema: JsonSchema | None = None,
+        priority: int = 0,
+    ) -> AsyncGenerator[str | Completion, None]:
+        call = Call(conversation, sampling, schema)
+        with self._running(call):
+            prompt_tokens, cached_tokens = self._prefill(conversation)
+            await self._pause(self.script.seconds_per_call)
+            text = self.script.reply(call)
+            for stop in sampling.stop:
+                text = text.partition(stop)[0]
+            tokens = _tokens(text)
+            for token in tokens[: sampling.max_tokens]:
+                await self._pause(self.script.seconds_per_token)
+                yield token
+            spoken = tokens[: sampling.max_tokens]
+            yield Completion(
+                text="".join(spoken),
+                finish_reason="stop" if len(spoken) == len(tokens) else "length",
+                usage=Usage(1, prompt_tokens, cached_tokens, len(spoken)),
+            )
+
+    async def choose(
+        self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0
+    ) -> Choice:
+        call = Call(conversation, options=tuple(options), lead=lead)
+        with self._running(call):
+            prompt_tokens, cached_tokens = self._prefill(conversation)
+            await self._pause(self.script.seconds_per_call)
+            weights = self.script.weights(call)
+            logprobs = tuple(math.log(weight) if weight > 0 else -math.inf for weight in weights)
+            return Choice(logprobs, Usage(1, prompt_tokens, cached_tokens, 1))
+
+    async def fit(self, conversation: Conversation) -> None:
+        self._tokens(conversation)
+
+    async def check(self) -> None:
+        if self._dead.is_set():
+            raise EngineDead("the scripted engine was killed")
+
+    async def close(self) -> None:
+        self.kill()
+
+    @contextmanager
+    def _running(self, call: Call) -> Any:
+        if self._dead.is_set():
+            raise EngineDead("the scripted engine was killed")
+        self.calls.append(call)
+        self.in_flight += 1
+        try:
+            self.script.fault(call)
+            yield
+        finally:
+            self.in_flight -= 1
+
+    async def _pause(self, seconds: float) -> None:
+        """Take time, but notice death at once."""
+        try:
+            await asyncio.wait_for(self._dead.wait(), timeout=seconds)
+        except TimeoutError:
+            return
+        raise EngineDead("the scripted engine was killed")
+
+    def _prefill(self, conversation: Conversation) -> tuple[int, int]:
+        """The prompt's tokens, and how many of them the cache held: whole blocks, and never the last token."""
+        tokens = self._tokens(conversation)
+        cached = prefix = 0
+        for end in range(BLOCK_TOKENS, len(tokens) + 1, BLOCK_TOKENS):
+            prefix = hash((prefix, *tokens[end - BLOCK_TOKENS : end]))
+            if prefix in self._blocks and cached == end - BLOCK_TOKENS and end < len(tokens):
+                cached = end
+            self._blocks.add(prefix)
+        return len(tokens), cached
+
+    def _tokens(self, conversation: Conversation) -> list[str]:
+        if conversation.turn.role != "user":
+            raise ValueError("only a user turn can be replied to")
+        tokens = [token for turn in conversation.turns() for token in (f"<{turn.role}>", *_tokens(turn.text))]
+        if len(tokens) >= self.script.context_tokens:
+            raise PromptTooLong(len(tokens), self.script.context_tokens)
+        return tokens
+
+
+def _tokens(text: str) -> list[str]:
+    return re.findall(r"\s*\S+|\s+$", text)
+
+
+def _instance(schema: JsonSchema) -> Any:
+    """A small value that fits a schema made of the common keywords."""
+    if "enum" in schema:
+        return schema["enum"][0]
+    match schema.get("type"):
+        case "object":
+            properties = schema.get("properties", {})
+            return {name: _instance(properties[name]) for name in schema.get("required", properties)}
+        case "array":
+            return [_instance(schema.get("items", {}))] * schema.get("minItems", 0)
+        case "string":
+            return "text"
+        case "integer" | "number":
+            return schema.get("minimum", 0)
+        case "boolean":
+            return True
+        case _:
+            return None

@@ -1,0 +1,101 @@
+"""Token-exact conversations: the ids of a longer conversation begin with the ids of the one it extends.
+
+A chat template is rendered once, around placeholders, and cut into the pieces that stand between turns.
+From then on a conversation is only ever appended to: a piece, then the turn's own ids (as sampled, where a
+model sampled them). History is never rendered or tokenised again, because some templates rewrite earlier
+turns and because decoding then encoding sampled ids need not give the same ids.
+
+The texts of turns are encoded without special tokens, so a text that contains ``<|im_end|>`` becomes the
+characters of it and can never open or close a turn.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+from weakref import WeakKeyDictionary
+
+from service.engines.base import Conversation, Role, Turn
+
+_MARKS = ("\u2983first\u2984", "\u2983second\u2984", "\u2983third\u2984")
+"""Placeholders that no template contains and that no template's trimming changes."""
+
+
+class Tokenizer(Protocol):
+    """The part of transformers' fast tokenizers that is used here."""
+
+    @property
+    def all_special_ids(self) -> list[int]: ...
+
+    def encode(self, text: str, *, add_special_tokens: bool, split_special_tokens: bool) -> list[int]: ...
+
+    def apply_chat_template(
+        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
+    ) -> str: ...
+
+
+class ChatTokenizer:
+    """Turns conversations into token ids for one model."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self.special_ids = frozenset(tokenizer.all_special_ids)
+        self._ids: WeakKeyDictionary[Conversation, list[int]] = WeakKeyDictionary()
+        self._before = self._pieces()
+
+    def prompt_ids(self, conversation: Conversation, lead: str = "") -> list[int]:
+        """The ids that ask for the next reply to ``conversation``, whose last turn is the user's.
+
+        ``lead`` is a text that the reply begins with.
+        """
+        if conversation.turn.role != "user":
+            raise ValueError("only a user turn can be replied to")
+        return [*self._history(conversation), *self._before["user", "assistant"], *self.encode(lead)]
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, in which nothing is special."""
+        return self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+
+    def _history(self, conversation: Conversation) -> list[int]:
+        """The ids up to the last character of the last turn, which is left open."""
+        ids = self._ids.get(conversation)
+        if ids is None:
+            ids = self._extended(conversation)
+            self._ids[conversation] = ids
+        return ids
+
+    def _extended(self, conversation: Conversation) -> list[int]:
+        turn, before = conversation.turn, conversation.before
+        if before is None:
+            return [*self._before[None, turn.role], *self._turn_ids(turn)]
+        if before.turn.role == turn.role == "user":
+            return [*self._history(before), *self.encode("\n\n" + turn.text)]
+        return [*self._history(before), *self._before[before.turn.role, turn.role], *self._turn_ids(turn)]
+
+    def _turn_ids(self, turn: Turn) -> Sequence[int]:
+        return self.encode(turn.text) if turn.token_ids is None else turn.token_ids
+
+    def _pieces(self) -> dict[tuple[Role | None, Role], list[int]]:
+        """The ids that stand between two turns, by their roles; None is the start."""
+        to_user, to_reply = self._render("user")
+        to_system, system_to_user, _ = self._render("system", "user")
+        _, _, reply_to_user, _ = self._render("user", "assistant", "user")
+        return {
+            (None, "user"): to_user,
+            (None, "system"): to_system,
+            ("system", "user"): system_to_user,
+            ("user", "assistant"): to_reply,
+            ("assistant", "user"): reply_to_user,
+        }
+
+    def _render(self, *roles: Role) -> list[list[int]]:
+        """Render the template around placeholder turns; give the ids before, between and after them."""
+        turns = [{"role": role, "content": mark} for role, mark in zip(roles, _MARKS, strict=False)]
+        text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        pieces = []
+        for turn in turns:
+            piece, found, text = text.partition(turn["content"])
+            if not found:
+                raise ValueError(f"the model's chat template leaves out a turn of the roles {roles}")
+            pieces.append(piece)
+        return [
+            self._tokenizer.encode(p, add_special_tokens=False, split_special_tokens=False) for p in [*pieces, text]
+        ]

@@ -1,0 +1,267 @@
+"""The vLLM engine, in this process: one implementation for vLLM's GPU and CPU builds.
+
+Siblings of one call are sent as separate engine requests. vLLM would fan them out the same way, but this
+way each reports its own cached tokens, so that usage is exact.
+"""
+
+import asyncio
+import math
+import os
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from service.concurrency import gather
+from service.engines.base import Choice, Completion, Conversation, FinishReason, JsonSchema, Sampling, Turn, Usage
+from service.engines.tokenization import ChatTokenizer
+from service.errors import EngineDead, InvalidRequest, PromptTooLong
+
+if TYPE_CHECKING:
+    from vllm import RequestOutput, SamplingParams
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+CPU_CONTEXT_TOKENS = 8192
+"""The longest context on a CPU unless the settings name another: the batch must hold it whole (see _arguments)."""
+
+LONG_TEXT_CHARACTERS = 20_000
+"""A longer text is tokenised in a thread, so that the event loop does not stand still."""
+
+_ENVIRONMENT = {
+    "VLLM_NO_USAGE_STATS": "1",  # no telemetry
+    "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings name choices that are made on purpose here
+    "TQDM_DISABLE": "1",
+    "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",  # else one core of the machine computes nothing
+    "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB
+}
+
+
+class VllmEngine:
+    """An Engine on ``AsyncLLM``. Make one with ``start``; it lives in the event loop that made it."""
+
+    def __init__(self, llm: "AsyncLLM", model: str) -> None:
+        self._llm = llm
+        self._model = model
+        self._chat = ChatTokenizer(llm.get_tokenizer())
+        self._context_tokens: int = llm.model_config.max_model_len
+
+    @classmethod
+    async def start(cls, model: str, name: str, arguments: Mapping[str, Any]) -> "VllmEngine":
+        """Load ``model`` (a folder or a hub name) and serve it as ``name``.
+
+        ``arguments`` go to vLLM's ``AsyncEngineArgs`` as they are and win over the defaults here. Loading runs
+        in a thread, so that the caller's event loop stays free. The engine has answered once when this returns.
+        """
+        for variable, value in _ENVIRONMENT.items():
+            os.environ.setdefault(variable, value)
+        engine = cls(await asyncio.to_thread(_load, model, name, arguments), name)
+        try:
+            await engine._warm()
+        except BaseException:
+            await engine.close()
+            raise
+        return engine
+
+    async def close(self) -> None:
+        """Stop the engine's processes, within seconds; whatever is in flight is aborted."""
+        await asyncio.to_thread(self._llm.shutdown, 5.0)
+
+    @property
+    def model(self) -> str:
+        return self._model
+
+    async def complete(
+        self,
+        conversation: Conversation,
+        sampling: Sampling,
+        *,
+        n: int = 1,
+        schema: JsonSchema | None = None,
+        priority: int = 0,
+    ) -> Sequence[Completion]:
+        from vllm.sampling_params import RequestOutputKind
+
+        ids = await self._prompt_ids(conversation)
+
+        async def sibling(index: int) -> Completion:
+            params = _parameters(sampling.sibling(index), schema, RequestOutputKind.FINAL_ONLY)
+            output = await self._final(ids, params, priority)
+            reply = output.outputs[0]
+            return self._completion(output, reply.text, reply.token_ids)
+
+        return await gather(sibling(index) for index in range(n))
+
+    async def stream(
+        self,
+        conversation: Conversation,
+        sampling: Sampling,
+        *,
+        schema: JsonSchema | None = None,
+        priority: int = 0,
+    ) -> AsyncGenerator[str | Completion, None]:
+        from vllm.sampling_params import RequestOutputKind
+
+        ids = await self._prompt_ids(conversation)
+        params = _parameters(sampling, schema, RequestOutputKind.DELTA)
+        text, sampled = "", list[int]()
+        async with aclosing(self._outputs(ids, params, priority)) as outputs:
+            async for output in outputs:
+                reply = output.outputs[0]
+                text += reply.text
+                sampled += reply.token_ids
+                if reply.text:
+                    yield reply.text
+                if output.finished:
+                    yield self._completion(output, text, sampled)
+
+    async def choose(
+        self,
+        conversation: Conversation,
+        options: Sequence[str],
+        *,
+        lead: str = "",
+        priority: int = 0,
+    ) -> Choice:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        spellings = [self._spellings(option) for option in options]
+        wanted = sorted({token for tokens in spellings for token in tokens})
+        params = SamplingParams(
+            max_tokens=1, temperature=0.0, logprob_token_ids=wanted, output_kind=RequestOutputKind.FINAL_ONLY
+        )
+        ids = await self._prompt_ids(conversation, lead)
+        output = await self._final(ids, params, priority)
+        [weights] = output.outputs[0].logprobs or [{}]
+        return Choice(
+            logprobs=tuple(_log_sum_exp([weights[token].logprob for token in tokens]) for tokens in spellings),
+            usage=_usage(output, completion_tokens=1),
+        )
+
+    async def fit(self, conversation: Conversation) -> None:
+        await self._prompt_ids(conversation)
+
+    async def check(self) -> None:
+        with _translated():
+            await self._llm.check_health()
+
+    async def _warm(self) -> None:
+        """Answer once, by a grammar, so that the first request does not pay for what the engine does once."""
+        question = Conversation(Turn("user", "Say yes."))
+        await self.complete(question, Sampling(max_tokens=1), schema={"type": "boolean"})
+
+    async def _prompt_ids(self, conversation: Conversation, lead: str = "") -> list[int]:
+        """The conversation's ids; PromptTooLong if no room is left for a reply."""
+        if len(conversation.turn.text) > LONG_TEXT_CHARACTERS:
+            ids = await asyncio.to_thread(self._chat.prompt_ids, conversation, lead)
+        else:
+            ids = self._chat.prompt_ids(conversation, lead)
+        if len(ids) >= self._context_tokens:
+            raise PromptTooLong(len(ids), self._context_tokens)
+        return ids
+
+    async def _outputs(
+        self, ids: list[int], params: "SamplingParams", priority: int
+    ) -> "AsyncGenerator[RequestOutput, None]":
+        from vllm.inputs.engine import tokens_input
+
+        request = self._llm.generate(tokens_input(ids), params, uuid4().hex, priority=priority)
+        with _translated():
+            async with aclosing(request) as outputs:
+                async for output in outputs:
+                    yield output
+
+    async def _final(self, ids: list[int], params: "SamplingParams", priority: int) -> "RequestOutput":
+        """The only output of a request whose outputs are FINAL_ONLY."""
+        async with aclosing(self._outputs(ids, params, priority)) as outputs:
+            return await anext(outputs)
+
+    def _completion(self, output: "RequestOutput", text: str, sampled: Sequence[int]) -> Completion:
+        reply = output.outputs[0]
+        finish_reason: FinishReason = "length" if reply.finish_reason == "length" else "stop"
+        ids = list(sampled)
+        if ids and ids[-1] in self._chat.special_ids:
+            del ids[-1]
+        # After a stop string the ids hold more than the text does, and a special token among them could close
+        # the turn: such a text is tokenised again, once, when it becomes a turn.
+        exact = not isinstance(reply.stop_reason, str) and self._chat.special_ids.isdisjoint(ids)
+        return Completion(text, finish_reason, _usage(output, len(sampled)), tuple(ids) if exact else None)
+
+    def _spellings(self, option: str) -> list[int]:
+        """The tokens that spell a one-character option: at a reply's start, or after a blank."""
+        return [ids[0] for text in (option, f" {option}") if len(ids := self._chat.encode(text)) == 1]
+
+
+def _load(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncLLM":
+    if Path(model).is_dir():
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # else a start without a network hangs on look-ups
+    from vllm.usage.usage_lib import UsageContext
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    # The default context would halve the batch: it is meant for offline use.
+    return AsyncLLM.from_engine_args(_arguments(model, name, arguments), UsageContext.OPENAI_API_SERVER)
+
+
+def _arguments(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncEngineArgs":
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.platforms import current_platform
+
+    chosen: dict[str, Any] = {
+        "model": model,
+        "served_model_name": name,
+        "scheduling_policy": "priority",
+        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+    }
+    if current_platform.is_cpu():
+        length = AsyncEngineArgs(**{**chosen, **arguments}).create_model_config().max_model_len
+        chosen |= {
+            "max_model_len": min(length, CPU_CONTEXT_TOKENS),
+            "max_num_seqs": 128,
+            "block_size": 32,  # the smallest: prefix caching works in whole blocks
+            "enforce_eager": True,  # ready 50 s sooner, and the same speed under load
+            # A chunked prefill of a request with its own seed kills the CPU engine, so a batch takes any
+            # prompt whole. (A GPU engine has no such fault and keeps vLLM's own choices.)
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": arguments.get("max_model_len", min(length, CPU_CONTEXT_TOKENS)),
+        }
+    return AsyncEngineArgs(**{**chosen, **arguments})
+
+
+def _parameters(sampling: Sampling, schema: JsonSchema | None, output_kind: Any) -> "SamplingParams":
+    from vllm import SamplingParams
+    from vllm.sampling_params import StructuredOutputsParams
+
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        max_tokens=sampling.max_tokens,
+        stop=list(sampling.stop),
+        seed=sampling.seed,
+        structured_outputs=None if schema is None else StructuredOutputsParams(json=dict(schema)),
+        output_kind=output_kind,
+    )
+
+
+def _usage(output: "RequestOutput", completion_tokens: int) -> Usage:
+    return Usage(1, len(output.prompt_token_ids or ()), output.num_cached_tokens or 0, completion_tokens)
+
+
+def _log_sum_exp(values: Sequence[float]) -> float:
+    top = max(values, default=-math.inf)
+    return top if top == -math.inf else top + math.log(sum(math.exp(value - top) for value in values))
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Raise the engine's errors as Redraft's."""
+    from vllm.exceptions import VLLMClientError
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    try:
+        yield
+    except EngineDeadError as error:
+        raise EngineDead("the engine's process has ended") from error
+    except VLLMClientError as error:
+        raise InvalidRequest(str(error)) from error

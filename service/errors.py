@@ -1,0 +1,123 @@
+"""The one error tree. Each error knows its code and its HTTP status; the mapping to a response is in api/problems.py.
+
+RedraftError
+├── RequestError                      the caller can mend it
+│   ├── MalformedBody          400
+│   ├── Unauthorized           401
+│   ├── NotFound               404
+│   ├── MethodNotAllowed       405
+│   ├── BodyTooLarge           413
+│   ├── InvalidRequest         422    names the fields
+│   │   └── PromptTooLong      422    names both lengths
+│   └── CallerLimit            429
+└── Unavailable                503    trying again later can help
+    ├── Overloaded
+    ├── Starting
+    ├── Draining
+    ├── DeadlineExceeded              nothing was drafted in time
+    └── EngineDead
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """What is wrong with one field; ``field`` is a dotted path such as ``evaluators.0.pattern``."""
+
+    field: str
+    message: str
+
+
+class RedraftError(Exception):
+    """Anything that Redraft itself raises. ``str(error)`` is a sentence for the caller."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str, *, retry_after: int | None = None) -> None:
+        """``retry_after``: whole seconds after which trying again makes sense."""
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after = retry_after
+
+
+class RequestError(RedraftError):
+    """The request, not the service, has to change."""
+
+
+class MalformedBody(RequestError):
+    status, code, title = 400, "malformed_body", "The body is not JSON"
+
+
+class Unauthorized(RequestError):
+    status, code, title = 401, "unauthorized", "A valid key is needed"
+
+
+class NotFound(RequestError):
+    status, code, title = 404, "not_found", "There is nothing here"
+
+
+class MethodNotAllowed(RequestError):
+    status, code, title = 405, "method_not_allowed", "This path does not take that method"
+
+
+class BodyTooLarge(RequestError):
+    status, code, title = 413, "body_too_large", "The body is too large"
+
+
+class InvalidRequest(RequestError):
+    status, code, title = 422, "invalid_request", "The request is not valid"
+
+    def __init__(self, detail: str, errors: Sequence[FieldError] = ()) -> None:
+        super().__init__(detail)
+        self.errors = tuple(errors)
+
+
+class PromptTooLong(InvalidRequest):
+    code, title = "prompt_too_long", "The prompt does not fit the model's context"
+
+    def __init__(self, prompt_tokens: int, context_tokens: int) -> None:
+        detail = (
+            f"the prompt has {prompt_tokens} tokens; the model's context holds {context_tokens}, "
+            "of which at least one is needed for the reply"
+        )
+        super().__init__(detail, [FieldError("prompt", detail)])
+        self.prompt_tokens = prompt_tokens
+        self.context_tokens = context_tokens
+
+
+class CallerLimit(RequestError):
+    status, code, title = 429, "caller_limit", "Too many requests under this key"
+
+
+class Unavailable(RedraftError):
+    """The service cannot do it now."""
+
+    status, code, title = 503, "unavailable", "The service is unavailable"
+
+    def __init__(self, detail: str, *, retry_after: int = 1) -> None:
+        super().__init__(detail, retry_after=retry_after)
+
+
+class Overloaded(Unavailable):
+    code, title = "overloaded", "The service is full"
+
+
+class Starting(Unavailable):
+    code, title = "starting", "The engine is still loading"
+
+
+class Draining(Unavailable):
+    code, title = "draining", "The service is shutting down"
+
+
+class DeadlineExceeded(Unavailable):
+    code, title = "deadline_exceeded", "Time ran out before anything was written"
+
+
+class EngineDead(Unavailable):
+    code, title = "engine_dead", "The engine has stopped"

@@ -1,0 +1,163 @@
+"""What an evaluator is: anything that scores a candidate.
+
+A *verifier* knows the truth of what it checks (a rule, a schema, a test); a *judge* gives a model's opinion.
+Evaluators are frozen dataclasses: the value that a request or a task file states *is* the evaluator. Pydantic
+validates it at the edge, so constraints are written as ``annotated_types`` and in ``__post_init__``
+(a ValueError there becomes a 422 that names the field).
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Protocol
+
+from annotated_types import Ge, Gt, Le
+
+from service.engines.base import Conversation, Engine
+
+Authority = Literal["verifier", "judge"]
+Weight = Annotated[float, Gt(0.0), Le(1000.0)]
+
+STRICT: dict[str, Any] = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
+"""Pydantic's configuration for a value that comes from a request or a task file."""
+
+
+LONG_TEXT_CHARACTERS = 20_000
+"""A longer text is checked in a thread, so that the event loop does not stand still."""
+
+
+class RefusedField(ValueError):
+    """What ``__post_init__`` raises where one field is at fault, so that the caller is told which."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(reason)
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """One thing that is wrong. ``instruction`` is the rule as an order to a writer: "Use at most 40 words."."""
+
+    rule: str
+    message: str
+    instruction: str
+
+
+@dataclass(frozen=True, slots=True)
+class CriterionScore:
+    """A judge's score on one criterion, in [0, 1]; None where it abstained.
+
+    ``stderr``: standard deviation of the scale's digit under the model's own probabilities, on the same scale.
+    ``mass``: how much probability fell on the digits.
+    """
+
+    name: str
+    score: float | None
+    stderr: float | None
+    mass: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One evaluator's result. ``score`` is in [0, 1]; None where there is none, and then ``error`` may say why.
+
+    A verifier's ``passed`` is true exactly when its score is 1. A judge's is None.
+    """
+
+    evaluator: str
+    authority: Authority
+    hard: bool
+    weight: float
+    passed: bool | None
+    score: float | None
+    issues: Sequence[Issue] = ()
+    criteria: Sequence[CriterionScore] = ()
+    stderr: float | None = None
+    error: str | None = None
+
+
+class Rating(Protocol):
+    """How a judge's question is put, by the task's prompts: the turn to ask, and how the answer begins."""
+
+    def question(self, question: str) -> str: ...
+
+    @property
+    def lead(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A candidate to evaluate.
+
+    ``exhibit`` is the task followed by the candidate between two lines of a secret fence, and nothing else: a
+    judge's fresh context. ``engine`` serves evaluators that ask a model.
+    """
+
+    text: str
+    exhibit: Conversation
+    rating: Rating
+    engine: Engine
+
+
+class Evaluator(Protocol):
+    """Scores a submission. What it raises costs only its own result: the caller records it as ``error``."""
+
+    @property
+    def type(self) -> str: ...
+
+    @property
+    def authority(self) -> Authority: ...
+
+    @property
+    def hard(self) -> bool: ...
+
+    @property
+    def weight(self) -> float: ...
+
+    async def evaluate(self, submission: Submission) -> Evaluation: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One requirement held against a text. ``score`` is in [0, 1]: 1 if it is met, else how close the text came."""
+
+    rule: str
+    score: Annotated[float, Ge(0.0), Le(1.0)]
+    message: str
+    instruction: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verifier(ABC):
+    """A verifier that needs nothing but the text. A subclass adds a ``type`` field and ``check``."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    authority: ClassVar[Authority] = "verifier"
+
+    hard: bool = True
+    weight: Weight = 1.0
+
+    @property
+    @abstractmethod
+    def type(self) -> str: ...
+
+    @abstractmethod
+    def check(self, text: str) -> Sequence[Check]:
+        """Hold every requirement against ``text``: at least one check, in a fixed order."""
+
+    async def evaluate(self, submission: Submission) -> Evaluation:
+        if len(submission.text) > LONG_TEXT_CHARACTERS:
+            checks = await asyncio.to_thread(self.check, submission.text)
+        else:
+            checks = self.check(submission.text)
+        failed = [check for check in checks if check.score < 1.0]
+        return Evaluation(
+            evaluator=self.type,
+            authority="verifier",
+            hard=self.hard,
+            weight=self.weight,
+            passed=not failed,
+            score=sum(check.score for check in checks) / len(checks),
+            issues=tuple(Issue(check.rule, check.message, check.instruction) for check in failed),
+        )

@@ -1,0 +1,145 @@
+"""A verifier of the text's form: the format instructions of IFEval (Zhou et al. 2023, arXiv 2311.07911, table 1).
+
+Where the paper leaves a form open, the order that is given to the writer says what is checked.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Len
+
+from service.evaluators.base import Check, Verifier
+from service.evaluators.rules import Bounds, Count, amount, count_lines
+from service.evaluators.schema import REPLY_WITH_JSON, json_document
+
+Kind = Literal[
+    "json",
+    "bullet_list",
+    "numbered_list",
+    "title",
+    "single_line",
+    "no_commas",
+    "lowercase",
+    "uppercase",
+    "quoted",
+    "sections",
+]
+_COUNTED: Sequence[Kind] = ("bullet_list", "numbered_list", "sections")
+_MARKED: Sequence[Kind] = ("bullet_list", "sections")
+
+_BULLET = r"^[ \t]*(?:[-*+][ \t]|•)[ \t]*\S"
+_NUMBERED = r"^[ \t]*\d+[.)][ \t]+\S"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format(Verifier):
+    """Whether the text has a form. ``min`` and ``max`` bound the items of a list, or the sections; one is the least
+    that is needed where ``min`` is not given. Other text may stand around them.
+
+    ``marker`` is what a bullet looks like, by default any of ``- * + •``, or the word before a section's number, by
+    default "Section".
+    """
+
+    type: Literal["format"] = "format"
+    kind: Kind
+    min: Count | None = None
+    max: Count | None = None
+    marker: Annotated[str, Len(1, 50)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in _COUNTED and (self.min is not None or self.max is not None):
+            raise ValueError(f"{self.kind} takes no min and no max")
+        if self.kind not in _MARKED and self.marker is not None:
+            raise ValueError(f"{self.kind} takes no marker")
+        if self.marker is not None and not self.marker.strip():
+            raise ValueError("marker is blank")
+        _ = self.bounds  # which refuses what makes no sense
+
+    @property
+    def bounds(self) -> Bounds:
+        return Bounds(min=1 if self.min is None else self.min, max=self.max)
+
+    def check(self, text: str) -> Sequence[Check]:
+        text = text.strip()
+        if self.kind == "bullet_list":
+            bullet = self.marker.strip() if self.marker else "-"
+            pattern = rf"^[ \t]*{re.escape(bullet)}[ \t]+\S" if self.marker else _BULLET
+            order = f'Write a bullet list of {{}}, each on a line of its own that begins with "{bullet} ".'
+            return [self._counted(pattern, text, "items", order)]
+        if self.kind == "numbered_list":
+            order = 'Write a numbered list of {}, each on a line of its own: "1. ", "2. " and so on.'
+            return [self._counted(_NUMBERED, text, "items", order)]
+        if self.kind == "sections":
+            word = self.marker.strip() if self.marker else "Section"
+            pattern = rf"^[#*_> \t]*{re.escape(word)}[ \t]*\d+\b"
+            order = f'Write {{}}, each under a heading on a line of its own: "{word} 1", "{word} 2" and so on.'
+            return [self._counted(pattern, text, "sections", order)]
+        return [_FORMS[self.kind](text)]
+
+    def _counted(self, pattern: str, text: str, plural: str, order: str) -> Check:
+        """``order`` has a pair of braces where the amount goes; a later pair is the marker's own."""
+        count = len(re.findall(pattern, text, re.MULTILINE))
+        instruction = order.replace("{}", amount(self.bounds, plural), 1)
+        return Check(self.kind, self.bounds.score(count), self.bounds.verdict(count, plural), instruction)
+
+
+def _json(text: str) -> Check:
+    """Any JSON value will do, bare or in a fence."""
+    try:
+        json_document(text)
+    except ValueError as error:
+        return Check("json", 0.0, str(error), REPLY_WITH_JSON)
+    return Check("json", 1.0, "", REPLY_WITH_JSON)
+
+
+def _title(text: str) -> Check:
+    found = any(title.strip() for title in re.findall(r"<<([^<>\r\n]+)>>", text))
+    order = "Give the text a title in double angular brackets, such as <<A good title>>."
+    return Check("title", float(found), "no title in double angular brackets", order)
+
+
+def _single_line(text: str) -> Check:
+    bounds, count = Bounds(min=1, max=1), count_lines(text)
+    return Check("single_line", bounds.score(count), bounds.verdict(count, "lines"), "Write everything on one line.")
+
+
+def _no_commas(text: str) -> Check:
+    """The ideographic, full-width and Arabic commas are commas."""
+    count = sum(map(text.count, ",、\uff0c،"))
+    return Check("no_commas", 1 / (1 + count), f"{amount(count, 'commas')}; none is allowed", "Do not use any commas.")
+
+
+def _lowercase(text: str) -> Check:
+    return _cased("lowercase", text, str.lower, "Write in lower case only: no capital letters.")
+
+
+def _uppercase(text: str) -> Check:
+    return _cased("uppercase", text, str.upper, "Write in CAPITAL LETTERS only.")
+
+
+def _cased(kind: Kind, text: str, fold: Callable[[str], str], order: str) -> Check:
+    """The share of letters in the right case; characters without case count neither way."""
+    cased = [letter for letter in text if letter.lower() != letter.upper()]
+    wrong = sum(letter != fold(letter) for letter in cased)
+    score = 1 - wrong / len(cased) if cased else 1.0
+    return Check(kind, score, f"{amount(wrong, 'letters')} of {len(cased)} in the wrong case", order)
+
+
+def _quoted(text: str) -> Check:
+    """Straight marks, or a pair of typographic ones."""
+    wrapped = len(text) > 2 and text[0] + text[-1] in ('""', "“”")
+    order = "Wrap the whole text in double quotation marks."
+    return Check("quoted", float(wrapped), "not wrapped in double quotation marks", order)
+
+
+_FORMS: Mapping[Kind, Callable[[str], Check]] = {
+    "json": _json,
+    "title": _title,
+    "single_line": _single_line,
+    "no_commas": _no_commas,
+    "lowercase": _lowercase,
+    "uppercase": _uppercase,
+    "quoted": _quoted,
+}

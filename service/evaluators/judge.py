@@ -1,0 +1,90 @@
+"""A model's opinion, read from its probabilities instead of from what it writes.
+
+Each criterion is one call in a fresh context: the task, the candidate between two lines of a secret fence, and
+the criterion's question. The answer is one digit. Its score is the probability-weighted mean over the digits
+(G-Eval, Liu et al. 2023, arXiv 2303.16634, section 2), and the spread of that distribution is the standard
+error. Where too little probability falls on digits the model did not answer the question: the judge abstains.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Len
+
+from service.concurrency import gather
+from service.evaluators.base import STRICT, Authority, CriterionScore, Evaluation, Submission, Weight
+
+DIGITS = ("1", "2", "3", "4", "5")
+LEAST_MASS = 0.8
+"""The probability that must fall on digits for a score to count."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Criterion:
+    """One line of a rubric: a question about the candidate that a high digit affirms."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    name: Annotated[str, Len(1, 64)]
+    question: Annotated[str, Len(1, 1000)]
+    weight: Weight = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """Scores a candidate by the weighted mean of its criteria, over those on which it did not abstain."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    authority: ClassVar[Authority] = "judge"
+    hard: ClassVar[bool] = False
+
+    type: Literal["judge"] = "judge"
+    criteria: Annotated[tuple[Criterion, ...], Len(1, 16)]
+    weight: Weight = 1.0
+
+    async def evaluate(self, submission: Submission) -> Evaluation:
+        scores = await gather(_score(criterion, submission) for criterion in self.criteria)
+        score, stderr = _combined(self.criteria, scores)
+        return Evaluation(
+            evaluator="judge",
+            authority="judge",
+            hard=False,
+            weight=self.weight,
+            passed=None,
+            score=score,
+            criteria=tuple(scores),
+            stderr=stderr,
+        )
+
+
+async def _score(criterion: Criterion, submission: Submission) -> CriterionScore:
+    question = submission.exhibit.with_user(submission.rating.question(criterion.question))
+    choice = await submission.engine.choose(question, DIGITS, lead=submission.rating.lead)
+    return weighed(criterion.name, [math.exp(logprob) for logprob in choice.logprobs])
+
+
+def weighed(name: str, probabilities: Sequence[float]) -> CriterionScore:
+    """The score that the digits' probabilities amount to; they need not sum to one."""
+    mass = math.fsum(probabilities)
+    if mass < LEAST_MASS:
+        return CriterionScore(name, None, None, mass)
+    values = [index / (len(DIGITS) - 1) for index in range(len(DIGITS))]
+    mean = math.fsum(p * value for p, value in zip(probabilities, values, strict=True)) / mass
+    variance = math.fsum(p * (value - mean) ** 2 for p, value in zip(probabilities, values, strict=True)) / mass
+    return CriterionScore(name, mean, math.sqrt(variance), mass)
+
+
+def _combined(criteria: Sequence[Criterion], scores: Sequence[CriterionScore]) -> tuple[float | None, float | None]:
+    """The weighted mean and its standard error, the criteria's errors taken as independent."""
+    known = [
+        (criterion.weight, score.score, score.stderr)
+        for criterion, score in zip(criteria, scores, strict=True)
+        if score.score is not None and score.stderr is not None
+    ]
+    if not known:
+        return None, None
+    total = math.fsum(weight for weight, _, _ in known)
+    mean = math.fsum(weight * score for weight, score, _ in known) / total
+    return mean, math.sqrt(math.fsum((weight * stderr) ** 2 for weight, _, stderr in known)) / total

@@ -1,0 +1,139 @@
+"""Every Prometheus object, fed from events and nowhere else.
+
+The registry is this object's own. The in-process engine keeps its series in prometheus_client's default
+registry; ``page`` shows both.
+"""
+
+from collections.abc import Callable
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from service.refinement.events import CallEnded, EvaluatorEnded, Event, Refined, RoundEnded
+
+SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
+"""From a rule's check to a refine of ten minutes."""
+EVALUATOR_SECONDS = (0.0001, 0.001, *SECONDS)
+ROUNDS = (0, 1, 2, 3, 4, 5, 6, 8, 10)
+SCORES = tuple(step / 10 for step in range(1, 11))
+GAINS = (-0.5, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
+
+
+class Metrics:
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter(
+            "redraft_requests",
+            "Requests answered, by route and HTTP status.",
+            ["endpoint", "status"],
+            registry=registry,
+        )
+        self.request_seconds = Histogram(
+            "redraft_request_seconds",
+            "Time from a request's arrival to the end of its answer.",
+            ["endpoint"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.first_event_seconds = Histogram(
+            "redraft_first_event_seconds",
+            "Time from a request's arrival to its first piece of work done: a token streamed or an engine call ended.",
+            ["endpoint"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.in_progress = Gauge("redraft_requests_in_progress", "Programs at work.", registry=registry)
+        self.queued = Gauge("redraft_requests_queued", "Programs waiting for a place.", registry=registry)
+        self.shed = Counter(
+            "redraft_requests_shed", "Programs refused before any work, by reason.", ["reason"], registry=registry
+        )
+        self.rounds = Histogram(
+            "redraft_refine_rounds",
+            "Rounds of a refine program after round 0.",
+            ["task"],
+            buckets=ROUNDS,
+            registry=registry,
+        )
+        self.stops = Counter(
+            "redraft_refine_stops", "Refine programs ended, by stop reason.", ["task", "reason"], registry=registry
+        )
+        self.score = Histogram(
+            "redraft_refine_score",
+            "Score of the first draft and of the returned text.",
+            ["stage"],
+            buckets=SCORES,
+            registry=registry,
+        )
+        self.score_gain = Histogram(
+            "redraft_refine_score_gain",
+            "Score of the returned text less the first draft's.",
+            ["task"],
+            buckets=GAINS,
+            registry=registry,
+        )
+        self.rounds_without_gain = Counter(
+            "redraft_rounds_without_gain", "Rounds that did not change the incumbent.", ["task"], registry=registry
+        )
+        self.step_seconds = Histogram(
+            "redraft_step_seconds", "Time of engine calls, by role.", ["role"], buckets=SECONDS, registry=registry
+        )
+        self.tokens = Counter(
+            "redraft_tokens",
+            "Tokens of engine calls; cached ones are also counted as prompt tokens.",
+            ["role", "kind"],
+            registry=registry,
+        )
+        self.evaluator_seconds = Histogram(
+            "redraft_evaluator_seconds",
+            "Time of an evaluator's work on one candidate.",
+            ["evaluator"],
+            buckets=EVALUATOR_SECONDS,
+            registry=registry,
+        )
+        self.evaluator_errors = Counter(
+            "redraft_evaluator_errors", "Evaluations that failed.", ["evaluator"], registry=registry
+        )
+
+    def watch_admission(self, in_progress: Callable[[], float], queued: Callable[[], float]) -> None:
+        """Read the gauges from where the counts are kept."""
+        self.in_progress.set_function(in_progress)
+        self.queued.set_function(queued)
+
+    def request_ended(self, endpoint: str, status: int, seconds: float) -> None:
+        self.requests.labels(endpoint, str(status)).inc()
+        self.request_seconds.labels(endpoint).observe(seconds)
+
+    def first_event(self, endpoint: str, seconds: float) -> None:
+        self.first_event_seconds.labels(endpoint).observe(seconds)
+
+    def request_shed(self, reason: str) -> None:
+        self.shed.labels(reason).inc()
+
+    def observe(self, task: str, event: Event) -> None:
+        """Take in one event of a program of ``task``."""
+        match event:
+            case CallEnded(role, usage, seconds):
+                self.step_seconds.labels(role).observe(seconds)
+                self.tokens.labels(role, "prompt").inc(usage.prompt_tokens)
+                self.tokens.labels(role, "cached").inc(usage.cached_tokens)
+                self.tokens.labels(role, "completion").inc(usage.completion_tokens)
+            case EvaluatorEnded(evaluator, seconds, failed):
+                self.evaluator_seconds.labels(evaluator).observe(seconds)
+                self.evaluator_errors.labels(evaluator).inc(1 if failed else 0)
+            case RoundEnded(ended):
+                self.rounds_without_gain.labels(task).inc(0 if ended.accepted else 1)
+            case Refined():
+                self._refined(task, event)
+
+    def _refined(self, task: str, done: Refined) -> None:
+        self.rounds.labels(task).observe(len(done.rounds) - 1)
+        self.stops.labels(task, done.stop_reason).inc()
+        draft, final = (done.assessments.get(candidate.id) for candidate in (done.first, done.selected))
+        if draft is None or final is None or draft.score is None or final.score is None:
+            return
+        self.score.labels("draft").observe(draft.score)
+        self.score.labels("final").observe(final.score)
+        self.score_gain.labels(task).observe(final.score - draft.score)
+
+    def page(self) -> bytes:
+        """All series in the text exposition format: Redraft's own, then the process's and the engine's."""
+        return generate_latest(self.registry) + generate_latest(REGISTRY)

@@ -1,0 +1,60 @@
+"""All candidates of a program, and what is known about them. It never forgets one; the incumbent is its best."""
+
+from collections.abc import Iterable
+
+from service.engines.base import Completion
+from service.refinement import policy
+from service.refinement.candidate import Assessment, Candidate
+
+
+class Archive:
+    def __init__(self) -> None:
+        self.candidates: list[Candidate] = []
+        self.assessments: dict[str, Assessment] = {}
+        self._incumbent: Candidate | None = None
+        self._by_text: dict[str, Candidate] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.candidates)
+
+    @property
+    def incumbent(self) -> Candidate:
+        """The best candidate; LookupError while there is none."""
+        if self._incumbent is None:
+            raise LookupError("nothing has been drafted")
+        return self._incumbent
+
+    @property
+    def first(self) -> Candidate:
+        return self.candidates[0]
+
+    def add(self, round: int, parent: str | None, completion: Completion) -> Candidate:  # noqa: A002
+        """Keep a new candidate. The first one is the incumbent until another displaces it."""
+        candidate = Candidate(f"c{len(self.candidates)}", round, parent, completion)
+        self.candidates.append(candidate)
+        self._by_text.setdefault(normalised(candidate.text), candidate)
+        self._incumbent = self._incumbent or candidate
+        return candidate
+
+    def twin(self, candidate: Candidate) -> Candidate | None:
+        """The earlier candidate that says the same."""
+        twin = self._by_text[normalised(candidate.text)]
+        return None if twin is candidate else twin
+
+    def assessment(self, candidate: Candidate) -> Assessment | None:
+        return self.assessments.get(candidate.id)
+
+    def challenge(self, challengers: Iterable[Candidate], min_gain: float) -> None:
+        """Let each challenger in turn displace the incumbent, if it is better by the rules."""
+        for challenger in challengers:
+            if policy.displaces(self.assessment(challenger), self.assessment(self.incumbent), min_gain):
+                self._incumbent = challenger
+
+    def elect(self, candidate: Candidate) -> None:
+        """Make the winner of a vote the incumbent."""
+        self._incumbent = candidate
+
+
+def normalised(text: str) -> str:
+    """Texts that differ only in case and white space say the same."""
+    return " ".join(text.split()).casefold()

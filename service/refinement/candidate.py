@@ -1,0 +1,104 @@
+"""Candidates, and what is known about them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from service.engines.base import Completion
+from service.evaluators.base import Evaluation, Issue
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One text. ``parent`` is the id of the candidate whose text it revises; None for drafts and redrafts."""
+
+    id: str
+    round: int
+    parent: str | None
+    completion: Completion
+
+    @property
+    def text(self) -> str:
+        return self.completion.text
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """What candidates are ordered by, the first field that differs deciding; each in [0, 1].
+
+    A field is None where no evaluator speaks to it. What an evaluator did not find out counts as 0.
+    """
+
+    hard: float | None
+    soft: float | None
+    judged: float | None
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """All evaluators' results for one candidate, in the order in which the evaluators were asked for."""
+
+    evaluations: Sequence[Evaluation]
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether every hard verifier passed; None where there is none, or one of them failed to run."""
+        results = [evaluation.passed for evaluation in self.evaluations if evaluation.hard]
+        if False in results:
+            return False
+        return None if None in results or not results else True
+
+    @property
+    def issues(self) -> Sequence[Issue]:
+        return [issue for evaluation in self.evaluations for issue in evaluation.issues]
+
+    @property
+    def stderr(self) -> float:
+        """The standard error of the judges' common score; 0 where no judge gave one."""
+        judges = [e for e in self.evaluations if e.authority == "judge" and e.stderr is not None]
+        total = sum(judge.weight for judge in judges)
+        return sum((judge.weight * (judge.stderr or 0.0)) ** 2 for judge in judges) ** 0.5 / total if judges else 0.0
+
+    @property
+    def rank(self) -> Rank:
+        return Rank(
+            hard=_mean([e for e in self.evaluations if e.hard]),
+            soft=_mean([e for e in self.evaluations if not e.hard and e.authority == "verifier"]),
+            judged=_mean([e for e in self.evaluations if not e.hard and e.authority == "judge"]),
+        )
+
+    @property
+    def score(self) -> float | None:
+        """The rank as one number in [0, 1] that never contradicts the order; None where nothing is known.
+
+        Each level of the rank that is not full takes the lower half of what is left, so a candidate that
+        fails a hard verifier is below 1/2 as soon as anything else is scored too, and one that passes is not.
+        """
+        if all(evaluation.score is None for evaluation in self.evaluations):
+            return None
+        rank = self.rank
+        levels = [level for level in (rank.hard, rank.soft, rank.judged) if level is not None]
+        score = levels.pop()
+        for level in reversed(levels):
+            score = level / 2 if level < 1 else 0.5 + score / 2
+        return score
+
+
+def _mean(evaluations: Sequence[Evaluation]) -> float | None:
+    if not evaluations:
+        return None
+    total = sum(evaluation.weight for evaluation in evaluations)
+    return sum(evaluation.weight * (evaluation.score or 0.0) for evaluation in evaluations) / total
+
+
+@dataclass(frozen=True, slots=True)
+class Critique:
+    """Feedback in words about one candidate: what the evaluators found, and what the model remarks beside that."""
+
+    candidate: str
+    findings: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+    @property
+    def issues(self) -> tuple[str, ...]:
+        """All that should change; empty means nothing."""
+        return self.findings + self.remarks

@@ -1,0 +1,129 @@
+"""What happens in a program, as it happens. Response, SSE, metrics and log all read this one stream."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from service.engines.base import Completion, Usage
+from service.refinement.candidate import Assessment, Candidate, Critique
+from service.refinement.policy import StopReason
+
+CallRole = Literal["draft", "critique", "judge", "revise"]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    program: str
+    model: str
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnded:
+    """One engine call is over: for ``n`` siblings together, or one choice."""
+
+    role: CallRole
+    usage: Usage
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatorEnded:
+    evaluator: str
+    seconds: float
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of the ``index``-th answer to the ``prompt_index``-th prompt."""
+
+    prompt_index: int
+    index: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateAdded:
+    candidate: Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateEvaluated:
+    candidate: Candidate
+    assessment: Assessment
+
+
+@dataclass(frozen=True, slots=True)
+class Critiqued:
+    round: int
+    critique: Critique
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One step of the loop, once it is over. ``gain``: the incumbent's score now less what it was; None if unknown."""
+
+    number: int
+    candidates: Sequence[Candidate]
+    critiques: Sequence[Critique]
+    incumbent: str
+    accepted: bool
+    gain: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RoundEnded:
+    round: Round
+
+
+@dataclass(frozen=True, slots=True)
+class Refined:
+    """The last event of a refine program: the whole account."""
+
+    program: str
+    model: str
+    task: str
+    selected: Candidate
+    first: Candidate
+    assessments: Mapping[str, Assessment]
+    rounds: Sequence[Round]
+    stop_reason: StopReason
+    usage: Mapping[CallRole, Usage]
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """The last event of a generate program: the completions of each prompt, in order."""
+
+    program: str
+    model: str
+    completions: Sequence[Sequence[Completion]]
+    usage: Mapping[CallRole, Usage]
+
+
+@dataclass(frozen=True, slots=True)
+class Reviewed:
+    """The last event of a critique program. ``critique`` is None where no feedback was asked for."""
+
+    program: str
+    model: str
+    assessment: Assessment
+    critique: Critique | None
+    usage: Mapping[CallRole, Usage]
+
+
+Event = (
+    Started
+    | CallEnded
+    | EvaluatorEnded
+    | Delta
+    | CandidateAdded
+    | CandidateEvaluated
+    | Critiqued
+    | RoundEnded
+    | Refined
+    | Generated
+    | Reviewed
+)

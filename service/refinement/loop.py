@@ -1,0 +1,284 @@
+"""The loop: draft, evaluate, then round by round choose parents, critique, revise, evaluate, accept or not.
+
+The rules that it obeys are in policy.py, and the engine work that it asks for is in steps.py.
+"""
+
+import asyncio
+import itertools
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from service.concurrency import gather
+from service.engines.base import Completion, Engine, Usage
+from service.errors import DeadlineExceeded, EngineDead, PromptTooLong, RedraftError
+from service.refinement import policy
+from service.refinement.accounting import BudgetSpent, Emit, Ledger
+from service.refinement.archive import Archive, normalised
+from service.refinement.candidate import Assessment, Candidate, Critique
+from service.refinement.events import (
+    CandidateAdded,
+    CandidateEvaluated,
+    Critiqued,
+    Event,
+    Refined,
+    Round,
+    RoundEnded,
+    Started,
+)
+from service.refinement.policy import RoundFacts, StopReason
+from service.refinement.program import Program
+from service.refinement.steps import Guidance, Steps
+from service.refinement.stream import events_of
+
+
+def refine(program: Program, engine: Engine) -> AsyncGenerator[Event, None]:
+    """Run a refine program and yield its events; the last one is Refined.
+
+    Once anything has been drafted the program ends with Refined, whatever stops it. Before that it raises
+    DeadlineExceeded, EngineDead, PromptTooLong or what else kept the engine from drafting. Closing the
+    generator cancels the engine's work.
+    """
+
+    async def work(emit: Emit) -> None:
+        await _Loop(program, engine, emit).run()
+
+    return events_of(work)
+
+
+@dataclass
+class _OpenRound:
+    number: int
+    candidates: list[Candidate] = field(default_factory=list)
+    critiques: list[Critique] = field(default_factory=list)
+    critic_satisfied: bool = False
+    only_repeats: bool = False
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A parent to work on, and what its revisions are told."""
+
+    parent: Candidate
+    guidance: Guidance
+
+
+class _Loop:
+    """One program's search. All it learns is in the archive, the rounds and the findings."""
+
+    def __init__(self, program: Program, engine: Engine, emit: Emit) -> None:
+        self._program = program
+        self._search = program.search
+        self._model = engine.model
+        self._emit = emit
+        self._ledger = Ledger(program.budget, emit)
+        self._steps = Steps(program, engine, self._ledger, emit)
+        self._random = random.Random(program.sampling.seed)  # noqa: S311 - it draws principles, not secrets
+        self._archive = Archive()
+        self._rounds: list[Round] = []
+        self._critiques: dict[tuple[str, ...], Critique] = {}
+        self._revisions: Counter[str] = Counter()
+        self._findings: list[Sequence[Guidance]] = []
+
+    async def run(self) -> None:
+        await self._steps.fit()
+        self._emit(Started(self._program.id, self._model, self._program.task))
+        reason, cause = await self._until_stopped()
+        if cause is not None and not self._archive:
+            raise cause
+        self._emit(
+            Refined(
+                program=self._program.id,
+                model=self._model,
+                task=self._program.task,
+                selected=self._archive.incumbent,
+                first=self._archive.first,
+                assessments=self._archive.assessments,
+                rounds=tuple(self._rounds),
+                stop_reason=reason,
+                usage=self._ledger.usage,
+            )
+        )
+
+    async def _until_stopped(self) -> tuple[StopReason, RedraftError | None]:
+        """Search until something ends it: why, and the error to raise should there be no draft."""
+        try:
+            async with asyncio.timeout_at(self._program.budget.deadline):
+                reason = await self._until_ruled_out()
+                if self._search.select == "vote":
+                    self._archive.elect(await self._elected())
+                return reason, None
+        except TimeoutError:
+            return "deadline", DeadlineExceeded("the time ran out before a first text was written")
+        except BudgetSpent:
+            return "budget", None
+        except PromptTooLong as error:
+            return "budget", error
+        except EngineDead as error:
+            return "engine_failed", error
+
+    async def _until_ruled_out(self) -> StopReason:
+        for number in itertools.count():
+            facts = await self._round(number)
+            if reason := policy.stop_reason(facts, self._search, self._program.stop):
+                return reason
+        raise AssertionError("counting never ends")
+
+    async def _round(self, number: int) -> RoundFacts:
+        """One round. However it ends, its candidates challenge the incumbent and it enters the account."""
+        current = _OpenRound(number)
+        started = time.perf_counter()
+        try:
+            await (self._improve(current) if number else self._draft(current))
+        finally:
+            if self._archive:
+                self._close(current, time.perf_counter() - started)
+        return RoundFacts(
+            number=number,
+            incumbent=self._archive.assessment(self._archive.incumbent),
+            new=[self._archive.assessments[candidate.id] for candidate in current.candidates],
+            critic_satisfied=current.critic_satisfied,
+            only_repeats=current.only_repeats,
+            rounds_without_gain=self._rounds_without_gain(),
+        )
+
+    async def _draft(self, current: _OpenRound) -> None:
+        if self._program.draft is not None:
+            drafts: Sequence[Completion] = [Completion(self._program.draft, "stop", Usage())]
+        else:
+            drafts = await self._steps.draft(self._program.sampling, self._search.drafts)
+        await self._evaluate([self._added(current, None, draft) for draft in drafts])
+
+    async def _improve(self, current: _OpenRound) -> None:
+        """Critique the parents, revise those that need it, evaluate what is new."""
+        parents = policy.parents(
+            self._archive.candidates, self._archive.assessments, self._archive.incumbent, self._search
+        )
+        principles = [self._random.choice(self._program.principles)] if self._program.principles else []
+        critiques = await gather(self._critique(current, parent, principles) for parent in parents)
+        plans = [
+            _Plan(parent, self._guidance(parent, critique))
+            for parent, critique in zip(parents, critiques, strict=True)
+            if not self._satisfied(parent, critique)
+        ]
+        current.critic_satisfied = not plans
+        self._findings.append([plan.guidance for plan in plans])
+        revised = await gather(self._revise(plan, index) for index, plan in enumerate(plans))
+        new = [self._added(current, parent, revision) for revisions in revised for parent, revision in revisions]
+        current.only_repeats = bool(new) and all(self._archive.twin(candidate) for candidate in new)
+        await self._evaluate(new)
+
+    async def _critique(self, current: _OpenRound, parent: Candidate, principles: Sequence[str]) -> Critique | None:
+        """The model's critique of a parent. It is greedy, so the same question again has the same answer."""
+        if self._search.critic != "model":
+            return None
+        known = (parent.id, *principles)
+        critique = self._critiques.get(known)
+        if critique is None:
+            critique = await self._steps.critique(parent, self._archive.assessment(parent), principles)
+            self._critiques[known] = critique
+        current.critiques.append(critique)
+        self._emit(Critiqued(current.number, critique))
+        return critique
+
+    def _satisfied(self, parent: Candidate, critique: Critique | None) -> bool:
+        """Whether there is a critic, and neither it nor any verifier finds fault with the parent."""
+        assessment = self._archive.assessment(parent)
+        if self._search.critic == "none" or (assessment is not None and assessment.issues):
+            return False
+        return critique is None or not critique.remarks
+
+    def _guidance(self, parent: Candidate, critique: Critique | None) -> Guidance:
+        assessment = self._archive.assessment(parent)
+        issues = assessment.issues if assessment is not None and self._search.critic != "none" else ()
+        instructions = tuple(dict.fromkeys(issue.instruction for issue in issues))
+        remarks = critique.remarks if critique is not None else ()
+        past = self._findings[-self._search.memory :] if self._search.memory else []
+        lessons = [lesson for told in past for finding in told for lesson in (*finding.instructions, *finding.remarks)]
+        memory = tuple(lesson for lesson in dict.fromkeys(lessons) if lesson not in (*instructions, *remarks))
+        return Guidance(instructions, remarks, memory)
+
+    async def _revise(self, plan: _Plan, index: int) -> Sequence[tuple[str | None, Completion]]:
+        """The revisions by one plan, each with the id of the candidate whose text it edits."""
+        parent, branches = plan.parent.id, self._search.branches
+        forms = [
+            policy.redrafts(self._search, plan.guidance.instructions, number)
+            for number in range(self._revisions[parent], self._revisions[parent] + branches)
+        ]
+        self._revisions[parent] += branches
+        sampling = self._program.sampling.sibling(len(self._archive.candidates) + index * branches)
+        edits, redrafts = forms.count(False), forms.count(True)
+        edited, redrafted = await gather(
+            [
+                self._steps.edit(plan.parent, plan.guidance, sampling, edits),
+                self._steps.redraft(plan.guidance, sampling.sibling(edits), redrafts),
+            ]
+        )
+        return [*((parent, text) for text in edited), *((None, text) for text in redrafted)]
+
+    def _added(self, current: _OpenRound, parent: str | None, completion: Completion) -> Candidate:
+        candidate = self._archive.add(current.number, parent, completion)
+        current.candidates.append(candidate)
+        self._emit(CandidateAdded(candidate))
+        return candidate
+
+    async def _evaluate(self, candidates: Sequence[Candidate]) -> None:
+        """Evaluate the candidates that say something new; the others share their twin's assessment."""
+        await gather(self._assess(candidate) for candidate in candidates if self._archive.twin(candidate) is None)
+        for candidate in candidates:
+            if twin := self._archive.twin(candidate):
+                self._archive.assessments[candidate.id] = self._archive.assessments[twin.id]
+                self._emit(CandidateEvaluated(candidate, self._archive.assessments[candidate.id]))
+
+    async def _assess(self, candidate: Candidate) -> None:
+        assessment = Assessment(())
+        async with aclosing(self._steps.assess(candidate.text)) as assessments:
+            async for assessment in assessments:
+                self._archive.assessments[candidate.id] = assessment
+        self._archive.assessments[candidate.id] = assessment
+        self._emit(CandidateEvaluated(candidate, assessment))
+
+    def _close(self, current: _OpenRound, seconds: float) -> None:
+        before = self._rounds[-1].incumbent if self._rounds else None
+        self._archive.challenge(current.candidates, self._program.stop.min_gain)
+        incumbent = self._archive.incumbent
+        ended = Round(
+            number=current.number,
+            candidates=tuple(current.candidates),
+            critiques=tuple(current.critiques),
+            incumbent=incumbent.id,
+            accepted=incumbent.id != before,
+            gain=self._gain(before or self._archive.first.id, incumbent.id),
+            seconds=seconds,
+        )
+        self._rounds.append(ended)
+        self._emit(RoundEnded(ended))
+
+    def _gain(self, before: str, after: str) -> float | None:
+        old, new = (self._archive.assessments.get(candidate) for candidate in (before, after))
+        if old is None or new is None or old.score is None or new.score is None:
+            return None
+        return new.score - old.score
+
+    def _rounds_without_gain(self) -> int:
+        """How many of the last rounds in a row did not change the incumbent."""
+        return sum(1 for _ in itertools.takewhile(lambda ended: not ended.accepted, reversed(self._rounds)))
+
+    async def _elected(self) -> Candidate:
+        """The vote among the candidates that verifiers cannot tell apart.
+
+        The text that most of them share wins; where no text leads, the model chooses the one that agrees best
+        with the others (universal self-consistency, Chen et al. 2023, arXiv 2311.17311).
+        """
+        groups: dict[str, list[Candidate]] = {}
+        archive = self._archive
+        for peer in policy.peers(archive.candidates, archive.assessments, archive.incumbent):
+            groups.setdefault(normalised(peer.text), []).append(peer)
+        largest, *others = sorted(groups.values(), key=len, reverse=True)
+        if not others or len(largest) > len(others[0]):
+            return largest[0]
+        distinct = [group[0] for group in groups.values()]
+        return distinct[await self._steps.vote([candidate.text for candidate in distinct])]

@@ -1,0 +1,152 @@
+"""Every rule about keeping the best, choosing parents, and stopping. No I/O, no engine, no clock.
+
+Order of candidates: first by the hard verifiers' mean score, then by the soft verifiers', then by the judges'.
+A candidate passes every hard verifier exactly when the first is 1. Among equals the earlier one is better.
+
+Keeping the best: the *incumbent* is the first draft until a challenger displaces it.
+- Where verifiers tell them apart, they decide, by however little.
+- Where they don't, the challenger's judged score must be higher by more than ``min_gain`` and by more than its
+  standard error. A judge that abstained on either gives no reason to change.
+- A candidate that has not been evaluated displaces none. An incumbent that has not been evaluated yields only
+  to a challenger that passes its hard verifiers.
+The returned text is the incumbent, or the vote among the candidates that its verifiers cannot tell apart.
+
+Revising: with carry ``best`` and ``last`` a parent is edited, that is, shown to the model and asked for a better
+version. Of a parent that breaks rules every second revision is a redraft instead: the request asked afresh, with
+the broken rules and without the parent. Where an edit did not help, editing the same text again seldom does.
+With carry ``none`` every revision is a redraft.
+
+Stopping, after each round; the first that holds is the reason:
+1. evaluators_failed  every evaluation of the round's new candidates ended in an error
+2. target             the incumbent passes and its score has reached the target; without a target: nothing but
+                      verifiers evaluates, and they all pass
+3. no_issues          the critic found nothing to change in any parent, and no verifier fails on them
+4. fixpoint           every revision of the round says what an earlier candidate says
+5. patience           that many rounds in a row did not change the incumbent
+6. rounds             as many rounds as asked for are done
+Between rounds and inside them, whatever has been reached by then being kept:
+- budget              no tokens, calls or room in the model's context are left for the next call
+- deadline            the time is over
+- engine_failed       the engine has died
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from service.refinement.candidate import Assessment, Candidate, Rank
+from service.refinement.program import Search, Stop
+
+StopReason = Literal[
+    "target",
+    "no_issues",
+    "fixpoint",
+    "patience",
+    "rounds",
+    "budget",
+    "deadline",
+    "evaluators_failed",
+    "engine_failed",
+]
+
+
+def displaces(challenger: Assessment | None, incumbent: Assessment | None, min_gain: float) -> bool:
+    """Whether the challenger becomes the incumbent. Both were evaluated by the same evaluators."""
+    if challenger is None:
+        return False
+    if incumbent is None:
+        return challenger.passed is True
+    new, old = challenger.rank, incumbent.rank
+    if _verified(new) != _verified(old):
+        return _verified(new) > _verified(old)
+    if not (_judged(challenger) and _judged(incumbent)):
+        return False
+    return (new.judged or 0.0) - (old.judged or 0.0) > max(min_gain, challenger.stderr)
+
+
+def ordered(candidates: Sequence[Candidate], assessments: Mapping[str, Assessment]) -> list[Candidate]:
+    """The candidates from the best to the worst; those not evaluated come last."""
+
+    def key(candidate: Candidate) -> tuple[bool, tuple[float, float], float]:
+        assessment = assessments.get(candidate.id)
+        if assessment is None:
+            return True, (0.0, 0.0), 0.0
+        hard, soft = _verified(assessment.rank)
+        return False, (-hard, -soft), -(assessment.rank.judged or 0.0)
+
+    return sorted(candidates, key=key)
+
+
+def parents(
+    candidates: Sequence[Candidate], assessments: Mapping[str, Assessment], incumbent: Candidate, search: Search
+) -> list[Candidate]:
+    """The candidates to work on next: the ``beam`` best, of all or (carry ``last``) of the newest round.
+
+    The incumbent leads the best of all, even where another has a higher score within the judge's error.
+    """
+    if search.carry == "last":
+        newest = max(candidate.round for candidate in candidates)
+        candidates = [candidate for candidate in candidates if candidate.round == newest]
+        return ordered(candidates, assessments)[: search.beam]
+    others = [candidate for candidate in ordered(candidates, assessments) if candidate is not incumbent]
+    return [incumbent, *others][: search.beam]
+
+
+def redrafts(search: Search, broken_rules: Collection[str], earlier_revisions: int) -> bool:
+    """Whether the next revision of a parent is a redraft. ``earlier_revisions``: how many it had before."""
+    return search.carry == "none" or (bool(broken_rules) and earlier_revisions % 2 == 1)
+
+
+def peers(
+    candidates: Sequence[Candidate], assessments: Mapping[str, Assessment], incumbent: Candidate
+) -> list[Candidate]:
+    """The candidates that the verifiers cannot tell from the incumbent, itself included, in order of creation."""
+    if incumbent.id not in assessments:
+        return [incumbent]
+    best = _verified(assessments[incumbent.id].rank)
+    return [c for c in candidates if c.id in assessments and _verified(assessments[c.id].rank) == best]
+
+
+@dataclass(frozen=True, slots=True)
+class RoundFacts:
+    """What the stop rules look at after a round."""
+
+    number: int
+    incumbent: Assessment | None
+    new: Collection[Assessment]
+    critic_satisfied: bool
+    only_repeats: bool
+    rounds_without_gain: int
+
+
+def stop_reason(facts: RoundFacts, search: Search, stop: Stop) -> StopReason | None:
+    """Why to end after this round; None to go on."""
+    evaluations = [evaluation for assessment in facts.new for evaluation in assessment.evaluations]
+    if evaluations and all(evaluation.error is not None for evaluation in evaluations):
+        return "evaluators_failed"
+    if facts.incumbent is not None and _reached(facts.incumbent, stop.target):
+        return "target"
+    if facts.critic_satisfied:
+        return "no_issues"
+    if facts.only_repeats:
+        return "fixpoint"
+    if facts.rounds_without_gain >= stop.patience:
+        return "patience"
+    if facts.number >= search.rounds:
+        return "rounds"
+    return None
+
+
+def _reached(incumbent: Assessment, target: float | None) -> bool:
+    if target is None:
+        verifiers_only = all(evaluation.authority == "verifier" for evaluation in incumbent.evaluations)
+        return bool(incumbent.evaluations) and verifiers_only and incumbent.score == 1.0
+    return incumbent.passed is not False and incumbent.score is not None and incumbent.score >= target
+
+
+def _verified(rank: Rank) -> tuple[float, float]:
+    return rank.hard or 0.0, rank.soft or 0.0
+
+
+def _judged(assessment: Assessment) -> bool:
+    return any(e.authority == "judge" and e.score is not None for e in assessment.evaluations)

@@ -1,0 +1,123 @@
+"""A refine request as the core sees it: everything resolved, nothing optional that matters."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+from service.engines.base import Conversation, JsonSchema, Sampling
+from service.evaluators.base import Evaluator
+from service.refinement.prompts import Prompts
+
+Carry = Literal["best", "last", "none"]
+Critic = Literal["model", "evaluators", "none"]
+Select = Literal["score", "vote"]
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How the loop searches.
+
+    drafts: candidates of round 0. beam: parents of a round. branches: revisions of a parent. rounds: how many
+    after round 0. carry: edit the best parents, edit the newest, or redraft without showing any. memory: from
+    how many earlier rounds the findings are told again. critic: who says what to change: the model (which is
+    told the evaluators' issues), the evaluators' issues alone, or nobody. select: who picks the result.
+    """
+
+    drafts: int = 1
+    beam: int = 1
+    branches: int = 1
+    rounds: int = 3
+    carry: Carry = "best"
+    memory: int = 0
+    critic: Critic = "model"
+    select: Select = "score"
+
+
+PRESETS: Mapping[str, Search] = MappingProxyType(
+    {
+        "self_refine": Search(),  # Madaan et al. 2023, arXiv 2303.17651
+        "best_of_n": Search(drafts=4, rounds=0),
+        "vote": Search(drafts=5, rounds=0, select="vote"),  # Chen et al. 2023, arXiv 2311.17311
+        "beam": Search(drafts=4, beam=2, branches=2),
+        "reflexion": Search(carry="none", memory=3),  # Shinn et al. 2023, arXiv 2303.11366
+        "constitutional": Search(),  # Bai et al. 2022, arXiv 2212.08073, section 3; with the request's principles
+    }
+)
+"""Settings of the one loop, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """When the result is good enough, or not worth more. ``target``, ``min_gain``: scores in [0, 1]."""
+
+    target: float | None = None
+    patience: int = 2
+    min_gain: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The most to spend. ``tokens``: prompt and completion tokens together. ``deadline``: the event loop's time.
+
+    What remains is looked at before each call; a call that has begun is finished, so the last one may end
+    above ``tokens`` by as much as its prompt is long.
+    """
+
+    deadline: float
+    tokens: int | None = None
+    calls: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Brief:
+    """What every program has. ``request`` ends with the user turn to be answered.
+
+    ``fence``: a delimiter line that only this program knows. ``priority``: lower is served first.
+    """
+
+    id: str
+    task: str
+    request: Conversation
+    prompts: Prompts
+    fence: str
+    budget: Budget
+    evaluators: Sequence[Evaluator] = ()
+    priority: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program(Brief):
+    """One refine request as a whole.
+
+    ``draft``: the caller's own first text, instead of the model's. ``principles``: one is drawn for each round.
+    """
+
+    search: Search = field(default_factory=Search)
+    stop: Stop = field(default_factory=Stop)
+    sampling: Sampling = field(default_factory=Sampling)
+    draft: str | None = None
+    principles: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Review(Brief):
+    """One critique request: evaluate ``candidate``, and say in words what should change if ``feedback``."""
+
+    candidate: str
+    feedback: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """One generate request: ``n`` answers to each conversation, told piece by piece if ``stream``."""
+
+    id: str
+    task: str
+    requests: Sequence[Conversation]
+    budget: Budget
+    n: int = 1
+    sampling: Sampling = field(default_factory=Sampling)
+    schema: JsonSchema | None = None
+    stream: bool = False
+    priority: int = 0

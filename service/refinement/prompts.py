@@ -1,0 +1,59 @@
+"""A task's prompts. They are data: Jinja templates from a task file; none stands in code.
+
+Values are inserted and never rendered, so a candidate that contains ``{{ … }}`` stays what it is.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jinja2 import StrictUndefined, Template, TemplateError, meta
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+VARIABLES: Mapping[str, frozenset[str]] = {
+    "draft": frozenset({"prompt", "parameters"}),
+    "exhibit": frozenset({"candidate", "fence"}),
+    "rate": frozenset({"question"}),
+    "rate_lead": frozenset(),
+    "critique": frozenset({"issues", "principles"}),
+    "edit": frozenset({"instructions", "remarks", "memory"}),
+    "redraft": frozenset({"instructions", "remarks", "memory"}),
+    "vote": frozenset({"candidates", "fence"}),
+    "vote_lead": frozenset(),
+}
+"""Every template that a task has, and the variables it may use.
+
+draft: what the model is asked to begin with. exhibit: a candidate shown between two lines of the fence.
+rate: a criterion's question about the exhibit, and rate_lead: how its answer begins, before the digit.
+critique: what should change in the reply before it. edit: what a better version of the reply before it must do.
+redraft: what a fresh answer must do, put after the request. vote: which of the lettered candidates agrees most
+with the others, and vote_lead: how that answer begins, before the letter. Lists are tuples of sentences.
+"""
+
+
+class PromptError(ValueError):
+    """A template that is missing, does not compile or asks for a variable that it does not get."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """A task's compiled templates, by the names in VARIABLES. Make them with ``compiled``."""
+
+    templates: Mapping[str, Template]
+
+    @classmethod
+    def compiled(cls, sources: Mapping[str, str]) -> "Prompts":
+        if wrong := VARIABLES.keys() ^ sources.keys():
+            raise PromptError(f"templates missing or unknown: {', '.join(sorted(wrong))}")
+        environment = ImmutableSandboxedEnvironment(
+            undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+        )
+        try:
+            for name, source in sources.items():
+                if unknown := meta.find_undeclared_variables(environment.parse(source)) - VARIABLES[name]:
+                    raise PromptError(f"the template {name!r} uses unknown variables: {', '.join(sorted(unknown))}")
+            return cls({name: environment.from_string(source) for name, source in sources.items()})
+        except TemplateError as error:
+            raise PromptError(f"a template does not compile: {error}") from error
+
+    def render(self, name: str, **values: object) -> str:
+        return self.templates[name].render(values)

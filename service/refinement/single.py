@@ -1,0 +1,87 @@
+"""Programs without a loop: generate texts, and critique a text that the caller has."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, asynccontextmanager
+
+from service.concurrency import gather
+from service.engines.base import Completion, Conversation, Engine, Usage
+from service.errors import DeadlineExceeded
+from service.refinement.accounting import Emit, Ledger, MeteredEngine
+from service.refinement.candidate import Assessment, Candidate
+from service.refinement.events import Critiqued, Delta, Event, Generated, Reviewed
+from service.refinement.program import Budget, Generation, Review
+from service.refinement.steps import Steps
+from service.refinement.stream import events_of
+
+
+def generate(generation: Generation, engine: Engine) -> AsyncGenerator[Event, None]:
+    """Answer every request of a generation at once; the last event is Generated.
+
+    Raises DeadlineExceeded when the time runs out before all answers are complete.
+    """
+
+    async def work(emit: Emit) -> None:
+        ledger = Ledger(generation.budget, emit)
+        metered = MeteredEngine(engine, "draft", ledger, generation.priority)
+        answer = _streamed if generation.stream else _complete
+        async with _deadline(generation.budget):
+            completions = await gather(
+                answer(generation, metered, emit, index, request) for index, request in enumerate(generation.requests)
+            )
+        emit(Generated(generation.id, engine.model, completions, ledger.usage))
+
+    return events_of(work)
+
+
+async def _complete(
+    generation: Generation, engine: Engine, emit: Emit, prompt_index: int, request: Conversation
+) -> Sequence[Completion]:
+    return await engine.complete(request, generation.sampling, n=generation.n, schema=generation.schema)
+
+
+async def _streamed(
+    generation: Generation, engine: Engine, emit: Emit, prompt_index: int, request: Conversation
+) -> Sequence[Completion]:
+    async def sibling(index: int) -> Completion:
+        items = engine.stream(request, generation.sampling.sibling(index), schema=generation.schema)
+        async with aclosing(items):
+            async for item in items:
+                if isinstance(item, Completion):
+                    return item
+                emit(Delta(prompt_index, index, item))
+        raise RuntimeError("the engine ended a stream without its completion")
+
+    return await gather(sibling(index) for index in range(generation.n))
+
+
+def review(review: Review, engine: Engine) -> AsyncGenerator[Event, None]:
+    """Evaluate a candidate and, if asked, say what should change; the last event is Reviewed.
+
+    Raises DeadlineExceeded when the time runs out before that.
+    """
+
+    async def work(emit: Emit) -> None:
+        ledger = Ledger(review.budget, emit)
+        steps = Steps(review, engine, ledger, emit)
+        candidate = Candidate("c0", 0, None, Completion(review.candidate, "stop", Usage()))
+        assessment, critique = Assessment(()), None
+        async with _deadline(review.budget):
+            async with aclosing(steps.assess(candidate.text)) as assessments:
+                async for assessment in assessments:  # noqa: B007 - the last one is complete
+                    pass
+            if review.feedback:
+                critique = await steps.critique(candidate, assessment, principles=())
+                emit(Critiqued(0, critique))
+        emit(Reviewed(review.id, engine.model, assessment, critique, ledger.usage))
+
+    return events_of(work)
+
+
+@asynccontextmanager
+async def _deadline(budget: Budget) -> AsyncGenerator[None, None]:
+    try:
+        async with asyncio.timeout_at(budget.deadline):
+            yield
+    except TimeoutError as error:
+        raise DeadlineExceeded("the time ran out before the answer was complete") from error

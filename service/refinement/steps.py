@@ -1,0 +1,192 @@
+"""The engine work of a program: draft, evaluate, critique, revise, vote. Each is metered under its role.
+
+Prompts extend the program's request and put the role's instruction last, so that every step shares the
+request's tokens, and each critique and edit also the tokens of the reply that it is about.
+"""
+
+import logging
+import time
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import from_json
+
+from service.concurrency import gather
+from service.engines.base import Completion, Conversation, Engine, JsonSchema, Sampling
+from service.errors import EngineDead
+from service.evaluators.base import Authority, Evaluation, Evaluator, Submission
+from service.refinement.accounting import BudgetSpent, Emit, Ledger, MeteredEngine
+from service.refinement.candidate import Assessment, Candidate, Critique
+from service.refinement.events import CallRole, EvaluatorEnded
+from service.refinement.program import Brief
+from service.refinement.prompts import Prompts
+
+log = logging.getLogger(__name__)
+
+CRITIC_SAMPLING = Sampling(temperature=0.0, max_tokens=160)
+CRITIQUE_SCHEMA: JsonSchema = {
+    "type": "object",
+    "properties": {
+        "issues": {"type": "array", "maxItems": 3, "items": {"type": "string", "minLength": 1, "maxLength": 200}}
+    },
+    "required": ["issues"],
+    "additionalProperties": False,
+}
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True, slots=True)
+class Guidance:
+    """What a revision should do: meet the instructions of failed rules, mend what the critic remarked.
+
+    ``memory``: findings of earlier rounds, told again.
+    """
+
+    instructions: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    memory: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """A judge's question, by the task's prompts."""
+
+    prompts: Prompts
+
+    def question(self, question: str) -> str:
+        return self.prompts.render("rate", question=question)
+
+    @property
+    def lead(self) -> str:
+        return self.prompts.render("rate_lead")
+
+
+class Steps:
+    """What a program can ask of the engine and of its evaluators."""
+
+    def __init__(self, brief: Brief, engine: Engine, ledger: Ledger, emit: Emit) -> None:
+        self._brief = brief
+        self._engine = engine
+        self._ledger = ledger
+        self._emit = emit
+
+    def engine(self, role: CallRole) -> MeteredEngine:
+        return MeteredEngine(self._engine, role, self._ledger, self._brief.priority)
+
+    async def fit(self) -> None:
+        """Raise PromptTooLong if the request alone fills the context."""
+        await self._engine.fit(self._brief.request)
+
+    async def draft(self, sampling: Sampling, count: int) -> Sequence[Completion]:
+        """``count`` answers to the request, or as many as the budget allows."""
+        return await self.engine("draft").complete(self._brief.request, sampling, n=self._ledger.affordable(count))
+
+    async def assess(self, text: str) -> AsyncGenerator[Assessment, None]:
+        """Evaluate a text: yield the assessment after its verifiers, then after its judges.
+
+        Verifiers need no engine and go first, so that their results are there should the time run out.
+        An evaluator that fails loses only its own result, which then says so.
+        """
+        evaluators = self._brief.evaluators
+        exhibit = self._brief.prompts.render("exhibit", candidate=text, fence=self._brief.fence)
+        submission = Submission(
+            text=text,
+            exhibit=self._brief.request.with_user(exhibit),
+            rating=Rating(self._brief.prompts),
+            engine=self.engine("judge"),
+        )
+        results = [_without_result(evaluator, "not evaluated") for evaluator in evaluators]
+        authorities: tuple[Authority, ...] = ("verifier", "judge")
+        for authority in authorities:
+            turn = [index for index, evaluator in enumerate(evaluators) if evaluator.authority == authority]
+            if not turn:
+                continue
+            found = await gather(self._evaluate(evaluators[index], submission) for index in turn)
+            for index, evaluation in zip(turn, found, strict=True):
+                results[index] = evaluation
+            yield Assessment(tuple(results))
+
+    async def _evaluate(self, evaluator: Evaluator, submission: Submission) -> Evaluation:
+        started = time.perf_counter()
+        try:
+            evaluation = await evaluator.evaluate(submission)
+        except (BudgetSpent, EngineDead):
+            raise
+        except Exception as error:
+            log.warning("an evaluator failed", extra={"evaluator": evaluator.type}, exc_info=error)
+            evaluation = _without_result(evaluator, f"{type(error).__name__}: {error}")
+        seconds = time.perf_counter() - started
+        self._emit(EvaluatorEnded(evaluator.type, seconds, failed=evaluation.error is not None))
+        return evaluation
+
+    async def critique(
+        self, candidate: Candidate, assessment: Assessment | None, principles: Sequence[str]
+    ) -> Critique:
+        """What the evaluators found in a candidate, and what the model, told that, says should change."""
+        findings = tuple(issue.message for issue in assessment.issues) if assessment else ()
+        prompt = self._brief.prompts.render("critique", issues=findings, principles=principles)
+        [completion] = await self.engine("critique").complete(
+            self._replied(candidate).with_user(prompt), CRITIC_SAMPLING, schema=CRITIQUE_SCHEMA
+        )
+        return Critique(candidate.id, findings, _remarks(completion.text))
+
+    async def edit(
+        self, candidate: Candidate, guidance: Guidance, sampling: Sampling, count: int
+    ) -> Sequence[Completion]:
+        """Revise a candidate, which is shown. The critique is told as guidance, not as a turn of its own: small
+        models then go on answering as the critic."""
+        prompt = self._guided("edit", guidance)
+        return await self._revise(self._replied(candidate).with_user(prompt), sampling, count)
+
+    async def redraft(self, guidance: Guidance, sampling: Sampling, count: int) -> Sequence[Completion]:
+        """Answer the request afresh, told what failed before. That is said after the request, which is then
+        computed once for all drafts and redrafts."""
+        prompt = self._guided("redraft", guidance)
+        request = self._brief.request.with_user(prompt) if prompt.strip() else self._brief.request
+        return await self._revise(request, sampling, count)
+
+    def _guided(self, template: str, guidance: Guidance) -> str:
+        return self._brief.prompts.render(
+            template, instructions=guidance.instructions, remarks=guidance.remarks, memory=guidance.memory
+        )
+
+    async def _revise(self, conversation: Conversation, sampling: Sampling, count: int) -> Sequence[Completion]:
+        if count == 0:
+            return []
+        return await self.engine("revise").complete(conversation, sampling, n=self._ledger.affordable(count))
+
+    async def vote(self, texts: Sequence[str]) -> int:
+        """The index of the text that agrees best with the others, by the model's choice among their letters."""
+        letters = LETTERS[: len(texts)]
+        candidates = dict(zip(letters, texts, strict=True))
+        prompt = self._brief.prompts.render("vote", candidates=candidates, fence=self._brief.fence)
+        choice = await self.engine("judge").choose(
+            self._brief.request.with_user(prompt), letters, lead=self._brief.prompts.render("vote_lead")
+        )
+        return max(range(len(texts)), key=choice.logprobs.__getitem__)
+
+    def _replied(self, candidate: Candidate) -> Conversation:
+        return self._brief.request.with_reply(candidate.completion)
+
+
+def _without_result(evaluator: Evaluator, error: str) -> Evaluation:
+    return Evaluation(
+        evaluator=evaluator.type,
+        authority=evaluator.authority,
+        hard=evaluator.hard,
+        weight=evaluator.weight,
+        passed=None,
+        score=None,
+        error=error,
+    )
+
+
+def _remarks(text: str) -> tuple[str, ...]:
+    """The critic's points. An answer that was cut keeps its begun point; one that is not JSON is one point."""
+    try:
+        answer: Any = from_json(text, allow_partial="trailing-strings")
+    except ValueError:
+        return (text.strip(),)
+    issues = answer.get("issues", ()) if isinstance(answer, dict) else ()
+    return tuple(issue.strip() for issue in issues if isinstance(issue, str) and issue.strip())

@@ -1,0 +1,123 @@
+"""Settings from the environment (``REDRAFT_*``), read once and immutable.
+
+``Settings()`` raises ValueError (pydantic's ValidationError or pydantic-settings' SettingsError) with a message for the
+operator; no message holds a key or its hash.
+"""
+
+import difflib
+import ipaddress
+import os
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "REDRAFT_"
+KEY_ENTRY = re.compile(r"([A-Za-z0-9._-]{1,64}):([0-9A-Fa-f]{64})")
+
+
+class Settings(BaseSettings):
+    """What an operator may set. An empty variable counts as not set; an unknown ``REDRAFT_*`` one is an error."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on; one beyond loopback needs keys")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one")
+    api_keys: str | None = Field(None, repr=False, description="bearer keys, name:sha256-hex each, comma-separated")
+    api_keys_file: Path | None = Field(None, description="file of bearer keys, one name:sha256-hex a line; # comments")
+    allow_anonymous: bool = Field(False, description="serve beyond loopback without any key")
+    engine: Literal["vllm", "scripted"] = Field("vllm", description="vllm in this process, or scripted for tests")
+    model: str = Field(
+        "bundled", min_length=1, description="bundled (the embedded model), a local folder or a hub name"
+    )
+    engine_args: dict[str, Any] = Field({}, description="JSON object handed to vLLM's AsyncEngineArgs as is")
+    max_programs: int = Field(64, ge=1, description="requests at work at once")
+    max_queued: int = Field(256, ge=0, description="requests waiting for a place; past it, 503")
+    max_programs_per_key: int | None = Field(
+        None, ge=1, description="requests at work or waiting under one key; past it, 429; none for no limit"
+    )
+    max_body_bytes: int = Field(1_048_576, ge=1, description="bytes of a request's body; past it, 413")
+    max_candidates: int = Field(16, ge=1, description="candidates that one request may ask for")
+    max_rounds: int = Field(10, ge=0, description="rounds that one request may ask for")
+    max_tokens: int = Field(4096, ge=1, description="completion tokens a call that one request may ask for")
+    max_seconds: float = Field(600.0, gt=0, allow_inf_nan=False, description="seconds that one request may take")
+    tasks_dir: Path | None = Field(None, description="folder of task files beside the built-in ones")
+    drain_seconds: float = Field(
+        120.0, ge=0, allow_inf_nan=False, description="seconds that running requests may still take after SIGTERM"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity that is logged")
+
+    @classmethod
+    def table(cls) -> list[tuple[str, str, str]]:
+        """Name in the environment, default and meaning of every setting, for ``python -m service settings``."""
+        return [
+            (PREFIX + name.upper(), _shown(field.default), field.description or "")
+            for name, field in cls.model_fields.items()
+        ]
+
+    @cached_property
+    def keys(self) -> tuple[tuple[str, bytes], ...]:
+        """Every configured key: its name and the SHA-256 of its secret. A name may have several, to rotate them."""
+        return tuple(_parse_key(where, entry) for where, entry in self._key_entries())
+
+    def _key_entries(self) -> Iterator[tuple[str, str]]:
+        """Each key as text, and where it stands."""
+        if self.api_keys is not None:
+            for number, entry in enumerate(self.api_keys.split(","), 1):
+                yield f"{PREFIX}API_KEYS, entry {number}", entry.strip()
+        if self.api_keys_file is not None:
+            for number, line in enumerate(_read(self.api_keys_file).splitlines(), 1):
+                if entry := line.partition("#")[0].strip():
+                    yield f"{self.api_keys_file}, line {number}", entry
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_variables(cls, values: dict[str, Any]) -> dict[str, Any]:
+        known = [PREFIX + name.upper() for name in cls.model_fields]
+        for name in map(str.upper, os.environ):
+            if name.startswith(PREFIX) and name not in known:
+                nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+                raise ValueError(f"there is no setting {name}; the nearest is {nearest}")
+        return values
+
+    @model_validator(mode="after")
+    def _refuse_to_serve_strangers(self) -> Self:
+        if not self.keys and not self.allow_anonymous and not _is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host} can be reached from other machines, and no key is configured: set {PREFIX}API_KEYS "
+                f"or {PREFIX}API_KEYS_FILE, or {PREFIX}ALLOW_ANONYMOUS=true to serve anyone"
+            )
+        return self
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, bool):
+        return str(default).lower()
+    return "none" if default is None else str(default)
+
+
+def _parse_key(where: str, entry: str) -> tuple[str, bytes]:
+    match = KEY_ENTRY.fullmatch(entry)
+    if match is None:
+        raise ValueError(f"{where}: a key is written name:sha256-hex, with the 64 digits that sha256sum prints for it")
+    return match[1], bytes.fromhex(match[2])
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read: {type(error).__name__}") from error
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

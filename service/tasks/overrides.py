@@ -1,0 +1,67 @@
+"""Settings of a program as a request or a task file states them: only what differs from the default."""
+
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Len
+from pydantic import BaseModel, ConfigDict
+
+from service.engines.base import Sampling
+from service.refinement.program import PRESETS, Carry, Critic, Search, Select, Stop
+
+Preset = Literal["self_refine", "best_of_n", "vote", "beam", "reflexion", "constitutional"]
+Share = Annotated[float, Ge(0.0), Le(1.0)]
+
+
+class Overrides(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+    def stated(self) -> dict[str, Any]:
+        """The fields that were given, without those that are null."""
+        return self.model_dump(exclude_none=True)
+
+
+class SamplingOverrides(Overrides):
+    """How the texts are sampled. What is left out comes from the task."""
+
+    temperature: Annotated[float, Ge(0.0), Le(2.0)] | None = None
+    top_p: Annotated[float, Gt(0.0), Le(1.0)] | None = None
+    max_tokens: Annotated[int, Ge(1)] | None = None
+    stop: Annotated[tuple[Annotated[str, Len(1, 100)], ...], Len(0, 8)] | None = None
+    seed: Annotated[int, Ge(0), Le(2**31 - 1)] | None = None
+
+    def applied_to(self, sampling: Sampling) -> Sampling:
+        return Sampling(**{**_fields(sampling), **self.stated()})
+
+
+class SearchOverrides(Overrides):
+    """How the loop searches: a preset, and fields that override it."""
+
+    preset: Preset | None = None
+    drafts: Annotated[int, Ge(1)] | None = None
+    beam: Annotated[int, Ge(1)] | None = None
+    branches: Annotated[int, Ge(1)] | None = None
+    rounds: Annotated[int, Ge(0)] | None = None
+    carry: Carry | None = None
+    memory: Annotated[int, Ge(0), Le(10)] | None = None
+    critic: Critic | None = None
+    select: Select | None = None
+
+    def applied_to(self, search: Search) -> Search:
+        stated = self.stated()
+        preset = stated.pop("preset", None)
+        return Search(**{**_fields(PRESETS[preset] if preset else search), **stated})
+
+
+class StopOverrides(Overrides):
+    """When the result is good enough, or not worth more work. Scores are in [0, 1]."""
+
+    target: Share | None = None
+    patience: Annotated[int, Ge(1)] | None = None
+    min_gain: Share | None = None
+
+    def applied_to(self, stop: Stop) -> Stop:
+        return Stop(**{**_fields(stop), **self.stated()})
+
+
+def _fields(value: Sampling | Search | Stop) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in type(value).__dataclass_fields__}

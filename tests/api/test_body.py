@@ -1,0 +1,128 @@
+from typing import Annotated, Any
+
+import pytest
+from fastapi import Depends, FastAPI
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from service.api.body import add_schemas, decode, decoded, json_body
+from service.api.problems import install
+from service.errors import InvalidRequest, MalformedBody
+from tests.api.peer import Peer
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    name: str
+
+
+class Item(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    count: int
+    parts: tuple[Part, ...] = ()
+    extra: Any = None
+
+
+class Bottomless(BaseModel):
+    @model_validator(mode="after")
+    def _descend(self) -> "Bottomless":
+        raise RecursionError
+
+
+@pytest.mark.parametrize(
+    "content_type", [None, "application/json", "Application/JSON; charset=utf-8", "application/merge-patch+json"]
+)
+def test_a_body_becomes_its_model(content_type: str | None) -> None:
+    item = decode(Item, b'{"count": 2, "parts": [{"name": "a"}]}', content_type)
+    assert item == Item(count=2, parts=(Part(name="a"),))
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "image/svg+json", ""])
+def test_another_content_type_is_refused(content_type: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        decode(Item, b'{"count": 2}', content_type)
+    assert [error.field for error in raised.value.errors] == ["content-type"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b'{"count": 1} x',
+        b'{"count": 1,}',
+        b"\xff\xfe",
+        b'{"extra": "\xff"}',
+        b'{"extra": "\\ud800"}',
+        b'{"extra": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
+        b'{"extra": ' + b"1" * 10_000 + b"}",
+    ],
+)
+def test_what_is_not_json_is_malformed(body: bytes) -> None:
+    with pytest.raises(MalformedBody) as raised:
+        decode(Item, body, None)
+    assert len(raised.value.detail) < 200
+
+
+def test_recursion_in_a_validator_is_malformed() -> None:
+    with pytest.raises(MalformedBody):
+        decode(Bottomless, b"{}", None)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b'{"count": "2"}', "count"),
+        (b'{"count": 2.0}', "count"),
+        (b"{}", "count"),
+        (b'{"count": 2, "parts": [{"name": "a"}, {}]}', "parts.1.name"),
+        (b'{"count": 2, "more": 1}', "more"),
+        (b"null", "body"),
+    ],
+)
+def test_what_the_model_refuses_is_named(body: bytes, field: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        decode(Item, body, None)
+    assert [error.field for error in raised.value.errors] == [field]
+
+
+def made_app() -> FastAPI:
+    app = FastAPI()
+    install(app)
+
+    @app.post("/items", openapi_extra=json_body(Item))
+    async def create(item: Annotated[Item, Depends(decoded(Item))]) -> int:
+        return item.count
+
+    return app
+
+
+async def test_a_route_reads_its_body() -> None:
+    app = made_app()
+    good = Peer(b'{"cou', b'nt": 2}', method="POST", path="/items")
+    await good.call(app)
+    assert (good.status, good.json) == (200, 2)
+    bad = Peer(b"{}", method="POST", path="/items")
+    await bad.call(app)
+    assert (bad.status, bad.json["errors"]) == (422, [{"field": "count", "message": "Field required"}])
+
+
+async def test_the_openapi_document_holds_the_body() -> None:
+    app = made_app()
+    add_schemas(app, [Item])
+    add_schemas(app, [Item])
+    peer = Peer(path="/openapi.json")
+    await peer.call(app)
+    schemas = peer.json["components"]["schemas"]
+    operation = peer.json["paths"]["/items"]["post"]
+    assert operation["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Item"}
+    assert "parameters" not in operation
+    assert schemas["Item"]["additionalProperties"] is False
+    assert schemas["Item"]["properties"]["parts"]["items"] == {"$ref": "#/components/schemas/Part"}
+    assert "Part" in schemas
+
+
+def test_two_schemas_of_one_name_are_refused() -> None:
+    app = made_app()
+    app.openapi()["components"] = {"schemas": {"Part": {"type": "string"}}}
+    with pytest.raises(ValueError, match="two schemas are called Part"):
+        add_schemas(app, [Item])

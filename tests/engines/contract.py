@@ -1,0 +1,148 @@
+"""What every engine must do. A test module that names an ``engine`` fixture runs these by inheriting the class."""
+
+import asyncio
+import json
+import math
+from contextlib import aclosing
+
+import pytest
+
+from service.engines.base import Completion, Conversation, Engine, Sampling, Turn
+from service.errors import PromptTooLong
+
+GREEDY = Sampling(temperature=0.0, max_tokens=24)
+QUESTION = Conversation(Turn("user", "Name three colours of the rainbow, and say one sentence about each of them."))
+
+
+def cost_of(completion: Completion) -> int:
+    return completion.usage.prompt_tokens
+
+
+class EngineContract:
+    async def test_a_reply_has_text_and_its_cost(self, engine: Engine) -> None:
+        [reply] = await engine.complete(QUESTION, GREEDY)
+
+        assert reply.text.strip()
+        assert reply.usage.calls == 1
+        assert reply.usage.prompt_tokens > 10
+        assert 0 < reply.usage.completion_tokens <= 24
+        assert 0 <= reply.usage.cached_tokens < reply.usage.prompt_tokens
+
+    async def test_greedy_replies_are_the_same(self, engine: Engine) -> None:
+        [first] = await engine.complete(QUESTION, GREEDY)
+        [second] = await engine.complete(QUESTION, GREEDY)
+
+        assert first.text == second.text
+
+    async def test_max_tokens_bounds_the_reply_and_says_so(self, engine: Engine) -> None:
+        [reply] = await engine.complete(QUESTION, Sampling(temperature=0.0, max_tokens=2))
+
+        assert reply.finish_reason == "length"
+        assert reply.usage.completion_tokens == 2
+
+    async def test_siblings_are_as_many_as_asked_and_each_is_a_call(self, engine: Engine) -> None:
+        replies = await engine.complete(QUESTION, Sampling(temperature=1.0, max_tokens=24, seed=1), n=3)
+
+        assert len(replies) == 3
+        assert [reply.usage.calls for reply in replies] == [1, 1, 1]
+        assert len({reply.text for reply in replies}) > 1
+
+    async def test_a_seed_repeats_and_another_differs(self, engine: Engine) -> None:
+        def sampling(seed: int) -> Sampling:
+            return Sampling(temperature=1.0, max_tokens=24, seed=seed)
+
+        [first], [again], [other] = [await engine.complete(QUESTION, sampling(seed)) for seed in (5, 5, 6)]
+
+        assert first.text == again.text
+        assert first.text != other.text
+
+    async def test_a_stop_text_ends_the_reply_before_it(self, engine: Engine) -> None:
+        [whole] = await engine.complete(QUESTION, GREEDY)
+        stop = whole.text.split()[2]
+
+        [reply] = await engine.complete(QUESTION, Sampling(temperature=0.0, max_tokens=24, stop=(stop,)))
+
+        assert stop not in reply.text
+        assert whole.text.startswith(reply.text)
+        assert reply.finish_reason == "stop"
+
+    async def test_a_stream_is_the_reply_in_pieces_then_the_whole(self, engine: Engine) -> None:
+        items = [item async for item in engine.stream(QUESTION, GREEDY)]
+
+        *pieces, last = items
+        assert isinstance(last, Completion)
+        assert len(pieces) > 1
+        assert "".join(str(piece) for piece in pieces) == last.text
+        assert last.usage.completion_tokens > 1
+
+    async def test_an_extended_conversation_finds_its_beginning_in_the_cache(self, engine: Engine) -> None:
+        text = " ".join(f"item {number}," for number in range(150))
+        start = Conversation(Turn("user", f"Remember this list: {text} and wait."))
+        [reply] = await engine.complete(start, GREEDY)
+
+        [longer] = await engine.complete(start.with_reply(reply).with_user("Which came first?"), GREEDY)
+        [branched] = await engine.complete(start.with_user("How many are there?"), GREEDY)
+
+        assert longer.usage.cached_tokens > reply.usage.prompt_tokens - 64
+        assert branched.usage.cached_tokens > reply.usage.prompt_tokens - 64
+
+    async def test_user_turns_in_a_row_are_one_turn(self, engine: Engine) -> None:
+        apart = Conversation(Turn("user", "Name a colour.")).with_user("Only one word.")
+        together = Conversation(Turn("user", "Name a colour.\n\nOnly one word."))
+
+        [first] = await engine.complete(apart, GREEDY)
+        [second] = await engine.complete(together, GREEDY)
+
+        assert abs(cost_of(first) - cost_of(second)) <= 1
+
+    async def test_a_schema_shapes_the_reply(self, engine: Engine) -> None:
+        schema = {
+            "type": "object",
+            "properties": {"colour": {"enum": ["red", "green"]}, "warm": {"type": "boolean"}},
+            "required": ["colour", "warm"],
+            "additionalProperties": False,
+        }
+
+        [reply] = await engine.complete(QUESTION, Sampling(temperature=0.0, max_tokens=64), schema=schema)
+
+        value = json.loads(reply.text)
+        assert value["colour"] in ("red", "green")
+        assert isinstance(value["warm"], bool)
+
+    async def test_options_are_weighed_by_log_probabilities(self, engine: Engine) -> None:
+        options = ("1", "2", "3", "4", "5")
+
+        choice = await engine.choose(QUESTION.with_user("How hard is that, from 1 to 5?"), options, lead="Rating: ")
+
+        probabilities = [math.exp(logprob) for logprob in choice.logprobs]
+        assert len(probabilities) == 5
+        assert 0 < sum(probabilities) <= 1.001
+        assert choice.usage.calls == 1
+        assert choice.usage.completion_tokens == 1
+
+    async def test_a_prompt_beyond_the_context_is_refused_with_both_lengths(self, engine: Engine) -> None:
+        endless = Conversation(Turn("user", "word " * 20_000))
+
+        for attempt in (engine.complete(endless, GREEDY), engine.choose(endless, ("1",)), engine.fit(endless)):
+            with pytest.raises(PromptTooLong) as refused:
+                await attempt
+            assert refused.value.prompt_tokens > refused.value.context_tokens > 1000
+
+    async def test_only_a_user_turn_can_be_replied_to(self, engine: Engine) -> None:
+        with pytest.raises(ValueError, match="user turn"):
+            await engine.complete(QUESTION.with_reply("Red."), GREEDY)
+
+    async def test_a_closed_stream_and_a_cancelled_call_leave_the_engine_usable(self, engine: Engine) -> None:
+        long = Sampling(temperature=1.0, max_tokens=400)
+        async with aclosing(engine.stream(QUESTION, long)) as items:
+            async for _ in items:
+                break
+        call = asyncio.ensure_future(engine.complete(QUESTION, long, n=4))
+        await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+        await engine.check()
+        [reply] = await engine.complete(QUESTION, GREEDY)
+        assert reply.text

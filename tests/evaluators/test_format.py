@@ -1,0 +1,172 @@
+import json
+import time
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from service.evaluators.base import Check
+from service.evaluators.format import Format, Kind
+
+WIRE = TypeAdapter(Format)
+
+
+def only(checks: Sequence[Check]) -> Check:
+    (check,) = checks
+    return check
+
+
+BULLETS = "Here you are:\r\n- one\r\n  * two\r\n• three\r\n+ four\r\n-not\r\n**nor this**\r\n---"
+
+
+@pytest.mark.parametrize(
+    ("fields", "text", "score"),
+    [
+        ({"kind": "json"}, '{"a": [1, null]}', 1.0),
+        ({"kind": "json"}, " 42 ", 1.0),
+        ({"kind": "json"}, '```json\n{"a": "```"}\n```', 1.0),
+        ({"kind": "json"}, "```\r\n[]\r\n```", 1.0),
+        ({"kind": "json"}, "Sure:\n```json\n[]\n```", 0.0),
+        ({"kind": "json"}, "```json\n[]", 0.0),
+        ({"kind": "json"}, "```python\n[]\n```", 0.0),
+        ({"kind": "json"}, "{'a': 1}", 0.0),
+        ({"kind": "json"}, "NaN", 0.0),
+        ({"kind": "json"}, "", 0.0),
+        ({"kind": "bullet_list"}, BULLETS, 1.0),
+        ({"kind": "bullet_list", "min": 4, "max": 4}, BULLETS, 1.0),
+        ({"kind": "bullet_list", "min": 5}, BULLETS, 0.8),
+        ({"kind": "bullet_list", "max": 2}, BULLETS, 0.5),
+        ({"kind": "bullet_list", "marker": "*", "max": 1}, BULLETS, 1.0),
+        ({"kind": "bullet_list", "marker": "=>"}, "=> a", 1.0),
+        ({"kind": "bullet_list"}, "none", 0.0),
+        ({"kind": "numbered_list", "min": 3, "max": 3}, "1. a\n2) b\n  10. c\n3.5 is no item\n4.", 1.0),
+        ({"kind": "numbered_list", "min": 2}, "1. a", 0.5),
+        ({"kind": "title"}, "<<A poem>>\nText", 1.0),
+        ({"kind": "title"}, "<< >>", 0.0),
+        ({"kind": "title"}, "<<two\nlines>>", 0.0),
+        ({"kind": "title"}, "<A poem>", 0.0),
+        ({"kind": "single_line"}, "\n one line \r\n", 1.0),
+        ({"kind": "single_line"}, "a\nb\n\nc\nd", 0.25),
+        ({"kind": "single_line"}, "", 0.0),
+        ({"kind": "no_commas"}, "a; b", 1.0),
+        ({"kind": "no_commas"}, "a, b", 0.5),
+        ({"kind": "no_commas"}, "a, b、c\uff0cd", 0.25),
+        ({"kind": "lowercase"}, "all small, ß and 42 😀", 1.0),
+        ({"kind": "lowercase"}, "aBcd", 0.75),
+        ({"kind": "lowercase"}, "42!", 1.0),
+        ({"kind": "uppercase"}, "ALL CAPS, É AND 42", 1.0),
+        ({"kind": "uppercase"}, "ABcd", 0.5),
+        ({"kind": "uppercase"}, "你好", 1.0),
+        ({"kind": "quoted"}, ' "Hi, "Ann"." ', 1.0),
+        ({"kind": "quoted"}, "“Hi”", 1.0),
+        ({"kind": "quoted"}, '"Hi', 0.0),
+        ({"kind": "quoted"}, '""', 0.0),
+        ({"kind": "quoted"}, '"', 0.0),
+        ({"kind": "quoted"}, "", 0.0),
+        ({"kind": "sections", "min": 3, "max": 3}, "Section 1\na\n## Section 2: b\n**Section 3**", 1.0),
+        ({"kind": "sections", "min": 2}, "Section 1\nIn Section 2 we see", 0.5),
+        ({"kind": "sections", "marker": "PART"}, "PART 1", 1.0),
+        ({"kind": "sections", "marker": "PART"}, "Part 1", 0.0),
+        ({"kind": "sections", "marker": "Teil (A)"}, "Teil (A) 1", 1.0),
+        ({"kind": "sections"}, "Sectional 1", 0.0),
+    ],
+)
+def test_forms(fields: dict[str, Any], text: str, score: float) -> None:
+    check = only(Format(**fields).check(text))
+    assert check.rule == fields["kind"]
+    assert check.score == score
+
+
+@pytest.mark.parametrize(
+    ("fields", "text", "message", "instruction"),
+    [
+        (
+            {"kind": "bullet_list", "min": 2, "max": 3, "marker": "*"},
+            "* a",
+            "1 item; 2 to 3 are needed",
+            'Write a bullet list of 2 to 3 items, each on a line of its own that begins with "* ".',
+        ),
+        (
+            {"kind": "numbered_list", "max": 1},
+            "1. a\n2. b",
+            "2 items; exactly 1 is allowed",
+            'Write a numbered list of exactly 1 item, each on a line of its own: "1. ", "2. " and so on.',
+        ),
+        (
+            {"kind": "sections", "marker": "{}"},
+            "",
+            "0 sections; at least 1 is needed",
+            'Write at least 1 section, each under a heading on a line of its own: "{} 1", "{} 2" and so on.',
+        ),
+        (
+            {"kind": "single_line"},
+            "a\nb",
+            "2 lines; exactly 1 is allowed",
+            "Write everything on one line.",
+        ),
+        ({"kind": "no_commas"}, "a, b", "1 comma; none is allowed", "Do not use any commas."),
+        (
+            {"kind": "lowercase"},
+            "aBC",
+            "2 letters of 3 in the wrong case",
+            "Write in lower case only: no capital letters.",
+        ),
+        (
+            {"kind": "json"},
+            "[1",
+            "not JSON: Expecting ',' delimiter: line 1 column 3 (char 2)",
+            "Reply with JSON only, without any other text.",
+        ),
+    ],
+)
+def test_a_fault_says_what_is_wrong_and_what_to_do(
+    fields: dict[str, Any], text: str, message: str, instruction: str
+) -> None:
+    check = only(Format(**fields).check(text))
+    assert (check.message, check.instruction) == (message, instruction)
+
+
+@pytest.mark.parametrize(
+    ("fields", "location", "message"),
+    [
+        ({"kind": "json", "min": 1}, (), "Value error, json takes no min and no max"),
+        ({"kind": "title", "max": 0}, (), "Value error, title takes no min and no max"),
+        ({"kind": "numbered_list", "marker": "1."}, (), "Value error, numbered_list takes no marker"),
+        ({"kind": "bullet_list", "marker": " "}, (), "Value error, marker is blank"),
+        ({"kind": "sections", "min": 3, "max": 2}, (), "Value error, min is greater than max"),
+        ({"kind": "bullet_list", "max": 0}, (), "Value error, min is greater than max"),
+        ({"kind": "bullet_list", "marker": ""}, ("marker",), "String should have at least 1 character"),
+        ({"kind": "bullet_list", "min": -1}, ("min",), "Input should be greater than or equal to 0"),
+        ({}, ("kind",), "Field required"),
+    ],
+)
+def test_fields_that_make_no_sense_are_refused(fields: dict[str, Any], location: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        WIRE.validate_json(json.dumps({"type": "format", **fields}))
+    assert [(error["loc"], error["msg"]) for error in caught.value.errors()] == [(location, message)]
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_every_kind_is_on_the_wire(kind: Kind) -> None:
+    assert WIRE.validate_json(json.dumps({"type": "format", "kind": kind})) == Format(kind=kind)
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+@settings(deadline=None)
+@given(text=st.text() | st.text(alphabet='<>"`jsonA,a-*1.\r\n {}[]S'))
+def test_a_form_judges_any_text(kind: Kind, text: str) -> None:
+    check = only(Format(kind=kind).check(text))
+    assert 0.0 <= check.score <= 1.0
+    assert check.message or check.score == 1.0
+    assert check.instruction
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+@pytest.mark.parametrize("piece", ["<<", "<<a", "[", "- ", "1. a\n", "\n \n", "```\n"], ids=repr)
+def test_a_megabyte_takes_no_time(kind: Kind, piece: str) -> None:
+    begun = time.perf_counter()
+    Format(kind=kind).check(piece * (1_000_000 // len(piece)))
+    assert time.perf_counter() - begun < 5

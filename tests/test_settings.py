@@ -1,0 +1,114 @@
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from service.settings import Settings
+
+DIGEST = hashlib.sha256(b"secret").hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.upper().startswith("REDRAFT_"):
+            monkeypatch.delenv(name)
+
+
+def test_defaults_need_nothing() -> None:
+    settings = Settings()
+    assert (settings.host, settings.port, settings.engine, settings.model) == ("127.0.0.1", 8000, "vllm", "bundled")
+    assert settings.keys == ()
+
+
+def test_environment_is_read_and_settings_are_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDRAFT_ENGINE_ARGS", '{"max_model_len": 512}')
+    monkeypatch.setenv("REDRAFT_MAX_PROGRAMS_PER_KEY", "3")
+    monkeypatch.setenv("REDRAFT_TASKS_DIR", "")
+    settings = Settings()
+    assert settings.engine_args == {"max_model_len": 512}
+    assert settings.max_programs_per_key == 3
+    assert settings.tasks_dir is None
+    with pytest.raises(ValueError, match="frozen"):
+        settings.port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "65536"),
+        ("ENGINE", "openai"),
+        ("ENGINE_ARGS", "[1]"),
+        ("ENGINE_ARGS", "{"),
+        ("MAX_PROGRAMS", "0"),
+        ("MAX_SECONDS", "inf"),
+        ("LOG_LEVEL", "loud"),
+    ],
+)
+def test_values_out_of_bounds_are_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"REDRAFT_{name}", value)
+    with pytest.raises(ValueError, match=name.lower()):
+        Settings()
+
+
+def test_unknown_variable_names_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDRAFT_MAX_PROGRAM", "3")
+    with pytest.raises(ValueError, match="no setting REDRAFT_MAX_PROGRAM; the nearest is REDRAFT_MAX_PROGRAMS"):
+        Settings()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
+def test_reachable_host_needs_keys(host: str) -> None:
+    with pytest.raises(ValueError, match="REDRAFT_ALLOW_ANONYMOUS=true"):
+        Settings(host=host)
+    assert Settings(host=host, allow_anonymous=True).host == host
+    assert Settings(host=host, api_keys=f"ann:{DIGEST}").host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_loopback_needs_no_keys(host: str) -> None:
+    assert Settings(host=host).host == host
+
+
+def test_a_file_without_a_key_does_not_open_the_service(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("# none yet\n")
+    with pytest.raises(ValueError, match="no key is configured"):
+        Settings(host="0.0.0.0", api_keys_file=file)
+
+
+def test_keys_come_from_both_places(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"# staff\n\nbob:{DIGEST}  # until May\n")
+    settings = Settings(api_keys=f"ann:{DIGEST}, ann:{DIGEST.upper()}", api_keys_file=file)
+    assert [name for name, _ in settings.keys] == ["ann", "ann", "bob"]
+    assert {digest.hex() for _, digest in settings.keys} == {DIGEST}
+    assert DIGEST not in repr(settings)
+
+
+@pytest.mark.parametrize("entry", ["secret", "ann:secret", f"a b:{DIGEST}", f"ann:{DIGEST}0", f":{DIGEST}", "ann:"])
+def test_bad_keys_are_refused_without_printing_them(tmp_path: Path, entry: str) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"ann:{DIGEST}\n{entry}\n")
+    with pytest.raises(ValueError, match="REDRAFT_API_KEYS, entry 2") as from_variable:
+        Settings(api_keys=f"ann:{DIGEST},{entry}")
+    with pytest.raises(ValueError, match="line 2") as from_file:
+        Settings(api_keys_file=file)
+    for raised in (from_variable, from_file):
+        assert DIGEST not in str(raised.value)
+        assert "secret" not in str(raised.value)
+
+
+def test_missing_keys_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot be read: FileNotFoundError"):
+        Settings(api_keys_file=tmp_path / "none")
+
+
+def test_table_lists_every_setting() -> None:
+    table = {name: (default, meaning) for name, default, meaning in Settings.table()}
+    assert len(table) == len(Settings.model_fields)
+    assert table["REDRAFT_PORT"][0] == "8000"
+    assert table["REDRAFT_ALLOW_ANONYMOUS"][0] == "false"
+    assert table["REDRAFT_TASKS_DIR"][0] == "none"
+    assert all(meaning for _, meaning in table.values())
