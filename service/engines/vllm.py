@@ -44,7 +44,8 @@ class VllmEngine:
     def __init__(self, llm: "AsyncLLM", model: str) -> None:
         self._llm = llm
         self._model = model
-        self._chat = ChatTokenizer(llm.get_tokenizer())
+        self.tokenizer = llm.get_tokenizer()
+        self._chat = ChatTokenizer(self.tokenizer)
         self._context_tokens: int = llm.model_config.max_model_len
 
     @classmethod
@@ -66,7 +67,11 @@ class VllmEngine:
 
     async def close(self) -> None:
         """Stop the engine's processes, within seconds; whatever is in flight is aborted."""
+        if self._llm.output_handler is not None:
+            self._llm.output_handler.cancel()  # else it reports the end of the processes as a failure
         await asyncio.to_thread(self._llm.shutdown, 5.0)
+        # AsyncLLM's finalizer calls it again, and by then the interpreter may have taken its imports apart.
+        self._llm.shutdown = lambda timeout=None: None
 
     @property
     def model(self) -> str:
@@ -83,7 +88,7 @@ class VllmEngine:
     ) -> Sequence[Completion]:
         from vllm.sampling_params import RequestOutputKind
 
-        ids = await self._prompt_ids(conversation)
+        ids = await self._fitting_ids(conversation)
 
         async def sibling(index: int) -> Completion:
             params = _parameters(sampling.sibling(index), schema, RequestOutputKind.FINAL_ONLY)
@@ -103,7 +108,7 @@ class VllmEngine:
     ) -> AsyncGenerator[str | Completion, None]:
         from vllm.sampling_params import RequestOutputKind
 
-        ids = await self._prompt_ids(conversation)
+        ids = await self._fitting_ids(conversation)
         params = _parameters(sampling, schema, RequestOutputKind.DELTA)
         text, sampled = "", list[int]()
         async with aclosing(self._outputs(ids, params, priority)) as outputs:
@@ -132,7 +137,7 @@ class VllmEngine:
         params = SamplingParams(
             max_tokens=1, temperature=0.0, logprob_token_ids=wanted, output_kind=RequestOutputKind.FINAL_ONLY
         )
-        ids = await self._prompt_ids(conversation, lead)
+        ids = await self._fitting_ids(conversation, lead)
         output = await self._final(ids, params, priority)
         [weights] = output.outputs[0].logprobs or [{}]
         return Choice(
@@ -141,23 +146,27 @@ class VllmEngine:
         )
 
     async def fit(self, conversation: Conversation) -> None:
-        await self._prompt_ids(conversation)
+        await self._fitting_ids(conversation)
 
     async def check(self) -> None:
         with _translated():
             await self._llm.check_health()
+
+    def prompt_ids(self, conversation: Conversation, lead: str = "") -> list[int]:
+        """The token ids that the model is given for a reply to ``conversation`` that begins with ``lead``."""
+        return self._chat.prompt_ids(conversation, lead)
 
     async def _warm(self) -> None:
         """Answer once, by a grammar, so that the first request does not pay for what the engine does once."""
         question = Conversation(Turn("user", "Say yes."))
         await self.complete(question, Sampling(max_tokens=1), schema={"type": "boolean"})
 
-    async def _prompt_ids(self, conversation: Conversation, lead: str = "") -> list[int]:
+    async def _fitting_ids(self, conversation: Conversation, lead: str = "") -> list[int]:
         """The conversation's ids; PromptTooLong if no room is left for a reply."""
         if len(conversation.turn.text) > LONG_TEXT_CHARACTERS:
-            ids = await asyncio.to_thread(self._chat.prompt_ids, conversation, lead)
+            ids = await asyncio.to_thread(self.prompt_ids, conversation, lead)
         else:
-            ids = self._chat.prompt_ids(conversation, lead)
+            ids = self.prompt_ids(conversation, lead)
         if len(ids) >= self._context_tokens:
             raise PromptTooLong(len(ids), self._context_tokens)
         return ids

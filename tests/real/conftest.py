@@ -1,0 +1,139 @@
+"""The real engine's suite: one vLLM engine with the embedded model, started once, under the real app over HTTP."""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+import uvicorn
+
+from service.app import ServedEngine, create_app, start_engine
+from service.engines.base import Choice, Completion, Conversation, JsonSchema, Sampling
+from service.engines.vllm import VllmEngine
+from service.settings import Settings
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything here needs the engine, and shares the one event loop that it lives in."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.engine)
+            item.add_marker(pytest.mark.timeout(300))
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The ids that one engine request began with, and those that it ended with."""
+
+    ids: tuple[int, ...]
+    replied: tuple[int, ...] = ()
+
+
+@dataclass
+class RecordingEngine:
+    """The real engine, with a record of every prompt in order of submission."""
+
+    vllm: VllmEngine
+    prompts: list[Prompt] = field(default_factory=list)
+
+    @property
+    def model(self) -> str:
+        return self.vllm.model
+
+    async def complete(
+        self,
+        conversation: Conversation,
+        sampling: Sampling,
+        *,
+        n: int = 1,
+        schema: JsonSchema | None = None,
+        priority: int = 0,
+    ) -> Sequence[Completion]:
+        completions = await self.vllm.complete(conversation, sampling, n=n, schema=schema, priority=priority)
+        for completion in completions:
+            self._record(conversation, "", completion.token_ids or ())
+        return completions
+
+    async def stream(
+        self, conversation: Conversation, sampling: Sampling, *, schema: JsonSchema | None = None, priority: int = 0
+    ) -> AsyncGenerator[str | Completion, None]:
+        async for item in self.vllm.stream(conversation, sampling, schema=schema, priority=priority):
+            yield item
+
+    async def choose(
+        self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0
+    ) -> Choice:
+        choice = await self.vllm.choose(conversation, options, lead=lead, priority=priority)
+        self._record(conversation, lead, ())
+        return choice
+
+    async def fit(self, conversation: Conversation) -> None:
+        await self.vllm.fit(conversation)
+
+    async def check(self) -> None:
+        await self.vllm.check()
+
+    async def close(self) -> None:
+        await self.vllm.close()
+
+    def _record(self, conversation: Conversation, lead: str, replied: tuple[int, ...]) -> None:
+        self.prompts.append(Prompt(tuple(self.vllm.prompt_ids(conversation, lead)), replied))
+
+
+@dataclass(frozen=True)
+class Service:
+    """The running app: a client for it, and the engine inside."""
+
+    client: httpx.AsyncClient
+    engine: RecordingEngine
+
+    async def engine_series(self) -> dict[str, float]:
+        """The engine's own series without labels, by name; values of several labels are added."""
+        page = (await self.client.get("/metrics")).text
+        series: dict[str, float] = {}
+        for name, value in re.findall(r"^(vllm:\w+)(?:\{.*\})? (\S+)$", page, re.MULTILINE):
+            series[name] = series.get(name, 0.0) + float(value)
+        return series
+
+    async def in_flight(self) -> float:
+        """Requests that the engine runs or holds waiting, by its own gauges."""
+        series = await self.engine_series()
+        return series["vllm:num_requests_running"] + series["vllm:num_requests_waiting"]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def service() -> AsyncGenerator[Service, None]:
+    started: asyncio.Future[RecordingEngine] = asyncio.get_running_loop().create_future()
+
+    async def start(settings: Settings) -> ServedEngine:
+        vllm = await start_engine(settings)
+        assert isinstance(vllm, VllmEngine)
+        recording = RecordingEngine(vllm)
+        started.set_result(recording)
+        return recording
+
+    def failed(error: BaseException) -> None:
+        if not started.done():
+            started.set_exception(error)
+
+    app = create_app(Settings(max_programs=256), start=start, on_failure=failed)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
+    serving = asyncio.ensure_future(server.serve())
+    engine = await started
+    port = server.servers[0].sockets[0].getsockname()[1]
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=240, limits=limits) as client:
+        yield Service(client, engine)
+    server.should_exit = True
+    await serving
+
+
+@pytest.fixture
+def engine(service: Service) -> VllmEngine:
+    return service.engine.vllm

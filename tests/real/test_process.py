@@ -1,0 +1,75 @@
+"""The process as an operator runs it: ``python -m service``, stopped by SIGTERM, or robbed of its engine."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import httpx
+import psutil
+
+LONG = {"prompt": "Tell a very long story.", "sampling": {"max_tokens": 300, "seed": 1}, "judge": False}
+
+
+@asynccontextmanager
+async def served() -> AsyncGenerator[tuple[psutil.Process, httpx.AsyncClient], None]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "service", env={**os.environ, "REDRAFT_PORT": str(port)}, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            assert process.stdout is not None
+            async with asyncio.timeout(120):
+                while b"Ready" not in await process.stdout.readline():
+                    assert process.returncode is None
+            yield psutil.Process(process.pid), client
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def test_sigterm_lets_running_requests_finish_and_takes_no_new_ones() -> None:
+    async with served() as (process, client):
+        running = [asyncio.ensure_future(client.post("/v1/refine", json=LONG)) for _ in range(4)]
+        while (await client.get("/metrics")).text.count("redraft_requests_in_progress 4.0") == 0:
+            await asyncio.sleep(0.01)
+
+        process.send_signal(signal.SIGTERM)
+        while (ready := await client.get("/health/ready")).status_code == 200:
+            await asyncio.sleep(0.01)
+        refused = await client.post("/v1/generate", json={"prompt": "Hello"})
+
+        assert ready.json()["code"] == "draining"
+        assert (refused.status_code, refused.json()["code"]) == (503, "draining")
+        assert "Retry-After" in refused.headers
+        assert [response.status_code for response in await asyncio.gather(*running)] == [200] * 4
+        assert await asyncio.to_thread(process.wait, 30) == 0
+
+
+async def test_a_killed_engine_ends_requests_with_a_problem_and_fails_the_health_checks() -> None:
+    async with served() as (process, client):
+        drafting = asyncio.ensure_future(client.post("/v1/refine", json=LONG))
+        generating = asyncio.ensure_future(client.post("/v1/generate", json={"prompt": "Tell a story."}))
+        while (await client.get("/metrics")).text.count("redraft_requests_in_progress 2.0") == 0:
+            await asyncio.sleep(0.01)
+        [core] = [child for child in process.children(recursive=True) if "EngineCore" in " ".join(child.cmdline())]
+
+        core.kill()
+        killed = time.monotonic()
+        while (ready := await client.get("/health/ready")).status_code == 200:
+            assert time.monotonic() - killed < 5
+            await asyncio.sleep(0.05)
+        answers = [await drafting, await generating]
+
+        assert time.monotonic() - killed < 5
+        assert (ready.status_code, ready.json()["code"]) == (503, "engine_dead")
+        assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(503, "engine_dead")] * 2
+        assert (await client.get("/health/live")).status_code == 503
