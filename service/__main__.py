@@ -71,7 +71,7 @@ class Server(uvicorn.Server):
     """Uvicorn, but the first SIGTERM or SIGINT drains: nothing new is taken, and what runs may finish.
 
     The sockets stay open meanwhile, so that readiness answers 503 and clients a problem that says so. A second
-    signal ends the process at once.
+    signal no longer waits for what runs.
     """
 
     def __init__(self, settings: Settings) -> None:

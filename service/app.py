@@ -130,7 +130,9 @@ def create_app(
 
     def finished(record: RequestRecord) -> None:
         metrics.request_ended(record.endpoint, record.status, record.seconds)
-        log.info(
+        polled = not record.endpoint.startswith("/v1") and record.status < 400
+        log.log(
+            logging.DEBUG if polled else logging.INFO,
             "request",
             extra={
                 "endpoint": record.endpoint,
@@ -148,6 +150,7 @@ def create_app(
         version="1",
         lifespan=lifespan,
         redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
     )
     app.state.admission = admission  # for whoever drains the app
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)

@@ -80,12 +80,13 @@ class InvalidRequest(RequestError):
 class PromptTooLong(InvalidRequest):
     code, title = "prompt_too_long", "The prompt does not fit the model's context"
 
-    def __init__(self, prompt_tokens: int, context_tokens: int) -> None:
+    def __init__(self, prompt_tokens: int, context_tokens: int, field: str = "prompt") -> None:
+        """``field``: the part of the request that is too long."""
         detail = (
             f"the prompt has {prompt_tokens} tokens; the model's context holds {context_tokens}, "
             "of which at least one is needed for the reply"
         )
-        super().__init__(detail, [FieldError("prompt", detail)])
+        super().__init__(detail, [FieldError(field, detail)])
         self.prompt_tokens = prompt_tokens
         self.context_tokens = context_tokens
 

@@ -4,7 +4,6 @@ The one stream of events is read here, once: it feeds the metrics, the log and t
 """
 
 import logging
-import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from starlette.responses import Response
 
 from service.api.desk import desk_of
 from service.api.disconnect import unless_disconnected
+from service.api.middleware import seconds_since_arrival
 from service.api.responses import Timing, UsageBody, sse_event
 from service.api.sse import Event as SseEvent
 from service.api.sse import EventStream
@@ -70,7 +70,6 @@ class Answering(Generic[P]):
 
     async def _events(self, request: Request) -> AsyncGenerator[tuple[Event, Timing], None]:
         desk = desk_of(request)
-        arrived = time.perf_counter()
         working = False
         engine = desk.engine()
         async with (
@@ -78,7 +77,7 @@ class Answering(Generic[P]):
             aclosing(self.run(self.program, engine)) as events,
         ):
             async for event in events:
-                passed = time.perf_counter() - arrived
+                passed = seconds_since_arrival(request)
                 desk.metrics.observe(self.program.task, event)
                 if not working and not isinstance(event, Started):
                     working = True

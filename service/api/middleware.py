@@ -42,6 +42,12 @@ def request_id(connection: HTTPConnection) -> str:
     return found
 
 
+def seconds_since_arrival(connection: HTTPConnection) -> float:
+    """How long ago the head of a request that came through RequestContext was read."""
+    arrived: float = connection.state.arrived
+    return time.perf_counter() - arrived
+
+
 class RequestContext:
     """Give every request an id and every response its X-Request-ID; answer what the app failed to; report the end.
 
@@ -57,8 +63,8 @@ class RequestContext:
             await self.app(scope, receive, send)
             return
         response = _Response(_accepted_or_new_id(scope), send)
-        scope.setdefault("state", {})["request_id"] = response.request_id
         began = time.perf_counter()
+        scope.setdefault("state", {}).update(request_id=response.request_id, arrived=began)
         try:
             await self._answer(scope, receive, response)
         finally:

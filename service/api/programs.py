@@ -15,7 +15,8 @@ from service.api.requests import (
     Message,
     RefineRequest,
 )
-from service.engines.base import Conversation, Sampling, Turn
+from service.engines.base import Sampling
+from service.engines.conversation import Conversation, Turn
 from service.errors import FieldError, InvalidRequest
 from service.evaluators.base import Evaluator
 from service.evaluators.judge import Judge
@@ -25,7 +26,7 @@ from service.tasks.task import Task
 
 @dataclass(frozen=True)
 class Bounds:
-    """The most that one request may ask for. ``seconds`` counts from its arrival."""
+    """The most that one request may ask for. ``seconds`` counts from when its body was read."""
 
     candidates: int
     rounds: int
@@ -77,7 +78,8 @@ class Programs:
         self._check_bounds(search)
         if search.select == "vote":
             _check_vote(request)
-        principles = request.principles or (task.principles if request.search.preset == "constitutional" else ())
+        preset = request.search.preset or task.preset
+        principles = request.principles or (task.principles if preset == "constitutional" else ())
         return Program(
             id=_new_id("ref"),
             task=task.name,

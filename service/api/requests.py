@@ -1,9 +1,10 @@
 """What a request may say. These models are the wire contract's input; programs.py turns them into programs."""
 
+import json
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Len
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from service.evaluators.catalogue import AnyEvaluator
 from service.evaluators.judge import Criterion
@@ -11,6 +12,16 @@ from service.tasks.overrides import SamplingOverrides, SearchOverrides, StopOver
 
 Text = Annotated[str, Field(pattern=r"\S")]
 """A text with something in it besides white space."""
+
+
+MOST_SCHEMA_CHARACTERS = 32_768
+
+
+def _bounded(schema: dict[str, Any]) -> dict[str, Any]:
+    """Refuse a schema whose compilation would take the engine long."""
+    if len(json.dumps(schema)) > MOST_SCHEMA_CHARACTERS:
+        raise ValueError(f"a schema may have at most {MOST_SCHEMA_CHARACTERS} characters")
+    return schema
 
 
 class WireModel(BaseModel):
@@ -43,7 +54,7 @@ class GenerateRequest(CommonFields):
 
     prompt: Text | Annotated[tuple[Text, ...], Len(1, 64)] | None = None
     n: Annotated[int, Ge(1)] = 1
-    response_schema: dict[str, Any] | None = None
+    response_schema: Annotated[dict[str, Any], AfterValidator(_bounded)] | None = None
     stream: bool = False
 
 

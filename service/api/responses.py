@@ -195,7 +195,7 @@ class RefineUsage(BaseModel):
 
 
 class RefineResponse(BaseModel):
-    """``improved``: whether the text is another one than the first draft, which it then outranks."""
+    """``improved``: whether the text is another one than the first draft: it outranks it, or won the vote."""
 
     id: str
     model: str

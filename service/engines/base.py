@@ -5,11 +5,12 @@ context, EngineDead once the engine is gone; anything else that an engine raises
 call, or closing a stream, ends its work inside the engine.
 """
 
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
-Role = Literal["system", "user", "assistant"]
+from service.engines.conversation import Conversation
+
 FinishReason = Literal["stop", "length"]
 JsonSchema = Mapping[str, Any]
 
@@ -48,41 +49,6 @@ class Choice:
 
     logprobs: tuple[float, ...]
     usage: Usage
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    role: Role
-    text: str
-    token_ids: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True, eq=False, weakref_slot=True, slots=True)
-class Conversation:
-    """An immutable dialogue: its last turn, and the conversation that this one extends.
-
-    Two user turns in a row are one turn, joined by a blank line. So a question about a prompt shares every
-    token of that prompt with whatever else was asked about it, and an engine that caches prefixes computes
-    the prompt once.
-    """
-
-    turn: Turn
-    before: "Conversation | None" = None
-
-    def with_user(self, text: str) -> "Conversation":
-        return Conversation(Turn("user", text), self)
-
-    def with_reply(self, reply: "Completion | str") -> "Conversation":
-        """Extend by an assistant turn: a completion keeps its token ids, a string is a text from elsewhere."""
-        if isinstance(reply, str):
-            return Conversation(Turn("assistant", reply), self)
-        return Conversation(Turn("assistant", reply.text, reply.token_ids), self)
-
-    def turns(self) -> Iterator[Turn]:
-        """The turns from the first to the last."""
-        if self.before is not None:
-            yield from self.before.turns()
-        yield self.turn
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.concurrency import gather
-from service.engines.base import Choice, Completion, Conversation, JsonSchema, Sampling, Usage
+from service.engines.base import Choice, Completion, JsonSchema, Sampling, Usage
+from service.engines.conversation import Conversation
 from service.errors import EngineDead, PromptTooLong
 
 BLOCK_TOKENS = 16

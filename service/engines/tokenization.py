@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
-from service.engines.base import Conversation, Role, Turn
+from jinja2 import TemplateError
+
+from service.engines.conversation import Conversation, Role, Turn
 
 _MARKS = ("\u2983first\u2984", "\u2983second\u2984", "\u2983third\u2984")
 """Placeholders that no template contains and that no template's trimming changes."""
@@ -76,8 +78,12 @@ class ChatTokenizer:
     def _pieces(self) -> dict[tuple[Role | None, Role], list[int]]:
         """The ids that stand between two turns, by their roles; None is the start."""
         to_user, to_reply = self._render("user")
-        to_system, system_to_user, _ = self._render("system", "user")
         _, _, reply_to_user, _ = self._render("user", "assistant", "user")
+        try:
+            to_system, system_to_user, _ = self._render("system", "user")
+        except (TemplateError, ValueError):
+            # The model knows no system role: what the system says then begins the user's first turn.
+            to_system, system_to_user = to_user, self.encode("\n\n")
         return {
             (None, "user"): to_user,
             (None, "system"): to_system,

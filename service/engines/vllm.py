@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from service.concurrency import gather
-from service.engines.base import Choice, Completion, Conversation, FinishReason, JsonSchema, Sampling, Turn, Usage
+from service.engines.base import Choice, Completion, FinishReason, JsonSchema, Sampling, Usage
+from service.engines.conversation import Conversation, Turn
 from service.engines.tokenization import ChatTokenizer
 from service.errors import EngineDead, InvalidRequest, PromptTooLong
 
@@ -32,7 +33,6 @@ LONG_TEXT_CHARACTERS = 20_000
 _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",  # no telemetry
     "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings name choices that are made on purpose here
-    "TQDM_DISABLE": "1",
     "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",  # else one core of the machine computes nothing
     "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB
 }
@@ -221,6 +221,7 @@ def _arguments(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncEng
         "model": model,
         "served_model_name": name,
         "scheduling_policy": "priority",
+        "use_tqdm_on_load": False,
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
     }
     if current_platform.is_cpu():

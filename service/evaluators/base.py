@@ -14,7 +14,8 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from annotated_types import Ge, Gt, Le
 
-from service.engines.base import Conversation, Engine
+from service.engines.base import Engine
+from service.engines.conversation import Conversation
 
 Authority = Literal["verifier", "judge"]
 Weight = Annotated[float, Gt(0.0), Le(1000.0)]

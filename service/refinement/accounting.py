@@ -1,11 +1,12 @@
 """Exact accounting: what each role's engine calls cost, and what the budget still allows."""
 
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 
-from service.engines.base import Choice, Completion, Conversation, Engine, JsonSchema, Sampling, Usage
+from service.engines.base import Choice, Completion, Engine, JsonSchema, Sampling, Usage
+from service.engines.conversation import Conversation
 from service.refinement.events import CallEnded, CallRole, Event
 from service.refinement.program import Budget
 
@@ -17,43 +18,48 @@ class BudgetSpent(Exception):
 
 
 class Ledger:
-    """One program's spending."""
+    """One program's spending. Calls in progress hold the tokens that they may still write."""
 
     def __init__(self, budget: Budget, emit: Emit) -> None:
         self.usage: dict[CallRole, Usage] = {}
         self._budget = budget
         self._emit = emit
         self._begun = 0
+        self._held_tokens = 0
 
     def affordable(self, calls: int) -> int:
         """As many of ``calls`` as the budget allows, at least one; BudgetSpent if it allows none."""
-        if self._tokens_left() == 0:
+        calls_left = calls if self._budget.calls is None else self._budget.calls - self._begun
+        tokens_left = calls if self._budget.tokens is None else self._tokens_left(self._budget.tokens)
+        if calls_left < 1 or tokens_left < 1:
             raise BudgetSpent
-        if self._budget.calls is None:
-            return calls
-        if self._begun >= self._budget.calls:
-            raise BudgetSpent
-        return min(calls, self._budget.calls - self._begun)
+        return min(calls, calls_left, tokens_left)
 
-    def begin(self, calls: int) -> None:
-        """Count ``calls`` as begun; BudgetSpent if the budget does not allow them all."""
+    @contextmanager
+    def spending(self, calls: int, max_tokens: int) -> Iterator[int]:
+        """Begin ``calls`` that want ``max_tokens`` each, and give what each may write.
+
+        BudgetSpent if the budget does not allow all of the calls, with one token each.
+        """
         if self.affordable(calls) < calls:
             raise BudgetSpent
+        granted = max_tokens
+        if self._budget.tokens is not None:
+            granted = min(max_tokens, self._tokens_left(self._budget.tokens) // calls)
         self._begun += calls
-
-    def limited(self, sampling: Sampling) -> Sampling:
-        left = self._tokens_left()
-        return sampling if left is None or left >= sampling.max_tokens else replace(sampling, max_tokens=left)
+        self._held_tokens += calls * granted
+        try:
+            yield granted
+        finally:
+            self._held_tokens -= calls * granted
 
     def record(self, role: CallRole, usage: Usage, seconds: float) -> None:
         self.usage[role] = self.usage.get(role, Usage()) + usage
         self._emit(CallEnded(role, usage, seconds))
 
-    def _tokens_left(self) -> int | None:
-        if self._budget.tokens is None:
-            return None
-        spent = sum((usage.prompt_tokens + usage.completion_tokens) for usage in self.usage.values())
-        return max(0, self._budget.tokens - spent)
+    def _tokens_left(self, tokens: int) -> int:
+        spent = sum(usage.prompt_tokens + usage.completion_tokens for usage in self.usage.values())
+        return max(0, tokens - spent - self._held_tokens)
 
 
 @dataclass(frozen=True)
@@ -78,11 +84,12 @@ class MeteredEngine:
         schema: JsonSchema | None = None,
         priority: int | None = None,
     ) -> Sequence[Completion]:
-        self.ledger.begin(n)
         started = time.perf_counter()
-        completions = await self.engine.complete(
-            conversation, self.ledger.limited(sampling), n=n, schema=schema, priority=self._rank(priority)
-        )
+        with self.ledger.spending(n, sampling.max_tokens) as max_tokens:
+            limited = replace(sampling, max_tokens=max_tokens)
+            completions = await self.engine.complete(
+                conversation, limited, n=n, schema=schema, priority=self._rank(priority)
+            )
         usage = sum((completion.usage for completion in completions), Usage())
         self.ledger.record(self.role, usage, time.perf_counter() - started)
         return completions
@@ -95,23 +102,22 @@ class MeteredEngine:
         schema: JsonSchema | None = None,
         priority: int | None = None,
     ) -> AsyncGenerator[str | Completion, None]:
-        self.ledger.begin(1)
         started = time.perf_counter()
-        items = self.engine.stream(
-            conversation, self.ledger.limited(sampling), schema=schema, priority=self._rank(priority)
-        )
-        async with aclosing(items):
-            async for item in items:
-                if isinstance(item, Completion):
-                    self.ledger.record(self.role, item.usage, time.perf_counter() - started)
-                yield item
+        with self.ledger.spending(1, sampling.max_tokens) as max_tokens:
+            limited = replace(sampling, max_tokens=max_tokens)
+            items = self.engine.stream(conversation, limited, schema=schema, priority=self._rank(priority))
+            async with aclosing(items):
+                async for item in items:
+                    if isinstance(item, Completion):
+                        self.ledger.record(self.role, item.usage, time.perf_counter() - started)
+                    yield item
 
     async def choose(
         self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int | None = None
     ) -> Choice:
-        self.ledger.begin(1)
         started = time.perf_counter()
-        choice = await self.engine.choose(conversation, options, lead=lead, priority=self._rank(priority))
+        with self.ledger.spending(1, max_tokens=1):
+            choice = await self.engine.choose(conversation, options, lead=lead, priority=self._rank(priority))
         self.ledger.record(self.role, choice.usage, time.perf_counter() - started)
         return choice
 

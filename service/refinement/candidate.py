@@ -1,5 +1,6 @@
 """Candidates, and what is known about them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -84,10 +85,13 @@ class Assessment:
 
 
 def _mean(evaluations: Sequence[Evaluation]) -> float | None:
+    """The weighted mean of the scores; None of nothing. It is 1 only where every score is, whatever the weights."""
     if not evaluations:
         return None
+    scores = [evaluation.score or 0.0 for evaluation in evaluations]
     total = sum(evaluation.weight for evaluation in evaluations)
-    return sum(evaluation.weight * (evaluation.score or 0.0) for evaluation in evaluations) / total
+    mean = sum(evaluation.weight * score for evaluation, score in zip(evaluations, scores, strict=True)) / total
+    return 1.0 if min(scores) == 1.0 else min(mean, math.nextafter(1.0, 0.0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from service.errors import DeadlineExceeded, EngineDead, PromptTooLong, RedraftE
 from service.refinement import policy
 from service.refinement.accounting import BudgetSpent, Emit, Ledger
 from service.refinement.archive import Archive, normalised
-from service.refinement.candidate import Assessment, Candidate, Critique
+from service.refinement.candidate import Candidate, Critique
 from service.refinement.events import (
     CandidateAdded,
     CandidateEvaluated,
@@ -31,7 +31,7 @@ from service.refinement.events import (
 )
 from service.refinement.policy import RoundFacts, StopReason
 from service.refinement.program import Program
-from service.refinement.steps import Guidance, Steps
+from service.refinement.steps import MOST_VOTED_ON, Guidance, Steps
 from service.refinement.stream import events_of
 
 
@@ -234,12 +234,14 @@ class _Loop:
                 self._emit(CandidateEvaluated(candidate, self._archive.assessments[candidate.id]))
 
     async def _assess(self, candidate: Candidate) -> None:
-        assessment = Assessment(())
-        async with aclosing(self._steps.assess(candidate.text)) as assessments:
-            async for assessment in assessments:
-                self._archive.assessments[candidate.id] = assessment
-        self._archive.assessments[candidate.id] = assessment
-        self._emit(CandidateEvaluated(candidate, assessment))
+        """Evaluate a candidate. What is known by then counts and is told, even when this is cut short."""
+        try:
+            async with aclosing(self._steps.assess(candidate.text)) as assessments:
+                async for assessment in assessments:
+                    self._archive.assessments[candidate.id] = assessment
+        finally:
+            if known := self._archive.assessment(candidate):
+                self._emit(CandidateEvaluated(candidate, known))
 
     def _close(self, current: _OpenRound, seconds: float) -> None:
         before = self._rounds[-1].incumbent if self._rounds else None
@@ -280,5 +282,5 @@ class _Loop:
         largest, *others = sorted(groups.values(), key=len, reverse=True)
         if not others or len(largest) > len(others[0]):
             return largest[0]
-        distinct = [group[0] for group in groups.values()]
+        distinct = [group[0] for group in groups.values()][:MOST_VOTED_ON]
         return distinct[await self._steps.vote([candidate.text for candidate in distinct])]

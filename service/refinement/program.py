@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
-from service.engines.base import Conversation, JsonSchema, Sampling
+from service.engines.base import JsonSchema, Sampling
+from service.engines.conversation import Conversation
 from service.evaluators.base import Evaluator
 from service.refinement.prompts import Prompts
 
@@ -60,8 +61,8 @@ class Stop:
 class Budget:
     """The most to spend. ``tokens``: prompt and completion tokens together. ``deadline``: the event loop's time.
 
-    What remains is looked at before each call; a call that has begun is finished, so the last one may end
-    above ``tokens`` by as much as its prompt is long.
+    What remains is looked at before each call, and bounds what the call may write. How long its prompt is shows
+    only afterwards, so the last calls may end above ``tokens`` by as much as their prompts are long.
     """
 
     deadline: float

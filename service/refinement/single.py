@@ -5,8 +5,9 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, asynccontextmanager
 
 from service.concurrency import gather
-from service.engines.base import Completion, Conversation, Engine, Usage
-from service.errors import DeadlineExceeded
+from service.engines.base import Completion, Engine, Usage
+from service.engines.conversation import Conversation
+from service.errors import DeadlineExceeded, PromptTooLong
 from service.refinement.accounting import Emit, Ledger, MeteredEngine
 from service.refinement.candidate import Assessment, Candidate
 from service.refinement.events import Critiqued, Delta, Event, Generated, Reviewed
@@ -66,12 +67,16 @@ def review(review: Review, engine: Engine) -> AsyncGenerator[Event, None]:
         steps = Steps(review, engine, ledger, emit)
         candidate = Candidate("c0", 0, None, Completion(review.candidate, "stop", Usage()))
         assessment, critique = Assessment(()), None
+        await steps.fit()
         async with _deadline(review.budget):
             async with aclosing(steps.assess(candidate.text)) as assessments:
                 async for assessment in assessments:  # noqa: B007 - the last one is complete
                     pass
             if review.feedback:
-                critique = await steps.critique(candidate, assessment, principles=())
+                try:
+                    critique = await steps.critique(candidate, assessment, principles=())
+                except PromptTooLong as error:
+                    raise PromptTooLong(error.prompt_tokens, error.context_tokens, "candidate") from error
                 emit(Critiqued(0, critique))
         emit(Reviewed(review.id, engine.model, assessment, critique, ledger.usage))
 

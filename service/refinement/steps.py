@@ -13,7 +13,8 @@ from typing import Any
 from pydantic_core import from_json
 
 from service.concurrency import gather
-from service.engines.base import Completion, Conversation, Engine, JsonSchema, Sampling
+from service.engines.base import Completion, Engine, JsonSchema, Sampling
+from service.engines.conversation import Conversation
 from service.errors import EngineDead
 from service.evaluators.base import Authority, Evaluation, Evaluator, Submission
 from service.refinement.accounting import BudgetSpent, Emit, Ledger, MeteredEngine
@@ -34,6 +35,7 @@ CRITIQUE_SCHEMA: JsonSchema = {
     "additionalProperties": False,
 }
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+MOST_VOTED_ON = len(LETTERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,8 @@ class Steps:
             engine=self.engine("judge"),
         )
         results = [_without_result(evaluator, "not evaluated") for evaluator in evaluators]
+        if not results:
+            yield Assessment(())
         authorities: tuple[Authority, ...] = ("verifier", "judge")
         for authority in authorities:
             turn = [index for index, evaluator in enumerate(evaluators) if evaluator.authority == authority]
@@ -157,7 +161,10 @@ class Steps:
         return await self.engine("revise").complete(conversation, sampling, n=self._ledger.affordable(count))
 
     async def vote(self, texts: Sequence[str]) -> int:
-        """The index of the text that agrees best with the others, by the model's choice among their letters."""
+        """The index of the text that agrees best with the others, by the model's choice among their letters.
+
+        At most MOST_VOTED_ON texts.
+        """
         letters = LETTERS[: len(texts)]
         candidates = dict(zip(letters, texts, strict=True))
         prompt = self._brief.prompts.render("vote", candidates=candidates, fence=self._brief.fence)

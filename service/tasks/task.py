@@ -19,7 +19,7 @@ from service.evaluators.catalogue import AnyEvaluator
 from service.evaluators.judge import Criterion
 from service.refinement.program import Search, Stop
 from service.refinement.prompts import PromptError, Prompts
-from service.tasks.overrides import SamplingOverrides, SearchOverrides, StopOverrides
+from service.tasks.overrides import Preset, SamplingOverrides, SearchOverrides, StopOverrides
 
 
 class TaskError(ValueError):
@@ -66,6 +66,7 @@ class Task:
     evaluators: Sequence[AnyEvaluator]
     principles: Sequence[str]
     sampling: Sampling
+    preset: Preset | None
     search: Search
     stop: Stop
     example: Mapping[str, Any]
@@ -108,6 +109,7 @@ def _task(file: str, content: _TaskFile, general: _TaskFile) -> Task:
         evaluators=content.evaluators,
         principles=content.principles or general.principles,
         sampling=content.defaults.sampling.applied_to(Sampling()),
+        preset=content.defaults.search.preset,
         search=content.defaults.search.applied_to(Search()),
         stop=content.defaults.stop.applied_to(Stop()),
         example=content.example,

@@ -7,7 +7,8 @@ from contextlib import aclosing
 
 import pytest
 
-from service.engines.base import Completion, Conversation, Engine, Sampling, Turn
+from service.engines.base import Completion, Engine, Sampling
+from service.engines.conversation import Conversation, Turn
 from service.errors import PromptTooLong
 
 GREEDY = Sampling(temperature=0.0, max_tokens=24)

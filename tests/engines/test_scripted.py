@@ -2,7 +2,8 @@ import asyncio
 
 import pytest
 
-from service.engines.base import Conversation, Engine, Sampling, Turn
+from service.engines.base import Engine, Sampling
+from service.engines.conversation import Conversation, Turn
 from service.engines.scripted import Script, ScriptedEngine
 from service.errors import EngineDead
 from tests.engines.contract import GREEDY, QUESTION, EngineContract

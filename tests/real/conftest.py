@@ -12,7 +12,8 @@ import pytest_asyncio
 import uvicorn
 
 from service.app import ServedEngine, create_app, start_engine
-from service.engines.base import Choice, Completion, Conversation, JsonSchema, Sampling
+from service.engines.base import Choice, Completion, JsonSchema, Sampling
+from service.engines.conversation import Conversation
 from service.engines.vllm import VllmEngine
 from service.settings import Settings
 

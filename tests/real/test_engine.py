@@ -1,7 +1,8 @@
 """The vLLM engine itself: the contract that every engine keeps, and what only this one promises."""
 
 from service.concurrency import gather
-from service.engines.base import Conversation, Sampling, Turn
+from service.engines.base import Sampling
+from service.engines.conversation import Conversation, Turn
 from service.engines.vllm import VllmEngine
 from tests.engines.contract import GREEDY, QUESTION, EngineContract
 
