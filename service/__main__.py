@@ -49,7 +49,11 @@ def serve() -> int:
         settings = Settings()
         configure_logging(settings.log_level)
         server = Server(settings)
-    except (ValidationError, SettingsError, TaskError) as error:
+    except ValidationError as error:
+        for problem in error.errors(include_url=False, include_input=False):
+            say(f"Cannot start: {problem['msg'].removeprefix('Value error, ')} {''.join(map(str, problem['loc']))}")
+        return 1
+    except (SettingsError, TaskError) as error:
         say(f"Cannot start: {error}")
         return 1
     asyncio.run(server.serve())
@@ -80,6 +84,7 @@ class Server(uvicorn.Server):
         app = create_app(settings, start=self._start_engine, on_failure=self._give_up)
         self._admission: Admission = app.state.admission
         self._drain: asyncio.Task[None] | None = None
+        self._listening = asyncio.Event()
         super().__init__(
             uvicorn.Config(
                 app,
@@ -95,6 +100,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
+        self._listening.set()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._drain is None and self.started:
@@ -123,16 +129,18 @@ class Server(uvicorn.Server):
         if settings.engine == "vllm":
             say(f"Starting the engine with {model_name(settings)}. On two CPU cores that takes about 30 seconds.")
         engine = await start_engine(settings)
+        await self._listening.wait()
         say(f"Ready after {time.perf_counter() - started:.0f} seconds. Try it:\n\n{self._example()}\n")
         return engine
 
     def _example(self) -> str:
         host = "127.0.0.1" if self._settings.host in ("0.0.0.0", "::") else self._settings.host  # noqa: S104 - no bind
-        port = self.servers[0].sockets[0].getsockname()[1] if self.servers else self._settings.port
+        port = self.servers[0].sockets[0].getsockname()[1]
         key = " -H 'Authorization: Bearer YOUR-KEY'" if self._settings.keys else ""
         return (
-            f"  curl http://{host}:{port}/v1/refine{key} -H 'Content-Type: application/json' \\\n"
-            '    -d \'{"prompt": "Explain in two sentences why the sky is blue."}\''
+            f"  curl http://{host}:{port}/v1/refine{key} -H 'Content-Type: application/json' -d '{{\n"
+            '    "prompt": "Describe a sunrise over the sea.",\n'
+            '    "evaluators": [{"type": "length", "unit": "words", "max": 30}]}\''
         )
 
     def _give_up(self, error: BaseException) -> None:

@@ -36,6 +36,9 @@ class ServedEngine(Engine, Protocol):
     async def close(self) -> None: ...
 
 
+POLLED = ("/health/live", "/health/ready", "/metrics")
+"""Routes that machines ask for again and again: logged at debug only."""
+
 StartEngine = Callable[[Settings], Awaitable[ServedEngine]]
 
 
@@ -130,9 +133,8 @@ def create_app(
 
     def finished(record: RequestRecord) -> None:
         metrics.request_ended(record.endpoint, record.status, record.seconds)
-        polled = not record.endpoint.startswith("/v1") and record.status < 400
         log.log(
-            logging.DEBUG if polled else logging.INFO,
+            logging.DEBUG if record.endpoint in POLLED else logging.INFO,
             "request",
             extra={
                 "endpoint": record.endpoint,
