@@ -13,9 +13,22 @@ async def gather(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     The first failure, or a cancellation, cancels the others and waits until they have ended, so that no call
     outlives this one. A failure is raised as itself, not inside an ExceptionGroup.
     """
+    return await _gather(calls, return_exceptions=False)
+
+
+async def settle(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Like ``gather``, but a failure lets the others finish before it is raised: what has begun is not wasted."""
+    results = await _gather(calls, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results
+
+
+async def _gather(calls: Iterable[Coroutine[Any, Any, T]], *, return_exceptions: bool) -> list[Any]:
     tasks = [asyncio.ensure_future(call) for call in calls]
     try:
-        return await asyncio.gather(*tasks)
+        return await asyncio.gather(*tasks, return_exceptions=return_exceptions)
     finally:
         for task in tasks:
             task.cancel()

@@ -11,13 +11,13 @@ from rich.panel import Panel
 from rich.text import Text
 
 REQUEST: Mapping[str, Any] = {
-    "prompt": "Write a short description of a reusable water bottle for an online shop.",
+    "prompt": "Describe a sunrise over the sea.",
     "evaluators": [
-        {"type": "length", "unit": "words", "max": 60},
-        {"type": "keywords", "include": ["steel", "leak"]},
+        {"type": "length", "unit": "words", "max": 40},
+        {"type": "keywords", "include": ["gulls"]},
     ],
-    "search": {"preset": "self_refine", "rounds": 3},
-    "sampling": {"max_tokens": 160, "seed": 7},
+    "search": {"preset": "beam", "drafts": 2},
+    "sampling": {"max_tokens": 120, "seed": 2},
     "stream": True,
 }
 
@@ -66,7 +66,9 @@ def _show(console: Console, events: Iterator[tuple[str, dict[str, Any]]]) -> int
     for name, event in events:
         match name:
             case "candidate":
-                origin = f"revision of {event['parent']}" if event["parent"] else "draft"
+                origin = (
+                    f"edit of {event['parent']}" if event["parent"] else "draft" if event["round"] == 0 else "redraft"
+                )
                 console.print(Panel(Text(event["text"]), title=f"round {event['round']} · {event['id']} · {origin}"))
             case "evaluation":
                 _show_evaluation(console, event)

@@ -15,7 +15,8 @@ SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 32
 EVALUATOR_SECONDS = (0.0001, 0.001, *SECONDS)
 ROUNDS = (0, 1, 2, 3, 4, 5, 6, 8, 10)
 SCORES = tuple(step / 10 for step in range(1, 11))
-GAINS = (-0.5, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
+GAINS = (0.0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
+"""None is negative: a text that ranks below the first draft is never returned."""
 
 
 class Metrics:

@@ -74,8 +74,7 @@ class Programs:
 
     def program(self, request: RefineRequest) -> Program:
         task = self._task(request)
-        search = request.search.applied_to(task.search)
-        self._check_bounds(search)
+        search = self._search(request, task)
         if search.select == "vote":
             _check_vote(request)
         preset = request.search.preset or task.preset
@@ -130,19 +129,22 @@ class Programs:
         deadline = asyncio.get_running_loop().time() + seconds
         return Budget(deadline=deadline, tokens=budget.tokens, calls=budget.calls)
 
-    def _check_bounds(self, search: Search) -> None:
+    def _search(self, request: RefineRequest, task: Task) -> Search:
+        """The search asked for. A request beyond the bounds is refused; what it leaves to the defaults is cut."""
         most = self.bounds.candidates
-        limits = [
-            ("search.drafts", search.drafts, most),
-            ("search.beam", search.beam, most),
-            ("search.branches", search.branches, most),
-            ("search.rounds", search.rounds, self.bounds.rounds),
+        limits = {"drafts": most, "beam": most, "branches": most, "rounds": self.bounds.rounds}
+        stated, search = request.search.stated(), request.search.applied_to(task.search)
+        wrong = [
+            FieldError(f"search.{field}", f"at most {limit} are allowed")
+            for field, limit in limits.items()
+            if stated.get(field, 0) > limit
         ]
-        wrong = [FieldError(field, f"at most {limit} are allowed") for field, value, limit in limits if value > limit]
-        if not wrong and search.beam * search.branches > most:
+        if not wrong and "branches" in stated and search.beam * search.branches > most:
             wrong = [FieldError("search.branches", f"beam times branches may be at most {most}")]
         if wrong:
             raise InvalidRequest("the request asks for more than this service allows", wrong)
+        search = replace(search, **{field: min(getattr(search, field), limit) for field, limit in limits.items()})
+        return replace(search, branches=min(search.branches, most // search.beam))
 
 
 def _new_id(prefix: str) -> str:

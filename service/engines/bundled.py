@@ -43,12 +43,13 @@ def prepare() -> Path:
     target = checkpoint()
     if target.is_dir():
         return target
-    source = _packaged_file()
+    source = packaged_file()
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
     try:
         _convert(source, aside)
-        aside.chmod(0o755)
+        for path in (aside, *aside.iterdir()):
+            path.chmod(0o755 if path.is_dir() else 0o644)
         try:
             aside.rename(target)
         except OSError:
@@ -59,7 +60,8 @@ def prepare() -> Path:
     return target
 
 
-def _packaged_file() -> Path:
+def packaged_file() -> Path:
+    """The GGUF file inside the installed package. Raises WeightsMissing if it is not there or damaged."""
     try:
         files = distribution(PACKAGE).files or []
     except PackageNotFoundError as error:
@@ -78,7 +80,9 @@ def _convert(source: Path, target: Path) -> None:
     # Imported here: they take seconds to load, and only the first start needs them.
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     folder, file = str(source.parent), source.name
     AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(target)
     model = AutoModelForCausalLM.from_pretrained(

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Len
 
-from service.concurrency import gather
+from service.concurrency import settle
 from service.evaluators.base import STRICT, Authority, CriterionScore, Evaluation, Submission, Weight
 
 DIGITS = ("1", "2", "3", "4", "5")
@@ -45,7 +45,7 @@ class Judge:
     weight: Weight = 1.0
 
     async def evaluate(self, submission: Submission) -> Evaluation:
-        scores = await gather(_score(criterion, submission) for criterion in self.criteria)
+        scores = await settle(_score(criterion, submission) for criterion in self.criteria)
         score, stderr = _combined(self.criteria, scores)
         return Evaluation(
             evaluator="judge",

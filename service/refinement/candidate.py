@@ -96,11 +96,15 @@ def _mean(evaluations: Sequence[Evaluation]) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Critique:
-    """Feedback in words about one candidate: what the evaluators found, and what the model remarks beside that."""
+    """Feedback in words about one candidate: what the evaluators found, and what the model remarks beside that.
+
+    ``answered``: the model came to an end; else no remarks do not mean that it found nothing.
+    """
 
     candidate: str
     findings: tuple[str, ...]
     remarks: tuple[str, ...]
+    answered: bool = True
 
     @property
     def issues(self) -> tuple[str, ...]:

@@ -8,11 +8,12 @@ import itertools
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Any
 
-from service.concurrency import gather
+from service.concurrency import settle
 from service.engines.base import Completion, Engine, Usage
 from service.errors import DeadlineExceeded, EngineDead, PromptTooLong, RedraftError
 from service.refinement import policy
@@ -56,6 +57,7 @@ class _OpenRound:
     critiques: list[Critique] = field(default_factory=list)
     critic_satisfied: bool = False
     only_repeats: bool = False
+    budget_spent: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ class _Loop:
             self._archive.candidates, self._archive.assessments, self._archive.incumbent, self._search
         )
         principles = [self._random.choice(self._program.principles)] if self._program.principles else []
-        critiques = await gather(self._critique(current, parent, principles) for parent in parents)
+        critiques = await settle(self._critique(current, parent, principles) for parent in parents)
         plans = [
             _Plan(parent, self._guidance(parent, critique))
             for parent, critique in zip(parents, critiques, strict=True)
@@ -166,10 +168,12 @@ class _Loop:
         ]
         current.critic_satisfied = not plans
         self._findings.append([plan.guidance for plan in plans])
-        revised = await gather(self._revise(plan, index) for index, plan in enumerate(plans))
+        revised = await settle(self._revise(current, plan, index) for index, plan in enumerate(plans))
         new = [self._added(current, parent, revision) for revisions in revised for parent, revision in revisions]
         current.only_repeats = bool(new) and all(self._archive.twin(candidate) for candidate in new)
         await self._evaluate(new)
+        if current.budget_spent:
+            raise BudgetSpent
 
     async def _critique(self, current: _OpenRound, parent: Candidate, principles: Sequence[str]) -> Critique | None:
         """The model's critique of a parent. It is greedy, so the same question again has the same answer."""
@@ -189,7 +193,7 @@ class _Loop:
         assessment = self._archive.assessment(parent)
         if self._search.critic == "none" or (assessment is not None and assessment.issues):
             return False
-        return critique is None or not critique.remarks
+        return critique is None or (critique.answered and not critique.remarks)
 
     def _guidance(self, parent: Candidate, critique: Critique | None) -> Guidance:
         assessment = self._archive.assessment(parent)
@@ -201,23 +205,34 @@ class _Loop:
         memory = tuple(lesson for lesson in dict.fromkeys(lessons) if lesson not in (*instructions, *remarks))
         return Guidance(instructions, remarks, memory)
 
-    async def _revise(self, plan: _Plan, index: int) -> Sequence[tuple[str | None, Completion]]:
+    async def _revise(self, current: _OpenRound, plan: _Plan, index: int) -> Sequence[tuple[str | None, Completion]]:
         """The revisions by one plan, each with the id of the candidate whose text it edits."""
         parent, branches = plan.parent.id, self._search.branches
-        forms = [
-            policy.redrafts(self._search, plan.guidance.instructions, number)
-            for number in range(self._revisions[parent], self._revisions[parent] + branches)
-        ]
+        earlier = self._revisions[parent]
         self._revisions[parent] += branches
         sampling = self._program.sampling.sibling(len(self._archive.candidates) + index * branches)
-        edits, redrafts = forms.count(False), forms.count(True)
-        edited, redrafted = await gather(
+        redrafts = sum(
+            policy.redrafts(self._search, plan.guidance.instructions, number)
+            for number in range(earlier, earlier + branches)
+        )
+        edits = branches - redrafts
+        edited, redrafted = await settle(
             [
-                self._steps.edit(plan.parent, plan.guidance, sampling, edits),
-                self._steps.redraft(plan.guidance, sampling.sibling(edits), redrafts),
+                self._within_budget(current, self._steps.edit(plan.parent, plan.guidance, sampling, edits)),
+                self._within_budget(current, self._steps.redraft(plan.guidance, sampling.sibling(edits), redrafts)),
             ]
         )
         return [*((parent, text) for text in edited), *((None, text) for text in redrafted)]
+
+    async def _within_budget(
+        self, current: _OpenRound, revising: Coroutine[Any, Any, Sequence[Completion]]
+    ) -> Sequence[Completion]:
+        """What the budget still allows; where it refuses, nothing, and the round is the last."""
+        try:
+            return await revising
+        except BudgetSpent:
+            current.budget_spent = True
+            return ()
 
     def _added(self, current: _OpenRound, parent: str | None, completion: Completion) -> Candidate:
         candidate = self._archive.add(current.number, parent, completion)
@@ -227,7 +242,7 @@ class _Loop:
 
     async def _evaluate(self, candidates: Sequence[Candidate]) -> None:
         """Evaluate the candidates that say something new; the others share their twin's assessment."""
-        await gather(self._assess(candidate) for candidate in candidates if self._archive.twin(candidate) is None)
+        await settle(self._assess(candidate) for candidate in candidates if self._archive.twin(candidate) is None)
         for candidate in candidates:
             if twin := self._archive.twin(candidate):
                 self._archive.assessments[candidate.id] = self._archive.assessments[twin.id]

@@ -149,4 +149,6 @@ def _verified(rank: Rank) -> tuple[float, float]:
 
 
 def _judged(assessment: Assessment) -> bool:
-    return any(e.authority == "judge" and e.score is not None for e in assessment.evaluations)
+    """Whether there are judges, and none of them abstained."""
+    scores = [evaluation.score for evaluation in assessment.evaluations if evaluation.authority == "judge"]
+    return bool(scores) and None not in scores

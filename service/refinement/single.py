@@ -26,6 +26,8 @@ def generate(generation: Generation, engine: Engine) -> AsyncGenerator[Event, No
         ledger = Ledger(generation.budget, emit)
         metered = MeteredEngine(engine, "draft", ledger, generation.priority)
         answer = _streamed if generation.stream else _complete
+        for request in generation.requests:
+            await engine.fit(request)
         async with _deadline(generation.budget):
             completions = await gather(
                 answer(generation, metered, emit, index, request) for index, request in enumerate(generation.requests)

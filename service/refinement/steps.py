@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from service.concurrency import gather
+from service.concurrency import settle
 from service.engines.base import Completion, Engine, JsonSchema, Sampling
 from service.engines.conversation import Conversation
 from service.errors import EngineDead
@@ -106,7 +106,7 @@ class Steps:
             turn = [index for index, evaluator in enumerate(evaluators) if evaluator.authority == authority]
             if not turn:
                 continue
-            found = await gather(self._evaluate(evaluators[index], submission) for index in turn)
+            found = await settle(self._evaluate(evaluators[index], submission) for index in turn)
             for index, evaluation in zip(turn, found, strict=True):
                 results[index] = evaluation
             yield Assessment(tuple(results))
@@ -133,7 +133,13 @@ class Steps:
         [completion] = await self.engine("critique").complete(
             self._replied(candidate).with_user(prompt), CRITIC_SAMPLING, schema=CRITIQUE_SCHEMA
         )
-        return Critique(candidate.id, findings, _remarks(completion.text))
+        remarks = _remarks(completion.text)
+        return Critique(
+            candidate.id,
+            findings,
+            remarks or (),
+            answered=remarks is not None and completion.finish_reason == "stop",
+        )
 
     async def edit(
         self, candidate: Candidate, guidance: Guidance, sampling: Sampling, count: int
@@ -189,11 +195,15 @@ def _without_result(evaluator: Evaluator, error: str) -> Evaluation:
     )
 
 
-def _remarks(text: str) -> tuple[str, ...]:
-    """The critic's points. An answer that was cut keeps its begun point; one that is not JSON is one point."""
+def _remarks(text: str) -> tuple[str, ...] | None:
+    """The critic's points; None where it did not come to the point.
+
+    An answer that was cut keeps its begun point, and one that is not JSON is one point.
+    """
     try:
         answer: Any = from_json(text, allow_partial="trailing-strings")
     except ValueError:
-        return (text.strip(),)
-    issues = answer.get("issues", ()) if isinstance(answer, dict) else ()
-    return tuple(issue.strip() for issue in issues if isinstance(issue, str) and issue.strip())
+        return (text.strip(),) if text.strip() else None
+    if not isinstance(answer, dict) or not isinstance(answer.get("issues"), list):
+        return None
+    return tuple(issue.strip() for issue in answer["issues"] if isinstance(issue, str) and issue.strip())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Len
+from jinja2 import TemplateError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.engines.base import Sampling
@@ -74,31 +75,33 @@ class Task:
 
 def load_tasks(folder: Path | None = None) -> Mapping[str, Task]:
     """The built-in tasks and those of ``folder``, by name; a file there replaces a built-in task of its name."""
-    sources = {entry.name: entry.read_text() for entry in files(__package__).iterdir() if entry.name.endswith(".toml")}
+    entries = files(__package__).iterdir()
+    sources = {entry.name: entry.read_bytes() for entry in entries if entry.name.endswith(".toml")}
     general = _parsed("general.toml", sources["general.toml"])
     if folder is not None:
         if not folder.is_dir():
             raise TaskError(f"{folder} is not a folder")
-        sources |= {path.name: path.read_text() for path in sorted(folder.glob("*.toml"))}
+        sources |= {path.name: path.read_bytes() for path in sorted(folder.glob("*.toml"))}
     parsed = {file: _parsed(file, source) for file, source in sorted(sources.items())}
     return {file.removesuffix(".toml"): _task(file, content, general) for file, content in parsed.items()}
 
 
-def _parsed(file: str, source: str) -> _TaskFile:
+def _parsed(file: str, source: bytes) -> _TaskFile:
     try:
         # By way of JSON, whose arrays are tuples even to a strict model.
-        return _TaskFile.model_validate_json(json.dumps(tomllib.loads(source)))
+        return _TaskFile.model_validate_json(json.dumps(tomllib.loads(source.decode())))
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
         raise TaskError(f"{file}: {problems}") from error
-    except (tomllib.TOMLDecodeError, TypeError) as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, TypeError) as error:
         raise TaskError(f"{file}: {error}") from error
 
 
 def _task(file: str, content: _TaskFile, general: _TaskFile) -> Task:
     try:
         prompts = Prompts.compiled({**general.prompts, **content.prompts})
-    except PromptError as error:
+        prompts.render("draft", prompt="", parameters=dict.fromkeys(content.parameters, ""))
+    except (PromptError, TemplateError) as error:
         raise TaskError(f"{file}: {error}") from error
     return Task(
         name=file.removesuffix(".toml"),

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import psutil
@@ -34,6 +35,17 @@ async def served() -> AsyncGenerator[tuple[psutil.Process, httpx.AsyncClient], N
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+async def test_two_processes_may_prepare_the_embedded_model_at_once(tmp_path: Path) -> None:
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    command = (sys.executable, "-m", "service", "prepare")
+    processes = [await asyncio.create_subprocess_exec(*command, env=environment) for _ in range(2)]
+
+    assert [await process.wait() for process in processes] == [0, 0]
+    [checkpoint] = (tmp_path / "redraft").iterdir()
+    assert (checkpoint / "model.safetensors").stat().st_size > 200_000_000
+    assert "quantization_config" not in (checkpoint / "config.json").read_text()
 
 
 async def test_sigterm_lets_running_requests_finish_and_takes_no_new_ones() -> None:

@@ -1,0 +1,281 @@
+"""The rules at the top of policy.py, one by one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.engines.base import Completion, Usage
+from service.evaluators.base import Evaluation
+from service.refinement import policy
+from service.refinement.candidate import Assessment, Candidate
+from service.refinement.policy import RoundFacts, StopReason
+from service.refinement.program import Search, Stop
+from tests.refinement.assessments import assessed_by_the_same, hard, judged, order_of, soft
+
+
+def candidate(number: int, round: int = 0) -> Candidate:  # noqa: A002
+    return Candidate(f"c{number}", round, None, Completion(f"text {number}", "stop", Usage()))
+
+
+def assessment(*evaluations: Evaluation) -> Assessment:
+    return Assessment(evaluations)
+
+
+@pytest.mark.parametrize(
+    ("challenger", "incumbent", "min_gain", "wins"),
+    [
+        pytest.param([hard(1.0)], [hard(0.0)], 0.0, True, id="a passed verifier beats a failed one"),
+        pytest.param([hard(0.0)], [hard(1.0)], 0.0, False, id="and not the other way round"),
+        pytest.param([hard(0.51)], [hard(0.50)], 1.0, True, id="verifiers decide by however little"),
+        pytest.param([hard(0.49)], [hard(0.50)], 0.0, False, id="a little worse is worse"),
+        pytest.param([hard(1.0)], [hard(1.0)], 0.0, False, id="the earlier wins a tie of verifiers"),
+        pytest.param([soft(0.6)], [soft(0.5)], 1.0, True, id="soft verifiers decide by however little too"),
+        pytest.param([hard(1.0), soft(0.0)], [hard(0.9), soft(1.0)], 0.0, True, id="hard before soft"),
+        pytest.param([hard(1.0), judged(0.0)], [hard(0.9), judged(1.0)], 1.0, True, id="hard before judged"),
+        pytest.param([soft(0.6), judged(0.0)], [soft(0.5), judged(1.0)], 1.0, True, id="soft before judged"),
+        pytest.param([soft(0.5), judged(1.0)], [soft(0.6), judged(0.0)], 0.0, False, id="a judge overrules none"),
+        pytest.param([hard(1.0), judged(0.6)], [hard(1.0), judged(0.5)], 0.0, True, id="a judge decides among equals"),
+        pytest.param([judged(0.5)], [judged(0.5)], 0.0, False, id="the earlier wins a tie of judges"),
+        pytest.param([judged(0.75)], [judged(0.5)], 0.25, False, id="a gain of min_gain is not more than it"),
+        pytest.param([judged(0.75)], [judged(0.5)], 0.24, True, id="a gain of more than min_gain"),
+        pytest.param([judged(0.75, 0.25)], [judged(0.5)], 0.0, False, id="a gain of the standard error"),
+        pytest.param([judged(0.75, 0.24)], [judged(0.5)], 0.0, True, id="a gain of more than the standard error"),
+        pytest.param([judged(0.75)], [judged(0.5, 0.9)], 0.0, True, id="the challenger's own error counts"),
+        pytest.param([judged(0.75, 0.1)], [judged(0.5)], 0.3, False, id="min_gain holds beside a smaller error"),
+        pytest.param([judged(None)], [judged(0.1)], 0.0, False, id="the judge abstained on the challenger"),
+        pytest.param([judged(0.9)], [judged(None)], 0.0, False, id="the judge abstained on the incumbent"),
+        pytest.param([hard(1.0), judged(None)], [hard(0.5), judged(0.9)], 0.0, True, id="verifiers need no judge"),
+        pytest.param([hard(None)], [hard(0.1)], 0.0, False, id="a verifier that failed to run counts as 0"),
+        pytest.param([], [], 0.0, False, id="nobody evaluates"),
+    ],
+)
+def test_who_displaces_whom(
+    challenger: Sequence[Evaluation], incumbent: Sequence[Evaluation], min_gain: float, wins: bool
+) -> None:
+    assert policy.displaces(Assessment(challenger), Assessment(incumbent), min_gain) is wins
+
+
+@pytest.mark.parametrize("who", ["challenger", "incumbent"])
+def test_one_of_two_judges_that_abstained_on_one_gives_no_reason_to_change(who: str) -> None:
+    both = assessment(judged(0.5, evaluator="first"), judged(0.5, evaluator="second"))
+    better_but_half_known = assessment(judged(0.9, evaluator="first"), judged(None, evaluator="second"))
+
+    if who == "challenger":
+        assert not policy.displaces(better_but_half_known, both, 0.0)
+    else:
+        assert not policy.displaces(both, better_but_half_known, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("challenger", "incumbent", "wins"),
+    [
+        (None, None, False),
+        (None, assessment(hard(0.0)), False),
+        (assessment(hard(1.0)), None, True),
+        (assessment(hard(0.9)), None, False),
+        (assessment(soft(1.0)), None, False),
+        (assessment(judged(1.0)), None, False),
+        (assessment(hard(1.0), hard(None)), None, False),
+    ],
+)
+def test_one_that_was_not_evaluated_displaces_none_and_yields_only_to_one_that_passes(
+    challenger: Assessment | None, incumbent: Assessment | None, wins: bool
+) -> None:
+    assert policy.displaces(challenger, incumbent, 0.0) is wins
+
+
+@given(assessed_by_the_same(least=1, most=8), st.sampled_from([0.0, 0.1, 0.5, 1.0]))
+def test_the_incumbent_never_ranks_below_the_first(assessments: list[Assessment], min_gain: float) -> None:
+    first, *challengers = assessments
+    incumbent = first
+    for challenger in challengers:
+        if policy.displaces(challenger, incumbent, min_gain):
+            assert order_of(challenger) > order_of(incumbent)
+            incumbent = challenger
+
+    assert order_of(incumbent) >= order_of(first)
+
+
+@given(assessed_by_the_same(least=2, most=2), st.floats(0.0, 1.0))
+def test_two_candidates_never_displace_each_other(pair: list[Assessment], min_gain: float) -> None:
+    first, second = pair
+
+    assert not (policy.displaces(first, second, min_gain) and policy.displaces(second, first, min_gain))
+
+
+def test_candidates_are_ordered_by_hard_then_soft_then_judged_and_the_unknown_come_last() -> None:
+    assessments = {
+        "c0": assessment(hard(0.5), soft(1.0), judged(1.0)),
+        "c2": assessment(hard(1.0), soft(0.2), judged(0.9)),
+        "c3": assessment(hard(1.0), soft(0.5), judged(0.1)),
+        "c4": assessment(hard(1.0), soft(0.5), judged(0.3)),
+        "c5": assessment(hard(1.0), soft(0.5), judged(0.3)),
+        "c6": assessment(hard(0.0), soft(0.0), judged(None)),
+    }
+
+    found = policy.ordered([candidate(number) for number in range(8)], assessments)
+
+    assert [c.id for c in found] == ["c4", "c5", "c3", "c2", "c0", "c6", "c1", "c7"]
+
+
+@given(assessed_by_the_same(least=1, most=8))
+def test_the_order_is_that_of_the_ranks_and_keeps_equals_as_they_came(assessments: list[Assessment]) -> None:
+    candidates = [candidate(number) for number in range(len(assessments))]
+    by_id = {c.id: known for c, known in zip(candidates, assessments, strict=True)}
+
+    found = policy.ordered(candidates, by_id)
+
+    assert found == sorted(candidates, key=lambda c: order_of(by_id[c.id]), reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("carry", "beam", "expected"),
+    [
+        ("best", 1, ["c0"]),
+        ("best", 2, ["c0", "c2"]),
+        ("best", 9, ["c0", "c2", "c1", "c3", "c4"]),
+        ("none", 2, ["c0", "c2"]),
+        ("last", 1, ["c3"]),
+        ("last", 2, ["c3", "c4"]),
+        ("last", 9, ["c3", "c4"]),
+    ],
+)
+def test_parents_are_the_best_of_all_led_by_the_incumbent_or_the_best_of_the_newest(
+    carry: str, beam: int, expected: list[str]
+) -> None:
+    candidates = [candidate(0), candidate(1), candidate(2, 1), candidate(3, 2), candidate(4, 2)]
+    scores = {"c0": 0.7, "c1": 0.5, "c2": 0.8, "c3": 0.4, "c4": 0.3}
+    assessments = {name: assessment(judged(score)) for name, score in scores.items()}
+
+    found = policy.parents(candidates, assessments, candidates[0], Search(carry=carry, beam=beam))  # type: ignore[arg-type]
+
+    assert [c.id for c in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("carry", "broken", "expected"),
+    [
+        ("best", (), [False, False, False, False]),
+        ("last", (), [False, False, False, False]),
+        ("best", ("rule",), [False, True, False, True]),
+        ("last", ("rule",), [False, True, False, True]),
+        ("none", (), [True, True, True, True]),
+        ("none", ("rule",), [True, True, True, True]),
+    ],
+)
+def test_which_revisions_of_a_parent_are_redrafts(carry: str, broken: tuple[str, ...], expected: list[bool]) -> None:
+    search = Search(carry=carry)  # type: ignore[arg-type]
+
+    assert [policy.redrafts(search, broken, earlier) for earlier in range(4)] == expected
+
+
+def test_peers_are_those_that_the_verifiers_cannot_tell_from_the_incumbent() -> None:
+    candidates = [candidate(number) for number in range(6)]
+    assessments = {
+        "c0": assessment(hard(0.5), soft(1.0), judged(0.9)),
+        "c1": assessment(hard(1.0), soft(0.5), judged(0.1)),
+        "c2": assessment(hard(1.0), soft(0.4), judged(0.9)),
+        "c4": assessment(hard(1.0), soft(0.5), judged(0.8)),
+        "c5": assessment(hard(1.0), soft(0.5), judged(None)),
+    }
+
+    found = policy.peers(candidates, assessments, candidates[4])
+
+    assert [c.id for c in found] == ["c1", "c4", "c5"]
+
+
+def test_an_incumbent_that_was_not_evaluated_has_no_peer_but_itself() -> None:
+    candidates = [candidate(0), candidate(1)]
+
+    assert policy.peers(candidates, {"c1": assessment(hard(1.0))}, candidates[0]) == [candidates[0]]
+
+
+FAILED = replace(hard(None), error="broken")
+GOING_ON = RoundFacts(
+    number=1,
+    incumbent=assessment(hard(0.5)),
+    new=(assessment(hard(0.5)),),
+    critic_satisfied=False,
+    only_repeats=False,
+    rounds_without_gain=0,
+)
+HOLDING: Mapping[str, Mapping[str, Any]] = {
+    "evaluators_failed": {"new": (assessment(FAILED), assessment(FAILED))},
+    "target": {"incumbent": assessment(hard(1.0))},
+    "no_issues": {"critic_satisfied": True},
+    "fixpoint": {"only_repeats": True},
+    "patience": {"rounds_without_gain": 2},
+    "rounds": {"number": 3},
+}
+"""The stop rules in their order, and the facts that make each hold."""
+
+
+@pytest.mark.parametrize("reason", HOLDING)
+def test_each_stop_rule_holds_by_itself(reason: StopReason) -> None:
+    facts = replace(GOING_ON, **HOLDING[reason])
+
+    assert policy.stop_reason(facts, Search(rounds=3), Stop(patience=2)) == reason
+
+
+@pytest.mark.parametrize("index", range(len(HOLDING)))
+def test_the_first_stop_rule_that_holds_is_the_reason(index: int) -> None:
+    facts = GOING_ON
+    for reason in list(HOLDING)[index:]:
+        facts = replace(facts, **HOLDING[reason])
+
+    assert policy.stop_reason(facts, Search(rounds=3), Stop(patience=2)) == list(HOLDING)[index]
+
+
+def test_where_no_rule_holds_the_loop_goes_on() -> None:
+    assert policy.stop_reason(GOING_ON, Search(rounds=2), Stop(patience=1)) is None
+
+
+@pytest.mark.parametrize(
+    ("incumbent", "target", "reached"),
+    [
+        ([hard(1.0)], None, True),
+        ([hard(1.0), soft(1.0)], None, True),
+        ([hard(1.0), soft(0.9)], None, False),
+        ([hard(0.9)], None, False),
+        ([hard(1.0), hard(None)], None, False),
+        ([soft(1.0)], None, True),
+        ([hard(1.0), judged(1.0)], None, False),
+        ([judged(1.0)], None, False),
+        ([], None, False),
+        ([hard(1.0), judged(0.6)], 0.8, True),  # its score is 0.5 + 0.6 / 2
+        ([hard(1.0), judged(0.6)], 0.81, False),
+        ([hard(0.9), judged(1.0)], 0.4, False),  # a hard verifier fails, whatever the score
+        ([hard(0.0)], 0.0, False),
+        ([soft(0.0), judged(0.5)], 0.0, True),
+        ([judged(0.75)], 0.75, True),
+        ([judged(0.74)], 0.75, False),
+        ([judged(None)], 0.0, False),
+        ([], 0.0, False),
+    ],
+)
+def test_when_the_target_is_reached(incumbent: Sequence[Evaluation], target: float | None, reached: bool) -> None:
+    facts = replace(GOING_ON, incumbent=Assessment(incumbent))
+
+    assert (policy.stop_reason(facts, Search(), Stop(target=target)) == "target") is reached
+
+
+def test_an_incumbent_that_was_not_evaluated_reaches_no_target() -> None:
+    assert policy.stop_reason(replace(GOING_ON, incumbent=None), Search(), Stop(target=0.0)) is None
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        (assessment(FAILED), assessment(hard(0.5))),
+        (assessment(FAILED, hard(0.5)),),
+        (assessment(judged(None)),),
+        (assessment(),),
+        (),
+    ],
+)
+def test_one_evaluation_without_an_error_is_enough_to_go_on(new: tuple[Assessment, ...]) -> None:
+    assert policy.stop_reason(replace(GOING_ON, new=new), Search(), Stop()) is None

@@ -1,0 +1,182 @@
+"""What each preset of the loop does: its width, its depth, what its prompts show, and who picks the result."""
+
+from collections.abc import Sequence
+from typing import get_args
+
+import pytest
+
+from service.engines.base import Sampling
+from service.engines.scripted import ScriptedEngine
+from service.evaluators.rules import Length
+from service.refinement.program import PRESETS, Search, Stop
+from service.tasks.overrides import Preset
+from tests.refinement.scripts import FENCE, FOAM, JUDGE, SALT, Lines, digit, engine, program, refined
+
+PRINCIPLES = ("Be kind.", "Be brief.", "Be true.")
+NO_EVALUATOR_FAILS = Length(unit="words", min=1, hard=False)
+
+
+def test_every_preset_that_a_request_may_name_exists() -> None:
+    assert set(get_args(Preset)) == set(PRESETS)
+
+
+async def test_best_of_n_drafts_and_keeps_the_best() -> None:
+    lines = Lines(draft=["One.", "Two.", "Three.", "Four."], ratings={"Three.": digit(4), "Four.": digit(1)})
+    scripted = engine(lines)
+
+    done = await refined(program(JUDGE, search=PRESETS["best_of_n"]), scripted)
+
+    assert (done.selected.text, done.stop_reason) == ("Three.", "rounds")
+    assert scripted.counts() == {"draft": 4, "judge": 4}
+
+
+async def test_a_vote_goes_to_the_text_that_most_drafts_share() -> None:
+    scripted = engine(Lines(draft=["41", "42", " 42 ", "43", "42"]))
+
+    done = await refined(program(search=PRESETS["vote"]), scripted)
+
+    assert (done.selected.id, done.selected.text) == ("c1", "42")
+    assert scripted.counts() == {"draft": 5}
+
+
+async def test_a_vote_without_a_leader_is_the_models_choice() -> None:
+    lines = Lines(draft=["41", "42", "43", "43", "42"], vote=[0.2, 0.3, 0.5])
+    scripted = engine(lines)
+
+    done = await refined(program(search=PRESETS["vote"]), scripted)
+
+    [choice] = scripted.asked("judge")
+    assert done.selected.text == "43"
+    assert (choice.options, choice.lead) == (("A", "B", "C"), "Reply ")
+    assert choice.prompt == f"Write about the sea.\n\nA=41;B=42;C=43; {FENCE}"
+
+
+async def test_a_vote_is_among_those_that_the_verifiers_cannot_tell_apart() -> None:
+    scripted = engine(Lines(draft=["Sand.", "Sand.", "Salt one.", "Salt two.", "Sand."], vote=[0.1, 0.9]))
+
+    done = await refined(program(SALT, search=PRESETS["vote"]), scripted)
+
+    assert done.selected.text == "Salt two."
+    assert [call.options for call in scripted.asked("judge")] == [("A", "B")]
+
+
+async def test_one_passing_draft_needs_no_vote() -> None:
+    scripted = engine(Lines(draft=["Sand.", "Sand.", "Salt.", "Sand.", "Sand."]))
+
+    done = await refined(program(SALT, search=PRESETS["vote"]), scripted)
+
+    assert done.selected.text == "Salt."
+    assert scripted.asked("judge") == []
+
+
+async def test_a_vote_among_more_texts_than_letters_is_still_held() -> None:
+    scripted = engine(Lines(draft=[f"Text {number}." for number in range(40)], vote=[0.0] * 25 + [1.0]))
+
+    done = await refined(program(search=Search(drafts=40, rounds=0, select="vote")), scripted)
+
+    assert done.stop_reason == "rounds"
+    assert done.selected.text == "Text 25."
+
+
+async def test_a_vote_that_cannot_be_paid_for_leaves_the_incumbent() -> None:
+    scripted = engine(Lines(draft=["41", "42", "43"]))
+
+    done = await refined(program(search=Search(drafts=3, rounds=0, select="vote"), calls=3), scripted)
+
+    assert (done.stop_reason, done.selected.text) == ("budget", "41")
+
+
+async def test_a_beam_works_on_its_best_candidates() -> None:
+    ratings = {"Two.": digit(4), "Four.": digit(5)}
+    lines = Lines(draft=["One.", "Two.", "Three.", "Four."], revise=[f"R{n}." for n in range(4)], ratings=ratings)
+    scripted = engine(lines)
+    search = PRESETS["beam"]
+
+    done = await refined(program(JUDGE, search=search, stop=Stop(patience=1)), scripted)
+
+    assert [candidate.parent for candidate in done.rounds[1].candidates] == ["c3", "c3", "c1", "c1"]
+    assert [critique.candidate for critique in done.rounds[1].critiques] == ["c3", "c1"]
+    assert scripted.counts() == {"draft": 4, "critique": 2, "revise": 4, "judge": 8}
+
+
+async def test_reflexion_shows_no_parent_and_tells_what_earlier_rounds_found() -> None:
+    lines = Lines(
+        draft=["One."],
+        revise=["Two.", "Three.", "Four."],
+        critique=[["First remark."], ["Second remark."], ["Third remark."]],
+        ratings={"One.": digit(1), "Two.": digit(2), "Three.": digit(3), "Four.": digit(4)},
+    )
+    scripted = engine(lines)
+
+    done = await refined(program(JUDGE, search=PRESETS["reflexion"]), scripted)
+
+    asked = [[(turn.role, turn.text) for turn in call.conversation.turns()] for call in scripted.asked("revise")]
+    request = ("user", "Write about the sea.")
+    assert asked == [
+        [request, ("user", "First remark.")],
+        [request, ("user", "Second remark. First remark.")],
+        [request, ("user", "Third remark. First remark. Second remark.")],
+    ]
+    assert all(candidate.parent is None for ended in done.rounds for candidate in ended.candidates)
+    assert done.selected.text == "Four."
+
+
+async def test_memory_reaches_back_as_many_rounds_as_asked_for() -> None:
+    lines = Lines(
+        revise=["One.", "Two.", "Three."],
+        critique=[["First."], ["Second."], ["Third."]],
+        ratings={"Waves.": digit(1), "One.": digit(2), "Two.": digit(3), "Three.": digit(4)},
+    )
+    scripted = engine(lines)
+
+    await refined(program(JUDGE, search=Search(rounds=3, memory=1)), scripted)
+
+    assert [call.prompt for call in scripted.asked("revise")] == [
+        "Edit:  | First. | ",
+        "Edit:  | Second. | First.",
+        "Edit:  | Third. | Second.",
+    ]
+
+
+async def test_a_lesson_that_is_told_anyway_is_not_told_again_from_memory() -> None:
+    scripted = engine(Lines(revise=["One.", "Two."]))
+
+    await refined(program(FOAM, search=Search(rounds=2, carry="none", memory=3)), scripted)
+
+    assert {call.prompt for call in scripted.asked("revise")} == {
+        'Write about the sea.\n\nUse all of these words: "foam". Too short.'
+    }
+
+
+async def test_constitutional_draws_one_principle_a_round_into_the_critique() -> None:
+    texts = [f"Revision {number}." for number in range(9)]
+    scripted = engine(Lines(revise=texts))
+    search = Search(rounds=9)
+
+    await refined(program(JUDGE, search=search, principles=PRINCIPLES, sampling=Sampling(seed=1)), scripted)
+
+    told = [call.prompt.partition("Principles: ")[2] for call in scripted.asked("critique")]
+    assert sorted(told) == sorted(PRINCIPLES)  # the same question about the same parent is asked once
+
+
+async def test_without_principles_none_is_told() -> None:
+    scripted = engine()
+
+    await refined(program(JUDGE, search=PRESETS["constitutional"]), scripted)
+
+    assert all(call.prompt.endswith("Principles: ") for call in scripted.asked("critique"))
+
+
+@pytest.mark.parametrize("preset", ["self_refine", "best_of_n", "beam", "reflexion", "constitutional"])
+async def test_a_seed_repeats_a_program_to_the_letter(preset: str) -> None:
+    async def texts(seed: int) -> Sequence[tuple[str, str]]:
+        asked = program(
+            JUDGE, NO_EVALUATOR_FAILS, search=PRESETS[preset], principles=PRINCIPLES, sampling=Sampling(seed=seed)
+        )
+        done = await refined(asked, ScriptedEngine())
+        return [(candidate.id, candidate.text) for ended in done.rounds for candidate in ended.candidates]
+
+    first, again, other = await texts(1), await texts(1), await texts(2)
+
+    assert first == again
+    assert first != other

@@ -1,0 +1,64 @@
+import pytest
+from jinja2.exceptions import SecurityError
+
+from service.refinement.prompts import VARIABLES, PromptError, Prompts
+
+SOURCES = {name: " ".join(f"{{{{ {variable} }}}}" for variable in sorted(of)) for name, of in VARIABLES.items()}
+HOSTILE = "{{ fence }} {% for x in y %} {# comment #} <b>&amp;</b>"
+
+
+def test_every_template_may_use_all_of_its_variables() -> None:
+    prompts = Prompts.compiled(SOURCES)
+
+    for name, variables in VARIABLES.items():
+        assert prompts.render(name, **dict.fromkeys(variables, "x")) == " ".join("x" for _ in variables)
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_a_missing_template_is_named(name: str) -> None:
+    with pytest.raises(PromptError, match=rf"\b{name}\b"):
+        Prompts.compiled({key: source for key, source in SOURCES.items() if key != name})
+
+
+def test_an_unknown_template_is_named() -> None:
+    with pytest.raises(PromptError, match="greeting"):
+        Prompts.compiled({**SOURCES, "greeting": "Hello."})
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_an_unknown_variable_is_named_with_its_template(name: str) -> None:
+    with pytest.raises(PromptError, match=rf"'{name}'.*\bnonsense\b"):
+        Prompts.compiled({**SOURCES, name: "{{ nonsense }}"})
+
+
+def test_a_variable_of_another_template_is_unknown() -> None:
+    with pytest.raises(PromptError, match="candidate"):
+        Prompts.compiled({**SOURCES, "critique": "{{ candidate }}"})
+
+
+@pytest.mark.parametrize("source", ["{{", "{% if %}", "{% for x in issues %}", "{{ issues | nonsense }}"])
+def test_a_template_that_does_not_compile_is_refused(source: str) -> None:
+    with pytest.raises(PromptError, match="does not compile"):
+        Prompts.compiled({**SOURCES, "critique": source})
+
+
+def test_a_value_is_inserted_and_never_rendered() -> None:
+    prompts = Prompts.compiled({**SOURCES, "exhibit": "{{ fence }}|{{ candidate }}", "critique": "{{ issues | join }}"})
+
+    assert prompts.render("exhibit", fence="F", candidate=HOSTILE) == f"F|{HOSTILE}"
+    assert prompts.render("critique", issues=(HOSTILE,), principles=()) == HOSTILE
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ prompt.__class__.__mro__ }}",
+        "{{ prompt.__init__.__globals__ }}",
+        "{{ parameters.update({'x': 1}) }}",
+    ],
+)
+def test_a_template_reaches_nothing_but_its_values(source: str) -> None:
+    prompts = Prompts.compiled({**SOURCES, "draft": source})
+
+    with pytest.raises(SecurityError):
+        prompts.render("draft", prompt="x", parameters={})

@@ -1,0 +1,232 @@
+"""Generate and critique programs: without a loop, but with the same account."""
+
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from service.engines.base import Sampling, Usage
+from service.engines.conversation import Conversation, Turn
+from service.engines.scripted import Call, Script, ScriptedEngine
+from service.errors import DeadlineExceeded, EngineDead, PromptTooLong
+from service.refinement.events import (
+    CallEnded,
+    Critiqued,
+    Delta,
+    EvaluatorEnded,
+    Event,
+    Generated,
+    Reviewed,
+)
+from service.refinement.program import Budget, Generation, Review
+from service.refinement.single import generate, review
+from tests.refinement.scripts import (
+    FENCE,
+    JUDGE,
+    PROMPTS,
+    REQUEST,
+    SALT,
+    Broken,
+    Clock,
+    Lines,
+    engine,
+    of_type,
+    program,
+    role_of,
+    settled,
+    stall,
+)
+
+PROMPT_TEXTS = ("One?", "Two?", "Three?")
+
+
+def answer(call: Call) -> str:
+    assert call.sampling
+    return f"{call.prompt} is answered with seed {call.sampling.seed}"
+
+
+def generation(**fields: Any) -> Generation:
+    requests = [Conversation(Turn("user", text)) for text in PROMPT_TEXTS]
+    given = {"id": "gen-1", "task": "general", "requests": requests, "budget": program().budget, **fields}
+    return Generation(**given)
+
+
+def critique_of(text: str, *evaluators: Any, **fields: Any) -> Review:
+    given = {
+        "id": "crit-1",
+        "task": "general",
+        "request": REQUEST,
+        "prompts": PROMPTS,
+        "fence": FENCE,
+        "budget": program().budget,
+        "evaluators": evaluators,
+        "candidate": text,
+    }
+    return Review(**{**given, **fields})
+
+
+async def events(found: Any) -> list[Event]:
+    async with aclosing(found):
+        return [event async for event in found]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_every_prompt_has_its_siblings_in_order(stream: bool) -> None:
+    scripted = ScriptedEngine(Script(reply=answer))
+
+    *_, done = await events(generate(generation(n=2, sampling=Sampling(seed=5), stream=stream), scripted))
+
+    assert isinstance(done, Generated)
+    assert (done.program, done.model) == ("gen-1", "scripted")
+    assert [[completion.text for completion in siblings] for siblings in done.completions] == [
+        [f"{text} is answered with seed {seed}" for seed in (5, 6)] for text in PROMPT_TEXTS
+    ]
+    # Role mark, prompt; six words.
+    assert done.usage == {"draft": Usage(calls=6, prompt_tokens=12, cached_tokens=0, completion_tokens=36)}
+
+
+async def test_deltas_of_each_text_come_in_order_and_join_to_it() -> None:
+    scripted = ScriptedEngine(Script(reply=answer))
+
+    found = await events(generate(generation(n=2, sampling=Sampling(seed=5), stream=True), scripted))
+
+    [done] = of_type(found, Generated)
+    texts: dict[tuple[int, int], str] = {}
+    for delta in of_type(found, Delta):
+        texts[delta.prompt_index, delta.index] = texts.get((delta.prompt_index, delta.index), "") + delta.text
+    assert texts == {
+        (prompt, index): completion.text
+        for prompt, siblings in enumerate(done.completions)
+        for index, completion in enumerate(siblings)
+    }
+    assert len(of_type(found, Delta)) == 36
+
+
+async def test_without_a_stream_there_are_no_deltas() -> None:
+    found = await events(generate(generation(n=2), ScriptedEngine()))
+
+    assert of_type(found, Delta) == []
+    assert [call.usage.calls for call in of_type(found, CallEnded)] == [2, 2, 2]
+
+
+async def test_a_schema_reaches_every_call() -> None:
+    schema = {"type": "object", "properties": {"warm": {"type": "boolean"}}, "required": ["warm"]}
+
+    for stream in (False, True):
+        *_, done = await events(generate(generation(schema=schema, stream=stream), ScriptedEngine()))
+        assert isinstance(done, Generated)
+        assert {siblings[0].text for siblings in done.completions} == {'{"warm":true}'}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_deadline_ends_a_generation_and_its_calls(clock: Clock, stream: bool) -> None:
+    scripted = ScriptedEngine()
+    stall(scripted, lambda call: True, clock.jump)
+
+    with pytest.raises(DeadlineExceeded):
+        await events(generate(generation(n=2, stream=stream), scripted))
+    await settled(scripted)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_one_prompt_that_fails_ends_the_others(stream: bool) -> None:
+    def fault(call: Call) -> None:
+        if call.prompt == "Two?":
+            raise EngineDead("gone")
+
+    scripted = ScriptedEngine(Script(fault=fault, seconds_per_call=3600))
+
+    with pytest.raises(EngineDead):
+        await events(generate(generation(stream=stream), scripted))
+    await settled(scripted)
+
+
+async def test_closing_a_generation_ends_its_calls() -> None:
+    scripted = ScriptedEngine(Script(reply=answer, seconds_per_token=0.001))
+    found = generate(generation(n=2, stream=True), scripted)
+
+    assert isinstance(await anext(found), Delta)
+    assert scripted.in_flight == 6
+    await found.aclose()
+
+    assert scripted.in_flight == 0
+
+
+async def test_a_review_evaluates_and_then_criticises() -> None:
+    scripted = engine(Lines(critique=[["Too short."]]))
+
+    found = await events(review(critique_of("Sand.", SALT, JUDGE), scripted))
+
+    assert [type(event) for event in found] == [
+        EvaluatorEnded,
+        CallEnded,
+        EvaluatorEnded,
+        CallEnded,
+        Critiqued,
+        Reviewed,
+    ]
+    [done] = of_type(found, Reviewed)
+    assert (done.program, done.model) == ("crit-1", "scripted")
+    assert [(e.evaluator, e.score) for e in done.assessment.evaluations] == [("keywords", 0.0), ("judge", 0.5)]
+    assert done.critique is not None
+    assert done.critique.issues == ("missing: salt", "Too short.")
+    assert done.usage == scripted.bill
+
+
+async def test_a_review_without_feedback_asks_no_critic() -> None:
+    scripted = engine()
+
+    *_, done = await events(review(critique_of("Sand.", SALT, feedback=False), scripted))
+
+    assert isinstance(done, Reviewed)
+    assert (done.critique, done.usage, scripted.calls) == (None, {}, [])
+
+
+async def test_a_review_reports_an_evaluator_that_fails() -> None:
+    *_, done = await events(review(critique_of("Salt.", Broken(), SALT, feedback=False), engine()))
+
+    assert isinstance(done, Reviewed)
+    broken, keywords = done.assessment.evaluations
+    assert (broken.error, broken.score, keywords.score) == ("OSError: no route to the evaluator", None, 1.0)
+    assert done.assessment.passed is None
+
+
+@pytest.mark.parametrize("role", ["judge", "critique"])
+async def test_a_deadline_ends_a_review_and_its_calls(clock: Clock, role: str) -> None:
+    scripted = engine()
+    stall(scripted, lambda call: role_of(call) == role, clock.jump)
+
+    with pytest.raises(DeadlineExceeded):
+        await events(review(critique_of("Sand.", JUDGE), scripted))
+    await settled(scripted)
+
+
+@pytest.mark.parametrize(
+    ("request_", "candidate", "field"), [("word " * 100, "Sand.", "prompt"), ("Write.", "word " * 100, "candidate")]
+)
+async def test_a_review_that_does_not_fit_the_context_names_what_is_too_long(
+    request_: str, candidate: str, field: str
+) -> None:
+    asked = critique_of(candidate, request=Conversation(Turn("user", request_)))
+
+    with pytest.raises(PromptTooLong) as refused:
+        await events(review(asked, engine(context_tokens=60)))
+
+    assert [error.field for error in refused.value.errors] == [field]
+
+
+async def test_a_review_of_a_dead_engine_is_an_error() -> None:
+    scripted = engine()
+    scripted.kill()
+
+    with pytest.raises(EngineDead):
+        await events(review(critique_of("Sand.", JUDGE), scripted))
+
+
+async def test_budgets_of_both_are_deadlines_of_the_loops_clock() -> None:
+    past = Budget(deadline=-1.0)
+
+    with pytest.raises(DeadlineExceeded):
+        await events(generate(generation(budget=past), ScriptedEngine(Script(seconds_per_call=3600))))
+    with pytest.raises(DeadlineExceeded):
+        await events(review(critique_of("Sand.", JUDGE, budget=past), engine(seconds_per_call=3600.0)))

@@ -1,0 +1,367 @@
+"""Every stop reason of a refine program, reached for real, and what a program keeps that was stopped in between."""
+
+from dataclasses import replace
+
+import pytest
+
+from service.engines.base import Sampling
+from service.engines.conversation import Conversation, Turn
+from service.engines.scripted import Call, Script
+from service.errors import DeadlineExceeded, EngineDead, PromptTooLong
+from service.evaluators.rules import Length
+from service.refinement.events import CallRole, RoundEnded
+from service.refinement.program import Search, Stop
+from tests.refinement.scripts import (
+    FOAM,
+    JUDGE,
+    REQUEST,
+    SALT,
+    Broken,
+    Clock,
+    Lines,
+    digit,
+    engine,
+    events,
+    exhibited,
+    of_type,
+    program,
+    refined,
+    role_of,
+    settled,
+    stall,
+)
+
+BLIND = Search(rounds=3, critic="none")
+
+
+async def test_verifiers_that_all_pass_are_the_target_when_none_is_stated() -> None:
+    scripted = engine(Lines(draft=["Salt."]))
+
+    done = await refined(program(SALT), scripted)
+
+    assert (done.stop_reason, done.selected.text, len(done.rounds)) == ("target", "Salt.", 1)
+    assert scripted.counts() == {"draft": 1}
+
+
+async def test_a_soft_verifier_that_fails_keeps_the_loop_from_its_unstated_target() -> None:
+    done = await refined(program(SALT, FOAM), engine(Lines(draft=["Salt."], revise=["Salt foam."])))
+
+    assert (done.stop_reason, done.selected.text, len(done.rounds)) == ("target", "Salt foam.", 2)
+
+
+async def test_a_judge_leaves_no_target_unless_one_is_stated() -> None:
+    lines = Lines(draft=["Salt."], ratings={"Salt.": digit(5)})
+
+    unstated = await refined(program(SALT, JUDGE), engine(lines))
+    stated = await refined(program(SALT, JUDGE, stop=Stop(target=1.0)), engine(lines))
+
+    assert (unstated.stop_reason, stated.stop_reason) == ("rounds", "target")
+    assert len(stated.rounds) == 1
+
+
+async def test_a_stated_target_ends_the_loop_in_the_round_that_reaches_it() -> None:
+    ratings = {"One.": digit(2), "Two.": digit(3), "Three.": digit(4), "Four.": digit(5)}
+    lines = Lines(draft=["One."], revise=["Two.", "Three.", "Four."], ratings=ratings)
+
+    done = await refined(program(JUDGE, search=Search(rounds=3), stop=Stop(target=0.75)), engine(lines))
+
+    assert (done.stop_reason, done.selected.text, len(done.rounds)) == ("target", "Three.", 3)
+
+
+async def test_a_target_is_not_reached_by_a_text_that_fails_a_hard_verifier() -> None:
+    done = await refined(program(SALT, search=Search(rounds=1), stop=Stop(target=0.0)), engine())
+
+    assert done.stop_reason == "rounds"
+
+
+async def test_a_critic_without_issues_ends_the_loop() -> None:
+    scripted = engine(Lines(critique=[()]))
+
+    done = await refined(program(JUDGE, search=Search(rounds=3)), scripted)
+
+    assert (done.stop_reason, len(done.rounds)) == ("no_issues", 2)
+    assert scripted.counts() == {"draft": 1, "judge": 1, "critique": 1}
+    assert done.rounds[1].candidates == ()
+    assert [critique.issues for critique in done.rounds[1].critiques] == [()]
+
+
+async def test_a_critic_without_issues_does_not_end_the_loop_while_a_verifier_fails() -> None:
+    done = await refined(program(SALT, JUDGE, search=Search(rounds=1)), engine(Lines(critique=[()])))
+
+    assert done.stop_reason == "rounds"
+
+
+async def test_a_critic_that_finds_fault_with_one_parent_of_two_goes_on_with_that_one() -> None:
+    scripted = engine(Lines(draft=["One.", "Two."], critique=[(), ["Longer."]]))
+
+    done = await refined(program(JUDGE, search=Search(drafts=2, beam=2, rounds=1)), scripted)
+
+    assert done.stop_reason == "rounds"
+    assert [candidate.parent for candidate in done.rounds[1].candidates] == ["c1"]
+
+
+async def test_a_critique_that_was_cut_before_its_first_point_is_not_a_satisfied_critic() -> None:
+    done = await refined(program(JUDGE, search=Search(rounds=1)), engine(Lines(critique=['{"iss'])))
+
+    assert done.stop_reason != "no_issues"
+
+
+async def test_revisions_that_only_repeat_end_the_loop() -> None:
+    lines = Lines(draft=["One.", "Two."], revise=["  two. ", "ONE."])
+
+    done = await refined(program(JUDGE, search=Search(drafts=2, branches=2, rounds=3)), engine(lines))
+
+    assert (done.stop_reason, len(done.rounds)) == ("fixpoint", 2)
+    assert done.selected.text == "One."
+
+
+async def test_one_new_revision_beside_a_repeated_one_is_no_fixpoint() -> None:
+    lines = Lines(draft=["One."], revise=["One.", "Two."])
+
+    done = await refined(program(JUDGE, search=Search(branches=2, rounds=1)), engine(lines))
+
+    assert done.stop_reason == "rounds"
+
+
+@pytest.mark.parametrize("patience", [1, 2])
+async def test_patience_counts_the_rounds_since_the_last_gain(patience: int) -> None:
+    texts = ["One.", "Two.", "Three.", "Four."]
+    lines = Lines(revise=texts, ratings={"Waves.": digit(2), "One.": digit(4)})
+
+    done = await refined(program(JUDGE, search=Search(rounds=9), stop=Stop(patience=patience)), engine(lines))
+
+    assert (done.stop_reason, done.selected.text) == ("patience", "One.")
+    assert [ended.accepted for ended in done.rounds] == [True, True, *([False] * patience)]
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 3])
+async def test_the_loop_ends_after_the_rounds_asked_for(rounds: int) -> None:
+    lines = Lines(revise=["One.", "Two.", "Three."])
+
+    done = await refined(program(JUDGE, search=Search(rounds=rounds)), engine(lines))
+
+    assert (done.stop_reason, len(done.rounds)) == ("rounds", rounds + 1)
+
+
+async def test_evaluators_that_all_fail_end_the_loop_with_the_draft() -> None:
+    scripted = engine()
+
+    done = await refined(program(Broken(), Broken(authority="judge", hard=False)), scripted)
+
+    assert (done.stop_reason, done.selected.text) == ("evaluators_failed", "Waves.")
+    assert done.assessments["c0"].score is None
+    assert scripted.counts() == {"draft": 1}
+
+
+async def test_one_evaluator_that_works_is_enough_to_go_on() -> None:
+    done = await refined(program(Broken(), SALT, search=BLIND), engine(Lines(revise=["One.", "Two.", "Three."])))
+
+    assert done.stop_reason == "rounds"
+
+
+@pytest.mark.parametrize(
+    ("calls", "text", "spent"),
+    [
+        (1, "Waves.", {"draft": 1}),
+        (2, "Waves.", {"draft": 1, "judge": 1}),
+        (3, "Waves.", {"draft": 1, "judge": 1, "critique": 1}),
+        (4, "Waves.", {"draft": 1, "judge": 1, "critique": 1, "revise": 1}),
+        (5, "Salt.", {"draft": 1, "judge": 2, "critique": 1, "revise": 1}),
+    ],
+)
+async def test_a_budget_of_calls_ends_the_loop_before_the_call_beyond_it(
+    calls: int, text: str, spent: dict[CallRole, int]
+) -> None:
+    ratings = {"Waves.": digit(1), "Salt.": digit(5)}
+    scripted = engine(Lines(revise=["Salt.", "Foam."], ratings=ratings))
+
+    done = await refined(program(JUDGE, search=Search(rounds=5), calls=calls), scripted)
+
+    assert (done.stop_reason, done.selected.text) == ("budget", text)
+    assert scripted.counts() == spent
+    assert sum(usage.calls for usage in done.usage.values()) == calls
+
+
+async def test_a_budget_of_calls_shortens_the_last_siblings() -> None:
+    done = await refined(program(FOAM, search=Search(drafts=4, rounds=0), calls=2), engine())
+
+    assert len(done.rounds[0].candidates) == 2
+
+
+async def test_a_revision_that_the_verifiers_prefer_is_kept_though_no_call_is_left_to_judge_it() -> None:
+    lines = Lines(revise=["Salt."])
+
+    done = await refined(program(SALT, JUDGE, calls=4), engine(lines))
+
+    assert (done.stop_reason, done.selected.text) == ("budget", "Salt.")
+    assert done.assessments["c1"].passed is True
+
+
+@pytest.mark.parametrize(
+    ("search", "calls"),
+    [(Search(branches=2, critic="evaluators"), 2), (Search(drafts=2, beam=2, critic="evaluators"), 3)],
+    ids=["an edit and a redraft of one parent", "edits of two parents"],
+)
+async def test_a_revision_that_has_begun_is_finished_when_the_one_beside_it_is_refused(
+    search: Search, calls: int
+) -> None:
+    scripted = engine(Lines(draft=["One.", "Two."], revise=["Salt."]))
+
+    done = await refined(program(SALT, search=search, calls=calls), scripted)
+
+    assert done.selected.text == "Salt."
+    assert sum(usage.calls for usage in done.usage.values()) == len(scripted.calls) == calls
+
+
+async def test_a_revision_that_has_begun_is_finished_when_it_holds_all_the_tokens_that_are_left() -> None:
+    scripted = engine(Lines(draft=["One.", "Two."], revise=["Salt."]))
+    search = Search(drafts=2, beam=2, critic="evaluators")
+
+    done = await refined(program(SALT, search=search, tokens=100), scripted)
+
+    assert done.selected.text == "Salt."
+
+
+async def test_a_judge_with_too_few_calls_left_leaves_no_call_out_of_the_account() -> None:
+    scripted = engine()
+
+    done = await refined(program(replace(JUDGE, criteria=JUDGE.criteria * 3), calls=3), scripted)
+
+    assert done.stop_reason == "budget"
+    assert sum(usage.calls for usage in done.usage.values()) == len(scripted.calls)
+    assert done.usage == scripted.bill
+
+
+async def test_a_budget_of_tokens_cuts_the_last_text_and_ends_the_loop() -> None:
+    lines = Lines(draft=["one two three four five six seven eight nine ten"])
+    scripted = engine(lines)
+    prompt_tokens = 1 + len(["Write", "about", "the", "sea."])
+
+    done = await refined(program(JUDGE, tokens=prompt_tokens + 4), scripted)
+
+    # What is left is looked at before a call, so the prompt of the last one may go beyond the budget.
+    assert done.stop_reason == "budget"
+    assert done.selected.completion.finish_reason == "length"
+    assert done.selected.completion.usage.completion_tokens <= prompt_tokens + 4
+
+
+async def test_siblings_share_what_is_left_of_a_budget_of_tokens() -> None:
+    long = " ".join(f"word{number}" for number in range(200))
+
+    done = await refined(program(JUDGE, search=Search(drafts=4), tokens=100), engine(Lines(draft=[long])))
+
+    assert done.stop_reason == "budget"
+    assert sum(usage.completion_tokens for usage in done.usage.values()) <= 100
+
+
+async def test_a_conversation_that_outgrows_the_context_ends_the_loop_with_what_there_is() -> None:
+    scripted = engine(Lines(draft=["word " * 40]), context_tokens=50)
+
+    done = await refined(program(Length(unit="words", max=1)), scripted)
+
+    assert done.stop_reason == "budget"
+    assert done.selected.id == "c0"
+
+
+async def test_a_request_that_fills_the_context_is_refused_before_any_event() -> None:
+    found = []
+    endless = program(JUDGE, request=Conversation(Turn("user", "word " * 100)))
+    scripted = engine(context_tokens=50)
+
+    with pytest.raises(PromptTooLong) as refused:
+        found.extend(await events(endless, scripted))
+
+    assert (refused.value.prompt_tokens, refused.value.context_tokens) == (102, 50)
+    assert (found, scripted.calls) == ([], [])
+
+
+async def test_a_deadline_while_drafting_is_an_error(clock: Clock) -> None:
+    scripted = engine()
+    stall(scripted, lambda call: role_of(call) == "draft", clock.jump)
+
+    with pytest.raises(DeadlineExceeded):
+        await refined(program(SALT), scripted)
+    await settled(scripted)
+
+
+async def test_a_deadline_while_judging_keeps_what_the_verifiers_said(clock: Clock) -> None:
+    scripted = engine(Lines(revise=["Salt."]))
+    stall(scripted, lambda call: bool(call.options) and exhibited(call) == "Salt.", clock.jump)
+
+    done = await refined(program(SALT, JUDGE), scripted)
+
+    assert (done.stop_reason, done.selected.text) == ("deadline", "Salt.")
+    verified, judged = done.assessments["c1"].evaluations
+    assert (verified.passed, judged.score, judged.error) == (True, None, "not evaluated")
+    await settled(scripted)
+
+
+async def test_a_deadline_while_judging_keeps_the_draft_where_only_the_judge_evaluates(clock: Clock) -> None:
+    scripted = engine()
+    stall(scripted, lambda call: bool(call.options) and exhibited(call) == "More waves.", clock.jump)
+
+    done = await refined(program(JUDGE), scripted)
+
+    assert (done.stop_reason, done.selected.text) == ("deadline", "Waves.")
+    assert "c1" not in done.assessments
+
+
+@pytest.mark.parametrize("role", ["critique", "revise"])
+async def test_a_deadline_within_a_round_keeps_the_best_so_far(clock: Clock, role: CallRole) -> None:
+    scripted = engine(Lines(draft=["Waves.", "Foam."]))
+    stall(scripted, lambda call: role_of(call) == role, clock.jump)
+
+    done = await refined(program(SALT, FOAM, search=Search(drafts=2)), scripted)
+
+    assert (done.stop_reason, done.selected.text) == ("deadline", "Foam.")
+    assert done.rounds[-1].candidates == ()
+    await settled(scripted)
+
+
+async def test_a_deadline_that_has_passed_already_still_returns_the_callers_own_draft() -> None:
+    done = await refined(program(Broken(), draft="Mine.", seconds=-1.0), engine())
+
+    assert (done.stop_reason, done.selected.text) == ("deadline", "Mine.")
+
+
+async def test_an_engine_that_dies_within_a_round_leaves_the_best_so_far() -> None:
+    scripted = engine(Lines(draft=["Waves.", "Foam."]))
+    stall(scripted, lambda call: role_of(call) == "revise", scripted.kill)
+
+    found = await events(program(SALT, FOAM, search=Search(drafts=2)), scripted)
+
+    [*_, closing, done] = found
+    assert isinstance(closing, RoundEnded)
+    assert (closing.round.number, closing.round.accepted) == (1, False)
+    assert getattr(done, "stop_reason", None) == "engine_failed"
+    assert len(of_type(found, RoundEnded)) == 2
+    await settled(scripted)
+
+
+async def test_an_engine_that_dies_while_it_judges_the_first_draft_still_leaves_that_draft() -> None:
+    scripted = engine()
+    stall(scripted, lambda call: bool(call.options), scripted.kill)
+
+    done = await refined(program(JUDGE), scripted)
+
+    assert (done.stop_reason, done.selected.text, done.assessments) == ("engine_failed", "Waves.", {})
+
+
+async def test_an_engine_that_is_dead_before_the_draft_is_an_error() -> None:
+    scripted = engine()
+    scripted.kill()
+
+    with pytest.raises(EngineDead):
+        await refined(program(JUDGE), scripted)
+
+
+async def test_what_is_no_known_failure_of_an_engine_is_raised_as_itself() -> None:
+    def fault(call: Call) -> None:
+        if call.conversation is not REQUEST:
+            raise ZeroDivisionError
+
+    scripted = engine()
+    scripted.script = Script(reply=scripted.script.reply, fault=fault)
+
+    with pytest.raises(ZeroDivisionError):
+        await refined(program(SALT, sampling=Sampling(max_tokens=5)), scripted)
