@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from service.api.desk import desk_of
 from service.api.disconnect import unless_disconnected
-from service.api.middleware import seconds_since_arrival
+from service.api.middleware import request_id, seconds_since_arrival
 from service.api.responses import Timing, UsageBody, sse_event
 from service.api.sse import Event as SseEvent
 from service.api.sse import EventStream
@@ -84,7 +84,8 @@ class Answering(Generic[P]):
                     desk.metrics.first_event(request.scope["route"].path, passed)
                 timing = Timing(queued_seconds=ticket.queued_seconds, total_seconds=passed)
                 if isinstance(event, Done):
-                    log.info("program ended", extra=_summary(event, self.program.task, timing))
+                    summary = _summary(event, self.program.task, timing)
+                    log.info("program ended", extra={"request_id": request_id(request), **summary})
                 yield event, timing
 
 
