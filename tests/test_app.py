@@ -73,7 +73,8 @@ async def test_generate_streams_its_pieces_then_the_account() -> None:
         texts[place] = texts.get(place, "") + data["text"]
     assert texts == {(p, i): f"to {('One?', 'Two?')[p]} and on" for p in (0, 1) for i in (0, 1)}
     assert len(deltas) == 16
-    assert (last, set(done)) == ("done", {"id", "model", "usage", "timing"})
+    assert (last, set(done)) == ("done", {"id", "model", "choices", "usage", "timing"})
+    assert done["choices"][3] == {"prompt_index": 1, "index": 1, "finish_reason": "stop"}
     assert done["usage"]["calls"] == 4
 
 

@@ -31,12 +31,15 @@ Done = Generated | Refined | Reviewed
 
 @dataclass(frozen=True)
 class Answering(Generic[P]):
-    """``run`` makes the program's events, ``body`` the response of its last event."""
+    """``run`` makes the program's events, ``body`` the response of its last event.
+
+    ``streamed_before``: what a stream's last event leaves out of the response, in pydantic's form for exclusions.
+    """
 
     program: P
     run: Callable[[P, Engine], AsyncGenerator[Event, None]]
     body: Callable[[Any, Timing], BaseModel]
-    left_out_of_stream: frozenset[str] = frozenset()
+    streamed_before: Any = None
 
     async def whole(self, request: Request) -> Response:
         """Run the program to its end; stop it as soon as the client has left."""
@@ -58,15 +61,12 @@ class Answering(Generic[P]):
             async with aclosing(self._events(request)) as events:
                 async for event, timing in events:
                     if isinstance(event, Done):
-                        yield "done", self._last_frame(event, timing)
+                        body = self.body(event, timing)
+                        yield "done", body.model_dump(mode="json", exclude=self.streamed_before)
                     elif frame := sse_event(event):
                         yield frame
 
         return EventStream(frames())
-
-    def _last_frame(self, done: Done, timing: Timing) -> Mapping[str, Any]:
-        body = self.body(done, timing).model_dump(mode="json")
-        return {name: value for name, value in body.items() if name not in self.left_out_of_stream}
 
     async def _events(self, request: Request) -> AsyncGenerator[tuple[Event, Timing], None]:
         desk = desk_of(request)

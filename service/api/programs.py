@@ -60,6 +60,7 @@ class Programs:
 
     def review(self, request: CritiqueRequest) -> Review:
         task = self._task(request)
+        self._sampling(request, task)  # within bounds like everyone's, though scores and critiques are greedy
         return Review(
             id=_new_id("crit"),
             task=task.name,
@@ -77,6 +78,9 @@ class Programs:
         search = self._search(request, task)
         if search.select == "vote":
             _check_vote(request)
+        evaluators = _evaluators(request, task, judge=request.judge is not False)
+        if search.select == "vote":
+            evaluators = [evaluator for evaluator in evaluators if evaluator.authority == "verifier"]
         preset = request.search.preset or task.preset
         principles = request.principles or (task.principles if preset == "constitutional" else ())
         return Program(
@@ -86,7 +90,7 @@ class Programs:
             prompts=task.prompts,
             fence=_new_fence(),
             budget=self._budget(request.budget),
-            evaluators=_evaluators(request, task, judge=request.judge is not False and search.select != "vote"),
+            evaluators=evaluators,
             search=search,
             stop=request.stop.applied_to(task.stop),
             sampling=self._sampling(request, task),
@@ -197,8 +201,8 @@ def _parameters(request: CommonFields, task: Task) -> dict[str, str]:
 
 
 def _evaluators(request: EvaluatedFields, task: Task, *, judge: bool) -> list[Evaluator]:
-    rubric = tuple(request.criteria or task.criteria)
-    return [*task.evaluators, *request.evaluators, *([Judge(criteria=rubric)] if judge else [])]
+    rubric = Judge(criteria=tuple(request.criteria or task.criteria))
+    return [*task.evaluators, *request.evaluators, *([rubric] if judge else [])]
 
 
 def _check_vote(request: RefineRequest) -> None:

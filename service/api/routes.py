@@ -54,7 +54,10 @@ v1 = APIRouter(prefix="/v1", dependencies=[Security(HTTPBearer(auto_error=False)
 async def generate(request: Request, wanted: Annotated[GenerateRequest, Depends(decoded(GenerateRequest))]) -> Response:
     """Texts for a prompt, or for each of up to 64. With `stream` they come as `delta` events, then `done`."""
     answering = Answering(
-        desk_of(request).programs.generation(wanted), run_generate, generate_response, frozenset({"choices"})
+        desk_of(request).programs.generation(wanted),
+        run_generate,
+        generate_response,
+        streamed_before={"choices": {"__all__": {"text"}}},
     )
     return answering.streamed(request) if wanted.stream else await answering.whole(request)
 

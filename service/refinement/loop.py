@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from service.concurrency import settle
 from service.engines.base import Completion, Engine, Usage
@@ -34,6 +34,8 @@ from service.refinement.policy import RoundFacts, StopReason
 from service.refinement.program import Program
 from service.refinement.steps import MOST_VOTED_ON, Guidance, Steps
 from service.refinement.stream import events_of
+
+T = TypeVar("T")
 
 
 def refine(program: Program, engine: Engine) -> AsyncGenerator[Event, None]:
@@ -160,10 +162,9 @@ class _Loop:
             self._archive.candidates, self._archive.assessments, self._archive.incumbent, self._search
         )
         principles = [self._random.choice(self._program.principles)] if self._program.principles else []
-        critiques = await settle(self._critique(current, parent, principles) for parent in parents)
         plans = [
             _Plan(parent, self._guidance(parent, critique))
-            for parent, critique in zip(parents, critiques, strict=True)
+            for parent, critique in await self._critiqued(current, parents, principles)
             if not self._satisfied(parent, critique)
         ]
         current.critic_satisfied = not plans
@@ -175,10 +176,19 @@ class _Loop:
         if current.budget_spent:
             raise BudgetSpent
 
-    async def _critique(self, current: _OpenRound, parent: Candidate, principles: Sequence[str]) -> Critique | None:
-        """The model's critique of a parent. It is greedy, so the same question again has the same answer."""
+    async def _critiqued(
+        self, current: _OpenRound, parents: Sequence[Candidate], principles: Sequence[str]
+    ) -> Sequence[tuple[Candidate, Critique | None]]:
+        """The parents, each with its critique where the critic is the model; without those the budget left out."""
         if self._search.critic != "model":
-            return None
+            return [(parent, None) for parent in parents]
+        critiques = await settle(
+            self._within_budget(current, self._critique(current, parent, principles)) for parent in parents
+        )
+        return [(parent, found) for parent, found in zip(parents, critiques, strict=True) if found is not None]
+
+    async def _critique(self, current: _OpenRound, parent: Candidate, principles: Sequence[str]) -> Critique:
+        """The model's critique of a parent. It is greedy, so the same question again has the same answer."""
         known = (parent.id, *principles)
         critique = self._critiques.get(known)
         if critique is None:
@@ -222,17 +232,15 @@ class _Loop:
                 self._within_budget(current, self._steps.redraft(plan.guidance, sampling.sibling(edits), redrafts)),
             ]
         )
-        return [*((parent, text) for text in edited), *((None, text) for text in redrafted)]
+        return [*((parent, text) for text in edited or ()), *((None, text) for text in redrafted or ())]
 
-    async def _within_budget(
-        self, current: _OpenRound, revising: Coroutine[Any, Any, Sequence[Completion]]
-    ) -> Sequence[Completion]:
-        """What the budget still allows; where it refuses, nothing, and the round is the last."""
+    async def _within_budget(self, current: _OpenRound, call: Coroutine[Any, Any, T]) -> T | None:
+        """What the call gives; None where the budget or the context refuses it, and then the round is the last."""
         try:
-            return await revising
-        except BudgetSpent:
+            return await call
+        except (BudgetSpent, PromptTooLong):
             current.budget_spent = True
-            return ()
+            return None
 
     def _added(self, current: _OpenRound, parent: str | None, completion: Completion) -> Candidate:
         candidate = self._archive.add(current.number, parent, completion)

@@ -6,7 +6,7 @@ Values are inserted and never rendered, so a candidate that contains ``{{ … }}
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from jinja2 import StrictUndefined, Template, TemplateError, meta
+from jinja2 import StrictUndefined, Template, TemplateError, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 VARIABLES: Mapping[str, frozenset[str]] = {
@@ -36,9 +36,13 @@ class PromptError(ValueError):
 
 @dataclass(frozen=True)
 class Prompts:
-    """A task's compiled templates, by the names in VARIABLES. Make them with ``compiled``."""
+    """A task's compiled templates, by the names in VARIABLES. Make them with ``compiled``.
+
+    ``parameters``: the task's parameters that the templates name.
+    """
 
     templates: Mapping[str, Template]
+    parameters: frozenset[str]
 
     @classmethod
     def compiled(cls, sources: Mapping[str, str]) -> "Prompts":
@@ -48,10 +52,19 @@ class Prompts:
             undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
         )
         try:
-            for name, source in sources.items():
-                if unknown := meta.find_undeclared_variables(environment.parse(source)) - VARIABLES[name]:
+            parsed = {name: environment.parse(source) for name, source in sources.items()}
+            for name, template in parsed.items():
+                if unknown := meta.find_undeclared_variables(template) - VARIABLES[name]:
                     raise PromptError(f"the template {name!r} uses unknown variables: {', '.join(sorted(unknown))}")
-            return cls({name: environment.from_string(source) for name, source in sources.items()})
+            return cls(
+                templates={name: environment.from_string(template) for name, template in parsed.items()},
+                parameters=frozenset(
+                    attribute.attr
+                    for template in parsed.values()
+                    for attribute in template.find_all(nodes.Getattr)
+                    if isinstance(attribute.node, nodes.Name) and attribute.node.name == "parameters"
+                ),
+            )
         except TemplateError as error:
             raise PromptError(f"a template does not compile: {error}") from error
 

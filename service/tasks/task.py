@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Len
-from jinja2 import TemplateError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.engines.base import Sampling
@@ -100,9 +99,10 @@ def _parsed(file: str, source: bytes) -> _TaskFile:
 def _task(file: str, content: _TaskFile, general: _TaskFile) -> Task:
     try:
         prompts = Prompts.compiled({**general.prompts, **content.prompts})
-        prompts.render("draft", prompt="", parameters=dict.fromkeys(content.parameters, ""))
-    except (PromptError, TemplateError) as error:
+    except PromptError as error:
         raise TaskError(f"{file}: {error}") from error
+    if undeclared := prompts.parameters - content.parameters.keys():
+        raise TaskError(f"{file}: the template 'draft' uses undeclared parameters: {', '.join(sorted(undeclared))}")
     return Task(
         name=file.removesuffix(".toml"),
         description=content.description,

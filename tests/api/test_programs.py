@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -228,6 +229,17 @@ async def test_a_vote_takes_the_judges_place() -> None:
     made = program(**PROMPT, search={"preset": "vote"}, evaluators=[LENGTH])
 
     assert [evaluator.type for evaluator in made.evaluators] == ["length"]
+
+
+async def test_a_vote_takes_the_place_of_the_judge_of_a_task_too(tmp_path: Path) -> None:
+    rubric = "[[evaluators]]\ntype = 'judge'\ncriteria = [{name = 'wit', question = 'Is it witty?'}]"
+    (tmp_path / "joke.toml").write_text(f"description = 'A joke.'\nexample = {{prompt = 'The sea.'}}\n{rubric}")
+    programs = Programs(load_tasks(tmp_path), BOUNDS, "served-model")
+
+    asked = {**PROMPT, "task": "joke", "search": {"preset": "vote"}}
+    made = programs.program(RefineRequest.model_validate(asked))
+
+    assert [evaluator.type for evaluator in made.evaluators] == []
 
 
 async def test_constitutional_brings_the_tasks_principles_and_other_presets_none() -> None:

@@ -54,7 +54,7 @@ async def test_generate_streams_the_text_it_would_return(service: Service) -> No
     assert [name for name, _ in events[:-1]] == ["delta"] * (len(events) - 1)
     assert "".join(data["text"] for name, data in events if name == "delta") == whole.json()["choices"][0]["text"]
     assert events[-1][0] == "done"
-    assert "choices" not in events[-1][1]
+    assert events[-1][1]["choices"] == [{"prompt_index": 0, "index": 0, "finish_reason": "length"}]
 
 
 async def test_generate_keeps_to_a_schema(service: Service) -> None:

@@ -263,6 +263,14 @@ async def test_a_conversation_that_outgrows_the_context_ends_the_loop_with_what_
     assert done.selected.id == "c0"
 
 
+async def test_a_redraft_is_kept_though_the_edit_beside_it_does_not_fit_the_context() -> None:
+    scripted = engine(Lines(draft=["word " * 40], revise=["Salt."]), context_tokens=50)
+
+    done = await refined(program(SALT, search=Search(rounds=1, branches=2, critic="evaluators")), scripted)
+
+    assert done.selected.text == "Salt."
+
+
 async def test_a_request_that_fills_the_context_is_refused_before_any_event() -> None:
     found = []
     endless = program(JUDGE, request=Conversation(Turn("user", "word " * 100)))
