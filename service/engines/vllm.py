@@ -6,6 +6,7 @@ way each reports its own cached tokens, so that usage is exact.
 
 import asyncio
 import math
+import multiprocessing
 import os
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
@@ -57,7 +58,7 @@ class VllmEngine:
         """
         for variable, value in _ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
-        engine = cls(await asyncio.to_thread(_load, model, name, arguments), name)
+        engine = cls(await _loaded(model, name, arguments), name)
         try:
             await engine._warm()
         except BaseException:
@@ -201,6 +202,22 @@ class VllmEngine:
     def _spellings(self, option: str) -> list[int]:
         """The tokens that spell a one-character option: at a reply's start, or after a blank."""
         return [ids[0] for text in (option, f" {option}") if len(ids := self._chat.encode(text)) == 1]
+
+
+async def _loaded(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncLLM":
+    """Load in a thread. Cancelled, end what the thread has started and wait for it: a thread cannot be cancelled,
+    but without its processes it fails at once."""
+    loading = asyncio.ensure_future(asyncio.to_thread(_load, model, name, arguments))
+    try:
+        return await asyncio.shield(loading)
+    except asyncio.CancelledError:
+        while not loading.done():
+            for process in multiprocessing.active_children():
+                process.terminate()
+            await asyncio.wait([loading], timeout=0.1)
+        if loading.exception() is None:
+            await asyncio.to_thread(loading.result().shutdown, 5.0)
+        raise
 
 
 def _load(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncLLM":
