@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-from collections.abc import AsyncIterator
 from typing import Any
 
 import jsonschema
@@ -18,19 +16,6 @@ SALT = {"evaluators": [{"type": "keywords", "include": ["salt"]}]}
 USAGE = {"calls", "prompt_tokens", "cached_tokens", "completion_tokens"}
 TIMING = {"queued_seconds", "total_seconds"}
 VERIFIED = {"evaluator", "authority", "hard", "passed", "score", "issues", "error"}
-
-
-@pytest.fixture(autouse=True)
-def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.upper().startswith("REDRAFT_"):
-            monkeypatch.delenv(name)
-
-
-@pytest.fixture
-async def served() -> AsyncIterator[Served]:
-    async with serving() as served:
-        yield served
 
 
 async def test_generate_answers_with_its_choices(served: Served) -> None:

@@ -1,7 +1,6 @@
 """A client that leaves ends its work, wherever that work stands, within a second; nobody else is disturbed."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,13 +14,6 @@ from tests.serving import Served, frames, reply, serving
 
 PROMPT = {"prompt": "Write about the sea."}
 WIDE = {**PROMPT, "search": {"drafts": 4, "beam": 2, "branches": 2, "rounds": 2}}
-
-
-@pytest.fixture(autouse=True)
-def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.upper().startswith("REDRAFT_"):
-            monkeypatch.delenv(name)
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,6 @@
 """The metrics of the whole service move as its requests go."""
 
 import asyncio
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,13 +34,6 @@ SERIES = {
 }
 
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-@pytest.fixture(autouse=True)
-def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.upper().startswith("REDRAFT_"):
-            monkeypatch.delenv(name)
 
 
 async def samples(served: Served) -> Samples:

@@ -2,8 +2,6 @@
 
 import asyncio
 import hashlib
-import os
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -19,19 +17,6 @@ CANDIDATE = {"candidate": "Sand."}
 ENDPOINTS = [("/v1/generate", {}), ("/v1/critique", CANDIDATE), ("/v1/refine", {})]
 KEY = f"ann:{hashlib.sha256(b'secret').hexdigest()}"
 OTHER_KEY = f"bob:{hashlib.sha256(b'hidden').hexdigest()}"
-
-
-@pytest.fixture(autouse=True)
-def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.upper().startswith("REDRAFT_"):
-            monkeypatch.delenv(name)
-
-
-@pytest.fixture
-async def served() -> AsyncIterator[Served]:
-    async with serving() as served:
-        yield served
 
 
 def problem(response: httpx.Response) -> tuple[int, str]:

@@ -5,7 +5,6 @@ import asyncio
 import dataclasses
 import inspect
 import json
-import os
 import re
 import textwrap
 import tomllib
@@ -51,13 +50,6 @@ DEPENDENCIES = ROOT / "docs/decisions/0006-dependencies.md"
 FOUND_BY_BROWSER = {"/docs/oauth2-redirect"}  # a helper of /docs
 
 Row = list[str]
-
-
-@pytest.fixture(autouse=True)
-def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.upper().startswith("REDRAFT_"):
-            monkeypatch.delenv(name)
 
 
 @cache

@@ -1,5 +1,4 @@
 import hashlib
-import os
 from pathlib import Path
 
 import pytest
@@ -7,13 +6,6 @@ import pytest
 from service.settings import Settings
 
 DIGEST = hashlib.sha256(b"secret").hexdigest()
-
-
-@pytest.fixture(autouse=True)
-def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.upper().startswith("REDRAFT_"):
-            monkeypatch.delenv(name)
 
 
 def test_defaults_need_nothing() -> None:

@@ -243,15 +243,17 @@ def _arguments(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncEng
     }
     if current_platform.is_cpu():
         length = AsyncEngineArgs(**{**chosen, **arguments}).create_model_config().max_model_len
+        if "max_model_len" not in arguments:
+            length = min(length, CPU_CONTEXT_TOKENS)
         chosen |= {
-            "max_model_len": min(length, CPU_CONTEXT_TOKENS),
+            "max_model_len": length,
             "max_num_seqs": 128,
             "block_size": 32,  # the smallest: prefix caching works in whole blocks
             "enforce_eager": True,  # ready 50 s sooner, and the same speed under load
             # A chunked prefill of a request with its own seed kills the CPU engine, so a batch takes any
             # prompt whole. (A GPU engine has no such fault and keeps vLLM's own choices.)
             "enable_chunked_prefill": False,
-            "max_num_batched_tokens": arguments.get("max_model_len", min(length, CPU_CONTEXT_TOKENS)),
+            "max_num_batched_tokens": length,
         }
     return AsyncEngineArgs(**{**chosen, **arguments})
 

@@ -1,0 +1,21 @@
+"""What all tests share: an environment without settings, and the app over HTTP with the scripted engine."""
+
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.serving import Served, serving
+
+
+@pytest.fixture(autouse=True)
+def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.upper().startswith("REDRAFT_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    async with serving() as served:
+        yield served
