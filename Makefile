@@ -46,7 +46,7 @@ clean: ## Remove the virtual environment and caches
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Redraft needs Python 3.11 or newer; say which: make PYTHON=python3.11 …"; exit 1; }
 	@echo "Making .venv"
-	@$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 # A lock is installed when it differs from the copy that was installed last.
 .venv/cpu.lock .venv/dev.lock: .venv/%.lock: requirements/%.lock | .venv/bin/python

@@ -67,7 +67,11 @@ def print_settings() -> int:
 
 
 def prepare() -> int:
-    say(f"The embedded model is ready in {bundled.prepare()}")
+    try:
+        say(f"The embedded model is ready in {bundled.prepare()}")
+    except bundled.WeightsMissing as error:
+        say(f"Cannot prepare: {error}")
+        return 1
     return 0
 
 

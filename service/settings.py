@@ -88,6 +88,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _refuse_to_serve_strangers(self) -> Self:
+        if not self.keys and (self.api_keys is not None or self.api_keys_file is not None):
+            raise ValueError("a source of keys is set, but there is no key in it")
         if not self.keys and not self.allow_anonymous and not _is_loopback(self.host):
             raise ValueError(
                 f"host {self.host} can be reached from other machines, and no key is configured: set {PREFIX}API_KEYS "

@@ -4,6 +4,7 @@ FastAPI would parse a body with ``json`` and validate the result leniently; here
 in one strict step, so FastAPI has to be told what to document.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
@@ -17,6 +18,9 @@ from service.api.problems import invalid
 from service.errors import FieldError, InvalidRequest, MalformedBody
 
 REF_TEMPLATE = "#/components/schemas/{model}"
+
+LARGE_BODY_BYTES = 16_384
+"""A larger body is decoded in a thread: its schemas and patterns are compiled with it."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -41,7 +45,10 @@ def decoded(model: type[M]) -> Callable[[Request], Awaitable[M]]:
     """A dependency that reads the request's body and decodes it: ``Annotated[Item, Depends(decoded(Item))]``."""
 
     async def read(request: Request) -> M:
-        return decode(model, await request.body(), request.headers.get("content-type"))
+        body, content_type = await request.body(), request.headers.get("content-type")
+        if len(body) > LARGE_BODY_BYTES:
+            return await asyncio.to_thread(decode, model, body, content_type)
+        return decode(model, body, content_type)
 
     return read
 

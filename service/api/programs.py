@@ -1,9 +1,11 @@
 """From a request to a program: tasks and bounds applied, everything resolved. Done once, before admission."""
 
 import asyncio
+import itertools
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from uuid import uuid4
 
 from service.api.requests import (
@@ -41,6 +43,8 @@ class Programs:
     tasks: Mapping[str, Task]
     bounds: Bounds
     model: str
+    arrivals: Iterator[int] = field(default_factory=itertools.count)
+    """Gives each program its priority: who came first is served first, in every round."""
 
     def generation(self, request: GenerateRequest) -> Generation:
         task = self._task(request)
@@ -49,6 +53,7 @@ class Programs:
             raise _invalid("n", f"at most {self.bounds.candidates} are allowed")
         return Generation(
             id=_new_id("gen"),
+            priority=next(self.arrivals),
             task=task.name,
             requests=[self._conversation(request, prompt, task) for prompt in prompts],
             budget=self._budget(BudgetFields()),
@@ -63,6 +68,7 @@ class Programs:
         self._sampling(request, task)  # within bounds like everyone's, though scores and critiques are greedy
         return Review(
             id=_new_id("crit"),
+            priority=next(self.arrivals),
             task=task.name,
             request=self._conversation(request, request.prompt, task),
             prompts=task.prompts,
@@ -81,10 +87,13 @@ class Programs:
         evaluators = _evaluators(request, task, judge=request.judge is not False)
         if search.select == "vote":
             evaluators = [evaluator for evaluator in evaluators if evaluator.authority == "verifier"]
+        if not evaluators and search.rounds > 0 and search.select == "score":
+            raise _invalid("judge", "without the judge and without evaluators no revision could be told to be better")
         preset = request.search.preset or task.preset
         principles = request.principles or (task.principles if preset == "constitutional" else ())
         return Program(
             id=_new_id("ref"),
+            priority=next(self.arrivals),
             task=task.name,
             request=self._conversation(request, request.prompt, task),
             prompts=task.prompts,
@@ -112,7 +121,7 @@ class Programs:
             raise _invalid("prompt", "give exactly one of prompt and messages")
         turns = _turns(request.messages) if request.messages is not None else [Turn("user", prompt or "")]
         *earlier, last = turns
-        asked = task.prompts.render("draft", prompt=last.text, parameters=_parameters(request, task))
+        asked = task.prompts.render("draft", prompt=last.text, parameters=SimpleNamespace(**_parameters(request, task)))
         conversation = None
         for turn in [*earlier, Turn("user", asked)]:
             conversation = Conversation(turn, conversation)
@@ -139,15 +148,15 @@ class Programs:
         limits = {"drafts": most, "beam": most, "branches": most, "rounds": self.bounds.rounds}
         stated, search = request.search.stated(), request.search.applied_to(task.search)
         wrong = [
-            FieldError(f"search.{field}", f"at most {limit} are allowed")
-            for field, limit in limits.items()
-            if stated.get(field, 0) > limit
+            FieldError(f"search.{name}", f"at most {limit} are allowed")
+            for name, limit in limits.items()
+            if stated.get(name, 0) > limit
         ]
         if not wrong and "branches" in stated and search.beam * search.branches > most:
             wrong = [FieldError("search.branches", f"beam times branches may be at most {most}")]
         if wrong:
             raise InvalidRequest("the request asks for more than this service allows", wrong)
-        search = replace(search, **{field: min(getattr(search, field), limit) for field, limit in limits.items()})
+        search = replace(search, **{name: min(getattr(search, name), limit) for name, limit in limits.items()})
         return replace(search, branches=min(search.branches, most // search.beam))
 
 
@@ -212,6 +221,6 @@ def _check_vote(request: RefineRequest) -> None:
         "criteria": bool(request.criteria),
         "evaluators": any(evaluator.authority == "judge" for evaluator in request.evaluators),
     }
-    for field, is_asked in asked.items():
+    for name, is_asked in asked.items():
         if is_asked:
-            raise _invalid(field, "with select: vote there is no judge; the vote takes its place")
+            raise _invalid(name, "with select: vote there is no judge; the vote takes its place")

@@ -38,7 +38,7 @@ class CommonFields(WireModel):
 
     messages: Annotated[tuple[Message, ...], Len(1, 256)] | None = None
     task: str = "general"
-    parameters: dict[str, str] = {}
+    parameters: Annotated[dict[str, str], Len(0, 64)] = {}
     sampling: SamplingOverrides = SamplingOverrides()
     model: str | None = None
 

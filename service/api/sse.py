@@ -8,13 +8,15 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-from service.api.disconnect import unless_disconnected
+from service.api.disconnect import ClientLeft, unless_disconnected
 from service.api.middleware import request_id
 from service.api.problems import problem_body, public
 
 KEEP_ALIVE = b": keep-alive\n\n"
+
+SEND_SECONDS = 30.0
 
 Event = tuple[str, Mapping[str, Any]]
 
@@ -22,8 +24,8 @@ Event = tuple[str, Mapping[str, Any]]
 class EventStream(Response):
     """A response that sends each (name, data) of ``events`` as it comes, and a comment after each silence.
 
-    What ``events`` raises before its first event is raised here, while another response is still possible; later it
-    becomes a last ``error`` event. The generator runs in one task and is closed there, whatever ends the stream; a
+    What ``events`` raises before anything was sent is raised here, while another response is still possible; later
+    it becomes a last ``error`` event. The generator runs in one task and is closed there, whatever ends the stream; a
     client that leaves ends it with ClientLeft.
     """
 
@@ -42,46 +44,57 @@ class EventStream(Response):
         await unless_disconnected(request, self._respond(request, send))
 
     async def _respond(self, request: Request, send: Send) -> None:
+        wire = _Wire(send, {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async with aclosing(self._events):
-            frame = await self._frame()
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            wire = _Wire(send)
             keeping = asyncio.create_task(wire.keep_alive(self._keep_alive_seconds))
             try:
-                while frame is not None:
+                while (frame := await self._frame_or_error(request, wire)) is not None:
                     await wire.write(frame)
-                    frame = await self._frame_or_error(request)
             finally:
                 keeping.cancel()
                 await asyncio.wait((keeping,))
-            await send({"type": "http.response.body", "body": b""})
+            await wire.end()
 
-    async def _frame(self) -> bytes | None:
+    async def _frame_or_error(self, request: Request, wire: "_Wire") -> bytes | None:
         """The next event as bytes, None at the end."""
-        event = await anext(self._events, None)
-        return None if event is None else _encode(*event)
-
-    async def _frame_or_error(self, request: Request) -> bytes | None:
         try:
-            return await self._frame()
-        except Exception as error:  # noqa: BLE001 (public logs it)
+            event = await anext(self._events, None)
+            return None if event is None else _encode(*event)
+        except Exception as error:
+            if not wire.started:
+                raise
             await self._events.aclose()  # nothing follows an error
             return _encode("error", problem_body(public(error, request_id(request))))
 
 
 class _Wire:
-    """The open response: one writer at a time, and a comment when nothing was written for a while."""
+    """The response: begun by the first write, one writer at a time, and a comment after each silence.
 
-    def __init__(self, send: Send) -> None:
+    A client that takes nothing for SEND_SECONDS counts as gone: ClientLeft.
+    """
+
+    def __init__(self, send: Send, start: Message) -> None:
+        self.started = False
         self._send = send
+        self._start = start
         self._sending = asyncio.Lock()
         self._clock = asyncio.get_running_loop().time
         self._written = self._clock()
 
-    async def write(self, frame: bytes) -> None:
+    async def write(self, frame: bytes, *, more: bool = True) -> None:
         async with self._sending:
-            await self._send({"type": "http.response.body", "body": frame, "more_body": True})
+            try:
+                async with asyncio.timeout(SEND_SECONDS):
+                    if not self.started:
+                        self.started = True
+                        await self._send(self._start)
+                    await self._send({"type": "http.response.body", "body": frame, "more_body": more})
+            except TimeoutError:
+                raise ClientLeft from None
             self._written = self._clock()
+
+    async def end(self) -> None:
+        await self.write(b"", more=False)
 
     async def keep_alive(self, seconds: float) -> None:
         """Write a comment after every ``seconds`` of silence, for ever."""

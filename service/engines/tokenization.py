@@ -58,19 +58,24 @@ class ChatTokenizer:
 
     def _history(self, conversation: Conversation) -> list[int]:
         """The ids up to the last character of the last turn, which is left open."""
+        steps = []
+        node: Conversation | None = conversation
+        while node is not None:
+            steps.append(self._step(node))
+            node = node.before
+        return [token for step in reversed(steps) for token in step]
+
+    def _step(self, conversation: Conversation) -> Sequence[int]:
+        """What the last turn adds to the ids of the conversation before it."""
         ids = self._ids.get(conversation)
         if ids is None:
-            ids = self._extended(conversation)
+            turn, before = conversation.turn, conversation.before
+            if before is not None and before.turn.role == turn.role == "user":
+                ids = self.encode("\n\n" + turn.text)
+            else:
+                ids = [*self._before[before.turn.role if before else None, turn.role], *self._turn_ids(turn)]
             self._ids[conversation] = ids
         return ids
-
-    def _extended(self, conversation: Conversation) -> list[int]:
-        turn, before = conversation.turn, conversation.before
-        if before is None:
-            return [*self._before[None, turn.role], *self._turn_ids(turn)]
-        if before.turn.role == turn.role == "user":
-            return [*self._history(before), *self.encode("\n\n" + turn.text)]
-        return [*self._history(before), *self._before[before.turn.role, turn.role], *self._turn_ids(turn)]
 
     def _turn_ids(self, turn: Turn) -> Sequence[int]:
         return self.encode(turn.text) if turn.token_ids is None else turn.token_ids

@@ -164,7 +164,7 @@ class VllmEngine:
 
     async def _fitting_ids(self, conversation: Conversation, lead: str = "") -> list[int]:
         """The conversation's ids; PromptTooLong if no room is left for a reply."""
-        if len(conversation.turn.text) > LONG_TEXT_CHARACTERS:
+        if sum(len(turn.text) for turn in conversation.turns()) > LONG_TEXT_CHARACTERS:
             ids = await asyncio.to_thread(self.prompt_ids, conversation, lead)
         else:
             ids = self.prompt_ids(conversation, lead)

@@ -135,6 +135,8 @@ class Verifier(ABC):
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     authority: ClassVar[Authority] = "verifier"
+    in_thread: ClassVar[bool] = False
+    """Whether a check may take long on a short text too."""
 
     hard: bool = True
     weight: Weight = 1.0
@@ -148,7 +150,7 @@ class Verifier(ABC):
         """Hold every requirement against ``text``: at least one check, in a fixed order."""
 
     async def evaluate(self, submission: Submission) -> Evaluation:
-        if len(submission.text) > LONG_TEXT_CHARACTERS:
+        if self.in_thread or len(submission.text) > LONG_TEXT_CHARACTERS:
             checks = await asyncio.to_thread(self.check, submission.text)
         else:
             checks = self.check(submission.text)

@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from jsonschema import (
     Draft6Validator,
@@ -140,11 +140,12 @@ def _canonical(value: Any) -> Hashable:
 
 
 def _metered(keyword: Callable[..., Any]) -> Callable[..., Iterator[ValidationError]]:
-    """An error's message quotes the value that is wrong, maybe all of the text: its length is paid for too."""
+    """A keyword may look at each member of its own value, so those are paid for. An error's message quotes the value
+    that is wrong, maybe all of the text: its length is paid for too."""
 
     def apply(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
         run = _RUN.get()
-        run.spend(1)
+        run.spend(1 + (len(value) if isinstance(value, list | dict) else 0))
         for error in keyword(validator, value, instance, schema) or ():
             run.spend(len(error.message) // 100)
             yield error
@@ -169,6 +170,7 @@ _DIALECTS: Mapping[str, tuple[Any, Specification[Any]]] = {
     "http://json-schema.org/draft-07/schema": (_confined(Draft7Validator), DRAFT7),
     "http://json-schema.org/draft-06/schema": (_confined(Draft6Validator), DRAFT6),
 }
+MAX_SUBSCHEMAS = 2000
 _DEFAULT_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
@@ -179,6 +181,8 @@ class JsonSchema(Verifier):
 
     The score is 0 for what is not JSON, else 1 / (1 + violations), of which at most ten are found and reported.
     """
+
+    in_thread: ClassVar[bool] = True
 
     type: Literal["json_schema"] = "json_schema"
     schema: dict[str, Any]
@@ -225,6 +229,12 @@ def _order(error: ValidationError) -> str:
     return excerpt(f"In the JSON, {error.json_path} must fit the schema {rule}", MAX_MESSAGE)
 
 
+def _subschemas(value: Any) -> int:
+    """How many objects and lists a value is made of, itself included: at most so many are subschemas."""
+    members = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if members is None else 1 + sum(map(_subschemas, members))
+
+
 def _compile(schema: dict[str, Any]) -> tuple[Any, Mapping[str, Any]]:
     """A validator, and the patterns that it needs."""
     try:
@@ -237,6 +247,8 @@ def _compile(schema: dict[str, Any]) -> tuple[Any, Mapping[str, Any]]:
     if dialect not in _DIALECTS:
         raise ValueError(f"$schema is none of {', '.join(_DIALECTS)}")
     validator, specification = _DIALECTS[dialect]
+    if (count := _subschemas(schema)) > MAX_SUBSCHEMAS:
+        raise ValueError(f"{count} objects and lists; at most {MAX_SUBSCHEMAS} are allowed")
     root = {name: value for name, value in schema.items() if name not in ("$schema", "$id")}
     try:
         validator.check_schema(root, format_checker=None)

@@ -27,25 +27,27 @@ class Ledger:
         self._begun = 0
         self._held_tokens = 0
 
-    def affordable(self, calls: int) -> int:
-        """As many of ``calls`` as the budget allows, at least one; BudgetSpent if it allows none."""
+    def affordable(self, calls: int, max_tokens: int) -> tuple[int, int]:
+        """How many of ``calls`` the budget allows, at least one, and how much each may write of ``max_tokens``.
+
+        BudgetSpent if it allows none.
+        """
         calls_left = calls if self._budget.calls is None else self._budget.calls - self._begun
-        tokens_left = calls if self._budget.tokens is None else self._tokens_left(self._budget.tokens)
-        if calls_left < 1 or tokens_left < 1:
+        tokens_left = calls * max_tokens if self._budget.tokens is None else self._tokens_left(self._budget.tokens)
+        allowed = min(calls, calls_left, tokens_left)
+        if allowed < 1:
             raise BudgetSpent
-        return min(calls, calls_left, tokens_left)
+        return allowed, min(max_tokens, tokens_left // allowed)
 
     @contextmanager
     def spending(self, calls: int, max_tokens: int) -> Iterator[int]:
         """Begin ``calls`` that want ``max_tokens`` each, and give what each may write.
 
-        BudgetSpent if the budget does not allow all of the calls, with one token each.
+        BudgetSpent if the budget does not allow all of the calls.
         """
-        if self.affordable(calls) < calls:
+        allowed, granted = self.affordable(calls, max_tokens)
+        if allowed < calls:
             raise BudgetSpent
-        granted = max_tokens
-        if self._budget.tokens is not None:
-            granted = min(max_tokens, self._tokens_left(self._budget.tokens) // calls)
         self._begun += calls
         self._held_tokens += calls * granted
         try:

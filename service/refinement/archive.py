@@ -32,13 +32,13 @@ class Archive:
         """Keep a new candidate. The first one is the incumbent until another displaces it."""
         candidate = Candidate(f"c{len(self.candidates)}", round, parent, completion)
         self.candidates.append(candidate)
-        self._by_text.setdefault(normalised(candidate.text), candidate)
+        self._by_text.setdefault(candidate.text, candidate)
         self._incumbent = self._incumbent or candidate
         return candidate
 
     def twin(self, candidate: Candidate) -> Candidate | None:
-        """The earlier candidate that says the same."""
-        twin = self._by_text[normalised(candidate.text)]
+        """The earlier candidate with the very same text."""
+        twin = self._by_text[candidate.text]
         return None if twin is candidate else twin
 
     def assessment(self, candidate: Candidate) -> Assessment | None:
@@ -53,8 +53,3 @@ class Archive:
     def elect(self, candidate: Candidate) -> None:
         """Make the winner of a vote the incumbent."""
         self._incumbent = candidate
-
-
-def normalised(text: str) -> str:
-    """Texts that differ only in case and white space say the same."""
-    return " ".join(text.split()).casefold()

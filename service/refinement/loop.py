@@ -9,17 +9,16 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Coroutine, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from service.concurrency import settle
 from service.engines.base import Completion, Engine, Usage
-from service.errors import DeadlineExceeded, EngineDead, PromptTooLong, RedraftError
+from service.errors import DeadlineExceeded, EngineDead, InvalidRequest, PromptTooLong, RedraftError
 from service.refinement import policy
 from service.refinement.accounting import BudgetSpent, Emit, Ledger
-from service.refinement.archive import Archive, normalised
-from service.refinement.candidate import Candidate, Critique
+from service.refinement.archive import Archive
+from service.refinement.candidate import Assessment, Candidate, Critique
 from service.refinement.events import (
     CandidateAdded,
     CandidateEvaluated,
@@ -110,18 +109,20 @@ class _Loop:
     async def _until_stopped(self) -> tuple[StopReason, RedraftError | None]:
         """Search until something ends it: why, and the error to raise should there be no draft."""
         try:
-            async with asyncio.timeout_at(self._program.budget.deadline):
+            async with asyncio.timeout_at(self._program.budget.deadline) as time_left:
                 reason = await self._until_ruled_out()
                 if self._search.select == "vote":
                     self._archive.elect(await self._elected())
                 return reason, None
         except TimeoutError:
+            if not time_left.expired():
+                raise
             return "deadline", DeadlineExceeded("the time ran out before a first text was written")
         except BudgetSpent:
             return "budget", None
         except PromptTooLong as error:
             return "budget", error
-        except EngineDead as error:
+        except (EngineDead, InvalidRequest) as error:
             return "engine_failed", error
 
     async def _until_ruled_out(self) -> StopReason:
@@ -151,15 +152,22 @@ class _Loop:
 
     async def _draft(self, current: _OpenRound) -> None:
         if self._program.draft is not None:
-            drafts: Sequence[Completion] = [Completion(self._program.draft, "stop", Usage())]
-        else:
-            drafts = await self._steps.draft(self._program.sampling, self._search.drafts)
-        await self._evaluate([self._added(current, None, draft) for draft in drafts])
+            await self._evaluate([self._added(current, None, Completion(self._program.draft, "stop", Usage()))])
+            return
+        drafts: dict[int, Completion] = {}
+        try:
+            await self._steps.draft(self._program.sampling, self._search.drafts, drafts.__setitem__)
+        finally:  # even a deadline leaves those that are finished
+            new = [self._added(current, None, drafts[index]) for index in sorted(drafts)]
+        await self._evaluate(new)
 
     async def _improve(self, current: _OpenRound) -> None:
         """Critique the parents, revise those that need it, evaluate what is new."""
         parents = policy.parents(
-            self._archive.candidates, self._archive.assessments, self._archive.incumbent, self._search
+            [candidate for candidate in self._archive.candidates if self._archive.twin(candidate) is None],
+            self._archive.assessments,
+            self._archive.incumbent,
+            self._search,
         )
         principles = [self._random.choice(self._program.principles)] if self._program.principles else []
         plans = [
@@ -169,9 +177,16 @@ class _Loop:
         ]
         current.critic_satisfied = not plans
         self._findings.append([plan.guidance for plan in plans])
-        revised = await settle(self._revise(current, plan, index) for index, plan in enumerate(plans))
-        new = [self._added(current, parent, revision) for revisions in revised for parent, revision in revisions]
-        current.only_repeats = bool(new) and all(self._archive.twin(candidate) for candidate in new)
+        revised: dict[tuple[int, int], tuple[str | None, Completion]] = {}
+        try:
+            await settle(self._revise(current, plan, index, revised) for index, plan in enumerate(plans))
+        finally:
+            new = [self._added(current, *revised[place]) for place in sorted(revised)]
+        current.only_repeats = (
+            bool(new)
+            and all(self._archive.twin(candidate) for candidate in new)
+            and not any(self._has_another_form(plan) for plan in plans)
+        )
         await self._evaluate(new)
         if current.budget_spent:
             raise BudgetSpent
@@ -215,24 +230,40 @@ class _Loop:
         memory = tuple(lesson for lesson in dict.fromkeys(lessons) if lesson not in (*instructions, *remarks))
         return Guidance(instructions, remarks, memory)
 
-    async def _revise(self, current: _OpenRound, plan: _Plan, index: int) -> Sequence[tuple[str | None, Completion]]:
-        """The revisions by one plan, each with the id of the candidate whose text it edits."""
-        parent, branches = plan.parent.id, self._search.branches
-        earlier = self._revisions[parent]
-        self._revisions[parent] += branches
+    async def _revise(
+        self,
+        current: _OpenRound,
+        plan: _Plan,
+        index: int,
+        revised: dict[tuple[int, int], tuple[str | None, Completion]],
+    ) -> None:
+        """Put the revisions by one plan into ``revised`` as each is finished, with the id of the text it edits."""
+        branches = self._search.branches
         sampling = self._program.sampling.sibling(len(self._archive.candidates) + index * branches)
-        redrafts = sum(
-            policy.redrafts(self._search, plan.guidance.instructions, number)
-            for number in range(earlier, earlier + branches)
-        )
-        edits = branches - redrafts
-        edited, redrafted = await settle(
-            [
-                self._within_budget(current, self._steps.edit(plan.parent, plan.guidance, sampling, edits)),
-                self._within_budget(current, self._steps.redraft(plan.guidance, sampling.sibling(edits), redrafts)),
-            ]
-        )
-        return [*((parent, text) for text in edited or ()), *((None, text) for text in redrafted or ())]
+        forms = self._next_forms(plan)
+        self._revisions[plan.parent.id] += branches
+        edits = forms.count(False)
+
+        def edited(number: int, text: Completion) -> None:
+            revised[index, number] = plan.parent.id, text
+
+        def redrafted(number: int, text: Completion) -> None:
+            revised[index, edits + number] = None, text
+
+        guidance = plan.guidance
+        edit = self._steps.edit(plan.parent, guidance, sampling, edits, edited)
+        redraft = self._steps.redraft(guidance, sampling.sibling(edits), branches - edits, redrafted)
+        await settle([self._within_budget(current, edit), self._within_budget(current, redraft)])
+
+    def _next_forms(self, plan: _Plan) -> list[bool]:
+        """Of the parent's next revisions, which are redrafts."""
+        earlier = self._revisions[plan.parent.id]
+        numbers = range(earlier, earlier + self._search.branches)
+        return [policy.redrafts(self._search, plan.guidance.instructions, number) for number in numbers]
+
+    def _has_another_form(self, plan: _Plan) -> bool:
+        """Whether the parent's next revision would be of a form that the round just over did not try."""
+        return self._search.carry != "none" and self._search.branches == 1 and self._next_forms(plan) == [True]
 
     async def _within_budget(self, current: _OpenRound, call: Coroutine[Any, Any, T]) -> T | None:
         """What the call gives; None where the budget or the context refuses it, and then the round is the last."""
@@ -258,10 +289,12 @@ class _Loop:
 
     async def _assess(self, candidate: Candidate) -> None:
         """Evaluate a candidate. What is known by then counts and is told, even when this is cut short."""
+
+        def keep(assessment: Assessment) -> None:
+            self._archive.assessments[candidate.id] = assessment
+
         try:
-            async with aclosing(self._steps.assess(candidate.text)) as assessments:
-                async for assessment in assessments:
-                    self._archive.assessments[candidate.id] = assessment
+            await self._steps.assess(candidate.text, keep)
         finally:
             if known := self._archive.assessment(candidate):
                 self._emit(CandidateEvaluated(candidate, known))
@@ -301,9 +334,14 @@ class _Loop:
         groups: dict[str, list[Candidate]] = {}
         archive = self._archive
         for peer in policy.peers(archive.candidates, archive.assessments, archive.incumbent):
-            groups.setdefault(normalised(peer.text), []).append(peer)
+            groups.setdefault(_normalised(peer.text), []).append(peer)
         largest, *others = sorted(groups.values(), key=len, reverse=True)
         if not others or len(largest) > len(others[0]):
             return largest[0]
         distinct = [group[0] for group in groups.values()][:MOST_VOTED_ON]
         return distinct[await self._steps.vote([candidate.text for candidate in distinct])]
+
+
+def _normalised(text: str) -> str:
+    """To a vote, texts that differ only in case and white space say the same. To a rule they may not."""
+    return " ".join(text.split()).casefold()

@@ -6,7 +6,7 @@ A candidate passes every hard verifier exactly when the first is 1. Among equals
 Keeping the best: the *incumbent* is the first draft until a challenger displaces it.
 - Where verifiers tell them apart, they decide, by however little.
 - Where they don't, the challenger's judged score must be higher by more than ``min_gain`` and by more than its
-  standard error. A judge that abstained on either gives no reason to change.
+  standard error. A judge that abstained on either, be it on one criterion, gives no reason to change.
 - A candidate that has not been evaluated displaces none. An incumbent that has not been evaluated yields only
   to a challenger that passes its hard verifiers.
 The returned text is the incumbent, or the vote among the candidates that its verifiers cannot tell apart.
@@ -21,7 +21,7 @@ Stopping, after each round; the first that holds is the reason:
 2. target             the incumbent passes and its score has reached the target; without a target: nothing but
                       verifiers evaluates, and they all pass
 3. no_issues          the critic found nothing to change in any parent, and no verifier fails on them
-4. fixpoint           every revision of the round says what an earlier candidate says
+4. fixpoint           every revision of the round is an earlier candidate's text, and the next would be made alike
 5. patience           that many rounds in a row did not change the incumbent
 6. rounds             as many rounds as asked for are done
 Between rounds and inside them, whatever has been reached by then being kept:
@@ -149,6 +149,7 @@ def _verified(rank: Rank) -> tuple[float, float]:
 
 
 def _judged(assessment: Assessment) -> bool:
-    """Whether there are judges, and none of them abstained."""
-    scores = [evaluation.score for evaluation in assessment.evaluations if evaluation.authority == "judge"]
+    """Whether there are judges, and none of them abstained on any criterion."""
+    judges = [evaluation for evaluation in assessment.evaluations if evaluation.authority == "judge"]
+    scores = [score for judge in judges for score in (judge.score, *(line.score for line in judge.criteria))]
     return bool(scores) and None not in scores

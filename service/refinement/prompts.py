@@ -3,7 +3,7 @@
 Values are inserted and never rendered, so a candidate that contains ``{{ … }}`` stays what it is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jinja2 import StrictUndefined, Template, TemplateError, meta, nodes
@@ -28,6 +28,15 @@ critique: what should change in the reply before it. edit: what a better version
 redraft: what a fresh answer must do, put after the request. vote: which of the lettered candidates agrees most
 with the others, and vote_lead: how that answer begins, before the letter. Lists are tuples of sentences.
 """
+
+
+_NOTHING: Mapping[str, object] = dict.fromkeys(("instructions", "remarks", "memory", "issues", "principles"), ())
+_TEXTS: Mapping[str, object] = dict.fromkeys(("question", "candidate", "fence"), "text")
+SAMPLES: Sequence[Mapping[str, object]] = (
+    {**_TEXTS, **_NOTHING, "candidates": {"A": "text"}},
+    {**_TEXTS, **dict.fromkeys(_NOTHING, ("A sentence.",)), "candidates": {"A": "text"}},
+)
+"""Values that every template must be able to render."""
 
 
 class PromptError(ValueError):
@@ -56,7 +65,7 @@ class Prompts:
             for name, template in parsed.items():
                 if unknown := meta.find_undeclared_variables(template) - VARIABLES[name]:
                     raise PromptError(f"the template {name!r} uses unknown variables: {', '.join(sorted(unknown))}")
-            return cls(
+            prompts = cls(
                 templates={name: environment.from_string(template) for name, template in parsed.items()},
                 parameters=frozenset(
                     attribute.attr
@@ -67,6 +76,17 @@ class Prompts:
             )
         except TemplateError as error:
             raise PromptError(f"a template does not compile: {error}") from error
+        for name in VARIABLES.keys() - {"draft"}:  # whose parameters only the task knows
+            prompts.try_out(name)
+        return prompts
+
+    def try_out(self, name: str) -> None:
+        """Raise PromptError if the template cannot render the samples of its variables."""
+        for sample in SAMPLES:
+            try:
+                self.render(name, **{variable: sample[variable] for variable in VARIABLES[name]})
+            except TemplateError as error:
+                raise PromptError(f"the template {name!r} cannot be rendered: {error}") from error
 
     def render(self, name: str, **values: object) -> str:
         return self.templates[name].render(values)

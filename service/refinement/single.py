@@ -26,8 +26,12 @@ def generate(generation: Generation, engine: Engine) -> AsyncGenerator[Event, No
         ledger = Ledger(generation.budget, emit)
         metered = MeteredEngine(engine, "draft", ledger, generation.priority)
         answer = _streamed if generation.stream else _complete
-        for request in generation.requests:
-            await engine.fit(request)
+        for index, request in enumerate(generation.requests):
+            try:
+                await engine.fit(request)
+            except PromptTooLong as error:
+                field = "prompt" if len(generation.requests) == 1 else f"prompt.{index}"
+                raise PromptTooLong(error.prompt_tokens, error.context_tokens, field) from error
         async with _deadline(generation.budget):
             completions = await gather(
                 answer(generation, metered, emit, index, request) for index, request in enumerate(generation.requests)
@@ -68,19 +72,18 @@ def review(review: Review, engine: Engine) -> AsyncGenerator[Event, None]:
         ledger = Ledger(review.budget, emit)
         steps = Steps(review, engine, ledger, emit)
         candidate = Candidate("c0", 0, None, Completion(review.candidate, "stop", Usage()))
-        assessment, critique = Assessment(()), None
+        known: list[Assessment] = []
+        critique = None
         await steps.fit()
         async with _deadline(review.budget):
-            async with aclosing(steps.assess(candidate.text)) as assessments:
-                async for assessment in assessments:  # noqa: B007 - the last one is complete
-                    pass
+            await steps.assess(candidate.text, known.append)
             if review.feedback:
                 try:
-                    critique = await steps.critique(candidate, assessment, principles=())
+                    critique = await steps.critique(candidate, known[-1], principles=())
                 except PromptTooLong as error:
                     raise PromptTooLong(error.prompt_tokens, error.context_tokens, "candidate") from error
                 emit(Critiqued(0, critique))
-        emit(Reviewed(review.id, engine.model, assessment, critique, ledger.usage))
+        emit(Reviewed(review.id, engine.model, known[-1], critique, ledger.usage))
 
     return events_of(work)
 

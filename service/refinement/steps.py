@@ -6,8 +6,8 @@ request's tokens, and each critique and edit also the tokens of the reply that i
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic_core import from_json
@@ -34,6 +34,9 @@ CRITIQUE_SCHEMA: JsonSchema = {
     "required": ["issues"],
     "additionalProperties": False,
 }
+Keep = Callable[[int, Completion], None]
+"""Is given each finished sibling with its index."""
+
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MOST_VOTED_ON = len(LETTERS)
 
@@ -80,15 +83,31 @@ class Steps:
         """Raise PromptTooLong if the request alone fills the context."""
         await self._engine.fit(self._brief.request)
 
-    async def draft(self, sampling: Sampling, count: int) -> Sequence[Completion]:
+    async def draft(self, sampling: Sampling, count: int, keep: Keep) -> None:
         """``count`` answers to the request, or as many as the budget allows."""
-        return await self.engine("draft").complete(self._brief.request, sampling, n=self._ledger.affordable(count))
+        await self._siblings("draft", self._brief.request, sampling, count, keep)
 
-    async def assess(self, text: str) -> AsyncGenerator[Assessment, None]:
-        """Evaluate a text: yield the assessment after its verifiers, then after its judges.
+    async def _siblings(
+        self, role: CallRole, conversation: Conversation, sampling: Sampling, count: int, keep: Keep
+    ) -> None:
+        """Sample ``count`` texts side by side, or as many as the budget allows; each is kept once it is finished."""
+        if count == 0:
+            return
+        count, max_tokens = self._ledger.affordable(count, sampling.max_tokens)
+        engine = self.engine(role)
 
-        Verifiers need no engine and go first, so that their results are there should the time run out.
-        An evaluator that fails loses only its own result, which then says so.
+        async def sibling(index: int) -> None:
+            limited = replace(sampling.sibling(index), max_tokens=max_tokens)
+            [completion] = await engine.complete(conversation, limited)
+            keep(index, completion)
+
+        await settle(sibling(index) for index in range(count))
+
+    async def assess(self, text: str, keep: Callable[[Assessment], None]) -> None:
+        """Evaluate a text. ``keep`` is given what is known so far after each evaluator, so at least once.
+
+        Verifiers go first, so that their results are there should the time run out among the judges. An
+        evaluator that fails loses only its own result, which then says so.
         """
         evaluators = self._brief.evaluators
         exhibit = self._brief.prompts.render("exhibit", candidate=text, fence=self._brief.fence)
@@ -100,16 +119,17 @@ class Steps:
         )
         results = [_without_result(evaluator, "not evaluated") for evaluator in evaluators]
         if not results:
-            yield Assessment(())
+            keep(Assessment(()))
+
+        async def evaluate(index: int) -> None:
+            results[index] = await self._evaluate(evaluators[index], submission)
+            keep(Assessment(tuple(results)))
+
         authorities: tuple[Authority, ...] = ("verifier", "judge")
         for authority in authorities:
-            turn = [index for index, evaluator in enumerate(evaluators) if evaluator.authority == authority]
-            if not turn:
-                continue
-            found = await settle(self._evaluate(evaluators[index], submission) for index in turn)
-            for index, evaluation in zip(turn, found, strict=True):
-                results[index] = evaluation
-            yield Assessment(tuple(results))
+            await settle(
+                evaluate(index) for index, evaluator in enumerate(evaluators) if evaluator.authority == authority
+            )
 
     async def _evaluate(self, evaluator: Evaluator, submission: Submission) -> Evaluation:
         started = time.perf_counter()
@@ -141,30 +161,23 @@ class Steps:
             answered=remarks is not None and completion.finish_reason == "stop",
         )
 
-    async def edit(
-        self, candidate: Candidate, guidance: Guidance, sampling: Sampling, count: int
-    ) -> Sequence[Completion]:
+    async def edit(self, candidate: Candidate, guidance: Guidance, sampling: Sampling, count: int, keep: Keep) -> None:
         """Revise a candidate, which is shown. The critique is told as guidance, not as a turn of its own: small
         models then go on answering as the critic."""
         prompt = self._guided("edit", guidance)
-        return await self._revise(self._replied(candidate).with_user(prompt), sampling, count)
+        await self._siblings("revise", self._replied(candidate).with_user(prompt), sampling, count, keep)
 
-    async def redraft(self, guidance: Guidance, sampling: Sampling, count: int) -> Sequence[Completion]:
+    async def redraft(self, guidance: Guidance, sampling: Sampling, count: int, keep: Keep) -> None:
         """Answer the request afresh, told what failed before. That is said after the request, which is then
         computed once for all drafts and redrafts."""
         prompt = self._guided("redraft", guidance)
         request = self._brief.request.with_user(prompt) if prompt.strip() else self._brief.request
-        return await self._revise(request, sampling, count)
+        await self._siblings("revise", request, sampling, count, keep)
 
     def _guided(self, template: str, guidance: Guidance) -> str:
         return self._brief.prompts.render(
             template, instructions=guidance.instructions, remarks=guidance.remarks, memory=guidance.memory
         )
-
-    async def _revise(self, conversation: Conversation, sampling: Sampling, count: int) -> Sequence[Completion]:
-        if count == 0:
-            return []
-        return await self.engine("revise").complete(conversation, sampling, n=self._ledger.affordable(count))
 
     async def vote(self, texts: Sequence[str]) -> int:
         """The index of the text that agrees best with the others, by the model's choice among their letters.

@@ -307,3 +307,15 @@ async def test_a_review_is_of_the_candidate_and_gives_feedback_unless_it_shall_n
 
 async def test_the_served_model_may_be_named() -> None:
     assert program(**PROMPT, model="served-model").task == "general"
+
+
+async def test_a_refine_that_nothing_evaluates_is_refused_where_it_would_revise() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        program(**PROMPT, judge=False)
+
+    assert [error.field for error in refused.value.errors] == ["judge"]
+    assert program(**PROMPT, judge=False, search={"rounds": 0}).evaluators == []
+
+
+async def test_who_came_first_is_served_first() -> None:
+    assert generation(**PROMPT).priority < review(**PROMPT).priority < program(**PROMPT).priority

@@ -172,3 +172,18 @@ async def test_a_client_that_leaves_while_it_is_written_to_closes_the_generator(
         await call
     assert source.closed.is_set()
     assert len(source.tasks) == 1
+
+
+async def test_a_long_wait_for_the_first_event_is_kept_alive_and_fails_as_an_event() -> None:
+    gate = asyncio.Event()
+    source = Source(gate, EngineDead("gone"))
+    peer = Peer()
+    calling = asyncio.create_task(peer.call(EventStream(source.events, keep_alive_seconds=0.0)))
+    while b": keep-alive" not in peer.body:
+        await asyncio.sleep(0)
+
+    gate.set()
+    await calling
+
+    assert peer.status == 200
+    assert peer.body.decode().split("\n\n")[-2].startswith("event: error\n")

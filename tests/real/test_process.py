@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-LONG = {"prompt": "Tell a very long story.", "sampling": {"max_tokens": 300, "seed": 1}, "judge": False}
+LONG = {"prompt": "Tell a very long story.", "sampling": {"max_tokens": 300, "seed": 1}, "search": {"rounds": 0}}
 
 
 @asynccontextmanager

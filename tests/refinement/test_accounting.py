@@ -30,7 +30,7 @@ def metered(ledger: Ledger, engine: ScriptedEngine | None = None, priority: int 
 
 @pytest.mark.parametrize(("calls", "wanted", "affordable"), [(None, 7, 7), (3, 1, 1), (3, 3, 3), (3, 7, 3), (1, 7, 1)])
 def test_as_many_calls_as_are_left_can_be_afforded(calls: int | None, wanted: int, affordable: int) -> None:
-    assert ledger(calls=calls).affordable(wanted) == affordable
+    assert ledger(calls=calls).affordable(wanted, 1) == (affordable, 1)
 
 
 async def test_calls_count_from_when_they_begin() -> None:
@@ -40,7 +40,7 @@ async def test_calls_count_from_when_they_begin() -> None:
     while engine.in_flight < 2:
         await asyncio.sleep(0)
 
-    assert account.affordable(5) == 1
+    assert account.affordable(5, 1) == (1, 1)
     with pytest.raises(BudgetSpent):
         await metered(account).complete(REQUEST, SAMPLING, n=2)
     running.cancel()
@@ -57,7 +57,7 @@ async def test_a_refused_call_reaches_no_engine() -> None:
     with pytest.raises(BudgetSpent):
         await metered(account, engine).complete(REQUEST, SAMPLING)
     with pytest.raises(BudgetSpent):
-        account.affordable(1)
+        account.affordable(1, 1)
     with pytest.raises(BudgetSpent):
         async with aclosing(metered(account, engine).stream(REQUEST, SAMPLING)) as items:
             await anext(items)
@@ -92,10 +92,11 @@ async def test_calls_in_progress_hold_the_tokens_that_they_may_still_write() -> 
     while engine.in_flight < 3:
         await asyncio.sleep(0)
 
-    assert account.affordable(50) == 10
+    assert account.affordable(50, 1) == (10, 1)
     running.cancel()
     await asyncio.wait([running])
-    assert account.affordable(500) == 100
+    assert account.affordable(500, 9) == (100, 1)
+    assert account.affordable(4, 30) == (4, 25)
 
 
 async def test_a_call_that_failed_gives_back_what_it_held_and_counts_as_a_call() -> None:
@@ -106,7 +107,7 @@ async def test_a_call_that_failed_gives_back_what_it_held_and_counts_as_a_call()
     with pytest.raises(OSError):  # noqa: PT011
         await metered(account, ScriptedEngine(Script(fault=fault))).complete(REQUEST, SAMPLING)
 
-    assert account.affordable(5) == 1
+    assert account.affordable(5, 1) == (1, 1)
     assert account.usage == {}
 
 

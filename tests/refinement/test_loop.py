@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from service.engines.base import Sampling, Usage
+from service.evaluators.format import Format
 from service.evaluators.judge import Criterion, Judge
 from service.refinement.events import (
     CallEnded,
@@ -162,9 +163,9 @@ async def test_a_beam_makes_exactly_the_calls_that_its_widths_ask_for() -> None:
     assert scripted.counts() == {"draft": 3, "critique": 2, "revise": 8, "judge": 2 * 11}
 
 
-async def test_texts_that_say_the_same_are_evaluated_once() -> None:
+async def test_equal_texts_are_evaluated_once() -> None:
     rule = Counted(SALT)
-    scripted = engine(Lines(draft=["Waves.", "Foam.", "  WAVES. ", "waves."]))
+    scripted = engine(Lines(draft=["Waves.", "Foam.", "Waves.", "Waves."]))
 
     found = await events(program(rule, JUDGE, search=Search(drafts=4, rounds=0)), scripted)
 
@@ -173,6 +174,14 @@ async def test_texts_that_say_the_same_are_evaluated_once() -> None:
     assert scripted.counts() == {"draft": 4, "judge": 2}
     assert done.assessments["c2"] is done.assessments["c3"] is done.assessments["c0"]
     assert sorted(event.candidate.id for event in of_type(found, CandidateEvaluated)) == ["c0", "c1", "c2", "c3"]
+
+
+async def test_a_revision_that_only_mends_the_case_is_a_text_of_its_own() -> None:
+    lines = Lines(draft=["Salt AND Waves."], revise=["salt and waves."])
+
+    done = await refined(program(Format(kind="lowercase"), search=Search(rounds=1)), engine(lines))
+
+    assert (done.stop_reason, done.selected.text) == ("target", "salt and waves.")
 
 
 async def test_the_callers_own_draft_costs_no_call() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.engines.base import Completion, Usage
-from service.evaluators.base import Evaluation
+from service.evaluators.base import CriterionScore, Evaluation
 from service.refinement import policy
 from service.refinement.candidate import Assessment, Candidate
 from service.refinement.policy import RoundFacts, StopReason
@@ -279,3 +279,11 @@ def test_an_incumbent_that_was_not_evaluated_reaches_no_target() -> None:
 )
 def test_one_evaluation_without_an_error_is_enough_to_go_on(new: tuple[Assessment, ...]) -> None:
     assert policy.stop_reason(replace(GOING_ON, new=new), Search(), Stop()) is None
+
+
+def test_a_judge_that_abstained_on_one_criterion_gives_no_reason_to_change() -> None:
+    lines = [CriterionScore("a", 1.0, 0.0, 1.0), CriterionScore("b", None, None, 0.1)]
+    sure = replace(judged(0.1), criteria=(CriterionScore("a", 0.1, 0.0, 1.0), CriterionScore("b", 0.1, 0.0, 1.0)))
+    unsure = replace(judged(1.0), criteria=tuple(lines))
+
+    assert not policy.displaces(Assessment([unsure]), Assessment([sure]), 0.0)

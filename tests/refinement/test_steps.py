@@ -29,6 +29,10 @@ def told(conversation: Conversation) -> list[tuple[str, str]]:
     return [(turn.role, turn.text) for turn in conversation.turns()]
 
 
+def kept(*_: object) -> None:
+    """What these tests do with results that are not theirs to look at."""
+
+
 async def critique(line: str) -> Critique:
     return await steps(engine(Lines(critique=[line]))).critique(WAVES, None, principles=())
 
@@ -37,9 +41,9 @@ async def test_the_judge_is_shown_the_request_and_the_candidate_and_nothing_else
     scripted = engine()
     work = steps(scripted, JUDGE)
     await work.critique(WAVES, None, principles=())
-    await work.edit(WAVES, Guidance(remarks=("Too short.",)), Sampling(), 1)
+    await work.edit(WAVES, Guidance(remarks=("Too short.",)), Sampling(), 1, kept)
 
-    [_ async for _ in work.assess("More waves.")]
+    await work.assess("More waves.", kept)
 
     [judging] = scripted.asked("judge")
     assert told(judging.conversation) == [
@@ -57,7 +61,7 @@ async def test_the_candidate_stands_between_two_lines_of_the_fence(name: str, te
     task = load_tasks()[name]
     brief = replace(program(JUDGE), prompts=task.prompts, fence="[0123456789ab]")
 
-    [_ async for _ in steps(scripted, brief=brief).assess(text)]
+    await steps(scripted, brief=brief).assess(text, kept)
 
     [judging] = scripted.asked("judge")
     _, (_, exhibit), (_, question) = told(judging.conversation)
@@ -67,7 +71,9 @@ async def test_the_candidate_stands_between_two_lines_of_the_fence(name: str, te
 
 
 async def test_verifiers_speak_before_judges_and_nobody_is_left_out() -> None:
-    found = [assessment async for assessment in steps(engine(), JUDGE, SALT).assess("Salt.")]
+    found: list[Assessment] = []
+
+    await steps(engine(), JUDGE, SALT).assess("Salt.", found.append)
 
     assert [[(e.evaluator, e.score, e.error) for e in assessment.evaluations] for assessment in found] == [
         [("judge", None, "not evaluated"), ("keywords", 1.0, None)],
@@ -76,15 +82,20 @@ async def test_verifiers_speak_before_judges_and_nobody_is_left_out() -> None:
 
 
 async def test_a_text_that_nobody_evaluates_has_an_empty_assessment() -> None:
-    assert [assessment async for assessment in steps(engine()).assess("x")] == [Assessment(())]
+    found: list[Assessment] = []
+
+    await steps(engine()).assess("x", found.append)
+
+    assert found == [Assessment(())]
 
 
 async def test_the_critic_sees_the_reply_as_its_own_and_is_told_what_is_known() -> None:
     scripted = engine(Lines(critique=[[" Too short. ", "Dull."]]))
     work = steps(scripted, SALT)
-    [assessment] = [found async for found in work.assess("Waves.")]
+    assessments: list[Assessment] = []
+    await work.assess("Waves.", assessments.append)
 
-    found = await work.critique(WAVES, assessment, principles=("Be kind.",))
+    found = await work.critique(WAVES, assessments[-1], principles=("Be kind.",))
 
     assert found == Critique("c3", ("missing: salt",), ("Too short.", "Dull."))
     [call] = scripted.asked("critique")
@@ -121,7 +132,7 @@ async def test_an_edit_shows_the_parent_and_then_what_to_do() -> None:
     scripted = engine()
     guidance = Guidance(("Use salt.",), ("Too short.",), ("Dull.",))
 
-    await steps(scripted).edit(WAVES, guidance, Sampling(seed=5), 2)
+    await steps(scripted).edit(WAVES, guidance, Sampling(seed=5), 2, kept)
 
     calls = scripted.asked("revise")
     assert [call.sampling for call in calls] == [Sampling(seed=5), Sampling(seed=6)]
@@ -135,7 +146,7 @@ async def test_an_edit_shows_the_parent_and_then_what_to_do() -> None:
 async def test_a_redraft_shows_no_parent() -> None:
     scripted = engine()
 
-    await steps(scripted).redraft(Guidance(("Use salt.",), ("Too short.",)), Sampling(), 1)
+    await steps(scripted).redraft(Guidance(("Use salt.",), ("Too short.",)), Sampling(), 1, kept)
 
     [call] = scripted.asked("revise")
     assert told(call.conversation) == [("user", "Write about the sea."), ("user", "Use salt. Too short.")]
@@ -145,7 +156,7 @@ async def test_a_redraft_with_nothing_to_say_is_the_request_itself() -> None:
     scripted = engine()
     brief = program()
 
-    await steps(scripted, brief=brief).redraft(Guidance(), Sampling(), 1)
+    await steps(scripted, brief=brief).redraft(Guidance(), Sampling(), 1, kept)
 
     assert scripted.calls[0].conversation is brief.request
 
@@ -153,7 +164,8 @@ async def test_a_redraft_with_nothing_to_say_is_the_request_itself() -> None:
 async def test_no_revision_is_no_call() -> None:
     scripted = engine()
 
-    assert await steps(scripted).edit(WAVES, Guidance(), Sampling(), 0) == []
+    await steps(scripted).edit(WAVES, Guidance(), Sampling(), 0, kept)
+
     assert scripted.calls == []
 
 

@@ -1,5 +1,6 @@
 """Every stop reason of a refine program, reached for real, and what a program keeps that was stopped in between."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -107,12 +108,20 @@ async def test_a_critique_that_was_cut_before_its_first_point_is_not_a_satisfied
 
 
 async def test_revisions_that_only_repeat_end_the_loop() -> None:
-    lines = Lines(draft=["One.", "Two."], revise=["  two. ", "ONE."])
+    lines = Lines(draft=["One.", "Two."], revise=["Two.", "One."])
 
     done = await refined(program(JUDGE, search=Search(drafts=2, branches=2, rounds=3)), engine(lines))
 
     assert (done.stop_reason, len(done.rounds)) == ("fixpoint", 2)
     assert done.selected.text == "One."
+
+
+async def test_an_edit_that_repeats_a_text_with_a_broken_rule_is_followed_by_a_redraft() -> None:
+    lines = Lines(draft=["Waves."], revise=["Waves.", "Salt."])
+
+    done = await refined(program(SALT, search=Search(rounds=3)), engine(lines))
+
+    assert (done.stop_reason, done.selected.text) == ("target", "Salt.")
 
 
 async def test_one_new_revision_beside_a_repeated_one_is_no_fixpoint() -> None:
@@ -289,6 +298,31 @@ async def test_a_deadline_while_drafting_is_an_error(clock: Clock) -> None:
 
     with pytest.raises(DeadlineExceeded):
         await refined(program(SALT), scripted)
+    await settled(scripted)
+
+
+async def test_a_deadline_among_siblings_keeps_those_that_are_finished(clock: Clock) -> None:
+    scripted = engine(Lines(draft=["Salt.", "Waves.", "Foam."]))
+    seen = 0
+
+    def last(call: Call) -> bool:
+        nonlocal seen
+        seen += 1
+        return seen == 3
+
+    async def jump_once_the_others_are_finished() -> None:
+        while seen < 3 or scripted.in_flight > 1:
+            await asyncio.sleep(0)
+        clock.jump()
+
+    stall(scripted, last)
+    jumping = asyncio.create_task(jump_once_the_others_are_finished())
+
+    done = await refined(program(SALT, search=Search(drafts=3)), scripted)
+
+    await jumping
+    assert (done.stop_reason, [c.text for c in done.rounds[0].candidates]) == ("deadline", ["Salt.", "Waves."])
+    assert done.usage["draft"].calls == 2
     await settled(scripted)
 
 
