@@ -178,9 +178,9 @@ async def test_a_long_wait_for_the_first_event_is_kept_alive_and_fails_as_an_eve
     gate = asyncio.Event()
     source = Source(gate, EngineDead("gone"))
     peer = Peer()
-    calling = asyncio.create_task(peer.call(EventStream(source.events, keep_alive_seconds=0.0)))
+    calling = asyncio.create_task(peer.call(EventStream(source.events, keep_alive_seconds=0.01)))
     while b": keep-alive" not in peer.body:
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
 
     gate.set()
     await calling
