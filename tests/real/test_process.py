@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import time
+from asyncio.subprocess import Process
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ LONG = {"prompt": "Tell a very long story.", "sampling": {"max_tokens": 300, "se
 
 
 @asynccontextmanager
-async def served() -> AsyncGenerator[tuple[psutil.Process, httpx.AsyncClient], None]:
+async def served() -> AsyncGenerator[tuple[Process, httpx.AsyncClient], None]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -30,7 +31,7 @@ async def served() -> AsyncGenerator[tuple[psutil.Process, httpx.AsyncClient], N
             async with asyncio.timeout(120):
                 while b"Ready" not in await process.stdout.readline():
                     assert process.returncode is None
-            yield psutil.Process(process.pid), client
+            yield process, client
     finally:
         if process.returncode is None:
             process.kill()
@@ -63,7 +64,8 @@ async def test_sigterm_lets_running_requests_finish_and_takes_no_new_ones() -> N
         assert (refused.status_code, refused.json()["code"]) == (503, "draining")
         assert "Retry-After" in refused.headers
         assert [response.status_code for response in await asyncio.gather(*running)] == [200] * 4
-        assert await asyncio.to_thread(process.wait, 30) == 0
+        async with asyncio.timeout(30):
+            assert await process.wait() == 0
 
 
 async def test_a_killed_engine_ends_requests_with_a_problem_and_fails_the_health_checks() -> None:
@@ -72,7 +74,11 @@ async def test_a_killed_engine_ends_requests_with_a_problem_and_fails_the_health
         generating = asyncio.ensure_future(client.post("/v1/generate", json={"prompt": "Tell a story."}))
         while (await client.get("/metrics")).text.count("redraft_requests_in_progress 2.0") == 0:
             await asyncio.sleep(0.01)
-        [core] = [child for child in process.children(recursive=True) if "EngineCore" in " ".join(child.cmdline())]
+        [core] = [
+            child
+            for child in psutil.Process(process.pid).children(recursive=True)
+            if "EngineCore" in " ".join(child.cmdline())
+        ]
 
         core.kill()
         killed = time.monotonic()
