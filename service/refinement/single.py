@@ -1,8 +1,8 @@
 """Programs without a loop: generate texts, and critique a text that the caller has."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 
 from service.concurrency import gather
 from service.engines.base import Completion, Engine, Usage
@@ -27,11 +27,8 @@ def generate(generation: Generation, engine: Engine) -> AsyncGenerator[Event, No
         metered = MeteredEngine(engine, "draft", ledger, generation.priority)
         answer = _streamed if generation.stream else _complete
         for index, request in enumerate(generation.requests):
-            try:
+            with _too_long_by("prompt" if len(generation.requests) == 1 else f"prompt.{index}"):
                 await engine.fit(request)
-            except PromptTooLong as error:
-                field = "prompt" if len(generation.requests) == 1 else f"prompt.{index}"
-                raise PromptTooLong(error.prompt_tokens, error.context_tokens, field) from error
         async with _deadline(generation.budget):
             completions = await gather(
                 answer(generation, metered, emit, index, request) for index, request in enumerate(generation.requests)
@@ -78,10 +75,8 @@ def review(review: Review, engine: Engine) -> AsyncGenerator[Event, None]:
         async with _deadline(review.budget):
             await steps.assess(candidate.text, known.append)
             if review.feedback:
-                try:
+                with _too_long_by("candidate"):
                     critique = await steps.critique(candidate, known[-1], principles=())
-                except PromptTooLong as error:
-                    raise PromptTooLong(error.prompt_tokens, error.context_tokens, "candidate") from error
                 emit(Critiqued(0, critique))
         emit(Reviewed(review.id, engine.model, known[-1], critique, ledger.usage))
 
@@ -95,3 +90,12 @@ async def _deadline(budget: Budget) -> AsyncGenerator[None, None]:
             yield
     except TimeoutError as error:
         raise DeadlineExceeded("the time ran out before the answer was complete") from error
+
+
+@contextmanager
+def _too_long_by(field: str) -> Iterator[None]:
+    """Let a PromptTooLong name the part of the request that is at fault."""
+    try:
+        yield
+    except PromptTooLong as error:
+        raise PromptTooLong(error.prompt_tokens, error.context_tokens, field) from error
