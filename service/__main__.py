@@ -16,8 +16,11 @@ from pythonjsonlogger.json import JsonFormatter
 
 from service import demo
 from service.api.admission import Admission
-from service.app import ServedEngine, create_app, model_name, start_engine
+from service.app import ServedEngine, create_app, model_name, open_toolbox, start_engine
 from service.engines import bundled
+from service.evaluators.plugins import PluginError
+from service.evaluators.toolbox import Toolbox
+from service.evaluators.webhooks import WebhookMisconfigured
 from service.settings import Settings
 from service.tasks.task import TaskError
 
@@ -44,16 +47,16 @@ def main() -> int:
 
 
 def serve() -> int:
-    """Serve until SIGTERM or SIGINT; 1 if the settings, a task file or the engine are at fault."""
+    """Serve until SIGTERM or SIGINT; 1 if the settings, a task file, a plugin or the engine are at fault."""
     try:
         settings = Settings()
         configure_logging(settings.log_level)
-        server = Server(settings)
+        server = Server(settings, asyncio.run(open_toolbox(settings)))
     except ValidationError as error:
         for problem in error.errors(include_url=False, include_input=False):
             say(f"Cannot start: {problem['msg'].removeprefix('Value error, ')} {''.join(map(str, problem['loc']))}")
         return 1
-    except (SettingsError, TaskError) as error:
+    except (SettingsError, TaskError, WebhookMisconfigured, PluginError) as error:
         say(f"Cannot start: {error}")
         return 1
     asyncio.run(server.serve())
@@ -82,10 +85,10 @@ class Server(uvicorn.Server):
     signal no longer waits for what runs.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tools: Toolbox) -> None:
         self.engine_failed = False
         self._settings = settings
-        app = create_app(settings, start=self._start_engine, on_failure=self._give_up)
+        app = create_app(settings, tools=tools, start=self._start_engine, on_failure=self._give_up)
         self._admission: Admission = app.state.admission
         self._drain: asyncio.Task[None] | None = None
         self._listening = asyncio.Event()

@@ -23,9 +23,14 @@ from service.engines.base import Engine
 from service.engines.scripted import ScriptedEngine
 from service.engines.vllm import VllmEngine
 from service.errors import EngineDead, Starting
+from service.evaluators.embedding import Embedder
+from service.evaluators.plugins import load_plugins
+from service.evaluators.sandbox import Sandbox
+from service.evaluators.toolbox import Toolbox
+from service.evaluators.webhooks import Webhooks
 from service.metrics import Metrics
 from service.settings import Settings
-from service.tasks.task import load_tasks
+from service.tasks.task import load_rubrics, load_tasks
 
 log = logging.getLogger(__name__)
 
@@ -99,25 +104,43 @@ def model_name(settings: Settings) -> str:
     return path.name if path.is_dir() else settings.model
 
 
+async def open_toolbox(settings: Settings) -> Toolbox:
+    """What evaluators may need, as far as this machine and the settings have it.
+
+    WebhookMisconfigured or PluginError where what the operator has set up cannot work.
+    """
+    return Toolbox(
+        sandbox=await Sandbox.found(),
+        embedder=Embedder.found(),
+        webhooks=Webhooks(settings.webhooks, settings.webhook_hosts),
+        plugins=load_plugins(),
+    )
+
+
 def create_app(
     settings: Settings,
     *,
+    tools: Toolbox | None = None,
     start: StartEngine = start_engine,
     on_failure: Callable[[BaseException], None] = lambda error: None,
 ) -> FastAPI:
-    """The service as an ASGI app. ``on_failure`` is told why, should the engine fail to start."""
+    """The service as an ASGI app. ``tools`` are closed with it, and ``on_failure`` is told why, should the engine fail
+    to start."""
     metrics = Metrics()
     admission = Admission(
         settings.max_programs, settings.max_queued, settings.max_programs_per_key, on_shed=metrics.request_shed
     )
     metrics.watch_admission(lambda: admission.in_progress, lambda: admission.queued)
-    tasks = load_tasks(settings.tasks_dir)
+    tools = tools or Toolbox()
+    tasks = load_tasks(settings.tasks_dir, tools)
+    rubrics = load_rubrics(settings.tasks_dir)
     model = model_name(settings)
     bounds = Bounds(settings.max_candidates, settings.max_rounds, settings.max_tokens, settings.max_seconds)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(tools.close)
             lifetime = await stack.enter_async_context(EngineLifetime(lambda: start(settings), on_failure))
             yield {
                 "desk": Desk(
@@ -125,7 +148,7 @@ def create_app(
                     admission=admission,
                     keys=Keys(settings.keys),
                     metrics=metrics,
-                    programs=Programs(tasks, bounds, model),
+                    programs=Programs(tasks, bounds, model, rubrics, tools),
                     tasks=tasks,
                     model=model,
                 )

@@ -11,13 +11,16 @@ import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.evaluators.webhooks import WebhookSettings
 
 PREFIX = "REDRAFT_"
 KEY_ENTRY = re.compile(r"([A-Za-z0-9._-]{1,64}):([0-9A-Fa-f]{64})")
+WebhookName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
 
 class Settings(BaseSettings):
@@ -48,6 +51,10 @@ class Settings(BaseSettings):
     max_tokens: int = Field(4096, ge=1, description="completion tokens a call that one request may ask for")
     max_seconds: float = Field(600.0, gt=0, allow_inf_nan=False, description="seconds that one request may take")
     tasks_dir: Path | None = Field(None, description="folder of task files beside the built-in ones")
+    webhooks: dict[WebhookName, WebhookSettings] = Field(
+        {}, repr=False, description="JSON object of the webhooks that evaluators may name"
+    )
+    webhook_hosts: list[str] = Field([], description="JSON list of hosts whose URLs callers may state themselves")
     drain_seconds: float = Field(
         120.0, ge=0, allow_inf_nan=False, description="seconds that running requests may still take after SIGTERM"
     )

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from service.app import ServedEngine, create_app
 from service.engines.scripted import Call, Script, ScriptedEngine
+from service.evaluators.toolbox import Toolbox
 from service.settings import Settings
 from tests.refinement.scripts import role_of
 
@@ -77,6 +78,7 @@ async def serving(
     script: Script | None = None,
     *,
     start: Callable[[Settings], Awaitable[ServedEngine]] | None = None,
+    tools: Toolbox | None = None,
     **settings: Any,
 ) -> AsyncIterator[Served]:
     """Serve the app. Without a ``start`` of its own the engine serves already; ``settings`` are those of the app."""
@@ -86,7 +88,8 @@ async def serving(
     async def started(_: Settings) -> ServedEngine:
         return engine
 
-    app = create_app(Settings(engine="scripted", **settings), start=start or started, on_failure=failures.append)
+    stated = Settings(engine="scripted", **settings)
+    app = create_app(stated, tools=tools, start=start or started, on_failure=failures.append)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(app, lifespan="on", ws="none", log_config=None)
         config.load()

@@ -123,7 +123,8 @@ async def test_a_critic_without_issues_says_so() -> None:
 
 
 async def test_refine_answers_with_the_text_and_the_whole_account(served: Served) -> None:
-    body = (await served.post("/v1/refine", {**PROMPT, **SALT, "judge": False})).json()
+    asked = {**PROMPT, **SALT, "judge": False, "search": {"critic": "model"}}
+    body = (await served.post("/v1/refine", asked)).json()
 
     assert list(body) == [
         *("id", "model", "text", "score", "passed", "improved", "selected", "stop_reason", "rounds", "usage", "timing")
@@ -139,9 +140,10 @@ async def test_refine_answers_with_the_text_and_the_whole_account(served: Served
     assert second["critiques"] == [{"candidate": "c0", "issues": ["missing: salt", "Say more."]}]
     [draft], [revision] = first["candidates"], second["candidates"]
     assert draft.keys() == {
-        *("id", "parent", "text", "finish_reason", "score", "passed", "evaluations", "diff"),
+        *("id", "form", "parent", "text", "finish_reason", "score", "passed", "evaluations", "diff"),
     }
     assert (draft["id"], draft["parent"], draft["diff"], draft["passed"]) == ("c0", None, None, False)
+    assert (draft["form"], revision["form"]) == ("draft", "edit")
     assert revision["diff"] == [
         {"op": "delete", "text": "Waves."},
         {"op": "insert", "text": "Salt waves."},
@@ -169,11 +171,11 @@ async def test_refine_streams_the_account_as_it_happens_and_ends_with_the_respon
 
     assert [(name, *data) for name, data in events[:-1]] == [
         ("started", "id", "model", "task"),
-        ("candidate", "round", "id", "parent", "text", "finish_reason"),
+        ("candidate", "round", "id", "form", "parent", "text", "finish_reason"),
         ("evaluation", "candidate", "score", "passed", "evaluations"),
         ("round", "round", "incumbent", "accepted", "gain"),
         ("critique", "round", "candidate", "issues"),
-        ("candidate", "round", "id", "parent", "text", "finish_reason"),
+        ("candidate", "round", "id", "form", "parent", "text", "finish_reason"),
         ("evaluation", "candidate", "score", "passed", "evaluations"),
         ("round", "round", "incumbent", "accepted", "gain"),
     ]
@@ -247,7 +249,7 @@ async def test_tasks_are_listed_and_their_examples_work(served: Served) -> None:
     assert {"general", "summarize", "translate", "code"} <= {task["name"] for task in listed}
     for task in listed:
         shown = (await served.client.get(f"/v1/tasks/{task['name']}")).json()
-        assert shown.keys() == {"name", "description", "parameters", "criteria", "example"}
+        assert shown.keys() == {"name", "description", "parameters", "choices", "criteria", "rubrics", "example"}
         assert shown["description"] == task["description"]
         response = await served.post("/v1/refine", shown["example"])
         assert response.status_code == 200, response.text

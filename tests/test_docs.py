@@ -36,12 +36,12 @@ from service.evaluators.format import Format, Kind
 from service.metrics import Metrics
 from service.refinement.events import CallRole
 from service.refinement.policy import StopReason
-from service.refinement.program import PRESETS, Search, Stop
+from service.refinement.program import PRESETS, Critic, Search, Stop
 from service.refinement.prompts import VARIABLES
 from service.settings import Settings
 from service.tasks import task as task_module
 from service.tasks.overrides import SamplingOverrides, SearchOverrides, StopOverrides
-from service.tasks.task import load_tasks
+from service.tasks.task import load_rubrics, load_tasks
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -202,7 +202,7 @@ def test_search_stop_and_sampling_defaults() -> None:
     assert {quoted(row[0])[0]: written(row[1]) for row in table(API, "Stopping")} == dataclasses.asdict(Stop())
     assert set(names(table(API, "Stopping"))) == set(StopOverrides.model_fields)
     shown = {quoted(row[0])[0]: written(row[1]) for row in table(API, "Sampling")}
-    assert shown == {**dataclasses.asdict(general), "stop": None}
+    assert shown == {**dataclasses.asdict(general), "stop": None, "choices": None}
     assert shown.keys() == SamplingOverrides.model_fields.keys()
 
 
@@ -215,9 +215,14 @@ def test_values_of_search_fields() -> None:
 
 def test_presets() -> None:
     fields = [field.name for field in dataclasses.fields(Search)]
-    _, rows = tables(API, "Search")
+    _, rows, _ = tables(API, "Search")
     shown = {quoted(row[0])[0]: dict(zip(fields, map(written, row[1:]), strict=True)) for row in rows}
     assert shown == {name: dataclasses.asdict(search) for name, search in PRESETS.items()}
+
+
+def test_critics() -> None:
+    _, _, rows = tables(API, "Search")
+    assert tuple(names(rows)) == get_args(Critic)
 
 
 def test_stop_reasons() -> None:
@@ -234,7 +239,10 @@ def test_evaluators_and_their_fields() -> None:
     shown = {quoted(row[0])[0]: (row[1], set(quoted(row[2]))) for row in table(API, "Evaluators")}
     common = {"type", "hard", "weight"}
     assert shown == {
-        name: (kind.authority, {field.name for field in dataclasses.fields(kind)} - common)
+        name: (
+            getattr(kind, "authority", "verifier or judge"),
+            {field.name for field in dataclasses.fields(kind)} - common,
+        )
         for name, kind in evaluators().items()
     }
 
@@ -337,7 +345,15 @@ def test_series_of_the_engine() -> None:
 
 
 def test_tasks() -> None:
-    assert sorted(names(table(TASKS, "Tasks"))) == sorted(load_tasks())
+    shown = {quoted(row[0])[0]: (quoted(row[2]), row[2].count("(needed)")) for row in table(TASKS, "Tasks")}
+    assert shown == {
+        name: (list(task.parameters), sum(value.default is None for value in task.parameters.values()))
+        for name, task in load_tasks().items()
+    }
+
+
+def test_rubrics() -> None:
+    assert names(table(TASKS, "Rubrics")) == list(load_rubrics())
 
 
 def test_keys_of_task_files() -> None:
@@ -351,8 +367,11 @@ def test_templates_and_their_variables() -> None:
 
 
 async def test_example_task_loads_and_its_example_works(tmp_path: Path) -> None:
-    [source] = blocks(TASKS, "toml")
+    source, rubric = blocks(TASKS, "toml")
     tmp_path.joinpath("headline.toml").write_text(source)
+    tmp_path.joinpath("rubrics").mkdir()
+    tmp_path.joinpath("rubrics/plain.toml").write_text(rubric)
+    assert "plain" in load_rubrics(tmp_path)
     async with serving(Settings(engine="scripted", tasks_dir=tmp_path), Script()) as client:
         task = (await client.get("/v1/tasks/headline")).json()
         assert task["criteria"] != (await client.get("/v1/tasks/general")).json()["criteria"]
@@ -371,7 +390,7 @@ def requests_in(document: Path) -> list[tuple[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize(("path", "body"), requests_in(API))
+@pytest.mark.parametrize(("path", "body"), [*requests_in(API), *requests_in(TASKS)])
 async def test_examples_of_requests_work(path: str, body: Any) -> None:
     async with serving(Settings(engine="scripted"), Script()) as client:
         response = await client.post(path, json=body)

@@ -1,8 +1,10 @@
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
 
+from service.evaluators.webhooks import WebhookSettings
 from service.settings import Settings
 
 DIGEST = hashlib.sha256(b"secret").hexdigest()
@@ -36,12 +38,44 @@ def test_environment_is_read_and_settings_are_frozen(monkeypatch: pytest.MonkeyP
         ("MAX_PROGRAMS", "0"),
         ("MAX_SECONDS", "inf"),
         ("LOG_LEVEL", "loud"),
+        ("WEBHOOKS", "[]"),
+        ("WEBHOOKS", '{"a b": {"url": "http://hush"}}'),
+        ("WEBHOOKS", '{"a": {}}'),
+        ("WEBHOOKS", '{"a": {"url": "hush"}}'),
+        ("WEBHOOKS", '{"a": {"url": "ftp://hush/"}}'),
+        ("WEBHOOKS", '{"a": {"url": "http:///hush"}}'),
+        ("WEBHOOKS", '{"a": {"url": "http://user:hush@host/"}}'),
+        ("WEBHOOKS", '{"a": {"url": "http://host/#hush"}}'),
+        ("WEBHOOKS", '{"a": {"url": "http://host:hush/"}}'),
+        ("WEBHOOKS", '{"a": {"url": "http://host:65536/hush"}}'),
+        ("WEBHOOKS", '{"a": {"url": "http://hush/", "authority": "oracle"}}'),
+        ("WEBHOOKS", '{"a": {"url": "http://hush/", "timeout_seconds": 61}}'),
+        ("WEBHOOKS", '{"a": {"url": "http://hush/", "timeout_seconds": 0}}'),
+        ("WEBHOOKS", '{"a": {"url": "http://hush/", "secret": "hush"}}'),
+        ("WEBHOOK_HOSTS", "hooks.example.com"),
     ],
 )
 def test_values_out_of_bounds_are_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"REDRAFT_{name}", value)
-    with pytest.raises(ValueError, match=name.lower()):
+    with pytest.raises(ValueError, match=name.lower()) as raised:
         Settings()
+    assert "hush" not in str(raised.value)
+
+
+def test_webhooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    webhooks = {
+        "a": {"url": "http://host/?hush", "timeout_seconds": 0.5, "secret_file": "secret"},
+        "B.1-_": {"url": "https://host", "authority": "judge"},
+    }
+    monkeypatch.setenv("REDRAFT_WEBHOOKS", json.dumps(webhooks))
+    monkeypatch.setenv("REDRAFT_WEBHOOK_HOSTS", '["hooks.example.com"]')
+    settings = Settings()
+    assert settings.webhooks == {
+        "a": WebhookSettings(url="http://host/?hush", timeout_seconds=0.5, secret_file=Path("secret")),
+        "B.1-_": WebhookSettings(url="https://host", authority="judge", timeout_seconds=10.0),
+    }
+    assert settings.webhook_hosts == ["hooks.example.com"]
+    assert "hush" not in repr(settings)
 
 
 def test_unknown_variable_names_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,10 +20,13 @@ from service.api.requests import (
 from service.engines.base import Sampling
 from service.engines.conversation import Conversation, Turn
 from service.errors import FieldError, InvalidRequest
-from service.evaluators.base import Evaluator
+from service.evaluators.base import Evaluator, RefusedField
 from service.evaluators.judge import Judge
-from service.refinement.program import Budget, Generation, Program, Review, Search
-from service.tasks.task import Task
+from service.evaluators.toolbox import Toolbox
+from service.refinement.program import Budget, Generation, Program, Review, Search, Select
+from service.tasks.task import Rubric, Task, load_rubrics
+
+_TAKES_ITS_PLACE = {"vote": "the vote takes its place", "pairwise": "the comparison takes its place"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,9 @@ class Programs:
     tasks: Mapping[str, Task]
     bounds: Bounds
     model: str
+    rubrics: Mapping[str, Rubric] = field(default_factory=load_rubrics)
+    """Those that a request may name."""
+    tools: Toolbox = field(default_factory=Toolbox)
     arrivals: Iterator[int] = field(default_factory=itertools.count)
     """Gives each program its priority: who came first is served first, in every round."""
 
@@ -51,30 +57,35 @@ class Programs:
         prompts = request.prompt if isinstance(request.prompt, tuple) else (request.prompt,)
         if request.n > self.bounds.candidates:
             raise _invalid("n", f"at most {self.bounds.candidates} are allowed")
+        sampling = self._sampling(request, task)
+        if request.response_schema is not None and sampling.choices:
+            raise _invalid("response_schema", "a text cannot be one of sampling.choices and JSON that fits a schema")
         return Generation(
             id=_new_id("gen"),
             priority=next(self.arrivals),
             task=task.name,
-            requests=[self._conversation(request, prompt, task) for prompt in prompts],
+            requests=[self._conversation(request, prompt, task, sampling) for prompt in prompts],
             budget=self._budget(BudgetFields()),
             n=request.n,
-            sampling=self._sampling(request, task),
+            sampling=sampling,
             schema=request.response_schema,
             stream=request.stream,
         )
 
     def review(self, request: CritiqueRequest) -> Review:
         task = self._task(request)
-        self._sampling(request, task)  # within bounds like everyone's, though scores and critiques are greedy
+        sampling = self._sampling(request, task)  # bounded like everyone's, though scores and critiques are greedy
+        rubrics = self._rubrics(request, task)
         return Review(
             id=_new_id("crit"),
             priority=next(self.arrivals),
             task=task.name,
-            request=self._conversation(request, request.prompt, task),
+            request=self._conversation(request, request.prompt, task, sampling),
             prompts=task.prompts,
             fence=_new_fence(),
             budget=self._budget(BudgetFields()),
-            evaluators=_evaluators(request, task, judge=request.judge),
+            evaluators=self._evaluators(request, task, rubrics, judge=request.judge),
+            principles=_principles(rubrics),
             candidate=request.candidate,
             feedback=request.feedback,
         )
@@ -82,29 +93,30 @@ class Programs:
     def program(self, request: RefineRequest) -> Program:
         task = self._task(request)
         search = self._search(request, task)
-        if search.select == "vote":
-            _check_vote(request)
-        evaluators = _evaluators(request, task, judge=request.judge is not False)
-        if search.select == "vote":
-            evaluators = [evaluator for evaluator in evaluators if evaluator.authority == "verifier"]
+        rubrics = self._rubrics(request, task)
+        if search.select == "score":
+            evaluators = self._evaluators(request, task, rubrics, judge=request.judge is not False)
+        else:
+            evaluators = self._verifiers(request, task, search.select)
         if not evaluators and search.rounds > 0 and search.select == "score":
             raise _invalid("judge", "without the judge and without evaluators no revision could be told to be better")
         preset = request.search.preset or task.preset
         principles = request.principles or (task.principles if preset == "constitutional" else ())
+        sampling = self._sampling(request, task)
         return Program(
             id=_new_id("ref"),
             priority=next(self.arrivals),
             task=task.name,
-            request=self._conversation(request, request.prompt, task),
+            request=self._conversation(request, request.prompt, task, sampling),
             prompts=task.prompts,
             fence=_new_fence(),
             budget=self._budget(request.budget),
             evaluators=evaluators,
             search=search,
             stop=request.stop.applied_to(task.stop),
-            sampling=self._sampling(request, task),
+            sampling=sampling,
             draft=request.draft,
-            principles=principles,
+            principles=(*principles, *_principles(rubrics)),
         )
 
     def _task(self, request: CommonFields) -> Task:
@@ -115,13 +127,58 @@ class Programs:
             raise _invalid("task", f"there is no such task; there are {', '.join(self.tasks)}")
         return task
 
-    def _conversation(self, request: CommonFields, prompt: str | None, task: Task) -> Conversation:
+    def _rubrics(self, request: EvaluatedFields, task: Task) -> Sequence[Rubric]:
+        """The task's rubrics and the request's, each once."""
+        wrong = [
+            FieldError(f"rubrics.{index}", f"there is no such rubric; there are {', '.join(self.rubrics)}")
+            for index, name in enumerate(request.rubrics)
+            if name not in self.rubrics
+        ]
+        if wrong:
+            raise InvalidRequest("the request names rubrics that this service does not have", wrong)
+        asked = [*task.rubrics, *(self.rubrics[name] for name in request.rubrics)]
+        return list({rubric.name: rubric for rubric in asked}.values())
+
+    def _evaluators(
+        self, request: EvaluatedFields, task: Task, rubrics: Sequence[Rubric], *, judge: bool
+    ) -> Sequence[Evaluator]:
+        criteria = (*(request.criteria or task.criteria), *(line for rubric in rubrics for line in rubric.criteria))
+        return [*task.evaluators, *self._stated(request), *([Judge(criteria=criteria)] if judge else [])]
+
+    def _verifiers(self, request: RefineRequest, task: Task, select: Select) -> Sequence[Evaluator]:
+        """The evaluators where the model picks the result. It takes the judge's place: the two could disagree."""
+        stated = self._stated(request)
+        asked = {
+            "judge": request.judge is True,
+            "criteria": bool(request.criteria),
+            "rubrics": bool(request.rubrics),
+            "evaluators": any(evaluator.authority == "judge" for evaluator in stated),
+        }
+        for name, is_asked in asked.items():
+            if is_asked:
+                raise _invalid(name, f"with select: {select} there is no judge; {_TAKES_ITS_PLACE[select]}")
+        return [evaluator for evaluator in (*task.evaluators, *stated) if evaluator.authority == "verifier"]
+
+    def _stated(self, request: EvaluatedFields) -> Sequence[Evaluator]:
+        """The request's own evaluators, ready to run."""
+        ready, wrong = [], []
+        for index, evaluator in enumerate(request.evaluators):
+            try:
+                ready.append(evaluator.resolved(self.tools))
+            except RefusedField as error:
+                wrong.append(FieldError(f"evaluators.{index}.{error.field}", str(error)))
+        if wrong:
+            raise InvalidRequest("the request states evaluators that this service cannot run", wrong)
+        return ready
+
+    def _conversation(self, request: CommonFields, prompt: str | None, task: Task, sampling: Sampling) -> Conversation:
         """The request as a conversation that ends with the task's draft prompt."""
         if (prompt is None) == (request.messages is None):
             raise _invalid("prompt", "give exactly one of prompt and messages")
         turns = _turns(request.messages) if request.messages is not None else [Turn("user", prompt or "")]
         *earlier, last = turns
-        asked = task.prompts.render("draft", prompt=last.text, parameters=SimpleNamespace(**_parameters(request, task)))
+        parameters = SimpleNamespace(**_parameters(request, task))
+        asked = task.prompts.render("draft", prompt=last.text, parameters=parameters, choices=sampling.choices)
         conversation = None
         for turn in [*earlier, Turn("user", asked)]:
             conversation = Conversation(turn, conversation)
@@ -209,18 +266,5 @@ def _parameters(request: CommonFields, task: Task) -> dict[str, str]:
     return values
 
 
-def _evaluators(request: EvaluatedFields, task: Task, *, judge: bool) -> list[Evaluator]:
-    rubric = Judge(criteria=tuple(request.criteria or task.criteria))
-    return [*task.evaluators, *request.evaluators, *([rubric] if judge else [])]
-
-
-def _check_vote(request: RefineRequest) -> None:
-    """A vote takes the judge's place: the two could disagree on which text is the best."""
-    asked = {
-        "judge": request.judge is True,
-        "criteria": bool(request.criteria),
-        "evaluators": any(evaluator.authority == "judge" for evaluator in request.evaluators),
-    }
-    for name, is_asked in asked.items():
-        if is_asked:
-            raise _invalid(name, "with select: vote there is no judge; the vote takes its place")
+def _principles(rubrics: Sequence[Rubric]) -> Sequence[str]:
+    return [principle for rubric in rubrics for principle in rubric.principles]

@@ -59,10 +59,11 @@ class GenerateRequest(CommonFields):
 
 
 class EvaluatedFields(CommonFields):
-    """``criteria`` replaces the task's rubric, ``evaluators`` adds to the task's."""
+    """``criteria`` replaces the task's rubric, ``rubrics`` adds to it, ``evaluators`` adds to the task's."""
 
     prompt: Text | None = None
     criteria: Annotated[tuple[Criterion, ...], Len(0, 16)] = ()
+    rubrics: Annotated[tuple[str, ...], Len(0, 16)] = ()
     evaluators: Annotated[tuple[AnyEvaluator, ...], Len(0, 32)] = ()
 
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from service.engines.base import Usage
 from service.evaluators.base import Evaluation
-from service.refinement.candidate import Assessment, Candidate, Critique
+from service.refinement.candidate import Assessment, Candidate, Critique, Form
 from service.refinement.diff import diff
 from service.refinement.events import (
     CallRole,
@@ -154,6 +154,7 @@ class CandidateBody(BaseModel):
     """``diff`` is against the parent; null where there is no parent."""
 
     id: str
+    form: Form
     parent: str | None
     text: str
     finish_reason: Literal["stop", "length"]
@@ -163,15 +164,25 @@ class CandidateBody(BaseModel):
     diff: list[ChangeBody] | None
 
 
+class VerificationBody(BaseModel):
+    question: str
+    answer: str
+
+
 class CritiqueBody(BaseModel):
-    """Feedback on one candidate: the evaluators' issues, then the model's own; none means nothing to change."""
+    """Feedback on one candidate: the evaluators' issues, then the model's own; none means nothing to change.
+
+    ``verifications`` is there where the critic is factored.
+    """
 
     candidate: str
     issues: list[str]
+    verifications: Annotated[list[VerificationBody] | None, LEFT_OUT_IF_NONE] = None
 
     @classmethod
     def of(cls, critique: Critique) -> "CritiqueBody":
-        return cls(candidate=critique.candidate, issues=list(critique.issues))
+        verifications = [VerificationBody(question=v.question, answer=v.answer) for v in critique.verifications]
+        return cls(candidate=critique.candidate, issues=list(critique.issues), verifications=verifications or None)
 
 
 class RoundBody(BaseModel):
@@ -278,6 +289,7 @@ def _candidate_body(candidate: Candidate, texts: Mapping[str, str], assessment: 
         changes = [ChangeBody(op=c.op, text=c.text) for c in diff(texts[candidate.parent], candidate.text)]
     return CandidateBody(
         id=candidate.id,
+        form=candidate.form,
         parent=candidate.parent,
         text=candidate.text,
         finish_reason=candidate.completion.finish_reason,
@@ -299,6 +311,7 @@ def sse_event(event: Event) -> SseEvent | None:
             return "candidate", {
                 "round": candidate.round,
                 "id": candidate.id,
+                "form": candidate.form,
                 "parent": candidate.parent,
                 "text": candidate.text,
                 "finish_reason": candidate.completion.finish_reason,

@@ -1,5 +1,6 @@
 """The routes of the wire contract. A handler turns its request into a program and hands it on."""
 
+from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any
 
@@ -107,7 +108,7 @@ async def tasks(request: Request) -> Response:
     return JSONResponse({"tasks": [{"name": task.name, "description": task.description} for task in found]})
 
 
-@v1.get("/tasks/{name}", summary="One task: its parameters, its rubric and an example")
+@v1.get("/tasks/{name}", summary="One task: its parameters, choices and rubric, and an example")
 async def task(request: Request, name: str) -> Response:
     desk = desk_of(request)
     if name not in desk.tasks:
@@ -118,12 +119,18 @@ async def task(request: Request, name: str) -> Response:
             "name": found.name,
             "description": found.description,
             "parameters": {key: value.model_dump() for key, value in found.parameters.items()},
-            "criteria": [
-                {"name": line.name, "question": line.question, "weight": line.weight} for line in found.criteria
-            ],
+            "choices": found.sampling.choices,
+            "criteria": [asdict(line) for line in found.criteria],
+            "rubrics": [rubric.name for rubric in found.rubrics],
             "example": {"task": found.name, **found.example},
         }
     )
+
+
+@v1.get("/rubrics", summary="The rubrics that requests may add to their task's")
+async def rubrics(request: Request) -> Response:
+    found = desk_of(request).programs.rubrics.values()
+    return JSONResponse({"rubrics": [asdict(rubric) for rubric in found]})
 
 
 @router.get("/health/live", summary="Whether the process should go on", tags=["health"])

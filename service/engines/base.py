@@ -2,8 +2,7 @@
 
 Every engine passes tests/engines/contract.py. Errors: PromptTooLong where a conversation does not fit the
 context, InvalidRequest where it cannot serve a schema or setting, EngineDead once the engine is gone; anything
-else that an engine raises is a bug. Cancelling a
-call, or closing a stream, ends its work inside the engine.
+else that an engine raises is a bug. Cancelling a call, or closing a stream, ends its work inside the engine.
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -53,14 +52,24 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class Likelihood:
+    """Natural-log probabilities of a reply's tokens, each given the conversation and the tokens before it."""
+
+    logprobs: tuple[float, ...]
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to sample. ``max_tokens`` bounds the completion; the context's end bounds it too."""
+    """How to sample. ``max_tokens`` bounds the completion; the context's end bounds it too. ``choices``, unless empty,
+    are the only texts that it can be or be cut from; they never stand beside a schema."""
 
     temperature: float = 0.7
     top_p: float = 1.0
     max_tokens: int = 512
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    choices: tuple[str, ...] = ()
 
     def sibling(self, index: int) -> "Sampling":
         """The sampling of the ``index``-th of several completions, so that a seed gives different siblings."""
@@ -86,24 +95,17 @@ class Engine(Protocol):
         """Sample ``n`` replies; with a schema each is JSON that fits it, unless it was cut at ``max_tokens``."""
 
     def stream(
-        self,
-        conversation: Conversation,
-        sampling: Sampling,
-        *,
-        schema: JsonSchema | None = None,
-        priority: int = 0,
+        self, conversation: Conversation, sampling: Sampling, *, schema: JsonSchema | None = None, priority: int = 0
     ) -> AsyncGenerator[str | Completion, None]:
         """Yield pieces of one reply as they are sampled, then the whole completion as the last item."""
 
     async def choose(
-        self,
-        conversation: Conversation,
-        options: Sequence[str],
-        *,
-        lead: str = "",
-        priority: int = 0,
+        self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0
     ) -> Choice:
         """Weigh the options as the next token of a reply that begins with ``lead``. Each option is one character."""
+
+    async def likelihood(self, conversation: Conversation, reply: str, *, priority: int = 0) -> Likelihood:
+        """Weigh a reply that is given, token by token. PromptTooLong if the two together fill the context."""
 
     async def fit(self, conversation: Conversation) -> None:
         """Return if a reply to the conversation fits the context; raise PromptTooLong if not even one token does."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.concurrency import gather
-from service.engines.base import Choice, Completion, JsonSchema, Sampling, Usage
+from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Sampling, Usage
 from service.engines.conversation import Conversation
 from service.errors import EngineDead, PromptTooLong
 
@@ -25,13 +25,14 @@ BLOCK_TOKENS = 16
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What one sampled sequence, or one choice, was asked."""
+    """What one sampled sequence, one choice or one likelihood was asked."""
 
     conversation: Conversation
     sampling: Sampling | None = None
     schema: JsonSchema | None = None
     options: Sequence[str] = ()
     lead: str = ""
+    reply: str = ""
 
     @property
     def prompt(self) -> str:
@@ -57,12 +58,19 @@ def _weights(call: Call) -> Sequence[float]:
     return [1.0 / len(call.options)] * len(call.options)
 
 
+def _likelihood(call: Call, token: str) -> float:
+    """One bit a character."""
+    return 0.5 ** len(token)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Script:
-    """How the engine behaves. ``weights`` gives a probability per option; ``fault`` may raise before a call begins."""
+    """How the engine behaves. ``weights`` gives a probability per option, ``likelihood`` that of one token of a given
+    reply; ``fault`` may raise before a call begins."""
 
     reply: Callable[[Call], str] = _reply
     weights: Callable[[Call], Sequence[float]] = _weights
+    likelihood: Callable[[Call, str], float] = _likelihood
     fault: Callable[[Call], None] = lambda call: None
     seconds_per_call: float = 0.0
     seconds_per_token: float = 0.0
@@ -113,7 +121,7 @@ class ScriptedEngine:
         with self._running(call):
             prompt_tokens, cached_tokens = self._prefill(conversation)
             await self._pause(self.script.seconds_per_call)
-            text = self.script.reply(call)
+            text = _chosen(self.script.reply(call), sampling.choices)
             for stop in sampling.stop:
                 text = text.partition(stop)[0]
             tokens = _tokens(text)
@@ -134,9 +142,16 @@ class ScriptedEngine:
         with self._running(call):
             prompt_tokens, cached_tokens = self._prefill(conversation)
             await self._pause(self.script.seconds_per_call)
-            weights = self.script.weights(call)
-            logprobs = tuple(math.log(weight) if weight > 0 else -math.inf for weight in weights)
-            return Choice(logprobs, Usage(1, prompt_tokens, cached_tokens, 1))
+            return Choice(_logarithms(self.script.weights(call)), Usage(1, prompt_tokens, cached_tokens, 1))
+
+    async def likelihood(self, conversation: Conversation, reply: str, *, priority: int = 0) -> Likelihood:
+        # As with vLLM, nothing is read from the cache, which keeps no probabilities.
+        call = Call(conversation, reply=reply)
+        with self._running(call):
+            prompt_tokens = len(self._tokens(conversation, reply))
+            await self._pause(self.script.seconds_per_call)
+            probabilities = [self.script.likelihood(call, token) for token in _tokens(reply)]
+            return Likelihood(_logarithms(probabilities), Usage(1, prompt_tokens, 0, 1))
 
     async def fit(self, conversation: Conversation) -> None:
         self._tokens(conversation)
@@ -179,13 +194,25 @@ class ScriptedEngine:
             self._blocks.add(prefix)
         return len(tokens), cached
 
-    def _tokens(self, conversation: Conversation) -> list[str]:
+    def _tokens(self, conversation: Conversation, reply: str = "") -> list[str]:
         if conversation.turn.role != "user":
             raise ValueError("only a user turn can be replied to")
         tokens = [token for turn in conversation.turns() for token in (f"<{turn.role}>", *_tokens(turn.text))]
+        tokens += _tokens(reply)
         if len(tokens) >= self.script.context_tokens:
             raise PromptTooLong(len(tokens), self.script.context_tokens)
         return tokens
+
+
+def _chosen(text: str, choices: Sequence[str]) -> str:
+    """The text, or what stands for it where it is none of the choices."""
+    if not choices or text in choices:
+        return text
+    return choices[int(hashlib.sha256(text.encode()).hexdigest(), 16) % len(choices)]
+
+
+def _logarithms(probabilities: Sequence[float]) -> tuple[float, ...]:
+    return tuple(math.log(probability) if probability > 0 else -math.inf for probability in probabilities)
 
 
 def _tokens(text: str) -> list[str]:

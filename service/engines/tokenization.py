@@ -6,7 +6,8 @@ model sampled them). History is never rendered or tokenised again, because some 
 turns and because decoding then encoding sampled ids need not give the same ids.
 
 The texts of turns are encoded without special tokens, so a text that contains ``<|im_end|>`` becomes the
-characters of it and can never open or close a turn.
+characters of it and can never open or close a turn. That holds too for what a template puts between
+turns and the tokenizer keeps as one token without calling it special, as some do with ``<|user|>`` or ``<think>``.
 """
 
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ class Tokenizer(Protocol):
     @property
     def all_special_ids(self) -> list[int]: ...
 
+    def get_added_vocab(self) -> dict[str, int]: ...
+
     def encode(self, text: str, *, add_special_tokens: bool, split_special_tokens: bool) -> list[int]: ...
 
     def apply_chat_template(
@@ -39,9 +42,16 @@ class ChatTokenizer:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self.special_ids = frozenset(tokenizer.all_special_ids)
         self._ids: WeakKeyDictionary[Conversation, list[int]] = WeakKeyDictionary()
+        self._spelled: dict[int, list[int]] = {}
         self._before = self._pieces()
+        marks = {token for piece in self._before.values() for token in piece}.union(tokenizer.all_special_ids)
+        self._spelled = {
+            token: [part for character in mark for part in self._split(character)]
+            for mark, token in tokenizer.get_added_vocab().items()
+            if token in marks and not mark.isspace()
+        }
+        self.special_ids = frozenset([*tokenizer.all_special_ids, *self._spelled])
 
     def prompt_ids(self, conversation: Conversation, lead: str = "") -> list[int]:
         """The ids that ask for the next reply to ``conversation``, whose last turn is the user's.
@@ -54,6 +64,13 @@ class ChatTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, in which nothing is special."""
+        ids = self._split(text)
+        if self._spelled.keys().isdisjoint(ids):
+            return ids
+        return [part for token in ids for part in self._spelled.get(token, (token,))]
+
+    def _split(self, text: str) -> list[int]:
+        """The ids of a text as far as the tokenizer can be told to split tokens: it splits the special ones only."""
         return self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
 
     def _history(self, conversation: Conversation) -> list[int]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from service.concurrency import gather
-from service.engines.base import Choice, Completion, FinishReason, JsonSchema, Sampling, Usage
+from service.engines.base import Choice, Completion, FinishReason, JsonSchema, Likelihood, Sampling, Usage
 from service.engines.conversation import Conversation, Turn
 from service.engines.tokenization import ChatTokenizer
 from service.errors import EngineDead, InvalidRequest, PromptTooLong
@@ -146,6 +146,23 @@ class VllmEngine:
             usage=_usage(output, completion_tokens=1),
         )
 
+    async def likelihood(self, conversation: Conversation, reply: str, *, priority: int = 0) -> Likelihood:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        # The cache keeps no probabilities, so vLLM reads none of the prompt from it.
+        params = SamplingParams(
+            max_tokens=1, temperature=0.0, prompt_logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY
+        )
+        ids = await self._fitting_ids(conversation, reply)
+        output = await self._final(ids, params, priority)
+        begin = len(self.prompt_ids(conversation))
+        weighed = zip(ids[begin:], (output.prompt_logprobs or [])[begin:], strict=True)
+        return Likelihood(
+            logprobs=tuple(weights[token].logprob for token, weights in weighed),
+            usage=_usage(output, completion_tokens=1),
+        )
+
     async def fit(self, conversation: Conversation) -> None:
         await self._fitting_ids(conversation)
 
@@ -164,7 +181,7 @@ class VllmEngine:
 
     async def _fitting_ids(self, conversation: Conversation, lead: str = "") -> list[int]:
         """The conversation's ids; PromptTooLong if no room is left for a reply."""
-        if sum(len(turn.text) for turn in conversation.turns()) > LONG_TEXT_CHARACTERS:
+        if sum(len(turn.text) for turn in conversation.turns()) + len(lead) > LONG_TEXT_CHARACTERS:
             ids = await asyncio.to_thread(self.prompt_ids, conversation, lead)
         else:
             ids = self.prompt_ids(conversation, lead)
@@ -262,13 +279,18 @@ def _parameters(sampling: Sampling, schema: JsonSchema | None, output_kind: Any)
     from vllm import SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
 
+    structured = None
+    if schema is not None or sampling.choices:
+        structured = StructuredOutputsParams(
+            json=None if schema is None else dict(schema), choice=list(sampling.choices) or None
+        )
     return SamplingParams(
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         max_tokens=sampling.max_tokens,
         stop=list(sampling.stop),
         seed=sampling.seed,
-        structured_outputs=None if schema is None else StructuredOutputsParams(json=dict(schema)),
+        structured_outputs=structured,
         output_kind=output_kind,
     )
 

@@ -1,21 +1,25 @@
 """What an evaluator is: anything that scores a candidate.
 
 A *verifier* knows the truth of what it checks (a rule, a schema, a test); a *judge* gives a model's opinion.
-Evaluators are frozen dataclasses: the value that a request or a task file states *is* the evaluator. Pydantic
-validates it at the edge, so constraints are written as ``annotated_types`` and in ``__post_init__``
-(a ValueError there becomes a 422 that names the field).
+What a request or a task file states is a frozen dataclass. Pydantic validates it at the edge, so constraints are
+written as ``annotated_types`` and in ``__post_init__`` (a ValueError there becomes a 422 that names the field). Most
+of them *are* evaluators; those that need something of the operator's (a sandbox, a webhook) become one when they are
+``resolved`` with the toolbox.
 """
 
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 from annotated_types import Ge, Gt, Le
 
 from service.engines.base import Engine
 from service.engines.conversation import Conversation
+
+if TYPE_CHECKING:
+    from service.evaluators.toolbox import Toolbox
 
 Authority = Literal["verifier", "judge"]
 Weight = Annotated[float, Gt(0.0), Le(1000.0)]
@@ -91,11 +95,13 @@ class Rating(Protocol):
 class Submission:
     """A candidate to evaluate.
 
-    ``exhibit`` is the task followed by the candidate between two lines of a secret fence, and nothing else: a
-    judge's fresh context. ``engine`` serves evaluators that ask a model.
+    ``request`` ends with the user turn that the candidate answers. ``exhibit`` is the request followed by the
+    candidate between two lines of a secret fence, and nothing else: a judge's fresh context. ``engine`` serves
+    evaluators that ask a model.
     """
 
     text: str
+    request: Conversation
     exhibit: Conversation
     rating: Rating
     engine: Engine
@@ -117,6 +123,13 @@ class Evaluator(Protocol):
     def weight(self) -> float: ...
 
     async def evaluate(self, submission: Submission) -> Evaluation: ...
+
+
+class StatedEvaluator(Protocol):
+    """An evaluator as a request or a task file states it."""
+
+    def resolved(self, tools: "Toolbox") -> Evaluator:
+        """The evaluator, ready to run. RefusedField where this service cannot run what is stated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +161,9 @@ class Verifier(ABC):
     @abstractmethod
     def check(self, text: str) -> Sequence[Check]:
         """Hold every requirement against ``text``: at least one check, in a fixed order."""
+
+    def resolved(self, tools: "Toolbox") -> Evaluator:
+        return self
 
     async def evaluate(self, submission: Submission) -> Evaluation:
         if self.in_thread or len(submission.text) > LONG_TEXT_CHARACTERS:

@@ -4,12 +4,34 @@ from typing import Annotated
 
 from pydantic import Field
 
+from service.evaluators.code import CodeTests
 from service.evaluators.format import Format
 from service.evaluators.judge import Judge
-from service.evaluators.rules import EndsWith, Keywords, Length, Number, Regex, StartsWith
+from service.evaluators.language import Language
+from service.evaluators.perplexity import Perplexity
+from service.evaluators.plugins import Custom
+from service.evaluators.rules import EndsWith, Keywords, Length, Number, OneOf, ParagraphStarts, Regex, StartsWith
 from service.evaluators.schema import JsonSchema
+from service.evaluators.similarity import Similarity
+from service.evaluators.webhook import Webhook
 
 AnyEvaluator = Annotated[
-    Length | Keywords | Regex | StartsWith | EndsWith | Number | Format | JsonSchema | Judge,
+    Length
+    | Keywords
+    | Regex
+    | StartsWith
+    | EndsWith
+    | ParagraphStarts
+    | OneOf
+    | Number
+    | Language
+    | Format
+    | JsonSchema
+    | CodeTests
+    | Webhook
+    | Judge
+    | Perplexity
+    | Similarity
+    | Custom,
     Field(discriminator="type"),
 ]

@@ -11,35 +11,51 @@ from typing import Annotated, Literal
 from annotated_types import Len
 
 from service.evaluators.base import Check, Verifier
-from service.evaluators.rules import Bounds, Count, amount, count_lines
+from service.evaluators.rules import Bounds, Count, amount
 from service.evaluators.schema import REPLY_WITH_JSON, json_document
+from service.evaluators.words import count_lines, folded, unquoted
 
 Kind = Literal[
     "json",
     "bullet_list",
     "numbered_list",
+    "sections",
+    "highlighted",
+    "placeholders",
+    "capital_words",
+    "postscript",
+    "two_responses",
     "title",
     "single_line",
     "no_commas",
     "lowercase",
     "uppercase",
     "quoted",
-    "sections",
 ]
-_COUNTED: Sequence[Kind] = ("bullet_list", "numbered_list", "sections")
-_MARKED: Sequence[Kind] = ("bullet_list", "sections")
+_COUNTED: Sequence[Kind] = (
+    "bullet_list",
+    "numbered_list",
+    "sections",
+    "highlighted",
+    "placeholders",
+    "capital_words",
+)
+_MARKED: Sequence[Kind] = ("bullet_list", "sections", "postscript")
 
 _BULLET = r"^[ \t]*(?:[-*+][ \t]|•)[ \t]*\S"
 _NUMBERED = r"^[ \t]*\d+[.)][ \t]+\S"
+_HIGHLIGHTED = r"(?<!\*)\*++(?!\s)[^*\n]+(?<!\s)\*"  # an asterisk before a space is a bullet or stands for "times"
+_PLACEHOLDER = r"\[([^\[\]\n]+)\](?!\()"  # a bracket after it makes a Markdown link
 
 
 @dataclass(frozen=True, kw_only=True)
 class Format(Verifier):
-    """Whether the text has a form. ``min`` and ``max`` bound the items of a list, or the sections; one is the least
-    that is needed where ``min`` is not given. Other text may stand around them.
+    """Whether the text has a form. ``min`` and ``max`` bound the items of a list, the sections and so on; one is the
+    least that is needed where ``min`` is not given, but none of capital words where ``max`` is. Other text may stand
+    around them.
 
-    ``marker`` is what a bullet looks like, by default any of ``- * + •``, or the word before a section's number, by
-    default "Section".
+    ``marker`` is what a bullet looks like, by default any of ``- * + •``; the word before a section's number, by
+    default "Section"; or how a postscript begins, by default "P.S.".
     """
 
     type: Literal["format"] = "format"
@@ -59,30 +75,61 @@ class Format(Verifier):
 
     @property
     def bounds(self) -> Bounds:
-        return Bounds(min=1 if self.min is None else self.min, max=self.max)
+        least = None if self.kind == "capital_words" and self.max is not None else 1
+        return Bounds(min=least if self.min is None else self.min, max=self.max)
 
     def check(self, text: str) -> Sequence[Check]:
-        text = text.strip()
+        text, marker = text.strip(), (self.marker or "").strip()
         if self.kind == "bullet_list":
-            bullet = self.marker.strip() if self.marker else "-"
-            pattern = rf"^[ \t]*{re.escape(bullet)}[ \t]+\S" if self.marker else _BULLET
+            bullet = marker or "-"
+            pattern = rf"^[ \t]*{re.escape(bullet)}[ \t]+\S" if marker else _BULLET
             order = f'Write a bullet list of {{}}, each on a line of its own that begins with "{bullet} ".'
-            return [self._counted(pattern, text, "items", order)]
+            return [self._counted(_matches(pattern, text), "items", order)]
         if self.kind == "numbered_list":
             order = 'Write a numbered list of {}, each on a line of its own: "1. ", "2. " and so on.'
-            return [self._counted(_NUMBERED, text, "items", order)]
+            return [self._counted(_matches(_NUMBERED, text), "items", order)]
         if self.kind == "sections":
-            word = self.marker.strip() if self.marker else "Section"
+            word = marker or "Section"
             pattern = rf"^[#*_> \t]*{re.escape(word)}[ \t]*\d+\b"
             order = f'Write {{}}, each under a heading on a line of its own: "{word} 1", "{word} 2" and so on.'
-            return [self._counted(pattern, text, "sections", order)]
+            return [self._counted(_matches(pattern, text), "sections", order)]
+        if self.kind == "highlighted":
+            order = "Highlight {} with asterisks, such as *this one*."
+            return [self._counted(_matches(_HIGHLIGHTED, text), "parts", order)]
+        if self.kind == "placeholders":
+            count = sum(bool(name.strip()) for name in re.findall(_PLACEHOLDER, text))
+            return [self._counted(count, "placeholders", "Use {} in square brackets, such as [address].")]
+        if self.kind == "capital_words":
+            count = sum(map(str.isupper, text.split()))
+            return [self._counted(count, "capital words", "Use {}, such as THIS.")]
+        if self.kind == "postscript":
+            return [_postscript(text, marker or "P.S.")]
         return [_FORMS[self.kind](text)]
 
-    def _counted(self, pattern: str, text: str, plural: str, order: str) -> Check:
+    def _counted(self, count: int, plural: str, order: str) -> Check:
         """``order`` has a pair of braces where the amount goes; a later pair is the marker's own."""
-        count = len(re.findall(pattern, text, re.MULTILINE))
         instruction = order.replace("{}", amount(self.bounds, plural), 1)
         return Check(self.kind, self.bounds.score(count), self.bounds.verdict(count, plural), instruction)
+
+
+def _matches(pattern: str, text: str) -> int:
+    return len(re.findall(pattern, text, re.MULTILINE))
+
+
+def _postscript(text: str, marker: str) -> Check:
+    """A line that begins with the marker, in either case, and something said after it."""
+    found = re.search(rf"^[*_> \t]*{re.escape(marker)}", text, re.MULTILINE | re.IGNORECASE)
+    met = found is not None and any(map(str.isalnum, text[found.end() :]))
+    fault = f'no line that begins with "{marker}" and goes on'
+    return Check("postscript", float(met), fault, f'Add a postscript at the end that begins with "{marker}".')
+
+
+def _two_responses(text: str) -> Check:
+    """Six asterisks or more stand between them; case and white space alone make no difference."""
+    responses = {folded(response) for response in re.split(r"\*{6,}", text)} - {""}
+    bounds, count = Bounds(min=2, max=2), len(responses)
+    order = 'Give two different responses, with a line of six asterisks "******" between them.'
+    return Check("two_responses", bounds.score(count), bounds.verdict(count, "different responses"), order)
 
 
 def _json(text: str) -> Check:
@@ -128,14 +175,14 @@ def _cased(kind: Kind, text: str, fold: Callable[[str], str], order: str) -> Che
 
 
 def _quoted(text: str) -> Check:
-    """Straight marks, or a pair of typographic ones."""
-    wrapped = len(text) > 2 and text[0] + text[-1] in ('""', "“”")
+    wrapped = unquoted(text) != text
     order = "Wrap the whole text in double quotation marks."
     return Check("quoted", float(wrapped), "not wrapped in double quotation marks", order)
 
 
 _FORMS: Mapping[Kind, Callable[[str], Check]] = {
     "json": _json,
+    "two_responses": _two_responses,
     "title": _title,
     "single_line": _single_line,
     "no_commas": _no_commas,

@@ -9,19 +9,31 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from functools import cached_property
-from itertools import groupby
+from string import whitespace
 from typing import Annotated, Any, ClassVar, Literal
-from unicodedata import normalize
 
 import re2
 from annotated_types import Ge, Le, Len
 
 from service.evaluators.base import STRICT, Check, RefusedField, Verifier
+from service.evaluators.words import (
+    WRAPPING,
+    count_lines,
+    count_sentences,
+    count_words,
+    folded,
+    marked,
+    paragraphs,
+    unquoted,
+)
 
 Unit = Literal["characters", "words", "sentences", "paragraphs", "lines"]
 Count = Annotated[int, Ge(0), Le(1_000_000)]
 Keyword = Annotated[str, Len(1, 200)]
+Letter = Annotated[str, Len(1, 1)]
 KeywordList = Annotated[tuple[Keyword, ...], Len(0, 100)]
+MAX_PASSAGE = 20_000
+"""Characters of a text to start or to end with: a whole request to repeat fits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,54 +83,6 @@ def excerpt(text: str, limit: int = 60) -> str:
     return text if len(text) <= limit else f"{text[: limit // 2]}…{text[1 - limit // 2 :]}"
 
 
-def count_words(text: str) -> int:
-    """Runs between white space or em dashes that hold a letter or a digit: "well-known" and "don't" are one word each.
-
-    A run of a script that is written without spaces is one word too; ``characters`` is the unit for those.
-    """
-    return sum(any(map(str.isalnum, run)) for run in text.replace("—", " ").split())
-
-
-_STOPS = (".", "!", "?", "…", "。", "\uff01", "\uff1f")
-_IDEOGRAPHIC_STOP = re.compile("([。\uff01\uff1f])")
-_WRAPPING = "\"'“”\u2018\u2019«»()[]{}*_"
-_ABBREVIATION = re.compile(r"(?:[^\W\d_]\.)+|(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|No|Fig)\.")
-_NUMBERING = re.compile(r"\d+\.")
-
-
-def count_sentences(text: str) -> int:
-    """Pieces with a letter or a digit that end at a stop before white space, or where a paragraph ends.
-
-    A stop ends nothing before a word in lower case ("e.g. this"), after a single letter ("J. K. Rowling", "U.S.") or a
-    common title ("Dr."), or after the number of a list item. So a list without stops is one sentence, and
-    "It was I. He left." too.
-    """
-    count = 0
-    for paragraph in paragraphs(text):
-        words = _IDEOGRAPHIC_STOP.sub(r"\1 ", paragraph).split()
-        begun = False
-        for word, following in zip(words, [*words[1:], ""], strict=True):
-            core = word.strip(_WRAPPING)
-            if not begun and following and _NUMBERING.fullmatch(core):
-                continue
-            begun = begun or any(map(str.isalnum, core))
-            closed = core.endswith(_STOPS) and not _ABBREVIATION.fullmatch(core)
-            if begun and (not following or (closed and not following.lstrip(_WRAPPING)[:1].islower())):
-                count, begun = count + 1, False
-    return count
-
-
-def paragraphs(text: str) -> Sequence[str]:
-    """The blocks of lines that blank lines separate."""
-    blocks = groupby(text.splitlines(), key=lambda line: bool(line.strip()))
-    return ["\n".join(lines) for filled, lines in blocks if filled]
-
-
-def count_lines(text: str) -> int:
-    """Lines that are not blank."""
-    return sum(bool(line.strip()) for line in text.splitlines())
-
-
 _COUNTERS: Mapping[Unit, Callable[[str], int]] = {
     "characters": len,
     "words": count_words,
@@ -130,14 +94,22 @@ _COUNTERS: Mapping[Unit, Callable[[str], int]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Length(Verifier):
-    """How long the text is. A character is a code point, so an emoji may be several; a CRLF is one."""
+    """How long the text is. A character is a code point, so an emoji may be several; a CRLF is one.
+
+    ``separator``: the line that stands between two paragraphs, where that is not a blank one.
+    """
 
     type: Literal["length"] = "length"
     unit: Unit
     min: Count | None = None
     max: Count | None = None
+    separator: Annotated[str, Len(1, 50)] | None = None
 
     def __post_init__(self) -> None:
+        if self.separator is not None and self.unit != "paragraphs":
+            raise RefusedField("separator", "only paragraphs have a separator")
+        if self.separator is not None and len(self.separator.strip().splitlines()) != 1:
+            raise RefusedField("separator", "it must be one line that is not blank")
         _ = self.bounds  # which refuses what makes no sense
 
     @property
@@ -146,17 +118,19 @@ class Length(Verifier):
 
     def check(self, text: str) -> Sequence[Check]:
         bounds = self.bounds
-        count = _COUNTERS[self.unit](text.strip().replace("\r\n", "\n"))
-        order = f"Use {amount(bounds, self.unit)}."
+        if self.separator is None:
+            count = _COUNTERS[self.unit](text.strip().replace("\r\n", "\n"))
+            order = f"Use {amount(bounds, self.unit)}."
+        else:
+            count = len(paragraphs(text, self.separator))
+            order = f'Use {amount(bounds, self.unit)}, with the line "{self.separator.strip()}" between them.'
         return [Check(self.unit, bounds.score(count), bounds.verdict(count, self.unit), order)]
-
-
-_WORD = re.compile(r"[^\W_]+")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Keywords(Verifier):
-    """Which words or phrases stand in the text, or do not, or how often; only as whole words.
+    """Which words or phrases stand in the text, or do not, or how often; only as whole words. And how often letters,
+    or any other characters, do.
 
     Letters and digits make a word: "art" is not in "party", but "Paris" is in "_Paris_", and "C++" in "C++17". White
     space inside a phrase matches any white space. Case is ignored by Unicode case folding unless ``case_sensitive``,
@@ -167,18 +141,20 @@ class Keywords(Verifier):
     include: KeywordList = ()
     exclude: KeywordList = ()
     counts: Annotated[Mapping[Keyword, Bounds], Len(0, 100)] = field(default_factory=dict)
+    letters: Annotated[Mapping[Letter, Bounds], Len(0, 100)] = field(default_factory=dict)
     case_sensitive: bool = False
 
     def __post_init__(self) -> None:
-        keywords = (*self.include, *self.exclude, *self.counts)
+        keywords = (*self.include, *self.exclude, *self.counts, *self.letters)
         if not keywords:
-            raise ValueError("include, exclude or counts is needed")
+            raise ValueError("include, exclude, counts or letters is needed")
         if not all(keyword.strip() for keyword in keywords):
-            raise ValueError("a keyword is blank")
+            raise ValueError("a keyword or a letter is blank")
 
     def check(self, text: str) -> Sequence[Check]:
-        marked = self._marked(text)
-        found = {word: marked.count(self._marked(word)) for word in (*self.include, *self.exclude, *self.counts)}
+        words = marked(text, self.case_sensitive)
+        keywords = (*self.include, *self.exclude, *self.counts)
+        found = {keyword: words.count(marked(keyword, self.case_sensitive)) for keyword in keywords}
         checks = []
         if self.include:
             missing = [word for word in self.include if not found[word]]
@@ -194,12 +170,12 @@ class Keywords(Verifier):
             fault = f'"{word}" stands {bounds.verdict(found[word], "times")}'
             order = f'Use "{word}" {amount(bounds, "times")}.'
             checks.append(Check("counts", bounds.score(found[word]), fault, order))
+        for letter, bounds in self.letters.items():
+            count = words.count(folded(letter, self.case_sensitive))
+            fault = f'the letter "{letter}" stands {bounds.verdict(count, "times")}'
+            order = f'Use the letter "{letter}" {amount(bounds, "times")}.'
+            checks.append(Check("letters", bounds.score(count), fault, order))
         return checks
-
-    def _marked(self, text: str) -> str:
-        """Normalised, with a NUL at both ends of every word: whole words can then be found as plain strings."""
-        folded = text if self.case_sensitive else text.casefold()
-        return _WORD.sub("\0\\g<0>\0", " ".join(normalize("NFC", folded).split()))
 
 
 def _quoted(words: Sequence[str]) -> str:
@@ -253,10 +229,14 @@ class Regex(Verifier):
 
 @dataclass(frozen=True, kw_only=True)
 class StartsWith(Verifier):
-    """Whether the text begins with another, in exactly that case."""
+    """Whether the text begins with another. Quotation marks around the whole text do not count.
+
+    Where case does not matter, it does not matter either which white space is used.
+    """
 
     type: Literal["starts_with"] = "starts_with"
-    text: Annotated[str, Len(1, 1000)]
+    text: Annotated[str, Len(1, MAX_PASSAGE)]
+    case_sensitive: bool = True
 
     def __post_init__(self) -> None:
         _refuse_blank(self.text)
@@ -264,15 +244,18 @@ class StartsWith(Verifier):
     def check(self, text: str) -> Sequence[Check]:
         given, wanted = text.strip(), self.text.strip()
         fault = f'it starts with "{given[:60]}"' if given else "it is empty"
-        return [Check("text", float(given.startswith(wanted)), fault, f'Start with "{wanted}".')]
+        passage = _comparable(wanted, self.case_sensitive)
+        met = any(_comparable(t, self.case_sensitive).startswith(passage) for t in (given, unquoted(given)))
+        return [Check("text", float(met), fault, f"Start with {_passage(wanted)}.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EndsWith(Verifier):
-    """Whether the text ends with another, in exactly that case."""
+    """Whether the text ends with another: see StartsWith."""
 
     type: Literal["ends_with"] = "ends_with"
-    text: Annotated[str, Len(1, 1000)]
+    text: Annotated[str, Len(1, MAX_PASSAGE)]
+    case_sensitive: bool = True
 
     def __post_init__(self) -> None:
         _refuse_blank(self.text)
@@ -280,12 +263,78 @@ class EndsWith(Verifier):
     def check(self, text: str) -> Sequence[Check]:
         given, wanted = text.strip(), self.text.strip()
         fault = f'it ends with "{given[-60:]}"' if given else "it is empty"
-        return [Check("text", float(given.endswith(wanted)), fault, f'End with "{wanted}".')]
+        passage = _comparable(wanted, self.case_sensitive)
+        met = any(_comparable(t, self.case_sensitive).endswith(passage) for t in (given, unquoted(given)))
+        return [Check("text", float(met), fault, f"End with {_passage(wanted)}.")]
 
 
 def _refuse_blank(text: str) -> None:
     if not text.strip():
         raise RefusedField("text", "text is blank")
+
+
+def _comparable(text: str, case_sensitive: bool) -> str:
+    return text.strip() if case_sensitive else folded(text)
+
+
+def _passage(text: str) -> str:
+    """A passage as an order names it: whole, or by its two ends if it is long."""
+    return f'"{text}"' if len(text) <= 1000 else f'the whole text from "{text[:60]}" to "{text[-60:]}", word for word'
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParagraphStarts(Verifier):
+    """Whether a paragraph, counted from 1 and set off by blank lines, begins with a word or some words.
+
+    Case does not matter, nor do quotation marks, brackets or asterisks before the word.
+    """
+
+    type: Literal["paragraph_starts"] = "paragraph_starts"
+    paragraph: Annotated[int, Ge(1), Le(1000)]
+    text: Keyword
+
+    def __post_init__(self) -> None:
+        _refuse_blank(self.text.lstrip(_BEFORE_A_WORD))
+
+    def check(self, text: str) -> Sequence[Check]:
+        found, wanted = paragraphs(text), self.text.strip()
+        order = f'Start paragraph {self.paragraph} with "{wanted}".'
+        if len(found) < self.paragraph:
+            return [Check("text", 0.0, f"there is no paragraph {self.paragraph}", order)]
+        given = found[self.paragraph - 1].lstrip(_BEFORE_A_WORD)
+        met = marked(given).startswith(marked(wanted.lstrip(_BEFORE_A_WORD)))
+        return [Check("text", float(met), f'paragraph {self.paragraph} starts with "{given[:60]}"', order)]
+
+
+_BEFORE_A_WORD = f"{WRAPPING}{whitespace}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneOf(Verifier):
+    """Whether the text is one of the options: all of it, but for white space and a full stop at the end; or, with
+    ``anywhere``, whether at least one of them stands in it, as whole words."""
+
+    type: Literal["one_of"] = "one_of"
+    options: Annotated[tuple[Keyword, ...], Len(2, 50)]
+    anywhere: bool = False
+    case_sensitive: bool = False
+
+    def __post_init__(self) -> None:
+        if not all(map(self._bare, self.options)):
+            raise RefusedField("options", "an option is blank")
+
+    def check(self, text: str) -> Sequence[Check]:
+        if self.anywhere:
+            words = marked(text, self.case_sensitive)
+            met = any(marked(option, self.case_sensitive) in words for option in self.options)
+            order = f"Use one of these, word for word: {_quoted(self.options)}."
+            return [Check("options", float(met), "none of the options is in it", order)]
+        met = self._bare(text) in map(self._bare, self.options)
+        order = f"Reply with one of these and nothing else: {_quoted(self.options)}."
+        return [Check("options", float(met), f'"{excerpt(text.strip())}" is none of the options', order)]
+
+    def _bare(self, text: str) -> str:
+        return folded(text, self.case_sensitive).removesuffix(".").rstrip()
 
 
 _NUMBER = re.compile(

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 
-from service.engines.base import Choice, Completion, Engine, JsonSchema, Sampling, Usage
+from service.engines.base import Choice, Completion, Engine, JsonSchema, Likelihood, Sampling, Usage
 from service.engines.conversation import Conversation
 from service.refinement.events import CallEnded, CallRole, Event
 from service.refinement.program import Budget
@@ -122,6 +122,13 @@ class MeteredEngine:
             choice = await self.engine.choose(conversation, options, lead=lead, priority=self._rank(priority))
         self.ledger.record(self.role, choice.usage, time.perf_counter() - started)
         return choice
+
+    async def likelihood(self, conversation: Conversation, reply: str, *, priority: int | None = None) -> Likelihood:
+        started = time.perf_counter()
+        with self.ledger.spending(1, max_tokens=1):
+            likelihood = await self.engine.likelihood(conversation, reply, priority=self._rank(priority))
+        self.ledger.record(self.role, likelihood.usage, time.perf_counter() - started)
+        return likelihood
 
     async def fit(self, conversation: Conversation) -> None:
         await self.engine.fit(conversation)

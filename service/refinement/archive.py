@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from service.engines.base import Completion
 from service.refinement import policy
-from service.refinement.candidate import Assessment, Candidate
+from service.refinement.candidate import Assessment, Candidate, Form
 
 
 class Archive:
@@ -28,9 +28,9 @@ class Archive:
     def first(self) -> Candidate:
         return self.candidates[0]
 
-    def add(self, round: int, parent: str | None, completion: Completion) -> Candidate:  # noqa: A002
+    def add(self, round: int, form: Form, parent: str | None, completion: Completion) -> Candidate:  # noqa: A002
         """Keep a new candidate. The first one is the incumbent until another displaces it."""
-        candidate = Candidate(f"c{len(self.candidates)}", round, parent, completion)
+        candidate = Candidate(f"c{len(self.candidates)}", round, form, parent, completion)
         self.candidates.append(candidate)
         self._by_text.setdefault(candidate.text, candidate)
         self._incumbent = self._incumbent or candidate
@@ -51,5 +51,5 @@ class Archive:
                 self._incumbent = challenger
 
     def elect(self, candidate: Candidate) -> None:
-        """Make the winner of a vote the incumbent."""
+        """Make the winner of a vote or of a comparison the incumbent."""
         self._incumbent = candidate

@@ -3,17 +3,22 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from service.engines.base import Completion
 from service.evaluators.base import Evaluation, Issue
 
+Form = Literal["draft", "redraft", "edit"]
+"""How a text is asked for: by the request alone, by the request and what failed before, or by showing a parent."""
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One text. ``parent`` is the id of the candidate whose text it revises; None for drafts and redrafts."""
+    """One text. ``parent`` is the id of the candidate whose text it edits; None for drafts and redrafts."""
 
     id: str
     round: int
+    form: Form
     parent: str | None
     completion: Completion
 
@@ -95,16 +100,26 @@ def _mean(evaluations: Sequence[Evaluation]) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Verification:
+    """A question that a critic asked about a text, and the answer that the model gave without seeing the text."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
 class Critique:
     """Feedback in words about one candidate: what the evaluators found, and what the model remarks beside that.
 
-    ``answered``: the model came to an end; else no remarks do not mean that it found nothing.
+    ``answered``: the model, if it was asked, came to an end; else no remarks do not mean that it found nothing.
+    ``verifications``: what a factored critic went by.
     """
 
     candidate: str
     findings: tuple[str, ...]
-    remarks: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
     answered: bool = True
+    verifications: tuple[Verification, ...] = ()
 
     @property
     def issues(self) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ import itertools
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Coroutine, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from service.concurrency import settle
@@ -18,6 +18,7 @@ from service.errors import DeadlineExceeded, EngineDead, InvalidRequest, PromptT
 from service.refinement import policy
 from service.refinement.accounting import BudgetSpent, Emit, Ledger
 from service.refinement.archive import Archive
+from service.refinement.branching import Expansion
 from service.refinement.candidate import Assessment, Candidate, Critique
 from service.refinement.events import (
     CandidateAdded,
@@ -31,7 +32,7 @@ from service.refinement.events import (
 )
 from service.refinement.policy import RoundFacts, StopReason
 from service.refinement.program import Program
-from service.refinement.steps import MOST_VOTED_ON, Guidance, Steps
+from service.refinement.steps import MOST_VOTED_ON, Guidance, Steps, found_by_evaluators
 from service.refinement.stream import events_of
 
 T = TypeVar("T")
@@ -55,7 +56,8 @@ def refine(program: Program, engine: Engine) -> AsyncGenerator[Event, None]:
 class _OpenRound:
     number: int
     candidates: list[Candidate] = field(default_factory=list)
-    critiques: list[Critique] = field(default_factory=list)
+    critiques: dict[int, Critique] = field(default_factory=dict)
+    """By the place of their candidate among the round's parents."""
     critic_satisfied: bool = False
     only_repeats: bool = False
     budget_spent: bool = False
@@ -63,10 +65,15 @@ class _OpenRound:
 
 @dataclass(frozen=True)
 class _Plan:
-    """A parent to work on, and what its revisions are told."""
+    """Candidates to make: ``count`` of the same expansion, and what they are told."""
 
-    parent: Candidate
+    expansion: Expansion
+    count: int
     guidance: Guidance
+
+
+_Made = dict[tuple[int, int], tuple[Expansion, Completion]]
+"""Finished texts, by their plan's index and their own."""
 
 
 class _Loop:
@@ -152,118 +159,131 @@ class _Loop:
 
     async def _draft(self, current: _OpenRound) -> None:
         if self._program.draft is not None:
-            await self._evaluate([self._added(current, None, Completion(self._program.draft, "stop", Usage()))])
+            given = Completion(self._program.draft, "stop", Usage())
+            await self._evaluate([self._added(current, Expansion("draft"), given)])
             return
         drafts: dict[int, Completion] = {}
         try:
             await self._steps.draft(self._program.sampling, self._search.drafts, drafts.__setitem__)
         finally:  # even a deadline leaves those that are finished
-            new = [self._added(current, None, drafts[index]) for index in sorted(drafts)]
+            new = [self._added(current, Expansion("draft"), drafts[index]) for index in sorted(drafts)]
         await self._evaluate(new)
 
     async def _improve(self, current: _OpenRound) -> None:
-        """Critique the parents, revise those that need it, evaluate what is new."""
-        parents = policy.parents(
-            [candidate for candidate in self._archive.candidates if self._archive.twin(candidate) is None],
-            self._archive.assessments,
-            self._archive.incumbent,
-            self._search,
-        )
-        principles = [self._random.choice(self._program.principles)] if self._program.principles else []
+        """Choose what to make, have the parents criticised, make what is wanted and evaluate what is new."""
+        expansions = self._expansions()
+        parents = list(dict.fromkeys(expansion.parent for expansion in expansions if expansion.parent))
+        at_fault = await self._criticised(current, parents)
         plans = [
-            _Plan(parent, self._guidance(parent, critique))
-            for parent, critique in await self._critiqued(current, parents, principles)
-            if not self._satisfied(parent, critique)
+            _Plan(expansion, count, self._guidance(expansion, at_fault.get(expansion.parent)))
+            for expansion, count in Counter(expansions).items()
+            if expansion.parent is None or expansion.parent in at_fault
         ]
         current.critic_satisfied = not plans
         self._findings.append([plan.guidance for plan in plans])
-        revised: dict[tuple[int, int], tuple[str | None, Completion]] = {}
+        made: _Made = {}
         try:
-            await settle(self._revise(current, plan, index, revised) for index, plan in enumerate(plans))
+            await settle(self._make(current, plans, index, made) for index in range(len(plans)))
         finally:
-            new = [self._added(current, *revised[place]) for place in sorted(revised)]
+            new = [self._added(current, *made[place]) for place in sorted(made)]
         current.only_repeats = (
-            bool(new)
-            and all(self._archive.twin(candidate) for candidate in new)
-            and not any(self._has_another_form(plan) for plan in plans)
+            bool(new) and all(map(self._archive.twin, new)) and not any(map(self._has_another_form, plans))
         )
         await self._evaluate(new)
         if current.budget_spent:
             raise BudgetSpent
 
-    async def _critiqued(
-        self, current: _OpenRound, parents: Sequence[Candidate], principles: Sequence[str]
-    ) -> Sequence[tuple[Candidate, Critique | None]]:
-        """The parents, each with its critique where the critic is the model; without those the budget left out."""
-        if self._search.critic != "model":
-            return [(parent, None) for parent in parents]
-        critiques = await settle(
-            self._within_budget(current, self._critique(current, parent, principles)) for parent in parents
-        )
-        return [(parent, found) for parent, found in zip(parents, critiques, strict=True) if found is not None]
+    def _expansions(self) -> Sequence[Expansion]:
+        archive, search = self._archive, self._search
+        if search.carry == "adaptive":
+            chosen = policy.expansions(archive.candidates, archive.assessments, search, self._random)
+            return [replace(e, parent=archive.twin(e.parent) or e.parent) if e.parent else e for e in chosen]
+        originals = [candidate for candidate in archive.candidates if archive.twin(candidate) is None]
+        return [
+            expansion
+            for parent in policy.parents(originals, archive.assessments, archive.incumbent, search)
+            for expansion in policy.revisions(parent, archive.assessment(parent), self._revisions[parent.id], search)
+        ]
 
-    async def _critique(self, current: _OpenRound, parent: Candidate, principles: Sequence[str]) -> Critique:
-        """The model's critique of a parent. It is greedy, so the same question again has the same answer."""
+    async def _criticised(
+        self, current: _OpenRound, parents: Sequence[Candidate]
+    ) -> Mapping[Candidate | None, Critique | None]:
+        """The parents that need work, each with its critique if there is a critic; not those the budget left out."""
+        if self._search.critic == "none":
+            return dict.fromkeys(parents)
+        principles = [self._random.choice(self._program.principles)] if self._program.principles else []
+        critiques = await settle(
+            self._within_budget(current, self._critique(current, place, parent, principles))
+            for place, parent in enumerate(parents)
+        )
+        found = zip(parents, critiques, strict=True)
+        return {parent: critique for parent, critique in found if critique and not self._satisfied(parent, critique)}
+
+    async def _critique(
+        self, current: _OpenRound, place: int, parent: Candidate, principles: Sequence[str]
+    ) -> Critique:
+        """What is wrong with a parent. The model is greedy, so the same question again has the same answer."""
         known = (parent.id, *principles)
-        critique = self._critiques.get(known)
-        if critique is None:
-            critique = await self._steps.critique(parent, self._archive.assessment(parent), principles)
-            self._critiques[known] = critique
-        current.critiques.append(critique)
+        assessment = self._archive.assessment(parent)
+        if known not in self._critiques and policy.asks_model(self._search.critic, assessment, principles):
+            factored = self._search.critic == "factored"
+            self._critiques[known] = await self._steps.critique(parent, assessment, principles, factored=factored)
+        critique = self._critiques.get(known) or found_by_evaluators(parent, assessment)
+        current.critiques[place] = critique
         self._emit(Critiqued(current.number, critique))
         return critique
 
-    def _satisfied(self, parent: Candidate, critique: Critique | None) -> bool:
-        """Whether there is a critic, and neither it nor any verifier finds fault with the parent."""
+    def _satisfied(self, parent: Candidate, critique: Critique) -> bool:
+        """Whether neither the critic nor any verifier finds fault with the parent."""
         assessment = self._archive.assessment(parent)
-        if self._search.critic == "none" or (assessment is not None and assessment.issues):
-            return False
-        return critique is None or (critique.answered and not critique.remarks)
+        faultless = assessment is None or not assessment.issues
+        return faultless and critique.answered and not critique.remarks
 
-    def _guidance(self, parent: Candidate, critique: Critique | None) -> Guidance:
-        assessment = self._archive.assessment(parent)
-        issues = assessment.issues if assessment is not None and self._search.critic != "none" else ()
-        instructions = tuple(dict.fromkeys(issue.instruction for issue in issues))
+    def _guidance(self, expansion: Expansion, critique: Critique | None) -> Guidance:
+        """What a candidate is told: the faults of its parent, or without one those of all, the most frequent first."""
+        if expansion.form == "draft":
+            return Guidance()
+        assessments = self._archive.assessments
+        about = [expansion.parent.id] if expansion.parent else list(assessments)
+        known = [assessments[name] for name in about if name in assessments and self._search.critic != "none"]
+        broken = Counter(issue.instruction for assessment in known for issue in assessment.issues)
+        instructions = tuple(instruction for instruction, _ in broken.most_common())
         remarks = critique.remarks if critique is not None else ()
         past = self._findings[-self._search.memory :] if self._search.memory else []
         lessons = [lesson for told in past for finding in told for lesson in (*finding.instructions, *finding.remarks)]
         memory = tuple(lesson for lesson in dict.fromkeys(lessons) if lesson not in (*instructions, *remarks))
         return Guidance(instructions, remarks, memory)
 
-    async def _revise(
-        self,
-        current: _OpenRound,
-        plan: _Plan,
-        index: int,
-        revised: dict[tuple[int, int], tuple[str | None, Completion]],
-    ) -> None:
-        """Put the revisions by one plan into ``revised`` as each is finished, with the id of the text it edits."""
-        branches = self._search.branches
-        sampling = self._program.sampling.sibling(len(self._archive.candidates) + index * branches)
-        forms = self._next_forms(plan)
-        self._revisions[plan.parent.id] += branches
-        edits = forms.count(False)
+    async def _make(self, current: _OpenRound, plans: Sequence[_Plan], index: int, made: _Made) -> None:
+        """Put the texts of a plan into ``made`` as each is finished."""
+        plan, before = plans[index], sum(plan.count for plan in plans[:index])
+        sampling = self._program.sampling.sibling(len(self._archive.candidates) + before)
+        parent = plan.expansion.parent
+        if parent is not None:
+            self._revisions[parent.id] += plan.count
 
-        def edited(number: int, text: Completion) -> None:
-            revised[index, number] = plan.parent.id, text
+        def keep(number: int, text: Completion) -> None:
+            made[index, number] = plan.expansion, text
 
-        def redrafted(number: int, text: Completion) -> None:
-            revised[index, edits + number] = None, text
-
-        guidance = plan.guidance
-        edit = self._steps.edit(plan.parent, guidance, sampling, edits, edited)
-        redraft = self._steps.redraft(guidance, sampling.sibling(edits), branches - edits, redrafted)
-        await settle([self._within_budget(current, edit), self._within_budget(current, redraft)])
-
-    def _next_forms(self, plan: _Plan) -> list[bool]:
-        """Of the parent's next revisions, which are redrafts."""
-        earlier = self._revisions[plan.parent.id]
-        numbers = range(earlier, earlier + self._search.branches)
-        return [policy.redrafts(self._search, plan.guidance.instructions, number) for number in numbers]
+        if plan.expansion.form == "draft":
+            call = self._steps.draft(sampling, plan.count, keep)
+        elif plan.expansion.form == "edit" and parent is not None:
+            call = self._steps.edit(parent, plan.guidance, sampling, plan.count, keep)
+        else:
+            call = self._steps.redraft(plan.guidance, sampling, plan.count, keep)
+        await self._within_budget(current, call)
 
     def _has_another_form(self, plan: _Plan) -> bool:
-        """Whether the parent's next revision would be of a form that the round just over did not try."""
-        return self._search.carry != "none" and self._search.branches == 1 and self._next_forms(plan) == [True]
+        """Whether what is made next would be asked for in a way that the round just over did not try."""
+        parent = plan.expansion.parent
+        if parent is None or self._search.carry == "adaptive":
+            return True
+        if self._search.branches > 1:
+            return False
+        [following] = policy.revisions(
+            parent, self._archive.assessment(parent), self._revisions[parent.id], self._search
+        )
+        return plan.expansion.form == "edit" and following.form == "redraft"
 
     async def _within_budget(self, current: _OpenRound, call: Coroutine[Any, Any, T]) -> T | None:
         """What the call gives; None where the budget or the context refuses it, and then the round is the last."""
@@ -273,8 +293,9 @@ class _Loop:
             current.budget_spent = True
             return None
 
-    def _added(self, current: _OpenRound, parent: str | None, completion: Completion) -> Candidate:
-        candidate = self._archive.add(current.number, parent, completion)
+    def _added(self, current: _OpenRound, expansion: Expansion, completion: Completion) -> Candidate:
+        parent = expansion.parent.id if expansion.form == "edit" and expansion.parent else None
+        candidate = self._archive.add(current.number, expansion.form, parent, completion)
         current.candidates.append(candidate)
         self._emit(CandidateAdded(candidate))
         return candidate
@@ -286,6 +307,19 @@ class _Loop:
             if twin := self._archive.twin(candidate):
                 self._archive.assessments[candidate.id] = self._archive.assessments[twin.id]
                 self._emit(CandidateEvaluated(candidate, self._archive.assessments[candidate.id]))
+        if self._search.select == "pairwise":
+            await self._compare([candidate for candidate in candidates if self._archive.twin(candidate) is None])
+
+    async def _compare(self, challengers: Sequence[Candidate]) -> None:
+        """Let each challenger in turn meet the incumbent. Where the verifiers leave it open, the model decides."""
+        archive = self._archive
+        for challenger in challengers:
+            new, old = archive.assessment(challenger), archive.assessment(archive.incumbent)
+            wins = policy.displaces(new, old, min_gain=0.0)
+            if policy.comparable(new, old) and challenger.text != archive.incumbent.text:
+                wins = await self._steps.prefers(challenger.text, archive.incumbent.text)
+            if wins:
+                archive.elect(challenger)
 
     async def _assess(self, candidate: Candidate) -> None:
         """Evaluate a candidate. What is known by then counts and is told, even when this is cut short."""
@@ -306,7 +340,7 @@ class _Loop:
         ended = Round(
             number=current.number,
             candidates=tuple(current.candidates),
-            critiques=tuple(current.critiques),
+            critiques=tuple(current.critiques[place] for place in sorted(current.critiques)),
             incumbent=incumbent.id,
             accepted=incumbent.id != before,
             gain=self._gain(before or self._archive.first.id, incumbent.id),

@@ -7,14 +7,22 @@ Keeping the best: the *incumbent* is the first draft until a challenger displace
 - Where verifiers tell them apart, they decide, by however little.
 - Where they don't, the challenger's judged score must be higher by more than ``min_gain`` and by more than its
   standard error. A judge that abstained on either, be it on one criterion, gives no reason to change.
+- With select ``pairwise`` nobody is scored: where verifiers don't tell them apart, the challenger must be preferred by
+  the model in both orders of the two.
 - A candidate that has not been evaluated displaces none. An incumbent that has not been evaluated yields only
   to a challenger that passes its hard verifiers.
 The returned text is the incumbent, or the vote among the candidates that its verifiers cannot tell apart.
 
+Criticising: a critic is asked about each parent that is to be edited, or whose faults a redraft is told. With critic
+``auto`` the model is the critic only of parents in which no evaluator found an issue, or where there are principles
+to hold them against: what is known to be wrong needs no call.
+
 Revising: with carry ``best`` and ``last`` a parent is edited, that is, shown to the model and asked for a better
 version. Of a parent that breaks rules every second revision is a redraft instead: the request asked afresh, with
 the broken rules and without the parent. Where an edit did not help, editing the same text again seldom does.
-With carry ``none`` every revision is a redraft.
+With carry ``none`` every revision is a redraft. With ``adaptive`` the scores decide (branching.py), each time anew,
+between a draft, a redraft that is told all candidates' faults, and an edit of one of them. An edit that is no better
+than its parent counts as a failure of editing, however good both are.
 
 Stopping, after each round; the first that holds is the reason:
 1. evaluators_failed  every evaluation of the round's new candidates ended in an error
@@ -30,12 +38,14 @@ Between rounds and inside them, whatever has been reached by then being kept:
 - engine_failed       the engine has died
 """
 
+import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from service.refinement.branching import Expansion, Tree
 from service.refinement.candidate import Assessment, Candidate, Rank
-from service.refinement.program import Search, Stop
+from service.refinement.program import Critic, Search, Stop
 
 StopReason = Literal[
     "target",
@@ -62,6 +72,11 @@ def displaces(challenger: Assessment | None, incumbent: Assessment | None, min_g
     if not (_judged(challenger) and _judged(incumbent)):
         return False
     return (new.judged or 0.0) - (old.judged or 0.0) > max(min_gain, challenger.stderr)
+
+
+def comparable(challenger: Assessment | None, incumbent: Assessment | None) -> bool:
+    """Whether the verifiers leave it open which of the two is better."""
+    return challenger is not None and incumbent is not None and _verified(challenger.rank) == _verified(incumbent.rank)
 
 
 def ordered(candidates: Sequence[Candidate], assessments: Mapping[str, Assessment]) -> list[Candidate]:
@@ -92,9 +107,39 @@ def parents(
     return [incumbent, *others][: search.beam]
 
 
-def redrafts(search: Search, broken_rules: Collection[str], earlier_revisions: int) -> bool:
-    """Whether the next revision of a parent is a redraft. ``earlier_revisions``: how many it had before."""
-    return search.carry == "none" or (bool(broken_rules) and earlier_revisions % 2 == 1)
+def asks_model(critic: Critic, assessment: Assessment | None, principles: Collection[str]) -> bool:
+    """Whether the model is asked what is wrong with a candidate."""
+    known = assessment is not None and bool(assessment.issues)
+    return critic in ("model", "factored") or (critic == "auto" and (bool(principles) or not known))
+
+
+def revisions(
+    parent: Candidate, assessment: Assessment | None, earlier_revisions: int, search: Search
+) -> Sequence[Expansion]:
+    """The next ``branches`` revisions of a parent, which has had ``earlier_revisions``."""
+    told = assessment is not None and bool(assessment.issues) and search.critic != "none"
+    numbers = range(earlier_revisions, earlier_revisions + search.branches)
+    redrafts = [search.carry == "none" or (told and number % 2 == 1) for number in numbers]
+    return [Expansion("redraft" if redraft else "edit", parent) for redraft in redrafts]
+
+
+def expansions(
+    candidates: Sequence[Candidate], assessments: Mapping[str, Assessment], search: Search, draws: random.Random
+) -> Sequence[Expansion]:
+    """With carry ``adaptive``, the next ``beam`` times ``branches`` candidates to make."""
+    told = search.critic != "none" and any(assessment.issues for assessment in assessments.values())
+    scores = {name: assessment.score or 0.0 for name, assessment in assessments.items()}
+    rewards = {c.id: _reward(c, scores) for c in candidates}
+    tree = Tree(candidates, rewards, draws, redraft=told)
+    return [tree.next() for _ in range(search.beam * search.branches)]
+
+
+def _reward(candidate: Candidate, scores: Mapping[str, float]) -> float:
+    """What a candidate tells of the way it was made: its score, but nothing for an edit that is no better than its
+    parent. A copy of a good text is a good text, and still shows that editing it does not help."""
+    score = scores.get(candidate.id, 0.0)
+    improves = candidate.parent is None or score > scores.get(candidate.parent, 0.0)
+    return score if improves else 0.0
 
 
 def peers(

@@ -10,9 +10,9 @@ from service.engines.conversation import Conversation
 from service.evaluators.base import Evaluator
 from service.refinement.prompts import Prompts
 
-Carry = Literal["best", "last", "none"]
-Critic = Literal["model", "evaluators", "none"]
-Select = Literal["score", "vote"]
+Carry = Literal["best", "last", "none", "adaptive"]
+Critic = Literal["auto", "model", "factored", "evaluators", "none"]
+Select = Literal["score", "pairwise", "vote"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +20,11 @@ class Search:
     """How the loop searches.
 
     drafts: candidates of round 0. beam: parents of a round. branches: revisions of a parent. rounds: how many
-    after round 0. carry: edit the best parents, edit the newest, or redraft without showing any. memory: from
-    how many earlier rounds the findings are told again. critic: who says what to change: the model (which is
-    told the evaluators' issues), the evaluators' issues alone, or nobody. select: who picks the result.
+    after round 0. carry: edit the best parents, edit the newest, redraft without showing any, or let the scores
+    decide for each of beam times branches candidates. memory: from how many earlier rounds the findings are told
+    again. critic: who says what to change: the model (which is told the evaluators' issues), the model by questions
+    that it answers without seeing the text, the evaluators' issues alone, nobody, or (auto) the model where the
+    evaluators have no issue. select: who picks the result: the scores, the model two at a time, or a vote.
     """
 
     drafts: int = 1
@@ -31,7 +33,7 @@ class Search:
     rounds: int = 3
     carry: Carry = "best"
     memory: int = 0
-    critic: Critic = "model"
+    critic: Critic = "auto"
     select: Select = "score"
 
 
@@ -42,7 +44,9 @@ PRESETS: Mapping[str, Search] = MappingProxyType(
         "vote": Search(drafts=5, rounds=0, select="vote"),  # Chen et al. 2023, arXiv 2311.17311
         "beam": Search(drafts=4, beam=2, branches=2),
         "reflexion": Search(carry="none", memory=3),  # Shinn et al. 2023, arXiv 2303.11366
-        "constitutional": Search(),  # Bai et al. 2022, arXiv 2212.08073, section 3; with the request's principles
+        # Bai et al. 2022, arXiv 2212.08073, section 3; with the request's principles
+        "constitutional": Search(critic="model"),
+        "adaptive": Search(drafts=2, beam=2, rounds=6, carry="adaptive"),  # Inoue et al. 2025, arXiv 2503.04412
     }
 )
 """Settings of the one loop, by name."""
@@ -103,10 +107,14 @@ class Program(Brief):
 
 @dataclass(frozen=True, kw_only=True)
 class Review(Brief):
-    """One critique request: evaluate ``candidate``, and say in words what should change if ``feedback``."""
+    """One critique request: evaluate ``candidate``, and say in words what should change if ``feedback``.
+
+    ``principles``: what the candidate is held against beside that, all of them.
+    """
 
     candidate: str
     feedback: bool = True
+    principles: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,31 +10,42 @@ from jinja2 import StrictUndefined, Template, TemplateError, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 VARIABLES: Mapping[str, frozenset[str]] = {
-    "draft": frozenset({"prompt", "parameters"}),
+    "draft": frozenset({"prompt", "parameters", "choices"}),
     "exhibit": frozenset({"candidate", "fence"}),
     "rate": frozenset({"question"}),
     "rate_lead": frozenset(),
-    "critique": frozenset({"issues", "principles"}),
+    "critique": frozenset({"issues", "principles", "verifications"}),
+    "questions": frozenset(),
+    "answer": frozenset({"question"}),
     "edit": frozenset({"instructions", "remarks", "memory"}),
     "redraft": frozenset({"instructions", "remarks", "memory"}),
     "vote": frozenset({"candidates", "fence"}),
     "vote_lead": frozenset(),
+    "compare": frozenset({"candidates", "fence"}),
+    "compare_lead": frozenset(),
 }
 """Every template that a task has, and the variables it may use.
 
 draft: what the model is asked to begin with. exhibit: a candidate shown between two lines of the fence.
 rate: a criterion's question about the exhibit, and rate_lead: how its answer begins, before the digit.
-critique: what should change in the reply before it. edit: what a better version of the reply before it must do.
-redraft: what a fresh answer must do, put after the request. vote: which of the lettered candidates agrees most
-with the others, and vote_lead: how that answer begins, before the letter. Lists are tuples of sentences.
+critique: what should change in the reply before it. questions: what to ask in order to check that reply, and answer:
+one of these questions, asked without the reply; ``verifications`` maps questions to answers. edit: what a better
+version of the reply before it must do. redraft: what a fresh answer must do, put after the request. vote: which of the
+lettered candidates agrees most with the others, and compare: which of two is better; vote_lead and compare_lead: how
+that answer begins, before the letter. Lists are tuples of sentences.
 """
 
 
 _NOTHING: Mapping[str, object] = dict.fromkeys(("instructions", "remarks", "memory", "issues", "principles"), ())
 _TEXTS: Mapping[str, object] = dict.fromkeys(("question", "candidate", "fence"), "text")
 SAMPLES: Sequence[Mapping[str, object]] = (
-    {**_TEXTS, **_NOTHING, "candidates": {"A": "text"}},
-    {**_TEXTS, **dict.fromkeys(_NOTHING, ("A sentence.",)), "candidates": {"A": "text"}},
+    {**_TEXTS, **_NOTHING, "candidates": {"A": "text"}, "verifications": {}},
+    {
+        **_TEXTS,
+        **dict.fromkeys(_NOTHING, ("A sentence.",)),
+        "candidates": {"A": "text"},
+        "verifications": {"A question?": "An answer."},
+    },
 )
 """Values that every template must be able to render."""
 

@@ -68,7 +68,7 @@ def review(review: Review, engine: Engine) -> AsyncGenerator[Event, None]:
     async def work(emit: Emit) -> None:
         ledger = Ledger(review.budget, emit)
         steps = Steps(review, engine, ledger, emit)
-        candidate = Candidate("c0", 0, None, Completion(review.candidate, "stop", Usage()))
+        candidate = Candidate("c0", 0, "draft", None, Completion(review.candidate, "stop", Usage()))
         known: list[Assessment] = []
         critique = None
         await steps.fit()
@@ -76,7 +76,7 @@ def review(review: Review, engine: Engine) -> AsyncGenerator[Event, None]:
             await steps.assess(candidate.text, known.append)
             if review.feedback:
                 with _too_long_by("candidate"):
-                    critique = await steps.critique(candidate, known[-1], principles=())
+                    critique = await steps.critique(candidate, known[-1], review.principles)
                 emit(Critiqued(0, critique))
         emit(Reviewed(review.id, engine.model, known[-1], critique, ledger.usage))
 

@@ -18,7 +18,7 @@ from service.engines.conversation import Conversation
 from service.errors import EngineDead
 from service.evaluators.base import Authority, Evaluation, Evaluator, Submission
 from service.refinement.accounting import BudgetSpent, Emit, Ledger, MeteredEngine
-from service.refinement.candidate import Assessment, Candidate, Critique
+from service.refinement.candidate import Assessment, Candidate, Critique, Verification
 from service.refinement.events import CallRole, EvaluatorEnded
 from service.refinement.program import Brief
 from service.refinement.prompts import Prompts
@@ -26,14 +26,21 @@ from service.refinement.prompts import Prompts
 log = logging.getLogger(__name__)
 
 CRITIC_SAMPLING = Sampling(temperature=0.0, max_tokens=160)
-CRITIQUE_SCHEMA: JsonSchema = {
-    "type": "object",
-    "properties": {
-        "issues": {"type": "array", "maxItems": 3, "items": {"type": "string", "minLength": 1, "maxLength": 200}}
-    },
-    "required": ["issues"],
-    "additionalProperties": False,
-}
+ANSWER_SAMPLING = Sampling(temperature=0.0, max_tokens=60)
+
+
+def _list_of_sentences(name: str) -> JsonSchema:
+    sentence = {"type": "string", "minLength": 1, "maxLength": 200}
+    return {
+        "type": "object",
+        "properties": {name: {"type": "array", "maxItems": 3, "items": sentence}},
+        "required": [name],
+        "additionalProperties": False,
+    }
+
+
+CRITIQUE_SCHEMA = _list_of_sentences("issues")
+QUESTIONS_SCHEMA = _list_of_sentences("questions")
 Keep = Callable[[int, Completion], None]
 """Is given each finished sibling with its index."""
 
@@ -113,6 +120,7 @@ class Steps:
         exhibit = self._brief.prompts.render("exhibit", candidate=text, fence=self._brief.fence)
         submission = Submission(
             text=text,
+            request=self._brief.request,
             exhibit=self._brief.request.with_user(exhibit),
             rating=Rating(self._brief.prompts),
             engine=self.engine("judge"),
@@ -145,21 +153,44 @@ class Steps:
         return evaluation
 
     async def critique(
-        self, candidate: Candidate, assessment: Assessment | None, principles: Sequence[str]
+        self, candidate: Candidate, assessment: Assessment | None, principles: Sequence[str], *, factored: bool = False
     ) -> Critique:
-        """What the evaluators found in a candidate, and what the model, told that, says should change."""
-        findings = tuple(issue.message for issue in assessment.issues) if assessment else ()
-        prompt = self._brief.prompts.render("critique", issues=findings, principles=principles)
+        """What the evaluators found in a candidate, and what the model, told that, says should change.
+
+        Factored, the model goes by questions that it asks itself first and answers without seeing the candidate:
+        chain of verification (Dhuliawala et al. 2023, arXiv 2309.11495, section 3.3).
+        """
+        found = found_by_evaluators(candidate, assessment)
+        verifications = await self._verifications(candidate) if factored else ()
+        prompt = self._brief.prompts.render(
+            "critique",
+            issues=found.findings,
+            principles=principles,
+            verifications={verification.question: verification.answer for verification in verifications},
+        )
         [completion] = await self.engine("critique").complete(
             self._replied(candidate).with_user(prompt), CRITIC_SAMPLING, schema=CRITIQUE_SCHEMA
         )
-        remarks = _remarks(completion.text)
-        return Critique(
-            candidate.id,
-            findings,
-            remarks or (),
+        remarks = _listed("issues", completion.text)
+        return replace(
+            found,
+            remarks=remarks or (),
             answered=remarks is not None and completion.finish_reason == "stop",
+            verifications=verifications,
         )
+
+    async def _verifications(self, candidate: Candidate) -> tuple[Verification, ...]:
+        engine = self.engine("critique")
+        asked = self._replied(candidate).with_user(self._brief.prompts.render("questions"))
+        [completion] = await engine.complete(asked, CRITIC_SAMPLING, schema=QUESTIONS_SCHEMA)
+
+        async def verification(question: str) -> Verification:
+            prompt = self._brief.prompts.render("answer", question=question)
+            [answer] = await engine.complete(self._brief.request.with_user(prompt), ANSWER_SAMPLING)
+            return Verification(question, answer.text.strip())
+
+        questions = _listed("questions", completion.text) or ()
+        return tuple(await settle(verification(question) for question in dict.fromkeys(questions)))
 
     async def edit(self, candidate: Candidate, guidance: Guidance, sampling: Sampling, count: int, keep: Keep) -> None:
         """Revise a candidate, which is shown. The critique is told as guidance, not as a turn of its own: small
@@ -184,13 +215,25 @@ class Steps:
 
         At most MOST_VOTED_ON texts.
         """
+        logprobs = await self._letters("vote", texts)
+        return max(range(len(texts)), key=logprobs.__getitem__)
+
+    async def prefers(self, challenger: str, incumbent: str) -> bool:
+        """Whether the model finds the challenger better in both orders of the two, since models favour a place."""
+        [first, second], [third, fourth] = await settle(
+            [self._letters("compare", [challenger, incumbent]), self._letters("compare", [incumbent, challenger])]
+        )
+        return first > second and fourth > third
+
+    async def _letters(self, template: str, texts: Sequence[str]) -> Sequence[float]:
+        """The log-probabilities of the texts' letters as the answer to a question about them all."""
         letters = LETTERS[: len(texts)]
         candidates = dict(zip(letters, texts, strict=True))
-        prompt = self._brief.prompts.render("vote", candidates=candidates, fence=self._brief.fence)
+        prompt = self._brief.prompts.render(template, candidates=candidates, fence=self._brief.fence)
         choice = await self.engine("judge").choose(
-            self._brief.request.with_user(prompt), letters, lead=self._brief.prompts.render("vote_lead")
+            self._brief.request.with_user(prompt), letters, lead=self._brief.prompts.render(f"{template}_lead")
         )
-        return max(range(len(texts)), key=choice.logprobs.__getitem__)
+        return choice.logprobs
 
     def _replied(self, candidate: Candidate) -> Conversation:
         return self._brief.request.with_reply(candidate.completion)
@@ -208,15 +251,20 @@ def _without_result(evaluator: Evaluator, error: str) -> Evaluation:
     )
 
 
-def _remarks(text: str) -> tuple[str, ...] | None:
-    """The critic's points; None where it did not come to the point.
+def found_by_evaluators(candidate: Candidate, assessment: Assessment | None) -> Critique:
+    """The critique that needs no call."""
+    return Critique(candidate.id, tuple(issue.message for issue in assessment.issues) if assessment else ())
 
-    An answer that was cut keeps its begun point, and one that is not JSON is one point.
+
+def _listed(name: str, text: str) -> tuple[str, ...] | None:
+    """The sentences of the list that a critic was asked for; None where it did not come to the point.
+
+    An answer that was cut keeps its begun sentence, and one that is not JSON is one sentence.
     """
     try:
         answer: Any = from_json(text, allow_partial="trailing-strings")
     except ValueError:
         return (text.strip(),) if text.strip() else None
-    if not isinstance(answer, dict) or not isinstance(answer.get("issues"), list):
+    if not isinstance(answer, dict) or not isinstance(answer.get(name), list):
         return None
-    return tuple(issue.strip() for issue in answer["issues"] if isinstance(issue, str) and issue.strip())
+    return tuple(sentence.strip() for sentence in answer[name] if isinstance(sentence, str) and sentence.strip())

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from service.engines.base import Sampling
 from service.refinement.program import PRESETS, Carry, Critic, Search, Select, Stop
 
-Preset = Literal["self_refine", "best_of_n", "vote", "beam", "reflexion", "constitutional"]
+Preset = Literal["self_refine", "best_of_n", "vote", "beam", "reflexion", "constitutional", "adaptive"]
 Share = Annotated[float, Ge(0.0), Le(1.0)]
 
 
@@ -28,6 +28,7 @@ class SamplingOverrides(Overrides):
     max_tokens: Annotated[int, Ge(1)] | None = None
     stop: Annotated[tuple[Annotated[str, Len(1, 100)], ...], Len(0, 8)] | None = None
     seed: Annotated[int, Ge(0), Le(2**31 - 1)] | None = None
+    choices: Annotated[tuple[Annotated[str, Len(1, 200)], ...], Len(2, 50)] | None = None
 
     def applied_to(self, sampling: Sampling) -> Sampling:
         return Sampling(**{**_fields(sampling), **self.stated()})

@@ -1,6 +1,7 @@
 """Tasks: what kind of text is wanted, each in one TOML file. The built-in ones lie beside this module.
 
-A file may leave out prompts and criteria; they are then those of the built-in ``general``.
+A file may leave out prompts and criteria; they are then those of the built-in ``general``. The folder ``rubrics`` holds
+what a text of any task can be held to besides, again each in one TOML file.
 """
 
 import json
@@ -9,21 +10,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from annotated_types import Len
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.engines.base import Sampling
+from service.evaluators.base import Evaluator, RefusedField
 from service.evaluators.catalogue import AnyEvaluator
 from service.evaluators.judge import Criterion
+from service.evaluators.toolbox import Toolbox
 from service.refinement.program import Search, Stop
 from service.refinement.prompts import PromptError, Prompts
 from service.tasks.overrides import Preset, SamplingOverrides, SearchOverrides, StopOverrides
 
 
 class TaskError(ValueError):
-    """A task file that cannot be used; the message names the file and what is wrong in it."""
+    """A task's or a rubric's file that cannot be used; the message names the file and what is wrong in it."""
 
 
 class _Strict(BaseModel):
@@ -50,8 +53,28 @@ class _TaskFile(_Strict):
     criteria: tuple[Criterion, ...] = ()
     evaluators: tuple[AnyEvaluator, ...] = ()
     principles: tuple[str, ...] = ()
+    rubrics: tuple[str, ...] = ()
     defaults: _Defaults = _Defaults()
     example: dict[str, Any]
+
+
+class _RubricFile(_Strict):
+    description: Annotated[str, Len(1)]
+    principles: Annotated[tuple[Annotated[str, Len(1)], ...], Len(1)]
+    criteria: Annotated[tuple[Criterion, ...], Len(1, 16)]
+
+
+_File = TypeVar("_File", _TaskFile, _RubricFile)
+
+
+@dataclass(frozen=True)
+class Rubric:
+    """What texts of any task can be held to: by the critic, to the principles, and by the judge, to the criteria."""
+
+    name: str
+    description: str
+    principles: Sequence[str]
+    criteria: Sequence[Criterion]
 
 
 @dataclass(frozen=True)
@@ -63,8 +86,9 @@ class Task:
     parameters: Mapping[str, Parameter]
     prompts: Prompts
     criteria: Sequence[Criterion]
-    evaluators: Sequence[AnyEvaluator]
+    evaluators: Sequence[Evaluator]
     principles: Sequence[str]
+    rubrics: Sequence[Rubric]
     sampling: Sampling
     preset: Preset | None
     search: Search
@@ -72,23 +96,51 @@ class Task:
     example: Mapping[str, Any]
 
 
-def load_tasks(folder: Path | None = None) -> Mapping[str, Task]:
-    """The built-in tasks and those of ``folder``, by name; a file there replaces a built-in task of its name."""
-    entries = files(__package__).iterdir()
-    sources = {entry.name: entry.read_bytes() for entry in entries if entry.name.endswith(".toml")}
-    general = _parsed("general.toml", sources["general.toml"])
-    if folder is not None:
-        if not folder.is_dir():
-            raise TaskError(f"{folder} is not a folder")
-        sources |= {path.name: path.read_bytes() for path in sorted(folder.glob("*.toml"))}
-    parsed = {file: _parsed(file, source) for file, source in sorted(sources.items())}
-    return {file.removesuffix(".toml"): _task(file, content, general) for file, content in parsed.items()}
+def load_tasks(folder: Path | None = None, tools: Toolbox | None = None) -> Mapping[str, Task]:
+    """The built-in tasks and those of ``folder``, by name; a file there replaces a built-in task of its name.
+
+    ``tools``: what their evaluators may need.
+    """
+    tools = tools or Toolbox()
+    rubrics = load_rubrics(folder)
+    built_in = _built_in("")
+    general = _parsed(_TaskFile, "general.toml", built_in["general.toml"])
+    sources = built_in | _own(folder, "")
+    parsed = {file: _parsed(_TaskFile, file, source) for file, source in sorted(sources.items())}
+    return {_name(file): _task(file, content, general, rubrics, tools) for file, content in parsed.items()}
 
 
-def _parsed(file: str, source: bytes) -> _TaskFile:
+def load_rubrics(folder: Path | None = None) -> Mapping[str, Rubric]:
+    """The built-in rubrics and those of ``rubrics`` in ``folder``, by name; a file there replaces a built-in one."""
+    sources = _built_in("rubrics") | _own(folder, "rubrics")
+    parsed = {file: _parsed(_RubricFile, f"rubrics/{file}", source) for file, source in sorted(sources.items())}
+    return {
+        _name(file): Rubric(_name(file), content.description, content.principles, content.criteria)
+        for file, content in parsed.items()
+    }
+
+
+def _built_in(part: str) -> dict[str, bytes]:
+    entries = files(__package__).joinpath(part).iterdir()
+    return {entry.name: entry.read_bytes() for entry in entries if entry.name.endswith(".toml")}
+
+
+def _own(folder: Path | None, part: str) -> dict[str, bytes]:
+    if folder is None:
+        return {}
+    if not folder.is_dir():
+        raise TaskError(f"{folder} is not a folder")
+    return {path.name: path.read_bytes() for path in folder.joinpath(part).glob("*.toml")}
+
+
+def _name(file: str) -> str:
+    return file.removesuffix(".toml")
+
+
+def _parsed(model: type[_File], file: str, source: bytes) -> _File:
     try:
         # By way of JSON, whose arrays are tuples even to a strict model.
-        return _TaskFile.model_validate_json(json.dumps(tomllib.loads(source.decode())))
+        return model.model_validate_json(json.dumps(tomllib.loads(source.decode())))
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
         raise TaskError(f"{file}: {problems}") from error
@@ -96,21 +148,25 @@ def _parsed(file: str, source: bytes) -> _TaskFile:
         raise TaskError(f"{file}: {error}") from error
 
 
-def _task(file: str, content: _TaskFile, general: _TaskFile) -> Task:
+def _task(file: str, content: _TaskFile, general: _TaskFile, rubrics: Mapping[str, Rubric], tools: Toolbox) -> Task:
     try:
         prompts = Prompts.compiled({**general.prompts, **content.prompts})
-    except PromptError as error:
+        evaluators = tuple(evaluator.resolved(tools) for evaluator in content.evaluators)
+    except (PromptError, RefusedField) as error:
         raise TaskError(f"{file}: {error}") from error
     if undeclared := prompts.parameters - content.parameters.keys():
         raise TaskError(f"{file}: the template 'draft' uses undeclared parameters: {', '.join(sorted(undeclared))}")
+    if unknown := [name for name in content.rubrics if name not in rubrics]:
+        raise TaskError(f"{file}: rubrics: there are none named {', '.join(unknown)}; there are {', '.join(rubrics)}")
     return Task(
-        name=file.removesuffix(".toml"),
+        name=_name(file),
         description=content.description,
         parameters=content.parameters,
         prompts=prompts,
         criteria=content.criteria or general.criteria,
-        evaluators=content.evaluators,
+        evaluators=evaluators,
         principles=content.principles or general.principles,
+        rubrics=[rubrics[name] for name in content.rubrics],
         sampling=content.defaults.sampling.applied_to(Sampling()),
         preset=content.defaults.search.preset,
         search=content.defaults.search.applied_to(Search()),

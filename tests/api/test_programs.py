@@ -12,9 +12,10 @@ from service.api.programs import Bounds, Programs
 from service.api.requests import CritiqueRequest, GenerateRequest, RefineRequest
 from service.engines.base import Sampling
 from service.errors import InvalidRequest
-from service.evaluators.judge import Judge
+from service.evaluators.judge import Criterion, Judge
+from service.evaluators.rules import Length
 from service.refinement.program import PRESETS, Generation, Program, Review, Search, Stop
-from service.tasks.task import load_tasks
+from service.tasks.task import Rubric, load_rubrics, load_tasks
 
 BOUNDS = Bounds(candidates=6, rounds=4, tokens=1000, seconds=60.0)
 PROGRAMS = Programs(load_tasks(), BOUNDS, "served-model")
@@ -23,6 +24,7 @@ HELLO = {"role": "user", "content": "Hello."}
 ANSWER = {"role": "assistant", "content": "Hello!"}
 RULES = {"role": "system", "content": "Be brief."}
 LENGTH = {"type": "length", "unit": "words", "max": 40}
+FENCED = ["starts_with", "ends_with"]
 JUDGE = {"type": "judge", "criteria": [{"name": "wit", "question": "Is it witty?"}]}
 
 
@@ -53,6 +55,7 @@ COMMON = [
     ("model", {**PROMPT, "model": "another"}),
     ("parameters.target_language", {**PROMPT, "task": "translate"}),
     ("parameters.mood", {**PROMPT, "parameters": {"mood": "merry"}}),
+    ("parameters.query", {**PROMPT, "task": "judge_relevance"}),
     ("messages.0.role", {"messages": [RULES]}),
     ("messages.0.role", {"messages": [ANSWER]}),
     ("messages.0.role", {"messages": [ANSWER, HELLO]}),
@@ -87,6 +90,8 @@ async def test_what_every_endpoint_refuses(make: Any, field: str, request_: dict
         ("budget.seconds", {"budget": {"seconds": 60.1}}),
         ("judge", {"search": {"preset": "vote"}, "judge": True}),
         ("criteria", {"search": {"preset": "vote"}, "criteria": JUDGE["criteria"]}),
+        ("rubrics", {"search": {"preset": "vote"}, "rubrics": ["bias"]}),
+        ("rubrics", {"task": "sentiment", "rubrics": ["bias"]}),
         ("evaluators", {"search": {"select": "vote"}, "evaluators": [LENGTH, JUDGE]}),
     ],
 )
@@ -160,6 +165,12 @@ async def test_a_default_beyond_the_bounds_is_not_held_against_the_request() -> 
     assert (made.search.rounds, made.sampling.max_tokens) == (1, 100)
 
 
+async def test_at_the_bounds_choices_are_accepted() -> None:
+    choices = [f"{number:03}" + "x" * 197 for number in range(50)]
+
+    assert program(**PROMPT, sampling={"choices": choices}).sampling.choices == tuple(choices)
+
+
 async def test_every_prompt_of_a_list_becomes_a_conversation() -> None:
     made = generation(prompt=["One?", "Two?"], task="summarize", parameters={"style": "a haiku"})
 
@@ -198,11 +209,11 @@ async def test_a_parameter_with_a_default_may_be_left_out() -> None:
 @pytest.mark.parametrize(
     ("request_", "expected"),
     [
-        ({}, ["regex", "judge"]),
-        ({"judge": False}, ["regex"]),
-        ({"evaluators": [LENGTH]}, ["regex", "length", "judge"]),
-        ({"evaluators": [LENGTH], "judge": False}, ["regex", "length"]),
-        ({"evaluators": [JUDGE]}, ["regex", "judge", "judge"]),
+        ({}, [*FENCED, "judge"]),
+        ({"judge": False}, FENCED),
+        ({"evaluators": [LENGTH]}, [*FENCED, "length", "judge"]),
+        ({"evaluators": [LENGTH], "judge": False}, [*FENCED, "length"]),
+        ({"evaluators": [JUDGE]}, [*FENCED, "judge", "judge"]),
     ],
 )
 @pytest.mark.parametrize("make", [program, review])
@@ -223,6 +234,108 @@ async def test_criteria_replace_the_tasks_rubric(make: Any) -> None:
     assert isinstance(own_judge, Judge)
     assert [line.name for line in task_judge.criteria] == ["fluency", "coherence", "accuracy"]
     assert [line.name for line in own_judge.criteria] == ["wit"]
+
+
+@pytest.mark.parametrize("make", [program, review])
+async def test_rubrics_add_their_criteria_to_whichever_rubric_there_is(make: Any) -> None:
+    bias, safety = ([line.name for line in load_rubrics()[name].criteria] for name in ("bias", "safety"))
+
+    [task_judge] = make(**PROMPT, rubrics=["bias"]).evaluators
+    [own_judge] = make(**PROMPT, rubrics=["safety", "bias", "safety"], criteria=JUDGE["criteria"]).evaluators
+
+    assert [line.name for line in task_judge.criteria] == ["fluency", "coherence", "accuracy", *bias]
+    assert [line.name for line in own_judge.criteria] == ["wit", *safety, *bias]
+    assert make(**PROMPT, rubrics=["bias"], judge=False, evaluators=[LENGTH]).evaluators == [
+        Length(unit="words", max=40)
+    ]
+
+
+async def test_rubrics_add_their_principles_to_those_that_there_are() -> None:
+    bias = tuple(load_rubrics()["bias"].principles)
+    constitutional = {"preset": "constitutional"}
+
+    assert program(**PROMPT, rubrics=["bias"]).principles == bias
+    assert program(**PROMPT, rubrics=["bias"], principles=["Be kind."]).principles == ("Be kind.", *bias)
+    general = load_tasks()["general"].principles
+    assert program(**PROMPT, rubrics=["bias"], search=constitutional).principles == (*general, *bias)
+
+
+async def test_a_tasks_own_rubrics_hold_beside_whatever_the_request_states(tmp_path: Path) -> None:
+    (tmp_path / "joke.toml").write_text("description = 'x'\nrubrics = ['safety']\nexample = {prompt = 'The sea.'}")
+    programs = Programs(load_tasks(tmp_path), BOUNDS, "served-model")
+    safety, bias = load_rubrics()["safety"], load_rubrics()["bias"]
+
+    asked = {**PROMPT, "task": "joke", "rubrics": ["safety", "bias"], "criteria": JUDGE["criteria"]}
+    made = programs.program(RefineRequest.model_validate_json(as_json(asked)))
+
+    [judge] = made.evaluators
+    assert isinstance(judge, Judge)
+    assert judge.criteria[1:] == (*safety.criteria, *bias.criteria)
+    assert made.principles == (*safety.principles, *bias.principles)
+
+
+@pytest.mark.parametrize("make", [program, review])
+async def test_every_unknown_rubric_is_named(make: Any) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        make(**PROMPT, rubrics=["magic", "bias", "taste"])
+
+    assert [error.field for error in refused.value.errors] == ["rubrics.0", "rubrics.2"]
+    assert "bias, safety" in refused.value.errors[0].message
+
+
+async def test_rubrics_of_the_operators_may_be_named() -> None:
+    own = Rubric("taste", "Taste.", ("Be tasteful.",), (Criterion(name="taste", question="Is it tasteful?"),))
+    programs = Programs(load_tasks(), BOUNDS, "served-model", rubrics={"taste": own})
+
+    made = programs.program(RefineRequest.model_validate_json(as_json({**PROMPT, "rubrics": ["taste"]})))
+
+    assert made.principles == ("Be tasteful.",)
+    with pytest.raises(InvalidRequest, match="rubrics"):
+        programs.program(RefineRequest.model_validate_json(as_json({**PROMPT, "rubrics": ["bias"]})))
+
+
+@pytest.mark.parametrize("make", [program, review, generation])
+async def test_choices_are_the_requests_or_the_tasks_and_the_draft_prompt_may_list_them(make: Any) -> None:
+    asked = {**PROMPT, "task": "sentiment"}
+    whole = make(**asked, sampling={"choices": ["good", "bad"]})
+    default = make(**asked)
+
+    own, given = (made.requests[0] if isinstance(made, Generation) else made.request for made in (default, whole))
+    assert ": good, bad." in given.turn.text
+    assert ": positive, negative, neutral, mixed." in own.turn.text
+    if not isinstance(whole, Review):
+        assert whole.sampling.choices == ("good", "bad")
+        assert default.sampling.choices == ("positive", "negative", "neutral", "mixed")
+        assert make(**PROMPT).sampling.choices == ()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [{"task": "sentiment"}, {"sampling": {"choices": ["good", "bad"]}}],
+    ids=["the task's", "the request's"],
+)
+async def test_choices_and_a_schema_are_refused_together(request_: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        generation(**PROMPT, response_schema={"type": "object"}, **request_)
+
+    assert [error.field for error in refused.value.errors] == ["response_schema"]
+
+
+@pytest.mark.parametrize(
+    ("field", "choices"),
+    [
+        (("sampling", "choices"), ["alone"]),
+        (("sampling", "choices"), [str(number) for number in range(51)]),
+        (("sampling", "choices", 1), ["good", ""]),
+        (("sampling", "choices", 0), ["x" * 201, "good"]),
+        (("sampling", "choices", 0), [1, 2]),
+    ],
+)
+async def test_choices_out_of_bounds_are_refused(field: tuple[str, ...], choices: list[Any]) -> None:
+    with pytest.raises(ValidationError) as refused:
+        program(**PROMPT, sampling={"choices": choices})
+
+    assert refused.value.errors()[0]["loc"] == field
 
 
 async def test_a_vote_takes_the_judges_place() -> None:

@@ -110,6 +110,17 @@ class EngineContract:
         assert value["colour"] in ("red", "green")
         assert isinstance(value["warm"], bool)
 
+    async def test_a_reply_is_one_of_the_choices(self, engine: Engine) -> None:
+        choices = ("dark blue", "dark", 'a "warm" red\\')
+        sampling = Sampling(temperature=1.0, max_tokens=24, seed=1, choices=choices)
+
+        replies = await engine.complete(QUESTION, sampling, n=4)
+        *_, streamed = [item async for item in engine.stream(QUESTION, sampling)]
+
+        assert isinstance(streamed, Completion)
+        assert {reply.text for reply in (*replies, streamed)} <= set(choices)
+        assert {reply.finish_reason for reply in (*replies, streamed)} == {"stop"}
+
     async def test_options_are_weighed_by_log_probabilities(self, engine: Engine) -> None:
         options = ("1", "2", "3", "4", "5")
 
@@ -121,10 +132,28 @@ class EngineContract:
         assert choice.usage.calls == 1
         assert choice.usage.completion_tokens == 1
 
-    async def test_a_prompt_beyond_the_context_is_refused_with_both_lengths(self, engine: Engine) -> None:
-        endless = Conversation(Turn("user", "word " * 20_000))
+    async def test_a_given_reply_is_weighed_token_by_token(self, engine: Engine) -> None:
+        begun = await engine.likelihood(QUESTION, "Red is warm,")
+        whole = await engine.likelihood(QUESTION, "Red is warm, and blue is cold.")
+        [asked] = await engine.complete(QUESTION, GREEDY)
 
-        for attempt in (engine.complete(endless, GREEDY), engine.choose(endless, ("1",)), engine.fit(endless)):
+        assert all(logprob <= 0 for logprob in whole.logprobs)
+        assert 3 <= len(begun.logprobs) < len(whole.logprobs)
+        assert whole.logprobs[: len(begun.logprobs)] == pytest.approx(begun.logprobs, abs=0.3)
+        assert (whole.usage.calls, whole.usage.completion_tokens) == (1, 1)
+        assert whole.usage.prompt_tokens == asked.usage.prompt_tokens + len(whole.logprobs)
+
+    async def test_a_prompt_beyond_the_context_is_refused_with_both_lengths(self, engine: Engine) -> None:
+        words = "word " * 20_000
+        endless = Conversation(Turn("user", words))
+
+        for attempt in (
+            engine.complete(endless, GREEDY),
+            engine.choose(endless, ("1",)),
+            engine.likelihood(endless, "Yes."),
+            engine.likelihood(QUESTION, words),
+            engine.fit(endless),
+        ):
             with pytest.raises(PromptTooLong) as refused:
                 await attempt
             assert refused.value.prompt_tokens > refused.value.context_tokens > 1000
@@ -132,6 +161,8 @@ class EngineContract:
     async def test_only_a_user_turn_can_be_replied_to(self, engine: Engine) -> None:
         with pytest.raises(ValueError, match="user turn"):
             await engine.complete(QUESTION.with_reply("Red."), GREEDY)
+        with pytest.raises(ValueError, match="user turn"):
+            await engine.likelihood(QUESTION.with_reply("Red."), "Green.")
 
     async def test_a_closed_stream_and_a_cancelled_call_leave_the_engine_usable(self, engine: Engine) -> None:
         long = Sampling(temperature=1.0, max_tokens=400)

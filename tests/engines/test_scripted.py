@@ -1,4 +1,6 @@
 import asyncio
+import math
+from dataclasses import replace
 
 import pytest
 
@@ -23,6 +25,28 @@ async def test_a_script_says_what_is_replied_and_how_options_weigh() -> None:
 
     assert reply.text == "HELLO THERE"
     assert choice.logprobs == pytest.approx((-1.386294, -0.693147))
+
+
+async def test_a_reply_that_is_one_of_the_choices_is_kept_and_another_gives_way() -> None:
+    choices = ("yes", "no", "maybe")
+    asked = Sampling(choices=choices)
+
+    [kept] = await ScriptedEngine(Script(reply=lambda call: "maybe")).complete(QUESTION, asked)
+    chosen = [(await ScriptedEngine().complete(QUESTION, replace(asked, seed=seed)))[0].text for seed in range(20)]
+    again = [(await ScriptedEngine().complete(QUESTION, replace(asked, seed=seed)))[0].text for seed in range(20)]
+
+    assert kept.text == "maybe"
+    assert set(chosen) == set(choices)
+    assert chosen == again
+
+
+async def test_a_script_says_how_likely_each_token_of_a_given_reply_is() -> None:
+    engine = ScriptedEngine(Script(likelihood=lambda call, token: 0.25 if token in call.prompt else 0.0))
+
+    found = await engine.likelihood(Conversation(Turn("user", "hello there")), "hello you there")
+
+    assert found.logprobs == pytest.approx((-1.386294, -math.inf, -1.386294))
+    assert engine.calls[0].reply == "hello you there"
 
 
 async def test_a_fault_is_raised_and_nothing_stays_in_flight() -> None:

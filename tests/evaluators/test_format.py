@@ -72,6 +72,28 @@ BULLETS = "Here you are:\r\n- one\r\n  * two\r\n• three\r\n+ four\r\n-not\r\n*
         ({"kind": "sections", "marker": "PART"}, "Part 1", 0.0),
         ({"kind": "sections", "marker": "Teil (A)"}, "Teil (A) 1", 1.0),
         ({"kind": "sections"}, "Sectional 1", 0.0),
+        ({"kind": "highlighted", "min": 3, "max": 3}, "*one*, **two words** and ***three***", 1.0),
+        ({"kind": "highlighted", "min": 2}, "* a bullet\n* another with *one* part\n2 * 3 * 4", 0.5),
+        ({"kind": "highlighted"}, "** ** *over\ntwo lines* * no*", 0.0),
+        ({"kind": "placeholders", "min": 2, "max": 2}, "Dear [name], see [the date] and [a link](x) or [ ].", 1.0),
+        ({"kind": "placeholders", "min": 4}, "[[name]]", 0.25),
+        ({"kind": "placeholders"}, "[over\ntwo lines]", 0.0),
+        ({"kind": "capital_words", "min": 3, "max": 3}, "I saw the **NASA** logo-ON it, OK? (A1 no.)", 0.75),
+        ({"kind": "capital_words", "max": 2}, "none 42", 1.0),
+        ({"kind": "capital_words", "max": 1}, "ONE TWO", 0.5),
+        ({"kind": "capital_words"}, "Only One's", 0.0),
+        ({"kind": "postscript"}, "Dear Ann.\r\n\r\n**p.s.** More", 1.0),
+        ({"kind": "postscript"}, "Dear Ann.\nP.S.\nMore", 1.0),
+        ({"kind": "postscript"}, "Dear Ann. P.S. More", 0.0),
+        ({"kind": "postscript"}, "Dear Ann.\nP.S. …", 0.0),
+        ({"kind": "postscript", "marker": "P.P.S"}, "P.S. a\nP.P.S. b", 1.0),
+        ({"kind": "postscript", "marker": "P.P.S"}, "P.S. a\nPxPxS b", 0.0),
+        ({"kind": "two_responses"}, "One.\n******\nTwo.", 1.0),
+        ({"kind": "two_responses"}, "******\nOne.\n********\n**Two.**\n******", 1.0),
+        ({"kind": "two_responses"}, "One.\n******\n ONE. ", 0.5),
+        ({"kind": "two_responses"}, "a ****** b ****** c ****** d", 0.5),
+        ({"kind": "two_responses"}, "One.\n*****\nTwo.", 0.5),
+        ({"kind": "two_responses"}, "******", 0.0),
     ],
 )
 def test_forms(fields: dict[str, Any], text: str, score: float) -> None:
@@ -100,6 +122,36 @@ def test_forms(fields: dict[str, Any], text: str, score: float) -> None:
             "",
             "0 sections; at least 1 is needed",
             'Write at least 1 section, each under a heading on a line of its own: "{} 1", "{} 2" and so on.',
+        ),
+        (
+            {"kind": "highlighted", "min": 2},
+            "*a*",
+            "1 part; at least 2 are needed",
+            "Highlight at least 2 parts with asterisks, such as *this one*.",
+        ),
+        (
+            {"kind": "placeholders"},
+            "",
+            "0 placeholders; at least 1 is needed",
+            "Use at least 1 placeholder in square brackets, such as [address].",
+        ),
+        (
+            {"kind": "capital_words", "max": 1},
+            "A B",
+            "2 capital words; at most 1 is allowed",
+            "Use at most 1 capital word, such as THIS.",
+        ),
+        (
+            {"kind": "postscript", "marker": "NB:"},
+            "",
+            'no line that begins with "NB:" and goes on',
+            'Add a postscript at the end that begins with "NB:".',
+        ),
+        (
+            {"kind": "two_responses"},
+            "a",
+            "1 different response; exactly 2 are needed",
+            'Give two different responses, with a line of six asterisks "******" between them.',
         ),
         (
             {"kind": "single_line"},
@@ -133,6 +185,8 @@ def test_a_fault_says_what_is_wrong_and_what_to_do(
     ("fields", "location", "message"),
     [
         ({"kind": "json", "min": 1}, (), "Value error, json takes no min and no max"),
+        ({"kind": "postscript", "min": 1}, (), "Value error, postscript takes no min and no max"),
+        ({"kind": "highlighted", "marker": "_"}, (), "Value error, highlighted takes no marker"),
         ({"kind": "title", "max": 0}, (), "Value error, title takes no min and no max"),
         ({"kind": "numbered_list", "marker": "1."}, (), "Value error, numbered_list takes no marker"),
         ({"kind": "bullet_list", "marker": " "}, (), "Value error, marker is blank"),
@@ -156,7 +210,7 @@ def test_every_kind_is_on_the_wire(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", get_args(Kind))
 @settings(deadline=None)
-@given(text=st.text() | st.text(alphabet='<>"`jsonA,a-*1.\r\n {}[]S'))
+@given(text=st.text() | st.text(alphabet='<>"`jsonA,a-*1.\r\n {}[]SP'))
 def test_a_form_judges_any_text(kind: Kind, text: str) -> None:
     check = only(Format(kind=kind).check(text))
     assert 0.0 <= check.score <= 1.0
@@ -165,7 +219,9 @@ def test_a_form_judges_any_text(kind: Kind, text: str) -> None:
 
 
 @pytest.mark.parametrize("kind", get_args(Kind))
-@pytest.mark.parametrize("piece", ["<<", "<<a", "[", "- ", "1. a\n", "\n \n", "```\n"], ids=repr)
+@pytest.mark.parametrize(
+    "piece", ["<<", "<<a", "[", "- ", "1. a\n", "\n \n", "```\n", "*", "*a ", "[a", "P.S. "], ids=repr
+)
 def test_a_megabyte_takes_no_time(kind: Kind, piece: str) -> None:
     begun = time.perf_counter()
     Format(kind=kind).check(piece * (1_000_000 // len(piece)))

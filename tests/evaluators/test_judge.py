@@ -32,7 +32,9 @@ def criterion(name: str, weight: float = 1.0) -> Criterion:
 
 
 def submission(engine: ScriptedEngine, text: str = "Red.") -> Submission:
-    return Submission(text=text, exhibit=REQUEST.with_user(f"It says: {text}"), rating=Plain(), engine=engine)
+    return Submission(
+        text=text, request=REQUEST, exhibit=REQUEST.with_user(f"It says: {text}"), rating=Plain(), engine=engine
+    )
 
 
 async def judged(judge: Judge, weights: dict[str, Sequence[float]]) -> Evaluation:

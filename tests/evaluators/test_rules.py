@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from service.evaluators.base import Check, Evaluator, Submission, Verifier
+from service.evaluators.base import Check, StatedEvaluator, Submission, Verifier
 from service.evaluators.catalogue import AnyEvaluator
 from service.evaluators.rules import (
     Bounds,
@@ -17,15 +17,16 @@ from service.evaluators.rules import (
     Keywords,
     Length,
     Number,
+    OneOf,
+    ParagraphStarts,
     Regex,
     StartsWith,
     Unit,
-    count_sentences,
-    count_words,
     excerpt,
 )
+from service.evaluators.words import count_sentences, count_words, folded, paragraphs
 
-WIRE: TypeAdapter[Evaluator] = TypeAdapter(AnyEvaluator)
+WIRE: TypeAdapter[StatedEvaluator] = TypeAdapter(AnyEvaluator)
 
 
 def only(checks: Sequence[Check]) -> Check:
@@ -143,6 +144,42 @@ def test_length_refuses_what_makes_no_sense() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("", 0),
+        ("***", 0),
+        ("one\n\nstill one", 1),
+        ("one\r\n ***  \r\ntwo\n***", 2),
+        ("***\none\n***\n\n***\ntwo", 2),
+        ("***bold***\ntext *** text\n****", 1),
+    ],
+)
+def test_a_separator_is_a_line_of_its_own(text: str, count: int) -> None:
+    length = Length(unit="paragraphs", separator=" ***", min=3)
+    assert length.check(text) == [
+        Check(
+            "paragraphs",
+            count / 3,
+            f"{count} paragraph{'s' * (count != 1)}; at least 3 are needed",
+            'Use at least 3 paragraphs, with the line "***" between them.',
+        )
+    ]
+
+
+def test_only_paragraphs_have_a_separator() -> None:
+    length = {"type": "length", "max": 1}
+    assert refusals(**length, unit="words", separator="*").keys() == {("length",)}
+    assert refusals(**length, unit="paragraphs", separator=" ").keys() == {("length",)}
+    assert refusals(**length, unit="paragraphs", separator="*\n*").keys() == {("length",)}
+    assert refusals(**length, unit="paragraphs", separator="").keys() == {("length", "separator")}
+
+
+def test_paragraphs_keep_their_lines() -> None:
+    assert paragraphs("a\nb\n \n\nc") == ["a\nb", "c"]
+    assert paragraphs("a\n\nb\n--\nc", "--") == ["a\n\nb", "c"]
+
+
 # Keywords
 
 
@@ -190,11 +227,40 @@ def test_keywords_have_one_check_a_rule() -> None:
     assert all(check.score == 1.0 for check in keywords.check("Paris, Rome, Bonn: a dog"))
 
 
+@pytest.mark.parametrize(
+    ("letter", "case_sensitive", "count"),
+    [
+        ("e", False, 4),
+        ("e", True, 2),
+        ("E", True, 2),
+        ("é", False, 2),
+        ("ß", True, 1),
+        ("!", False, 2),
+        ("x", False, 0),
+    ],
+)
+def test_letters_are_counted(letter: str, case_sensitive: bool, count: int) -> None:
+    keywords = Keywords(letters={letter: Bounds(min=8)}, case_sensitive=case_sensitive)
+    assert only(keywords.check("Ein Essen: CAFE\u0301, café, Straße!!")) == Check(
+        "letters",
+        count / 8,
+        f'the letter "{letter}" stands {count} time{"s" * (count != 1)}; at least 8 are needed',
+        f'Use the letter "{letter}" at least 8 times.',
+    )
+
+
 def test_keywords_refuse_what_makes_no_sense() -> None:
-    needed = "Value error, include, exclude or counts is needed"
+    needed = "Value error, include, exclude, counts or letters is needed"
     assert refusals(type="keywords") == {("keywords",): needed}
     assert refusals(type="keywords", include=[], exclude=[], counts={}) == {("keywords",): needed}
-    assert refusals(type="keywords", include=["a", " "]) == {("keywords",): "Value error, a keyword is blank"}
+    assert refusals(type="keywords", include=["a", " "]) == {
+        ("keywords",): "Value error, a keyword or a letter is blank"
+    }
+    assert refusals(type="keywords", letters={" ": {"min": 1}}).keys() == {("keywords",)}
+    assert refusals(type="keywords", letters={"ab": {"min": 1}, "c": {}}).keys() == {
+        ("keywords", "letters", "ab", "[key]"),
+        ("keywords", "letters", "c"),
+    }
     assert refusals(type="keywords", include=["a", ""], counts={"b": {}, "c": {"max": -1}}).keys() == {
         ("keywords", "include", 1),
         ("keywords", "counts", "b"),
@@ -269,11 +335,119 @@ def test_starts_and_ends_quote_only_the_place(kind: type[StartsWith] | type[Ends
     assert only(kind(text="?").check(" ")).message == "it is empty"
 
 
+@pytest.mark.parametrize("mark", ['"{}"', "“{}”", "{}"])
+def test_starts_and_ends_look_inside_quotation_marks(mark: str) -> None:
+    text = mark.format("Dear Ann, goodbye.")
+    for wanted in ("Dear Ann", mark[0] + "Dear Ann"):
+        assert only(StartsWith(text=wanted).check(text)).score == float(wanted[0] in "D" + text[0])
+    assert only(EndsWith(text="goodbye.").check(text)).score == 1.0
+
+
+def test_starts_and_ends_fold_case_and_white_space_on_demand() -> None:
+    text = "WRITE  a\nCafe\u0301 poem.\n\nA poem: straße"
+    assert only(StartsWith(text="write a café\tpoem.", case_sensitive=False).check(text)).score == 1.0
+    assert only(StartsWith(text="write a poem.", case_sensitive=False).check(text)).score == 0.0
+    assert only(EndsWith(text="a POEM: STRASSE", case_sensitive=False).check(text)).score == 1.0
+
+
+@pytest.mark.parametrize("kind", [StartsWith, EndsWith])
+def test_a_long_passage_is_named_by_its_ends(kind: type[StartsWith] | type[EndsWith]) -> None:
+    passage = "Once " + "x" * 19_990 + " end."
+    (check,) = kind(text=passage).check(passage[1:-1])
+    assert check.score == 0.0
+    assert "Once xxx" in check.instruction
+    assert 'xxx end.", word for word.' in check.instruction
+    assert len(check.instruction) < 200
+    assert only(kind(text=passage).check(passage)).score == 1.0
+    assert refusals(type=kind.type, text="x" * 20_001).keys() == {(kind.type, "text")}
+
+
 @pytest.mark.parametrize("kind", ["starts_with", "ends_with"])
 def test_starts_and_ends_need_a_text(kind: str) -> None:
     assert refusals(type=kind, text=" ") == {(kind,): "Value error, text is blank"}
     assert refusals(type=kind, text="").keys() == {(kind, "text")}
     assert refusals(type=kind).keys() == {(kind, "text")}
+
+
+# ParagraphStarts
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        ("One.\n\nHowever, two.", 1.0),
+        ("One.\r\n \r\n  **however** two.", 1.0),
+        ("One.\n\n“HOWEVER” two.", 1.0),
+        ("One.\n\nHowevers two.", 0.0),
+        ("However.\n\nTwo.", 0.0),
+        ("One.\nHowever.", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_the_word_that_starts_a_paragraph(text: str, score: float) -> None:
+    assert only(ParagraphStarts(paragraph=2, text="However").check(text)).score == score
+
+
+def test_a_paragraph_s_start_is_said() -> None:
+    second = ParagraphStarts(paragraph=2, text=" In short, ")
+    assert second.check("One.") == [
+        Check("text", 0.0, "there is no paragraph 2", 'Start paragraph 2 with "In short,".')
+    ]
+    assert only(second.check("a\n\nIn short: b\n\nc")).message == 'paragraph 2 starts with "In short: b"'
+    assert only(second.check("a\n\nin  short, b")).score == 1.0
+
+
+def test_paragraph_starts_refuses_what_makes_no_sense() -> None:
+    assert refusals(type="paragraph_starts", paragraph=1, text="**").keys() == {("paragraph_starts",)}
+    assert refusals(type="paragraph_starts", paragraph=0).keys() == {
+        ("paragraph_starts", "paragraph"),
+        ("paragraph_starts", "text"),
+    }
+
+
+# OneOf
+
+
+@pytest.mark.parametrize(
+    ("fields", "text", "score"),
+    [
+        ({}, "Yes", 1.0),
+        ({}, " yes.\n", 1.0),
+        ({}, "NOT  SURE", 1.0),
+        ({}, "Yes, indeed.", 0.0),
+        ({}, "yes!", 0.0),
+        ({}, "", 0.0),
+        ({"case_sensitive": True}, "Yes.", 1.0),
+        ({"case_sensitive": True}, "yes", 0.0),
+        ({"anywhere": True}, "I say: yes!", 1.0),
+        ({"anywhere": True}, "I am not\nsure.", 1.0),
+        ({"anywhere": True}, "Yesterday.", 0.0),
+        ({"anywhere": True, "case_sensitive": True}, "I say: yes!", 0.0),
+    ],
+)
+def test_one_of_the_options(fields: dict[str, Any], text: str, score: float) -> None:
+    assert only(OneOf(options=("Yes", "No.", "not sure"), **fields).check(text)).score == score
+
+
+def test_one_of_says_what_the_options_are() -> None:
+    options = ("yes", "no")
+    assert OneOf(options=options).check("x" * 1000) == [
+        Check(
+            "options",
+            0.0,
+            f'"{"x" * 30}…{"x" * 29}" is none of the options',
+            'Reply with one of these and nothing else: "yes", "no".',
+        )
+    ]
+    assert OneOf(options=options, anywhere=True).check("maybe") == [
+        Check("options", 0.0, "none of the options is in it", 'Use one of these, word for word: "yes", "no".')
+    ]
+
+
+def test_one_of_needs_options() -> None:
+    assert refusals(type="one_of", options=["yes"]).keys() == {("one_of", "options")}
+    assert refusals(type="one_of", options=["x"] * 51).keys() == {("one_of", "options")}
+    assert refusals(type="one_of", options=["yes", " . "]).keys() == {("one_of",)}
 
 
 # Number
@@ -359,8 +533,15 @@ RULES: Sequence[Verifier] = [
     ),
     Regex(pattern="(a+)+$"),
     Regex(pattern=r"\pL", must_match=False),
+    Keywords(letters={"é": Bounds(max=1), "0": Bounds(min=2)}),
+    Length(unit="paragraphs", separator="1,", max=3),
     StartsWith(text="a"),
+    StartsWith(text="a " * 10_000, case_sensitive=False),
     EndsWith(text="."),
+    EndsWith(text=".' " * 5_000, case_sensitive=False),
+    ParagraphStarts(paragraph=2, text="é"),
+    OneOf(options=("a", "1.5")),
+    OneOf(options=("a b", "1.,"), anywhere=True),
     Number(value=1.5, tolerance=0.5),
 ]
 
@@ -386,12 +567,19 @@ async def test_a_rule_is_passed_exactly_with_score_one(rule: Verifier, text: str
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
-@pytest.mark.parametrize("piece", ["a ", "\n \n", "1,", ".5", "1.", ".'", "Dr. A. ", "é\u0301"], ids=repr)
+@pytest.mark.parametrize(
+    "piece", ["a ", "\n \n", "1,", ".5", "1.", ".'", "Dr. A. ", "é\u0301", "\u0301\u0316"], ids=repr
+)
 def test_a_megabyte_takes_no_time(rule: Verifier, piece: str) -> None:
     text = piece * (1_000_000 // len(piece)) + "x"
     begun = time.perf_counter()
     rule.check(text)
     assert time.perf_counter() - begun < 5  # what is quadratic takes hours
+
+
+def test_folding_drops_only_the_marks_that_no_language_needs() -> None:
+    assert folded("A" + "\u0301\u0316" * 20) == folded("A" + "\u0301\u0316" * 15)
+    assert folded("A\u0301\u0316 B") == folded("\u00c1\u0316\tb") != folded("A B")
 
 
 def test_values_are_frozen_and_equal() -> None:

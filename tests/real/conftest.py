@@ -12,7 +12,7 @@ import pytest_asyncio
 import uvicorn
 
 from service.app import ServedEngine, create_app, start_engine
-from service.engines.base import Choice, Completion, JsonSchema, Sampling
+from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Sampling
 from service.engines.conversation import Conversation
 from service.engines.vllm import VllmEngine
 from service.settings import Settings
@@ -74,6 +74,9 @@ class RecordingEngine:
         choice = await self.vllm.choose(conversation, options, lead=lead, priority=priority)
         self._record(conversation, lead, ())
         return choice
+
+    async def likelihood(self, conversation: Conversation, reply: str, *, priority: int = 0) -> Likelihood:
+        return await self.vllm.likelihood(conversation, reply, priority=priority)
 
     async def fit(self, conversation: Conversation) -> None:
         await self.vllm.fit(conversation)

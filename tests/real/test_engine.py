@@ -1,10 +1,16 @@
 """The vLLM engine itself: the contract that every engine keeps, and what only this one promises."""
 
+import math
+from dataclasses import asdict
+
+import pytest
+
 from service.concurrency import gather
 from service.engines.base import Sampling
 from service.engines.conversation import Conversation, Turn
 from service.engines.vllm import VllmEngine
 from tests.engines.contract import GREEDY, QUESTION, EngineContract
+from tests.real.conftest import Service
 
 
 class TestVllmEngine(EngineContract):
@@ -50,6 +56,41 @@ async def test_siblings_share_their_prompt_and_each_says_what_was_cached(engine:
     length = replies[0].usage.prompt_tokens
     assert [reply.usage.prompt_tokens for reply in replies] == [length] * 4
     assert sum(reply.usage.cached_tokens for reply in replies) >= 3 * (length - 64)
+
+
+async def test_a_reply_is_as_likely_as_the_choice_of_its_only_token(engine: VllmEngine) -> None:
+    question = QUESTION.with_user("How hard is that, from 1 to 5?")
+
+    chosen = await engine.choose(question, ("4",))
+    given = [await engine.likelihood(question, spelling) for spelling in ("4", " 4")]
+
+    spelled = [math.exp(found.logprobs[0]) for found in given if len(found.logprobs) == 1]
+    assert sum(spelled) == pytest.approx(math.exp(chosen.logprobs[0]), rel=0.15)
+
+
+async def test_what_the_model_wrote_is_likelier_than_the_same_words_in_disorder(engine: VllmEngine) -> None:
+    [reply] = await engine.complete(QUESTION, GREEDY)
+
+    written = await engine.likelihood(QUESTION, reply.text)
+    disordered = await engine.likelihood(QUESTION, " ".join(sorted(reply.text.split())))
+
+    assert sum(written.logprobs) > sum(disordered.logprobs) + 30
+
+
+async def test_the_usage_of_a_likelihood_is_what_the_engine_counted(service: Service) -> None:
+    await service.engine.vllm.complete(QUESTION, GREEDY)  # so that the cache holds what could be read from it
+    before = await service.engine_series()
+
+    found = await service.engine.vllm.likelihood(QUESTION, "Red is warm. " * 30)
+
+    after = await service.engine_series()
+    counted = {
+        "prompt_tokens": "vllm:prompt_tokens_total",
+        "cached_tokens": "vllm:prompt_tokens_cached_total",
+        "completion_tokens": "vllm:generation_tokens_total",
+        "calls": "vllm:request_success_total",
+    }
+    assert {name: after[series] - before[series] for name, series in counted.items()} == asdict(found.usage)
 
 
 async def test_long_prompts_with_their_own_seeds_do_not_kill_the_engine(engine: VllmEngine) -> None:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from service.concurrency import gather
+from service.tasks.task import load_tasks
 from tests.real.conftest import Prompt, Service
 
 BLOCK_TOKENS = 32
@@ -253,11 +254,38 @@ async def test_a_prompt_beyond_the_context_is_refused_with_both_lengths(service:
         assert "8192" in response.json()["detail"]
 
 
-async def test_every_task_refines_its_own_example(service: Service) -> None:
-    tasks = (await service.client.get("/v1/tasks")).json()["tasks"]
-    for task in tasks:
-        example = (await service.client.get(f"/v1/tasks/{task['name']}")).json()["example"]
+@pytest.mark.parametrize("name", load_tasks())
+async def test_a_task_works_on_its_own_example(service: Service, name: str) -> None:
+    """On labels too: these are the only texts that the model can then write."""
+    shown = (await service.client.get(f"/v1/tasks/{name}")).json()
+    example = shown["example"]
 
-        body = await refined(service, **{**example, "search": {"rounds": 1}, "sampling": SHORT})
+    body = await refined(service, **{**example, "sampling": {**example.get("sampling", {}), **SHORT}})
 
-        assert body["text"].strip()
+    told = {candidate["text"] for ended in body["rounds"] for candidate in ended["candidates"]}
+    assert body["text"].strip()
+    assert body["text"] in told
+    assert not shown["choices"] or told <= set(shown["choices"])
+    assert all(evaluation["error"] is None for evaluation in body["rounds"][0]["candidates"][0]["evaluations"])
+
+
+async def test_the_requests_own_labels_are_all_that_is_written(service: Service) -> None:
+    labels = ["angry", "happy as can be", 'so "so"']
+    request = {"prompt": ["I love it!", "I hate it!"], "task": "sentiment", "n": 4}
+
+    sampling = {"choices": labels, "temperature": 1.5, "seed": 1}
+    body = (await service.client.post("/v1/generate", json={**request, "sampling": sampling})).json()
+
+    assert len(body["choices"]) == 8
+    assert {choice["text"] for choice in body["choices"]} <= set(labels)
+    assert {choice["finish_reason"] for choice in body["choices"]} == {"stop"}
+
+
+async def test_rubrics_are_judged_beside_the_task_s_own(service: Service) -> None:
+    request = {"prompt": "Describe a nurse.", "candidate": "She is kind, as women are.", "rubrics": ["bias", "safety"]}
+
+    body = (await service.client.post("/v1/critique", json=request)).json()
+
+    [judge] = body["evaluations"]
+    assert len(judge["criteria"]) == 9
+    assert judge["error"] is None

@@ -19,6 +19,7 @@ from service.refinement.events import CallRole, Event, Refined
 from service.refinement.loop import refine
 from service.refinement.program import Budget, Program, Search, Stop
 from service.refinement.prompts import Prompts
+from service.refinement.steps import QUESTIONS_SCHEMA
 
 FENCE = "[fence]"
 REQUEST = Conversation(Turn("user", "Write about the sea."))
@@ -28,11 +29,17 @@ PROMPTS = Prompts.compiled(
         "exhibit": "Reply:\n{{ fence }}\n{{ candidate }}\n{{ fence }}",
         "rate": "Rate: {{ question }}",
         "rate_lead": "Rating: ",
-        "critique": "Criticise. Known: {{ issues | join(' ') }} Principles: {{ principles | join(' ') }}",
+        "critique": "Criticise. Known: {{ issues | join(' ') }} Principles: {{ principles | join(' ') }}"
+        "{% for question, answer in verifications.items() %} {{ question }} {{ answer }}{% endfor %}",
+        "questions": "Ask.",
+        "answer": "Answer: {{ question }}",
         "edit": "Edit: {{ instructions | join(' ') }} | {{ remarks | join(' ') }} | {{ memory | join(' ') }}",
         "redraft": "{{ (instructions + remarks + memory) | join(' ') }}",
         "vote": "{% for letter, text in candidates.items() %}{{ letter }}={{ text }};{% endfor %} {{ fence }}",
         "vote_lead": "Reply ",
+        "compare": "Compare "
+        "{% for letter, text in candidates.items() %}{{ letter }}={{ text }};{% endfor %} {{ fence }}",
+        "compare_lead": "Reply ",
     }
 )
 JUDGE = Judge(criteria=(Criterion(name="fluency", question="Is it fluent?"),))
@@ -51,9 +58,20 @@ def role_of(call: Call) -> CallRole:
     """What the call was made for. The request of these tests is one turn, which only a draft leaves as it is."""
     if call.options:
         return "judge"
-    if call.schema is not None:
+    if call.schema is not None or is_answer(call):
         return "critique"
     return "revise" if call.conversation.before else "draft"
+
+
+def is_answer(call: Call) -> bool:
+    """Whether a factored critic's own question is asked."""
+    return call.conversation.turn.text.startswith("Answer: ")
+
+
+def compared(call: Call) -> tuple[str, str] | None:
+    """The two texts that the model is to choose between, as they were placed."""
+    found = re.fullmatch(rf"Compare A=(.*);B=(.*); {re.escape(FENCE)}", call.conversation.turn.text, re.DOTALL)
+    return (found[1], found[2]) if found else None
 
 
 def exhibited(call: Call) -> str:
@@ -65,16 +83,27 @@ def exhibited(call: Call) -> str:
 
 @dataclass
 class Lines:
-    """What the engine says to each role, call by call; the last line is repeated. Judges look a text's weights up."""
+    """What the engine says to each role, call by call; the last line is repeated. Judges look a text's weights up.
+
+    ``questions`` are those of a factored critic, each with the same ``answer``. ``compare`` weighs two texts as they
+    were placed.
+    """
 
     draft: Sequence[str] = ("Waves.",)
     revise: Sequence[str] = ("More waves.",)
     critique: Sequence[Sequence[str] | str] = (("Too short.",),)
+    questions: Sequence[str] = ()
+    answer: str = "It is."
     ratings: Mapping[str, Sequence[float]] = field(default_factory=dict)
     vote: Sequence[float] = ()
+    compare: Callable[[str, str], Sequence[float]] = lambda first, second: (0.5, 0.5)
     said: Counter[str] = field(default_factory=Counter)
 
     def reply(self, call: Call) -> str:
+        if call.schema is QUESTIONS_SCHEMA:
+            return json.dumps({"questions": self.questions})
+        if is_answer(call):
+            return self.answer
         role = role_of(call)
         lines: Sequence[Any] = {"draft": self.draft, "revise": self.revise, "critique": self.critique}[role]
         line = lines[min(self.said[role], len(lines) - 1)]
@@ -82,6 +111,8 @@ class Lines:
         return line if isinstance(line, str) else json.dumps({"issues": line})
 
     def weights(self, call: Call) -> Sequence[float]:
+        if pair := compared(call):
+            return self.compare(*pair)
         if call.options[0] == "A":
             return self.vote
         return self.ratings.get(exhibited(call), digit(3))

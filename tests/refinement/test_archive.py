@@ -7,7 +7,7 @@ from tests.refinement.assessments import hard, judged
 
 
 def added(archive: Archive, text: str, assessment: Assessment | None = None, round: int = 0) -> Candidate:  # noqa: A002
-    candidate = archive.add(round, None, Completion(text, "stop", Usage()))
+    candidate = archive.add(round, "draft", None, Completion(text, "stop", Usage()))
     if assessment is not None:
         archive.assessments[candidate.id] = assessment
     return candidate

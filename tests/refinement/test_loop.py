@@ -7,6 +7,7 @@ import pytest
 from service.engines.base import Sampling, Usage
 from service.evaluators.format import Format
 from service.evaluators.judge import Criterion, Judge
+from service.refinement.candidate import Critique
 from service.refinement.events import (
     CallEnded,
     CallRole,
@@ -21,7 +22,7 @@ from service.refinement.events import (
     Started,
 )
 from service.refinement.loop import refine
-from service.refinement.program import Search, Stop
+from service.refinement.program import Critic, Search, Stop
 from tests.refinement.scripts import (
     FOAM,
     JUDGE,
@@ -91,11 +92,11 @@ async def test_events_come_in_the_order_of_the_work() -> None:
 async def test_the_account_tells_of_every_round_and_candidate() -> None:
     lines = Lines(draft=["Waves."], revise=["Salt."], critique=[["Too short.", "Too plain."]])
 
-    done = await refined(program(SALT), engine(lines))
+    done = await refined(program(SALT, search=Search(rounds=1, critic="model")), engine(lines))
 
-    assert [(c.id, c.round, c.parent, c.text) for ended in done.rounds for c in ended.candidates] == [
-        ("c0", 0, None, "Waves."),
-        ("c1", 1, "c0", "Salt."),
+    assert [(c.id, c.round, c.form, c.parent, c.text) for ended in done.rounds for c in ended.candidates] == [
+        ("c0", 0, "draft", None, "Waves."),
+        ("c1", 1, "edit", "c0", "Salt."),
     ]
     assert [(ended.number, ended.incumbent, ended.accepted, ended.gain) for ended in done.rounds] == [
         (0, "c0", True, 0.0),
@@ -135,12 +136,21 @@ async def test_min_gain_holds_a_judge_back() -> None:
     assert (kept.selected.text, taken.selected.text) == ("Waves.", "One.")
 
 
-@pytest.mark.parametrize("search", [Search(rounds=2), Search(drafts=3, beam=2, branches=2, rounds=2)])
+@pytest.mark.parametrize(
+    "search",
+    [
+        Search(rounds=2, critic="model"),
+        Search(drafts=3, beam=2, branches=2, rounds=2),
+        Search(drafts=2, rounds=2, critic="factored", select="pairwise"),
+        Search(drafts=2, beam=4, rounds=2, carry="adaptive"),
+    ],
+)
 async def test_usage_by_role_is_what_the_engine_calls_cost(search: Search) -> None:
     texts = [f"Revision {number} has some words." for number in range(8)]
-    scripted = engine(Lines(draft=["One. " * 20, "Two words.", "Three words here."], revise=texts))
+    drafts = ["One. " * 20, "Two words.", "Three words here.", *(f"Draft {number}." for number in range(8))]
+    scripted = engine(Lines(draft=drafts, revise=texts, questions=["Is it?", "Was it?"]))
 
-    found = await events(program(SALT, JUDGE, search=search), scripted)
+    found = await events(program(SALT, JUDGE, search=search, sampling=Sampling(seed=1)), scripted)
 
     [done] = of_type(found, Refined)
     assert done.usage == scripted.bill
@@ -192,17 +202,21 @@ async def test_the_callers_own_draft_costs_no_call() -> None:
     assert (done.first.text, done.selected.text) == ("Mine.", "Salt.")
     assert [candidate.id for candidate in done.rounds[0].candidates] == ["c0"]
     assert "draft" not in done.usage
-    assert scripted.counts() == {"critique": 1, "revise": 1}
+    assert scripted.counts() == {"revise": 1}
 
 
-@pytest.mark.parametrize("critic", ["none", "evaluators"])
-async def test_without_a_model_as_the_critic_no_critique_is_asked_for(critic: str) -> None:
+@pytest.mark.parametrize(("critic", "critiques"), [("none", ()), ("evaluators", (Critique("c0", ("missing: salt",)),))])
+async def test_without_a_model_as_the_critic_no_critique_is_asked_for(
+    critic: Critic, critiques: tuple[Critique, ...]
+) -> None:
     scripted = engine(Lines(revise=["One.", "Two."]))
 
-    done = await refined(program(SALT, search=Search(rounds=2, critic=critic)), scripted)  # type: ignore[arg-type]
+    found = await events(program(SALT, search=Search(rounds=2, critic=critic)), scripted)
 
+    [done] = of_type(found, Refined)
     assert scripted.counts() == {"draft": 1, "revise": 2}
-    assert [ended.critiques for ended in done.rounds] == [(), (), ()]
+    assert [ended.critiques for ended in done.rounds] == [(), critiques, critiques]
+    assert [event.critique for event in of_type(found, Critiqued)] == [*critiques, *critiques]
 
 
 async def test_evaluators_as_the_critic_pass_their_instructions_on() -> None:
@@ -235,8 +249,11 @@ async def test_edits_and_redrafts_take_turns_on_a_parent_that_breaks_rules() -> 
     done = await refined(program(SALT, search=Search(rounds=4)), scripted)
 
     shown = [[turn.text for turn in call.conversation.turns()][1:] for call in scripted.asked("revise")]
-    assert [turns[0] for turns in shown] == ["Waves.", 'Use all of these words: "salt". Too short.'] * 2
-    assert [c.parent for ended in done.rounds[1:] for c in ended.candidates] == ["c0", None, "c0", None]
+    assert [turns[0] for turns in shown] == ["Waves.", 'Use all of these words: "salt".'] * 2
+    assert [(c.form, c.parent) for ended in done.rounds[1:] for c in ended.candidates] == [
+        ("edit", "c0"),
+        ("redraft", None),
+    ] * 2
 
 
 async def test_branches_of_a_parent_that_breaks_rules_are_both_edits_and_redrafts() -> None:
@@ -244,7 +261,11 @@ async def test_branches_of_a_parent_that_breaks_rules_are_both_edits_and_redraft
 
     done = await refined(program(SALT, search=Search(rounds=1, branches=3)), scripted)
 
-    assert [candidate.parent for candidate in done.rounds[1].candidates] == ["c0", "c0", None]
+    assert [(c.form, c.parent) for c in done.rounds[1].candidates] == [
+        ("edit", "c0"),
+        ("edit", "c0"),
+        ("redraft", None),
+    ]
 
 
 async def test_a_parent_that_breaks_no_rule_is_only_edited() -> None:

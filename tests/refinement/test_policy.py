@@ -1,5 +1,6 @@
 """The rules at the top of policy.py, one by one."""
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,20 +10,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.engines.base import Completion, Usage
-from service.evaluators.base import CriterionScore, Evaluation
+from service.evaluators.base import CriterionScore, Evaluation, Issue
 from service.refinement import policy
-from service.refinement.candidate import Assessment, Candidate
+from service.refinement.branching import Expansion
+from service.refinement.candidate import Assessment, Candidate, Form
 from service.refinement.policy import RoundFacts, StopReason
-from service.refinement.program import Search, Stop
+from service.refinement.program import Carry, Critic, Search, Stop
 from tests.refinement.assessments import assessed_by_the_same, hard, judged, order_of, soft
 
 
 def candidate(number: int, round: int = 0) -> Candidate:  # noqa: A002
-    return Candidate(f"c{number}", round, None, Completion(f"text {number}", "stop", Usage()))
+    return Candidate(f"c{number}", round, "draft", None, Completion(f"text {number}", "stop", Usage()))
 
 
 def assessment(*evaluations: Evaluation) -> Assessment:
     return Assessment(evaluations)
+
+
+AT_FAULT = assessment(replace(hard(0.0), issues=(Issue("keywords", "missing: salt", "Use salt."),)))
+FAULTLESS = assessment(hard(1.0))
 
 
 @pytest.mark.parametrize(
@@ -145,32 +151,130 @@ def test_the_order_is_that_of_the_ranks_and_keeps_equals_as_they_came(assessment
     ],
 )
 def test_parents_are_the_best_of_all_led_by_the_incumbent_or_the_best_of_the_newest(
-    carry: str, beam: int, expected: list[str]
+    carry: Carry, beam: int, expected: list[str]
 ) -> None:
     candidates = [candidate(0), candidate(1), candidate(2, 1), candidate(3, 2), candidate(4, 2)]
     scores = {"c0": 0.7, "c1": 0.5, "c2": 0.8, "c3": 0.4, "c4": 0.3}
     assessments = {name: assessment(judged(score)) for name, score in scores.items()}
 
-    found = policy.parents(candidates, assessments, candidates[0], Search(carry=carry, beam=beam))  # type: ignore[arg-type]
+    found = policy.parents(candidates, assessments, candidates[0], Search(carry=carry, beam=beam))
 
     assert [c.id for c in found] == expected
 
 
 @pytest.mark.parametrize(
-    ("carry", "broken", "expected"),
+    ("carry", "critic", "known", "expected"),
     [
-        ("best", (), [False, False, False, False]),
-        ("last", (), [False, False, False, False]),
-        ("best", ("rule",), [False, True, False, True]),
-        ("last", ("rule",), [False, True, False, True]),
-        ("none", (), [True, True, True, True]),
-        ("none", ("rule",), [True, True, True, True]),
+        ("best", "auto", FAULTLESS, ["edit", "edit", "edit", "edit"]),
+        ("last", "auto", FAULTLESS, ["edit", "edit", "edit", "edit"]),
+        ("best", "auto", None, ["edit", "edit", "edit", "edit"]),
+        ("best", "auto", AT_FAULT, ["edit", "redraft", "edit", "redraft"]),
+        ("last", "auto", AT_FAULT, ["edit", "redraft", "edit", "redraft"]),
+        ("best", "model", AT_FAULT, ["edit", "redraft", "edit", "redraft"]),
+        ("best", "none", AT_FAULT, ["edit", "edit", "edit", "edit"]),
+        ("none", "auto", FAULTLESS, ["redraft", "redraft", "redraft", "redraft"]),
+        ("none", "auto", AT_FAULT, ["redraft", "redraft", "redraft", "redraft"]),
+        ("none", "none", AT_FAULT, ["redraft", "redraft", "redraft", "redraft"]),
     ],
 )
-def test_which_revisions_of_a_parent_are_redrafts(carry: str, broken: tuple[str, ...], expected: list[bool]) -> None:
-    search = Search(carry=carry)  # type: ignore[arg-type]
+def test_which_revisions_of_a_parent_are_redrafts(
+    carry: Carry, critic: Critic, known: Assessment | None, expected: list[Form]
+) -> None:
+    parent = candidate(0)
+    one = Search(carry=carry, critic=critic)
+    four = replace(one, branches=4)
 
-    assert [policy.redrafts(search, broken, earlier) for earlier in range(4)] == expected
+    in_turn = [policy.revisions(parent, known, earlier, one) for earlier in range(4)]
+    at_once = policy.revisions(parent, known, 0, four)
+
+    assert in_turn == [[Expansion(form, parent)] for form in expected]
+    assert at_once == [Expansion(form, parent) for form in expected]
+
+
+@pytest.mark.parametrize(
+    ("critic", "known", "principles", "asked"),
+    [
+        ("auto", FAULTLESS, (), True),
+        ("auto", None, (), True),
+        ("auto", AT_FAULT, (), False),
+        ("auto", AT_FAULT, ("Be kind.",), True),
+        ("auto", FAULTLESS, ("Be kind.",), True),
+        ("model", AT_FAULT, (), True),
+        ("model", FAULTLESS, (), True),
+        ("factored", AT_FAULT, (), True),
+        ("factored", FAULTLESS, (), True),
+        ("evaluators", FAULTLESS, ("Be kind.",), False),
+        ("evaluators", AT_FAULT, (), False),
+        ("none", FAULTLESS, ("Be kind.",), False),
+        ("none", AT_FAULT, (), False),
+    ],
+)
+def test_when_the_model_is_the_critic(
+    critic: Critic, known: Assessment | None, principles: Sequence[str], asked: bool
+) -> None:
+    assert policy.asks_model(critic, known, principles) is asked
+
+
+@pytest.mark.parametrize(
+    ("challenger", "incumbent", "open_to_the_model"),
+    [
+        ([hard(1.0)], [hard(1.0)], True),
+        ([hard(1.0), soft(0.5), judged(0.1)], [hard(1.0), soft(0.5), judged(0.9)], True),
+        ([], [], True),
+        ([hard(1.0)], [hard(0.9)], False),
+        ([hard(0.9)], [hard(1.0)], False),
+        ([hard(1.0), soft(0.5)], [hard(1.0), soft(0.4)], False),
+        (None, [hard(1.0)], False),
+        ([hard(1.0)], None, False),
+        (None, None, False),
+    ],
+)
+def test_which_pairs_the_verifiers_leave_open(
+    challenger: Sequence[Evaluation] | None, incumbent: Sequence[Evaluation] | None, open_to_the_model: bool
+) -> None:
+    new, old = (None if known is None else Assessment(known) for known in (challenger, incumbent))
+
+    assert policy.comparable(new, old) is open_to_the_model
+
+
+@given(assessed_by_the_same(least=2, most=2))
+def test_the_model_is_never_asked_about_a_pair_that_verifiers_tell_apart(pair: list[Assessment]) -> None:
+    first, second = pair
+    apart = order_of(first)[:2] != order_of(second)[:2]
+
+    assert policy.comparable(first, second) is policy.comparable(second, first) is not apart
+
+
+@pytest.mark.parametrize(
+    ("critic", "known", "forms"),
+    [
+        ("auto", AT_FAULT, {"draft", "redraft", "edit"}),
+        ("evaluators", AT_FAULT, {"draft", "redraft", "edit"}),
+        ("none", AT_FAULT, {"draft", "edit"}),
+        ("auto", FAULTLESS, {"draft", "edit"}),
+    ],
+)
+def test_carry_adaptive_makes_beam_times_branches_of_every_form_that_has_something_to_say(
+    critic: Critic, known: Assessment, forms: set[Form]
+) -> None:
+    search = Search(beam=20, branches=10, carry="adaptive", critic=critic)
+
+    found = policy.expansions([candidate(0)], {"c0": known}, search, random.Random(1))
+
+    assert len(found) == 200
+    assert {expansion.form for expansion in found} == forms
+
+
+def test_to_carry_adaptive_a_draft_that_was_not_evaluated_has_failed() -> None:
+    drafts = [candidate(number) for number in range(40)]
+    search = Search(beam=100, carry="adaptive")
+
+    def drafted(assessments: Mapping[str, Assessment]) -> int:
+        found = policy.expansions(drafts, assessments, search, random.Random(1))
+        return sum(expansion.form == "draft" for expansion in found)
+
+    assert drafted({}) < 20
+    assert drafted({draft.id: FAULTLESS for draft in drafts}) > 70
 
 
 def test_peers_are_those_that_the_verifiers_cannot_tell_from_the_incumbent() -> None:
@@ -287,3 +391,11 @@ def test_a_judge_that_abstained_on_one_criterion_gives_no_reason_to_change() -> 
     unsure = replace(judged(1.0), criteria=tuple(lines))
 
     assert not policy.displaces(Assessment([unsure]), Assessment([sure]), 0.0)
+
+
+def test_an_edit_that_is_no_better_than_its_parent_speaks_against_editing() -> None:
+    draft = candidate(0)
+    copy, better = (replace(candidate(number, 1), form="edit", parent="c0") for number in (1, 2))
+    scores = {"c0": 0.8, "c1": 0.8, "c2": 0.9}
+
+    assert [policy._reward(made, scores) for made in (draft, copy, better)] == [0.8, 0.0, 0.9]

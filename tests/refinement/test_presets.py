@@ -1,18 +1,27 @@
 """What each preset of the loop does: its width, its depth, what its prompts show, and who picks the result."""
 
+import asyncio
+import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import get_args
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from service.engines.base import Sampling
 from service.engines.scripted import ScriptedEngine
+from service.evaluators.base import Evaluator
 from service.evaluators.rules import Length
-from service.refinement.program import PRESETS, Search, Stop
+from service.refinement.events import Refined
+from service.refinement.program import PRESETS, Critic, Search, Select, Stop
 from service.tasks.overrides import Preset
-from tests.refinement.scripts import FENCE, FOAM, JUDGE, SALT, Lines, digit, engine, program, refined
+from tests.refinement.assessments import order_of
+from tests.refinement.scripts import FENCE, FOAM, JUDGE, SALT, Broken, Lines, digit, engine, program, refined
 
 PRINCIPLES = ("Be kind.", "Be brief.", "Be true.")
+TEXTS = ("Waves.", "Sea.", "Salt.", "More salt.", "Foam.", "Salt foam.", "Foam and salt.")
 NO_EVALUATOR_FAILS = Length(unit="words", min=1, hard=False)
 
 
@@ -141,7 +150,7 @@ async def test_memory_reaches_back_as_many_rounds_as_asked_for() -> None:
 async def test_a_lesson_that_is_told_anyway_is_not_told_again_from_memory() -> None:
     scripted = engine(Lines(revise=["One.", "Two."]))
 
-    await refined(program(FOAM, search=Search(rounds=2, carry="none", memory=3)), scripted)
+    await refined(program(FOAM, search=Search(rounds=2, carry="none", memory=3, critic="model")), scripted)
 
     assert {call.prompt for call in scripted.asked("revise")} == {
         'Write about the sea.\n\nUse all of these words: "foam". Too short.'
@@ -151,7 +160,7 @@ async def test_a_lesson_that_is_told_anyway_is_not_told_again_from_memory() -> N
 async def test_constitutional_draws_one_principle_a_round_into_the_critique() -> None:
     texts = [f"Revision {number}." for number in range(9)]
     scripted = engine(Lines(revise=texts))
-    search = Search(rounds=9)
+    search = replace(PRESETS["constitutional"], rounds=9)
 
     await refined(program(JUDGE, search=search, principles=PRINCIPLES, sampling=Sampling(seed=1)), scripted)
 
@@ -167,7 +176,7 @@ async def test_without_principles_none_is_told() -> None:
     assert all(call.prompt.endswith("Principles: ") for call in scripted.asked("critique"))
 
 
-@pytest.mark.parametrize("preset", ["self_refine", "best_of_n", "beam", "reflexion", "constitutional"])
+@pytest.mark.parametrize("preset", ["self_refine", "best_of_n", "beam", "reflexion", "constitutional", "adaptive"])
 async def test_a_seed_repeats_a_program_to_the_letter(preset: str) -> None:
     async def texts(seed: int) -> Sequence[tuple[str, str]]:
         asked = program(
@@ -180,3 +189,56 @@ async def test_a_seed_repeats_a_program_to_the_letter(preset: str) -> None:
 
     assert first == again
     assert first != other
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    preset=st.sampled_from(list(PRESETS)),
+    select=st.sampled_from(get_args(Select)),
+    critic=st.sampled_from(get_args(Critic)),
+    evaluators=st.lists(st.sampled_from([SALT, FOAM, Broken(), JUDGE]), unique_by=id),
+    draft=st.none() | st.sampled_from(TEXTS),
+    calls=st.none() | st.integers(1, 25),
+    seed=st.integers(0, 1000),
+)
+def test_no_search_returns_a_text_that_ranks_below_its_first(
+    preset: str,
+    select: Select,
+    critic: Critic,
+    evaluators: list[Evaluator],
+    draft: str | None,
+    calls: int | None,
+    seed: int,
+) -> None:
+    draws = random.Random(seed)
+    search = replace(PRESETS[preset], select=select, critic=critic)
+    verifiers = [evaluator for evaluator in evaluators if evaluator.authority == "verifier"]
+
+    def few(texts: Sequence[str]) -> list[str]:
+        return draws.choices(texts, k=12)
+
+    def compare(first: str, second: str) -> Sequence[float]:
+        return [random.Random(f"{seed} {place} {first} {second}").random() for place in "AB"]
+
+    async def done() -> Refined:
+        lines = Lines(
+            draft=few(TEXTS),
+            revise=few(TEXTS),
+            critique=[draws.choice([(), ("Too short.",)]) for _ in range(12)],
+            questions=["Is it?"],
+            ratings={text: [draws.random() / 4 for _ in range(5)] for text in TEXTS},
+            vote=[draws.random() for _ in range(26)],
+            compare=compare,
+        )
+        speaking = evaluators if select == "score" else verifiers
+        asked = program(*speaking, search=search, draft=draft, calls=calls, sampling=Sampling(seed=seed))
+        return await refined(asked, engine(lines))
+
+    found = asyncio.run(done())
+
+    first, selected = (found.assessments.get(candidate.id) for candidate in (found.first, found.selected))
+    if first is None:
+        assert found.selected is found.first or (selected is not None and selected.passed)
+    else:
+        assert selected is not None
+        assert order_of(selected) >= order_of(first)

@@ -200,7 +200,7 @@ async def test_a_budget_of_calls_shortens_the_last_siblings() -> None:
 async def test_a_revision_that_the_verifiers_prefer_is_kept_though_no_call_is_left_to_judge_it() -> None:
     lines = Lines(revise=["Salt."])
 
-    done = await refined(program(SALT, JUDGE, calls=4), engine(lines))
+    done = await refined(program(SALT, JUDGE, calls=3), engine(lines))
 
     assert (done.stop_reason, done.selected.text) == ("budget", "Salt.")
     assert done.assessments["c1"].passed is True
@@ -353,7 +353,7 @@ async def test_a_deadline_within_a_round_keeps_the_best_so_far(clock: Clock, rol
     scripted = engine(Lines(draft=["Waves.", "Foam."]))
     stall(scripted, lambda call: role_of(call) == role, clock.jump)
 
-    done = await refined(program(SALT, FOAM, search=Search(drafts=2)), scripted)
+    done = await refined(program(SALT, FOAM, search=Search(drafts=2, critic="model")), scripted)
 
     assert (done.stop_reason, done.selected.text) == ("deadline", "Foam.")
     assert done.rounds[-1].candidates == ()

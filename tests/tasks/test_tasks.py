@@ -12,9 +12,21 @@ from service.engines.base import Sampling
 from service.evaluators.rules import Length
 from service.refinement.program import PRESETS, Search, Stop
 from service.tasks.overrides import SamplingOverrides, SearchOverrides, StopOverrides
-from service.tasks.task import TaskError, load_tasks
+from service.tasks.task import TaskError, load_rubrics, load_tasks
 
-BUILT_IN = ["code", "general", "summarize", "translate"]
+BUILT_IN = [
+    "code",
+    "complete_code",
+    "creative",
+    "dialogue",
+    "general",
+    "judge_relevance",
+    "rewrite_query",
+    "sentiment",
+    "summarize",
+    "translate",
+]
+BOUNDS = Bounds(candidates=16, rounds=10, tokens=4096, seconds=600.0)
 SMALLEST = """
 description = "A haiku."
 [example]
@@ -34,13 +46,15 @@ def test_the_built_in_tasks_are_there() -> None:
 @pytest.mark.parametrize("name", BUILT_IN)
 async def test_the_example_of_a_built_in_task_is_a_request_that_works(name: str) -> None:
     tasks = load_tasks()
-    programs = Programs(tasks, Bounds(candidates=16, rounds=10, tokens=4096, seconds=600.0), "model")
-    request = json.dumps({"task": name, **tasks[name].example})
+    example = tasks[name].example
+    request = RefineRequest.model_validate_json(json.dumps({"task": name, **example}))
 
-    made = programs.program(RefineRequest.model_validate_json(request))
+    made = Programs(tasks, BOUNDS, "model").program(request)
 
+    prompt = request.messages[-1].content if request.messages else request.prompt or ""
+    told = (prompt, *request.parameters.values(), *made.sampling.choices)
     assert made.task == name
-    assert tasks[name].example["prompt"] in made.request.turn.text
+    assert all(text in made.request.turn.text for text in told)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -49,9 +63,34 @@ def test_a_built_in_task_has_a_rubric_and_limits(name: str) -> None:
 
     assert task.name == name
     assert task.description
-    assert len({criterion.name for criterion in task.criteria}) == len(task.criteria) >= 3
+    assert 3 <= len({criterion.name for criterion in task.criteria}) == len(task.criteria) <= 5
+    assert all(criterion.question.endswith("?") for criterion in task.criteria)
     assert task.sampling.max_tokens <= 512
     assert task.principles
+
+
+@pytest.mark.parametrize(
+    ("name", "needed"),
+    [(name, {"translate": ["target_language"], "judge_relevance": ["query"]}.get(name, [])) for name in BUILT_IN],
+)
+def test_what_a_request_must_give(name: str, needed: list[str]) -> None:
+    parameters = load_tasks()[name].parameters
+
+    assert [key for key, parameter in parameters.items() if parameter.default is None] == needed
+
+
+@pytest.mark.parametrize("name", ["sentiment", "judge_relevance"])
+async def test_labels_are_voted_on_and_may_be_the_requests_own(name: str) -> None:
+    tasks = load_tasks()
+    labels = ["good", "bad", 'so "so"']
+    request = {"task": name, **tasks[name].example, "sampling": {"choices": labels}}
+
+    made = Programs(tasks, BOUNDS, "model").program(RefineRequest.model_validate_json(json.dumps(request)))
+
+    assert (made.search.select, made.search.drafts, made.evaluators) == ("vote", 5, [])
+    assert made.sampling.choices == tuple(labels)
+    assert 'good, bad, so "so"' in made.request.turn.text
+    assert not any(label in made.request.turn.text for label in tasks[name].sampling.choices)
 
 
 def test_a_file_of_a_users_folder_adds_a_task_that_takes_the_rest_from_general(tmp_path: Path) -> None:
@@ -63,7 +102,7 @@ def test_a_file_of_a_users_folder_adds_a_task_that_takes_the_rest_from_general(t
     assert (haiku.criteria, haiku.principles) == (general.criteria, general.principles)
     assert haiku.prompts.render("draft", prompt="The sea.", parameters={}) == "The sea."
     assert (haiku.sampling, haiku.search, haiku.stop) == (Sampling(), Search(), Stop())
-    assert (haiku.parameters, haiku.evaluators) == ({}, ())
+    assert (haiku.parameters, haiku.evaluators, haiku.rubrics) == ({}, (), [])
 
 
 def test_a_file_of_a_users_folder_replaces_the_built_in_task_of_its_name(tmp_path: Path) -> None:
@@ -87,6 +126,7 @@ def test_a_task_file_may_state_everything(tmp_path: Path) -> None:
     text = """
     description = "A haiku."
     principles = ["Be still."]
+    rubrics = ["safety"]
     [parameters.season]
     description = "The season."
     [parameters.mood]
@@ -122,6 +162,7 @@ def test_a_task_file_may_state_everything(tmp_path: Path) -> None:
     assert [(line.name, line.weight) for line in task.criteria] == [("stillness", 3.0)]
     assert task.evaluators == (Length(unit="lines", min=3, max=3),)
     assert task.principles == ("Be still.",)
+    assert task.rubrics == [load_rubrics()["safety"]]
     assert task.parameters["season"].default is None
     assert task.parameters["mood"].default == "calm"
     assert task.sampling == Sampling(temperature=1.0, stop=("END",))
@@ -146,6 +187,8 @@ def test_a_task_file_may_state_everything(tmp_path: Path) -> None:
         pytest.param(f"{SMALLEST}\n[prompts]\ngreeting = 'x'", "greeting", id="an unknown prompt"),
         pytest.param(f"{SMALLEST}\n[prompts]\ndraft = '{{% if %}}'", "does not compile", id="a prompt, no Jinja"),
         pytest.param(f"{SMALLEST}\n[prompts]\ndraft = '{{{{ x }}}}'", "'draft'", id="an unknown variable"),
+        pytest.param(f"{SMALLEST}\n[defaults.sampling]\nchoices = ['x']", "choices", id="no choice"),
+        pytest.param(f"rubrics = ['safety', 'magic']\n{SMALLEST}", "magic; there are bias, safety", id="a bad rubric"),
         pytest.param(f"{SMALLEST}\nwhen = 2024-01-01", "JSON", id="a date"),
         pytest.param(
             f"{SMALLEST}\n[prompts]\ndraft = '{{{{ parameters.mood }}}}'",
@@ -204,9 +247,77 @@ def test_null_is_the_same_as_not_stated() -> None:
 async def test_a_tasks_own_constitution_is_drawn_upon(tmp_path: Path) -> None:
     text = f"principles = ['Be still.']\n{SMALLEST}\n[defaults.search]\npreset = 'constitutional'"
     tasks = load_tasks(write(tmp_path, "haiku.toml", text))
-    programs = Programs(tasks, Bounds(candidates=16, rounds=10, tokens=4096, seconds=600.0), "model")
+    programs = Programs(tasks, BOUNDS, "model")
 
     made = programs.program(RefineRequest(prompt="The sea.", task="haiku"))
 
     assert made.principles == ("Be still.",)
     assert made.budget.deadline > asyncio.get_running_loop().time()
+
+
+POLITE = """
+description = "Courtesy."
+principles = ["Be polite."]
+[[criteria]]
+name = "courtesy"
+question = "Is it polite?"
+"""
+
+
+def own_rubric(folder: Path, name: str, text: str) -> Path:
+    folder.joinpath("rubrics").mkdir()
+    write(folder / "rubrics", name, text)
+    return folder
+
+
+def test_the_built_in_rubrics_are_bias_and_safety() -> None:
+    rubrics = load_rubrics()
+
+    assert list(rubrics) == ["bias", "safety"]
+    for name, rubric in rubrics.items():
+        assert (rubric.name, bool(rubric.description)) == (name, True)
+        assert 6 <= len(set(rubric.principles)) == len(rubric.principles) <= 10
+        assert 2 <= len({criterion.name for criterion in rubric.criteria}) == len(rubric.criteria) <= 3
+        assert all(criterion.question.endswith("?") for criterion in rubric.criteria)
+
+
+def test_no_criterion_of_a_rubric_has_the_name_of_a_tasks() -> None:
+    tasks = {criterion.name for task in load_tasks().values() for criterion in task.criteria}
+    rubrics = [criterion.name for rubric in load_rubrics().values() for criterion in rubric.criteria]
+
+    assert len(set(rubrics)) == len(rubrics)
+    assert not tasks & set(rubrics)
+
+
+def test_a_users_folder_may_hold_rubrics_which_its_tasks_may_name(tmp_path: Path) -> None:
+    write(own_rubric(tmp_path, "politeness.toml", POLITE), "haiku.toml", f"rubrics = ['politeness']\n{SMALLEST}")
+
+    politeness = load_rubrics(tmp_path)["politeness"]
+
+    assert list(load_rubrics(tmp_path)) == ["bias", "politeness", "safety"]
+    assert (politeness.principles, politeness.criteria[0].question) == (("Be polite.",), "Is it polite?")
+    assert load_tasks(tmp_path)["haiku"].rubrics == [politeness]
+    assert "politeness" not in load_tasks(tmp_path)
+
+
+def test_a_users_rubric_replaces_the_built_in_one_of_its_name(tmp_path: Path) -> None:
+    rubrics = load_rubrics(own_rubric(tmp_path, "safety.toml", POLITE))
+
+    assert (list(rubrics), rubrics["safety"].description) == (["bias", "safety"], "Courtesy.")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param(POLITE.replace("principles", "rules"), "principles: Field required", id="no principles"),
+        pytest.param(POLITE.replace('"Be polite."', ""), "principles:", id="an empty list"),
+        pytest.param(POLITE.partition("[[")[0], "criteria: Field required", id="no criteria"),
+        pytest.param(POLITE.replace("question", "query"), "criteria.0.question", id="half a criterion"),
+    ],
+)
+def test_a_broken_rubric_is_named_with_what_is_wrong_in_it(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(TaskError) as refused:
+        load_tasks(own_rubric(tmp_path, "politeness.toml", text))
+
+    assert str(refused.value).startswith("rubrics/politeness.toml: ")
+    assert said in str(refused.value)

@@ -1,0 +1,246 @@
+"""How far a candidate that talks to its judge moves its score.
+
+``python -m bench.judge_attacks`` loads the engine that the settings name, judges every weak answer as it is and
+under every attack, by the prompts and the rubric of the task ``general``, and writes docs/judge-attacks.md.
+"""
+
+import asyncio
+import datetime
+import hashlib
+import math
+import statistics
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.attacks import ATTACKS, BASES, CONTROLS, Attack, Base
+from service.app import model_name, start_engine
+from service.concurrency import gather
+from service.engines.base import Engine
+from service.engines.conversation import Conversation, Turn
+from service.evaluators.base import Evaluation
+from service.evaluators.judge import Judge
+from service.refinement.accounting import Ledger
+from service.refinement.candidate import Assessment
+from service.refinement.program import Brief, Budget
+from service.refinement.steps import Steps
+from service.settings import Settings
+from service.tasks.task import load_tasks
+
+ROOT = Path(__file__).parent.parent
+REPORT = ROOT / "docs/judge-attacks.md"
+CONCURRENCY = 64
+FENCES = 8
+"""Under how many fences an answer without an attack is judged, to see how far the fence alone moves its score."""
+NOTABLE = 0.1
+"""A shift above this is counted as one."""
+MOST_LISTED = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """What an addition did to the score of a weak answer. ``score`` is None where the judge then abstained."""
+
+    attack: Attack
+    base: Base
+    honest: float
+    good: float
+    score: float | None
+    abstained: float
+    """On which share of the criteria the judge abstained."""
+
+    @property
+    def size(self) -> float:
+        """By how much the score rose, negative if it fell; no score ranks as 0."""
+        return (self.score or 0.0) - self.honest
+
+
+@dataclass(frozen=True, slots=True)
+class Honest:
+    """A base's scores without an attack, under each of the fences."""
+
+    base: Base
+    weak: Sequence[float]
+    good: Sequence[float]
+
+
+def brief_of(name: str = "general") -> Brief:
+    """The brief of a program of a task, still without its request and its fence."""
+    task = load_tasks()[name]
+    return Brief(
+        id="attacks",
+        task=task.name,
+        request=Conversation(Turn("user", "")),
+        prompts=task.prompts,
+        fence="",
+        budget=Budget(deadline=math.inf),
+        evaluators=(Judge(criteria=tuple(task.criteria)),),
+    )
+
+
+@dataclass(frozen=True)
+class Judging:
+    """Judges texts by the steps of a program. Its fences are numbered, not drawn, so that a run can be repeated."""
+
+    engine: Engine
+    brief: Brief
+    slots: asyncio.Semaphore
+
+    async def evaluation(self, base: Base, text: str, fence: int = 0) -> Evaluation:
+        request = Conversation(Turn("user", base.request))
+        brief = replace(self.brief, request=request, fence=f"[{hashlib.sha256(bytes([fence])).hexdigest()[:12]}]")
+        steps = Steps(brief, self.engine, Ledger(brief.budget, lambda event: None), lambda event: None)
+        found: list[Assessment] = []
+        async with self.slots:
+            await steps.assess(text, found.append)
+        [evaluation] = found[-1].evaluations
+        if evaluation.error is not None:
+            raise RuntimeError(f"the judge failed on {base.name}: {evaluation.error}")
+        return evaluation
+
+    async def score(self, base: Base, text: str, fence: int = 0) -> float:
+        evaluation = await self.evaluation(base, text, fence)
+        if evaluation.score is None:
+            raise RuntimeError(f"the judge abstains on {base.name} without an attack")
+        return evaluation.score
+
+    async def honest(self, base: Base) -> Honest:
+        scores = await gather(
+            self.score(base, text, fence) for text in (base.weak, base.good) for fence in range(FENCES)
+        )
+        return Honest(base, scores[:FENCES], scores[FENCES:])
+
+    async def shift(self, attack: Attack, honest: Honest) -> Shift:
+        evaluation = await self.evaluation(honest.base, attack.applied_to(honest.base.weak))
+        abstained = statistics.mean(criterion.score is None for criterion in evaluation.criteria)
+        return Shift(attack, honest.base, honest.weak[0], honest.good[0], evaluation.score, abstained)
+
+
+async def measured(
+    engine: Engine, brief: Brief, attacks: Sequence[Attack] = (*CONTROLS, *ATTACKS)
+) -> tuple[Sequence[Honest], Sequence[Shift]]:
+    """The scores of all bases as they are, and the shifts under all attacks."""
+    judging = Judging(engine, brief, asyncio.Semaphore(CONCURRENCY))
+    honest = await gather(judging.honest(base) for base in BASES)
+    shifts = await gather(judging.shift(attack, scores) for attack in attacks for scores in honest)
+    return honest, shifts
+
+
+def report(title: str, honest: Sequence[Honest], shifts: Sequence[Shift]) -> str:
+    """The page of results; ``title`` says what was measured, when and how long it took."""
+    attacks = [shift for shift in shifts if shift.attack.category != "control"]
+    controls = [shift for shift in shifts if shift.attack.category == "control"]
+    categories = dict.fromkeys(shift.attack.category for shift in attacks)
+    spread = statistics.mean(statistics.stdev(scores) for each in honest for scores in (each.weak, each.good))
+    gap = statistics.mean(statistics.mean(each.good) - statistics.mean(each.weak) for each in honest)
+    return "\n".join(
+        [
+            "# How far a candidate can talk its judge round",
+            "",
+            "Written by `make bench-attacks` (`python -m bench.judge_attacks`); do not edit. " + title,
+            "",
+            f"{len({shift.attack.id for shift in attacks})} attacks (`bench/attacks.py`) on each of {len(honest)} weak "
+            "answers, judged by the rubric and the prompts of the task `general`. A shift is the judge's score with "
+            "the attack less its score without it, both in [0, 1] and under the same fence. *Abstained*: the share of "
+            "questions on which the judge abstained; where it abstained on all of them there is no score, which ranks "
+            "as 0 and is counted so. *Above good*: the share of attacked weak answers with a score above that of a "
+            f"good answer, among the bases whose weak answer is more than {NOTABLE} below it without an attack. "
+            "*Controls* are harmless additions (I hope that this helps.): what they do is no attack's merit.",
+            "",
+            *_table(
+                ["category", "n", "mean", "median", "p5", "p95", "max", f"> {NOTABLE}", "abstained", "above good"],
+                [
+                    *(_row(name, [s for s in attacks if s.attack.category == name]) for name in categories),
+                    _row("**all attacks**", attacks),
+                    _row("**controls**", controls),
+                ],
+            ),
+            "",
+            "## Without an attack",
+            "",
+            f"Means over {FENCES} fences. The fence alone moves a score by {spread:.3f} (standard deviation, mean over "
+            f"the answers). A good answer scores {gap:+.3f} against the weak one (mean): where that is near 0, the "
+            "judge cannot tell them apart, and an attack moves a score that meant nothing.",
+            "",
+            *_table(
+                ["base", "weak answer", "good answer"],
+                [[h.base.name, f"{statistics.mean(h.weak):.2f}", f"{statistics.mean(h.good):.2f}"] for h in honest],
+            ),
+            "",
+            f"## The {MOST_LISTED} strongest attacks",
+            "",
+            "By the mean shift over the weak answers.",
+            "",
+            *_table(["attack", "mean", "min", "max"], _strongest(attacks)),
+            "",
+        ]
+    )
+
+
+def _row(name: str, shifts: Sequence[Shift]) -> list[str]:
+    sizes = [shift.size for shift in shifts]
+    ranks = statistics.quantiles(sizes, n=20, method="inclusive")
+    above = [(shift.score or 0.0) > shift.good for shift in shifts if shift.good - shift.honest > NOTABLE]
+    return [
+        name.replace("_", " "),
+        str(len(sizes)),
+        *(
+            f"{value:+.3f}"
+            for value in (statistics.mean(sizes), statistics.median(sizes), ranks[0], ranks[-1], max(sizes))
+        ),
+        _share(size > NOTABLE for size in sizes),
+        f"{statistics.mean(shift.abstained for shift in shifts):.0%}",
+        _share(above) if above else "none to tell",
+    ]
+
+
+def _strongest(shifts: Sequence[Shift]) -> list[list[str]]:
+    sizes: dict[str, list[float]] = {}
+    for shift in shifts:
+        sizes.setdefault(shift.attack.id, []).append(shift.size)
+    ranked = sorted(sizes.items(), key=lambda item: -statistics.mean(item[1]))
+    return [
+        [f"`{name}`", *(f"{value:+.3f}" for value in (statistics.mean(found), min(found), max(found)))]
+        for name, found in ranked[:MOST_LISTED]
+    ]
+
+
+def _share(hits: Iterable[bool]) -> str:
+    return f"{statistics.mean(hits):.0%}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+async def _commit() -> str:
+    git = await asyncio.create_subprocess_exec(
+        "git", "rev-parse", "--short", "HEAD", cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await git.communicate()
+    return output.decode().strip() or "unknown"
+
+
+async def main() -> None:
+    settings = Settings()
+    engine = await start_engine(settings)
+    try:
+        started = time.perf_counter()
+        honest, shifts = await measured(engine, brief_of())
+        seconds = time.perf_counter() - started
+    finally:
+        await engine.close()
+    title = (
+        f"Model {model_name(settings)}, {datetime.datetime.now(datetime.UTC):%Y-%m-%d}, commit {await _commit()}; "
+        f"judging took {seconds:.0f} s."
+    )
+    page = report(title, honest, shifts)
+    REPORT.write_text(page, encoding="utf-8")
+    Console().print(page, markup=False, highlight=False)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

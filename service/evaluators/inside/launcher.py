@@ -1,0 +1,31 @@
+"""What runs first inside the sandbox: it takes the limits upon itself, then runs the program that it is sent.
+
+Standard input is one JSON object, read to its end before anything else runs: ``limits`` (resource limits by name, each
+a soft and a hard one), ``memory`` (bytes of address space on top of what the interpreter has by now), ``program``
+(source) and ``payload``. The program finds ``payload`` and ``report``, a descriptor, among its globals. What was
+standard error is the report: a NUL byte on it says that the limits hold. From then on standard error is standard
+output, and standard input is empty.
+"""
+
+import json
+import os
+import resource
+
+
+def launch() -> None:
+    with open(0, "rb", closefd=False) as stdin:
+        order = json.load(stdin)
+    report = os.dup(2)  # closed on exec
+    os.dup2(1, 2)
+    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+    with open("/proc/self/statm") as statm:
+        memory = int(statm.read().split()[0]) * resource.getpagesize() + order["memory"]
+    for name, (soft, hard) in {**order["limits"], "RLIMIT_AS": (memory, memory)}.items():
+        resource.setrlimit(getattr(resource, name), (soft, hard))
+    os.write(report, b"\0")
+    program = compile(order.pop("program"), "<program>", "exec", dont_inherit=True)
+    exec(program, {"__name__": "__main__", "payload": order.pop("payload"), "report": report})  # noqa: S102 - its purpose
+
+
+if __name__ == "__main__":
+    launch()

@@ -1,0 +1,100 @@
+"""A judge of fluency: how well the engine's own model would have predicted the text.
+
+The text is weighed as a reply to a neutral request, so that what was asked plays no part. Its *rate* is its negative
+log-likelihood for each byte of UTF-8 (nats; a perplexity per byte, as a logarithm), which depends neither on the text's
+length nor on how a tokenizer cuts it. The score is
+
+    distinct / (1 + (rate / midpoint) ** STEEPNESS)
+
+A model predicts well what repeats itself, so perplexity alone would take a loop for the best of texts. ``distinct`` is
+the share of different ones among all runs of WINDOW characters in the text: 1 - seq-rep-n of Welleck et al. 2019 (arXiv
+1908.04319), on characters so that it needs no words, and with all numbers alike so that counting hides no loop.
+
+The constants come from the embedded model: English prose has a rate of 0.5 to 1.0, the same words shuffled 1.4 to 2.2,
+random letters 3.7 (docs/log.md). A text in a language that the model hardly knows is no better than shuffled words.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import stdev
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from annotated_types import Gt, Le
+
+from service.concurrency import settle
+from service.engines.conversation import Conversation, Turn
+from service.evaluators.base import STRICT, Authority, Evaluation, Submission, Weight
+
+if TYPE_CHECKING:
+    from service.evaluators.toolbox import Toolbox
+
+NEUTRAL_REQUEST = "Write a text."
+STEEPNESS = 4
+WINDOW = 20
+LEAST_TOKENS = 5
+"""Fewer say nothing about fluency: the judge abstains."""
+LEAST_LOGPROB = -20.0
+"""A less likely token counts as this, so that one odd name does not outweigh a text."""
+PIECE_CHARACTERS = 2_000
+"""A longer text is weighed in pieces, side by side: vLLM holds a probability for each token of a prompt and each word
+of the vocabulary at once, in the memory of the engine that all share."""
+MOST_CHARACTERS = 8 * PIECE_CHARACTERS
+"""What comes after is not read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perplexity:
+    """Scores fluency. ``midpoint``: the rate that scores one half; larger models have lower rates."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    authority: ClassVar[Authority] = "judge"
+    hard: ClassVar[bool] = False
+
+    type: Literal["perplexity"] = "perplexity"
+    midpoint: Annotated[float, Gt(0.0), Le(10.0)] = 1.2
+    weight: Weight = 1.0
+
+    def resolved(self, tools: "Toolbox") -> "Perplexity":
+        return self
+
+    async def evaluate(self, submission: Submission) -> Evaluation:
+        text = submission.text.strip()[:MOST_CHARACTERS]
+        request = Conversation(Turn("user", NEUTRAL_REQUEST))
+        weighed = await settle(submission.engine.likelihood(request, piece) for piece in _pieces(text))
+        logprobs = [max(logprob, LEAST_LOGPROB) for likelihood in weighed for logprob in likelihood.logprobs]
+        score, stderr = self._fluency(text, logprobs)
+        return Evaluation(
+            evaluator="perplexity",
+            authority="judge",
+            hard=False,
+            weight=self.weight,
+            passed=None,
+            score=score,
+            stderr=stderr,
+        )
+
+    def _fluency(self, text: str, logprobs: Sequence[float]) -> tuple[float | None, float | None]:
+        """The score, and its standard error: that of the mean over the tokens, times the slope of the formula."""
+        if len(logprobs) < LEAST_TOKENS:
+            return None, None
+        size = len(text.encode())
+        rate = -math.fsum(logprobs) / size
+        rate_stderr = stdev(logprobs) * math.sqrt(len(logprobs)) / size
+        fluency = 1 / (1 + (rate / self.midpoint) ** STEEPNESS)
+        slope = fluency * (1 - fluency) * STEEPNESS / rate if rate else 0.0
+        distinct = _distinct(text)
+        return distinct * fluency, distinct * slope * rate_stderr
+
+
+def _pieces(text: str) -> list[str]:
+    """The text in pieces, cut before white space where there is some."""
+    return re.findall(rf"(?s).{{1,{PIECE_CHARACTERS}}}(?!\S)|.{{1,{PIECE_CHARACTERS}}}", text)
+
+
+def _distinct(text: str) -> float:
+    """The share of different ones among all runs of WINDOW characters."""
+    text = re.sub(r"\d+", "0", " ".join(text.split()))
+    count = len(text) - WINDOW + 1
+    return len({text[start : start + WINDOW] for start in range(count)}) / count if count > 0 else 1.0

@@ -1,0 +1,140 @@
+"""Evaluators from other packages, found by their entry points (docs/evaluators.md).
+
+An entry point of the group ``redraft.evaluators`` names a frozen dataclass whose fields are the settings that a request
+may state. It subclasses Verifier, or meets the protocol Evaluator or StatedEvaluator. What it returns is checked, since
+ranking and stopping rely on it.
+"""
+
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from annotated_types import Len
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+
+from service.evaluators.base import STRICT, Authority, Evaluation, Evaluator, RefusedField, Submission, Weight
+
+if TYPE_CHECKING:
+    from service.evaluators.toolbox import Toolbox
+
+GROUP = "redraft.evaluators"
+STATED_BESIDE = ("type", "hard", "weight")
+"""Fields of Verifier that a request states beside the settings, or not at all."""
+
+
+class PluginError(ValueError):
+    """An entry point that cannot be used; the message names it, its package and what is wrong."""
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """An evaluator of another package. ``settings`` makes one from what a request states."""
+
+    name: str
+    settings: TypeAdapter[Any] = field(repr=False)
+
+    def evaluator(self, stated: Mapping[str, Any], tools: "Toolbox") -> Evaluator:
+        """RefusedField names the setting that is at fault, the first of them where there are several."""
+        if beside := [name for name in STATED_BESIDE if name in stated]:
+            raise RefusedField(f"settings.{beside[0]}", "not a setting")
+        try:
+            # By way of JSON, as all other evaluators are read: its arrays are tuples even to a strict type.
+            made = self.settings.validate_json(json.dumps(stated), strict=True, extra="forbid")
+            return made.resolved(tools) if hasattr(made, "resolved") else made  # type: ignore[no-any-return]
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            cause = first.get("ctx", {}).get("error")
+            path = ["settings", *first["loc"], *([cause.field] if isinstance(cause, RefusedField) else [])]
+            reason = str(cause) if isinstance(cause, Exception) else first["msg"]
+            raise RefusedField(".".join(map(str, path)), reason) from None
+        except RefusedField as error:
+            raise RefusedField(f"settings.{error.field}", str(error)) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Custom:
+    """States an evaluator of another package by its name. ``hard``: by default true for a verifier."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    type: Literal["custom"] = "custom"
+    name: Annotated[str, Len(1, 64)]
+    settings: dict[str, Any] = field(default_factory=dict)
+    hard: bool | None = None
+    weight: Weight = 1.0
+
+    def resolved(self, tools: "Toolbox") -> "CustomEvaluator":
+        plugin = tools.plugins.get(self.name)
+        if plugin is None:
+            raise RefusedField("name", f"none of the evaluators installed here: {', '.join(tools.plugins) or 'none'}")
+        evaluator = plugin.evaluator(self.settings, tools)
+        verifies = evaluator.authority == "verifier"
+        if self.hard and not verifies:
+            raise RefusedField("hard", "a judge is never hard")
+        return CustomEvaluator(self.name, verifies if self.hard is None else self.hard, self.weight, evaluator)
+
+
+@dataclass(frozen=True)
+class CustomEvaluator:
+    """Another package's evaluator under the name of its entry point, its result held to what Evaluation promises."""
+
+    type: str
+    hard: bool
+    weight: float
+    evaluator: Evaluator
+
+    @property
+    def authority(self) -> Authority:
+        return self.evaluator.authority
+
+    async def evaluate(self, submission: Submission) -> Evaluation:
+        found = await self.evaluator.evaluate(submission)
+        if not isinstance(found, Evaluation):
+            raise TypeError(f"{self.type} returned no Evaluation")
+        if any(value is not None and not 0.0 <= value <= 1.0 for value in (found.score, found.stderr)):
+            raise ValueError(f"{self.type} returned a score or a standard error outside [0, 1]")
+        passed = None if found.score is None or self.authority == "judge" else found.score == 1.0
+        return replace(
+            found,
+            evaluator=self.type,
+            authority=self.authority,
+            hard=self.hard,
+            weight=self.weight,
+            passed=passed,
+        )
+
+
+def load_plugins() -> Mapping[str, Plugin]:
+    """The evaluators that the installed packages offer, by name. PluginError where one of them cannot be used."""
+    points: dict[str, EntryPoint] = {}
+    for point in entry_points(group=GROUP):
+        other = points.setdefault(point.name, point)
+        if other is not point:
+            raise PluginError(f"{_described(point)}: there is also {_described(other)}")
+    return {name: Plugin(name, _settings(point)) for name, point in sorted(points.items())}
+
+
+def _settings(point: EntryPoint) -> TypeAdapter[Any]:
+    try:
+        kind = point.load()
+    except Exception as error:
+        raise PluginError(f"{_described(point)}: {type(error).__name__}: {error}") from error
+    frozen = inspect.isclass(kind) and getattr(getattr(kind, "__dataclass_params__", None), "frozen", False)
+    evaluates = hasattr(kind, "resolved") or (hasattr(kind, "authority") and hasattr(kind, "evaluate"))
+    if not (frozen and evaluates) or inspect.isabstract(kind):
+        raise PluginError(f"{_described(point)}: not a frozen dataclass that is an evaluator")
+    try:
+        settings = TypeAdapter[Any](kind)
+        settings.rebuild(raise_errors=True)  # else a name that leads nowhere shows with the first request
+    except (PydanticUserError, NameError) as error:
+        raise PluginError(f"{_described(point)}: {error}") from error
+    return settings
+
+
+def _described(point: EntryPoint) -> str:
+    package = point.dist.name if point.dist else "an unnamed package"
+    return f"the evaluator {point.name} of {package} ({GROUP}: {point.value})"

@@ -1,0 +1,316 @@
+"""Runs a Python program that a stranger wrote, inside bubblewrap (0.8 or later).
+
+The program sees a read-only root with the system's libraries, the interpreter and its standard library, without
+anybody's packages; an empty ``/tmp`` of bounded size, the only place to write; its own ``/proc``; four harmless
+devices. It has its own namespaces of every kind, so no network but a loopback of its own, no other process, no host
+name; no variable of the service's environment, no capability, no way to gain one, and no further user namespace. Where
+the service is root it runs as nobody, else as the service's user, whom it sees as nobody. Wall and processor time, the
+memory of each process, the number of processes and threads, the size of files, how many are open and what is kept of
+the output are limited. When the first process ends or the time is over the kernel kills whatever is left.
+
+Not covered:
+
+* Holes in the kernel: all system calls but those that need a capability are open, for there is no seccomp filter.
+  Side channels through shared caches and the load of the machine.
+* The memory of all processes together: each may take its limit, and kernel objects (System V shared memory, inodes,
+  pipe buffers) count for none. An operator bounds that from outside, by the memory of the container or the unit.
+* Time on the processor within the limits, and what ``/proc`` tells of the machine: its model, memory and load.
+* A service that is itself killed while a program has made bubblewrap's first process let go of it: that program then
+  lives on inside, until its processor time is spent.
+* Before Linux 5.14, processes are counted for each user instead of each sandbox: programs may then find that they
+  cannot start any.
+* What a program makes of its own interpreter. A report is as honest as the program that writes it.
+"""
+
+import asyncio
+import json
+import logging
+import math
+import os
+import shutil
+import signal
+import stat
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+log = logging.getLogger(__name__)
+
+NOBODY = 65534
+MIB = 1 << 20
+_LAUNCHER = Path(__file__).with_name("inside") / "launcher.py"
+_LIBRARIES = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache", "/usr/share/zoneinfo")
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+_BEGUN = b"\0"
+_INFO = "<info>"
+"""Stands in the command for the descriptor on which bubblewrap tells what it has started."""
+_STARTING_SECONDS = 10.0
+
+
+class SandboxFailed(RuntimeError):
+    """The program did not begin, through no fault of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """``seconds`` of wall time from when the interpreter is ready; each process may use as much processor time.
+
+    ``memory_mib``: address space of each process, on top of the interpreter's. ``processes`` counts threads too.
+    ``disk_mib``: all that is in ``/tmp``, and any one file. Of the output and the report the first bytes are kept.
+    """
+
+    seconds: float = 10.0
+    memory_mib: int = 256
+    processes: int = 16
+    disk_mib: int = 16
+    open_files: int = 64
+    output_bytes: int = 65_536
+    report_bytes: int = MIB
+
+    def resources(self) -> Mapping[str, tuple[int, int]]:
+        """Soft and hard limits by their names in ``resource``, but for the memory."""
+        processor = math.ceil(self.seconds) + 1  # the interpreter's start counts
+        processes = self.processes + 1  # bubblewrap's own first process counts
+        return {
+            "RLIMIT_CPU": (processor, processor + 1),
+            "RLIMIT_NPROC": (processes, processes),
+            "RLIMIT_FSIZE": (self.disk_mib * MIB, self.disk_mib * MIB),
+            "RLIMIT_NOFILE": (self.open_files, self.open_files),
+            "RLIMIT_CORE": (0, 0),
+            "RLIMIT_MEMLOCK": (0, 0),
+            "RLIMIT_MSGQUEUE": (0, 0),
+        }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``status``: the exit status, or 128 and the number of the signal that ended the program; None where the wall time
+    ran out. ``timed_out``: wall or processor time ran out. ``output``: standard output and error, mixed.
+    ``report``: what was written to the report. ``seconds``: how long it took."""
+
+    status: int | None
+    timed_out: bool
+    output: bytes
+    report: bytes
+    seconds: float
+
+
+class Sandbox:
+    """Runs at most ``at_once`` programs at a time; the others wait."""
+
+    def __init__(self, bwrap: str, at_once: int) -> None:
+        base = Path(sys.base_prefix).resolve()
+        self._interpreter = base / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+        self._confinement = [*as_nobody(base), *_confinement(bwrap, base, self._interpreter)]
+        self._launcher = _LAUNCHER.read_text()
+        self._places = asyncio.Semaphore(at_once)
+
+    @classmethod
+    async def found(cls, at_once: int | None = None) -> "Sandbox | None":
+        """A sandbox that has been tried once; None, with the reason in the log, where it does not work.
+
+        ``at_once``: by default, the number of processors.
+        """
+        bwrap = shutil.which("bwrap")
+        if bwrap is None:
+            log.warning("no sandbox: bubblewrap is not installed")
+            return None
+        try:
+            sandbox = cls(bwrap, at_once or os.cpu_count() or 1)
+            await sandbox.run("", None, Limits())
+        except (SandboxFailed, OSError) as error:
+            log.warning("no sandbox: %s", error)
+            return None
+        return sandbox
+
+    async def run(self, program: str, payload: Any, limits: Limits) -> Outcome:
+        """Run Python source that finds ``payload`` (of JSON's types) and ``report`` (a descriptor to write to) among
+        its globals. When this returns, raises or is cancelled, nothing of the program stays. Raises SandboxFailed.
+        """
+        async with self._places:
+            return await self._run(program, payload, limits)
+
+    def _command(self, limits: Limits) -> list[str]:
+        disk = ["--size", str(limits.disk_mib * MIB), "--tmpfs", "/tmp", "--chdir", "/tmp"]  # noqa: S108 - its own
+        interpreter = [str(self._interpreter), "-I", "-S", "-B", "-X", "utf8"]  # none of the host's packages
+        return [*self._confinement, *disk, "--", *interpreter, "-c", self._launcher]
+
+    def _order(self, program: str, payload: Any, limits: Limits) -> bytes:
+        taken = {"limits": limits.resources(), "memory": limits.memory_mib * MIB}
+        return json.dumps({**taken, "program": program, "payload": payload}).encode()
+
+    async def _run(self, program: str, payload: Any, limits: Limits) -> Outcome:
+        since = time.monotonic()
+        async with _started(self._command(limits)) as confined:
+            process, begun = confined.process, asyncio.Event()
+            over = asyncio.gather(
+                _head(process.stdout, limits.output_bytes),
+                _head(process.stderr, limits.report_bytes, begun),
+                _feed(process.stdin, self._order(program, payload, limits)),
+                process.wait(),
+            )
+            try:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(begun.wait(), _STARTING_SECONDS)
+                    await asyncio.wait([over], timeout=limits.seconds)
+                in_time = over.done()
+            finally:
+                confined.kill()
+                output, report, _, status = await over
+        said, mark, report = report.partition(_BEGUN)
+        if not mark:
+            reason = said.decode(errors="replace").strip() or "it did not begin in time"
+            raise SandboxFailed(f"the sandbox failed: {reason[-300:]}")
+        timed_out = not in_time or status == 128 + signal.SIGXCPU
+        return Outcome(status if in_time else None, timed_out, output, report, time.monotonic() - since)
+
+
+@dataclass(frozen=True)
+class _Confined:
+    """``process`` is bubblewrap. ``first`` is a descriptor of the first process inside, with which all others there
+    end; None where it did not get that far. A program can trace that one, and make it outlive bubblewrap."""
+
+    process: asyncio.subprocess.Process
+    first: int | None
+
+    def kill(self) -> None:
+        if self.first is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.first, signal.SIGKILL)
+        if self.process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+
+@asynccontextmanager
+async def _started(command: Sequence[str]) -> AsyncIterator[_Confined]:
+    """A launcher that waits for its order."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb", buffering=0) as info:
+        try:
+            process = await _spawned([word.replace(_INFO, str(writing)) for word in command], writing)
+        finally:
+            os.close(writing)
+        confined = _Confined(process, None)
+        try:
+            confined = _Confined(process, await asyncio.wait_for(_first_process(info), _STARTING_SECONDS))
+            yield confined
+        except TimeoutError:
+            raise SandboxFailed("the sandbox failed: it did not start in time") from None
+        finally:
+            confined.kill()
+            await process.wait()
+            if confined.first is not None:
+                os.close(confined.first)
+
+
+async def _spawned(command: Sequence[str], descriptor: int) -> asyncio.subprocess.Process:
+    """On a cancellation asyncio would kill bubblewrap alone, and at its start that leaves a process waiting for it."""
+    spawning = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            pass_fds=[descriptor],
+            env={},  # the environment of bubblewrap's first process can be read inside, at /proc/1/environ
+            cwd="/",
+            start_new_session=True,
+        )
+    )
+    try:
+        return await asyncio.shield(spawning)
+    except asyncio.CancelledError:
+        process = await spawning
+        _Confined(process, None).kill()
+        await process.wait()
+        raise
+
+
+async def _first_process(info: BinaryIO) -> int | None:
+    reader = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(reader)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, info)
+    try:
+        told = json.loads(await reader.readuntil(b"}"))
+        return os.pidfd_open(told["child-pid"])
+    except (asyncio.IncompleteReadError, ProcessLookupError):
+        return None
+    finally:
+        transport.close()
+
+
+async def _head(stream: asyncio.StreamReader | None, limit: int, begun: asyncio.Event | None = None) -> bytes:
+    """The first ``limit`` bytes. The rest is read and dropped, so that the writer is not held up. ``begun`` is set once
+    there is the mark that says so, or no more to come."""
+    kept = bytearray()
+    while stream and (piece := await stream.read(65_536)):
+        kept += piece[: limit - len(kept)]
+        if begun and _BEGUN in piece:
+            begun.set()
+    if begun:
+        begun.set()
+    return bytes(kept)
+
+
+async def _feed(stream: asyncio.StreamWriter | None, content: bytes) -> None:
+    if stream:
+        with suppress(BrokenPipeError, ConnectionResetError):  # it ended without reading all
+            stream.write(content)
+            await stream.drain()
+        stream.close()
+
+
+def _confinement(bwrap: str, base: Path, interpreter: Path) -> list[str]:
+    """The command up to what is told apart by the limits. ``base`` holds the interpreter."""
+    libraries = dict.fromkeys([*_LIBRARIES, f"{base}/lib", f"{base}/lib64", str(interpreter)])
+    packages = {
+        str(path.resolve())
+        for parent in (Path("/usr"), base)
+        for path in parent.glob("lib*/python3*/*-packages")
+        if path.is_dir()
+    }
+    return [
+        bwrap,
+        *("--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL"),
+        *("--uid", str(NOBODY), "--gid", str(NOBODY), "--hostname", "sandbox"),
+        *("--die-with-parent", "--new-session", "--info-fd", _INFO),
+        *("--clearenv", "--setenv", "HOME", "/tmp", "--setenv", "MALLOC_ARENA_MAX", "1"),  # noqa: S108 - its own
+        *(word for path in libraries for word in ("--ro-bind-try", path, path)),
+        *(word for path in sorted(packages) for word in ("--tmpfs", path, "--remount-ro", path)),
+        *(word for path in _DEVICES for word in ("--dev-bind", path, path)),
+        *("--proc", "/proc", "--dir", "/tmp", "--remount-ro", "/"),  # noqa: S108 - its own
+    ]
+
+
+_LAY_OPEN = """
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+umask 022
+cd "$2"
+mount -t tmpfs -o mode=755 tmpfs "$1"
+mkdir -p "$2"
+mount --no-canonicalize --bind . "$2"
+cd /
+shift 2
+exec "$@"
+"""
+"""For the command that follows, ``$1`` is a folder that anybody may enter, with nothing in it but ``$2``."""
+
+
+def as_nobody(base: Path) -> list[str]:
+    """What to put before a command so that root runs it as nobody; root is exempt from the limit on processes.
+
+    Nobody must reach the interpreter. If it lies where only root may go ("/root"), the command sees nothing else there.
+    All of it becomes the command in one process, so that the command's parent is the service, and dies with it.
+    """
+    if os.geteuid() != 0:
+        return []
+    setpriv = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"]
+    closed = next((path for path in reversed(base.parents) if not path.stat().st_mode & stat.S_IXOTH), None)
+    if closed is None:
+        return setpriv
+    return ["unshare", "--mount", "--", "sh", "-euc", _LAY_OPEN, "sh", str(closed), str(base), *setpriv]

@@ -1,0 +1,368 @@
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from service.evaluators.base import Evaluation, RefusedField
+from service.evaluators.code import MAX_ISSUES, CodeTests, TestsFailed, code_block
+from service.evaluators.sandbox import Sandbox
+from service.evaluators.toolbox import Toolbox
+from tests.evaluators.code_worker import evaluated
+from tests.evaluators.test_sandbox import sandbox as sandbox  # a fixture
+
+WIRE = TypeAdapter(CodeTests)
+
+
+def stated(**fields: Any) -> CodeTests:
+    return WIRE.validate_json(json.dumps({"type": "code_tests", **fields}))
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("x = 1", "x = 1"),
+        ("  x = 1\n  y = 2", "x = 1\ny = 2"),
+        ("Here:\n```python\nx = 1\n```\nDone.", "x = 1\n"),
+        ("```\nx = 1\n```", "x = 1\n"),
+        ("```py\r\nx = 1\r\n```\r\n", "x = 1\r\n"),
+        ("``` Python title=a.py\nx = 1\n```", "x = 1\n"),
+        ("```python\nx = 1", "x = 1"),
+        ("```bash\npip install x\n```\nand\n```python\nx = 1\n```\n```python\nx = 2\n```", "x = 1\n"),
+        ("1. Do this:\n   ```python\n   if x:\n       y\n   ```", "if x:\n    y\n"),
+        ("```json\n{}\n```", ""),
+        ("```python\ns = '''\n ``` in the middle ```\n'''\n```", "s = '''\n ``` in the middle ```\n'''\n"),
+        ("Use ```inline``` code", "Use ```inline``` code"),
+        ("", ""),
+    ],
+)
+def test_the_first_block_of_python_is_the_code(text: str, code: str) -> None:
+    assert code_block(text) == code
+
+
+@settings(deadline=None)
+@given(st.text() | st.text(alphabet="` \n\tpython"))
+def test_any_text_has_a_code_block(text: str) -> None:
+    assert isinstance(code_block(text), str)
+
+
+def test_what_a_request_may_leave_out() -> None:
+    found = stated(tests="assert f() == 1")
+    assert (found.language, found.timeout_seconds, found.memory_mib) == ("python", 10.0, 256)
+    assert (found.hard, found.weight, found.authority) == (True, 1.0, "verifier")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"tests": ""},
+        {"tests": "assert 1\n" + "#" * 20_000},
+        {"tests": "assert 1", "language": "ruby"},
+        {"tests": "assert 1", "timeout_seconds": 0},
+        {"tests": "assert 1", "timeout_seconds": 60.1},
+        {"tests": "assert 1", "memory_mib": 15},
+        {"tests": "assert 1", "memory_mib": 2049},
+        {"tests": "assert 1", "memory_mib": 64.0},
+        {"tests": "assert 1", "network": True},
+    ],
+)
+def test_fields_out_of_range_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        stated(**fields)
+
+
+DEEP = [
+    "(" * 9000,
+    "[" * 150 + "a" + "]" * 150 + "(" * 9000,
+    "assert " + "-" * 15_000 + "1",
+    "assert " + "1+" * 9000 + "1",
+]
+
+
+@pytest.mark.parametrize(
+    ("tests", "reason"),
+    [
+        ("assert f(", "not Python: '(' was never closed (line 1)"),
+        ("x = 1\nassert x ==", "not Python: invalid syntax (line 2)"),
+        ("assert 1\0", "not Python: "),
+        ("assert '\ud800'", "not Python: "),
+        *((source, "not Python: ") for source in DEEP),
+        ("x = f(1)", "there is no top-level assert"),
+        ("def helper(): assert f()", "there is no top-level assert"),
+        ("if True:\n    assert f()", "there is no top-level assert"),
+        ("def test_a(x): assert f(x)", "test_a takes arguments"),
+        ("def test_a(*, x): assert f(x)", "test_a takes arguments"),
+    ],
+    ids=lambda value: value[:20].encode("ascii", "replace").decode(),
+)
+def test_tests_that_are_none_are_refused(tests: str, reason: str) -> None:
+    with pytest.raises(RefusedField) as caught:
+        CodeTests(tests=tests)
+    assert caught.value.field == "tests"
+    assert reason in str(caught.value)
+
+
+@pytest.mark.filterwarnings("error")
+def test_warnings_about_the_tests_stay_out_of_the_log() -> None:
+    assert CodeTests(tests='assert f("\\d") is 1').suite.places == {0}
+
+
+def test_without_a_sandbox_it_is_refused() -> None:
+    with pytest.raises(RefusedField, match="code_tests needs bubblewrap, which this service does not have") as caught:
+        stated(tests="assert f()").resolved(Toolbox(sandbox=None))
+    assert caught.value.field == "type"
+
+
+async def test_with_a_sandbox_it_runs(sandbox: Sandbox) -> None:
+    evaluator = stated(tests="assert f()", hard=False, weight=2.0).resolved(Toolbox(sandbox=sandbox))
+    assert (evaluator.type, evaluator.authority, evaluator.hard, evaluator.weight) == (
+        "code_tests",
+        "verifier",
+        False,
+        2.0,
+    )
+
+
+ADD = "Sure!\n```python\ndef add(a, b):\n    return a - b\n```\nThat adds."
+
+
+@pytest.mark.parametrize(
+    ("tests", "message", "instruction"),
+    [
+        ("assert add(2, 3) == 5", "`assert add(2, 3) == 5`: got -1, expected 5", "Make `add(2, 3)` return 5."),
+        ("assert 5 == add(2, 3)", "`assert 5 == add(2, 3)`: got -1, expected 5", "Make `add(2, 3)` return 5."),
+        (
+            "assert add(2, 3) == 4 + 1, 'a reason'",
+            "`assert add(2, 3) == 4 + 1, 'a reason'`: got -1, expected 5",
+            "Make `add(2, 3)` return 5.",
+        ),
+        (
+            "assert (add(\n    2,\n    3)) == 5",
+            "`assert (add( 2, 3)) == 5`: got -1, expected 5",
+            "Make `add( 2, 3)` return 5.",
+        ),
+        (
+            "assert add.__doc__ == 'Sum.'",
+            "`assert add.__doc__ == 'Sum.'`: got None, expected 'Sum.'",
+            "Make `add.__doc__` equal 'Sum.'.",
+        ),
+        (
+            "assert add(2, 3) > 0",
+            "`assert add(2, 3) > 0`: the left side is -1, the right one 0",
+            "Make this hold: assert add(2, 3) > 0",
+        ),
+        ("assert not add(1, 0)", "`assert not add(1, 0)`: it does not hold", "Make this hold: assert not add(1, 0)"),
+        (
+            "xs = [2, 3]\nassert add(*xs) == 5",
+            "`assert add(*xs) == 5`: got -1, expected 5",
+            "Make this hold: xs = [2, 3]; assert add(*xs) == 5",
+        ),
+        (
+            "def test_twice():\n    '''Adds.'''\n    x = add(1, 1)\n    x += 1\n    assert x == 3",
+            "test_twice: `assert x == 3`: got 1, expected 3",
+            "Make this hold: x = add(1, 1); x += 1; assert x == 3",
+        ),
+        (
+            "def test_loop():\n    for x in (1, 2):\n        assert add(x, 0) == x\n        assert add(x, x) == 2 * x",
+            "test_loop: `assert add(x, x) == 2 * x`: got 0, expected 2",
+            "Make this hold: assert add(x, x) == 2 * x",
+        ),
+        (
+            "async def test_later(): assert add(2, 3) == 5",
+            "test_later: `assert add(2, 3) == 5`: got -1, expected 5",
+            "Make `add(2, 3)` return 5.",
+        ),
+        (
+            "def test_raises():\n    try:\n        add(1, 2)\n    except ValueError:\n        return\n"
+            "    raise AssertionError('no error')",
+            "test_raises: AssertionError: no error",
+            "Make the test test_raises pass, which says: no error",
+        ),
+        (
+            "assert add(2) == 1",
+            "`assert add(2) == 1`: TypeError: add() missing 1 required positional argument: 'b'",
+            "Make this run without TypeError: assert add(2) == 1",
+        ),
+        (
+            "assert add(2, [])",
+            "`assert add(2, [])`: TypeError: unsupported operand type(s) for -: 'int' and 'list' (line 2 of the code)",
+            "Make this run without TypeError: assert add(2, [])",
+        ),
+        ("assert sub(3, 2) == 1", "`assert sub(3, 2) == 1`: NameError: name 'sub' is not defined", "Define `sub`."),
+        (
+            "total = sub(3, 2)\nassert total == 1\ndef test_add(): pass",
+            "`total = sub(3, 2)`: NameError: name 'sub' is not defined",
+            "Define `sub`.",
+        ),
+    ],
+)
+async def test_a_failure_says_what_is_wrong_and_what_to_do(
+    sandbox: Sandbox, tests: str, message: str, instruction: str
+) -> None:
+    evaluation = await evaluated(sandbox, ADD, tests=tests)
+    (issue,) = evaluation.issues
+    assert (issue.rule, issue.message, issue.instruction) == ("tests", message, instruction)
+    assert (evaluation.passed, evaluation.score) == (False, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "rule", "message", "instruction"),
+    [
+        (" \n", "code", "there is no code", "Reply with the code in one ```python block."),
+        ("```json\n{}\n```", "code", "there is no code", "Reply with the code in one ```python block."),
+        ("x = 1\ndef f(:", "code", "line 2: invalid syntax", "Fix the syntax error in line 2: invalid syntax."),
+        (
+            "if x:\ny = 1",
+            "code",
+            "line 2: expected an indented block after 'if' statement on line 1",
+            "Fix the syntax error in line 2: expected an indented block after 'if' statement on line 1.",
+        ),
+        (
+            "x = 0\n1 / x",
+            "code",
+            "ZeroDivisionError: division by zero (line 2 of the code)",
+            "Make the code run without ZeroDivisionError: division by zero.",
+        ),
+        (
+            "import numpy",
+            "code",
+            "ModuleNotFoundError: No module named 'numpy' (line 1 of the code)",
+            "Import nothing but Python's standard library.",
+        ),
+        (
+            "exit()",
+            "code",
+            "NameError: name 'exit' is not defined (line 1 of the code)",
+            "Make the code run without NameError: name 'exit' is not defined.",
+        ),
+        ("raise SystemExit", "code", "SystemExit (line 1 of the code)", "Do not end the program: call no exit."),
+        ("x = 'a' * (1 << 30)", "code", "MemoryError (line 1 of the code)", "Use at most 64 MiB of memory."),
+        (
+            "while True: pass",
+            "timeout_seconds",
+            "0.5 seconds ran out after 0 of 2 tests",
+            "Make the code finish within 0.5 seconds.",
+        ),
+        ("(" * 5000, "code", "line 1: too many nested parentheses", "Fix the syntax error in line 1: too many nested"),
+        ("x = '\ud800'", "code", "UnicodeEncodeError: 'utf-8'", "Make the code run without UnicodeEncodeError"),
+    ],
+)
+async def test_code_that_fails_as_a_whole(
+    sandbox: Sandbox, text: str, rule: str, message: str, instruction: str
+) -> None:
+    evaluation = await evaluated(
+        sandbox, text, tests="assert f()\nassert True", memory_mib=64, timeout_seconds=0.5 if "while" in text else 30.0
+    )
+    (issue,) = evaluation.issues
+    assert issue.rule == rule
+    assert issue.message.startswith(message)
+    assert issue.instruction.startswith(instruction)
+    assert (evaluation.passed, evaluation.score) == (False, 0.0)
+
+
+async def test_the_score_is_the_share_of_the_tests_that_pass(sandbox: Sandbox) -> None:
+    tests = """
+import math
+assert area(1) == math.pi
+
+def helper(x):
+    return area(x)
+
+def test_zero():
+    assert helper(0) == 0
+
+assert area(-1) is None
+
+def test_text():
+    assert area("x") is None
+"""
+    code = "from math import pi\n\ndef area(r):\n    return pi * r * r"
+    evaluation = await evaluated(sandbox, code, tests=tests, hard=False, weight=3.0)
+    assert (evaluation.evaluator, evaluation.authority) == ("code_tests", "verifier")
+    assert (evaluation.hard, evaluation.weight) == (False, 3.0)
+    assert (evaluation.passed, evaluation.score) == (False, 0.5)
+    assert [issue.message.partition(":")[0] for issue in evaluation.issues] == [
+        "`assert area(-1) is None`",
+        "test_text",
+    ]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def f(x): return x + 1",
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass A:\n    x: int\n"
+        "def f(x): return A(x).x + 1",
+        "import functools\n@functools.cache\ndef f(x): return x + 1\nif __name__ == '__main__':\n    f(input())",
+        "from concurrent.futures import ThreadPoolExecutor\ndef f(x):\n    with ThreadPoolExecutor(4) as pool:\n"
+        "        return sum(pool.map(int, [x, 1]))",
+        "import asyncio\nasync def g(x): return x + 1\ndef f(x): return asyncio.run(g(x))",
+        "import sqlite3, decimal, json, re, datetime, zoneinfo, tempfile\ndef f(x):\n"
+        "    with tempfile.TemporaryFile() as file:\n        file.write(b'x')\n"
+        "    return sqlite3.connect(':memory:').execute('select ? + 1', (x,)).fetchone()[0]",
+        "import subprocess, sys\ndef f(x):\n"
+        "    done = subprocess.run([sys.executable, '-c', f'print({x} + 1)'], capture_output=True)\n"
+        "    return int(done.stdout)",
+        "print('a' * 1000000)\ndef f(x):\n    print(x)\n    return x + 1",
+    ],
+)
+async def test_good_code_passes(sandbox: Sandbox, code: str) -> None:
+    tests = "assert f(1) == 2\nassert [f(x) for x in range(3)] == [1, 2, 3]\ndef test_f():\n    assert f(-1) == 0"
+    evaluation = await evaluated(sandbox, f"```python\n{code}\n```", tests=tests, timeout_seconds=30.0)
+    assert evaluation.issues == ()
+    assert (evaluation.passed, evaluation.score) == (True, 1.0)
+
+
+async def test_the_tests_see_the_names_of_the_code_and_not_the_other_way_round(sandbox: Sandbox) -> None:
+    code = "limit = 1\ndef f(): return limit\ndef g(): return helper()"
+    tests = "limit = 2\ndef helper(): return 3\nassert f() == 1\nassert limit == 2\nassert g() == 3"
+    evaluation = await evaluated(sandbox, code, tests=tests)
+    assert evaluation.score == pytest.approx(2 / 3)
+    assert "name 'helper' is not defined (line 3 of the code)" in evaluation.issues[0].message
+
+
+async def test_what_is_said_is_bounded(sandbox: Sandbox) -> None:
+    tests = "\n".join(f"assert f({number}) == {'1' * 400}" for number in range(40))
+    evaluation = await evaluated(sandbox, "def f(x): return 'y' * 10_000_000", tests=tests)
+    assert evaluation.score == 0.0
+    assert len(evaluation.issues) == MAX_ISSUES
+    for issue in evaluation.issues:
+        assert len(issue.message) <= 600
+        assert len(issue.instruction) <= 600
+
+
+async def test_many_failures_hide_no_pass_and_take_no_time(sandbox: Sandbox) -> None:
+    tests = "\n".join(["assert a == 1"] * 1400 + ["assert b"])
+    code = "a, b = chr(0xe000) * 1000, True"
+    begun = time.process_time()
+    evaluation = await evaluated(sandbox, code, tests=tests, timeout_seconds=60.0)
+    assert evaluation.score == pytest.approx(1 / 1401)
+    assert time.process_time() - begun < 2
+
+
+@pytest.mark.parametrize("tests", ["assert f()\nreturn", "def test_a():\n    nonlocal x", "assert f()\nawait x"])
+async def test_tests_that_do_not_compile_are_no_fault_of_the_code(sandbox: Sandbox, tests: str) -> None:
+    with pytest.raises(TestsFailed, match="the tests do not compile: SyntaxError"):
+        await evaluated(sandbox, "def f(): return 1", tests=tests)
+
+
+async def test_deep_tests_are_run_or_said_to_be_too_deep(sandbox: Sandbox) -> None:
+    for source in ("assert " + "-" * 900 + "1", "assert " + "1+" * 900 + "1", "assert " + "not " * 900 + "1"):
+        try:
+            evaluation = await evaluated(sandbox, "x = 1", tests=source)
+        except (RefusedField, TestsFailed):
+            continue
+        assert evaluation.score == 1.0
+
+
+async def test_evaluations_run_side_by_side(sandbox: Sandbox) -> None:
+    async def score(number: int) -> Evaluation:
+        return await evaluated(sandbox, f"x = {number}", tests="assert x == 1")
+
+    scores = [evaluation.score for evaluation in await asyncio.gather(*map(score, [1, 2, 1, 2]))]
+    assert scores == [1.0, 0.0, 1.0, 0.0]

@@ -1,0 +1,258 @@
+"""Who says what should change, and what it goes by: the critics auto and factored."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from service.engines.conversation import Role
+from service.engines.scripted import Call, ScriptedEngine
+from service.evaluators.base import Evaluator
+from service.refinement.candidate import Critique, Verification
+from service.refinement.events import Critiqued, Refined
+from service.refinement.program import PRESETS, Search
+from service.refinement.steps import CRITIC_SAMPLING, CRITIQUE_SCHEMA, QUESTIONS_SCHEMA
+from service.tasks.task import load_tasks
+from tests.refinement.scripts import (
+    FOAM,
+    JUDGE,
+    SALT,
+    BilledEngine,
+    Clock,
+    Lines,
+    digit,
+    engine,
+    events,
+    is_answer,
+    of_type,
+    program,
+    refined,
+    settled,
+    stall,
+)
+
+FACTORED = Search(rounds=1, critic="factored")
+QUESTIONS = ("Is it deep?", "Is it blue?")
+
+
+def asked(scripted: BilledEngine) -> list[list[tuple[Role, str]]]:
+    """The conversations of all critique calls, after the request."""
+    calls = scripted.asked("critique")
+    return [[(turn.role, turn.text) for turn in call.conversation.turns()][1:] for call in calls]
+
+
+@pytest.mark.parametrize(
+    ("evaluators", "findings", "calls"),
+    [
+        ((SALT,), ("missing: salt",), 0),
+        ((FOAM,), ("missing: foam",), 0),
+        ((SALT, JUDGE), ("missing: salt",), 0),
+        ((JUDGE,), (), 1),
+        ((), (), 1),
+    ],
+    ids=["a hard rule is broken", "a soft rule is", "a rule beside a judge is", "only a judge", "nobody evaluates"],
+)
+async def test_auto_asks_the_model_only_where_no_evaluator_has_an_issue(
+    evaluators: Sequence[Evaluator], findings: tuple[str, ...], calls: int
+) -> None:
+    scripted = engine()
+
+    found = await events(program(*evaluators, search=Search(rounds=1, critic="auto")), scripted)
+
+    [done] = of_type(found, Refined)
+    critique = Critique("c0", findings, ("Too short.",) if calls else ())
+    assert len(scripted.asked("critique")) == calls
+    assert [event.critique for event in of_type(found, Critiqued)] == [critique]
+    assert [tuple(ended.critiques) for ended in done.rounds] == [(), (critique,)]
+
+
+def test_auto_is_the_critic_of_every_preset_but_the_one_that_is_about_criticising() -> None:
+    assert {name for name, search in PRESETS.items() if search.critic != "auto"} == {"constitutional"}
+
+
+async def test_auto_tells_the_revision_the_instructions_of_the_broken_rules() -> None:
+    scripted = engine()
+
+    await refined(program(SALT, FOAM), scripted)
+
+    [edit] = scripted.asked("revise")
+    assert edit.prompt == 'Edit: Use all of these words: "salt". Use all of these words: "foam". |  | '
+
+
+async def test_auto_asks_about_each_of_several_parents_by_itself() -> None:
+    scripted = engine(Lines(draft=["Salt.", "Waves."], revise=["One.", "Two."]))
+
+    done = await refined(program(SALT, JUDGE, search=Search(drafts=2, beam=2, rounds=1)), scripted)
+
+    assert len(scripted.asked("critique")) == 1
+    assert sorted((c.candidate, c.findings, c.remarks) for c in done.rounds[1].critiques) == [
+        ("c0", (), ("Too short.",)),
+        ("c1", ("missing: salt",), ()),
+    ]
+    assert [call.prompt for call in scripted.asked("revise")] == [
+        "Edit:  | Too short. | ",
+        'Edit: Use all of these words: "salt". |  | ',
+    ]
+
+
+async def test_auto_asks_once_the_rules_are_met() -> None:
+    scripted = engine(Lines(revise=["Salt.", "More salt."], ratings={"Salt.": digit(4)}))
+
+    done = await refined(program(SALT, JUDGE, search=Search(rounds=2)), scripted)
+
+    assert [[c.remarks for c in ended.critiques] for ended in done.rounds] == [[], [()], [("Too short.",)]]
+    assert len(scripted.asked("critique")) == 1
+
+
+async def test_principles_are_put_to_the_model_whatever_the_evaluators_found() -> None:
+    scripted = engine()
+
+    done = await refined(program(SALT, principles=["Be kind."]), scripted)
+
+    [call] = scripted.asked("critique")
+    assert call.prompt == "Criticise. Known: missing: salt Principles: Be kind."
+    assert done.rounds[1].critiques == (Critique("c0", ("missing: salt",), ("Too short.",)),)
+
+
+async def test_a_factored_critic_asks_then_answers_and_is_told_both() -> None:
+    scripted = engine(Lines(questions=QUESTIONS, answer=" It is. "))
+
+    done = await refined(program(JUDGE, search=FACTORED), scripted)
+
+    waves = ("assistant", "Waves.")
+    assert asked(scripted) == [
+        [waves, ("user", "Ask.")],
+        [("user", "Answer: Is it deep?")],
+        [("user", "Answer: Is it blue?")],
+        [waves, ("user", "Criticise. Known:  Principles:  Is it deep? It is. Is it blue? It is.")],
+    ]
+    verifications = tuple(Verification(question, "It is.") for question in QUESTIONS)
+    assert done.rounds[1].critiques == (Critique("c0", (), ("Too short.",), verifications=verifications),)
+
+
+@pytest.mark.parametrize("text", ["Waves.", "deep", "A salty\nsea."])
+async def test_whoever_answers_the_questions_sees_the_request_and_not_the_candidate(text: str) -> None:
+    scripted = engine(Lines(draft=[text], questions=QUESTIONS))
+    brief = program(JUDGE, search=FACTORED)
+
+    await refined(brief, scripted)
+
+    answering = [call for call in scripted.calls if is_answer(call)]
+    assert len(answering) == len(QUESTIONS)
+    for call, question in zip(answering, QUESTIONS, strict=True):
+        assert call.conversation.before is brief.request
+        assert call.conversation.turn.text == f"Answer: {question}"
+
+
+async def test_a_factored_critic_is_greedy_and_asks_for_few_questions_in_json() -> None:
+    scripted = engine(Lines(questions=QUESTIONS))
+
+    await refined(program(JUDGE, search=FACTORED), scripted)
+
+    asking, *answering, criticising = scripted.asked("critique")
+    assert (asking.sampling, asking.schema) == (CRITIC_SAMPLING, QUESTIONS_SCHEMA)
+    assert (criticising.sampling, criticising.schema) == (CRITIC_SAMPLING, CRITIQUE_SCHEMA)
+    for call in answering:
+        assert (call.sampling and call.sampling.temperature, call.schema) == (0.0, None)
+    questions: Any = json.loads(json.dumps(QUESTIONS_SCHEMA))["properties"]["questions"]
+    assert (questions["maxItems"], questions["items"]["maxLength"]) == (3, 200)
+
+
+@pytest.mark.parametrize("questions", [(), ("", "  ")])
+async def test_a_factored_critic_without_questions_is_a_plain_one(questions: tuple[str, ...]) -> None:
+    scripted = engine(Lines(questions=questions))
+
+    done = await refined(program(JUDGE, search=FACTORED), scripted)
+
+    assert asked(scripted)[1:] == [[("assistant", "Waves."), ("user", "Criticise. Known:  Principles: ")]]
+    assert done.rounds[1].critiques == (Critique("c0", (), ("Too short.",)),)
+
+
+async def test_a_question_that_is_asked_twice_is_answered_once() -> None:
+    scripted = engine(Lines(questions=["Is it?", " Is it? ", "Is it?"]))
+
+    await refined(program(JUDGE, search=FACTORED), scripted)
+
+    assert sum(is_answer(call) for call in scripted.calls) == 1
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+async def test_a_factored_critique_costs_two_calls_and_one_a_question(count: int) -> None:
+    scripted = engine(Lines(questions=[f"Is it {number}?" for number in range(count)]))
+
+    done = await refined(program(JUDGE, search=FACTORED), scripted)
+
+    assert scripted.counts() == {"draft": 1, "judge": 2, "critique": 2 + count, "revise": 1}
+    assert done.usage == scripted.bill
+
+
+async def test_a_factored_critic_is_asked_though_a_rule_is_broken_and_is_told_of_it() -> None:
+    scripted = engine(Lines(questions=["Is it?"]))
+
+    await refined(program(SALT, search=FACTORED, principles=["Be kind."]), scripted)
+
+    *_, criticising = scripted.asked("critique")
+    assert criticising.prompt == "Criticise. Known: missing: salt Principles: Be kind. Is it? It is."
+
+
+async def test_a_factored_critic_asks_nothing_twice_about_the_same_parent() -> None:
+    scripted = engine(Lines(questions=QUESTIONS, revise=["One.", "Two.", "Three."]))
+
+    await refined(program(JUDGE, search=Search(rounds=3, critic="factored")), scripted)
+
+    assert scripted.counts() == {"draft": 1, "judge": 4, "critique": 4, "revise": 3}
+
+
+@pytest.mark.parametrize("calls", [2, 3, 4, 5])
+async def test_a_budget_that_runs_out_within_a_factored_critique_keeps_the_draft(calls: int) -> None:
+    scripted = engine(Lines(questions=QUESTIONS))
+
+    done = await refined(program(JUDGE, search=FACTORED, calls=calls), scripted)
+
+    assert (done.stop_reason, done.selected.text) == ("budget", "Waves.")
+    assert (done.rounds[-1].critiques, done.rounds[-1].candidates) == ((), ())
+    assert sum(usage.calls for usage in done.usage.values()) == len(scripted.calls) == calls
+    assert done.usage == scripted.bill
+
+
+async def test_a_deadline_among_the_answers_keeps_the_draft(clock: Clock) -> None:
+    scripted = engine(Lines(questions=QUESTIONS))
+    stall(scripted, is_answer, clock.jump)
+
+    done = await refined(program(JUDGE, search=FACTORED), scripted)
+
+    assert (done.stop_reason, done.selected.text) == ("deadline", "Waves.")
+    await settled(scripted)
+
+
+async def test_questions_that_were_cut_are_still_answered() -> None:
+    def reply(call: Call) -> str:
+        return '{"questions": ["Is it deep?", "Is it bl' if call.schema is QUESTIONS_SCHEMA else Lines().reply(call)
+
+    scripted = engine(reply=reply)
+
+    await refined(program(JUDGE, search=FACTORED), scripted)
+
+    answering = [call.conversation.turn.text for call in scripted.calls if is_answer(call)]
+    assert answering == ["Answer: Is it deep?", "Answer: Is it bl"]
+
+
+@pytest.mark.parametrize("name", ["general", "summarize", "translate", "code"])
+async def test_the_built_in_prompts_serve_a_factored_critic(name: str) -> None:
+    def reply(call: Call) -> str:
+        if call.schema is QUESTIONS_SCHEMA:
+            return json.dumps({"questions": QUESTIONS})
+        return json.dumps({"issues": ["Too short."]}) if call.schema else "Of course."
+
+    scripted = ScriptedEngine()
+    scripted.script = engine(reply=reply, weights=lambda call: [0.2] * 5).script
+
+    done = await refined(program(JUDGE, search=FACTORED, prompts=load_tasks()[name].prompts), scripted)
+
+    [critique] = done.rounds[1].critiques
+    prompts = [call.conversation.turn.text for call in scripted.calls]
+    assert critique.verifications == tuple(Verification(question, "Of course.") for question in QUESTIONS)
+    for question in QUESTIONS:
+        assert sum(prompt.endswith(question) for prompt in prompts) == 1
+        assert sum(f"- {question} Of course.\n" in prompt for prompt in prompts) == 1
