@@ -40,7 +40,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.quality")
-    parser.add_argument("--budget", type=int, default=1_500, help="prompt and completion tokens for each run")
+    parser.add_argument("--budget", type=int, default=1_000, help="prompt and completion tokens for each run")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--every", type=int, default=1, help="only every n-th prompt")

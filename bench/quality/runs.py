@@ -21,7 +21,7 @@ from service.refinement.events import CallEnded, CandidateAdded, Refined, Review
 from service.refinement.loop import refine
 from service.refinement.single import review
 
-AT_ONCE = 32
+AT_ONCE = 64
 """Programs at work at the same time, so that the engine's batch is full."""
 
 

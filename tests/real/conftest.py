@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 import uvicorn
 
-from service.app import ServedEngine, create_app, start_engine
+from service.app import ServedEngine, create_app, open_toolbox, start_engine
 from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Sampling
 from service.engines.conversation import Conversation
 from service.engines.vllm import VllmEngine
@@ -127,7 +127,8 @@ async def service() -> AsyncGenerator[Service, None]:
         if not started.done():
             started.set_exception(error)
 
-    app = create_app(Settings(max_programs=256), start=start, on_failure=failed)
+    settings = Settings(max_programs=256)
+    app = create_app(settings, tools=await open_toolbox(settings), start=start, on_failure=failed)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
     serving = asyncio.ensure_future(server.serve())
     engine = await started

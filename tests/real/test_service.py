@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import random
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +12,7 @@ import httpx
 import pytest
 
 from service.concurrency import gather
+from service.refinement.program import PRESETS
 from service.tasks.task import load_tasks
 from tests.real.conftest import Prompt, Service
 
@@ -131,7 +134,7 @@ async def test_refine_streams_the_account_that_it_returns(service: Service) -> N
     assert done["stop_reason"]
 
 
-@pytest.mark.parametrize("preset", ["self_refine", "best_of_n", "vote", "beam", "reflexion", "constitutional"])
+@pytest.mark.parametrize("preset", sorted(PRESETS))
 async def test_no_preset_returns_less_than_its_first_draft(service: Service, preset: str) -> None:
     rules = [{"type": "keywords", "include": ["blue"]}, {"type": "length", "unit": "words", "max": 30}]
 
@@ -156,6 +159,50 @@ async def test_usage_is_what_the_engine_counted(service: Service) -> None:
     assert {name: after[series] - before[series] for name, series in counted.items()} == total
     for name in total:
         assert sum(role[name] for role in body["usage"]["by_role"].values()) == total[name]
+
+
+async def test_a_draft_that_passes_every_verifier_costs_one_call(service: Service) -> None:
+    before = await service.engine_series()
+
+    body = await refined(
+        service,
+        prompt="Say hello.",
+        evaluators=[{"type": "length", "unit": "words", "min": 1}, {"type": "keywords", "exclude": ["zebra"]}],
+        judge=False,
+    )
+
+    after = await service.engine_series()
+    assert (body["passed"], body["stop_reason"], body["usage"]["total"]["calls"]) == (True, "target", 1)
+    assert after["vllm:request_success_total"] - before["vllm:request_success_total"] == 1
+
+
+async def test_the_models_own_code_is_run_against_tests(service: Service) -> None:
+    if shutil.which("bwrap") is None and "CI" not in os.environ:
+        pytest.skip("bubblewrap is not installed")
+    tests = {"type": "code_tests", "tests": "assert add(2, 3) == 5\nassert add(-1, 1) == 0"}
+
+    body = await refined(
+        service,
+        task="code",
+        prompt="A function add(a, b) that returns the sum of a and b.",
+        evaluators=[tests],
+        judge=False,
+        search={"preset": "adaptive"},
+    )
+
+    [found] = [e for e in body["rounds"][0]["candidates"][0]["evaluations"] if e["evaluator"] == "code_tests"]
+    assert found["error"] is None
+    assert 0.0 <= found["score"] <= 1.0
+    assert found["passed"] == (found["issues"] == [])
+
+
+@pytest.mark.parametrize("search", [{"select": "pairwise", "drafts": 3, "rounds": 0}, {"critic": "factored"}])
+async def test_comparisons_and_factored_critiques_are_accounted_for(service: Service, search: dict[str, Any]) -> None:
+    body = await refined(service, prompt="Name three rivers of France.", search={"rounds": 1, **search})
+
+    role = "judge" if "select" in search else "critique"
+    assert body["usage"]["by_role"][role]["calls"] >= 2
+    assert body["text"]
 
 
 async def test_a_long_prompt_is_computed_once(service: Service) -> None:
