@@ -1,6 +1,6 @@
 """``python -m bench.quality``: make the runs that are not there yet, then write the table and the plot.
 
-Runs are kept in one file a commit of the prompts, the arms and the service; a run that was cut is made again.
+A benchmark that was cut goes on where it was. Runs of another commit, model or budget are not mixed in.
 """
 
 import argparse
@@ -13,12 +13,14 @@ from pathlib import Path
 from bench.quality import report
 from bench.quality.arms import ARMS
 from bench.quality.prompts import load_prompts
-from bench.quality.runs import Bench, Cell, read_runs
+from bench.quality.runs import Bench, Cell, Origin, read_runs
 from service.api.programs import Bounds, Programs
-from service.app import model_name, open_toolbox, start_engine
+from service.app import open_toolbox, start_engine
 from service.settings import Settings
 from service.tasks.task import load_tasks
 
+HEADROOM = 1.25
+"""Runs may spend more than is reported on, so that no arm's last text falls behind the end of its curve."""
 ROOT = Path(__file__).parents[2]
 BOUNDS = Bounds(candidates=64, rounds=1_000, tokens=4_096, seconds=36_000.0)
 
@@ -28,8 +30,10 @@ def main() -> None:
     if not options.report_only:
         asyncio.run(_run(options))
     prompts = load_prompts()
-    runs = report.by_arm(read_runs(options.runs))
-    origin = f"Model: {model_name(Settings())}. Date: {datetime.now(UTC).date()}. Commit: {_commit()}."
+    made_by, made = read_runs(options.runs)
+    runs = report.by_arm(made)
+    made_on = datetime.fromtimestamp(options.runs.stat().st_mtime, UTC).date()
+    origin = f"Model: {made_by.model}. Date: {made_on}. Commit: {made_by.commit}."
     options.out.mkdir(parents=True, exist_ok=True)
     instructed = report.of_prompts(runs, {prompt.id for prompt in prompts if not prompt.reveals_answer})
     report.plot(instructed, options.budget, options.out / "quality.svg")
@@ -56,7 +60,8 @@ async def _run(options: argparse.Namespace) -> None:
     engine = await start_engine(settings)
     try:
         programs = Programs(load_tasks(tools=tools), BOUNDS, engine.model, tools=tools)
-        await Bench(engine, programs, options.budget).complete(_cells(options), options.runs)
+        origin = Origin(engine.model, int(options.budget * HEADROOM), _commit())
+        await Bench(engine, programs, origin).complete(_cells(options), options.runs)
     finally:
         await engine.close()
         await tools.close()

@@ -74,11 +74,12 @@ class Summary:
 
 def by_arm(runs: Iterable[Run]) -> Mapping[str, Sequence[Run]]:
     """The runs of each arm, of those prompts and seeds that every arm has."""
-    found: dict[str, dict[tuple[str, int], Run]] = defaultdict(dict)
+    found: dict[str, dict[tuple[str, int], Run]] = {arm: {} for arm in ARMS}
     for run in runs:
         found[run.arm][run.prompt, run.seed] = run
-    shared = set.intersection(*(set(cells) for cells in found.values()))
-    return {arm: [found[arm][cell] for cell in sorted(shared)] for arm in ARMS if arm in found}
+    of_arm = {arm: cells for arm, cells in found.items() if cells}
+    shared = sorted(set[tuple[str, int]].intersection(*map(set, of_arm.values()))) if of_arm else []
+    return {arm: [cells[cell] for cell in shared] for arm, cells in of_arm.items()}
 
 
 def scores_at(runs: Sequence[Run], tokens: int) -> Scores:
@@ -109,7 +110,7 @@ def _summary(
         right=float(np.mean([right(step) for step in reached])),
         visible=float(np.mean([all(step.visible) for step in reached])),
         hidden=float(np.mean([all(step.hidden) for step in concealing])) if concealing else None,
-        tokens=float(np.mean([min(run.steps[-1].tokens, tokens) for run in runs])),
+        tokens=float(np.mean([min(run.tokens, tokens) for run in runs])),
         mended=sum(right(after) and not right(before) for before, after in pairs),
         spoilt=sum(right(before) and not right(after) for before, after in pairs),
         over_baseline=over_baseline,
@@ -120,7 +121,7 @@ def _summary(
 def table(found: Sequence[Summary]) -> str:
     """The summaries as a Markdown table."""
     rows = [
-        "| arm | all instructions followed | those the search sees | the hidden one | tokens spent | wrong → right | "
+        "| arm | all instructions followed | all but the hidden one | the hidden one | tokens spent | wrong → right | "
         "right → wrong | over the single draft, points | over best of n, points |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
@@ -138,7 +139,7 @@ def table(found: Sequence[Summary]) -> str:
 PAGE = """# Does refining pay?
 
 {cells} runs: {prompts} prompts, {seeds} seeds, {arms} arms, each run with {budget} tokens to spend: the prompt and
-completion tokens of all its calls, judging included. {origin} Made by `make bench-quality`.
+completion tokens of all its calls, judging included, cached ones in full. {origin} Made by `make bench-quality`.
 What the prompts are and how to read the columns: [bench/quality](../bench/quality/README.md).
 
 ![Share of runs that follow all instructions, against tokens spent](quality.svg)

@@ -6,7 +6,7 @@ cut goes on where it was.
 
 import asyncio
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,8 +16,10 @@ from bench.quality.arms import ARMS
 from bench.quality.prompts import BenchPrompt
 from service.api.programs import Programs
 from service.api.requests import CritiqueRequest, RefineRequest
-from service.engines.base import Engine
-from service.refinement.events import CallEnded, CandidateAdded, Refined, Reviewed, RoundEnded
+from service.engines.base import Engine, Usage
+from service.refinement import policy
+from service.refinement.candidate import Assessment
+from service.refinement.events import CallEnded, CandidateEvaluated, Refined, Reviewed
 from service.refinement.loop import refine
 from service.refinement.single import review
 
@@ -40,15 +42,29 @@ class Step:
 
 @dataclass(frozen=True)
 class Run:
-    """``steps``: the first draft, then what every round and the end left."""
+    """``steps``: the first draft, then each text that displaced the best one. ``tokens``: all that were spent."""
 
     prompt: str
     arm: str
     seed: int
     steps: Sequence[Step]
+    tokens: int
     stop_reason: str
     calls: int
     candidates: int
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the runs of a file have in common. ``budget``: tokens that each run could spend."""
+
+    model: str
+    budget: int
+    commit: str
+
+
+class OtherOrigin(Exception):
+    """The file's runs were made by another commit, model or budget; comparing them would compare those."""
 
 
 @dataclass(frozen=True)
@@ -64,40 +80,53 @@ class Cell:
         return self.prompt.id, self.arm, self.seed
 
 
-def read_runs(file: Path) -> list[Run]:
-    """The runs that a file has; a line that was cut while it was written is left out."""
+def read_runs(file: Path) -> tuple[Origin, list[Run]]:
+    """The runs that a file has, and where they come from; a line that was cut while it was written is left out."""
+    first, *lines = file.read_text().splitlines()
     runs = []
-    for line in file.read_text().splitlines() if file.exists() else ():
+    for line in lines:
         try:
             values = json.loads(line)
         except ValueError:
             continue
         runs.append(Run(**{**values, "steps": [Step(**step) for step in values["steps"]]}))
-    return runs
+    return Origin(**json.loads(first)), runs
+
+
+def _tokens(usage: Usage) -> int:
+    return usage.prompt_tokens + usage.completion_tokens
 
 
 @dataclass
 class Bench:
-    """``budget``: tokens that each run may spend. ``programs`` makes programs of requests, as the service does."""
+    """``programs`` makes programs of requests, as the service does."""
 
     engine: Engine
     programs: Programs
-    budget: int
+    origin: Origin
     _verdicts: dict[tuple[str, str], tuple[Sequence[bool], Sequence[bool]]] = field(default_factory=dict)
 
     async def complete(self, cells: Iterable[Cell], file: Path) -> None:
-        """Make the runs that ``file`` does not have yet, and append each once it is over."""
-        done = {(run.prompt, run.arm, run.seed) for run in read_runs(file)}
+        """Make the runs that ``file`` does not have yet, and append each once it is over. Raises OtherOrigin."""
+        done = self._done(file)
         left = [cell for cell in cells if cell.key not in done]
         places = asyncio.Semaphore(AT_ONCE)
-        file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("a") as output:
-            if output.tell():
-                output.write("\n")  # ends a line that was cut
+            output.write("\n")  # ends a line that was cut
             async with asyncio.TaskGroup() as group:
                 for number, cell in enumerate(left, 1):
                     await places.acquire()
                     group.create_task(self._kept(cell, output, places, f"{number}/{len(left)}"))
+
+    def _done(self, file: Path) -> Collection[tuple[str, str, int]]:
+        """The keys of the runs that the file has; it is begun if it is not there."""
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(asdict(self.origin)) + "\n")
+        origin, runs = read_runs(file)
+        if origin != self.origin:
+            raise OtherOrigin(f"{file} has runs of {origin}, not of {self.origin}")
+        return {(run.prompt, run.arm, run.seed) for run in runs}
 
     async def _kept(self, cell: Cell, output: Any, places: asyncio.Semaphore, progress: str) -> None:
         try:
@@ -106,32 +135,33 @@ class Bench:
             places.release()
         output.write(json.dumps(asdict(run)) + "\n")
         output.flush()
-        print(progress, *cell.key, run.stop_reason, f"{run.steps[-1].tokens} tokens", flush=True)  # noqa: T201
+        print(progress, *cell.key, run.stop_reason, f"{run.tokens} tokens", flush=True)  # noqa: T201
 
     async def run(self, cell: Cell) -> Run:
+        """One run. What a candidate costs counts when it is evaluated, so that texts which are sampled side by side
+        count one after the other, as they would be paid for."""
         program = self.programs.program(self._request(cell))
-        tokens = calls = 0
-        texts: dict[str, str] = {}
+        overhead = paid = calls = 0
+        best: tuple[str, Assessment] | None = None
         reached: list[tuple[int, str]] = []
         stop_reason = ""
+        candidates = set()
         async with aclosing(refine(program, self.engine)) as events:
             async for event in events:
                 match event:
-                    case CallEnded(usage=usage):
-                        tokens += usage.prompt_tokens + usage.completion_tokens
+                    case CallEnded(role, usage):
                         calls += usage.calls
-                    case CandidateAdded(candidate):
-                        if not texts:
-                            cost = candidate.completion.usage
-                            reached.append((cost.prompt_tokens + cost.completion_tokens, candidate.id))
-                        texts[candidate.id] = candidate.text
-                    case RoundEnded(round):
-                        reached.append((tokens, round.incumbent))
+                        overhead += _tokens(usage) if role in ("critique", "judge") else 0
+                    case CandidateEvaluated(candidate, assessment):
+                        candidates.add(candidate.id)
+                        paid += _tokens(candidate.completion.usage)
+                        if best is None or policy.displaces(assessment, best[1], min_gain=0.0):
+                            best = candidate.text, assessment
+                            reached.append((overhead + paid, candidate.text))
                     case Refined():
-                        reached.append((tokens, event.selected.id))
                         stop_reason = event.stop_reason
-        steps = [Step(spent, *await self._verdict(cell.prompt, texts[name])) for spent, name in reached]
-        return Run(cell.prompt.id, cell.arm, cell.seed, steps, stop_reason, calls, len(texts))
+        steps = [Step(spent, *await self._verdict(cell.prompt, text)) for spent, text in reached]
+        return Run(cell.prompt.id, cell.arm, cell.seed, steps, overhead + paid, stop_reason, calls, len(candidates))
 
     def _request(self, cell: Cell) -> RefineRequest:
         arm = ARMS[cell.arm]
@@ -141,7 +171,7 @@ class Bench:
             "evaluators": cell.prompt.evaluators if arm.verified else [],
             "sampling": {"max_tokens": cell.prompt.max_tokens, "seed": cell.seed * 1_000_000},
             "stop": {"patience": 1_000},
-            "budget": {"tokens": self.budget},
+            "budget": {"tokens": self.origin.budget},
         }
         return RefineRequest.model_validate_json(json.dumps(body))
 

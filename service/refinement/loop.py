@@ -86,7 +86,7 @@ class _Loop:
         self._emit = emit
         self._ledger = Ledger(program.budget, emit)
         self._steps = Steps(program, engine, self._ledger, emit)
-        self._random = random.Random(program.sampling.seed)  # noqa: S311 - it draws principles, not secrets
+        self._random = random.Random(_seed(program))  # noqa: S311 - nothing secret is drawn
         self._archive = Archive()
         self._rounds: list[Round] = []
         self._critiques: dict[tuple[str, ...], Critique] = {}
@@ -174,6 +174,8 @@ class _Loop:
         expansions = self._expansions()
         parents = list(dict.fromkeys(expansion.parent for expansion in expansions if expansion.parent))
         at_fault = await self._criticised(current, parents)
+        if self._search.carry == "adaptive":  # where there is nothing to change there may still be a better draft
+            expansions = [e if e.parent is None or e.parent in at_fault else Expansion("draft") for e in expansions]
         plans = [
             _Plan(expansion, count, self._guidance(expansion, at_fault.get(expansion.parent)))
             for expansion, count in Counter(expansions).items()
@@ -235,9 +237,7 @@ class _Loop:
 
     def _satisfied(self, parent: Candidate, critique: Critique) -> bool:
         """Whether neither the critic nor any verifier finds fault with the parent."""
-        assessment = self._archive.assessment(parent)
-        faultless = assessment is None or not assessment.issues
-        return faultless and critique.answered and not critique.remarks
+        return policy.faultless(self._archive.assessment(parent)) and critique.answered and not critique.remarks
 
     def _guidance(self, expansion: Expansion, critique: Critique | None) -> Guidance:
         """What a candidate is told: the faults of its parent, or without one those of all, the most frequent first."""
@@ -374,6 +374,11 @@ class _Loop:
             return largest[0]
         distinct = [group[0] for group in groups.values()][:MOST_VOTED_ON]
         return distinct[await self._steps.vote([candidate.text for candidate in distinct])]
+
+
+def _seed(program: Program) -> str | None:
+    """What the search draws from: by the seed, but not alike for every request that states the same one."""
+    return None if program.sampling.seed is None else f"{program.sampling.seed} {program.request.turn.text}"
 
 
 def _normalised(text: str) -> str:

@@ -7,7 +7,7 @@ Keeping the best: the *incumbent* is the first draft until a challenger displace
 - Where verifiers tell them apart, they decide, by however little.
 - Where they don't, the challenger's judged score must be higher by more than ``min_gain`` and by more than its
   standard error. A judge that abstained on either, be it on one criterion, gives no reason to change.
-- With select ``pairwise`` nobody is scored: where verifiers don't tell them apart, the challenger must be preferred by
+- With select ``pairwise`` there is no judge: where verifiers don't tell them apart, the challenger must be preferred by
   the model in both orders of the two.
 - A candidate that has not been evaluated displaces none. An incumbent that has not been evaluated yields only
   to a challenger that passes its hard verifiers.
@@ -28,8 +28,10 @@ Stopping, after each round; the first that holds is the reason:
 1. evaluators_failed  every evaluation of the round's new candidates ended in an error
 2. target             the incumbent passes and its score has reached the target; without a target: nothing but
                       verifiers evaluates, and they all pass
-3. no_issues          the critic found nothing to change in any parent, and no verifier fails on them
-4. fixpoint           every revision of the round is an earlier candidate's text, and the next would be made alike
+3. no_issues          the critic found nothing to change in any parent, and no verifier fails on them; never with carry
+                      ``adaptive``, which makes a draft instead of an edit that nobody asks for
+4. fixpoint           every revision of the round is an earlier candidate's text, and the next would be made alike;
+                      never with carry ``adaptive``
 5. patience           that many rounds in a row did not change the incumbent
 6. rounds             as many rounds as asked for are done
 Between rounds and inside them, whatever has been reached by then being kept:
@@ -105,6 +107,14 @@ def parents(
         return ordered(candidates, assessments)[: search.beam]
     others = [candidate for candidate in ordered(candidates, assessments) if candidate is not incumbent]
     return [incumbent, *others][: search.beam]
+
+
+def faultless(assessment: Assessment | None) -> bool:
+    """Whether no evaluator has an issue, and every verifier has a result."""
+    if assessment is None:
+        return True
+    missing = any(e.authority == "verifier" and e.error is not None for e in assessment.evaluations)
+    return not assessment.issues and not missing
 
 
 def asks_model(critic: Critic, assessment: Assessment | None, principles: Collection[str]) -> bool:

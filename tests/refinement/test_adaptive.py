@@ -86,7 +86,7 @@ async def test_all_three_forms_are_tried() -> None:
 async def test_a_draft_is_told_nothing_an_edit_its_parents_faults_and_a_redraft_those_of_all() -> None:
     scripted = engine(Lines(draft=["Waves.", "Salt.", "Sand."], revise=REVISIONS))
 
-    done = await refined(program(SALT, FOAM, search=WIDE, sampling=Sampling(seed=1)), scripted)
+    done = await refined(program(SALT, FOAM, search=WIDE, sampling=Sampling(seed=3)), scripted)
 
     told = {(shown(call), call.prompt) for call in scripted.asked("revise")}
     assert told == {
@@ -157,7 +157,7 @@ async def test_what_satisfies_the_critic_is_not_edited_but_drafts_are_still_made
     done = await refined(program(JUDGE, search=WIDE, sampling=Sampling(seed=1)), scripted)
 
     assert set(forms(done)) == {"draft"}
-    assert 0 < len(done.rounds[1].candidates) < 30
+    assert len(done.rounds[1].candidates) == 30
     assert done.stop_reason == "rounds"
     assert "revise" not in done.usage
 

@@ -150,7 +150,7 @@ async def test_usage_by_role_is_what_the_engine_calls_cost(search: Search) -> No
     drafts = ["One. " * 20, "Two words.", "Three words here.", *(f"Draft {number}." for number in range(8))]
     scripted = engine(Lines(draft=drafts, revise=texts, questions=["Is it?", "Was it?"]))
 
-    found = await events(program(SALT, JUDGE, search=search, sampling=Sampling(seed=1)), scripted)
+    found = await events(program(SALT, JUDGE, search=search, sampling=Sampling(seed=2)), scripted)
 
     [done] = of_type(found, Refined)
     assert done.usage == scripted.bill

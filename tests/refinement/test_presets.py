@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.engines.base import Sampling
+from service.engines.conversation import Conversation, Turn
 from service.engines.scripted import ScriptedEngine
 from service.evaluators.base import Evaluator
 from service.evaluators.rules import Length
@@ -242,3 +243,15 @@ def test_no_search_returns_a_text_that_ranks_below_its_first(
     else:
         assert selected is not None
         assert order_of(selected) >= order_of(first)
+
+
+async def test_a_seed_does_not_make_the_search_alike_for_every_request() -> None:
+    """Programs of different requests with the same seed must not draw the same: they would all go wide, or all deep."""
+
+    async def forms(text: str) -> Sequence[str]:
+        asked = program(SALT, search=PRESETS["adaptive"], sampling=Sampling(seed=1))
+        asked = replace(asked, request=Conversation(Turn("user", text)))
+        done = await refined(asked, ScriptedEngine())
+        return tuple(candidate.form for ended in done.rounds for candidate in ended.candidates)
+
+    assert len({await forms(f"Request {number}.") for number in range(20)}) > 3
