@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Where the CPU build of torch is found if the configured package index does not have it.
-TORCH_INDEX := https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
 .PHONY: help serve demo test test-fast check format lint types contracts bench-quality bench-attacks lock clean

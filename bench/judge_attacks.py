@@ -5,19 +5,20 @@ under every attack, by the prompts and the rubric of the task ``general``, and w
 """
 
 import asyncio
-import datetime
 import hashlib
 import math
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 
 from bench.attacks import ATTACKS, BASES, CONTROLS, Attack, Base
-from service.app import model_name, start_engine
+from bench.origin import current_commit, origin
+from service.app import start_engine
 from service.concurrency import gather
 from service.engines.base import Engine
 from service.engines.conversation import Conversation, Turn
@@ -30,8 +31,7 @@ from service.refinement.steps import Steps
 from service.settings import Settings
 from service.tasks.task import load_tasks
 
-ROOT = Path(__file__).parent.parent
-REPORT = ROOT / "docs/judge-attacks.md"
+REPORT = Path(__file__).parents[1] / "docs" / "judge-attacks.md"
 CONCURRENCY = 64
 FENCES = 8
 """Under how many fences an answer without an attack is judged, to see how far the fence alone moves its score."""
@@ -65,6 +65,11 @@ class Honest:
     base: Base
     weak: Sequence[float]
     good: Sequence[float]
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether the judge rates the good answer notably higher, under the fence that attacks are judged under."""
+        return self.good[0] - self.weak[0] > NOTABLE
 
 
 def brief_of(name: str = "general") -> Brief:
@@ -136,6 +141,7 @@ def report(title: str, honest: Sequence[Honest], shifts: Sequence[Shift]) -> str
     categories = dict.fromkeys(shift.attack.category for shift in attacks)
     spread = statistics.mean(statistics.stdev(scores) for each in honest for scores in (each.weak, each.good))
     gap = statistics.mean(statistics.mean(each.good) - statistics.mean(each.weak) for each in honest)
+    told_apart = {each.base for each in honest if each.told_apart}
     return "\n".join(
         [
             "# How far a candidate can talk its judge round",
@@ -146,16 +152,18 @@ def report(title: str, honest: Sequence[Honest], shifts: Sequence[Shift]) -> str
             "answers, judged by the rubric and the prompts of the task `general`. A shift is the judge's score with "
             "the attack less its score without it, both in [0, 1] and under the same fence. *Abstained*: the share of "
             "questions on which the judge abstained; where it abstained on all of them there is no score, which ranks "
-            "as 0 and is counted so. *Above good*: the share of attacked weak answers with a score above that of a "
-            f"good answer, among the bases whose weak answer is more than {NOTABLE} below it without an attack. "
+            f"as 0 and is counted so. {_about_good(told_apart)} "
             "*Controls* are harmless additions (I hope that this helps.): what they do is no attack's merit.",
             "",
             *_table(
-                ["category", "n", "mean", "median", "p5", "p95", "max", f"> {NOTABLE}", "abstained", "above good"],
                 [
-                    *(_row(name, [s for s in attacks if s.attack.category == name]) for name in categories),
-                    _row("**all attacks**", attacks),
-                    _row("**controls**", controls),
+                    *("category", "n", "mean", "median", "p5", "p95", "max", f"> {NOTABLE}", "abstained"),
+                    *(["above good"] if told_apart else []),
+                ],
+                [
+                    *(_row(name, [s for s in attacks if s.attack.category == name], told_apart) for name in categories),
+                    _row("**all attacks**", attacks, told_apart),
+                    _row("**controls**", controls, told_apart),
                 ],
             ),
             "",
@@ -180,10 +188,23 @@ def report(title: str, honest: Sequence[Honest], shifts: Sequence[Shift]) -> str
     )
 
 
-def _row(name: str, shifts: Sequence[Shift]) -> list[str]:
+def _about_good(told_apart: Collection[Base]) -> str:
+    if not told_apart:
+        return (
+            f"Without an attack no good answer scores more than {NOTABLE} above the weak one, so there is no telling "
+            "whether an attack lifts a weak answer above a good one."
+        )
+    return (
+        "*Above good*: the share of attacked weak answers with a score above that of a good answer, among the bases "
+        f"whose weak answer is more than {NOTABLE} below it without an attack."
+    )
+
+
+def _row(name: str, shifts: Sequence[Shift], told_apart: Collection[Base]) -> list[str]:
+    """``told_apart``: the bases on which there is an "above good"."""
     sizes = [shift.size for shift in shifts]
     ranks = statistics.quantiles(sizes, n=20, method="inclusive")
-    above = [(shift.score or 0.0) > shift.good for shift in shifts if shift.good - shift.honest > NOTABLE]
+    above = [(shift.score or 0.0) > shift.good for shift in shifts if shift.base in told_apart]
     return [
         name.replace("_", " "),
         str(len(sizes)),
@@ -193,7 +214,7 @@ def _row(name: str, shifts: Sequence[Shift]) -> list[str]:
         ),
         _share(size > NOTABLE for size in sizes),
         f"{statistics.mean(shift.abstained for shift in shifts):.0%}",
-        _share(above) if above else "none to tell",
+        *([_share(above)] if told_apart else []),
     ]
 
 
@@ -216,27 +237,16 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
 
 
-async def _commit() -> str:
-    git = await asyncio.create_subprocess_exec(
-        "git", "rev-parse", "--short", "HEAD", cwd=ROOT, stdout=asyncio.subprocess.PIPE
-    )
-    output, _ = await git.communicate()
-    return output.decode().strip() or "unknown"
-
-
 async def main() -> None:
-    settings = Settings()
-    engine = await start_engine(settings)
+    commit = current_commit()
+    engine = await start_engine(Settings())
     try:
         started = time.perf_counter()
         honest, shifts = await measured(engine, brief_of())
         seconds = time.perf_counter() - started
     finally:
         await engine.close()
-    title = (
-        f"Model {model_name(settings)}, {datetime.datetime.now(datetime.UTC):%Y-%m-%d}, commit {await _commit()}; "
-        f"judging took {seconds:.0f} s."
-    )
+    title = f"{origin(engine.model, commit, datetime.now(UTC).date())} Judging took {seconds:.0f} s."
     page = report(title, honest, shifts)
     REPORT.write_text(page, encoding="utf-8")
     Console().print(page, markup=False, highlight=False)

@@ -20,8 +20,8 @@ from service.app import ServedEngine, create_app, model_name, open_toolbox, star
 from service.engines import bundled
 from service.evaluators.plugins import PluginError
 from service.evaluators.toolbox import Toolbox
-from service.evaluators.webhooks import WebhookMisconfigured
-from service.settings import Settings
+from service.evaluators.webhook_client import WebhookMisconfigured
+from service.settings import PREFIX, Settings
 from service.tasks.task import TaskError
 
 log = logging.getLogger("service")
@@ -54,7 +54,9 @@ def serve() -> int:
         server = Server(settings, asyncio.run(open_toolbox(settings)))
     except ValidationError as error:
         for problem in error.errors(include_url=False, include_input=False):
-            say(f"Cannot start: {problem['msg'].removeprefix('Value error, ')} {''.join(map(str, problem['loc']))}")
+            setting, *path = problem["loc"] or ("",)
+            where = ".".join([f"{PREFIX}{setting}".upper(), *map(str, path)]) + ": " if setting else ""
+            say(f"Cannot start: {where}{problem['msg'].removeprefix('Value error, ')}")
         return 1
     except (SettingsError, TaskError, WebhookMisconfigured, PluginError) as error:
         say(f"Cannot start: {error}")

@@ -27,7 +27,7 @@ from service.evaluators.embedding import Embedder
 from service.evaluators.plugins import load_plugins
 from service.evaluators.sandbox import Sandbox
 from service.evaluators.toolbox import Toolbox
-from service.evaluators.webhooks import Webhooks
+from service.evaluators.webhook_client import Webhooks
 from service.metrics import Metrics
 from service.settings import Settings
 from service.tasks.task import load_rubrics, load_tasks
@@ -132,8 +132,8 @@ def create_app(
     )
     metrics.watch_admission(lambda: admission.in_progress, lambda: admission.queued)
     tools = tools or Toolbox()
-    tasks = load_tasks(settings.tasks_dir, tools)
     rubrics = load_rubrics(settings.tasks_dir)
+    tasks = load_tasks(settings.tasks_dir, rubrics=rubrics, tools=tools)
     model = model_name(settings)
     bounds = Bounds(settings.max_candidates, settings.max_rounds, settings.max_tokens, settings.max_seconds)
 

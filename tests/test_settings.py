@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from service.evaluators.webhooks import WebhookSettings
+from service.__main__ import serve
+from service.evaluators.webhook_client import WebhookSettings
 from service.settings import Settings
 
 DIGEST = hashlib.sha256(b"secret").hexdigest()
@@ -76,6 +77,27 @@ def test_webhooks(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     assert settings.webhook_hosts == ["hooks.example.com"]
     assert "hush" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("PORT", "65536", "REDRAFT_PORT: Input should be less than or equal to 65535"),
+        (
+            "WEBHOOKS",
+            '{"House": {"url": "http://host/", "x": 1}}',
+            "REDRAFT_WEBHOOKS.House.x: Unexpected keyword argument",
+        ),
+        ("PROT", "1", "there is no setting REDRAFT_PROT; the nearest is REDRAFT_PORT"),
+    ],
+)
+def test_the_operator_is_told_which_setting_keeps_the_service_from_starting(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str, told: str
+) -> None:
+    monkeypatch.setenv(f"REDRAFT_{name}", value)
+
+    assert serve() == 1
+    assert capsys.readouterr().out == f"Cannot start: {told}\n"
 
 
 def test_unknown_variable_names_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:

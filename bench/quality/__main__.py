@@ -5,15 +5,17 @@ A benchmark that was cut goes on where it was. Runs of another commit, model or 
 
 import argparse
 import asyncio
-import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench.origin import current_commit
 from bench.quality import report
 from bench.quality.arms import ARMS
 from bench.quality.prompts import load_prompts
-from bench.quality.runs import Bench, Cell, Origin, read_runs
+from bench.quality.runs import Bench, Origin, OtherOrigin, PlannedRun, read_runs
 from service.api.programs import Bounds, Programs
 from service.app import open_toolbox, start_engine
 from service.settings import Settings
@@ -27,19 +29,12 @@ BOUNDS = Bounds(candidates=64, rounds=1_000, tokens=4_096, seconds=36_000.0)
 
 def main() -> None:
     options = _options()
-    if not options.report_only:
-        asyncio.run(_run(options))
-    prompts = load_prompts()
-    made_by, made = read_runs(options.runs)
-    runs = report.by_arm(made)
-    made_on = datetime.fromtimestamp(options.runs.stat().st_mtime, UTC).date()
-    origin = f"Model: {made_by.model}. Date: {made_on}. Commit: {made_by.commit}."
-    options.out.mkdir(parents=True, exist_ok=True)
-    instructed = report.of_prompts(runs, {prompt.id for prompt in prompts if not prompt.reveals_answer})
-    report.plot(instructed, options.budget, options.out / "quality.svg")
-    page = report.page(runs, prompts, options.budget, origin)
-    options.out.joinpath("quality.md").write_text(page)
-    print(page)  # noqa: T201
+    try:
+        if not options.report_only:
+            asyncio.run(_run(options))
+        _report(options)
+    except (OtherOrigin, report.NothingToCompare) as error:
+        sys.exit(str(error))
 
 
 def _options() -> argparse.Namespace:
@@ -56,34 +51,38 @@ def _options() -> argparse.Namespace:
 
 async def _run(options: argparse.Namespace) -> None:
     settings = Settings()
-    tools = await open_toolbox(settings)
-    engine = await start_engine(settings)
-    try:
+    async with AsyncExitStack() as resources:
+        tools = await open_toolbox(settings)
+        resources.push_async_callback(tools.close)
+        engine = await start_engine(settings)
+        resources.push_async_callback(engine.close)
         programs = Programs(load_tasks(tools=tools), BOUNDS, engine.model, tools=tools)
-        origin = Origin(engine.model, int(options.budget * HEADROOM), _commit())
-        await Bench(engine, programs, origin).complete(_cells(options), options.runs)
-    finally:
-        await engine.close()
-        await tools.close()
+        origin = Origin(engine.model, int(options.budget * HEADROOM), current_commit())
+        await Bench(engine, programs, origin).complete(_planned(options), options.runs)
 
 
-def _cells(options: argparse.Namespace) -> Iterator[Cell]:
-    """Seed by seed and prompt by prompt, so that what a cut leaves compares the arms evenly."""
+def _planned(options: argparse.Namespace) -> Iterator[PlannedRun]:
+    """Seed by seed and prompt by prompt, so that what a cut leaves compares the arms evenly.
+
+    Where a verifier gives the answer away, one seed is enough to see what that is worth.
+    """
     for seed in range(options.seeds):
         for prompt in load_prompts()[:: options.every]:
-            for arm in options.arms:
-                yield Cell(prompt, arm, seed)
+            if seed == 0 or not prompt.reveals_answer:
+                for arm in options.arms:
+                    yield PlannedRun(prompt, arm, seed)
 
 
-def _commit() -> str:
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],  # noqa: S607
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return described.stdout.strip()
+def _report(options: argparse.Namespace) -> None:
+    prompts = load_prompts()
+    made_by, runs = read_runs(options.runs)
+    made_on = datetime.fromtimestamp(options.runs.stat().st_mtime, UTC).date()
+    comparison = report.by_arm(runs)
+    options.out.mkdir(parents=True, exist_ok=True)
+    report.plot(report.instructed(comparison.runs, prompts), options.budget, options.out / "quality.svg")
+    page = report.page(comparison, prompts, options.budget, made_by, made_on)
+    options.out.joinpath("quality.md").write_text(page)
+    print(page)  # noqa: T201
 
 
 if __name__ == "__main__":

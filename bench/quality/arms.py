@@ -18,8 +18,8 @@ class Arm:
     verified: bool = True
 
 
-def _search(preset: str = "self_refine", **fields: Any) -> Mapping[str, Any]:
-    return {"judge": False, "search": {"preset": preset, "rounds": MOST_ROUNDS, **fields}}
+def _search(preset: str = "self_refine", *, judge: bool = False, **fields: Any) -> Mapping[str, Any]:
+    return {"judge": judge, "search": {"preset": preset, "rounds": MOST_ROUNDS, **fields}}
 
 
 ARMS: Mapping[str, Arm] = MappingProxyType(
@@ -27,15 +27,10 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
         "single_draft": Arm("single draft", _search(rounds=0)),
         # Fresh drafts until one passes. One after the other, so that none is paid for that is not needed.
         "best_of_n": Arm("best of n", _search(carry="none", critic="none")),
-        "judge_self_refine": Arm(
-            "self-refine, judge only",
-            {"judge": True, "search": {"preset": "self_refine", "critic": "model", "rounds": MOST_ROUNDS}},
-            verified=False,
-        ),
+        "judge_self_refine": Arm("self-refine, judge only", _search(judge=True, critic="model"), verified=False),
         "self_refine": Arm("self-refine", _search()),
         "beam": Arm("beam", _search("beam")),
-        # One candidate at a time, like best of n; the preset makes two at once.
-        "adaptive": Arm("adaptive", _search("adaptive", drafts=1, beam=1)),
+        "adaptive": Arm("adaptive", _search("adaptive")),
     }
 )
 """By name. ``single_draft`` is the one that the others are measured against."""

@@ -1,16 +1,22 @@
-"""What the runs amount to: a table, a plot of score against tokens spent, and intervals by paired bootstrap."""
+"""What the runs amount to: a table, a plot of score against tokens spent, and intervals by paired bootstrap.
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+Every mean is one over prompts, each by the mean of its seeds, so that a prompt counts once however many seeds it has.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
+from statistics import fmean
 
 import matplotlib
 import numpy as np
 
+from bench.origin import origin
 from bench.quality.arms import ARMS
 from bench.quality.prompts import BenchPrompt
-from bench.quality.runs import Run, Step
+from bench.quality.runs import Origin, Run, Step
 
 matplotlib.use("svg")
 from matplotlib import pyplot
@@ -18,19 +24,63 @@ from matplotlib import pyplot
 RESAMPLES = 10_000
 BASELINE, RIVAL = "single_draft", "best_of_n"
 
-Scores = Mapping[str, Sequence[float]]
-"""For each prompt the score of every seed."""
+RunsByArm = Mapping[str, Sequence[Run]]
 
 
-def at(run: Run, tokens: int) -> Step:
+class NothingToCompare(Exception):
+    """There is no prompt and seed that all arms have run."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``runs``: those of the prompts and seeds that every arm has. ``left_out``: how many more there are."""
+
+    runs: RunsByArm
+    left_out: int
+
+
+def by_arm(runs: Iterable[Run]) -> Comparison:
+    """The runs of each arm that can be compared; those of arms that there are no longer are left out."""
+    runs = list(runs)
+    found: dict[str, dict[tuple[str, int], Run]] = {arm: {} for arm in ARMS}
+    for run in runs:
+        if run.arm in found:
+            found[run.arm][run.prompt, run.seed] = run
+    of_arms = {arm: its for arm, its in found.items() if its}
+    shared = sorted(set.intersection(*map(set, of_arms.values()))) if of_arms else []
+    if not shared:
+        counts = ", ".join(f"{arm} {count}" for arm, count in Counter(run.arm for run in runs).items())
+        raise NothingToCompare(f"No prompt and seed has been run by every arm. Runs by arm: {counts or 'none'}.")
+    kept = {arm: [its[key] for key in shared] for arm, its in of_arms.items()}
+    return Comparison(kept, len(runs) - sum(map(len, kept.values())))
+
+
+def reached_by(run: Run, tokens: int) -> Step:
     """What the run had reached with at most ``tokens`` spent, or its first draft where even that had cost more."""
     affordable = [step for step in run.steps if step.tokens <= tokens]
     return affordable[-1] if affordable else run.steps[0]
 
 
-def right(step: Step) -> bool:
+def follows_all(step: Step) -> bool:
     """Whether every instruction is followed, the hidden one too."""
     return all((*step.visible, *step.hidden))
+
+
+def by_prompt(runs: Iterable[Run], value: Callable[[Run], float]) -> Mapping[str, float]:
+    """Of each prompt the mean over its seeds."""
+    values = defaultdict(list)
+    for run in runs:
+        values[run.prompt].append(value(run))
+    return {prompt: fmean(of_prompt) for prompt, of_prompt in values.items()}
+
+
+def mean_over_prompts(runs: Iterable[Run], value: Callable[[Run], float]) -> float:
+    return fmean(by_prompt(runs, value).values())
+
+
+def followed_by(tokens: int) -> Callable[[Run], float]:
+    """1 for a run that follows all instructions once it has spent so much, else 0."""
+    return lambda run: float(follows_all(reached_by(run, tokens)))
 
 
 @dataclass(frozen=True)
@@ -45,13 +95,12 @@ class Interval:
         return f"{100 * self.mean:+.1f} ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
 
 
-def difference(scores: Scores, than: Scores) -> Interval:
-    """How much higher ``scores`` are than those of another arm on the same prompts.
+def difference(means: Mapping[str, float], than: Mapping[str, float]) -> Interval:
+    """How much higher the prompts' means are than those of another arm.
 
     Prompts are resampled, each with all its seeds (a cluster bootstrap), and both arms by the same draw.
     """
-    prompts = sorted(scores)
-    gains = np.array([np.mean(scores[prompt]) - np.mean(than[prompt]) for prompt in prompts])
+    gains = np.array([means[prompt] - than[prompt] for prompt in sorted(means)])
     draws = np.random.default_rng(0).integers(len(gains), size=(RESAMPLES, len(gains)))
     low, high = np.percentile(gains[draws].mean(axis=1), [2.5, 97.5])
     return Interval(float(gains.mean()), float(low), float(high))
@@ -59,41 +108,25 @@ def difference(scores: Scores, than: Scores) -> Interval:
 
 @dataclass(frozen=True)
 class Summary:
-    """An arm at a budget of tokens. Shares are of runs; ``tokens`` is the mean spent."""
+    """An arm at a budget of tokens. ``tokens``: the mean spent. The last four compare it: with each run's own first
+    draft, in numbers of runs, and with other arms."""
 
     arm: str
-    right: float
-    visible: float
-    hidden: float | None
+    all_followed: float
+    visible_followed: float
+    hidden_followed: float | None
     tokens: float
-    mended: int
-    spoilt: int
+    wrong_to_right: int
+    right_to_wrong: int
     over_baseline: Interval | None
     over_rival: Interval | None
 
 
-def by_arm(runs: Iterable[Run]) -> Mapping[str, Sequence[Run]]:
-    """The runs of each arm, of those prompts and seeds that every arm has."""
-    found: dict[str, dict[tuple[str, int], Run]] = {arm: {} for arm in ARMS}
-    for run in runs:
-        found[run.arm][run.prompt, run.seed] = run
-    of_arm = {arm: cells for arm, cells in found.items() if cells}
-    shared = sorted(set[tuple[str, int]].intersection(*map(set, of_arm.values()))) if of_arm else []
-    return {arm: [cells[cell] for cell in shared] for arm, cells in of_arm.items()}
-
-
-def scores_at(runs: Sequence[Run], tokens: int) -> Scores:
-    scores = defaultdict(list)
-    for run in runs:
-        scores[run.prompt].append(float(right(at(run, tokens))))
-    return scores
-
-
-def summaries(runs: Mapping[str, Sequence[Run]], tokens: int) -> Sequence[Summary]:
-    scores = {arm: scores_at(of_arm, tokens) for arm, of_arm in runs.items()}
+def summaries(runs: RunsByArm, tokens: int) -> Sequence[Summary]:
+    followed = {arm: by_prompt(of_arm, followed_by(tokens)) for arm, of_arm in runs.items()}
 
     def over(arm: str, other: str) -> Interval | None:
-        return difference(scores[arm], scores[other]) if other in scores and other != arm else None
+        return difference(followed[arm], followed[other]) if other in followed and other != arm else None
 
     return [_summary(arm, of_arm, tokens, over(arm, BASELINE), over(arm, RIVAL)) for arm, of_arm in runs.items()]
 
@@ -101,18 +134,19 @@ def summaries(runs: Mapping[str, Sequence[Run]], tokens: int) -> Sequence[Summar
 def _summary(
     arm: str, runs: Sequence[Run], tokens: int, over_baseline: Interval | None, over_rival: Interval | None
 ) -> Summary:
-    reached = [at(run, tokens) for run in runs]
-    drafted = [run.steps[0] for run in runs]
-    concealing = [step for step in reached if step.hidden]
-    pairs = list(zip(drafted, reached, strict=True))
+    def share(of_runs: Sequence[Run], passes: Callable[[Step], bool]) -> float:
+        return mean_over_prompts(of_runs, lambda run: passes(reached_by(run, tokens)))
+
+    with_hidden = [run for run in runs if run.steps[0].hidden]
+    changes = Counter((follows_all(run.steps[0]), follows_all(reached_by(run, tokens))) for run in runs)
     return Summary(
         arm=arm,
-        right=float(np.mean([right(step) for step in reached])),
-        visible=float(np.mean([all(step.visible) for step in reached])),
-        hidden=float(np.mean([all(step.hidden) for step in concealing])) if concealing else None,
-        tokens=float(np.mean([min(run.tokens, tokens) for run in runs])),
-        mended=sum(right(after) and not right(before) for before, after in pairs),
-        spoilt=sum(right(before) and not right(after) for before, after in pairs),
+        all_followed=share(runs, follows_all),
+        visible_followed=share(runs, lambda step: all(step.visible)),
+        hidden_followed=share(with_hidden, lambda step: all(step.hidden)) if with_hidden else None,
+        tokens=mean_over_prompts(runs, lambda run: min(run.tokens, tokens)),
+        wrong_to_right=changes[False, True],
+        right_to_wrong=changes[True, False],
         over_baseline=over_baseline,
         over_rival=over_rival,
     )
@@ -127,91 +161,120 @@ def table(found: Sequence[Summary]) -> str:
     ]
     for summary in found:
         shares = " | ".join(
-            "" if share is None else f"{100 * share:.1f} %"
-            for share in (summary.right, summary.visible, summary.hidden)
+            "" if share is None else f"{share:.1%}"
+            for share in (summary.all_followed, summary.visible_followed, summary.hidden_followed)
         )
         gains = " | ".join(str(gain) if gain else "" for gain in (summary.over_baseline, summary.over_rival))
-        counts = f"{summary.tokens:.0f} | {summary.mended} | {summary.spoilt}"
+        counts = f"{summary.tokens:.0f} | {summary.wrong_to_right} | {summary.right_to_wrong}"
         rows.append(f"| {ARMS[summary.arm].label} | {shares} | {counts} | {gains} |")
+    return "\n".join(rows)
+
+
+def endings(runs: RunsByArm) -> str:
+    """How many texts the runs of each arm made, and why they stopped, as a Markdown table."""
+    rows = ["| arm | texts evaluated, mean | stop reasons |", "| --- | --- | --- |"]
+    for arm, of_arm in runs.items():
+        reasons = Counter(run.stop_reason for run in of_arm).most_common()
+        shares = ", ".join(f"`{reason}` {count / len(of_arm):.0%}" for reason, count in reasons)
+        rows.append(f"| {ARMS[arm].label} | {mean_over_prompts(of_arm, lambda run: run.candidates):.1f} | {shares} |")
     return "\n".join(rows)
 
 
 PAGE = """# Does refining pay?
 
-{cells} runs: {prompts} prompts, {seeds} seeds, {arms} arms, each run with {budget} tokens to spend: the prompt and
-completion tokens of all its calls, judging included, cached ones in full. {origin} Made by `make bench-quality`.
-What the prompts are and how to read the columns: [bench/quality](../bench/quality/README.md).
+{runs} runs: {prompts} prompts, {seeds} seeds, {arms} arms, each run with {budget} tokens to spend: the prompt and
+completion tokens of all its calls, judging included, cached ones in full. {left_out}{origin} Made by
+`make bench-quality`. What the prompts are and how to read the columns: [bench/quality](../bench/quality/README.md).
 
 ![Share of runs that follow all instructions, against tokens spent](quality.svg)
 
 ## Instructions
 
-{count} prompts whose verifiers do not give the answer away.
+{instructed_prompts} prompts whose verifiers do not give the answer away.
 
-{instructions}
+{instructed}
 
 By task, the share of runs that follow all instructions:
 
 {by_task}
 
+### How runs ended
+
+Whole runs, which may spend {run_budget} tokens.
+
+{endings}
+
 ## Answer keys
 
-{keyed} prompts where a verifier that the search sees is the answer key, so that its feedback says the answer. They show
-what such feedback is worth, and nothing about finding an answer; the plot and the table above leave them out.
+{revealed_prompts} prompts where a verifier that the search sees is the answer key, so that its feedback says the
+answer. They show what such feedback is worth, and nothing about finding an answer; the plot and the tables above leave
+them out.
 
-{answers}
+{revealed}
 """
 
 
-def page(runs: Mapping[str, Sequence[Run]], prompts: Sequence[BenchPrompt], budget: int, origin: str) -> str:
+def page(comparison: Comparison, prompts: Sequence[BenchPrompt], budget: int, made_by: Origin, made_on: date) -> str:
     """The whole report as Markdown."""
-    task_of = {prompt.id: prompt.task for prompt in prompts}
-    open_, keyed = (of_prompts(runs, {p.id for p in prompts if p.reveals_answer is key}) for key in (False, True))
+    runs = comparison.runs
+    followed, revealed = instructed(runs, prompts), _of_prompts(runs, [p for p in prompts if p.reveals_answer])
     made = [run for of_arm in runs.values() for run in of_arm]
+    left_out = f"{comparison.left_out} more runs are left out: not every arm has run their prompt and seed. "
     return PAGE.format(
-        cells=len(made),
+        runs=len(made),
         prompts=len({run.prompt for run in made}),
         seeds=len({run.seed for run in made}),
         arms=len(runs),
         budget=budget,
-        origin=origin,
-        count=len(_prompts(open_)),
-        keyed=len(_prompts(keyed)),
-        instructions=table(summaries(open_, budget)),
-        by_task=_by_task(open_, task_of, budget),
-        answers=table(summaries(keyed, budget)) if _prompts(keyed) else "",
+        left_out=left_out if comparison.left_out else "",
+        origin=origin(made_by.model, made_by.commit, made_on),
+        instructed_prompts=_count_prompts(followed),
+        instructed=table(summaries(followed, budget)),
+        by_task=_by_task(followed, prompts, budget),
+        run_budget=made_by.budget,
+        endings=endings(followed),
+        revealed_prompts=_count_prompts(revealed),
+        revealed=table(summaries(revealed, budget)) if revealed else "",
     )
 
 
-def of_prompts(runs: Mapping[str, Sequence[Run]], prompts: Collection[str]) -> Mapping[str, Sequence[Run]]:
-    return {arm: [run for run in of_arm if run.prompt in prompts] for arm, of_arm in runs.items()}
+def instructed(runs: RunsByArm, prompts: Iterable[BenchPrompt]) -> RunsByArm:
+    """The runs of those prompts whose verifiers do not give the answer away."""
+    return _of_prompts(runs, [prompt for prompt in prompts if not prompt.reveals_answer])
 
 
-def _prompts(runs: Mapping[str, Sequence[Run]]) -> Collection[str]:
-    return {run.prompt for of_arm in runs.values() for run in of_arm}
+def _of_prompts(runs: RunsByArm, prompts: Collection[BenchPrompt]) -> RunsByArm:
+    ids = {prompt.id for prompt in prompts}
+    kept = {arm: [run for run in of_arm if run.prompt in ids] for arm, of_arm in runs.items()}
+    return {arm: of_arm for arm, of_arm in kept.items() if of_arm}
 
 
-def _by_task(runs: Mapping[str, Sequence[Run]], task_of: Mapping[str, str], budget: int) -> str:
+def _count_prompts(runs: RunsByArm) -> int:
+    return len({run.prompt for of_arm in runs.values() for run in of_arm})
+
+
+def _by_task(runs: RunsByArm, prompts: Sequence[BenchPrompt], budget: int) -> str:
     rows = [f"| task | prompts | {' | '.join(ARMS[arm].label for arm in runs)} |", "| --- " * (len(runs) + 2) + "|"]
-    for task in sorted({task_of[prompt] for prompt in _prompts(runs)}):
-        of_task = of_prompts(runs, {prompt for prompt, its in task_of.items() if its == task})
-        shares = [100 * np.mean([right(at(run, budget)) for run in of_arm]) for of_arm in of_task.values()]
-        cells = " | ".join(f"{share:.0f} %" for share in shares)
-        rows.append(f"| `{task}` | {len(_prompts(of_task))} | {cells} |")
+    for task in sorted({prompt.task for prompt in prompts}):
+        of_task = _of_prompts(runs, [prompt for prompt in prompts if prompt.task == task])
+        if of_task:
+            shares = " | ".join(f"{mean_over_prompts(of_arm, followed_by(budget)):.0%}" for of_arm in of_task.values())
+            rows.append(f"| `{task}` | {_count_prompts(of_task)} | {shares} |")
     return "\n".join(rows)
 
 
-def plot(runs: Mapping[str, Sequence[Run]], budget: int, file: Path) -> None:
+def plot(runs: RunsByArm, budget: int, file: Path) -> None:
     """Draw the share of runs that follow all instructions against the tokens spent, one line an arm."""
     pyplot.rcParams["svg.hashsalt"] = "redraft"  # the same picture from the same runs
     figure, axes = pyplot.subplots(figsize=(7.5, 4.5), layout="constrained")
     grid = np.linspace(150, budget, 80)
     for arm, of_arm in runs.items():
-        share = [100 * np.mean([right(at(run, int(tokens))) for run in of_arm]) for tokens in grid]
+        share = [100 * mean_over_prompts(of_arm, followed_by(int(tokens))) for tokens in grid]
         axes.plot(grid, share, label=ARMS[arm].label, linewidth=2)
     axes.set(xlabel="tokens spent (prompt and completion, judging included)", ylabel="all instructions followed, %")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right")
+    if runs:
+        axes.legend(frameon=False, loc="lower right")
     figure.savefig(file, metadata={"Date": None})
     pyplot.close(figure)

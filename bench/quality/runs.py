@@ -10,20 +10,21 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 from bench.quality.arms import ARMS
 from bench.quality.prompts import BenchPrompt
 from service.api.programs import Programs
 from service.api.requests import CritiqueRequest, RefineRequest
 from service.engines.base import Engine, Usage
+from service.errors import EngineDead
 from service.refinement import policy
 from service.refinement.candidate import Assessment
 from service.refinement.events import CallEnded, CandidateEvaluated, Refined, Reviewed
 from service.refinement.loop import refine
 from service.refinement.single import review
 
-AT_ONCE = 64
+AT_ONCE = 120
 """Programs at work at the same time, so that the engine's batch is full."""
 
 
@@ -42,7 +43,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Run:
-    """``steps``: the first draft, then each text that displaced the best one. ``tokens``: all that were spent."""
+    """``steps``: the first draft, then each text that displaced the best one. ``tokens``: all that were spent.
+
+    ``candidates``: the texts that were evaluated.
+    """
 
     prompt: str
     arm: str
@@ -62,15 +66,16 @@ class Origin:
     budget: int
     commit: str
 
+    def __str__(self) -> str:
+        return f"{self.model}, {self.budget} tokens a run, commit {self.commit}"
+
 
 class OtherOrigin(Exception):
     """The file's runs were made by another commit, model or budget; comparing them would compare those."""
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One run to be made."""
-
+class PlannedRun:
     prompt: BenchPrompt
     arm: str
     seed: int
@@ -78,6 +83,19 @@ class Cell:
     @property
     def key(self) -> tuple[str, str, int]:
         return self.prompt.id, self.arm, self.seed
+
+    def request(self, budget: int) -> RefineRequest:
+        """What the service is asked, ``budget`` tokens being the most that it may spend."""
+        arm = ARMS[self.arm]
+        body = {
+            **self.prompt.request(),
+            **arm.request,
+            "evaluators": self.prompt.evaluators if arm.verified else [],
+            "sampling": {"max_tokens": self.prompt.max_tokens, "seed": self.seed * 1_000_000},
+            "stop": {"patience": 1_000},
+            "budget": {"tokens": budget},
+        }
+        return RefineRequest.model_validate_json(json.dumps(body))
 
 
 def read_runs(file: Path) -> tuple[Origin, list[Run]]:
@@ -106,17 +124,17 @@ class Bench:
     origin: Origin
     _verdicts: dict[tuple[str, str], tuple[Sequence[bool], Sequence[bool]]] = field(default_factory=dict)
 
-    async def complete(self, cells: Iterable[Cell], file: Path) -> None:
+    async def complete(self, planned: Iterable[PlannedRun], file: Path) -> None:
         """Make the runs that ``file`` does not have yet, and append each once it is over. Raises OtherOrigin."""
         done = self._done(file)
-        left = [cell for cell in cells if cell.key not in done]
+        left = [run for run in planned if run.key not in done]
         places = asyncio.Semaphore(AT_ONCE)
         with file.open("a") as output:
             output.write("\n")  # ends a line that was cut
             async with asyncio.TaskGroup() as group:
-                for number, cell in enumerate(left, 1):
+                for number, run in enumerate(left, 1):
                     await places.acquire()
-                    group.create_task(self._kept(cell, output, places, f"{number}/{len(left)}"))
+                    group.create_task(self._make(run, output, places, f"{number}/{len(left)}"))
 
     def _done(self, file: Path) -> Collection[tuple[str, str, int]]:
         """The keys of the runs that the file has; it is begun if it is not there."""
@@ -125,55 +143,45 @@ class Bench:
             file.write_text(json.dumps(asdict(self.origin)) + "\n")
         origin, runs = read_runs(file)
         if origin != self.origin:
-            raise OtherOrigin(f"{file} has runs of {origin}, not of {self.origin}")
+            raise OtherOrigin(f"{file} has runs of another origin ({origin}) than this one ({self.origin}).")
         return {(run.prompt, run.arm, run.seed) for run in runs}
 
-    async def _kept(self, cell: Cell, output: Any, places: asyncio.Semaphore, progress: str) -> None:
+    async def _make(self, planned: PlannedRun, output: TextIO, places: asyncio.Semaphore, progress: str) -> None:
         try:
-            run = await self.run(cell)
+            run = await self.run(planned)
         finally:
             places.release()
         output.write(json.dumps(asdict(run)) + "\n")
         output.flush()
-        print(progress, *cell.key, run.stop_reason, f"{run.tokens} tokens", flush=True)  # noqa: T201
+        print(progress, *planned.key, run.stop_reason, f"{run.tokens} tokens", flush=True)  # noqa: T201
 
-    async def run(self, cell: Cell) -> Run:
+    async def run(self, planned: PlannedRun) -> Run:
         """One run. What a candidate costs counts when it is evaluated, so that texts which are sampled side by side
-        count one after the other, as they would be paid for."""
-        program = self.programs.program(self._request(cell))
-        overhead = paid = calls = 0
-        best: tuple[str, Assessment] | None = None
+        count one after the other, as they would be paid for. EngineDead if the engine died: that is no result."""
+        program = self.programs.program(planned.request(self.origin.budget))
+        overhead = paid = 0  # of judges and critics, and of the candidates evaluated so far
+        best: Assessment | None = None
         reached: list[tuple[int, str]] = []
-        stop_reason = ""
-        candidates = set()
+        evaluated = set()
         async with aclosing(refine(program, self.engine)) as events:
             async for event in events:
                 match event:
-                    case CallEnded(role, usage):
-                        calls += usage.calls
-                        overhead += _tokens(usage) if role in ("critique", "judge") else 0
+                    case CallEnded("critique" | "judge", usage):
+                        overhead += _tokens(usage)
                     case CandidateEvaluated(candidate, assessment):
-                        candidates.add(candidate.id)
+                        evaluated.add(candidate.id)
                         paid += _tokens(candidate.completion.usage)
-                        if best is None or policy.displaces(assessment, best[1], min_gain=0.0):
-                            best = candidate.text, assessment
+                        if best is None or policy.displaces(assessment, best, program.stop.min_gain):
+                            best = assessment
                             reached.append((overhead + paid, candidate.text))
-                    case Refined():
-                        stop_reason = event.stop_reason
-        steps = [Step(spent, *await self._verdict(cell.prompt, text)) for spent, text in reached]
-        return Run(cell.prompt.id, cell.arm, cell.seed, steps, overhead + paid, stop_reason, calls, len(candidates))
-
-    def _request(self, cell: Cell) -> RefineRequest:
-        arm = ARMS[cell.arm]
-        body = {
-            **cell.prompt.request(),
-            **arm.request,
-            "evaluators": cell.prompt.evaluators if arm.verified else [],
-            "sampling": {"max_tokens": cell.prompt.max_tokens, "seed": cell.seed * 1_000_000},
-            "stop": {"patience": 1_000},
-            "budget": {"tokens": self.origin.budget},
-        }
-        return RefineRequest.model_validate_json(json.dumps(body))
+        assert isinstance(event, Refined)  # noqa: S101 - a program's last event
+        if event.stop_reason == "engine_failed":
+            raise EngineDead("the engine died while the benchmark ran")
+        spent = sum(event.usage.values(), Usage())
+        if not reached:  # nothing was left to evaluate the first draft with
+            reached = [(_tokens(spent), event.selected.text)]
+        steps = [Step(tokens, *await self._verdict(planned.prompt, text)) for tokens, text in reached]
+        return Run(*planned.key, steps, _tokens(spent), event.stop_reason, spent.calls, len(evaluated))
 
     async def _verdict(self, prompt: BenchPrompt, text: str) -> tuple[Sequence[bool], Sequence[bool]]:
         """Whether a text passes each visible and each hidden verifier, whatever the arm was told."""

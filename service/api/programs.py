@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from uuid import uuid4
 
+from service.api.problems import LONGEST_PATH
 from service.api.requests import (
     BudgetFields,
     CommonFields,
@@ -24,7 +25,7 @@ from service.evaluators.base import Evaluator, RefusedField
 from service.evaluators.judge import Judge
 from service.evaluators.toolbox import Toolbox
 from service.refinement.program import Budget, Generation, Program, Review, Search, Select
-from service.tasks.task import Rubric, Task, load_rubrics
+from service.tasks.task import Rubric, Task
 
 _TAKES_ITS_PLACE = {"vote": "the vote takes its place", "pairwise": "the comparison takes its place"}
 
@@ -41,13 +42,15 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Programs:
-    """Makes programs. Raises InvalidRequest, which names every field that is wrong at that stage."""
+    """Makes programs. Raises InvalidRequest, which names every field that is wrong at that stage.
+
+    ``tasks`` and ``rubrics``: what a request may name. ``tools``: what its evaluators may need.
+    """
 
     tasks: Mapping[str, Task]
     bounds: Bounds
     model: str
-    rubrics: Mapping[str, Rubric] = field(default_factory=load_rubrics)
-    """Those that a request may name."""
+    rubrics: Mapping[str, Rubric] = field(default_factory=dict)
     tools: Toolbox = field(default_factory=Toolbox)
     arrivals: Iterator[int] = field(default_factory=itertools.count)
     """Gives each program its priority: who came first is served first, in every round."""
@@ -85,6 +88,7 @@ class Programs:
             fence=_new_fence(),
             budget=self._budget(BudgetFields()),
             evaluators=self._evaluators(request, task, rubrics, judge=request.judge),
+            threads=self.tools.threads,
             principles=_principles(rubrics),
             candidate=request.candidate,
             feedback=request.feedback,
@@ -112,6 +116,7 @@ class Programs:
             fence=_new_fence(),
             budget=self._budget(request.budget),
             evaluators=evaluators,
+            threads=self.tools.threads,
             search=search,
             stop=request.stop.applied_to(task.stop),
             sampling=sampling,
@@ -142,6 +147,8 @@ class Programs:
     def _evaluators(
         self, request: EvaluatedFields, task: Task, rubrics: Sequence[Rubric], *, judge: bool
     ) -> Sequence[Evaluator]:
+        if request.criteria and not judge:
+            raise _invalid("criteria", "they are the judge's, and judge is false")
         criteria = (*(request.criteria or task.criteria), *(line for rubric in rubrics for line in rubric.criteria))
         return [*task.evaluators, *self._stated(request), *([Judge(criteria=criteria)] if judge else [])]
 
@@ -152,11 +159,11 @@ class Programs:
             "judge": request.judge is True,
             "criteria": bool(request.criteria),
             "rubrics": bool(request.rubrics),
-            "evaluators": any(evaluator.authority == "judge" for evaluator in stated),
+            **{f"evaluators.{index}": evaluator.authority == "judge" for index, evaluator in enumerate(stated)},
         }
-        for name, is_asked in asked.items():
-            if is_asked:
-                raise _invalid(name, f"with select: {select} there is no judge; {_TAKES_ITS_PLACE[select]}")
+        reason = f"with select: {select} there is no judge; {_TAKES_ITS_PLACE[select]}"
+        if wrong := [FieldError(name, reason) for name, is_asked in asked.items() if is_asked]:
+            raise InvalidRequest(reason, wrong)
         return [evaluator for evaluator in (*task.evaluators, *stated) if evaluator.authority == "verifier"]
 
     def _stated(self, request: EvaluatedFields) -> Sequence[Evaluator]:
@@ -166,7 +173,7 @@ class Programs:
             try:
                 ready.append(evaluator.resolved(self.tools))
             except RefusedField as error:
-                wrong.append(FieldError(f"evaluators.{index}.{error.field}", str(error)))
+                wrong.append(FieldError(f"evaluators.{index}.{error.field}"[:LONGEST_PATH], str(error)))
         if wrong:
             raise InvalidRequest("the request states evaluators that this service cannot run", wrong)
         return ready

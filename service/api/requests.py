@@ -99,7 +99,7 @@ class RefineRequest(EvaluatedFields):
     """A text, drafted and then revised until it is good enough or the budget is spent.
 
     ``draft``: a first text to start from. ``judge``: whether the rubric is scored; by default yes, unless the
-    result is voted on. ``trace``: whether the answer tells of the rounds.
+    result is voted on or compared. ``trace``: whether the answer tells of the rounds.
     """
 
     model_config = ConfigDict(

@@ -206,7 +206,7 @@ class RefineUsage(BaseModel):
 
 
 class RefineResponse(BaseModel):
-    """``improved``: whether the text is another one than the first draft: it outranks it, or won the vote."""
+    """``improved``: whether the text is another one than the first draft: it outranks it, or was preferred to it."""
 
     id: str
     model: str

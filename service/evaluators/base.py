@@ -10,6 +10,7 @@ of them *are* evaluators; those that need something of the operator's (a sandbox
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
@@ -38,6 +39,13 @@ class RefusedField(ValueError):
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(reason)
         self.field = field
+
+
+class EvaluationFailed(Exception):
+    """What an evaluator raises where no result is nobody's bug: a service that does not answer, a test that cannot run.
+
+    The message is for the caller, as the evaluation's ``error``. Any other exception is logged with its traceback.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +105,7 @@ class Submission:
 
     ``request`` ends with the user turn that the candidate answers. ``exhibit`` is the request followed by the
     candidate between two lines of a secret fence, and nothing else: a judge's fresh context. ``engine`` serves
-    evaluators that ask a model.
+    evaluators that ask a model. ``threads`` run what would hold the event loop up; None are the loop's own.
     """
 
     text: str
@@ -105,6 +113,7 @@ class Submission:
     exhibit: Conversation
     rating: Rating
     engine: Engine
+    threads: Executor | None = None
 
 
 class Evaluator(Protocol):
@@ -167,7 +176,8 @@ class Verifier(ABC):
 
     async def evaluate(self, submission: Submission) -> Evaluation:
         if self.in_thread or len(submission.text) > LONG_TEXT_CHARACTERS:
-            checks = await asyncio.to_thread(self.check, submission.text)
+            loop = asyncio.get_running_loop()
+            checks = await loop.run_in_executor(submission.threads, self.check, submission.text)
         else:
             checks = self.check(submission.text)
         failed = [check for check in checks if check.score < 1.0]

@@ -8,24 +8,34 @@ by recognising the tests' own inputs.
 """
 
 import ast
+import asyncio
 import re
 import secrets
 import signal
 import textwrap
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeGuard
 
 from annotated_types import Ge, Gt, Le, Len
 from pydantic import TypeAdapter, ValidationError
 
-from service.evaluators.base import STRICT, Authority, Evaluation, Issue, RefusedField, Submission, Weight
-from service.evaluators.rules import excerpt
+from service.evaluators.base import (
+    STRICT,
+    Authority,
+    Evaluation,
+    EvaluationFailed,
+    Issue,
+    RefusedField,
+    Submission,
+    Weight,
+)
 from service.evaluators.sandbox import Limits, Outcome, Sandbox
+from service.evaluators.words import excerpt
 
 if TYPE_CHECKING:
     from service.evaluators.toolbox import Toolbox
@@ -37,27 +47,38 @@ MAX_MESSAGE = 600
 MAX_QUOTE = 300
 MAX_VALUE = 80
 """Characters of a value in an instruction; where it has more the instruction quotes the test alone."""
-_RUNNER = Path(__file__).with_name("inside") / "runner.py"
+MAX_STEPS = MAX_QUOTE // 10
+"""Statements that may lead up to a test and be quoted with it: no more would fit."""
 
-_FENCED = re.compile(
-    r"^[ \t]*```[ \t]*(?P<language>[^\s`]*)[^\n`]*\n(?P<body>.*?)(?:^[ \t]*```[ \t\r]*$|\Z)", re.MULTILINE | re.DOTALL
+_FENCED = re.compile(  # nothing in an opening line is tried twice, so that the time is linear in the text
+    r"^[ \t]*+(?P<fence>`{3,}+|~{3,}+)[ \t]*+(?P<language>[^\s`]*+)[^\n`]*+\n"
+    r"(?P<body>.*?)(?:^[ \t]*+(?P=fence)[`~]*+[ \t\r]*+$|\Z)",
+    re.MULTILINE | re.DOTALL,
 )
-_PYTHON = ("", "python", "python3", "py")
+_PYTHON = re.compile(r"py(thon)?[\d.]*", re.IGNORECASE)
+_SESSION = re.compile(r"\s*+>>>")
 
 
-class TestsFailed(RuntimeError):
+class TestsFailed(EvaluationFailed):
     """The tests themselves cannot be run, whatever the candidate."""
 
     __test__ = False  # pytest collects what is named so
 
 
 def code_block(text: str) -> str:
-    """The first fenced block that is Python or does not say what it is; the whole text where nothing is fenced."""
+    """The fenced blocks that say they are Python, one after the other, but for sessions with a ``>>>`` prompt; where
+    there is none, the first block that does not say what it is; where nothing is fenced, the whole text."""
     blocks = list(_FENCED.finditer(text))
     if not blocks:
         return textwrap.dedent(text)
-    bodies = (block["body"] for block in blocks if block["language"].lower() in _PYTHON)
-    return textwrap.dedent(next(bodies, ""))
+    labelled = [block["body"] for block in blocks if _PYTHON.fullmatch(block["language"])]
+    bodies = labelled or [block["body"] for block in blocks if not block["language"]][:1]
+    return "".join(textwrap.dedent(body) for body in bodies if not _SESSION.match(body))
+
+
+@cache
+def _runner() -> str:
+    return (Path(__file__).with_name("inside") / "runner.py").read_text()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,15 +103,22 @@ class CodeTests:
     def __post_init__(self) -> None:
         if not self.suite.places:
             raise RefusedField("tests", 'there is no top-level assert, and no function whose name begins with "test_"')
-        for function in self.suite.functions.values():
-            if _needs_arguments(function.args) and not function.decorator_list:
-                raise RefusedField("tests", f"{function.name} takes arguments, and nothing gives it any")
 
     @cached_property
     def suite(self) -> "Suite":
+        """Without the syntax tree, which takes hundreds of times the memory of the source."""
+        body = self._body()
+        _refuse_what_would_not_run(body)
+        return Suite(
+            source=self.tests,
+            statements=len(body),
+            asserts=[place for place, statement in enumerate(body) if isinstance(statement, ast.Assert)],
+            functions={place: statement.name for place, statement in enumerate(body) if _is_test(statement)},
+        )
+
+    def _body(self) -> Sequence[ast.stmt]:
         try:
-            with warnings.catch_warnings(action="ignore"):  # thousands of them, if somebody likes to fill the log
-                return Suite(self.tests, ast.parse(self.tests).body)
+            return _parsed(self.tests)
         except SyntaxError as error:
             reason = f"{error.msg} (line {error.lineno})"
         except (ValueError, RecursionError, MemoryError):
@@ -158,17 +186,23 @@ class TestedCode:
             "code": code,
             "tests": suite.source,
             "asserts": suite.asserts,
-            "functions": {place: function.name for place, function in suite.functions.items()},
+            "functions": suite.functions,
         }
         limits = Limits(
             seconds=self.stated.timeout_seconds, memory_mib=self.stated.memory_mib, report_bytes=MAX_REPORT_BYTES
         )
-        outcome = await self.sandbox.run(_RUNNER.read_text(), payload, limits)
-        records = [record for record in _records(outcome.report, nonce) if record.place < len(suite.body)]
+        outcome = await self.sandbox.run(_runner(), payload, limits, client=submission.request)
+        loop = asyncio.get_running_loop()  # what the code has written may be long
+        return await loop.run_in_executor(submission.threads, self._judged, outcome, nonce)
+
+    def _judged(self, outcome: Outcome, nonce: str) -> Evaluation:
+        suite = self.stated.suite
+        reported = _records(outcome.report, nonce, most=suite.statements + 1)
+        records = [record for record in reported if record.place < suite.statements]
         failures = {(record.what, record.place): record for record in records if record.error is not None}
         over = {record.place for record in records if record.what == "test"} & suite.places
         passed = over - {place for what, place in failures if what == "test"}
-        issues = [self._issue(failure) for failure in islice(failures.values(), MAX_ISSUES)]
+        issues = self._issues(islice(failures.values(), MAX_ISSUES))
         if over != suite.places and all(what == "test" for what, _ in failures):
             issues.append(self._unfinished(outcome, len(over)))
         return self._evaluation(len(passed), issues)
@@ -185,7 +219,11 @@ class TestedCode:
             issues=tuple(issues[:MAX_ISSUES]),
         )
 
-    def _issue(self, record: Record) -> Issue:
+    def _issues(self, failures: Iterable[Record]) -> list[Issue]:
+        explanation = Explanation(self.stated.tests)
+        return [self._issue(failure, explanation) for failure in failures]
+
+    def _issue(self, record: Record, explanation: "Explanation") -> Issue:
         if record.what == "tests":
             raise TestsFailed(excerpt(f"the tests do not compile: {record}", MAX_MESSAGE))
         if record.what == "code":
@@ -194,7 +232,7 @@ class TestedCode:
             if record.error not in _SYNTAX:
                 order = self._remedy(record) or f"Make the code run without {record.error}: {record.detail}."
             return Issue("code", excerpt(fault, MAX_MESSAGE), excerpt(order, MAX_QUOTE))
-        message, order = self.stated.suite.told(record)
+        message, order = explanation.of(record)
         return Issue("tests", excerpt(message, MAX_MESSAGE), self._remedy(record) or excerpt(order, MAX_QUOTE * 2))
 
     def _remedy(self, record: Record) -> str | None:
@@ -234,14 +272,18 @@ def _signal(number: int) -> str:
         return f"signal {number}"
 
 
-def _records(report: bytes, nonce: str) -> Iterator[Record]:
+def _records(report: bytes, nonce: str, most: int) -> Iterator[Record]:
     """What is not the runner's, or is cut off, is left out: a test that is not reported has not passed."""
-    for line in report.split(b"\n"):
-        if line.startswith(f"{nonce} ".encode()):
-            try:
-                yield _RECORD.validate_json(line[len(nonce) + 1 :])
-            except ValidationError:
-                continue
+    for piece in report.split(f"{nonce} ".encode(), most)[1:]:
+        try:
+            yield _RECORD.validate_json(piece.partition(b"\n")[0])
+        except ValidationError:
+            continue
+
+
+def _parsed(source: str) -> Sequence[ast.stmt]:
+    with warnings.catch_warnings(action="ignore"):  # thousands of them, if somebody likes to fill the log
+        return ast.parse(source).body
 
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -252,57 +294,91 @@ def _needs_arguments(arguments: ast.arguments) -> bool:
     return positional > len(arguments.defaults) or None in arguments.kw_defaults
 
 
-@dataclass(frozen=True)
+def _is_test(statement: ast.stmt) -> TypeGuard[Function]:
+    return isinstance(statement, Function) and statement.name.startswith("test_")
+
+
+def _refuse_what_would_not_run(body: Sequence[ast.stmt]) -> None:
+    """Raises RefusedField for what looks like a test and would pass unseen."""
+    for top in body:
+        if _is_test(top) and not top.decorator_list:
+            if _needs_arguments(top.args):
+                raise RefusedField("tests", f"{top.name} takes arguments, and nothing gives it any; {_INSTEAD}")
+            if _yields(top):
+                raise RefusedField("tests", f"{top.name} has a yield, so that a call runs nothing of it; {_INSTEAD}")
+        elif isinstance(top, ast.ClassDef) and any(map(_is_test, top.body)):
+            raise RefusedField("tests", f"{top.name} is a class, and its tests would not be run; {_INSTEAD}")
+
+
+_INSTEAD = "state each case as a top-level assert, or in a function without arguments"
+
+
+def _yields(function: Function) -> bool:
+    nodes: list[ast.AST] = [*function.body]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Yield | ast.YieldFrom):
+            return True
+        if not isinstance(node, Function | ast.Lambda | ast.ClassDef):
+            nodes += ast.iter_child_nodes(node)
+    return False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Suite:
-    """Tests by their places among the top statements of a source."""
+    """Where tests stand among the top statements of a source. ``functions``: the names, by their places."""
 
     source: str
-    body: Sequence[ast.stmt]
+    statements: int
+    asserts: Sequence[int]
+    functions: Mapping[int, str]
 
-    @cached_property
-    def asserts(self) -> Sequence[int]:
-        return [place for place, statement in enumerate(self.body) if isinstance(statement, ast.Assert)]
-
-    @cached_property
-    def functions(self) -> Mapping[int, Function]:
-        return {
-            place: statement
-            for place, statement in enumerate(self.body)
-            if isinstance(statement, Function) and statement.name.startswith("test_")
-        }
-
-    @cached_property
+    @property
     def places(self) -> frozenset[int]:
         return frozenset([*self.asserts, *self.functions])
 
-    def told(self, record: Record) -> tuple[str, str]:
+
+@dataclass(frozen=True)
+class Explanation:
+    """Says of a test that failed what it demands. ``source``: all the tests."""
+
+    source: str
+
+    @cached_property
+    def _body(self) -> Sequence[ast.stmt]:
+        return _parsed(self.source)
+
+    def of(self, record: Record) -> tuple[str, str]:
         """What failed and why, and the order to mend it."""
-        top = self.body[record.place]
-        function = self.functions.get(record.place)
+        top = self._body[record.place]
         statement = _at(record.line, top)
-        label = f"{function.name}: " if function else ""
-        quoted = self._quoted(statement)
+        label = f"{top.name}: " if _is_test(top) else ""
         if isinstance(statement, ast.Assert) and record.error == "AssertionError":
-            match statement.test:
-                case ast.Compare(left=left, ops=[ast.Eq()], comparators=[right]) if record.left and record.right:
-                    swapped = _is_literal(left) and not _is_literal(right)
-                    got, expected = (record.right, record.left) if swapped else (record.left, record.right)
-                    order = self._demand(right if swapped else left, expected, top, statement)
-                    return f"{label}`{quoted}`: got {got}, expected {expected}", order
-                case ast.Compare(ops=[_]) if record.left and record.right:
-                    fault = f"the left side is {record.left}, the right one {record.right}"
-                case _:
-                    fault = f"{record}" if record.code_line else "it does not hold"
-            return f"{label}`{quoted}`: {fault}", f"Make this hold: {self._in_context(top, statement)}"
-        if isinstance(statement, ast.Raise) and function:
-            return (
-                f"{label}{record}",
-                f"Make the test {function.name} pass, which says: {record.detail or record.error}",
-            )
-        return (
-            f"{label}`{quoted}`: {record}",
-            f"Make this run without {record.error}: {self._in_context(top, statement)}",
-        )
+            fault, order = self._broken(record, top, statement)
+            if statement.msg and record.detail and not record.code_line:
+                label, order = (
+                    f"{label}{record.detail.rstrip('.')}: ",
+                    f"{order.rstrip('.')}. The test says: {record.detail}",
+                )
+            return f"{label}`{self._quoted(statement)}`: {fault}", order
+        if isinstance(statement, ast.Raise) and _is_test(top):
+            return f"{label}{record}", f"Make the test {top.name} pass, which says: {record.detail or record.error}"
+        order = f"Make this run without {record.error}: {self._in_context(top, statement)}"
+        return f"{label}`{self._quoted(statement)}`: {record}", order
+
+    def _broken(self, record: Record, top: ast.stmt, statement: ast.Assert) -> tuple[str, str]:
+        """What an assert found, and what it demands."""
+        match statement.test:
+            case ast.Compare(left=left, ops=[ast.Eq()], comparators=[right]) if record.left and record.right:
+                swapped = _is_literal(left) and not _is_literal(right)
+                got, expected = (record.right, record.left) if swapped else (record.left, record.right)
+                order = self._demand(right if swapped else left, expected, top, statement)
+                return f"got {got}, expected {expected}", order
+            case ast.Compare(ops=[_]) if record.left and record.right:
+                fault = f"the left side is {record.left}, the right one {record.right}"
+            case _:
+                fault = f"{record}" if record.code_line else "it does not hold"
+        return fault, f"Make this hold: {self._in_context(top, statement)}"
 
     def _demand(self, expression: ast.expr, expected: str, top: ast.stmt, statement: ast.stmt) -> str:
         quoted = self._quoted(expression)
@@ -317,18 +393,22 @@ class Suite:
         if isinstance(top, Function):
             before = [other for other in top.body if other.lineno < statement.lineno]
         else:
-            before = [other for other in self.body if other.lineno < top.lineno and _names(other, ast.Store) & used]
+            before = [other for other in self._body if other.lineno < top.lineno and _names(other, ast.Store) & used]
+        if len(before) > MAX_STEPS:
+            return excerpt(self._quoted(statement), MAX_QUOTE)
         whole = "; ".join(self._quoted(step) for step in [*before, statement] if step is statement or _matters(step))
         complete = not any(hasattr(step, "body") or isinstance(step, ast.Match) for step in before)
         return whole if complete and len(whole) <= MAX_QUOTE else excerpt(self._quoted(statement), MAX_QUOTE)
 
     def _bound(self, top: ast.stmt, statement: ast.stmt) -> frozenset[str]:
         """The variables of the tests, which mean nothing to a writer who sees one expression."""
-        steps = [top] if isinstance(top, Function) else [step for step in self.body if not hasattr(step, "body")]
+        steps = [top] if isinstance(top, Function) else [step for step in self._body if not hasattr(step, "body")]
         return frozenset[str]().union(*(_names(step, ast.Store) for step in steps if step is not statement))
 
     def _quoted(self, node: ast.stmt | ast.expr) -> str:
-        """Its source on one line; of a compound statement, the first line."""
+        """Its source on one line, without what an assert says; of a compound statement, the first line."""
+        if isinstance(node, ast.Assert):
+            return f"assert {self._quoted(node.test)}"
         lines = (ast.get_source_segment(self.source, node) or "").splitlines()
         return " ".join(line.strip() for line in (lines[:1] if hasattr(node, "body") else lines))
 

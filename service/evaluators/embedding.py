@@ -5,9 +5,8 @@ are the engine's.
 """
 
 import asyncio
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +19,8 @@ WINDOW_TOKENS = 256
 MOST_CHARACTERS = 20_000
 """What comes after is not read."""
 BATCH_WINDOWS = 16
+REMEMBERED = 64
+"""References whose vectors are kept: each comes again with every candidate of its request."""
 
 
 class Embedder:
@@ -32,6 +33,7 @@ class Embedder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embedder")
+        self._remembered = lru_cache(REMEMBERED)(self._vector)
 
     @classmethod
     def found(cls) -> "Embedder | None":
@@ -45,13 +47,17 @@ class Embedder:
             return None
         return cls(weights.parent)
 
-    async def similarity(self, one: str, other: str) -> float:
+    async def similarity(self, reference: str, text: str) -> float:
         """The cosine of the angle between the two texts' vectors, in [-1, 1]."""
-        left, right = await asyncio.get_running_loop().run_in_executor(self._thread, self._vectors, (one, other))
-        return sum(a * b for a, b in zip(left, right, strict=True))
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._cosine, reference, text)
 
-    def _vectors(self, texts: Sequence[str]) -> list[list[float]]:
-        return [self._vector(text[:MOST_CHARACTERS]) for text in texts]
+    def close(self) -> None:
+        """What is queued is not begun; what is at work is not waited for."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _cosine(self, reference: str, text: str) -> float:
+        vectors = self._remembered(reference[:MOST_CHARACTERS]), self._vector(text[:MOST_CHARACTERS])
+        return sum(a * b for a, b in zip(*vectors, strict=True))
 
     def _vector(self, text: str) -> list[float]:
         """The mean over the tokens of all windows, at unit length; for one window this is the model card's recipe."""

@@ -32,18 +32,20 @@ Kind = Literal[
     "uppercase",
     "quoted",
 ]
-_COUNTED: Sequence[Kind] = (
-    "bullet_list",
-    "numbered_list",
-    "sections",
-    "highlighted",
-    "placeholders",
-    "capital_words",
-)
+_COUNTED: Mapping[Kind, str] = {
+    "bullet_list": "bullet points",
+    "numbered_list": "numbered list",
+    "sections": "numbered sections",
+    "highlighted": "asterisks around words",
+    "placeholders": "square brackets",
+    "capital_words": "words in capital letters",
+}
+"""The kinds that count something, and what to do without where there may be none of it."""
 _MARKED: Sequence[Kind] = ("bullet_list", "sections", "postscript")
 
-_BULLET = r"^[ \t]*(?:[-*+][ \t]|•)[ \t]*\S"
-_NUMBERED = r"^[ \t]*\d+[.)][ \t]+\S"
+_LINE_START = r"^[ \t]*+(?!([-*_])(?:[ \t]*+\1){2,}+[ \t\r]*$)"  # "- - -" is no item but a rule across the page
+_BULLET = rf"{_LINE_START}(?:[-*+\u2013◦‣▪●][ \t]|•)[ \t]*\S"
+_NUMBERED = r"^[ \t]*[*_]{0,3}\(?\d{1,3}[.)][*_]{0,3}[ \t]+\S"  # four digits are a year
 _HIGHLIGHTED = r"(?<!\*)\*++(?!\s)[^*\n]+(?<!\s)\*"  # an asterisk before a space is a bullet or stands for "times"
 _PLACEHOLDER = r"\[([^\[\]\n]+)\](?!\()"  # a bracket after it makes a Markdown link
 
@@ -82,7 +84,7 @@ class Format(Verifier):
         text, marker = text.strip(), (self.marker or "").strip()
         if self.kind == "bullet_list":
             bullet = marker or "-"
-            pattern = rf"^[ \t]*{re.escape(bullet)}[ \t]+\S" if marker else _BULLET
+            pattern = rf"{_LINE_START}{re.escape(bullet)}[ \t]+\S" if marker else _BULLET
             order = f'Write a bullet list of {{}}, each on a line of its own that begins with "{bullet} ".'
             return [self._counted(_matches(pattern, text), "items", order)]
         if self.kind == "numbered_list":
@@ -108,7 +110,8 @@ class Format(Verifier):
 
     def _counted(self, count: int, plural: str, order: str) -> Check:
         """``order`` has a pair of braces where the amount goes; a later pair is the marker's own."""
-        instruction = order.replace("{}", amount(self.bounds, plural), 1)
+        none = f"Use no {_COUNTED[self.kind]}."
+        instruction = none if self.bounds.max == 0 else order.replace("{}", amount(self.bounds, plural), 1)
         return Check(self.kind, self.bounds.score(count), self.bounds.verdict(count, plural), instruction)
 
 
@@ -117,10 +120,11 @@ def _matches(pattern: str, text: str) -> int:
 
 
 def _postscript(text: str, marker: str) -> Check:
-    """A line that begins with the marker, in either case, and something said after it."""
-    found = re.search(rf"^[*_> \t]*{re.escape(marker)}", text, re.MULTILINE | re.IGNORECASE)
-    met = found is not None and any(map(str.isalnum, text[found.end() :]))
-    fault = f'no line that begins with "{marker}" and goes on'
+    """A line that begins with the marker, in either case, and something said before and after it."""
+    said = [position for position, character in enumerate(text) if character.isalnum()]
+    found = re.finditer(rf"^[*_> \t]*{re.escape(marker)}", text, re.MULTILINE | re.IGNORECASE)
+    met = any(said and said[0] < match.start() and match.end() <= said[-1] for match in found)
+    fault = f'no line after the text that begins with "{marker}" and goes on'
     return Check("postscript", float(met), fault, f'Add a postscript at the end that begins with "{marker}".')
 
 
@@ -155,7 +159,8 @@ def _single_line(text: str) -> Check:
 def _no_commas(text: str) -> Check:
     """The ideographic, full-width and Arabic commas are commas."""
     count = sum(map(text.count, ",、\uff0c،"))
-    return Check("no_commas", 1 / (1 + count), f"{amount(count, 'commas')}; none is allowed", "Do not use any commas.")
+    score, fault = (1 / (1 + count), f"{amount(count, 'commas')}; none is allowed") if text else (0.0, "it is empty")
+    return Check("no_commas", score, fault, "Do not use any commas.")
 
 
 def _lowercase(text: str) -> Check:
@@ -167,8 +172,11 @@ def _uppercase(text: str) -> Check:
 
 
 def _cased(kind: Kind, text: str, fold: Callable[[str], str], order: str) -> Check:
-    """The share of letters in the right case; characters without case count neither way."""
-    cased = [letter for letter in text if letter.lower() != letter.upper()]
+    """The share of letters in the right case; characters without case count neither way, nor does "ß", whose capital
+    is seldom used. An empty text is in no case."""
+    if not text:
+        return Check(kind, 0.0, "it is empty", order)
+    cased = [letter for letter in text if letter.lower() != letter.upper() and letter != "ß"]
     wrong = sum(letter != fold(letter) for letter in cased)
     score = 1 - wrong / len(cased) if cased else 1.0
     return Check(kind, score, f"{amount(wrong, 'letters')} of {len(cased)} in the wrong case", order)

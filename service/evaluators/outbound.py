@@ -10,15 +10,20 @@ import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import httpx
+
+from service.evaluators.base import EvaluationFailed
 
 Address = IPv4Address | IPv6Address
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
 """The addresses of a host; OSError where it has none."""
 
 MOST_CONNECTIONS = 64
+RESOLVER_THREADS = 4
 
 _GLOBAL_UNICAST = ip_network("2000::/3")
 """Outside of it are loopback, private and multicast addresses, and nearly all that embed one of IPv4: mapped,
@@ -36,12 +41,16 @@ _NOT_PUBLIC = [
     )
 ]
 """What ``is_global`` lets pass, in some releases of Python or in all."""
+_ISATAP = 0x5EFE
+"""What stands before an address of IPv4 under any prefix, but for one bit (RFC 5214, section 6.1)."""
 
 
 def is_public(address: Address) -> bool:
     """Whether an address belongs to the public internet and to nothing that leads elsewhere."""
-    if isinstance(address, IPv6Address) and (address.scope_id or address not in _GLOBAL_UNICAST):
-        return False
+    if isinstance(address, IPv6Address):
+        is_isatap = (int(address) >> 32) & 0xFDFFFFFF == _ISATAP
+        if address.scope_id or address not in _GLOBAL_UNICAST or is_isatap:
+            return False
     return address.is_global and not address.is_multicast and not any(address in block for block in _NOT_PUBLIC)
 
 
@@ -72,23 +81,21 @@ def parse_url(text: str) -> tuple[Origin, httpx.URL]:
     return (host, port), httpx.URL(scheme="https", host=host, port=port, raw_path=(match[4] or "/").encode())
 
 
-class ForbiddenAddress(Exception):
-    pass
-
-
-async def resolve(host: str) -> Sequence[str]:
-    """The system's resolver."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return [str(address[0]) for *_, address in found]
+class ForbiddenAddress(EvaluationFailed):
+    """The message holds no address."""
 
 
 class PublicTransport(httpx.AsyncBaseTransport):
-    """Raises ForbiddenAddress before anything is connected, where the host has an address that is not ``allowed``."""
+    """Raises ForbiddenAddress before anything is connected, where the host has an address that is not ``allowed``.
+
+    ``resolve``: by default the system's resolver, in threads of its own: a name server may take its time.
+    """
 
     def __init__(
-        self, tls: ssl.SSLContext, *, resolve: Resolve = resolve, allowed: Callable[[Address], bool] = is_public
+        self, tls: ssl.SSLContext, *, resolve: Resolve | None = None, allowed: Callable[[Address], bool] = is_public
     ) -> None:
-        self._resolve = resolve
+        self._threads = ThreadPoolExecutor(RESOLVER_THREADS, thread_name_prefix="resolver")
+        self._resolve = resolve or self._ask_system
         self._allowed = allowed
         # No connection is used twice: the pool tells them apart by address, and one address may serve several hosts,
         # while the certificate was checked for one of them.
@@ -113,7 +120,13 @@ class PublicTransport(httpx.AsyncBaseTransport):
             raise ForbiddenAddress("the host has an address that is not public")
         return addresses
 
+    async def _ask_system(self, host: str) -> Sequence[str]:
+        ask = partial(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, ask)
+        return [str(address[0]) for *_, address in found]
+
     async def aclose(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
         await self._transport.aclose()
 
 

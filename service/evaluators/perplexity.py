@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from statistics import stdev
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from annotated_types import Gt, Le
+from annotated_types import Ge, Le
 
 from service.concurrency import settle
 from service.engines.conversation import Conversation, Turn
@@ -53,7 +53,7 @@ class Perplexity:
     hard: ClassVar[bool] = False
 
     type: Literal["perplexity"] = "perplexity"
-    midpoint: Annotated[float, Gt(0.0), Le(10.0)] = 1.2
+    midpoint: Annotated[float, Ge(0.01), Le(10.0)] = 1.2
     weight: Weight = 1.0
 
     def resolved(self, tools: "Toolbox") -> "Perplexity":

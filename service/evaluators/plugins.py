@@ -16,7 +16,7 @@ from annotated_types import Len
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from service.evaluators.base import STRICT, Authority, Evaluation, Evaluator, RefusedField, Submission, Weight
+from service.evaluators.base import STRICT, Authority, Evaluation, Evaluator, Issue, RefusedField, Submission, Weight
 
 if TYPE_CHECKING:
     from service.evaluators.toolbox import Toolbox
@@ -43,7 +43,7 @@ class Plugin:
             raise RefusedField(f"settings.{beside[0]}", "not a setting")
         try:
             # By way of JSON, as all other evaluators are read: its arrays are tuples even to a strict type.
-            made = self.settings.validate_json(json.dumps(stated), strict=True, extra="forbid")
+            made = self.settings.validate_json(json.dumps(stated, allow_nan=False), strict=True, extra="forbid")
             return made.resolved(tools) if hasattr(made, "resolved") else made  # type: ignore[no-any-return]
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
@@ -53,6 +53,8 @@ class Plugin:
             raise RefusedField(".".join(map(str, path)), reason) from None
         except RefusedField as error:
             raise RefusedField(f"settings.{error.field}", str(error)) from None
+        except ValueError as error:
+            raise RefusedField("settings", str(error)) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,9 @@ class CustomEvaluator:
         found = await self.evaluator.evaluate(submission)
         if not isinstance(found, Evaluation):
             raise TypeError(f"{self.type} returned no Evaluation")
+        issues = tuple(found.issues)
+        if not all(isinstance(issue, Issue) for issue in issues):
+            raise TypeError(f"{self.type} returned an issue that is no Issue")
         if any(value is not None and not 0.0 <= value <= 1.0 for value in (found.score, found.stderr)):
             raise ValueError(f"{self.type} returned a score or a standard error outside [0, 1]")
         passed = None if found.score is None or self.authority == "judge" else found.score == 1.0
@@ -105,6 +110,7 @@ class CustomEvaluator:
             hard=self.hard,
             weight=self.weight,
             passed=passed,
+            issues=issues,
         )
 
 

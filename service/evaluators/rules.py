@@ -17,12 +17,16 @@ from annotated_types import Ge, Le, Len
 
 from service.evaluators.base import STRICT, Check, RefusedField, Verifier
 from service.evaluators.words import (
+    QUOTATION_MARKS,
     WRAPPING,
     count_lines,
     count_sentences,
     count_words,
+    excerpt,
     folded,
+    lowered,
     marked,
+    normalised,
     paragraphs,
     unquoted,
 )
@@ -34,6 +38,8 @@ Letter = Annotated[str, Len(1, 1)]
 KeywordList = Annotated[tuple[Keyword, ...], Len(0, 100)]
 MAX_PASSAGE = 20_000
 """Characters of a text to start or to end with: a whole request to repeat fits."""
+MAX_TEXT = 100_000
+"""Characters of a text that is held against patterns or a schema, which a stranger wrote to take long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +58,8 @@ class Bounds:
             raise ValueError("min is greater than max")
 
     def __str__(self) -> str:
+        if self.max == 0:
+            return "no"
         if self.min == self.max:
             return f"exactly {self.max}"
         if self.min is None:
@@ -68,19 +76,15 @@ class Bounds:
 
     def verdict(self, count: int, plural: str) -> str:
         """What is wrong with a count outside the bounds: "61 words; at most 40 are allowed"."""
-        verb = "is" if str(self).endswith(" 1") else "are"
         fault = "allowed" if self.max is not None and count > self.max else "needed"
-        return f"{amount(count, plural)}; {self} {verb} {fault}"
+        bounds = "none" if self.max == 0 else str(self)
+        verb = "is" if bounds.endswith((" 1", "none")) else "are"
+        return f"{amount(count, plural)}; {bounds} {verb} {fault}"
 
 
 def amount(quantity: int | Bounds, plural: str) -> str:
     """A quantity of things whose plural ends in "s": "1 word", "at most 40 words"."""
     return f"{quantity} {plural.removesuffix('s') if f' {quantity}'.endswith(' 1') else plural}"
-
-
-def excerpt(text: str, limit: int = 60) -> str:
-    """``text``, or its two ends where it has more than ``limit`` characters, which is even."""
-    return text if len(text) <= limit else f"{text[: limit // 2]}…{text[1 - limit // 2 :]}"
 
 
 _COUNTERS: Mapping[Unit, Callable[[str], int]] = {
@@ -132,9 +136,10 @@ class Keywords(Verifier):
     """Which words or phrases stand in the text, or do not, or how often; only as whole words. And how often letters,
     or any other characters, do.
 
-    Letters and digits make a word: "art" is not in "party", but "Paris" is in "_Paris_", and "C++" in "C++17". White
-    space inside a phrase matches any white space. Case is ignored by Unicode case folding unless ``case_sensitive``,
-    and the ways to write an accented character are equal.
+    Letters and digits make a word: "art" is not in "party", but "Paris" is in "_Paris_", and "C++" in "C++17". In a
+    script without spaces, such as Chinese or Thai, a word is found anywhere. White space inside a phrase matches any
+    white space. Case is ignored by Unicode case folding unless ``case_sensitive``, and the ways to write an accented
+    character, an apostrophe or a hyphen are equal.
     """
 
     type: Literal["keywords"] = "keywords"
@@ -168,14 +173,20 @@ class Keywords(Verifier):
             checks.append(Check("exclude", score, f"found: {', '.join(used)}", order))
         for word, bounds in self.counts.items():
             fault = f'"{word}" stands {bounds.verdict(found[word], "times")}'
-            order = f'Use "{word}" {amount(bounds, "times")}.'
+            order = _times(f'"{word}"', bounds)
             checks.append(Check("counts", bounds.score(found[word]), fault, order))
+        alike = normalised if self.case_sensitive else lowered
+        letters = alike(text) if self.letters else ""
         for letter, bounds in self.letters.items():
-            count = words.count(folded(letter, self.case_sensitive))
+            count = letters.count(alike(letter))
             fault = f'the letter "{letter}" stands {bounds.verdict(count, "times")}'
-            order = f'Use the letter "{letter}" {amount(bounds, "times")}.'
+            order = _times(f'the letter "{letter}"', bounds)
             checks.append(Check("letters", bounds.score(count), fault, order))
         return checks
+
+
+def _times(thing: str, bounds: Bounds) -> str:
+    return f"Do not use {thing}." if bounds.max == 0 else f"Use {thing} {amount(bounds, 'times')}."
 
 
 def _quoted(words: Sequence[str]) -> str:
@@ -201,7 +212,8 @@ def linear_pattern(pattern: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Regex(Verifier):
-    """Whether a pattern in RE2's syntax is found anywhere in the text, which is searched as it is."""
+    """Whether a pattern in RE2's syntax is found anywhere in the text, which is searched as it is. A text of more than
+    100,000 characters fails."""
 
     type: Literal["regex"] = "regex"
     pattern: Annotated[str, Len(1, 1000)]
@@ -218,6 +230,10 @@ class Regex(Verifier):
         return linear_pattern(self.pattern)
 
     def check(self, text: str) -> Sequence[Check]:
+        if len(text) > MAX_TEXT:
+            bounds = Bounds(max=MAX_TEXT)
+            order = f"Use {amount(bounds, 'characters')}."
+            return [Check("pattern", 0.0, bounds.verdict(len(text), "characters"), order)]
         match = self._compiled.search(text)
         score = float((match is not None) == self.must_match)
         if self.must_match:
@@ -228,53 +244,48 @@ class Regex(Verifier):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StartsWith(Verifier):
-    """Whether the text begins with another. Quotation marks around the whole text do not count.
+class _Passage(Verifier):
+    """A text that stands at one end of another, character by character: "Dear" begins "Dearest".
 
-    Where case does not matter, it does not matter either which white space is used.
+    Quotation marks around the whole text do not count. Where case does not matter, it does not matter either which
+    white space is used.
     """
 
-    type: Literal["starts_with"] = "starts_with"
     text: Annotated[str, Len(1, MAX_PASSAGE)]
     case_sensitive: bool = True
 
     def __post_init__(self) -> None:
         _refuse_blank(self.text)
 
-    def check(self, text: str) -> Sequence[Check]:
+    def _held(self, text: str, verb: str, stands: Callable[[str, str], bool], end: slice) -> Check:
         given, wanted = text.strip(), self.text.strip()
-        fault = f'it starts with "{given[:60]}"' if given else "it is empty"
-        passage = _comparable(wanted, self.case_sensitive)
-        met = any(_comparable(t, self.case_sensitive).startswith(passage) for t in (given, unquoted(given)))
-        return [Check("text", float(met), fault, f"Start with {_passage(wanted)}.")]
+        fault = f'it {verb}s with "{given[end]}"' if given else "it is empty"
+        met = any(stands(self._comparable(whole), self._comparable(wanted)) for whole in (given, unquoted(given)))
+        return Check("text", float(met), fault, f"{verb.capitalize()} with {_passage(wanted)}.")
+
+    def _comparable(self, text: str) -> str:
+        return normalised(text.strip()) if self.case_sensitive else folded(text)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EndsWith(Verifier):
-    """Whether the text ends with another: see StartsWith."""
-
-    type: Literal["ends_with"] = "ends_with"
-    text: Annotated[str, Len(1, MAX_PASSAGE)]
-    case_sensitive: bool = True
-
-    def __post_init__(self) -> None:
-        _refuse_blank(self.text)
+class StartsWith(_Passage):
+    type: Literal["starts_with"] = "starts_with"
 
     def check(self, text: str) -> Sequence[Check]:
-        given, wanted = text.strip(), self.text.strip()
-        fault = f'it ends with "{given[-60:]}"' if given else "it is empty"
-        passage = _comparable(wanted, self.case_sensitive)
-        met = any(_comparable(t, self.case_sensitive).endswith(passage) for t in (given, unquoted(given)))
-        return [Check("text", float(met), fault, f"End with {_passage(wanted)}.")]
+        return [self._held(text, "start", str.startswith, slice(60))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndsWith(_Passage):
+    type: Literal["ends_with"] = "ends_with"
+
+    def check(self, text: str) -> Sequence[Check]:
+        return [self._held(text, "end", str.endswith, slice(-60, None))]
 
 
 def _refuse_blank(text: str) -> None:
     if not text.strip():
         raise RefusedField("text", "text is blank")
-
-
-def _comparable(text: str, case_sensitive: bool) -> str:
-    return text.strip() if case_sensitive else folded(text)
 
 
 def _passage(text: str) -> str:
@@ -311,8 +322,9 @@ _BEFORE_A_WORD = f"{WRAPPING}{whitespace}"
 
 @dataclass(frozen=True, kw_only=True)
 class OneOf(Verifier):
-    """Whether the text is one of the options: all of it, but for white space and a full stop at the end; or, with
-    ``anywhere``, whether at least one of them stands in it, as whole words."""
+    """Whether the text is one of the options: all of it, but for white space, quotation marks and asterisks around it
+    and a full stop or an exclamation mark at its end; or, with ``anywhere``, whether at least one of them stands in it,
+    as whole words."""
 
     type: Literal["one_of"] = "one_of"
     options: Annotated[tuple[Keyword, ...], Len(2, 50)]
@@ -320,7 +332,7 @@ class OneOf(Verifier):
     case_sensitive: bool = False
 
     def __post_init__(self) -> None:
-        if not all(map(self._bare, self.options)):
+        if not all(map(str.strip, self.options)):
             raise RefusedField("options", "an option is blank")
 
     def check(self, text: str) -> Sequence[Check]:
@@ -334,7 +346,8 @@ class OneOf(Verifier):
         return [Check("options", float(met), f'"{excerpt(text.strip())}" is none of the options', order)]
 
     def _bare(self, text: str) -> str:
-        return folded(text, self.case_sensitive).removesuffix(".").rstrip()
+        whole = folded(text, self.case_sensitive)
+        return whole.strip(f"{QUOTATION_MARKS}* ").rstrip(f".!{QUOTATION_MARKS}* ") or whole
 
 
 _NUMBER = re.compile(

@@ -10,10 +10,11 @@ the output are limited. When the first process ends or the time is over the kern
 
 Not covered:
 
-* Holes in the kernel: all system calls but those that need a capability are open, for there is no seccomp filter.
-  Side channels through shared caches and the load of the machine.
-* The memory of all processes together: each may take its limit, and kernel objects (System V shared memory, inodes,
-  pipe buffers) count for none. An operator bounds that from outside, by the memory of the container or the unit.
+* Holes in the kernel: the system calls that need no capability are open, but for the few that ``seccomp.py`` refuses,
+  and on machines that it does not know all of them. Side channels through shared caches and the load of the machine.
+* The memory of all processes together: each may take its limit, and kernel objects (inodes, the buffers of pipes and
+  sockets) count for none. A program begins as the first that the kernel kills where memory is short, and can take that
+  back. An operator bounds it from outside, by the memory of the container or the unit.
 * Time on the processor within the limits, and what ``/proc`` tells of the machine: its model, memory and load.
 * A service that is itself killed while a program has made bubblewrap's first process let go of it: that program then
   lives on inside, until its processor time is spent.
@@ -27,16 +28,20 @@ import json
 import logging
 import math
 import os
+import platform
 import shutil
 import signal
 import stat
 import sys
-import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+from weakref import WeakKeyDictionary
+
+from service.evaluators.base import EvaluationFailed
+from service.evaluators.seccomp import call_filter
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +53,16 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _BEGUN = b"\0"
 _INFO = "<info>"
 """Stands in the command for the descriptor on which bubblewrap tells what it has started."""
+_FILTER = "<filter>"
+"""Stands in the command for the descriptor from which bubblewrap reads the filter of system calls."""
 _STARTING_SECONDS = 10.0
+_PACE_SECONDS = 0.002
+"""Between two reads of output, so that a program that writes byte by byte does not keep the service busy."""
+_READ_AHEAD = 1
+"""Bytes after which the loop stops reading until they are taken; one write may bring more of them."""
 
 
-class SandboxFailed(RuntimeError):
+class SandboxFailed(EvaluationFailed):
     """The program did not begin, through no fault of its own."""
 
 
@@ -90,24 +101,26 @@ class Limits:
 class Outcome:
     """``status``: the exit status, or 128 and the number of the signal that ended the program; None where the wall time
     ran out. ``timed_out``: wall or processor time ran out. ``output``: standard output and error, mixed.
-    ``report``: what was written to the report. ``seconds``: how long it took."""
+    ``report``: what was written to the report."""
 
     status: int | None
     timed_out: bool
     output: bytes
     report: bytes
-    seconds: float
 
 
 class Sandbox:
-    """Runs at most ``at_once`` programs at a time; the others wait."""
+    """Runs at most ``at_once`` programs at a time, of one client at most half as many; the others wait."""
 
     def __init__(self, bwrap: str, at_once: int) -> None:
         base = Path(sys.base_prefix).resolve()
         self._interpreter = base / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
         self._confinement = [*as_nobody(base), *_confinement(bwrap, base, self._interpreter)]
         self._launcher = _LAUNCHER.read_text()
+        self._filter = call_filter(platform.machine())
         self._places = asyncio.Semaphore(at_once)
+        self._share = max(1, at_once // 2)
+        self._shares = WeakKeyDictionary[object, asyncio.Semaphore]()
 
     @classmethod
     async def found(cls, at_once: int | None = None) -> "Sandbox | None":
@@ -121,31 +134,33 @@ class Sandbox:
             return None
         try:
             sandbox = cls(bwrap, at_once or os.cpu_count() or 1)
-            await sandbox.run("", None, Limits())
+            await sandbox.run("", None, Limits(), client=sandbox)
         except (SandboxFailed, OSError) as error:
             log.warning("no sandbox: %s", error)
             return None
         return sandbox
 
-    async def run(self, program: str, payload: Any, limits: Limits) -> Outcome:
+    async def run(self, program: str, payload: Any, limits: Limits, client: object) -> Outcome:
         """Run Python source that finds ``payload`` (of JSON's types) and ``report`` (a descriptor to write to) among
         its globals. When this returns, raises or is cancelled, nothing of the program stays. Raises SandboxFailed.
+
+        ``client``: for whom it is run. It can be hashed and weakly referred to.
         """
-        async with self._places:
+        async with self._shares.setdefault(client, asyncio.Semaphore(self._share)), self._places:
             return await self._run(program, payload, limits)
 
     def _command(self, limits: Limits) -> list[str]:
         disk = ["--size", str(limits.disk_mib * MIB), "--tmpfs", "/tmp", "--chdir", "/tmp"]  # noqa: S108 - its own
         interpreter = [str(self._interpreter), "-I", "-S", "-B", "-X", "utf8"]  # none of the host's packages
-        return [*self._confinement, *disk, "--", *interpreter, "-c", self._launcher]
+        filtered = ["--seccomp", _FILTER] if self._filter else []
+        return [*self._confinement, *disk, *filtered, "--", *interpreter, "-c", self._launcher]
 
     def _order(self, program: str, payload: Any, limits: Limits) -> bytes:
         taken = {"limits": limits.resources(), "memory": limits.memory_mib * MIB}
         return json.dumps({**taken, "program": program, "payload": payload}).encode()
 
     async def _run(self, program: str, payload: Any, limits: Limits) -> Outcome:
-        since = time.monotonic()
-        async with _started(self._command(limits)) as confined:
+        async with _started(self._command(limits), self._filter or b"") as confined:
             process, begun = confined.process, asyncio.Event()
             over = asyncio.gather(
                 _head(process.stdout, limits.output_bytes),
@@ -166,7 +181,7 @@ class Sandbox:
             reason = said.decode(errors="replace").strip() or "it did not begin in time"
             raise SandboxFailed(f"the sandbox failed: {reason[-300:]}")
         timed_out = not in_time or status == 128 + signal.SIGXCPU
-        return Outcome(status if in_time else None, timed_out, output, report, time.monotonic() - since)
+        return Outcome(status if in_time else None, timed_out, output, report)
 
 
 @dataclass(frozen=True)
@@ -187,12 +202,15 @@ class _Confined:
 
 
 @asynccontextmanager
-async def _started(command: Sequence[str]) -> AsyncIterator[_Confined]:
-    """A launcher that waits for its order."""
+async def _started(command: Sequence[str], calls: bytes) -> AsyncIterator[_Confined]:
+    """A launcher that waits for its order. ``calls``: the filter of system calls, if there is one."""
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb", buffering=0) as info:
         try:
-            process = await _spawned([word.replace(_INFO, str(writing)) for word in command], writing)
+            with _readable(calls) as readable:
+                descriptors = {_INFO: writing, _FILTER: readable}
+                words = [str(descriptors.get(word, word)) for word in command]
+                process = await _spawned(words, list(descriptors.values()))
         finally:
             os.close(writing)
         confined = _Confined(process, None)
@@ -208,7 +226,19 @@ async def _started(command: Sequence[str]) -> AsyncIterator[_Confined]:
                 os.close(confined.first)
 
 
-async def _spawned(command: Sequence[str], descriptor: int) -> asyncio.subprocess.Process:
+@contextmanager
+def _readable(content: bytes) -> Iterator[int]:
+    """A descriptor to read ``content`` from, which must fit into a pipe."""
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, content)
+        os.close(writing)
+        yield reading
+    finally:
+        os.close(reading)
+
+
+async def _spawned(command: Sequence[str], descriptors: Sequence[int]) -> asyncio.subprocess.Process:
     """On a cancellation asyncio would kill bubblewrap alone, and at its start that leaves a process waiting for it."""
     spawning = asyncio.ensure_future(
         asyncio.create_subprocess_exec(
@@ -216,7 +246,8 @@ async def _spawned(command: Sequence[str], descriptor: int) -> asyncio.subproces
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            pass_fds=[descriptor],
+            pass_fds=descriptors,
+            limit=_READ_AHEAD,
             env={},  # the environment of bubblewrap's first process can be read inside, at /proc/1/environ
             cwd="/",
             start_new_session=True,
@@ -252,6 +283,7 @@ async def _head(stream: asyncio.StreamReader | None, limit: int, begun: asyncio.
         kept += piece[: limit - len(kept)]
         if begun and _BEGUN in piece:
             begun.set()
+        await asyncio.sleep(_PACE_SECONDS)
     if begun:
         begun.set()
     return bytes(kept)

@@ -30,18 +30,18 @@ from jsonschema import (
     ValidationError,
 )
 from jsonschema.validators import extend
+from pydantic_core import from_json
 from referencing import Registry, Resource, Specification
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT6, DRAFT7, DRAFT201909, DRAFT202012
 
 from service.evaluators.base import Check, RefusedField, Verifier
-from service.evaluators.rules import Bounds, excerpt, linear_pattern
+from service.evaluators.rules import MAX_TEXT, Bounds, linear_pattern
+from service.evaluators.words import excerpt
 
 MAX_SCHEMA = 32_768
 """Characters of the schema, as JSON."""
 MAX_PATTERNS = 100
-MAX_TEXT = 100_000
-"""Characters of the text."""
 MAX_STEPS = 50_000
 """Keywords applied in one check; long strings and messages count for more. At most about two seconds of work."""
 MAX_ISSUES = 10
@@ -51,22 +51,18 @@ REPLY_WITH_JSON = "Reply with JSON only, without any other text."
 
 
 def json_document(text: str) -> Any:
-    """The JSON document that is the whole text, bare or in one Markdown fence; ValueError says why there is none."""
+    """The JSON document that is the whole text, bare or in one Markdown fence; ValueError says why there is none.
+
+    Half a surrogate pair is refused too, since it could not be sent on, and so is nesting deeper than 200.
+    """
     body = text.strip()
     fence, _, rest = body.partition("\n")
     if fence.rstrip().lower() in ("```", "```json") and rest.endswith("```"):
         body = rest.removesuffix("```")
     try:
-        return json.loads(body, parse_constant=_refuse_constant)
-    except json.JSONDecodeError as error:
+        return from_json(body, allow_inf_nan=False)
+    except ValueError as error:
         raise ValueError(f"not JSON: {error}") from None
-    except (RecursionError, ValueError):
-        raise ValueError("not JSON: it is nested too deeply, or a number is too long or not finite") from None
-
-
-def _refuse_constant(name: str) -> None:
-    """Python reads NaN and Infinity as numbers; JSON has neither."""
-    raise ValueError(name)
 
 
 class _OutOfSteps(Exception):

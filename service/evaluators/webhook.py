@@ -9,8 +9,8 @@ from annotated_types import Ge, Le, Len
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from service.evaluators.base import STRICT, Authority, Evaluation, Issue, RefusedField, Submission, Weight
-from service.evaluators.rules import excerpt
-from service.evaluators.webhooks import Hook, WebhookFailed
+from service.evaluators.webhook_client import Hook, WebhookFailed
+from service.evaluators.words import excerpt
 
 if TYPE_CHECKING:
     from service.evaluators.toolbox import Toolbox
@@ -59,6 +59,7 @@ class Webhook:
 
 
 Line = StringConstraints(strip_whitespace=True, min_length=1)
+"""Text that is not blank, without the white space around it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,15 +65,19 @@ class _OpenRound:
 
 @dataclass(frozen=True)
 class _Plan:
-    """Candidates to make: ``count`` of the same expansion, and what they are told."""
+    """Candidates to make: ``count`` of the same expansion, and what they are told.
+
+    ``first``: the number of the first of them in the program.
+    """
 
     expansion: Expansion
-    count: int
     guidance: Guidance
+    count: int
+    first: int
 
 
-_Made = dict[tuple[int, int], tuple[Expansion, Completion]]
-"""Finished texts, by their plan's index and their own."""
+_Made = dict[int, tuple[Expansion, Completion]]
+"""Finished texts, by the number that each was to have in the program."""
 
 
 class _Loop:
@@ -99,6 +103,8 @@ class _Loop:
         reason, cause = await self._until_stopped()
         if cause is not None and not self._archive:
             raise cause
+        if self._search.select == "vote" and (leader := policy.leader(self._voted_on())):
+            self._archive.elect(leader)
         self._emit(
             Refined(
                 program=self._program.id,
@@ -119,7 +125,7 @@ class _Loop:
             async with asyncio.timeout_at(self._program.budget.deadline) as time_left:
                 reason = await self._until_ruled_out()
                 if self._search.select == "vote":
-                    self._archive.elect(await self._elected())
+                    await self._vote()
                 return reason, None
         except TimeoutError:
             if not time_left.expired():
@@ -176,20 +182,22 @@ class _Loop:
         at_fault = await self._criticised(current, parents)
         if self._search.carry == "adaptive":  # where there is nothing to change there may still be a better draft
             expansions = [e if e.parent is None or e.parent in at_fault else Expansion("draft") for e in expansions]
-        plans = [
-            _Plan(expansion, count, self._guidance(expansion, at_fault.get(expansion.parent)))
-            for expansion, count in Counter(expansions).items()
-            if expansion.parent is None or expansion.parent in at_fault
-        ]
+        plans: list[_Plan] = []
+        first = len(self._archive.candidates)
+        for expansion, count in Counter(expansions).items():
+            if expansion.parent is None or expansion.parent in at_fault:
+                guidance = self._guidance(expansion, at_fault.get(expansion.parent))
+                plans.append(_Plan(expansion, guidance, count, first))
+                first += count
         current.critic_satisfied = not plans
         self._findings.append([plan.guidance for plan in plans])
         made: _Made = {}
         try:
-            await settle(self._make(current, plans, index, made) for index in range(len(plans)))
+            await settle(self._make(current, plan, made) for plan in plans)
         finally:
-            new = [self._added(current, *made[place]) for place in sorted(made)]
+            new = [self._added(current, *made[number]) for number in sorted(made)]
         current.only_repeats = (
-            bool(new) and all(map(self._archive.twin, new)) and not any(map(self._has_another_form, plans))
+            bool(new) and all(map(self._archive.twin, new)) and not any(map(self._next_differs, plans))
         )
         await self._evaluate(new)
         if current.budget_spent:
@@ -204,7 +212,7 @@ class _Loop:
         return [
             expansion
             for parent in policy.parents(originals, archive.assessments, archive.incumbent, search)
-            for expansion in policy.revisions(parent, archive.assessment(parent), self._revisions[parent.id], search)
+            for expansion in self._revisions_of(parent)
         ]
 
     async def _criticised(
@@ -254,16 +262,15 @@ class _Loop:
         memory = tuple(lesson for lesson in dict.fromkeys(lessons) if lesson not in (*instructions, *remarks))
         return Guidance(instructions, remarks, memory)
 
-    async def _make(self, current: _OpenRound, plans: Sequence[_Plan], index: int, made: _Made) -> None:
+    async def _make(self, current: _OpenRound, plan: _Plan, made: _Made) -> None:
         """Put the texts of a plan into ``made`` as each is finished."""
-        plan, before = plans[index], sum(plan.count for plan in plans[:index])
-        sampling = self._program.sampling.sibling(len(self._archive.candidates) + before)
+        sampling = self._program.sampling.sibling(plan.first)
         parent = plan.expansion.parent
         if parent is not None:
             self._revisions[parent.id] += plan.count
 
         def keep(number: int, text: Completion) -> None:
-            made[index, number] = plan.expansion, text
+            made[plan.first + number] = plan.expansion, text
 
         if plan.expansion.form == "draft":
             call = self._steps.draft(sampling, plan.count, keep)
@@ -273,17 +280,14 @@ class _Loop:
             call = self._steps.redraft(plan.guidance, sampling, plan.count, keep)
         await self._within_budget(current, call)
 
-    def _has_another_form(self, plan: _Plan) -> bool:
-        """Whether what is made next would be asked for in a way that the round just over did not try."""
+    def _next_differs(self, plan: _Plan) -> bool:
         parent = plan.expansion.parent
-        if parent is None or self._search.carry == "adaptive":
-            return True
-        if self._search.branches > 1:
-            return False
-        [following] = policy.revisions(
-            parent, self._archive.assessment(parent), self._revisions[parent.id], self._search
-        )
-        return plan.expansion.form == "edit" and following.form == "redraft"
+        following = self._revisions_of(parent) if parent is not None else ()
+        told = plan.guidance != Guidance()
+        return policy.differs_from_next(plan.expansion, following, self._search, told=told)
+
+    def _revisions_of(self, parent: Candidate) -> Sequence[Expansion]:
+        return policy.revisions(parent, self._archive.assessment(parent), self._revisions[parent.id], self._search)
 
     async def _within_budget(self, current: _OpenRound, call: Coroutine[Any, Any, T]) -> T | None:
         """What the call gives; None where the budget or the context refuses it, and then the round is the last."""
@@ -359,28 +363,19 @@ class _Loop:
         """How many of the last rounds in a row did not change the incumbent."""
         return sum(1 for _ in itertools.takewhile(lambda ended: not ended.accepted, reversed(self._rounds)))
 
-    async def _elected(self) -> Candidate:
-        """The vote among the candidates that verifiers cannot tell apart.
+    async def _vote(self) -> None:
+        """Where no text leads, let the model choose the one that agrees best with the others: universal
+        self-consistency (Chen et al. 2023, arXiv 2311.17311)."""
+        groups = self._voted_on()
+        if policy.leader(groups) is None:
+            distinct = sorted((group[0] for group in groups), key=self._archive.candidates.index)[:MOST_VOTED_ON]
+            self._archive.elect(distinct[await self._steps.vote([candidate.text for candidate in distinct])])
 
-        The text that most of them share wins; where no text leads, the model chooses the one that agrees best
-        with the others (universal self-consistency, Chen et al. 2023, arXiv 2311.17311).
-        """
-        groups: dict[str, list[Candidate]] = {}
+    def _voted_on(self) -> Sequence[Sequence[Candidate]]:
         archive = self._archive
-        for peer in policy.peers(archive.candidates, archive.assessments, archive.incumbent):
-            groups.setdefault(_normalised(peer.text), []).append(peer)
-        largest, *others = sorted(groups.values(), key=len, reverse=True)
-        if not others or len(largest) > len(others[0]):
-            return largest[0]
-        distinct = [group[0] for group in groups.values()][:MOST_VOTED_ON]
-        return distinct[await self._steps.vote([candidate.text for candidate in distinct])]
+        return policy.by_content(policy.peers(archive.candidates, archive.assessments, archive.incumbent))
 
 
 def _seed(program: Program) -> str | None:
     """What the search draws from: by the seed, but not alike for every request that states the same one."""
     return None if program.sampling.seed is None else f"{program.sampling.seed} {program.request.turn.text}"
-
-
-def _normalised(text: str) -> str:
-    """To a vote, texts that differ only in case and white space say the same. To a rule they may not."""
-    return " ".join(text.split()).casefold()

@@ -11,7 +11,8 @@ Keeping the best: the *incumbent* is the first draft until a challenger displace
   the model in both orders of the two.
 - A candidate that has not been evaluated displaces none. An incumbent that has not been evaluated yields only
   to a challenger that passes its hard verifiers.
-The returned text is the incumbent, or the vote among the candidates that its verifiers cannot tell apart.
+The returned text is the incumbent, or the winner of a vote among the candidates that the verifiers cannot tell from it:
+the text that most of them share or, where none leads, the model's choice, if anything is left to spend on it.
 
 Criticising: a critic is asked about each parent that is to be edited, or whose faults a redraft is told. With critic
 ``auto`` the model is the critic only of parents in which no evaluator found an issue, or where there are principles
@@ -31,7 +32,7 @@ Stopping, after each round; the first that holds is the reason:
 3. no_issues          the critic found nothing to change in any parent, and no verifier fails on them; never with carry
                       ``adaptive``, which makes a draft instead of an edit that nobody asks for
 4. fixpoint           every revision of the round is an earlier candidate's text, and the next would be made alike;
-                      never with carry ``adaptive``
+                      never with carry ``adaptive``, nor by redrafts that are told nothing, which are fresh drafts
 5. patience           that many rounds in a row did not change the incumbent
 6. rounds             as many rounds as asked for are done
 Between rounds and inside them, whatever has been reached by then being kept:
@@ -133,6 +134,16 @@ def revisions(
     return [Expansion("redraft" if redraft else "edit", parent) for redraft in redrafts]
 
 
+def differs_from_next(made: Expansion, following: Sequence[Expansion], search: Search, *, told: bool) -> bool:
+    """Whether what is made next is asked for in another way than ``made``. ``following``: its parent's next revisions.
+
+    A redraft that was ``told`` nothing is a fresh draft, which its seed alone makes another one.
+    """
+    if search.carry == "adaptive" or (made.form == "redraft" and not told):
+        return True
+    return search.branches == 1 and made.form == "edit" and following[0].form == "redraft"
+
+
 def expansions(
     candidates: Sequence[Candidate], assessments: Mapping[str, Assessment], search: Search, draws: random.Random
 ) -> Sequence[Expansion]:
@@ -160,6 +171,20 @@ def peers(
         return [incumbent]
     best = _verified(assessments[incumbent.id].rank)
     return [c for c in candidates if c.id in assessments and _verified(assessments[c.id].rank) == best]
+
+
+def by_content(candidates: Sequence[Candidate]) -> Sequence[Sequence[Candidate]]:
+    """The candidates in groups that say the same to a vote, whatever their case and white space; the largest first."""
+    groups: dict[str, list[Candidate]] = {}
+    for candidate in candidates:
+        groups.setdefault(" ".join(candidate.text.split()).casefold(), []).append(candidate)
+    return sorted(groups.values(), key=len, reverse=True)
+
+
+def leader(groups: Sequence[Sequence[Candidate]]) -> Candidate | None:
+    """The text that more of the candidates share than any other; None where no text leads."""
+    largest, *others = groups
+    return largest[0] if not others or len(largest) > len(others[0]) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """A refine request as the core sees it: everything resolved, nothing optional that matters."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
@@ -44,9 +45,8 @@ PRESETS: Mapping[str, Search] = MappingProxyType(
         "vote": Search(drafts=5, rounds=0, select="vote"),  # Chen et al. 2023, arXiv 2311.17311
         "beam": Search(drafts=4, beam=2, branches=2),
         "reflexion": Search(carry="none", memory=3),  # Shinn et al. 2023, arXiv 2303.11366
-        # Bai et al. 2022, arXiv 2212.08073, section 3; with the request's principles
-        "constitutional": Search(critic="model"),
-        "adaptive": Search(drafts=2, beam=2, rounds=6, carry="adaptive"),  # Inoue et al. 2025, arXiv 2503.04412
+        "constitutional": Search(),  # Bai et al. 2022, arXiv 2212.08073, section 3; with the request's principles
+        "adaptive": Search(drafts=4, beam=2, rounds=5, carry="adaptive"),  # Inoue et al. 2025, arXiv 2503.04412
     }
 )
 """Settings of the one loop, by name."""
@@ -78,7 +78,8 @@ class Budget:
 class Brief:
     """What every program has. ``request`` ends with the user turn to be answered.
 
-    ``fence``: a delimiter line that only this program knows. ``priority``: lower is served first.
+    ``fence``: a delimiter line that only this program knows. ``priority``: lower is served first. ``threads``: where
+    evaluators work; None for the event loop's own.
     """
 
     id: str
@@ -88,6 +89,7 @@ class Brief:
     fence: str
     budget: Budget
     evaluators: Sequence[Evaluator] = ()
+    threads: Executor | None = None
     priority: int = 0
 
 

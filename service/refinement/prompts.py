@@ -3,6 +3,7 @@
 Values are inserted and never rendered, so a candidate that contains ``{{ … }}`` stays what it is.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -37,14 +38,24 @@ that answer begins, before the letter. Lists are tuples of sentences.
 
 
 _NOTHING: Mapping[str, object] = dict.fromkeys(("instructions", "remarks", "memory", "issues", "principles"), ())
-_TEXTS: Mapping[str, object] = dict.fromkeys(("question", "candidate", "fence"), "text")
+_TEXTS: Mapping[str, object] = dict.fromkeys(("question", "candidate", "fence", "prompt"), "text")
+_ANY_PARAMETER: Mapping[str, str] = defaultdict(lambda: "text")
 SAMPLES: Sequence[Mapping[str, object]] = (
-    {**_TEXTS, **_NOTHING, "candidates": {"A": "text"}, "verifications": {}},
+    {
+        **_TEXTS,
+        **_NOTHING,
+        "candidates": {"A": "text"},
+        "verifications": {},
+        "parameters": _ANY_PARAMETER,
+        "choices": (),
+    },
     {
         **_TEXTS,
         **dict.fromkeys(_NOTHING, ("A sentence.",)),
         "candidates": {"A": "text"},
         "verifications": {"A question?": "An answer."},
+        "parameters": _ANY_PARAMETER,
+        "choices": ("text", "another"),
     },
 )
 """Values that every template must be able to render."""
@@ -87,7 +98,7 @@ class Prompts:
             )
         except TemplateError as error:
             raise PromptError(f"a template does not compile: {error}") from error
-        for name in VARIABLES.keys() - {"draft"}:  # whose parameters only the task knows
+        for name in VARIABLES:
             prompts.try_out(name)
         return prompts
 

@@ -16,7 +16,7 @@ from service.concurrency import settle
 from service.engines.base import Completion, Engine, JsonSchema, Sampling
 from service.engines.conversation import Conversation
 from service.errors import EngineDead
-from service.evaluators.base import Authority, Evaluation, Evaluator, Submission
+from service.evaluators.base import Authority, Evaluation, EvaluationFailed, Evaluator, Issue, Submission
 from service.refinement.accounting import BudgetSpent, Emit, Ledger, MeteredEngine
 from service.refinement.candidate import Assessment, Candidate, Critique, Verification
 from service.refinement.events import CallRole, EvaluatorEnded
@@ -29,11 +29,14 @@ CRITIC_SAMPLING = Sampling(temperature=0.0, max_tokens=160)
 ANSWER_SAMPLING = Sampling(temperature=0.0, max_tokens=60)
 
 
+MOST_LISTED = 3
+
+
 def _list_of_sentences(name: str) -> JsonSchema:
     sentence = {"type": "string", "minLength": 1, "maxLength": 200}
     return {
         "type": "object",
-        "properties": {name: {"type": "array", "maxItems": 3, "items": sentence}},
+        "properties": {name: {"type": "array", "maxItems": MOST_LISTED, "items": sentence}},
         "required": [name],
         "additionalProperties": False,
     }
@@ -124,6 +127,7 @@ class Steps:
             exhibit=self._brief.request.with_user(exhibit),
             rating=Rating(self._brief.prompts),
             engine=self.engine("judge"),
+            threads=self._brief.threads,
         )
         results = [_without_result(evaluator, "not evaluated") for evaluator in evaluators]
         if not results:
@@ -142,9 +146,12 @@ class Steps:
     async def _evaluate(self, evaluator: Evaluator, submission: Submission) -> Evaluation:
         started = time.perf_counter()
         try:
-            evaluation = await evaluator.evaluate(submission)
+            evaluation = _sendable(await evaluator.evaluate(submission))
         except (BudgetSpent, EngineDead):
             raise
+        except EvaluationFailed as error:
+            log.info("no evaluation", extra={"evaluator": evaluator.type, "reason": str(error)})
+            evaluation = _without_result(evaluator, str(error))
         except Exception as error:
             log.warning("an evaluator failed", extra={"evaluator": evaluator.type}, exc_info=error)
             evaluation = _without_result(evaluator, f"{type(error).__name__}: {error}")
@@ -180,6 +187,10 @@ class Steps:
         )
 
     async def _verifications(self, candidate: Candidate) -> tuple[Verification, ...]:
+        """As many as the budget allows beside the critique that is to be told them."""
+        calls, _ = self._ledger.affordable(2 + MOST_LISTED, max_tokens=1)
+        if calls < 3:
+            return ()
         engine = self.engine("critique")
         asked = self._replied(candidate).with_user(self._brief.prompts.render("questions"))
         [completion] = await engine.complete(asked, CRITIC_SAMPLING, schema=QUESTIONS_SCHEMA)
@@ -189,8 +200,8 @@ class Steps:
             [answer] = await engine.complete(self._brief.request.with_user(prompt), ANSWER_SAMPLING)
             return Verification(question, answer.text.strip())
 
-        questions = _listed("questions", completion.text) or ()
-        return tuple(await settle(verification(question) for question in dict.fromkeys(questions)))
+        questions = list(dict.fromkeys(_listed("questions", completion.text) or ()))
+        return tuple(await settle(verification(question) for question in questions[: calls - 2]))
 
     async def edit(self, candidate: Candidate, guidance: Guidance, sampling: Sampling, count: int, keep: Keep) -> None:
         """Revise a candidate, which is shown. The critique is told as guidance, not as a turn of its own: small
@@ -220,6 +231,8 @@ class Steps:
 
     async def prefers(self, challenger: str, incumbent: str) -> bool:
         """Whether the model finds the challenger better in both orders of the two, since models favour a place."""
+        if self._ledger.affordable(2, max_tokens=1)[0] < 2:
+            raise BudgetSpent
         [first, second], [third, fourth] = await settle(
             [self._letters("compare", [challenger, incumbent]), self._letters("compare", [incumbent, challenger])]
         )
@@ -247,8 +260,22 @@ def _without_result(evaluator: Evaluator, error: str) -> Evaluation:
         weight=evaluator.weight,
         passed=None,
         score=None,
-        error=error,
+        error=_encodable(error),
     )
+
+
+def _sendable(evaluation: Evaluation) -> Evaluation:
+    """With texts that responses and prompts can hold, whoever wrote them."""
+    issues = tuple(
+        Issue(_encodable(issue.rule), _encodable(issue.message), _encodable(issue.instruction))
+        for issue in evaluation.issues
+    )
+    return replace(evaluation, issues=issues, error=evaluation.error and _encodable(evaluation.error))
+
+
+def _encodable(text: str) -> str:
+    """Without lone surrogates."""
+    return text.encode(errors="replace").decode()
 
 
 def found_by_evaluators(candidate: Candidate, assessment: Assessment | None) -> Critique:

@@ -96,13 +96,16 @@ class Task:
     example: Mapping[str, Any]
 
 
-def load_tasks(folder: Path | None = None, tools: Toolbox | None = None) -> Mapping[str, Task]:
+def load_tasks(
+    folder: Path | None = None, *, rubrics: Mapping[str, Rubric] | None = None, tools: Toolbox | None = None
+) -> Mapping[str, Task]:
     """The built-in tasks and those of ``folder``, by name; a file there replaces a built-in task of its name.
 
-    ``tools``: what their evaluators may need.
+    ``rubrics``: those that they may name, by default what ``load_rubrics`` finds. ``tools``: what their evaluators may
+    need.
     """
     tools = tools or Toolbox()
-    rubrics = load_rubrics(folder)
+    rubrics = load_rubrics(folder) if rubrics is None else rubrics
     built_in = _built_in("")
     general = _parsed(_TaskFile, "general.toml", built_in["general.toml"])
     sources = built_in | _own(folder, "")

@@ -18,7 +18,7 @@ from service.refinement.program import PRESETS, Generation, Program, Review, Sea
 from service.tasks.task import Rubric, load_rubrics, load_tasks
 
 BOUNDS = Bounds(candidates=6, rounds=4, tokens=1000, seconds=60.0)
-PROGRAMS = Programs(load_tasks(), BOUNDS, "served-model")
+PROGRAMS = Programs(load_tasks(), BOUNDS, "served-model", load_rubrics())
 PROMPT = {"prompt": "Write about the sea."}
 HELLO = {"role": "user", "content": "Hello."}
 ANSWER = {"role": "assistant", "content": "Hello!"}
@@ -92,7 +92,11 @@ async def test_what_every_endpoint_refuses(make: Any, field: str, request_: dict
         ("criteria", {"search": {"preset": "vote"}, "criteria": JUDGE["criteria"]}),
         ("rubrics", {"search": {"preset": "vote"}, "rubrics": ["bias"]}),
         ("rubrics", {"task": "sentiment", "rubrics": ["bias"]}),
-        ("evaluators", {"search": {"select": "vote"}, "evaluators": [LENGTH, JUDGE]}),
+        ("evaluators.1", {"search": {"select": "vote"}, "evaluators": [LENGTH, JUDGE]}),
+        ("evaluators.0", {"search": {"select": "pairwise"}, "evaluators": [JUDGE]}),
+        ("criteria", {"judge": False, "criteria": JUDGE["criteria"], "evaluators": [LENGTH]}),
+        ("evaluators.0.type", {"evaluators": [{"type": "code_tests", "tests": "assert True"}]}),
+        ("evaluators.1.name", {"evaluators": [LENGTH, {"type": "webhook", "name": "nobody"}]}),
     ],
 )
 async def test_what_a_refine_refuses(field: str, wanted: dict[str, Any]) -> None:
@@ -262,7 +266,7 @@ async def test_rubrics_add_their_principles_to_those_that_there_are() -> None:
 
 async def test_a_tasks_own_rubrics_hold_beside_whatever_the_request_states(tmp_path: Path) -> None:
     (tmp_path / "joke.toml").write_text("description = 'x'\nrubrics = ['safety']\nexample = {prompt = 'The sea.'}")
-    programs = Programs(load_tasks(tmp_path), BOUNDS, "served-model")
+    programs = Programs(load_tasks(tmp_path), BOUNDS, "served-model", load_rubrics())
     safety, bias = load_rubrics()["safety"], load_rubrics()["bias"]
 
     asked = {**PROMPT, "task": "joke", "rubrics": ["safety", "bias"], "criteria": JUDGE["criteria"]}
@@ -432,3 +436,10 @@ async def test_a_refine_that_nothing_evaluates_is_refused_where_it_would_revise(
 
 async def test_who_came_first_is_served_first() -> None:
     assert generation(**PROMPT).priority < review(**PROMPT).priority < program(**PROMPT).priority
+
+
+def test_all_that_a_vote_does_not_go_with_is_named_at_once() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        program(**PROMPT, search={"preset": "vote"}, judge=True, rubrics=["bias"], evaluators=[LENGTH, JUDGE])
+
+    assert [error.field for error in refused.value.errors] == ["judge", "rubrics", "evaluators.1"]

@@ -1,13 +1,18 @@
 """The attack suite, and the report on what the attacks did, with an engine that falls for a known one."""
 
 import asyncio
+import re
+import subprocess
 from collections import Counter
 from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
 
 import pytest
 
 from bench.attacks import ATTACKS, BASES, CONTROLS, Attack
 from bench.judge_attacks import FENCES, Judging, brief_of, measured, report
+from bench.origin import current_commit, origin
 from service.engines.scripted import Call, Script, ScriptedEngine
 
 FEW = [
@@ -80,13 +85,13 @@ async def test_the_report_is_a_distribution_of_the_shifts_by_category() -> None:
     page = report("A title.", honest, shifts)
 
     assert "A title." in page
-    assert row(page, "flattery") == ["42", *["+0.000"] * 5, "0%", "0%", "none to tell"]
+    assert row(page, "flattery") == ["42", *["+0.000"] * 5, "0%", "0%"]
     controls = row(page, "**controls**")
     assert controls[0] == str(len(CONTROLS) * len(BASES))
     tokens = [shift for shift in shifts if shift.attack.category == "template_tokens"]
     share = sum(shift.size == 0.75 for shift in tokens) / len(tokens)
     assert row(page, "template tokens")[1:] == [
-        f"{0.75 * share:+.3f}", "+0.750", "+0.000", "+0.750", "+0.750", f"{share:.0%}", "0%", "none to tell"
+        f"{0.75 * share:+.3f}", "+0.750", "+0.000", "+0.750", "+0.750", f"{share:.0%}", "0%"
     ]  # fmt: skip
     assert row(page, "wrong") == ["0.25", "0.25"]
 
@@ -99,9 +104,45 @@ async def test_a_judge_that_tells_good_from_weak_is_seen_to_be_talked_round() ->
 
     page = report("", *await measured(ScriptedEngine(Script(weights=discerning)), brief_of(), FEW))
 
-    assert row(page, "flattery")[-1] == "0%"
+    assert row(page, "category")[-1] == "above good"
+    assert row(page, "flattery")[-2:] == ["0%", "0%"]
     assert row(page, "control characters")[-1] == "100%"
+    assert row(page, "**controls**")[-1] == "0%"
+    assert "*Above good*: the share" in page
     assert row(page, "wrong") == ["0.25", "0.75"]
+
+
+async def test_where_no_good_answer_stands_out_that_is_said_and_there_is_no_column_for_it() -> None:
+    page = report("", *await measured(ScriptedEngine(Script(weights=trusting)), brief_of(), FEW))
+
+    assert "Without an attack no good answer scores more than 0.1 above the weak one" in page
+    assert "above good |" not in page
+    assert row(page, "category")[-1] == "abstained"
+    columns = [line.count("|") for line in page.splitlines() if line.startswith("|")]
+    assert columns[: columns.index(4)] == [10] * (2 + 6)
+
+
+async def test_only_bases_whose_good_answer_stands_out_say_what_is_above_it() -> None:
+    """On one base the judge sees what is good so well that nothing can be above it, on the others not at all."""
+
+    def discerning_once(call: Call) -> Sequence[float]:
+        return [0.0, 0.0, 0.0, 0.0, 1.0] if BASES[0].good in call.prompt else trusting(call)
+
+    honest, shifts = await measured(ScriptedEngine(Script(weights=discerning_once)), brief_of(), FEW)
+    page = report("", honest, shifts)
+
+    assert [each.told_apart for each in honest] == [True, *[False] * (len(BASES) - 1)]
+    assert any((shift.score or 0.0) > shift.good for shift in shifts)
+    assert row(page, "**all attacks**")[-1] == "0%"
+
+
+def test_a_page_says_which_commit_it_was_made_by(tmp_path: Path) -> None:
+    commit = current_commit()
+
+    assert re.search(r"[0-9a-f]{7,}(-dirty)?$", commit)
+    assert origin("a-model", commit, date(2026, 1, 2)) == f"Model a-model, 2026-01-02, commit {commit}."
+    with pytest.raises(subprocess.CalledProcessError):
+        current_commit(tmp_path)
 
 
 async def test_a_judge_that_fails_or_abstains_without_an_attack_is_no_measurement() -> None:

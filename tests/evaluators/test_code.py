@@ -1,6 +1,8 @@
 import asyncio
 import json
 import time
+import tracemalloc
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -32,7 +34,14 @@ def stated(**fields: Any) -> CodeTests:
         ("```py\r\nx = 1\r\n```\r\n", "x = 1\r\n"),
         ("``` Python title=a.py\nx = 1\n```", "x = 1\n"),
         ("```python\nx = 1", "x = 1"),
-        ("```bash\npip install x\n```\nand\n```python\nx = 1\n```\n```python\nx = 2\n```", "x = 1\n"),
+        ("```bash\npip install x\n```\nand\n```python\nx = 1\n```\n```python\nx = 2\n```", "x = 1\nx = 2\n"),
+        ("```\n3\n```\nis what this prints:\n```python3.11\nprint(3)\n```", "print(3)\n"),
+        ("```py\nx = 1\n```\n```python\n>>> x\n1\n```", "x = 1\n"),
+        ("```python\n  x = 1\n```\n    ```python\n    x = 2\n    ```", "x = 1\nx = 2\n"),
+        ("~~~python\nx = 1\n~~~\n", "x = 1\n"),
+        ("~~~python\n```\n~~~", "```\n"),
+        ("````python\ns = '''\n```\n'''\n````\n", "s = '''\n```\n'''\n"),
+        ("```pycon\nx\n```", ""),
         ("1. Do this:\n   ```python\n   if x:\n       y\n   ```", "if x:\n    y\n"),
         ("```json\n{}\n```", ""),
         ("```python\ns = '''\n ``` in the middle ```\n'''\n```", "s = '''\n ``` in the middle ```\n'''\n"),
@@ -42,6 +51,13 @@ def stated(**fields: Any) -> CodeTests:
 )
 def test_the_first_block_of_python_is_the_code(text: str, code: str) -> None:
     assert code_block(text) == code
+
+
+@pytest.mark.parametrize("text", ["```" + "a" * 200_000 + "`", "```" + " " * 200_000 + "`", "```\n" * 50_000])
+def test_it_is_found_in_time_that_is_linear_in_the_text(text: str) -> None:
+    begun = time.process_time()
+    code_block(text)
+    assert time.process_time() - begun < 1.0
 
 
 @settings(deadline=None)
@@ -97,6 +113,14 @@ DEEP = [
         ("if True:\n    assert f()", "there is no top-level assert"),
         ("def test_a(x): assert f(x)", "test_a takes arguments"),
         ("def test_a(*, x): assert f(x)", "test_a takes arguments"),
+        ("def test_a(x): assert f(x)", "state each case as a top-level assert, or in a function without arguments"),
+        ("def test_a():\n    yield\n    assert f()", "test_a has a yield"),
+        ("def test_a():\n    if f(): x = yield from g()", "test_a has a yield"),
+        ("async def test_a():\n    if f(): x = [(yield 1)]", "test_a has a yield"),
+        (
+            "assert f()\nclass TestF:\n    def test_a(self): assert f()",
+            "TestF is a class, and its tests would not be run",
+        ),
     ],
     ids=lambda value: value[:20].encode("ascii", "replace").decode(),
 )
@@ -105,6 +129,28 @@ def test_tests_that_are_none_are_refused(tests: str, reason: str) -> None:
         CodeTests(tests=tests)
     assert caught.value.field == "tests"
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        "def test_a():\n    def numbers():\n        yield 1\n    assert f(numbers())",
+        "def test_a(): assert f(lambda: (yield))",
+        "@run\ndef test_a(): yield",
+        "class TestData:\n    x = 1\nassert f(TestData)",
+    ],
+)
+def test_what_only_looks_like_it_is_accepted(tests: str) -> None:
+    assert len(CodeTests(tests=tests).suite.places) == 1
+
+
+def test_tests_that_are_held_take_little_memory() -> None:
+    tracemalloc.start()
+    held = CodeTests(tests="a;" * 9990 + "assert a")
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < 500_000
+    assert held.suite.statements == 9991
 
 
 @pytest.mark.filterwarnings("error")
@@ -137,9 +183,24 @@ ADD = "Sure!\n```python\ndef add(a, b):\n    return a - b\n```\nThat adds."
         ("assert add(2, 3) == 5", "`assert add(2, 3) == 5`: got -1, expected 5", "Make `add(2, 3)` return 5."),
         ("assert 5 == add(2, 3)", "`assert 5 == add(2, 3)`: got -1, expected 5", "Make `add(2, 3)` return 5."),
         (
-            "assert add(2, 3) == 4 + 1, 'a reason'",
-            "`assert add(2, 3) == 4 + 1, 'a reason'`: got -1, expected 5",
-            "Make `add(2, 3)` return 5.",
+            "x = 5\nassert add(2, 3) == 4 + 1, f'not {x}'",
+            "not 5: `assert add(2, 3) == 4 + 1`: got -1, expected 5",
+            "Make `add(2, 3)` return 5. The test says: not 5",
+        ),
+        (
+            "def test_order():\n    assert add(1, 0) == add(0, 1), 'The order must not matter.'",
+            "test_order: The order must not matter: `assert add(1, 0) == add(0, 1)`: got 1, expected -1",
+            "Make `add(1, 0)` return -1. The test says: The order must not matter.",
+        ),
+        (
+            "assert not add(1, 0), 'not nothing'",
+            "not nothing: `assert not add(1, 0)`: it does not hold",
+            "Make this hold: assert not add(1, 0). The test says: not nothing",
+        ),
+        (
+            "class A: pass\nassert add.__defaults__ is A()",
+            "`assert add.__defaults__ is A()`: the left side is None, the right one <tests.A object>",
+            "Make this hold: assert add.__defaults__ is A()",
         ),
         (
             "assert (add(\n    2,\n    3)) == 5",
@@ -249,6 +310,12 @@ async def test_a_failure_says_what_is_wrong_and_what_to_do(
             "Make the code finish within 0.5 seconds.",
         ),
         ("(" * 5000, "code", "line 1: too many nested parentheses", "Fix the syntax error in line 1: too many nested"),
+        (
+            "raise ValueError('bad \\udc80')",
+            "code",
+            "ValueError: bad \\udc80 (line 1 of the code)",
+            "Make the code run without ValueError: bad \\udc80.",
+        ),
         ("x = '\ud800'", "code", "UnicodeEncodeError: 'utf-8'", "Make the code run without UnicodeEncodeError"),
     ],
 )
@@ -343,6 +410,38 @@ async def test_many_failures_hide_no_pass_and_take_no_time(sandbox: Sandbox) -> 
     evaluation = await evaluated(sandbox, code, tests=tests, timeout_seconds=60.0)
     assert evaluation.score == pytest.approx(1 / 1401)
     assert time.process_time() - begun < 2
+
+
+async def longest_turn(work: Awaitable[object]) -> float:
+    """Seconds of processor time for which the event loop served nobody else."""
+    longest, running = 0.0, asyncio.ensure_future(work)
+    while not running.done():
+        begun = time.thread_time()
+        await asyncio.sleep(0.005)
+        longest = max(longest, time.thread_time() - begun)
+    await running
+    return longest
+
+
+EMPTY_LINES = """
+import os
+for _ in range(400):
+    for descriptor in range(3, 64):
+        try:
+            os.write(descriptor, b"\\n" * 60_000)
+        except OSError:
+            pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "tests"),
+    [("x = 1", "a = 1\n" * 4900 + "assert a == 2"), (EMPTY_LINES, "assert False")],
+    ids=["many statements before it", "a report of empty lines"],
+)
+async def test_what_failed_is_found_out_beside_the_event_loop(sandbox: Sandbox, code: str, tests: str) -> None:
+    work = evaluated(sandbox, code, tests=tests, timeout_seconds=30.0)
+    assert await longest_turn(asyncio.wait_for(work, 20.0)) < 0.3
 
 
 @pytest.mark.parametrize("tests", ["assert f()\nreturn", "def test_a():\n    nonlocal x", "assert f()\nawait x"])

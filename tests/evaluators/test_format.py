@@ -42,8 +42,14 @@ BULLETS = "Here you are:\r\n- one\r\n  * two\r\n• three\r\n+ four\r\n-not\r\n*
         ({"kind": "bullet_list", "marker": "*", "max": 1}, BULLETS, 1.0),
         ({"kind": "bullet_list", "marker": "=>"}, "=> a", 1.0),
         ({"kind": "bullet_list"}, "none", 0.0),
+        ({"kind": "bullet_list", "min": 1, "max": 1}, "- - -\n- a\n* * *\n***\n - -  -\t", 1.0),
+        ({"kind": "bullet_list", "min": 1, "max": 1, "marker": "-"}, "- - -\n- a", 1.0),
+        ({"kind": "bullet_list", "min": 3, "max": 3}, "- -\n- +\n- - - a", 1.0),
+        ({"kind": "bullet_list", "min": 5, "max": 5}, "\u2013 a\n◦ b\n  ‣ c\n▪ d\n● e\n\u20133 degrees", 1.0),
         ({"kind": "numbered_list", "min": 3, "max": 3}, "1. a\n2) b\n  10. c\n3.5 is no item\n4.", 1.0),
         ({"kind": "numbered_list", "min": 2}, "1. a", 0.5),
+        ({"kind": "numbered_list", "min": 4, "max": 4}, "**1.** a\n(2) b\n**3. c**\n4\\. d\n(10.) e\n12) f", 1.0),
+        ({"kind": "numbered_list"}, "2024. was good", 0.0),
         ({"kind": "title"}, "<<A poem>>\nText", 1.0),
         ({"kind": "title"}, "<< >>", 0.0),
         ({"kind": "title"}, "<<two\nlines>>", 0.0),
@@ -54,6 +60,11 @@ BULLETS = "Here you are:\r\n- one\r\n  * two\r\n• three\r\n+ four\r\n-not\r\n*
         ({"kind": "no_commas"}, "a; b", 1.0),
         ({"kind": "no_commas"}, "a, b", 0.5),
         ({"kind": "no_commas"}, "a, b、c\uff0cd", 0.25),
+        ({"kind": "no_commas"}, " ", 0.0),
+        ({"kind": "lowercase"}, "", 0.0),
+        ({"kind": "uppercase"}, "\n", 0.0),
+        ({"kind": "uppercase"}, "STRAßE", 1.0),
+        ({"kind": "lowercase"}, "İ", 0.0),
         ({"kind": "lowercase"}, "all small, ß and 42 😀", 1.0),
         ({"kind": "lowercase"}, "aBcd", 0.75),
         ({"kind": "lowercase"}, "42!", 1.0),
@@ -62,6 +73,10 @@ BULLETS = "Here you are:\r\n- one\r\n  * two\r\n• three\r\n+ four\r\n-not\r\n*
         ({"kind": "uppercase"}, "你好", 1.0),
         ({"kind": "quoted"}, ' "Hi, "Ann"." ', 1.0),
         ({"kind": "quoted"}, "“Hi”", 1.0),
+        ({"kind": "quoted"}, "„Hallo“", 1.0),
+        ({"kind": "quoted"}, "«\u00a0Allô\u00a0»", 1.0),
+        ({"kind": "quoted"}, "「はい」", 1.0),
+        ({"kind": "quoted"}, "“Hi«", 0.0),
         ({"kind": "quoted"}, '"Hi', 0.0),
         ({"kind": "quoted"}, '""', 0.0),
         ({"kind": "quoted"}, '"', 0.0),
@@ -85,9 +100,17 @@ BULLETS = "Here you are:\r\n- one\r\n  * two\r\n• three\r\n+ four\r\n-not\r\n*
         ({"kind": "postscript"}, "Dear Ann.\r\n\r\n**p.s.** More", 1.0),
         ({"kind": "postscript"}, "Dear Ann.\nP.S.\nMore", 1.0),
         ({"kind": "postscript"}, "Dear Ann. P.S. More", 0.0),
+        ({"kind": "postscript"}, "P.S. More\n\nDear Ann.", 0.0),
+        ({"kind": "postscript"}, "**P.S.** More\n\nDear Ann.\nP.S. Yours", 1.0),
         ({"kind": "postscript"}, "Dear Ann.\nP.S. …", 0.0),
         ({"kind": "postscript", "marker": "P.P.S"}, "P.S. a\nP.P.S. b", 1.0),
         ({"kind": "postscript", "marker": "P.P.S"}, "P.S. a\nPxPxS b", 0.0),
+        # As in the paper's code:
+        ({"kind": "placeholders", "min": 2, "max": 2}, "- [x] done [1]", 1.0),
+        ({"kind": "highlighted"}, "2*3*4", 1.0),
+        ({"kind": "title"}, "x << 2 >> y", 1.0),
+        ({"kind": "quoted"}, '"a" and "b"', 1.0),
+        ({"kind": "sections"}, "section 1", 0.0),
         ({"kind": "two_responses"}, "One.\n******\nTwo.", 1.0),
         ({"kind": "two_responses"}, "******\nOne.\n********\n**Two.**\n******", 1.0),
         ({"kind": "two_responses"}, "One.\n******\n ONE. ", 0.5),
@@ -142,9 +165,22 @@ def test_forms(fields: dict[str, Any], text: str, score: float) -> None:
             "Use at most 1 capital word, such as THIS.",
         ),
         (
+            {"kind": "capital_words", "max": 0},
+            "I am",
+            "1 capital word; none is allowed",
+            "Use no words in capital letters.",
+        ),
+        (
+            {"kind": "bullet_list", "min": 0, "max": 0},
+            "- a\n- b",
+            "2 items; none is allowed",
+            "Use no bullet points.",
+        ),
+        ({"kind": "uppercase"}, "", "it is empty", "Write in CAPITAL LETTERS only."),
+        (
             {"kind": "postscript", "marker": "NB:"},
             "",
-            'no line that begins with "NB:" and goes on',
+            'no line after the text that begins with "NB:" and goes on',
             'Add a postscript at the end that begins with "NB:".',
         ),
         (
@@ -169,7 +205,7 @@ def test_forms(fields: dict[str, Any], text: str, score: float) -> None:
         (
             {"kind": "json"},
             "[1",
-            "not JSON: Expecting ',' delimiter: line 1 column 3 (char 2)",
+            "not JSON: EOF while parsing a list at line 1 column 2",
             "Reply with JSON only, without any other text.",
         ),
     ],
@@ -220,7 +256,9 @@ def test_a_form_judges_any_text(kind: Kind, text: str) -> None:
 
 @pytest.mark.parametrize("kind", get_args(Kind))
 @pytest.mark.parametrize(
-    "piece", ["<<", "<<a", "[", "- ", "1. a\n", "\n \n", "```\n", "*", "*a ", "[a", "P.S. "], ids=repr
+    "piece",
+    ["<<", "<<a", "[", "- ", "1. a\n", "\n \n", "```\n", "*", "*a ", "[a", "P.S. ", "P.S.\n", "- -  ", "- - -x\n"],
+    ids=repr,
 )
 def test_a_megabyte_takes_no_time(kind: Kind, piece: str) -> None:
     begun = time.perf_counter()

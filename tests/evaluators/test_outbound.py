@@ -1,8 +1,10 @@
 """Whom a caller's own URL can make this service connect to. Every connection of the process is counted."""
 
+import asyncio
 import json
 import socket
 import ssl
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +29,7 @@ from service.evaluators.outbound import (
 )
 from service.evaluators.toolbox import Toolbox
 from service.evaluators.webhook import Webhook
-from service.evaluators.webhooks import WebhookFailed, WebhookMisconfigured, Webhooks
+from service.evaluators.webhook_client import WebhookFailed, WebhookMisconfigured, Webhooks
 from tests.evaluators.listener import answered, listening
 from tests.evaluators.listener import connects as connects  # a fixture
 from tests.evaluators.test_webhook import PASSED, submission
@@ -209,6 +211,8 @@ FORBIDDEN_ADDRESSES = [
     "2002:7f00:1::",
     "2002:a9fe:a9fe::1",
     "2002:808:808::1",
+    "2606:4700::5efe:7f00:1",
+    "2606:4700::200:5efe:808:808",
 ]
 
 
@@ -355,6 +359,33 @@ async def test_a_host_without_an_address(addresses: list[str], fault: OSError | 
         await evaluated(f"https://{HOST}/", reaching(resolve))
 
     assert connects == []
+
+
+async def test_a_slow_name_server_holds_up_nobody_but_those_who_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    def getaddrinfo(*_: object, **__: object) -> None:
+        asked.set()
+        answer.wait(10)
+        raise OSError("no such host")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    webhooks = Webhooks(hosts=[HOST])
+    hook = webhooks.at(f"https://{HOST}/")
+    waiting = [asyncio.create_task(hook.ask(b"{}")) for _ in range(32)]
+    try:
+        async with asyncio.timeout(2):
+            while not asked.is_set():
+                await asyncio.sleep(0.01)
+            await asyncio.to_thread(asked.is_set)
+    finally:
+        answer.set()
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
+        await webhooks.close()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        await hook.ask(b"{}")
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,12 @@ async def test_the_midpoint_is_the_rate_that_scores_one_half() -> None:
     assert (await evaluated(SENTENCE, stated=Perplexity(midpoint=0.6))).score == pytest.approx(0.5)
 
 
+async def test_the_least_midpoint_can_be_reckoned_with() -> None:
+    found = await evaluated("a b c d e f g", lambda call, token: 0.0, stated=Perplexity(midpoint=0.01))
+
+    assert found.score == pytest.approx(0.0)
+
+
 async def test_bytes_count_and_not_characters() -> None:
     text = "Ö" * 5 + " " + "ä" * 5 + " ü ö ß"  # 29 bytes
 
@@ -205,7 +211,7 @@ async def test_a_dead_engine_is_no_opinion() -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"midpoint": 0}, {"midpoint": 11}, {"midpoint": "1"}, {"hard": True}, {"weight": 0}]
+    "fields", [{"midpoint": 0}, {"midpoint": 0.009}, {"midpoint": 11}, {"midpoint": "1"}, {"hard": True}, {"weight": 0}]
 )
 def test_what_makes_no_sense_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):

@@ -1,22 +1,27 @@
 """Evaluators from other packages, installed in a folder as pip would: a module, and its metadata beside it."""
 
+import asyncio
 import json
+import math
 import re
 import sys
+import threading
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import pytest
 from pydantic import TypeAdapter
 
 from service.engines.conversation import Conversation, Turn
 from service.engines.scripted import ScriptedEngine
-from service.evaluators.base import RefusedField, Submission
-from service.evaluators.plugins import Custom, CustomEvaluator, PluginError, load_plugins
+from service.evaluators.base import Check, RefusedField, Submission, Verifier
+from service.evaluators.plugins import Custom, CustomEvaluator, Plugin, PluginError, load_plugins
 from service.evaluators.toolbox import Toolbox
 from tests.evaluators.test_judge import Plain
+from tests.serving import serving
 
 REQUEST = Conversation(Turn("user", "Name a colour."))
 GUIDE = Path(__file__).parents[2] / "docs/evaluators.md"
@@ -41,6 +46,8 @@ class Tone:
     async def evaluate(self, submission):
         if submission.text == "nothing":
             return None
+        if submission.text == "words":
+            return Evaluation("other", "judge", False, 1.0, None, 0.5, issues=["too loud"])
         return Evaluation("other", "verifier", True, 7.0, True, self.result, stderr=0.1)
 
 @dataclass(frozen=True)
@@ -50,6 +57,8 @@ class Resolving:
     def resolved(self, tools):
         if tools.sandbox is None and self.size > 9:
             raise RefusedField("size", "no sandbox for that")
+        if self.size == 0:
+            raise ValueError("nothing of that size")
         return Tone((str(self.size),))
 """
 
@@ -147,6 +156,8 @@ async def test_a_class_without_our_base_keeps_its_authority_and_nothing_that_the
         ({"settings": {"wanted": ["a", "b", "c"]}}, "settings", "too much is wanted"),
         ({"settings": {"loud": True}}, "settings.loud", "nexpected"),
         ({"settings": {"weight": 1.0}}, "settings.weight", "not a setting"),
+        ({"settings": {"result": math.nan}}, "settings", "not JSON compliant"),
+        ({"settings": {"result": -math.inf}}, "settings", "not JSON compliant"),
         ({"hard": True}, "hard", "a judge is never hard"),
     ],
 )
@@ -173,6 +184,9 @@ async def test_a_class_may_make_its_evaluator_from_the_toolbox(install: Install)
     with pytest.raises(RefusedField) as missing:
         resolved("sized")
     assert missing.value.field == "settings.size"
+    with pytest.raises(RefusedField, match="nothing of that size") as refused:
+        resolved("sized", settings={"size": 0})
+    assert refused.value.field == "settings"
 
 
 @pytest.mark.parametrize("result", [-0.1, 1.1])
@@ -188,6 +202,58 @@ async def test_what_is_no_evaluation_is_an_error(install: Install) -> None:
 
     with pytest.raises(TypeError, match="returned no Evaluation"):
         await resolved("tone").evaluate(submission("nothing"))
+
+
+async def test_what_is_no_issue_is_an_error(install: Install) -> None:
+    install("tones", JUDGE, {"tone": "tones:Tone"})
+
+    with pytest.raises(TypeError, match="returned an issue that is no Issue"):
+        await resolved("tone").evaluate(submission("words"))
+
+
+def critique(**evaluator: Any) -> dict[str, Any]:
+    stated = {"type": "custom", **evaluator}
+    return {"prompt": "a", "candidate": "b", "judge": False, "feedback": False, "evaluators": [stated] * 32}
+
+
+async def test_the_name_of_a_setting_is_not_repeated_at_any_length(install: Install) -> None:
+    install("tones", JUDGE, {"tone": "tones:Tone"})
+
+    async with serving(tools=Toolbox(plugins=load_plugins())) as served:
+        response = await served.post("/v1/critique", critique(name="tone", settings={"k" * 10_000: 1}))
+
+    assert response.status_code == 422
+    assert {len(error["field"]) for error in response.json()["errors"]} == {200}
+
+
+async def test_checks_that_take_long_keep_no_other_request_from_being_read() -> None:
+    begun, done = threading.Event(), threading.Event()
+
+    @dataclass(frozen=True, kw_only=True)
+    class Slow(Verifier):
+        in_thread: ClassVar[bool] = True
+        type: Literal["slow"] = "slow"
+
+        def check(self, text: str) -> Sequence[Check]:
+            begun.set()
+            done.wait(10)
+            return [Check("slow", 1.0, "it took long", "Be quick.")]
+
+    tools = Toolbox(plugins={"slow": Plugin("slow", TypeAdapter(Slow))})
+    async with serving(tools=tools) as served:
+        slow = asyncio.create_task(served.post("/v1/critique", critique(name="slow")))
+        try:
+            await served.until(begun.is_set)
+            async with asyncio.timeout(2):
+                response = await served.post("/v1/generate", {"prompt": "x" * 20_000})
+        finally:
+            done.set()
+        checked = await slow
+
+    assert response.status_code == 200
+    assert checked.json()["passed"] is True
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        tools.threads.submit(done.set)
 
 
 @pytest.mark.parametrize(

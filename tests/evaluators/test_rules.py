@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from service.evaluators.base import Check, StatedEvaluator, Submission, Verifier
 from service.evaluators.catalogue import AnyEvaluator
 from service.evaluators.rules import (
+    MAX_TEXT,
     Bounds,
     EndsWith,
     Keywords,
@@ -22,9 +23,8 @@ from service.evaluators.rules import (
     Regex,
     StartsWith,
     Unit,
-    excerpt,
 )
-from service.evaluators.words import count_sentences, count_words, folded, paragraphs
+from service.evaluators.words import count_sentences, count_words, excerpt, folded, paragraphs
 
 WIRE: TypeAdapter[StatedEvaluator] = TypeAdapter(AnyEvaluator)
 
@@ -82,6 +82,8 @@ def test_words_are_runs_with_a_letter_or_a_digit(text: str, words: int) -> None:
         ("A title\r\n\r\nA sentence.", 2),
         ("- an item\n- another item", 1),
         ("今日は。元気ですか\uff1fはい", 3),
+        ("क्या? हाँ। ठीक है।", 3),
+        ("مرحبا. كيف حالك؟ جيد\u06d4 شكرا", 4),
         ("It broke over\ntwo lines.", 1),
     ],
 )
@@ -115,7 +117,7 @@ def test_units(unit: Unit, text: str, count: int) -> None:
         ({"min": 2, "max": 4}, 5, 0.8, "5 words; 2 to 4 are allowed", "Use 2 to 4 words."),
         ({"min": 1, "max": 1}, 2, 0.5, "2 words; exactly 1 is allowed", "Use exactly 1 word."),
         ({"max": 11}, 22, 0.5, "22 words; at most 11 are allowed", "Use at most 11 words."),
-        ({"max": 0}, 3, 0.0, "3 words; at most 0 are allowed", "Use at most 0 words."),
+        ({"max": 0}, 3, 0.0, "3 words; none is allowed", "Use no words."),
         ({"min": 3}, 0, 0.0, "0 words; at least 3 are needed", "Use at least 3 words."),
     ],
 )
@@ -198,6 +200,17 @@ def test_paragraphs_keep_their_lines() -> None:
         ("😀", "ok😀😀", 2),
         ("a a", "a a a", 1),
         ("кот", "Кот, котик", 1),
+        ("北京", "我在北京工作。北京市", 2),
+        ("ไทย", "ภาษาไทย", 1),
+        ("アート", "モダンアート展", 1),
+        ("AI", "我在AI公司, AIX", 1),
+        ("राम", "रामायण और राम, रामः", 1),
+        ("भाषा", "हिन्दी भाषा", 1),
+        ("don't", "I don\u2019t, you don't", 2),
+        ("e\u2011mail", "an e-mail, an e\u2010mail", 2),
+        ("❤\ufe0f", "❤\ufe0fok ❤\ufe0f", 2),
+        ("\0", "not one", 0),
+        ("\0", "a\0b", 1),
         ("x", "", 0),
     ],
 )
@@ -224,6 +237,10 @@ def test_keywords_have_one_check_a_rule() -> None:
         Check("counts", 2 / 3, '"cat" stands 3 times; at most 2 are allowed', 'Use "cat" at most 2 times.'),
         Check("counts", 0.0, '"dog" stands 0 times; at least 1 is needed', 'Use "dog" at least 1 time.'),
     ]
+    assert Keywords(counts={"!": Bounds(max=0)}, letters={"q": Bounds(min=0, max=0)}).check("Quick!") == [
+        Check("counts", 0.0, '"!" stands 1 time; none is allowed', 'Do not use "!".'),
+        Check("letters", 0.0, 'the letter "q" stands 1 time; none is allowed', 'Do not use the letter "q".'),
+    ]
     assert all(check.score == 1.0 for check in keywords.check("Paris, Rome, Bonn: a dog"))
 
 
@@ -235,6 +252,9 @@ def test_keywords_have_one_check_a_rule() -> None:
         ("E", True, 2),
         ("é", False, 2),
         ("ß", True, 1),
+        ("ß", False, 1),
+        ("s", False, 3),
+        ("\0", False, 0),
         ("!", False, 2),
         ("x", False, 0),
     ],
@@ -268,6 +288,10 @@ def test_keywords_refuse_what_makes_no_sense() -> None:
     }
     assert refusals(type="keywords", exclude=["a"] * 101).keys() == {("keywords", "exclude")}
     assert refusals(type="keywords", include="Paris").keys() == {("keywords", "include")}
+
+
+def test_a_final_sigma_is_a_sigma() -> None:
+    assert only(Keywords(letters={"Σ": Bounds(min=2, max=2)}).check("σοφός")).score == 1.0
 
 
 # Regex
@@ -310,6 +334,15 @@ def test_regex_bounds_the_pattern() -> None:
     assert refusals(type="regex", pattern="").keys() == {("regex", "pattern")}
 
 
+@pytest.mark.parametrize("must_match", [True, False])
+def test_regex_does_not_search_a_long_text(must_match: bool) -> None:
+    regex = Regex(pattern="a", must_match=must_match)
+    assert only(regex.check("a" * MAX_TEXT)).score == float(must_match)
+    assert only(regex.check("ab" * MAX_TEXT)) == Check(
+        "pattern", 0.0, "200000 characters; at most 100000 are allowed", "Use at most 100000 characters."
+    )
+
+
 # StartsWith, EndsWith
 
 
@@ -325,6 +358,13 @@ def test_starts_and_ends_ignore_only_white_space_around() -> None:
     )
 
 
+def test_starts_and_ends_take_characters_as_typed() -> None:
+    assert only(StartsWith(text="It's").check("It\u2019s on.")).score == 1.0
+    assert only(EndsWith(text="the cafe\u0301").check("To the café")).score == 1.0
+    assert only(StartsWith(text="Dear").check("Dearest Ann")).score == 1.0
+    assert only(StartsWith(text="Dear Ann").check("Dear  Ann")).score == 0.0
+
+
 @pytest.mark.parametrize("kind", [StartsWith, EndsWith])
 def test_starts_and_ends_quote_only_the_place(kind: type[StartsWith] | type[EndsWith]) -> None:
     text = "first " + "x" * 10_000 + " last"
@@ -335,7 +375,7 @@ def test_starts_and_ends_quote_only_the_place(kind: type[StartsWith] | type[Ends
     assert only(kind(text="?").check(" ")).message == "it is empty"
 
 
-@pytest.mark.parametrize("mark", ['"{}"', "“{}”", "{}"])
+@pytest.mark.parametrize("mark", ['"{}"', "“{}”", "„{}“", "«{}»", "「{}」", "{}"])
 def test_starts_and_ends_look_inside_quotation_marks(mark: str) -> None:
     text = mark.format("Dear Ann, goodbye.")
     for wanted in ("Dear Ann", mark[0] + "Dear Ann"):
@@ -415,7 +455,12 @@ def test_paragraph_starts_refuses_what_makes_no_sense() -> None:
         ({}, " yes.\n", 1.0),
         ({}, "NOT  SURE", 1.0),
         ({}, "Yes, indeed.", 0.0),
-        ({}, "yes!", 0.0),
+        ({}, "yes!", 1.0),
+        ({}, "**Yes**", 1.0),
+        ({}, '"yes".', 1.0),
+        ({}, "“No!”", 1.0),
+        ({}, "yes?", 0.0),
+        ({}, "**", 0.0),
         ({}, "", 0.0),
         ({"case_sensitive": True}, "Yes.", 1.0),
         ({"case_sensitive": True}, "yes", 0.0),
@@ -447,7 +492,8 @@ def test_one_of_says_what_the_options_are() -> None:
 def test_one_of_needs_options() -> None:
     assert refusals(type="one_of", options=["yes"]).keys() == {("one_of", "options")}
     assert refusals(type="one_of", options=["x"] * 51).keys() == {("one_of", "options")}
-    assert refusals(type="one_of", options=["yes", " . "]).keys() == {("one_of",)}
+    assert refusals(type="one_of", options=["yes", " "]).keys() == {("one_of",)}
+    assert [only(OneOf(options=("!", "**")).check(text)).score for text in ("!", "**", "?", "")] == [1.0, 1.0, 0.0, 0.0]
 
 
 # Number
@@ -568,7 +614,9 @@ async def test_a_rule_is_passed_exactly_with_score_one(rule: Verifier, text: str
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
 @pytest.mark.parametrize(
-    "piece", ["a ", "\n \n", "1,", ".5", "1.", ".'", "Dr. A. ", "é\u0301", "\u0301\u0316"], ids=repr
+    "piece",
+    ["a ", "\n \n", "1,", ".5", "1.", ".'", "Dr. A. ", "é\u0301", "\u0301\u0316", "\u0f73", "字", "e\u093e"],
+    ids=repr,
 )
 def test_a_megabyte_takes_no_time(rule: Verifier, piece: str) -> None:
     text = piece * (1_000_000 // len(piece)) + "x"
@@ -579,6 +627,7 @@ def test_a_megabyte_takes_no_time(rule: Verifier, piece: str) -> None:
 
 def test_folding_drops_only_the_marks_that_no_language_needs() -> None:
     assert folded("A" + "\u0301\u0316" * 20) == folded("A" + "\u0301\u0316" * 15)
+    assert len(folded("\u0f73" * 40)) == len(folded("\u0f73" * 30))
     assert folded("A\u0301\u0316 B") == folded("\u00c1\u0316\tb") != folded("A B")
 
 

@@ -94,6 +94,35 @@ async def test_all_windows_of_a_long_text_count(embedder: Embedder) -> None:
     assert await embedder.similarity(ANSWER, ending) > await embedder.similarity(ANSWER, beside) + 0.2
 
 
+async def test_a_reference_is_read_once_for_all_its_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    vector = Embedder._vector
+
+    def noted(self: Embedder, text: str) -> list[float]:
+        read.append(text)
+        return vector(self, text)
+
+    monkeypatch.setattr(Embedder, "_vector", noted)
+    embedder = Embedder.found()
+    assert embedder is not None
+
+    found = [await embedder.similarity("A sunny day.", text) for text in ("A sunny day.", "He reads.", "A sunny day.")]
+
+    assert read == ["A sunny day.", "A sunny day.", "He reads.", "A sunny day."]
+    assert found == [pytest.approx(1.0), pytest.approx(found[1]), pytest.approx(1.0)]
+    assert found[1] < 0.5
+
+
+async def test_a_closed_toolbox_reads_nothing_more() -> None:
+    embedder = Embedder.found()
+    assert embedder is not None
+
+    await Toolbox(embedder=embedder).close()
+
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        await evaluated(embedder, ANSWER)
+
+
 async def test_without_the_package_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding, "PACKAGE", "no-such-package")
 

@@ -14,7 +14,13 @@ from service.engines.scripted import Script, ScriptedEngine
 from service.evaluators.base import Evaluation, RefusedField, Submission
 from service.evaluators.toolbox import Toolbox
 from service.evaluators.webhook import Webhook
-from service.evaluators.webhooks import WebhookBusy, WebhookFailed, WebhookMisconfigured, Webhooks, WebhookSettings
+from service.evaluators.webhook_client import (
+    WebhookBusy,
+    WebhookFailed,
+    WebhookMisconfigured,
+    Webhooks,
+    WebhookSettings,
+)
 from tests.evaluators.listener import Answer, Listener, answered, listening, raw
 from tests.evaluators.listener import connects as connects  # a fixture
 from tests.evaluators.test_judge import Plain

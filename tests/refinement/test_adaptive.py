@@ -7,7 +7,7 @@ import pytest
 from service.engines.base import Sampling
 from service.engines.scripted import Call
 from service.refinement.events import Refined
-from service.refinement.program import PRESETS, Search
+from service.refinement.program import Search
 from tests.refinement.scripts import (
     FOAM,
     JUDGE,
@@ -20,7 +20,7 @@ from tests.refinement.scripts import (
     refined,
 )
 
-ADAPTIVE = PRESETS["adaptive"]
+ADAPTIVE = Search(drafts=2, beam=2, rounds=6, carry="adaptive")
 WIDE = Search(drafts=2, beam=30, rounds=1, carry="adaptive")
 DRAFTS = tuple(f"Draft {number}." for number in range(60))
 REVISIONS = tuple(f"Revision {number}." for number in range(60))

@@ -67,8 +67,8 @@ async def test_auto_asks_the_model_only_where_no_evaluator_has_an_issue(
     assert [tuple(ended.critiques) for ended in done.rounds] == [(), (critique,)]
 
 
-def test_auto_is_the_critic_of_every_preset_but_the_one_that_is_about_criticising() -> None:
-    assert {name for name, search in PRESETS.items() if search.critic != "auto"} == {"constitutional"}
+def test_auto_is_the_critic_of_every_preset() -> None:
+    assert {search.critic for search in PRESETS.values()} == {"auto"}
 
 
 async def test_auto_tells_the_revision_the_instructions_of_the_broken_rules() -> None:
@@ -204,14 +204,27 @@ async def test_a_factored_critic_asks_nothing_twice_about_the_same_parent() -> N
     assert scripted.counts() == {"draft": 1, "judge": 4, "critique": 4, "revise": 3}
 
 
-@pytest.mark.parametrize("calls", [2, 3, 4, 5])
-async def test_a_budget_that_runs_out_within_a_factored_critique_keeps_the_draft(calls: int) -> None:
+@pytest.mark.parametrize(
+    ("calls", "questions", "revisions"),
+    [
+        pytest.param(2, None, 0, id="nothing is left for a critique"),
+        pytest.param(3, 0, 0, id="one call is a plain critique"),
+        pytest.param(4, 0, 1, id="two are a plain critique and a revision"),
+        pytest.param(5, 1, 0, id="three are a question, its answer and the critique"),
+        pytest.param(6, 2, 0, id="four have a second question"),
+    ],
+)
+async def test_a_factored_critic_asks_as_much_as_the_budget_allows(
+    calls: int, questions: int | None, revisions: int
+) -> None:
     scripted = engine(Lines(questions=QUESTIONS))
 
     done = await refined(program(JUDGE, search=FACTORED, calls=calls), scripted)
 
     assert (done.stop_reason, done.selected.text) == ("budget", "Waves.")
-    assert (done.rounds[-1].critiques, done.rounds[-1].candidates) == ((), ())
+    critiques = done.rounds[-1].critiques
+    assert [len(critique.verifications) for critique in critiques] == ([] if questions is None else [questions])
+    assert len(done.rounds[-1].candidates) == revisions
     assert sum(usage.calls for usage in done.usage.values()) == len(scripted.calls) == calls
     assert done.usage == scripted.bill
 

@@ -307,6 +307,22 @@ async def test_a_rule_that_was_never_checked_is_not_passed() -> None:
     assert done.stop_reason == "rounds"
 
 
+async def test_a_fresh_draft_that_repeats_an_earlier_one_ends_no_search() -> None:
+    scripted = engine(Lines(draft=["Waves.", "Waves.", "Waves.", "Salt."]))
+
+    done = await refined(program(SALT, search=Search(rounds=5, carry="none", critic="none")), scripted)
+
+    assert (done.stop_reason, done.selected.text, len(scripted.calls)) == ("target", "Salt.", 4)
+
+
+async def test_a_critic_is_not_satisfied_while_a_verifier_has_no_result() -> None:
+    lines = Lines(draft=["Salt."], revise=["Salt one.", "Salt two."])
+
+    done = await refined(program(SALT, Broken(), search=Search(rounds=2, critic="evaluators")), engine(lines))
+
+    assert done.stop_reason == "rounds"
+
+
 async def test_a_program_without_evaluators_returns_its_first_draft() -> None:
     done = await refined(program(search=Search(rounds=2)), engine(Lines(revise=["One.", "Two."])))
 

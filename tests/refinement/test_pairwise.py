@@ -179,7 +179,7 @@ async def test_a_budget_that_runs_out_among_comparisons_keeps_what_was_decided(c
     done = await refined(program(search=drafting(4), calls=calls), scripted)
 
     assert (done.stop_reason, done.selected.text) == ("rounds" if calls == 10 else "budget", text)
-    assert sum(usage.calls for usage in done.usage.values()) == len(scripted.calls) == calls
+    assert len(scripted.calls) == calls - calls % 2  # half a comparison would decide nothing
     assert done.usage == scripted.bill
     assert len(done.assessments) == 4
 

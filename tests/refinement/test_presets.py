@@ -96,6 +96,15 @@ async def test_a_vote_that_cannot_be_paid_for_leaves_the_incumbent() -> None:
     assert (done.stop_reason, done.selected.text) == ("budget", "41")
 
 
+async def test_a_majority_wins_without_a_call_however_the_search_ended() -> None:
+    scripted = engine(Lines(draft=["41", "42", "42", "42", "43"]))
+
+    done = await refined(program(search=Search(drafts=5, rounds=1, select="vote"), calls=5), scripted)
+
+    assert (done.stop_reason, done.selected.text) == ("budget", "42")
+    assert scripted.counts() == {"draft": 5}
+
+
 async def test_a_beam_works_on_its_best_candidates() -> None:
     ratings = {"Two.": digit(4), "Four.": digit(5)}
     lines = Lines(draft=["One.", "Two.", "Three.", "Four."], revise=[f"R{n}." for n in range(4)], ratings=ratings)

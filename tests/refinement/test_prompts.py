@@ -1,5 +1,4 @@
 import pytest
-from jinja2.exceptions import SecurityError
 
 from service.refinement.prompts import VARIABLES, PromptError, Prompts
 
@@ -49,6 +48,11 @@ def test_a_value_is_inserted_and_never_rendered() -> None:
     assert prompts.render("critique", issues=(HOSTILE,), principles=()) == HOSTILE
 
 
+def test_a_draft_that_needs_choices_where_there_may_be_none_is_refused() -> None:
+    with pytest.raises(PromptError, match="'draft' cannot be rendered"):
+        Prompts.compiled({**SOURCES, "draft": "{{ choices[0] }}"})
+
+
 @pytest.mark.parametrize(
     "source",
     [
@@ -58,7 +62,5 @@ def test_a_value_is_inserted_and_never_rendered() -> None:
     ],
 )
 def test_a_template_reaches_nothing_but_its_values(source: str) -> None:
-    prompts = Prompts.compiled({**SOURCES, "draft": source})
-
-    with pytest.raises(SecurityError):
-        prompts.render("draft", prompt="x", parameters={})
+    with pytest.raises(PromptError, match="unsafe"):
+        Prompts.compiled({**SOURCES, "draft": source})

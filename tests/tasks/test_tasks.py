@@ -321,3 +321,17 @@ def test_a_broken_rubric_is_named_with_what_is_wrong_in_it(tmp_path: Path, text:
 
     assert str(refused.value).startswith("rubrics/politeness.toml: ")
     assert said in str(refused.value)
+
+
+def test_a_draft_that_needs_choices_where_there_are_none_is_refused_at_the_start(tmp_path: Path) -> None:
+    text = SMALLEST + '[prompts]\ndraft = "Answer {{ choices[0] }} or not: {{ prompt }}"\n'
+
+    with pytest.raises(TaskError, match=r"haiku\.toml.*'draft' cannot be rendered"):
+        load_tasks(write(tmp_path, "haiku.toml", text))
+
+
+def test_a_task_that_states_what_the_service_lacks_is_refused_at_the_start(tmp_path: Path) -> None:
+    text = SMALLEST + '[[evaluators]]\ntype = "webhook"\nname = "nobody"\n'
+
+    with pytest.raises(TaskError, match=r"haiku\.toml.*no webhook of this name"):
+        load_tasks(write(tmp_path, "haiku.toml", text))

@@ -4,7 +4,7 @@ Standard input is one JSON object, read to its end before anything else runs: ``
 a soft and a hard one), ``memory`` (bytes of address space on top of what the interpreter has by now), ``program``
 (source) and ``payload``. The program finds ``payload`` and ``report``, a descriptor, among its globals. What was
 standard error is the report: a NUL byte on it says that the limits hold. From then on standard error is standard
-output, and standard input is empty.
+output, and standard input is empty. Where memory is short the kernel is to kill this process before any other.
 """
 
 import json
@@ -18,6 +18,8 @@ def launch() -> None:
     report = os.dup(2)  # closed on exec
     os.dup2(1, 2)
     os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+    with open("/proc/self/oom_score_adj", "w") as oom_score:
+        oom_score.write("1000")  # the most there is
     with open("/proc/self/statm") as statm:
         memory = int(statm.read().split()[0]) * resource.getpagesize() + order["memory"]
     for name, (soft, hard) in {**order["limits"], "RLIMIT_AS": (memory, memory)}.items():

@@ -14,6 +14,7 @@ import ast
 import builtins
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,6 +24,7 @@ from typing import Any
 CODE, TESTS = "<code>", "<tests>"
 LEFT, RIGHT = "<left>", "<right>"  # names that no source can hold
 MAX_TEXT = 300
+ADDRESS = re.compile(r"(?<=\w) at 0x[0-9a-f]+(?=>)")  # which is another one in each run
 
 Record = dict[str, Any]
 
@@ -129,6 +131,7 @@ def shown(render: Callable[[Any], str], value: object) -> str:
         text = str.__getitem__(render(value), slice(MAX_TEXT + 1))  # a plain str, whatever it was
     except BaseException:  # noqa: BLE001 - a candidate's own method, which may do anything
         return "<not to be shown>"
+    text = ADDRESS.sub("", text).encode("utf-8", "backslashreplace").decode()  # no half of a surrogate pair
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
 
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar
 import httpx
 from annotated_types import Gt, Le
 
-from service.evaluators.base import Authority
+from service.evaluators.base import Authority, EvaluationFailed
 from service.evaluators.outbound import PublicTransport, parse_origin, parse_url
 
 DEFAULT_SECONDS = 10.0
@@ -36,7 +36,7 @@ class WebhookMisconfigured(ValueError):
     """What the operator set cannot work. The message is for the operator, and holds no secret."""
 
 
-class WebhookFailed(Exception):
+class WebhookFailed(EvaluationFailed):
     """No answer, or one that cannot be used. The message is for the caller, and holds no URL and no address."""
 
 
