@@ -278,6 +278,8 @@ class _Loop:
         parent = plan.expansion.parent
         if parent is None or self._search.carry == "adaptive":
             return True
+        if plan.expansion.form == "redraft" and plan.guidance == Guidance():
+            return True  # a fresh draft, which only its seed makes another one
         if self._search.branches > 1:
             return False
         [following] = policy.revisions(
