@@ -34,8 +34,7 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
         ),
         "self_refine": Arm("self-refine", _search()),
         "beam": Arm("beam", _search("beam")),
-        # One candidate at a time, like best of n; the preset makes two at once.
-        "adaptive": Arm("adaptive", _search("adaptive", drafts=1, beam=1)),
+        "adaptive": Arm("adaptive", _search("adaptive")),
     }
 )
 """By name. ``single_draft`` is the one that the others are measured against."""

@@ -23,7 +23,7 @@ from service.refinement.events import CallEnded, CandidateEvaluated, Refined, Re
 from service.refinement.loop import refine
 from service.refinement.single import review
 
-AT_ONCE = 64
+AT_ONCE = 120
 """Programs at work at the same time, so that the engine's batch is full."""
 
 

@@ -46,7 +46,7 @@ PRESETS: Mapping[str, Search] = MappingProxyType(
         "reflexion": Search(carry="none", memory=3),  # Shinn et al. 2023, arXiv 2303.11366
         # Bai et al. 2022, arXiv 2212.08073, section 3; with the request's principles
         "constitutional": Search(critic="model"),
-        "adaptive": Search(drafts=2, beam=2, rounds=6, carry="adaptive"),  # Inoue et al. 2025, arXiv 2503.04412
+        "adaptive": Search(drafts=4, beam=2, rounds=5, carry="adaptive"),  # Inoue et al. 2025, arXiv 2503.04412
     }
 )
 """Settings of the one loop, by name."""
