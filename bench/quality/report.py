@@ -270,11 +270,12 @@ def plot(runs: RunsByArm, budget: int, file: Path) -> None:
     grid = np.linspace(150, budget, 80)
     for arm, of_arm in runs.items():
         share = [100 * mean_over_prompts(of_arm, followed_by(int(tokens))) for tokens in grid]
-        axes.plot(grid, share, label=ARMS[arm].label, linewidth=2)
+        dashes = "--" if arm == BASELINE else "-"  # seen also where another line covers it
+        axes.plot(grid, share, dashes, label=ARMS[arm].label, linewidth=2, zorder=3 if arm == BASELINE else 2)
     axes.set(xlabel="tokens spent (prompt and completion, judging included)", ylabel="all instructions followed, %")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     if runs:
-        axes.legend(frameon=False, loc="lower right")
+        axes.legend(frameon=False, loc="upper left")
     figure.savefig(file, metadata={"Date": None})
     pyplot.close(figure)
