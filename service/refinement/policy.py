@@ -28,7 +28,7 @@ than its parent counts as a failure of editing, however good both are.
 Stopping, after each round; the first that holds is the reason:
 1. evaluators_failed  every evaluation of the round's new candidates ended in an error
 2. target             the incumbent passes and its score has reached the target; without a target: nothing but
-                      verifiers evaluates, and they all pass
+                      verifiers evaluates, and all hard ones pass or, where none is hard, all of them
 3. no_issues          the critic found nothing to change in any parent, and no verifier fails on them; never with carry
                       ``adaptive``, which makes a draft instead of an edit that nobody asks for
 4. fixpoint           every revision of the round is an earlier candidate's text, and the next would be made alike;
@@ -220,7 +220,8 @@ def stop_reason(facts: RoundFacts, search: Search, stop: Stop) -> StopReason | N
 def _reached(incumbent: Assessment, target: float | None) -> bool:
     if target is None:
         verifiers_only = all(evaluation.authority == "verifier" for evaluation in incumbent.evaluations)
-        return bool(incumbent.evaluations) and verifiers_only and incumbent.score == 1.0
+        hard = any(evaluation.hard for evaluation in incumbent.evaluations)
+        return verifiers_only and (incumbent.passed is True if hard else incumbent.score == 1.0)
     return incumbent.passed is not False and incumbent.score is not None and incumbent.score >= target
 
 

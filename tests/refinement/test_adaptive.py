@@ -7,7 +7,7 @@ import pytest
 from service.engines.base import Sampling
 from service.engines.scripted import Call
 from service.refinement.events import Refined
-from service.refinement.program import Search
+from service.refinement.program import Search, Stop
 from tests.refinement.scripts import (
     FOAM,
     JUDGE,
@@ -21,6 +21,7 @@ from tests.refinement.scripts import (
 )
 
 ADAPTIVE = Search(drafts=2, beam=2, rounds=6, carry="adaptive")
+ALL = Stop(target=1.0, patience=100)
 WIDE = Search(drafts=2, beam=30, rounds=1, carry="adaptive")
 DRAFTS = tuple(f"Draft {number}." for number in range(60))
 REVISIONS = tuple(f"Revision {number}." for number in range(60))
@@ -86,7 +87,7 @@ async def test_all_three_forms_are_tried() -> None:
 async def test_a_draft_is_told_nothing_an_edit_its_parents_faults_and_a_redraft_those_of_all() -> None:
     scripted = engine(Lines(draft=["Waves.", "Salt.", "Sand."], revise=REVISIONS))
 
-    done = await refined(program(SALT, FOAM, search=WIDE, sampling=Sampling(seed=3)), scripted)
+    done = await refined(program(SALT, FOAM, search=WIDE, stop=ALL, sampling=Sampling(seed=3)), scripted)
 
     told = {(shown(call), call.prompt) for call in scripted.asked("revise")}
     assert told == {
@@ -102,7 +103,7 @@ async def test_memory_tells_again_only_what_a_revision_was_told() -> None:
     told = []
     for seed in range(40):
         scripted = engine(Lines(draft=["Waves.", "Salt."], revise=REVISIONS))
-        done = await refined(program(SALT, FOAM, search=search, sampling=Sampling(seed=seed)), scripted)
+        done = await refined(program(SALT, FOAM, search=search, stop=ALL, sampling=Sampling(seed=seed)), scripted)
         made = [(candidate.form, candidate.parent) for ended in done.rounds for candidate in ended.candidates]
         if made == [("draft", None), ("draft", None), ("edit", "c1")]:
             told += [call.prompt for call in scripted.asked("revise")]

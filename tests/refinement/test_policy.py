@@ -343,7 +343,10 @@ def test_where_no_rule_holds_the_loop_goes_on() -> None:
     [
         ([hard(1.0)], None, True),
         ([hard(1.0), soft(1.0)], None, True),
-        ([hard(1.0), soft(0.9)], None, False),
+        ([hard(1.0), soft(0.9)], None, True),
+        ([hard(1.0), soft(0.9)], 1.0, False),
+        ([soft(1.0), soft(0.9)], None, False),
+        ([hard(None), soft(1.0)], None, False),
         ([hard(0.9)], None, False),
         ([hard(1.0), hard(None)], None, False),
         ([soft(1.0)], None, True),
