@@ -66,8 +66,9 @@ def _planned(options: argparse.Namespace) -> Iterator[PlannedRun]:
 
     Where a verifier gives the answer away, one seed is enough to see what that is worth.
     """
+    prompts = load_prompts()[:: options.every]
     for seed in range(options.seeds):
-        for prompt in load_prompts()[:: options.every]:
+        for prompt in prompts:
             if seed == 0 or not prompt.reveals_answer:
                 for arm in options.arms:
                     yield PlannedRun(prompt, arm, seed)

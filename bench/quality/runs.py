@@ -111,10 +111,6 @@ def read_runs(file: Path) -> tuple[Origin, list[Run]]:
     return Origin(**json.loads(first)), runs
 
 
-def _tokens(usage: Usage) -> int:
-    return usage.prompt_tokens + usage.completion_tokens
-
-
 @dataclass
 class Bench:
     """``programs`` makes programs of requests, as the service does."""
@@ -167,10 +163,10 @@ class Bench:
             async for event in events:
                 match event:
                     case CallEnded("critique" | "judge", usage):
-                        overhead += _tokens(usage)
+                        overhead += usage.tokens
                     case CandidateEvaluated(candidate, assessment):
                         evaluated.add(candidate.id)
-                        paid += _tokens(candidate.completion.usage)
+                        paid += candidate.completion.usage.tokens
                         if best is None or policy.displaces(assessment, best, program.stop.min_gain):
                             best = assessment
                             reached.append((overhead + paid, candidate.text))
@@ -179,9 +175,9 @@ class Bench:
             raise EngineDead("the engine died while the benchmark ran")
         spent = sum(event.usage.values(), Usage())
         if not reached:  # nothing was left to evaluate the first draft with
-            reached = [(_tokens(spent), event.selected.text)]
+            reached = [(spent.tokens, event.selected.text)]
         steps = [Step(tokens, *await self._verdict(planned.prompt, text)) for tokens, text in reached]
-        return Run(*planned.key, steps, _tokens(spent), event.stop_reason, spent.calls, len(evaluated))
+        return Run(*planned.key, steps, spent.tokens, event.stop_reason, spent.calls, len(evaluated))
 
     async def _verdict(self, prompt: BenchPrompt, text: str) -> tuple[Sequence[bool], Sequence[bool]]:
         """Whether a text passes each visible and each hidden verifier, whatever the arm was told."""

@@ -89,6 +89,32 @@ class Evaluation:
     stderr: float | None = None
     error: str | None = None
 
+    @classmethod
+    def of(
+        cls,
+        evaluator: "Evaluator",
+        score: float | None,
+        *,
+        issues: Sequence[Issue] = (),
+        criteria: Sequence[CriterionScore] = (),
+        stderr: float | None = None,
+        error: str | None = None,
+    ) -> "Evaluation":
+        """What an evaluator found out; the rest follows from who it is."""
+        passed = None if score is None or evaluator.authority == "judge" else score == 1.0
+        return cls(
+            evaluator=evaluator.type,
+            authority=evaluator.authority,
+            hard=evaluator.hard,
+            weight=evaluator.weight,
+            passed=passed,
+            score=score,
+            issues=issues,
+            criteria=criteria,
+            stderr=stderr,
+            error=error,
+        )
+
 
 class Rating(Protocol):
     """How a judge's question is put, by the task's prompts: the turn to ask, and how the answer begins."""
@@ -132,6 +158,14 @@ class Evaluator(Protocol):
     def weight(self) -> float: ...
 
     async def evaluate(self, submission: Submission) -> Evaluation: ...
+
+
+def resolved_hard(stated: bool | None, authority: Authority) -> bool:
+    """Whether an evaluator is hard whose authority shows only when it is resolved. ``stated`` as in a request, by
+    default true for a verifier. RefusedField for a hard judge."""
+    if authority == "judge" and stated:
+        raise RefusedField("hard", "a judge is never hard")
+    return authority == "verifier" and stated is not False
 
 
 class StatedEvaluator(Protocol):
@@ -181,12 +215,8 @@ class Verifier(ABC):
         else:
             checks = self.check(submission.text)
         failed = [check for check in checks if check.score < 1.0]
-        return Evaluation(
-            evaluator=self.type,
-            authority="verifier",
-            hard=self.hard,
-            weight=self.weight,
-            passed=not failed,
-            score=sum(check.score for check in checks) / len(checks),
+        return Evaluation.of(
+            self,
+            sum(check.score for check in checks) / len(checks),
             issues=tuple(Issue(check.rule, check.message, check.instruction) for check in failed),
         )

@@ -53,16 +53,7 @@ class Judge:
     async def evaluate(self, submission: Submission) -> Evaluation:
         scores = await settle(_score(criterion, submission) for criterion in self.criteria)
         score, stderr = _combined(self.criteria, scores)
-        return Evaluation(
-            evaluator="judge",
-            authority="judge",
-            hard=False,
-            weight=self.weight,
-            passed=None,
-            score=score,
-            criteria=tuple(scores),
-            stderr=stderr,
-        )
+        return Evaluation.of(self, score, criteria=tuple(scores), stderr=stderr)
 
 
 async def _score(criterion: Criterion, submission: Submission) -> CriterionScore:

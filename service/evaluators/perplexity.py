@@ -65,15 +65,7 @@ class Perplexity:
         weighed = await settle(submission.engine.likelihood(request, piece) for piece in _pieces(text))
         logprobs = [max(logprob, LEAST_LOGPROB) for likelihood in weighed for logprob in likelihood.logprobs]
         score, stderr = self._fluency(text, logprobs)
-        return Evaluation(
-            evaluator="perplexity",
-            authority="judge",
-            hard=False,
-            weight=self.weight,
-            passed=None,
-            score=score,
-            stderr=stderr,
-        )
+        return Evaluation.of(self, score, stderr=stderr)
 
     def _fluency(self, text: str, logprobs: Sequence[float]) -> tuple[float | None, float | None]:
         """The score, and its standard error: that of the mean over the tokens, times the slope of the formula."""

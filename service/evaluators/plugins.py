@@ -8,7 +8,7 @@ ranking and stopping rely on it.
 import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -16,7 +16,17 @@ from annotated_types import Len
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from service.evaluators.base import STRICT, Authority, Evaluation, Evaluator, Issue, RefusedField, Submission, Weight
+from service.evaluators.base import (
+    STRICT,
+    Authority,
+    Evaluation,
+    Evaluator,
+    Issue,
+    RefusedField,
+    Submission,
+    Weight,
+    resolved_hard,
+)
 
 if TYPE_CHECKING:
     from service.evaluators.toolbox import Toolbox
@@ -44,7 +54,7 @@ class Plugin:
         try:
             # By way of JSON, as all other evaluators are read: its arrays are tuples even to a strict type.
             made = self.settings.validate_json(json.dumps(stated, allow_nan=False), strict=True, extra="forbid")
-            return made.resolved(tools) if hasattr(made, "resolved") else made  # type: ignore[no-any-return]
+            evaluator: Evaluator = made.resolved(tools) if hasattr(made, "resolved") else made
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             cause = first.get("ctx", {}).get("error")
@@ -55,6 +65,7 @@ class Plugin:
             raise RefusedField(f"settings.{error.field}", str(error)) from None
         except ValueError as error:
             raise RefusedField("settings", str(error)) from None
+        return evaluator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +85,7 @@ class Custom:
         if plugin is None:
             raise RefusedField("name", f"none of the evaluators installed here: {', '.join(tools.plugins) or 'none'}")
         evaluator = plugin.evaluator(self.settings, tools)
-        verifies = evaluator.authority == "verifier"
-        if self.hard and not verifies:
-            raise RefusedField("hard", "a judge is never hard")
-        return CustomEvaluator(self.name, verifies if self.hard is None else self.hard, self.weight, evaluator)
+        return CustomEvaluator(self.name, resolved_hard(self.hard, evaluator.authority), self.weight, evaluator)
 
 
 @dataclass(frozen=True)
@@ -102,15 +110,8 @@ class CustomEvaluator:
             raise TypeError(f"{self.type} returned an issue that is no Issue")
         if any(value is not None and not 0.0 <= value <= 1.0 for value in (found.score, found.stderr)):
             raise ValueError(f"{self.type} returned a score or a standard error outside [0, 1]")
-        passed = None if found.score is None or self.authority == "judge" else found.score == 1.0
-        return replace(
-            found,
-            evaluator=self.type,
-            authority=self.authority,
-            hard=self.hard,
-            weight=self.weight,
-            passed=passed,
-            issues=issues,
+        return Evaluation.of(
+            self, found.score, issues=issues, criteria=found.criteria, stderr=found.stderr, error=found.error
         )
 
 

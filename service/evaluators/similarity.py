@@ -58,15 +58,7 @@ class SimilarityJudge:
             reference = submission.request.turn.text if self.reference is None else self.reference
             score = calibrated(await self.embedder.similarity(reference, submission.text))
             stderr = 0.0  # the same texts always have the same cosine
-        return Evaluation(
-            evaluator="similarity",
-            authority="judge",
-            hard=False,
-            weight=self.weight,
-            passed=None,
-            score=score,
-            stderr=stderr,
-        )
+        return Evaluation.of(self, score, stderr=stderr)
 
 
 def calibrated(cosine: float) -> float:

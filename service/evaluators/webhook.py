@@ -8,7 +8,16 @@ from uuid import uuid4
 from annotated_types import Ge, Le, Len
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
-from service.evaluators.base import STRICT, Authority, Evaluation, Issue, RefusedField, Submission, Weight
+from service.evaluators.base import (
+    STRICT,
+    Authority,
+    Evaluation,
+    Issue,
+    RefusedField,
+    Submission,
+    Weight,
+    resolved_hard,
+)
 from service.evaluators.webhook_client import Hook, WebhookFailed
 from service.evaluators.words import excerpt
 
@@ -41,10 +50,7 @@ class Webhook:
 
     def resolved(self, tools: "Toolbox") -> "HookEvaluator":
         hook = self._hook(tools)
-        if hook.authority == "judge" and self.hard:
-            raise RefusedField("hard", "this webhook is a judge, and a judge is never hard")
-        hard = hook.authority == "verifier" and self.hard is not False
-        return HookEvaluator(hook, hard=hard, weight=self.weight)
+        return HookEvaluator(hook, hard=resolved_hard(self.hard, hook.authority), weight=self.weight)
 
     def _hook(self, tools: "Toolbox") -> Hook:
         if self.url is not None:
@@ -104,17 +110,8 @@ class HookEvaluator:
         if answer.passed not in ((None, answer.score == 1.0) if verifies else (None,)):
             expected = "true exactly when score is 1" if verifies else "left out by a judge"
             raise WebhookFailed(f"the answer's passed must be {expected}")
-        return Evaluation(
-            evaluator=self.type,
-            authority=self.authority,
-            hard=self.hard,
-            weight=self.weight,
-            passed=answer.score == 1.0 if verifies else None,
-            score=answer.score,
-            issues=tuple(
-                Issue(issue.rule, issue.message, issue.instruction or issue.message) for issue in answer.issues
-            ),
-        )
+        issues = tuple(Issue(issue.rule, issue.message, issue.instruction or issue.message) for issue in answer.issues)
+        return Evaluation.of(self, answer.score, issues=issues)
 
     def _question(self, submission: Submission) -> bytes:
         question = {

@@ -60,7 +60,7 @@ class Ledger:
         self._emit(CallEnded(role, usage, seconds))
 
     def _tokens_left(self, tokens: int) -> int:
-        spent = sum(usage.prompt_tokens + usage.completion_tokens for usage in self.usage.values())
+        spent = sum(usage.tokens for usage in self.usage.values())
         return max(0, tokens - spent - self._held_tokens)
 
 

@@ -253,15 +253,7 @@ class Steps:
 
 
 def _without_result(evaluator: Evaluator, error: str) -> Evaluation:
-    return Evaluation(
-        evaluator=evaluator.type,
-        authority=evaluator.authority,
-        hard=evaluator.hard,
-        weight=evaluator.weight,
-        passed=None,
-        score=None,
-        error=_encodable(error),
-    )
+    return Evaluation.of(evaluator, None, error=_encodable(error))
 
 
 def _sendable(evaluation: Evaluation) -> Evaluation:
