@@ -5,10 +5,11 @@ BIN := .venv/bin
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test test-fast check format lint types contracts bench-quality bench-attacks lock clean
+.PHONY: help serve demo test test-fast check format lint types contracts \
+	bench bench-overhead bench-scheduling bench-overload bench-quality bench-attacks lock clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 serve: .venv/cpu.lock ## Set up what is missing, then serve on 127.0.0.1:8000
 	@$(BIN)/python -m service serve
@@ -35,6 +36,18 @@ types: .venv/dev.lock
 
 contracts: .venv/dev.lock
 	@$(BIN)/lint-imports
+
+bench: .venv/dev.lock ## Measure programs a minute against client-side loops; hours on two cores, goes on where it was cut
+	@$(BIN)/python -m bench.performance --write
+
+bench-overhead: .venv/dev.lock ## Measure what the service adds to its engine's calls; 3 minutes
+	@$(BIN)/python -m bench.overhead --write
+
+bench-scheduling: .venv/dev.lock ## Measure which order of programs is served faster under overload; 20 minutes
+	@$(BIN)/python -m bench.scheduling --write
+
+bench-overload: .venv/dev.lock ## Measure half to four times the load that the service can take; 20 minutes
+	@$(BIN)/python -m bench.overload --write
 
 bench-quality: .venv/dev.lock ## Measure what refining is worth; hours on two cores, goes on where it was cut
 	@$(BIN)/python -m bench.quality

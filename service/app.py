@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ from service.evaluators.sandbox import Sandbox
 from service.evaluators.toolbox import Toolbox
 from service.evaluators.webhook_client import Webhooks
 from service.metrics import Metrics
+from service.refinement.steps import warm
 from service.settings import Settings
 from service.tasks.task import load_rubrics, load_tasks
 
@@ -85,13 +87,25 @@ class EngineLifetime:
 
 
 async def start_engine(settings: Settings) -> ServedEngine:
-    """Start the engine that the settings name."""
+    """Start the engine that the settings name and warm it; the log tells what took how long."""
     if settings.engine == "scripted":
         return ScriptedEngine(model=model_name(settings))
+    clock = time.perf_counter
+    begun = clock()
     model = settings.model
     if model == "bundled":
         model = str(await asyncio.to_thread(bundled.prepare))
-    return await VllmEngine.start(model, model_name(settings), settings.engine_args)
+    prepared = clock()
+    engine = await VllmEngine.start(model, model_name(settings), settings.engine_args)
+    started = clock()
+    try:
+        await warm(engine)
+    except BaseException:
+        await engine.close()
+        raise
+    seconds = {"weights": prepared - begun, "engine": started - prepared, "warm_up": clock() - started}
+    log.info("engine ready", extra={"seconds": {phase: round(spent, 1) for phase, spent in seconds.items()}})
+    return engine
 
 
 def model_name(settings: Settings) -> str:

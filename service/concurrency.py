@@ -30,7 +30,7 @@ async def _gather(calls: Iterable[Coroutine[Any, Any, T]], *, return_exceptions:
     try:
         return await asyncio.gather(*tasks, return_exceptions=return_exceptions)
     finally:
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        if unfinished := [task for task in tasks if not task.done()]:
+            for task in unfinished:
+                task.cancel()
+            await asyncio.wait(unfinished)

@@ -2,6 +2,9 @@
 
 import asyncio
 import hashlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -16,6 +19,7 @@ PROMPT = {"prompt": "Write about the sea."}
 CANDIDATE = {"candidate": "Sand."}
 ENDPOINTS = [("/v1/generate", {}), ("/v1/critique", CANDIDATE), ("/v1/refine", {})]
 KEY = f"ann:{hashlib.sha256(b'secret').hexdigest()}"
+BY_ANN = {"Authorization": "Bearer secret"}
 OTHER_KEY = f"bob:{hashlib.sha256(b'hidden').hexdigest()}"
 
 
@@ -39,6 +43,32 @@ def problem(response: httpx.Response) -> tuple[int, str]:
 
 def fields(response: httpx.Response) -> list[str]:
     return [error["field"] for error in response.json()["errors"]]
+
+
+@asynccontextmanager
+async def uploading(
+    served: Served, path: str, headers: Mapping[str, str]
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection on which the head of a request was sent. Its body is PROMPT and waits until the server reads it,
+    which the server tells by an answer of status 100."""
+    host, port = served.client.base_url.host, served.client.base_url.port
+    stated = {"Host": host, "Expect": "100-continue", "Content-Length": len(json.dumps(PROMPT)), **headers}
+    lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in stated.items())]
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        writer.write("\r\n".join([*lines, "", ""]).encode())
+        async with asyncio.timeout(5):
+            yield reader, writer
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def next_answer(reader: asyncio.StreamReader) -> httpx.Response:
+    status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().rstrip().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines)
+    content = await reader.readexactly(int(headers.get("content-length", 0)))
+    return httpx.Response(int(status.split()[1]), headers=headers, content=content)
 
 
 class Busy:
@@ -196,6 +226,46 @@ async def test_a_full_service_is_503_and_says_when_to_try_again() -> None:
             stream = await served.post("/v1/refine", {**PROMPT, "stream": True})
 
         assert problem(whole) == problem(stream) == (503, "overloaded")
+
+
+@pytest.mark.parametrize("path", [path for path, _ in ENDPOINTS])
+@pytest.mark.parametrize(
+    ("settings", "draining", "refusal"),
+    [
+        ({"max_programs": 1, "max_queued": 0}, False, (503, "overloaded")),
+        ({"max_programs_per_key": 1}, False, (429, "caller_limit")),
+        ({}, True, (503, "draining")),
+    ],
+)
+async def test_a_request_without_room_is_refused_once_and_before_its_body_is_read(
+    path: str, settings: dict[str, Any], draining: bool, refusal: tuple[int, str]
+) -> None:
+    async with serving(api_keys=KEY, **settings) as served, Busy(served, headers=BY_ANN):
+        if draining:
+            served.app.state.admission.drain()
+        async with uploading(served, path, BY_ANN) as (answers, _):
+            refused = await next_answer(answers)
+        stranger = await served.client.post(path, content=b"{")
+        metrics = (await served.client.get("/metrics")).text
+
+        assert problem(refused) == refusal
+        assert problem(stranger) == (401, "unauthorized")
+        assert f'redraft_requests_shed_total{{reason="{refusal[1]}"}} 1.0' in metrics
+        assert (await served.client.get("/v1/models", headers=BY_ANN)).status_code == 200
+
+
+async def test_a_request_whose_place_goes_while_its_body_comes_is_refused_once() -> None:
+    async with serving(max_programs=1, max_queued=0) as served:
+        async with uploading(served, "/v1/refine", {}) as (answers, body):
+            asked_for_the_body = await next_answer(answers)
+            async with Busy(served):
+                body.write(json.dumps(PROMPT).encode())
+                refused = await next_answer(answers)
+        metrics = (await served.client.get("/metrics")).text
+
+    assert asked_for_the_body.status_code == 100
+    assert problem(refused) == (503, "overloaded")
+    assert 'redraft_requests_shed_total{reason="overloaded"} 1.0' in metrics
 
 
 async def test_a_request_whose_time_ends_in_the_queue_is_503() -> None:

@@ -72,9 +72,9 @@ class Admission:
     async def admit(self, caller: str, *, deadline: float | None = None) -> AsyncIterator[Ticket]:
         """Hold a place. ``deadline``, in the event loop's time, bounds the wait for it, not the work.
 
-        Raises Draining, CallerLimit or Overloaded at once, and DeadlineExceeded while waiting.
+        Raises what ``check`` raises at once, and DeadlineExceeded while waiting.
         """
-        self._refuse(caller)
+        self.check(caller)
         self._by_caller[caller] += 1
         self._idle.clear()
         try:
@@ -90,7 +90,8 @@ class Admission:
         finally:
             self._forget(caller)
 
-    def _refuse(self, caller: str) -> None:
+    def check(self, caller: str) -> None:
+        """Raise Draining, CallerLimit or Overloaded if ``caller`` would be refused now; nothing is held otherwise."""
         if self._draining:
             self._on_shed("draining")
             raise Draining("the service is shutting down and takes no new requests")

@@ -45,3 +45,11 @@ async def authenticated(request: Request) -> str:
     caller = desk_of(request).keys.caller(request.headers.get("authorization"))
     request.state.caller = caller
     return caller
+
+
+async def has_room(request: Request) -> None:
+    """Refuse a program that would not be admitted now, while that costs least: before the body is read.
+
+    What is let in here can still be refused when it is admitted.
+    """
+    desk_of(request).admission.check(request.state.caller)

@@ -53,7 +53,7 @@ class Programs:
     rubrics: Mapping[str, Rubric] = field(default_factory=dict)
     tools: Toolbox = field(default_factory=Toolbox)
     arrivals: Iterator[int] = field(default_factory=itertools.count)
-    """Gives each program its priority: who came first is served first, in every round."""
+    """Gives each program its number in order of arrival."""
 
     def generation(self, request: GenerateRequest) -> Generation:
         task = self._task(request)
@@ -65,7 +65,7 @@ class Programs:
             raise _invalid("response_schema", "a text cannot be one of sampling.choices and JSON that fits a schema")
         return Generation(
             id=_new_id("gen"),
-            priority=next(self.arrivals),
+            arrival=next(self.arrivals),
             task=task.name,
             requests=[self._conversation(request, prompt, task, sampling) for prompt in prompts],
             budget=self._budget(BudgetFields()),
@@ -81,7 +81,7 @@ class Programs:
         rubrics = self._rubrics(request, task)
         return Review(
             id=_new_id("crit"),
-            priority=next(self.arrivals),
+            arrival=next(self.arrivals),
             task=task.name,
             request=self._conversation(request, request.prompt, task, sampling),
             prompts=task.prompts,
@@ -109,7 +109,7 @@ class Programs:
         sampling = self._sampling(request, task)
         return Program(
             id=_new_id("ref"),
-            priority=next(self.arrivals),
+            arrival=next(self.arrivals),
             task=task.name,
             request=self._conversation(request, request.prompt, task, sampling),
             prompts=task.prompts,

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from service.api.answering import Answering
 from service.api.body import decoded, json_body
-from service.api.desk import authenticated, desk_of
+from service.api.desk import authenticated, desk_of, has_room
 from service.api.requests import CritiqueRequest, GenerateRequest, RefineRequest
 from service.api.responses import (
     CritiqueResponse,
@@ -51,6 +51,7 @@ v1 = APIRouter(prefix="/v1", dependencies=[Security(HTTPBearer(auto_error=False)
     response_model=GenerateResponse,
     responses={200: EVENT_STREAM, **PROBLEMS},
     openapi_extra=json_body(GenerateRequest),
+    dependencies=[Depends(has_room)],
 )
 async def generate(request: Request, wanted: Annotated[GenerateRequest, Depends(decoded(GenerateRequest))]) -> Response:
     """Texts for a prompt, or for each of up to 64. With `stream` they come as `delta` events, then `done`."""
@@ -69,6 +70,7 @@ async def generate(request: Request, wanted: Annotated[GenerateRequest, Depends(
     response_model=CritiqueResponse,
     responses=PROBLEMS,
     openapi_extra=json_body(CritiqueRequest),
+    dependencies=[Depends(has_room)],
 )
 async def critique(request: Request, wanted: Annotated[CritiqueRequest, Depends(decoded(CritiqueRequest))]) -> Response:
     """Scores by verifiers and by the judge, and what should change in words."""
@@ -82,6 +84,7 @@ async def critique(request: Request, wanted: Annotated[CritiqueRequest, Depends(
     response_model=RefineResponse,
     responses={200: EVENT_STREAM, **PROBLEMS},
     openapi_extra=json_body(RefineRequest),
+    dependencies=[Depends(has_room)],
 )
 async def refine(request: Request, wanted: Annotated[RefineRequest, Depends(decoded(RefineRequest))]) -> Response:
     """The whole loop: draft, evaluate, critique, revise, repeat; the best text and the account of it.

@@ -20,6 +20,8 @@ SEND_SECONDS = 30.0
 
 Event = tuple[str, Mapping[str, Any]]
 
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
 
 class EventStream(Response):
     """A response that sends each (name, data) of ``events`` as it comes, and a comment after each silence.
@@ -107,5 +109,4 @@ class _Wire:
 
 
 def _encode(name: str, data: Mapping[str, Any]) -> bytes:
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return f"event: {name}\ndata: {text}\n\n".encode()
+    return f"event: {name}\ndata: {_JSON.encode(data)}\n\n".encode()

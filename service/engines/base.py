@@ -111,8 +111,8 @@ class Engine(Protocol):
     async def likelihood(self, conversation: Conversation, reply: str, *, priority: int = 0) -> Likelihood:
         """Weigh a reply that is given, token by token. PromptTooLong if the two together fill the context."""
 
-    async def fit(self, conversation: Conversation) -> None:
-        """Return if a reply to the conversation fits the context; raise PromptTooLong if not even one token does."""
+    async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
+        """Return if a reply of so many tokens to the conversation fits the context, else raise PromptTooLong."""
 
     async def check(self) -> None:
         """Return while the engine can serve; raise EngineDead once it cannot."""

@@ -153,8 +153,8 @@ class ScriptedEngine:
             probabilities = [self.script.likelihood(call, token) for token in _tokens(reply)]
             return Likelihood(_logarithms(probabilities), Usage(1, prompt_tokens, 0, 1))
 
-    async def fit(self, conversation: Conversation) -> None:
-        self._tokens(conversation)
+    async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
+        self._tokens(conversation, room=tokens)
 
     async def check(self) -> None:
         if self._dead.is_set():
@@ -194,12 +194,12 @@ class ScriptedEngine:
             self._blocks.add(prefix)
         return len(tokens), cached
 
-    def _tokens(self, conversation: Conversation, reply: str = "") -> list[str]:
+    def _tokens(self, conversation: Conversation, reply: str = "", room: int = 1) -> list[str]:
         if conversation.turn.role != "user":
             raise ValueError("only a user turn can be replied to")
         tokens = [token for turn in conversation.turns() for token in (f"<{turn.role}>", *_tokens(turn.text))]
         tokens += _tokens(reply)
-        if len(tokens) >= self.script.context_tokens:
+        if len(tokens) + room > self.script.context_tokens:
             raise PromptTooLong(len(tokens), self.script.context_tokens)
         return tokens
 

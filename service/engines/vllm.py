@@ -5,9 +5,11 @@ way each reports its own cached tokens, so that usage is exact.
 """
 
 import asyncio
+import logging
 import math
 import multiprocessing
 import os
+import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from pathlib import Path
@@ -16,7 +18,7 @@ from uuid import uuid4
 
 from service.concurrency import gather
 from service.engines.base import Choice, Completion, FinishReason, JsonSchema, Likelihood, Sampling, Usage
-from service.engines.conversation import Conversation, Turn
+from service.engines.conversation import Conversation
 from service.engines.tokenization import ChatTokenizer
 from service.errors import EngineDead, InvalidRequest, PromptTooLong
 
@@ -25,8 +27,14 @@ if TYPE_CHECKING:
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
+log = logging.getLogger(__name__)
+
 CPU_CONTEXT_TOKENS = 8192
 """The longest context on a CPU unless the settings name another: the batch must hold it whole (see _arguments)."""
+
+MOST_LOGPROBS = 20
+"""The most probable tokens that vLLM tells of unless it is set otherwise. With speculation it tells of no others, and a
+token that is not among them is taken for impossible."""
 
 LONG_TEXT_CHARACTERS = 20_000
 """A longer text is tokenised in a thread, so that the event loop does not stand still."""
@@ -36,6 +44,7 @@ _ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings name choices that are made on purpose here
     "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",  # else one core of the machine computes nothing
     "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB
+    "NUMBA_THREADING_LAYER": "workqueue",  # else n-gram speculation leaves the model one core less
 }
 
 
@@ -48,23 +57,18 @@ class VllmEngine:
         self.tokenizer = llm.get_tokenizer()
         self._chat = ChatTokenizer(self.tokenizer)
         self._context_tokens: int = llm.model_config.max_model_len
+        self._speculates = llm.vllm_config.speculative_config is not None
 
     @classmethod
     async def start(cls, model: str, name: str, arguments: Mapping[str, Any]) -> "VllmEngine":
         """Load ``model`` (a folder or a hub name) and serve it as ``name``.
 
         ``arguments`` go to vLLM's ``AsyncEngineArgs`` as they are and win over the defaults here. Loading runs
-        in a thread, so that the caller's event loop stays free. The engine has answered once when this returns.
+        in a thread, so that the caller's event loop stays free.
         """
         for variable, value in _ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
-        engine = cls(await _loaded(model, name, arguments), name)
-        try:
-            await engine._warm()
-        except BaseException:
-            await engine.close()
-            raise
-        return engine
+        return cls(await _loaded(model, name, arguments), name)
 
     async def close(self) -> None:
         """Stop the engine's processes, within seconds; whatever is in flight is aborted."""
@@ -134,15 +138,17 @@ class VllmEngine:
         from vllm.sampling_params import RequestOutputKind
 
         spellings = [self._spellings(option) for option in options]
-        wanted = sorted({token for tokens in spellings for token in tokens})
-        params = SamplingParams(
-            max_tokens=1, temperature=0.0, logprob_token_ids=wanted, output_kind=RequestOutputKind.FINAL_ONLY
-        )
+        params = SamplingParams(max_tokens=1, temperature=0.0, output_kind=RequestOutputKind.FINAL_ONLY)
+        if self._speculates:
+            params.logprobs = MOST_LOGPROBS
+        else:
+            params.logprob_token_ids = sorted({token for tokens in spellings for token in tokens})
         ids = await self._fitting_ids(conversation, lead)
         output = await self._final(ids, params, priority)
-        [weights] = output.outputs[0].logprobs or [{}]
+        [found] = output.outputs[0].logprobs or [{}]
+        weights = {token: weight.logprob for token, weight in found.items()}
         return Choice(
-            logprobs=tuple(_log_sum_exp([weights[token].logprob for token in tokens]) for tokens in spellings),
+            logprobs=tuple(_log_sum_exp([weights.get(t, -math.inf) for t in tokens]) for tokens in spellings),
             usage=_usage(output, completion_tokens=1),
         )
 
@@ -163,8 +169,8 @@ class VllmEngine:
             usage=_usage(output, completion_tokens=1),
         )
 
-    async def fit(self, conversation: Conversation) -> None:
-        await self._fitting_ids(conversation)
+    async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
+        await self._fitting_ids(conversation, tokens=tokens)
 
     async def check(self) -> None:
         with _translated():
@@ -174,18 +180,13 @@ class VllmEngine:
         """The token ids that the model is given for a reply to ``conversation`` that begins with ``lead``."""
         return self._chat.prompt_ids(conversation, lead)
 
-    async def _warm(self) -> None:
-        """Answer once, by a grammar, so that the first request does not pay for what the engine does once."""
-        question = Conversation(Turn("user", "Say yes."))
-        await self.complete(question, Sampling(max_tokens=1), schema={"type": "boolean"})
-
-    async def _fitting_ids(self, conversation: Conversation, lead: str = "") -> list[int]:
-        """The conversation's ids; PromptTooLong if no room is left for a reply."""
+    async def _fitting_ids(self, conversation: Conversation, lead: str = "", tokens: int = 1) -> list[int]:
+        """The conversation's ids; PromptTooLong if no room is left for a reply of so many tokens."""
         if sum(len(turn.text) for turn in conversation.turns()) + len(lead) > LONG_TEXT_CHARACTERS:
             ids = await asyncio.to_thread(self.prompt_ids, conversation, lead)
         else:
             ids = self.prompt_ids(conversation, lead)
-        if len(ids) >= self._context_tokens:
+        if len(ids) + tokens > self._context_tokens:
             raise PromptTooLong(len(ids), self._context_tokens)
         return ids
 
@@ -240,9 +241,11 @@ async def _loaded(model: str, name: str, arguments: Mapping[str, Any]) -> "Async
 def _load(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncLLM":
     if Path(model).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # else a start without a network hangs on look-ups
+    begun = time.perf_counter()
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM
 
+    log.info("vllm imported", extra={"seconds": round(time.perf_counter() - begun, 1)})
     # The default context would halve the batch: it is meant for offline use.
     return AsyncLLM.from_engine_args(_arguments(model, name, arguments), UsageContext.OPENAI_API_SERVER)
 
@@ -264,7 +267,7 @@ def _arguments(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncEng
             length = min(length, CPU_CONTEXT_TOKENS)
         chosen |= {
             "max_model_len": length,
-            "max_num_seqs": 128,
+            "max_num_seqs": 64,  # more at once are slower together
             "block_size": 32,  # the smallest: prefix caching works in whole blocks
             "enforce_eager": True,  # ready 50 s sooner, and the same speed under load
             # A chunked prefill of a request with its own seed kills the CPU engine, so a batch takes any

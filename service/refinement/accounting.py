@@ -9,6 +9,7 @@ from service.engines.base import Choice, Completion, Engine, JsonSchema, Likelih
 from service.engines.conversation import Conversation
 from service.refinement.events import CallEnded, CallRole, Event
 from service.refinement.program import Budget
+from service.refinement.scheduling import priority as scheduled
 
 Emit = Callable[[Event], None]
 
@@ -18,14 +19,24 @@ class BudgetSpent(Exception):
 
 
 class Ledger:
-    """One program's spending. Calls in progress hold the tokens that they may still write."""
+    """One program's spending. Calls in progress hold the tokens that they may still write.
 
-    def __init__(self, budget: Budget, emit: Emit) -> None:
+    ``arrival``: the program's number in order of arrival.
+    """
+
+    def __init__(self, budget: Budget, emit: Emit, arrival: int = 0) -> None:
         self.usage: dict[CallRole, Usage] = {}
         self._budget = budget
         self._emit = emit
+        self._arrival = arrival
+        self._attained = Usage()
         self._begun = 0
         self._held_tokens = 0
+
+    @property
+    def priority(self) -> int:
+        """The rank of the program's next call in the engine's queue."""
+        return scheduled(self._arrival, self._attained)
 
     def affordable(self, calls: int, max_tokens: int) -> tuple[int, int]:
         """How many of ``calls`` the budget allows, at least one, and how much each may write of ``max_tokens``.
@@ -57,21 +68,21 @@ class Ledger:
 
     def record(self, role: CallRole, usage: Usage, seconds: float) -> None:
         self.usage[role] = self.usage.get(role, Usage()) + usage
+        self._attained += usage
         self._emit(CallEnded(role, usage, seconds))
 
     def _tokens_left(self, tokens: int) -> int:
-        spent = sum(usage.tokens for usage in self.usage.values())
-        return max(0, tokens - spent - self._held_tokens)
+        return max(0, tokens - self._attained.tokens - self._held_tokens)
 
 
 @dataclass(frozen=True)
 class MeteredEngine:
-    """An Engine whose calls are entered in a ledger under one role, and refused once the budget is spent."""
+    """An Engine whose calls are entered in a ledger under one role, refused once the budget is spent, and ranked by
+    what their program has cost so far, unless they state a priority of their own."""
 
     engine: Engine
     role: CallRole
     ledger: Ledger
-    priority: int = 0
 
     @property
     def model(self) -> str:
@@ -130,11 +141,11 @@ class MeteredEngine:
         self.ledger.record(self.role, likelihood.usage, time.perf_counter() - started)
         return likelihood
 
-    async def fit(self, conversation: Conversation) -> None:
-        await self.engine.fit(conversation)
+    async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
+        await self.engine.fit(conversation, tokens)
 
     async def check(self) -> None:
         await self.engine.check()
 
     def _rank(self, priority: int | None) -> int:
-        return self.priority if priority is None else priority
+        return self.ledger.priority if priority is None else priority

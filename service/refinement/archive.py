@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from service.engines.base import Completion
+from service.engines.conversation import Conversation
 from service.refinement import policy
 from service.refinement.candidate import Assessment, Candidate, Form
 
@@ -28,9 +29,16 @@ class Archive:
     def first(self) -> Candidate:
         return self.candidates[0]
 
-    def add(self, round: int, form: Form, parent: str | None, completion: Completion) -> Candidate:  # noqa: A002
+    def add(
+        self,
+        round: int,  # noqa: A002
+        form: Form,
+        parent: str | None,
+        asked: Conversation,
+        completion: Completion,
+    ) -> Candidate:
         """Keep a new candidate. The first one is the incumbent until another displaces it."""
-        candidate = Candidate(f"c{len(self.candidates)}", round, form, parent, completion)
+        candidate = Candidate(f"c{len(self.candidates)}", round, form, parent, asked, completion)
         self.candidates.append(candidate)
         self._by_text.setdefault(candidate.text, candidate)
         self._incumbent = self._incumbent or candidate

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from service.engines.base import Completion
+from service.engines.conversation import Conversation
 from service.evaluators.base import Evaluation, Issue
 
 Form = Literal["draft", "redraft", "edit"]
@@ -14,17 +15,26 @@ Form = Literal["draft", "redraft", "edit"]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One text. ``parent`` is the id of the candidate whose text it edits; None for drafts and redrafts."""
+    """One text. ``parent`` is the id of the candidate whose text it edits; None for drafts and redrafts.
+
+    ``asked``: the conversation that the text replies to.
+    """
 
     id: str
     round: int
     form: Form
     parent: str | None
+    asked: Conversation
     completion: Completion
 
     @property
     def text(self) -> str:
         return self.completion.text
+
+    @property
+    def conversation(self) -> Conversation:
+        """The one that ends with the text."""
+        return self.asked.with_reply(self.completion)
 
 
 @dataclass(frozen=True, slots=True)

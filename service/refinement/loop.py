@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from service.concurrency import settle
 from service.engines.base import Completion, Engine, Usage
+from service.engines.conversation import Conversation
 from service.errors import DeadlineExceeded, EngineDead, InvalidRequest, PromptTooLong, RedraftError
 from service.refinement import policy
 from service.refinement.accounting import BudgetSpent, Emit, Ledger
@@ -76,8 +77,17 @@ class _Plan:
     first: int
 
 
-_Made = dict[int, tuple[Expansion, Completion]]
-"""Finished texts, by the number that each was to have in the program."""
+@dataclass(frozen=True)
+class _Text:
+    """A finished text, and what it replies to."""
+
+    expansion: Expansion
+    asked: Conversation
+    completion: Completion
+
+
+_Made = dict[int, _Text]
+"""By the number that each text was to have in the program."""
 
 
 class _Loop:
@@ -88,7 +98,7 @@ class _Loop:
         self._search = program.search
         self._model = engine.model
         self._emit = emit
-        self._ledger = Ledger(program.budget, emit)
+        self._ledger = Ledger(program.budget, emit, program.arrival)
         self._steps = Steps(program, engine, self._ledger, emit)
         self._random = random.Random(_seed(program))  # noqa: S311 - nothing secret is drawn
         self._archive = Archive()
@@ -164,15 +174,15 @@ class _Loop:
         )
 
     async def _draft(self, current: _OpenRound) -> None:
+        made: _Made = {}
         if self._program.draft is not None:
             given = Completion(self._program.draft, "stop", Usage())
-            await self._evaluate([self._added(current, Expansion("draft"), given)])
-            return
-        drafts: dict[int, Completion] = {}
+            made[0] = _Text(Expansion("draft"), self._program.request, given)
         try:
-            await self._steps.draft(self._program.sampling, self._search.drafts, drafts.__setitem__)
+            if not made:
+                await self._make(_Plan(Expansion("draft"), Guidance(), self._search.drafts, 0), made)
         finally:  # even a deadline leaves those that are finished
-            new = [self._added(current, Expansion("draft"), drafts[index]) for index in sorted(drafts)]
+            new = self._added(current, made)
         await self._evaluate(new)
 
     async def _improve(self, current: _OpenRound) -> None:
@@ -193,9 +203,9 @@ class _Loop:
         self._findings.append([plan.guidance for plan in plans])
         made: _Made = {}
         try:
-            await settle(self._make(current, plan, made) for plan in plans)
+            await settle(self._within_budget(current, self._make(plan, made)) for plan in plans)
         finally:
-            new = [self._added(current, *made[number]) for number in sorted(made)]
+            new = self._added(current, made)
         current.only_repeats = (
             bool(new) and all(map(self._archive.twin, new)) and not any(map(self._next_differs, plans))
         )
@@ -262,23 +272,21 @@ class _Loop:
         memory = tuple(lesson for lesson in dict.fromkeys(lessons) if lesson not in (*instructions, *remarks))
         return Guidance(instructions, remarks, memory)
 
-    async def _make(self, current: _OpenRound, plan: _Plan, made: _Made) -> None:
+    async def _make(self, plan: _Plan, made: _Made) -> None:
         """Put the texts of a plan into ``made`` as each is finished."""
         sampling = self._program.sampling.sibling(plan.first)
-        parent = plan.expansion.parent
+        form, parent = plan.expansion.form, plan.expansion.parent
         if parent is not None:
             self._revisions[parent.id] += plan.count
+        if form == "edit" and parent is not None:
+            asked = await self._steps.edit(parent, plan.guidance, sampling.max_tokens)
+        else:
+            asked = self._program.request if form == "draft" else self._steps.redraft(plan.guidance)
 
         def keep(number: int, text: Completion) -> None:
-            made[plan.first + number] = plan.expansion, text
+            made[plan.first + number] = _Text(plan.expansion, asked, text)
 
-        if plan.expansion.form == "draft":
-            call = self._steps.draft(sampling, plan.count, keep)
-        elif plan.expansion.form == "edit" and parent is not None:
-            call = self._steps.edit(parent, plan.guidance, sampling, plan.count, keep)
-        else:
-            call = self._steps.redraft(plan.guidance, sampling, plan.count, keep)
-        await self._within_budget(current, call)
+        await self._steps.write("draft" if form == "draft" else "revise", asked, sampling, plan.count, keep)
 
     def _next_differs(self, plan: _Plan) -> bool:
         parent = plan.expansion.parent
@@ -297,12 +305,15 @@ class _Loop:
             current.budget_spent = True
             return None
 
-    def _added(self, current: _OpenRound, expansion: Expansion, completion: Completion) -> Candidate:
-        parent = expansion.parent.id if expansion.form == "edit" and expansion.parent else None
-        candidate = self._archive.add(current.number, expansion.form, parent, completion)
-        current.candidates.append(candidate)
-        self._emit(CandidateAdded(candidate))
-        return candidate
+    def _added(self, current: _OpenRound, made: _Made) -> Sequence[Candidate]:
+        """Take the texts into the archive and the round, as candidates."""
+        for _, text in sorted(made.items()):
+            form, parent = text.expansion.form, text.expansion.parent
+            shown = parent.id if form == "edit" and parent else None
+            candidate = self._archive.add(current.number, form, shown, text.asked, text.completion)
+            current.candidates.append(candidate)
+            self._emit(CandidateAdded(candidate))
+        return current.candidates
 
     async def _evaluate(self, candidates: Sequence[Candidate]) -> None:
         """Evaluate the candidates that say something new; the others share their twin's assessment."""

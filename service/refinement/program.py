@@ -78,8 +78,8 @@ class Budget:
 class Brief:
     """What every program has. ``request`` ends with the user turn to be answered.
 
-    ``fence``: a delimiter line that only this program knows. ``priority``: lower is served first. ``threads``: where
-    evaluators work; None for the event loop's own.
+    ``fence``: a delimiter line that only this program knows. ``threads``: where evaluators work; None for the event
+    loop's own. ``arrival``: the program's number in order of arrival.
     """
 
     id: str
@@ -90,7 +90,7 @@ class Brief:
     budget: Budget
     evaluators: Sequence[Evaluator] = ()
     threads: Executor | None = None
-    priority: int = 0
+    arrival: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,4 +131,4 @@ class Generation:
     sampling: Sampling = field(default_factory=Sampling)
     schema: JsonSchema | None = None
     stream: bool = False
-    priority: int = 0
+    arrival: int = 0

@@ -23,8 +23,8 @@ def generate(generation: Generation, engine: Engine) -> AsyncGenerator[Event, No
     """
 
     async def work(emit: Emit) -> None:
-        ledger = Ledger(generation.budget, emit)
-        metered = MeteredEngine(engine, "draft", ledger, generation.priority)
+        ledger = Ledger(generation.budget, emit, generation.arrival)
+        metered = MeteredEngine(engine, "draft", ledger)
         answer = _streamed if generation.stream else _complete
         for index, request in enumerate(generation.requests):
             with _too_long_by("prompt" if len(generation.requests) == 1 else f"prompt.{index}"):
@@ -66,9 +66,9 @@ def review(review: Review, engine: Engine) -> AsyncGenerator[Event, None]:
     """
 
     async def work(emit: Emit) -> None:
-        ledger = Ledger(review.budget, emit)
+        ledger = Ledger(review.budget, emit, review.arrival)
         steps = Steps(review, engine, ledger, emit)
-        candidate = Candidate("c0", 0, "draft", None, Completion(review.candidate, "stop", Usage()))
+        candidate = Candidate("c0", 0, "draft", None, review.request, Completion(review.candidate, "stop", Usage()))
         known: list[Assessment] = []
         critique = None
         await steps.fit()

@@ -1,7 +1,7 @@
 """The engine work of a program: draft, evaluate, critique, revise, vote. Each is metered under its role.
 
 Prompts extend the program's request and put the role's instruction last, so that every step shares the
-request's tokens, and each critique and edit also the tokens of the reply that it is about.
+request's tokens. Each critique and edit extends the conversation in which the text that it is about was written.
 """
 
 import logging
@@ -14,8 +14,8 @@ from pydantic_core import from_json
 
 from service.concurrency import settle
 from service.engines.base import Completion, Engine, JsonSchema, Sampling
-from service.engines.conversation import Conversation
-from service.errors import EngineDead
+from service.engines.conversation import Conversation, Turn
+from service.errors import EngineDead, PromptTooLong
 from service.evaluators.base import Authority, Evaluation, EvaluationFailed, Evaluator, Issue, Submission
 from service.refinement.accounting import BudgetSpent, Emit, Ledger, MeteredEngine
 from service.refinement.candidate import Assessment, Candidate, Critique, Verification
@@ -77,6 +77,15 @@ class Rating:
         return self.prompts.render("rate_lead")
 
 
+async def warm(engine: Engine) -> None:
+    """Make the calls that most programs make, so that the first program does not pay for what an engine does once: a
+    grammar is compiled in a second, and the first choice takes as long."""
+    request = Conversation(Turn("user", "Say yes."))
+    for schema in (CRITIQUE_SCHEMA, QUESTIONS_SCHEMA):
+        await engine.complete(request, replace(CRITIC_SAMPLING, max_tokens=1), schema=schema)
+    await engine.choose(request, LETTERS[:2])
+
+
 class Steps:
     """What a program can ask of the engine and of its evaluators."""
 
@@ -87,20 +96,16 @@ class Steps:
         self._emit = emit
 
     def engine(self, role: CallRole) -> MeteredEngine:
-        return MeteredEngine(self._engine, role, self._ledger, self._brief.priority)
+        return MeteredEngine(self._engine, role, self._ledger)
 
     async def fit(self) -> None:
         """Raise PromptTooLong if the request alone fills the context."""
         await self._engine.fit(self._brief.request)
 
-    async def draft(self, sampling: Sampling, count: int, keep: Keep) -> None:
-        """``count`` answers to the request, or as many as the budget allows."""
-        await self._siblings("draft", self._brief.request, sampling, count, keep)
-
-    async def _siblings(
+    async def write(
         self, role: CallRole, conversation: Conversation, sampling: Sampling, count: int, keep: Keep
     ) -> None:
-        """Sample ``count`` texts side by side, or as many as the budget allows; each is kept once it is finished."""
+        """Sample ``count`` replies side by side, or as many as the budget allows; each is kept once it is finished."""
         if count == 0:
             return
         count, max_tokens = self._ledger.affordable(count, sampling.max_tokens)
@@ -176,7 +181,7 @@ class Steps:
             verifications={verification.question: verification.answer for verification in verifications},
         )
         [completion] = await self.engine("critique").complete(
-            self._replied(candidate).with_user(prompt), CRITIC_SAMPLING, schema=CRITIQUE_SCHEMA
+            await self._after(candidate, prompt, CRITIC_SAMPLING.max_tokens), CRITIC_SAMPLING, schema=CRITIQUE_SCHEMA
         )
         remarks = _listed("issues", completion.text)
         return replace(
@@ -192,7 +197,7 @@ class Steps:
         if calls < 3:
             return ()
         engine = self.engine("critique")
-        asked = self._replied(candidate).with_user(self._brief.prompts.render("questions"))
+        asked = await self._after(candidate, self._brief.prompts.render("questions"), CRITIC_SAMPLING.max_tokens)
         [completion] = await engine.complete(asked, CRITIC_SAMPLING, schema=QUESTIONS_SCHEMA)
 
         async def verification(question: str) -> Verification:
@@ -203,18 +208,16 @@ class Steps:
         questions = list(dict.fromkeys(_listed("questions", completion.text) or ()))
         return tuple(await settle(verification(question) for question in questions[: calls - 2]))
 
-    async def edit(self, candidate: Candidate, guidance: Guidance, sampling: Sampling, count: int, keep: Keep) -> None:
-        """Revise a candidate, which is shown. The critique is told as guidance, not as a turn of its own: small
-        models then go on answering as the critic."""
-        prompt = self._guided("edit", guidance)
-        await self._siblings("revise", self._replied(candidate).with_user(prompt), sampling, count, keep)
+    async def edit(self, candidate: Candidate, guidance: Guidance, tokens: int) -> Conversation:
+        """What a better version of a candidate, of up to ``tokens``, is to reply to. The critique is told as guidance,
+        not as a turn of its own: small models then go on answering as the critic."""
+        return await self._after(candidate, self._guided("edit", guidance), tokens)
 
-    async def redraft(self, guidance: Guidance, sampling: Sampling, count: int, keep: Keep) -> None:
-        """Answer the request afresh, told what failed before. That is said after the request, which is then
+    def redraft(self, guidance: Guidance) -> Conversation:
+        """What a fresh answer is to reply to, told what failed before. That is said after the request, which is then
         computed once for all drafts and redrafts."""
         prompt = self._guided("redraft", guidance)
-        request = self._brief.request.with_user(prompt) if prompt.strip() else self._brief.request
-        await self._siblings("revise", request, sampling, count, keep)
+        return self._brief.request.with_user(prompt) if prompt.strip() else self._brief.request
 
     def _guided(self, template: str, guidance: Guidance) -> str:
         return self._brief.prompts.render(
@@ -248,8 +251,16 @@ class Steps:
         )
         return choice.logprobs
 
-    def _replied(self, candidate: Candidate) -> Conversation:
-        return self._brief.request.with_reply(candidate.completion)
+    async def _after(self, candidate: Candidate, prompt: str, tokens: int) -> Conversation:
+        """The prompt, put after the candidate in the conversation that the candidate ends. The engine has computed that
+        and has nothing to read again. Where it leaves no room for a reply of ``tokens``, the candidate stands after
+        the request alone, without the texts that it came from."""
+        grown = candidate.conversation.with_user(prompt)
+        try:
+            await self._engine.fit(grown, tokens)
+        except PromptTooLong:
+            return self._brief.request.with_reply(candidate.completion).with_user(prompt)
+        return grown
 
 
 def _without_result(evaluator: Evaluator, error: str) -> Evaluation:

@@ -1,24 +1,52 @@
 """A program's work as a stream of its events."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from dataclasses import replace
 
 from service.refinement.accounting import Emit
-from service.refinement.events import Event
+from service.refinement.events import Delta, Event
 
 
 async def events_of(work: Callable[[Emit], Awaitable[None]]) -> AsyncGenerator[Event, None]:
     """Run ``work`` and yield what it emits, as it happens; raise what it raises, after its events.
 
-    Closing the generator cancels the work and waits until it has ended.
+    Pieces of a text that wait for a slow reader are joined. Closing the generator cancels the work and waits until it
+    has ended.
     """
-    events: asyncio.Queue[Event | None] = asyncio.Queue()
-    task = asyncio.ensure_future(work(events.put_nowait))
-    task.add_done_callback(lambda _: events.put_nowait(None))
+    waiting: list[Event] = []
+    news = asyncio.Event()
+
+    def emit(event: Event) -> None:
+        waiting.append(event)
+        news.set()
+
+    task = asyncio.ensure_future(work(emit))
+    task.add_done_callback(lambda _: news.set())
     try:
-        while (event := await events.get()) is not None:
-            yield event
+        while waiting or not task.done():
+            await news.wait()
+            news.clear()
+            found = waiting.copy()
+            waiting.clear()
+            for event in _joined(found):
+                yield event
         await task
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+def _joined(events: Iterable[Event]) -> Iterator[Event]:
+    """The events in their order, but of deltas that stand together one for each text."""
+    texts: dict[tuple[int, int], Delta] = {}
+    for event in events:
+        if isinstance(event, Delta):
+            before = texts.setdefault((event.prompt_index, event.index), event)
+            if before is not event:
+                texts[event.prompt_index, event.index] = replace(before, text=before.text + event.text)
+        else:
+            yield from texts.values()
+            texts.clear()
+            yield event
+    yield from texts.values()

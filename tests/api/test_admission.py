@@ -120,6 +120,23 @@ async def test_a_drain_refuses_the_new_and_keeps_the_old() -> None:
     assert shed == ["draining"]
 
 
+async def test_a_check_refuses_as_admission_would_and_holds_nothing() -> None:
+    shed: list[str] = []
+    at_work = programs(max_queued=0, max_per_caller=1, shed=shed)
+    at_work.admission.check("ann")
+    assert (at_work.admission.in_progress, at_work.admission.queued) == (0, 0)
+    await at_work.begin("a")
+    with pytest.raises(CallerLimit):
+        at_work.admission.check("ann")
+    with pytest.raises(Overloaded):
+        at_work.admission.check("bob")
+    at_work.admission.drain()
+    with pytest.raises(Draining):
+        at_work.admission.check("eve")
+    assert shed == ["caller_limit", "overloaded", "draining"]
+    await at_work.end("a")
+
+
 async def test_idle_at_once_when_nothing_runs() -> None:
     async with asyncio.timeout(1):
         await programs().admission.idle()

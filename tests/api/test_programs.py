@@ -393,7 +393,7 @@ async def test_sampling_and_stop_rules_are_the_requests_where_it_states_them() -
         stop={"target": 0.0, "patience": 1, "min_gain": 0.5},
     )
 
-    assert made.sampling == Sampling(temperature=0.0, top_p=0.95, max_tokens=5, stop=("END",), seed=3)
+    assert made.sampling == Sampling(temperature=0.0, top_p=1.0, max_tokens=5, stop=("END",), seed=3)
     assert made.stop == Stop(target=0.0, patience=1, min_gain=0.5)
 
 
@@ -434,8 +434,8 @@ async def test_a_refine_that_nothing_evaluates_is_refused_where_it_would_revise(
     assert program(**PROMPT, judge=False, search={"rounds": 0}).evaluators == []
 
 
-async def test_who_came_first_is_served_first() -> None:
-    assert generation(**PROMPT).priority < review(**PROMPT).priority < program(**PROMPT).priority
+async def test_programs_are_numbered_in_order_of_arrival() -> None:
+    assert generation(**PROMPT).arrival < review(**PROMPT).arrival < program(**PROMPT).arrival
 
 
 def test_all_that_a_vote_does_not_go_with_is_named_at_once() -> None:

@@ -158,6 +158,11 @@ class EngineContract:
                 await attempt
             assert refused.value.prompt_tokens > refused.value.context_tokens > 1000
 
+    async def test_a_prompt_that_fits_may_leave_too_little_room_for_a_long_reply(self, engine: Engine) -> None:
+        await engine.fit(QUESTION, 1000)
+        with pytest.raises(PromptTooLong):
+            await engine.fit(QUESTION, 1_000_000)
+
     async def test_only_a_user_turn_can_be_replied_to(self, engine: Engine) -> None:
         with pytest.raises(ValueError, match="user turn"):
             await engine.complete(QUESTION.with_reply("Red."), GREEDY)

@@ -78,8 +78,8 @@ class RecordingEngine:
     async def likelihood(self, conversation: Conversation, reply: str, *, priority: int = 0) -> Likelihood:
         return await self.vllm.likelihood(conversation, reply, priority=priority)
 
-    async def fit(self, conversation: Conversation) -> None:
-        await self.vllm.fit(conversation)
+    async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
+        await self.vllm.fit(conversation, tokens)
 
     async def check(self) -> None:
         await self.vllm.check()

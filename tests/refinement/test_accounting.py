@@ -13,19 +13,22 @@ from service.engines.scripted import Call, Script, ScriptedEngine
 from service.refinement.accounting import BudgetSpent, Ledger, MeteredEngine
 from service.refinement.events import CallEnded, Event
 from service.refinement.program import Budget
+from service.refinement.scheduling import QUANTUM_TOKENS
 from tests.refinement.scripts import REQUEST
 
 FIVE = "one two three four five"
 SAMPLING = Sampling(max_tokens=100)
 
 
-def ledger(tokens: int | None = None, calls: int | None = None, told: list[Event] | None = None) -> Ledger:
+def ledger(
+    tokens: int | None = None, calls: int | None = None, told: list[Event] | None = None, arrival: int = 0
+) -> Ledger:
     events = [] if told is None else told
-    return Ledger(Budget(deadline=0.0, tokens=tokens, calls=calls), events.append)
+    return Ledger(Budget(deadline=0.0, tokens=tokens, calls=calls), events.append, arrival)
 
 
-def metered(ledger: Ledger, engine: ScriptedEngine | None = None, priority: int = 0) -> MeteredEngine:
-    return MeteredEngine(engine or ScriptedEngine(Script(reply=lambda call: FIVE)), "draft", ledger, priority)
+def metered(ledger: Ledger, engine: ScriptedEngine | None = None) -> MeteredEngine:
+    return MeteredEngine(engine or ScriptedEngine(Script(reply=lambda call: FIVE)), "draft", ledger)
 
 
 @pytest.mark.parametrize(("calls", "wanted", "affordable"), [(None, 7, 7), (3, 1, 1), (3, 3, 3), (3, 7, 3), (1, 7, 1)])
@@ -168,9 +171,21 @@ class Listening(ScriptedEngine):
 @pytest.mark.parametrize(("asked", "expected"), [(None, 4), (0, 0), (9, 9)])
 async def test_a_call_has_the_programs_priority_unless_it_states_its_own(asked: int | None, expected: int) -> None:
     engine = Listening()
-    own = metered(ledger(), engine, priority=4)
+    own = metered(ledger(arrival=4), engine)
 
     await own.complete(REQUEST, SAMPLING, priority=asked)
     await own.choose(REQUEST, ("1",), priority=asked)
 
     assert engine.priorities == [expected, expected]
+
+
+async def test_a_program_that_has_cost_much_lets_later_ones_pass() -> None:
+    long = Script(reply=lambda call: " ".join(["word"] * QUANTUM_TOKENS))
+    engine = Listening(long)
+    early, late = ledger(arrival=1), ledger(arrival=2)
+
+    for of in (early, early, late):
+        await metered(of, engine).complete(REQUEST, Sampling(max_tokens=QUANTUM_TOKENS))
+
+    first, second, newcomer = engine.priorities
+    assert first < newcomer < second

@@ -33,8 +33,8 @@ def forms(done: Refined) -> Counter[str]:
 
 
 def shown(call: Call) -> str | None:
-    """The reply that a call was shown as the model's own."""
-    return next((turn.text for turn in call.conversation.turns() if turn.role == "assistant"), None)
+    """The reply of the model's own that a call is about."""
+    return next((turn.text for turn in reversed([*call.conversation.turns()]) if turn.role == "assistant"), None)
 
 
 def edits_of(scripted: BilledEngine) -> list[Call]:

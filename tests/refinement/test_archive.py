@@ -4,10 +4,11 @@ from service.engines.base import Completion, Usage
 from service.refinement.archive import Archive
 from service.refinement.candidate import Assessment, Candidate
 from tests.refinement.assessments import hard, judged
+from tests.refinement.scripts import REQUEST
 
 
 def added(archive: Archive, text: str, assessment: Assessment | None = None, round: int = 0) -> Candidate:  # noqa: A002
-    candidate = archive.add(round, "draft", None, Completion(text, "stop", Usage()))
+    candidate = archive.add(round, "draft", None, REQUEST, Completion(text, "stop", Usage()))
     if assessment is not None:
         archive.assessments[candidate.id] = assessment
     return candidate

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from service.engines.base import Completion, Usage
 from service.refinement.branching import Expansion, Tree
 from service.refinement.candidate import Candidate, Form
+from tests.refinement.scripts import REQUEST
 
 DRAWS = 400
 
@@ -26,7 +27,7 @@ class Grown:
 
     def add(self, form: Form, score: float | None, parent: Candidate | None = None) -> Candidate:
         name = f"c{len(self.candidates)}"
-        new = Candidate(name, 0, form, parent.id if parent else None, Completion(name, "stop", Usage()))
+        new = Candidate(name, 0, form, parent.id if parent else None, REQUEST, Completion(name, "stop", Usage()))
         self.candidates.append(new)
         if score is not None:
             self.scores[name] = score

@@ -17,10 +17,11 @@ from service.refinement.candidate import Assessment, Candidate, Form
 from service.refinement.policy import RoundFacts, StopReason
 from service.refinement.program import Carry, Critic, Search, Stop
 from tests.refinement.assessments import assessed_by_the_same, hard, judged, order_of, soft
+from tests.refinement.scripts import REQUEST
 
 
 def candidate(number: int, round: int = 0) -> Candidate:  # noqa: A002
-    return Candidate(f"c{number}", round, "draft", None, Completion(f"text {number}", "stop", Usage()))
+    return Candidate(f"c{number}", round, "draft", None, REQUEST, Completion(f"text {number}", "stop", Usage()))
 
 
 def assessment(*evaluations: Evaluation) -> Assessment:

@@ -2,14 +2,22 @@ import asyncio
 import gc
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from service.engines.base import Usage
 from service.refinement.accounting import Emit
-from service.refinement.events import Delta, Event
+from service.refinement.events import CallEnded, Delta, Event, Started
 from service.refinement.stream import events_of
 
 
 def delta(number: int) -> Delta:
     return Delta(0, number, "x")
+
+
+def spelt(index: int, text: str) -> list[Delta]:
+    """A text's letters, one at a time."""
+    return [Delta(0, index, letter) for letter in text]
 
 
 async def test_events_come_as_they_are_emitted() -> None:
@@ -104,3 +112,59 @@ async def test_closing_after_the_work_has_failed_leaves_no_complaint(caplog: pyt
     gc.collect()
 
     assert [entry.getMessage() for entry in caplog.records] == []
+
+
+async def test_pieces_that_wait_together_come_as_one_for_each_text() -> None:
+    started, ended = Started("p", "m", "t"), CallEnded("draft", Usage(), 0.1)
+
+    async def work(emit: Emit) -> None:
+        drafted = [*spelt(0, "Wa"), *spelt(1, "Fo"), *spelt(0, "ve")]
+        events: list[Event] = [started, *drafted, ended, *spelt(1, "am"), ended]
+        for event in events:
+            emit(event)
+
+    assert [event async for event in events_of(work)] == [
+        started,
+        Delta(0, 0, "Wave"),
+        Delta(0, 1, "Fo"),
+        ended,
+        Delta(0, 1, "am"),
+        ended,
+    ]
+
+
+async def test_pieces_are_joined_only_while_the_reader_is_elsewhere() -> None:
+    async def work(emit: Emit) -> None:
+        for piece in spelt(0, "salt"):
+            emit(piece)
+            await asyncio.sleep(0.001)
+
+    eager = [event async for event in events_of(work)]
+    slow = []
+    async for event in events_of(work):
+        slow.append(event)
+        await asyncio.sleep(0.1)
+
+    assert eager == spelt(0, "salt")
+    assert slow == [Delta(0, 0, "s"), Delta(0, 0, "alt")]
+
+
+@given(pieces=st.lists(st.tuples(st.integers(0, 2), st.text(max_size=3))), turns=st.sets(st.integers(0, 20)))
+def test_no_piece_is_lost_and_each_text_keeps_its_order(pieces: list[tuple[int, str]], turns: set[int]) -> None:
+    async def work(emit: Emit) -> None:
+        for number, (index, text) in enumerate(pieces):
+            emit(Delta(0, index, text))
+            if number in turns:
+                await asyncio.sleep(0)
+
+    async def texts() -> dict[int, str]:
+        found: dict[int, str] = {}
+        async for event in events_of(work):
+            assert isinstance(event, Delta)
+            found[event.index] = found.get(event.index, "") + event.text
+        return found
+
+    said: dict[int, str] = {}
+    for index, text in pieces:
+        said[index] = said.get(index, "") + text
+    assert asyncio.run(texts()) == said

@@ -1,0 +1,243 @@
+"""What the service adds to its engine's time, under an open loop: ``python -m bench.overhead``.
+
+The server is a process of its own that serves as ``python -m service serve`` does, but for its engine: a scripted one
+whose calls take 20 ms and almost no work, for it shares the service's core, as a real engine's process does not. The
+load is the refine that the API's documentation shows: a draft that breaks its length rule, a revision that keeps it,
+a critique, a revision after that, and three judge calls at once for each text.
+
+A request's *added* time is that from when it was due to the last byte of its answer, less the time in which any engine
+call of its program was in progress. That time is measured where the calls are made: the engine notes when each began
+and ended, under the text that its conversation begins with, which holds the request's number. The engine knows
+nothing of programs, and needs to know nothing. A call whose timer fires late, because the service keeps the event loop
+busy, has taken longer, though; so *added to 20 ms a call* takes each call to have ended 20 ms after it began. That row
+holds the timers' rounding to whole milliseconds too.
+
+The *gap* is the time from the end of the last call that its program had finished to the begin of a call.
+"""
+
+import argparse
+import asyncio
+import gc
+import itertools
+import json
+import math
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from string import ascii_lowercase
+from typing import Any
+
+import aiohttp
+
+from bench.open_loop import open_loop, poisson_arrivals
+from bench.origin import current_commit, origin
+from bench.page import PERFORMANCE, replace_section
+from bench.servers import redraft
+from service.__main__ import serve
+from service.api.requests import RefineRequest
+from service.engines.base import Choice, Completion, JsonSchema, Sampling, Usage
+from service.engines.conversation import Conversation
+from service.engines.scripted import ScriptedEngine
+from service.settings import Settings
+
+SECONDS_PER_CALL = 0.020
+CALLS_FILE = "OVERHEAD_CALLS"
+"""Names the file, in the environment, into which the server writes its engine's calls when it ends."""
+
+Interval = tuple[float, float]
+"""When an engine call began and ended, in seconds."""
+
+
+def _texts(words: int) -> Iterator[str]:
+    """Different texts, again and again."""
+    draws = random.Random(words)  # noqa: S311 - nothing secret is drawn
+    vocabulary = ["".join(draws.choices(ascii_lowercase, k=length)) for length in range(1, 10) for _ in range(20)]
+    return itertools.cycle([" ".join(draws.choices(vocabulary, k=words)) for _ in range(100)])
+
+
+@dataclass
+class TimedEngine(ScriptedEngine):
+    """Notes when each call of the refine loop began and ended, by the text that its conversation begins with."""
+
+    intervals: dict[str, list[Interval]] = field(default_factory=lambda: defaultdict(list))
+    drafts: Iterator[str] = field(default_factory=lambda: _texts(60))
+    revisions: Iterator[str] = field(default_factory=lambda: _texts(30))
+
+    async def complete(
+        self,
+        conversation: Conversation,
+        sampling: Sampling,
+        *,
+        n: int = 1,
+        schema: JsonSchema | None = None,
+        priority: int = 0,
+    ) -> Sequence[Completion]:
+        """A draft that breaks the rule of at most 40 words, a revision that keeps it, or a critic's remark."""
+        async with self._call(conversation) as usage:
+            if schema is not None:
+                text = json.dumps({"issues": ["Say which light is scattered most."]})
+            else:
+                text = next(self.drafts if conversation.before is None else self.revisions)
+            return [Completion(text, "stop", usage)]
+
+    async def choose(
+        self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0
+    ) -> Choice:
+        async with self._call(conversation) as usage:
+            return Choice(tuple(math.log(1 / len(options)) for _ in options), usage)
+
+    async def close(self) -> None:
+        await super().close()
+        Path(os.environ[CALLS_FILE]).write_text(json.dumps(self.intervals))  # noqa: ASYNC240 - nothing else runs now
+
+    @asynccontextmanager
+    async def _call(self, conversation: Conversation) -> AsyncIterator[Usage]:
+        began = time.perf_counter()
+        await asyncio.sleep(SECONDS_PER_CALL)
+        yield Usage(calls=1, prompt_tokens=100, completion_tokens=50)
+        self.intervals[next(conversation.turns()).text].append((began, time.perf_counter()))
+
+
+async def _start(_: Settings) -> TimedEngine:
+    return TimedEngine()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``seconds``: from when the request was due to the end of its answer."""
+
+    prompt: str
+    status: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """Seconds; ``added`` and ``added_to_script`` of each request without error, ``gaps`` of each call but the first.
+
+    ``rate``: requests answered a second.
+    """
+
+    added: Sequence[float]
+    added_to_script: Sequence[float]
+    gaps: Sequence[float]
+    errors: int
+    rate: float
+
+    @classmethod
+    def of(cls, answers: Sequence[Answer], calls: Mapping[str, Sequence[Interval]], seconds: float) -> "Overhead":
+        good = [answer for answer in answers if answer.status == 200]
+        scripted = {
+            prompt: [(began, began + SECONDS_PER_CALL) for began, _ in intervals] for prompt, intervals in calls.items()
+        }
+        return cls(
+            added=[answer.seconds - covered(calls[answer.prompt]) for answer in good],
+            added_to_script=[answer.seconds - covered(scripted[answer.prompt]) for answer in good],
+            gaps=[gap for answer in good for gap in gaps(calls[answer.prompt])],
+            errors=len(answers) - len(good),
+            rate=len(answers) / seconds,
+        )
+
+    def table(self) -> str:
+        rows = [
+            _row("added to the engine's calls", self.added),
+            _row("added to 20 ms a call", self.added_to_script),
+            _row("gap between calls", self.gaps),
+        ]
+        return "\n".join(["| milliseconds | p50 | p95 | p99 | most |", "| --- | --- | --- | --- | --- |", *rows])
+
+
+def covered(intervals: Sequence[Interval]) -> float:
+    """How long at least one of the intervals lasts."""
+    total, reached = 0.0, -float("inf")
+    for began, ended in sorted(intervals):
+        total += max(0.0, ended - max(began, reached))
+        reached = max(reached, ended)
+    return total
+
+
+def gaps(intervals: Sequence[Interval]) -> Sequence[float]:
+    """From the last end before each begin to that begin; nothing for the calls before which none had ended."""
+    ends = [ended for _, ended in intervals]
+    before = [(began, [end for end in ends if end <= began]) for began, _ in intervals]
+    return [began - max(earlier) for began, earlier in before if earlier]
+
+
+def _row(name: str, seconds: Sequence[float]) -> str:
+    ranks = statistics.quantiles(seconds, n=100, method="inclusive")
+    values = [ranks[49], ranks[94], ranks[98], max(seconds)]
+    return f"| {' | '.join([name, *(f'{1000 * value:.2f}' for value in values)])} |"
+
+
+async def measured(rate: float, seconds: float) -> Overhead:
+    """Serve, load and count."""
+    with tempfile.TemporaryDirectory() as folder:
+        calls = Path(folder) / "calls.json"
+        async with redraft({"REDRAFT_ENGINE": "scripted", CALLS_FILE: str(calls)}, "bench.overhead") as server:
+            began = time.perf_counter()
+            gc.disable()  # a collection among the client's thousands of tasks would hold up its requests
+            try:
+                answers = await _answers(server.url, poisson_arrivals(rate, seconds, seed=0))
+            finally:
+                gc.enable()
+            took = time.perf_counter() - began
+        return Overhead.of(answers, json.loads(calls.read_text()), took)
+
+
+async def _answers(url: str, arrivals: Sequence[float]) -> Sequence[Answer]:
+    [example] = _examples()
+    clock = asyncio.get_running_loop().time
+    async with aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=0)) as client:
+
+        async def send(number: int, due: float) -> Answer:
+            prompt = f"{example['prompt']} ({number})"
+            async with client.post("/v1/refine", json={**example, "prompt": prompt}) as response:
+                await response.read()
+            return Answer(prompt, response.status, clock() - due)
+
+        return await open_loop(arrivals, send)
+
+
+def _examples() -> Sequence[Mapping[str, Any]]:
+    """What the API's documentation shows of refine."""
+    extra: Any = RefineRequest.model_config["json_schema_extra"]
+    examples: Sequence[Mapping[str, Any]] = extra["examples"]
+    return examples
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.overhead")
+    parser.add_argument("command", nargs="?", choices=["serve"], help="only serve, as the settings say")
+    parser.add_argument("--rate", type=float, default=100.0, help="requests a second")
+    parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--write", action="store_true", help=f"put the table into {PERFORMANCE.name}")
+    options = parser.parse_args()
+    if options.command == "serve":
+        return serve(_start)
+    commit = current_commit()
+    overhead = asyncio.run(measured(options.rate, options.seconds))
+    text = "\n\n".join(
+        [
+            overhead.table(),
+            f"{options.rate:g} requests a second for {options.seconds:g} s by a Poisson process, {overhead.rate:.1f} a "
+            f"second answered, {overhead.errors} errors.",
+            origin("scripted, 20 ms a call", commit, datetime.now(UTC).date()),
+        ]
+    )
+    print(text)  # noqa: T201 - it is what the command is for
+    if options.write:
+        replace_section(PERFORMANCE, "overhead", text)
+    return 1 if overhead.errors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

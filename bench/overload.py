@@ -1,0 +1,306 @@
+"""What the service does with more work than it can do: ``python -m bench.overload``.
+
+Capacity is measured first, by a closed loop with as many programs as the service takes at once. Then each level sends
+programs at independent moments, a multiple of capacity on average, and ends once all of them are answered.
+
+A level's rates and the waits of accepted programs are those of its *window*, from the end of its warm-up to the end of
+its arrivals: before, the queue still fills, and afterwards it empties. Goodput counts the programs answered 200 within
+the window. Time to refusal is from when the request was sent, and has all refusals of the level.
+
+The client shares the machine's cores with the service, so that what it costs counts against the service.
+"""
+
+import argparse
+import asyncio
+import os
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from itertools import product
+from typing import Any
+
+import aiohttp
+import numpy as np
+
+from bench.open_loop import Answer, capacity, goodput, open_loop, poisson_arrivals, post, unlimited_client
+from bench.origin import current_commit, origin
+from bench.page import PERFORMANCE, replace_section
+from bench.servers import Server, redraft
+from service.app import model_name
+from service.settings import Settings
+
+LEAST_GOODPUT = 0.90  # of the best level's, at the highest level
+LONGEST_REFUSAL_SECONDS = 0.050  # p99
+MOST_GROWTH = 0.10  # of memory, over the highest level's window
+SAMPLE_SECONDS = 3.0
+IDLE_SECONDS = 60.0
+"""The longest that the service may take to be at rest once all its answers are there."""
+REFUSALS = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+
+FORMS = "story", "letter", "speech", "article", "tale", "report"
+ABOUT = "bridge", "library", "ferry", "market", "bakery", "museum", "tram", "garden", "harbour", "school", "theatre"
+
+
+def program(number: int) -> Mapping[str, Any]:
+    """A small refine request, unlike that of any other number: a draft, and mostly a revision, for it is too long."""
+    form, about = list(product(FORMS, ABOUT))[number % (len(FORMS) * len(ABOUT))]
+    return {
+        "prompt": f"{number}. Write a long {form} about the {about} of a small town.",
+        "evaluators": [{"type": "length", "unit": "words", "max": 60}],
+        "judge": False,
+        "search": {"preset": "self_refine", "rounds": 1},
+        "sampling": {"max_tokens": 160},
+    }
+
+
+@dataclass(frozen=True)
+class Load:
+    """``factor`` times capacity, which makes ``rate`` programs a second, for ``seconds`` with a ``warm_up``."""
+
+    factor: float
+    rate: float
+    seconds: float
+    warm_up: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Memory at a time of the event loop."""
+
+    time: float
+    size: int
+
+
+@dataclass(frozen=True)
+class Level:
+    """What came of a load that began at ``started``, a time of the event loop."""
+
+    load: Load
+    started: float
+    answers: Sequence[Answer]
+    samples: Sequence[Sample]
+
+    @property
+    def window(self) -> tuple[float, float]:
+        return self.started + self.load.warm_up, self.started + self.load.seconds
+
+    @property
+    def due(self) -> Sequence[Answer]:
+        """Those of requests that were due in the window."""
+        begin, end = self.window
+        return [answer for answer in self.answers if begin <= answer.due < end]
+
+    @property
+    def offered(self) -> float:
+        """Programs a second."""
+        return len(self.due) / (self.load.seconds - self.load.warm_up)
+
+    @property
+    def goodput(self) -> float:
+        """Programs a second."""
+        return goodput(self.answers, *self.window)
+
+    @property
+    def shed(self) -> float:
+        """The share of the programs due in the window that was refused."""
+        return sum(answer.status in REFUSALS for answer in self.due) / max(len(self.due), 1)
+
+    @property
+    def accepted(self) -> Sequence[Answer]:
+        """Those of the programs due in the window that were answered 200."""
+        return [answer for answer in self.due if answer.status == HTTPStatus.OK]
+
+    @property
+    def refused(self) -> Sequence[Answer]:
+        return [answer for answer in self.answers if answer.status in REFUSALS]
+
+    @property
+    def unannounced(self) -> int:
+        """Refusals that do not say when to come again."""
+        return sum("Retry-After" not in answer.headers for answer in self.refused)
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """Answers that are neither a result nor a refusal, by status."""
+        expected = (HTTPStatus.OK, *REFUSALS)
+        return Counter(str(answer.status or "no answer") for answer in self.answers if answer.status not in expected)
+
+    @property
+    def memory(self) -> tuple[int, int, int]:
+        """Bytes at the begin and at the end of the window, and the most at any time."""
+        begin, end = self.window
+        inside = [sample.size for sample in self.samples if begin <= sample.time < end]
+        return inside[0], inside[-1], max(sample.size for sample in self.samples)
+
+    @property
+    def growth(self) -> float:
+        """Of memory, over the window."""
+        before, after, _ = self.memory
+        return (after - before) / before
+
+
+async def run(options: argparse.Namespace) -> tuple[float, Sequence[Level]]:
+    """Capacity in programs a second, and the levels."""
+    settings = {
+        "REDRAFT_MAX_PROGRAMS": str(options.max_programs),
+        "REDRAFT_MAX_QUEUED": str(options.max_queued),
+    }
+    async with redraft(settings) as server, unlimited_client(server.url) as client:
+        send = Sender(client)
+        rate = await capacity(options.max_programs, options.warm_up, options.capacity_seconds, send)
+        print(f"capacity {rate:.2f} programs/s", flush=True)  # noqa: T201
+        levels = []
+        for seed, factor in enumerate(options.levels):
+            seconds = options.soak_seconds if factor == max(options.levels) else options.seconds
+            load = Load(factor, factor * rate, seconds, options.warm_up)
+            levels.append(await measured(server, load, send, seed))
+            print(table(levels[-1:]), flush=True)  # noqa: T201
+            await until_idle(server)
+        return rate, levels
+
+
+class Sender:
+    """Sends programs, each of them unlike all that it has sent before."""
+
+    def __init__(self, client: aiohttp.ClientSession) -> None:
+        self._client = client
+        self._sent = 0
+
+    async def __call__(self, number: int, due: float) -> Answer:
+        self._sent += 1
+        return await post(self._client, "/v1/refine", program(self._sent), due)
+
+
+async def measured(server: Server, load: Load, send: Sender, seed: int) -> Level:
+    async with sampling(server.resident_bytes, SAMPLE_SECONDS) as samples:
+        started = asyncio.get_running_loop().time()
+        answers = await open_loop(poisson_arrivals(load.rate, load.seconds, seed), send)
+    return Level(load, started, answers, samples)
+
+
+@asynccontextmanager
+async def sampling(size: Callable[[], int], every: float) -> AsyncGenerator[Sequence[Sample], None]:
+    """Take a sample now and ``every`` so many seconds, beside whatever else is done; they are added as they come."""
+    samples: list[Sample] = []
+    clock = asyncio.get_running_loop().time
+
+    async def sample() -> None:
+        while True:
+            samples.append(Sample(clock(), await asyncio.to_thread(size)))
+            await asyncio.sleep(every)
+
+    taking = asyncio.create_task(sample())
+    try:
+        yield samples
+    finally:
+        taking.cancel()
+        with suppress(asyncio.CancelledError):
+            await taking
+
+
+async def until_idle(server: Server) -> None:
+    """Return once nothing is at work and nothing waits. TimeoutError if some place is never given back."""
+    async with asyncio.timeout(IDLE_SECONDS):
+        while True:
+            counters = await server.counters()
+            if not counters["redraft_requests_in_progress"] and not counters["redraft_requests_queued"]:
+                return
+            await asyncio.sleep(1.0)
+
+
+def table(levels: Sequence[Level]) -> str:
+    """The levels as a Markdown table."""
+    rows = [
+        "| load | offered/s | goodput/s | shed | accepted: p50, p95 | refusals | refused after: p50, p99 | "
+        "from due: p50, p99 | without Retry-After | failures | memory: begin, end, most | growth |",
+        f"|{' --- |' * 12}",
+    ]
+    for level in levels:
+        failures = ", ".join(f"{count} of {status}" for status, count in sorted(level.failures.items()))
+        cells = [
+            f"{level.load.factor:g} times, {level.load.seconds:g} s",
+            f"{level.offered:.2f}",
+            f"{level.goodput:.2f}",
+            f"{level.shed:.0%}",
+            _quantiles([answer.seconds for answer in level.accepted], (50, 95), "{:.1f} s"),
+            f"{len(level.refused)}",
+            _quantiles([1000 * (answer.ended - answer.sent) for answer in level.refused], (50, 99), "{:.1f} ms"),
+            _quantiles([1000 * answer.seconds for answer in level.refused], (50, 99), "{:.1f} ms"),
+            f"{level.unannounced}",
+            failures or "0",
+            ", ".join(f"{size / 2**20:.0f}" for size in level.memory) + " MiB",
+            f"{level.growth:+.1%}",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def bars(levels: Sequence[Level]) -> str:
+    """What the highest level is held against, as a Markdown table."""
+    highest = max(levels, key=lambda level: level.load.factor)
+    best = max(level.goodput for level in levels)
+    share = highest.goodput / best if best else 0.0
+    refused = [answer.ended - answer.sent for answer in highest.refused]
+    p99 = float(np.percentile(refused, 99)) if refused else None
+    announced = not any(level.unannounced or level.failures for level in levels)
+    name = f"{highest.load.factor:g} times"
+    rows = [
+        (
+            f"goodput at {name} is at least {LEAST_GOODPUT:.0%} of the best level's",
+            f"{share:.1%}",
+            share >= LEAST_GOODPUT,
+        ),
+        (
+            f"99 % of refusals at {name} come within {1000 * LONGEST_REFUSAL_SECONDS:.0f} ms",
+            "none came" if p99 is None else f"{1000 * p99:.1f} ms",
+            p99 is not None and p99 <= LONGEST_REFUSAL_SECONDS,
+        ),
+        (
+            f"memory grows by at most {MOST_GROWTH:.0%} at {name}",
+            f"{highest.growth:+.1%} in {highest.load.seconds - highest.load.warm_up:g} s",
+            highest.growth <= MOST_GROWTH,
+        ),
+        ("every other answer is a 429 or 503 with Retry-After", "yes" if announced else "no", announced),
+    ]
+    lines = [f"| {bar} | {found} | {'yes' if met else '**no**'} |" for bar, found, met in rows]
+    return "\n".join(["| bar | measured | met |", "| --- | --- | --- |", *lines])
+
+
+def _quantiles(values: Sequence[float], ranks: Sequence[int], form: str) -> str:
+    return ", ".join(form.format(value) for value in np.percentile(values, ranks)) if values else ""
+
+
+def main() -> None:
+    options = _options()
+    commit = current_commit()  # that which runs
+    rate, levels = asyncio.run(run(options))
+    source = origin(model_name(Settings()), commit, datetime.now(UTC).date())
+    told = (
+        f"{source} {os.cpu_count()} cores. {options.max_programs} programs at work, {options.max_queued} waiting. "
+        f"Capacity is {rate:.2f} programs/s. The first {options.warm_up:g} s of a level are its warm-up."
+    )
+    text = "\n\n".join([told, table(levels), bars(levels)])
+    print(text)  # noqa: T201
+    if options.write:
+        replace_section(PERFORMANCE, "overload", text)
+
+
+def _options() -> argparse.Namespace:
+    defaults = Settings.model_fields
+    parser = argparse.ArgumentParser(prog="python -m bench.overload")
+    parser.add_argument("--levels", type=float, nargs="+", default=[0.5, 1, 2, 4], help="multiples of capacity")
+    parser.add_argument("--seconds", type=float, default=120, help="of arrivals at each level")
+    parser.add_argument("--soak-seconds", type=float, default=600, help="of arrivals at the highest level")
+    parser.add_argument("--warm-up", type=float, default=30, help="seconds of each that do not count")
+    parser.add_argument("--capacity-seconds", type=float, default=45, help="of the closed loop, after its warm-up")
+    parser.add_argument("--max-programs", type=int, default=defaults["max_programs"].default)
+    parser.add_argument("--max-queued", type=int, default=defaults["max_queued"].default)
+    parser.add_argument("--write", action="store_true", help="put the result into docs/performance.md")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
