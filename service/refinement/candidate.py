@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from service.engines.base import Completion
@@ -74,7 +75,7 @@ class Assessment:
         total = sum(judge.weight for judge in judges)
         return sum((judge.weight * (judge.stderr or 0.0)) ** 2 for judge in judges) ** 0.5 / total if judges else 0.0
 
-    @property
+    @cached_property
     def rank(self) -> Rank:
         return Rank(
             hard=_mean([e for e in self.evaluations if e.hard]),
@@ -82,7 +83,7 @@ class Assessment:
             judged=_mean([e for e in self.evaluations if not e.hard and e.authority == "judge"]),
         )
 
-    @property
+    @cached_property
     def score(self) -> float | None:
         """The rank as one number in [0, 1] that never contradicts the order; None where nothing is known.
 

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from typing import Literal
+
+from rapidfuzz.distance import Indel
 
 Op = Literal["equal", "insert", "delete"]
 
@@ -18,19 +19,27 @@ class Change:
 def diff(old: str, new: str) -> Sequence[Change]:
     """The changes that turn ``old`` into ``new``, in reading order.
 
-    The texts of ``equal`` and ``delete`` join to ``old``, those of ``equal`` and ``insert`` to ``new``.
+    The texts of ``equal`` and ``delete`` join to ``old``, those of ``equal`` and ``insert`` to ``new``. No two of a
+    kind stand together, and what replaces a text stands after it.
     """
     before, after = _words(old), _words(new)
     changes: list[Change] = []
-    for tag, i, j, k, m in SequenceMatcher(None, before, after).get_opcodes():
-        if tag == "equal":
-            changes.append(Change("equal", "".join(before[i:j])))
+    deleted = inserted = ""
+    for step in Indel.opcodes(before, after):
+        gone, come = before[step.src_start : step.src_end], after[step.dest_start : step.dest_end]
+        if step.tag != "equal":
+            deleted += "".join(gone)
+            inserted += "".join(come)
             continue
-        if i < j:
-            changes.append(Change("delete", "".join(before[i:j])))
-        if k < m:
-            changes.append(Change("insert", "".join(after[k:m])))
-    return changes
+        changes += _replaced(deleted, inserted)
+        changes.append(Change("equal", "".join(gone)))
+        deleted = inserted = ""
+    return [*changes, *_replaced(deleted, inserted)]
+
+
+def _replaced(deleted: str, inserted: str) -> Sequence[Change]:
+    ops: Sequence[tuple[Op, str]] = (("delete", deleted), ("insert", inserted))
+    return [Change(op, text) for op, text in ops if text]
 
 
 def _words(text: str) -> list[str]:
