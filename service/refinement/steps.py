@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from pydantic_core import from_json
@@ -63,18 +64,21 @@ class Guidance:
     memory: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
 class Rating:
-    """A judge's question, by the task's prompts."""
+    """A judge's question, by the task's prompts. It is rendered once for all candidates of a program."""
 
-    prompts: Prompts
+    def __init__(self, prompts: Prompts) -> None:
+        self._prompts = prompts
+        self._questions: dict[str, str] = {}
 
     def question(self, question: str) -> str:
-        return self.prompts.render("rate", question=question)
+        if question not in self._questions:
+            self._questions[question] = self._prompts.render("rate", question=question)
+        return self._questions[question]
 
-    @property
+    @cached_property
     def lead(self) -> str:
-        return self.prompts.render("rate_lead")
+        return self._prompts.render("rate_lead")
 
 
 async def warm(engine: Engine) -> None:
@@ -94,6 +98,7 @@ class Steps:
         self._engine = engine
         self._ledger = ledger
         self._emit = emit
+        self._rating = Rating(brief.prompts)
 
     def engine(self, role: CallRole) -> MeteredEngine:
         return MeteredEngine(self._engine, role, self._ledger)
@@ -130,7 +135,7 @@ class Steps:
             text=text,
             request=self._brief.request,
             exhibit=self._brief.request.with_user(exhibit),
-            rating=Rating(self._brief.prompts),
+            rating=self._rating,
             engine=self.engine("judge"),
             threads=self._brief.threads,
         )
