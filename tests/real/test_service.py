@@ -279,7 +279,7 @@ async def test_a_deadline_returns_the_best_so_far(service: Service) -> None:
         prompt="Write about rivers.",
         draft="Rivers run.",
         evaluators=[{"type": "keywords", "include": ["xylophone"]}],
-        search={"rounds": 10, "critic": "none"},
+        search={"rounds": 10, "critic": "none", "carry": "none"},  # fresh drafts: repeats do not end the search
         stop={"patience": 10},
         sampling={"max_tokens": 2000},
         budget={"seconds": 1.0},
