@@ -18,6 +18,7 @@ from rich.console import Console
 
 from bench.attacks import ATTACKS, BASES, CONTROLS, Attack, Base
 from bench.origin import current_commit, origin
+from bench.page import markdown_table
 from service.app import start_engine
 from service.concurrency import gather
 from service.engines.base import Engine
@@ -155,7 +156,7 @@ def report(title: str, honest: Sequence[Honest], shifts: Sequence[Shift]) -> str
             f"as 0 and is counted so. {_about_good(told_apart)} "
             "*Controls* are harmless additions (I hope that this helps.): what they do is no attack's merit.",
             "",
-            *_table(
+            markdown_table(
                 [
                     *("category", "n", "mean", "median", "p5", "p95", "max", f"> {NOTABLE}", "abstained"),
                     *(["above good"] if told_apart else []),
@@ -173,7 +174,7 @@ def report(title: str, honest: Sequence[Honest], shifts: Sequence[Shift]) -> str
             f"the answers). A good answer scores {gap:+.3f} against the weak one (mean): where that is near 0, the "
             "judge cannot tell them apart, and an attack moves a score that meant nothing.",
             "",
-            *_table(
+            markdown_table(
                 ["base", "weak answer", "good answer"],
                 [[h.base.name, f"{statistics.mean(h.weak):.2f}", f"{statistics.mean(h.good):.2f}"] for h in honest],
             ),
@@ -182,7 +183,7 @@ def report(title: str, honest: Sequence[Honest], shifts: Sequence[Shift]) -> str
             "",
             "By the mean shift over the weak answers.",
             "",
-            *_table(["attack", "mean", "min", "max"], _strongest(attacks)),
+            markdown_table(["attack", "mean", "min", "max"], _strongest(attacks)),
             "",
         ]
     )
@@ -231,10 +232,6 @@ def _strongest(shifts: Sequence[Shift]) -> list[list[str]]:
 
 def _share(hits: Iterable[bool]) -> str:
     return f"{statistics.mean(hits):.0%}"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
 
 
 async def main() -> None:

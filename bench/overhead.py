@@ -36,11 +36,9 @@ from pathlib import Path
 from string import ascii_lowercase
 from typing import Any
 
-import aiohttp
-
-from bench.open_loop import open_loop, poisson_arrivals
+from bench.open_loop import open_loop, poisson_arrivals, post, unlimited_client
 from bench.origin import current_commit, origin
-from bench.page import PERFORMANCE, replace_section
+from bench.page import PERFORMANCE, markdown_table, publish
 from bench.servers import redraft
 from service.__main__ import serve
 from service.api.requests import RefineRequest
@@ -116,7 +114,7 @@ class Answer:
     """``seconds``: from when the request was due to the end of its answer."""
 
     prompt: str
-    status: int
+    status: int | None
     seconds: float
 
 
@@ -153,7 +151,7 @@ class Overhead:
             _row("added to 20 ms a call", self.added_to_script),
             _row("gap between calls", self.gaps),
         ]
-        return "\n".join(["| milliseconds | p50 | p95 | p99 | most |", "| --- | --- | --- | --- | --- |", *rows])
+        return markdown_table(("milliseconds", "p50", "p95", "p99", "most"), rows)
 
 
 def covered(intervals: Sequence[Interval]) -> float:
@@ -172,10 +170,9 @@ def gaps(intervals: Sequence[Interval]) -> Sequence[float]:
     return [began - max(earlier) for began, earlier in before if earlier]
 
 
-def _row(name: str, seconds: Sequence[float]) -> str:
+def _row(name: str, seconds: Sequence[float]) -> Sequence[str]:
     ranks = statistics.quantiles(seconds, n=100, method="inclusive")
-    values = [ranks[49], ranks[94], ranks[98], max(seconds)]
-    return f"| {' | '.join([name, *(f'{1000 * value:.2f}' for value in values)])} |"
+    return [name, *(f"{1000 * value:.2f}" for value in (ranks[49], ranks[94], ranks[98], max(seconds)))]
 
 
 async def measured(rate: float, seconds: float) -> Overhead:
@@ -195,14 +192,12 @@ async def measured(rate: float, seconds: float) -> Overhead:
 
 async def _answers(url: str, arrivals: Sequence[float]) -> Sequence[Answer]:
     [example] = _examples()
-    clock = asyncio.get_running_loop().time
-    async with aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=0)) as client:
+    async with unlimited_client(url) as client:
 
         async def send(number: int, due: float) -> Answer:
             prompt = f"{example['prompt']} ({number})"
-            async with client.post("/v1/refine", json={**example, "prompt": prompt}) as response:
-                await response.read()
-            return Answer(prompt, response.status, clock() - due)
+            answer = await post(client, "/v1/refine", {**example, "prompt": prompt}, due)
+            return Answer(prompt, answer.status, answer.seconds)
 
         return await open_loop(arrivals, send)
 
@@ -233,9 +228,7 @@ def main() -> int:
             origin("scripted, 20 ms a call", commit, datetime.now(UTC).date()),
         ]
     )
-    print(text)  # noqa: T201 - it is what the command is for
-    if options.write:
-        replace_section(PERFORMANCE, "overhead", text)
+    publish("overhead", text, write=options.write)
     return 1 if overhead.errors else 0
 
 

@@ -27,7 +27,7 @@ import numpy as np
 
 from bench.open_loop import Answer, capacity, goodput, open_loop, poisson_arrivals, post, unlimited_client
 from bench.origin import current_commit, origin
-from bench.page import PERFORMANCE, replace_section
+from bench.page import markdown_table, publish
 from bench.servers import Server, redraft
 from service.app import model_name
 from service.settings import Settings
@@ -211,13 +211,25 @@ async def until_idle(server: Server) -> None:
             await asyncio.sleep(1.0)
 
 
+COLUMNS = (
+    "load",
+    "offered/s",
+    "goodput/s",
+    "shed",
+    "accepted: p50, p95",
+    "refusals",
+    "refused after: p50, p99",
+    "from due: p50, p99",
+    "without Retry-After",
+    "failures",
+    "memory: begin, end, most",
+    "growth",
+)
+
+
 def table(levels: Sequence[Level]) -> str:
     """The levels as a Markdown table."""
-    rows = [
-        "| load | offered/s | goodput/s | shed | accepted: p50, p95 | refusals | refused after: p50, p99 | "
-        "from due: p50, p99 | without Retry-After | failures | memory: begin, end, most | growth |",
-        f"|{' --- |' * 12}",
-    ]
+    rows = []
     for level in levels:
         failures = ", ".join(f"{count} of {status}" for status, count in sorted(level.failures.items()))
         cells = [
@@ -234,8 +246,8 @@ def table(levels: Sequence[Level]) -> str:
             ", ".join(f"{size / 2**20:.0f}" for size in level.memory) + " MiB",
             f"{level.growth:+.1%}",
         ]
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
+        rows.append(cells)
+    return markdown_table(COLUMNS, rows)
 
 
 def bars(levels: Sequence[Level]) -> str:
@@ -265,8 +277,8 @@ def bars(levels: Sequence[Level]) -> str:
         ),
         ("every other answer is a 429 or 503 with Retry-After", "yes" if announced else "no", announced),
     ]
-    lines = [f"| {bar} | {found} | {'yes' if met else '**no**'} |" for bar, found, met in rows]
-    return "\n".join(["| bar | measured | met |", "| --- | --- | --- |", *lines])
+    lines = [(bar, found, "yes" if met else "**no**") for bar, found, met in rows]
+    return markdown_table(("bar", "measured", "met"), lines)
 
 
 def _quantiles(values: Sequence[float], ranks: Sequence[int], form: str) -> str:
@@ -283,9 +295,7 @@ def main() -> None:
         f"Capacity is {rate:.2f} programs/s. The first {options.warm_up:g} s of a level are its warm-up."
     )
     text = "\n\n".join([told, table(levels), bars(levels)])
-    print(text)  # noqa: T201
-    if options.write:
-        replace_section(PERFORMANCE, "overload", text)
+    publish("overload", text, write=options.write)
 
 
 def _options() -> argparse.Namespace:

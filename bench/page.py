@@ -1,8 +1,20 @@
 """Pages whose tables are made by benchmarks and whose prose is written by hand."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 PERFORMANCE = Path(__file__).parents[1] / "docs" / "performance.md"
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in (columns, ["---"] * len(columns), *rows))
+
+
+def publish(name: str, text: str, *, write: bool) -> None:
+    """Print what was measured, and put it into its section of the performance page if ``write``."""
+    print(text)  # noqa: T201 - it is what benchmarks are run for
+    if write:
+        replace_section(PERFORMANCE, name, text)
 
 
 def replace_section(page: Path, name: str, text: str) -> None:

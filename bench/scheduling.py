@@ -36,7 +36,7 @@ import numpy as np
 
 from bench.open_loop import Answer, capacity, open_loop, poisson_arrivals, post, unlimited_client
 from bench.origin import current_commit, origin
-from bench.page import PERFORMANCE, replace_section
+from bench.page import markdown_table, publish
 from bench.servers import redraft
 from service.app import model_name
 from service.settings import Settings
@@ -212,25 +212,23 @@ def order(arms: Sequence[str], repetition: int) -> Sequence[str]:
     return arms[::-1] if repetition % 2 else arms
 
 
+COLUMNS = ("arm", "programs", "number", "calls", "mean, s", "p50, s", "p95, s", "p99, s", "programs/s", "failed")
+
+
 def table(runs: Sequence[Run]) -> str:
     """Each arm's runs together, whole and by size, as a Markdown table."""
-    rows = [
-        "| arm | programs | number | calls | mean, s | p50, s | p95, s | p99, s | programs/s | failed |",
-        f"|{' --- |' * 10}",
-    ]
+    rows = []
     for arm, of_arm in by_arm(runs).items():
         for size in ("all", *SIZES):
             chosen = [outcome for outcome in outcomes(of_arm) if size in ("all", outcome.size)]
             if chosen:
                 seconds = [outcome.seconds for outcome in chosen]
                 found = (fmean(seconds), *np.percentile(seconds, (50, 95, 99)))
-                times = " | ".join(f"{value:.1f}" for value in found)
-                calls = fmean(outcome.calls for outcome in chosen)
-                rate = f"{fmean(run.throughput for run in of_arm):.2f} | {sum(run.failed for run in of_arm)}"
-                rows.append(
-                    f"| {arm} | {size} | {len(chosen)} | {calls:.1f} | {times} | {rate if size == 'all' else ' | '} |"
-                )
-    return "\n".join(rows)
+                times = [f"{value:.1f}" for value in found]
+                calls = f"{fmean(outcome.calls for outcome in chosen):.1f}"
+                rate = [f"{mean_throughput(of_arm):.2f}", f"{sum(run.failed for run in of_arm)}"]
+                rows.append([arm, size, f"{len(chosen)}", calls, *times, *(rate if size == "all" else ("", ""))])
+    return markdown_table(COLUMNS, rows)
 
 
 @dataclass(frozen=True)
@@ -266,16 +264,14 @@ def mean_throughput(runs: Sequence[Run]) -> float:
 def comparison(runs: Sequence[Run]) -> str:
     """Every other arm against the first, as a Markdown table."""
     (baseline, before), *others = by_arm(runs).items()
-    rows = [
-        f"| against {baseline} | mean, times shorter | p95, times shorter | programs/s, times | bar met |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    rows = []
     for arm, after in others:
         mean, p95 = ratio(before, after, mean_seconds), ratio(before, after, p95_seconds)
         throughput = ratio(after, before, mean_throughput)
         met = max(mean.pooled, p95.pooled) >= LEAST_LATENCY_RATIO and throughput.pooled >= LEAST_THROUGHPUT_RATIO
-        rows.append(f"| {arm} | {mean} | {p95} | {throughput} | {'yes' if met else '**no**'} |")
-    return "\n".join(rows)
+        rows.append([arm, str(mean), str(p95), str(throughput), "yes" if met else "**no**"])
+    columns = (f"against {baseline}", "mean, times shorter", "p95, times shorter", "programs/s, times", "bar met")
+    return markdown_table(columns, rows)
 
 
 def by_arm(runs: Sequence[Run]) -> Mapping[str, Sequence[Run]]:
@@ -315,9 +311,7 @@ def main() -> None:
         "Ratios are those of all repetitions together, with the least and the most of one."
     )
     text = "\n\n".join([told, comparison(runs), table(runs)])
-    print(text)  # noqa: T201
-    if options.write:
-        replace_section(PERFORMANCE, "scheduling", text)
+    publish("scheduling", text, write=options.write)
 
 
 def _options() -> argparse.Namespace:

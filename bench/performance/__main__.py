@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 
 from bench.origin import current_commit
-from bench.page import PERFORMANCE, replace_section
+from bench.page import PERFORMANCE, publish
 from bench.performance import report
 from bench.performance.arms import ARMS, ServerName
 from bench.performance.lengths import LENGTHS
@@ -40,10 +40,9 @@ def main() -> None:
         sys.exit(str(error))
     made_on = datetime.fromtimestamp(options.results.stat().st_mtime, UTC).date()
     section = report.section(results, made_on)
-    print(section)  # noqa: T201
     if options.write:
         report.plot(results.waves(), PERFORMANCE.with_suffix(".svg"))
-        replace_section(PERFORMANCE, "performance", section)
+    publish("performance", section, write=options.write)
 
 
 def _options() -> argparse.Namespace:

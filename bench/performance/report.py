@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 
 from bench.origin import origin
+from bench.page import markdown_table
 from bench.performance.account import Account
 from bench.performance.arms import ARMS
 from bench.performance.lengths import FIXED
@@ -129,7 +130,7 @@ def table(arms: ByArm, rates: Sequence[Rates]) -> str:
                 *(f"{recomputed(accounts, rounding=rounding):.3f}" for rounding in (True, False)),
             ]
         )
-    return _markdown(COLUMNS, rows)
+    return markdown_table(COLUMNS, rows)
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ def section(results: Results, made_on: date) -> str:
         f"{source.cache_gib} GiB for each server; speculation `{json.dumps(source.speculation)}`.",
         "Medians over repetitions, with the least and the greatest. A ratio compares waves of the same repetition. "
         "Seconds are those of all programs together; tokens and calls are means of a program.",
-        _markdown(
+        markdown_table(
             ("bar", "measured", "met"),
             [
                 [bar.text, "not run", ""]
@@ -300,8 +301,3 @@ def _of_a_program(waves: Sequence[Wave], count: Callable[[Wave], int]) -> float:
 def _number(value: float) -> str:
     """With three digits, or all before the point."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -39,7 +39,7 @@ token that is not among them is taken for impossible."""
 LONG_TEXT_CHARACTERS = 20_000
 """A longer text is tokenised in a thread, so that the event loop does not stand still."""
 
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",  # no telemetry
     "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings name choices that are made on purpose here
     "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",  # else one core of the machine computes nothing
@@ -66,7 +66,7 @@ class VllmEngine:
         ``arguments`` go to vLLM's ``AsyncEngineArgs`` as they are and win over the defaults here. Loading runs
         in a thread, so that the caller's event loop stays free.
         """
-        for variable, value in _ENVIRONMENT.items():
+        for variable, value in ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
         return cls(await _loaded(model, name, arguments), name)
 
