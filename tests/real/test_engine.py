@@ -1,6 +1,9 @@
 """The vLLM engine itself: the contract that every engine keeps, and what only this one promises."""
 
+import asyncio
+import json
 import math
+import sys
 from dataclasses import asdict
 
 import pytest
@@ -9,8 +12,10 @@ from service.concurrency import gather
 from service.engines.base import Sampling
 from service.engines.conversation import Conversation, Turn
 from service.engines.vllm import VllmEngine
+from service.evaluators.judge import DIGITS
 from tests.engines.contract import GREEDY, QUESTION, EngineContract
 from tests.real.conftest import Service
+from tests.real.speculating import LEAD, RATING
 
 
 class TestVllmEngine(EngineContract):
@@ -108,3 +113,18 @@ async def test_long_prompts_with_their_own_seeds_do_not_kill_the_engine(engine: 
     await engine.check()
     [reply] = await engine.complete(QUESTION, GREEDY)
     assert reply.text
+
+
+async def test_with_speculation_the_judge_says_the_same(engine: VllmEngine) -> None:
+    command = (sys.executable, "-m", "tests.real.speculating")
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    lines = (await process.stdout.read()).splitlines()
+    assert await process.wait() == 0
+    speculating = json.loads(lines[-1])
+
+    plain = await engine.choose(RATING, DIGITS, lead=LEAD)
+    probabilities = [math.exp(logprob) for logprob in plain.logprobs]
+    assert sum(probabilities) > 0.5
+    assert [math.exp(logprob) for logprob in speculating["logprobs"]] == pytest.approx(probabilities, abs=0.05)
+    assert speculating["text"]

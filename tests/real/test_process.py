@@ -1,7 +1,6 @@
 """The process as an operator runs it: ``python -m service``, stopped by SIGTERM, or robbed of its engine."""
 
 import asyncio
-import json
 import os
 import signal
 import socket
@@ -14,9 +13,6 @@ from pathlib import Path
 
 import httpx
 import psutil
-import pytest
-
-from tests.real.conftest import Service
 
 LONG = {"prompt": "Tell a very long story.", "sampling": {"max_tokens": 300, "seed": 1}, "search": {"rounds": 0}}
 
@@ -74,24 +70,6 @@ async def test_sigterm_lets_running_requests_finish_and_takes_no_new_ones() -> N
         assert [response.status_code for response in await asyncio.gather(*running)] == [200] * 4
         async with asyncio.timeout(30):
             assert await process.wait() == 0
-
-
-SPECULATION = {"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_min": 2, "prompt_lookup_max": 4}
-
-
-async def test_with_speculation_the_judge_says_the_same(service: Service) -> None:
-    body = {"prompt": "Why is the sky blue?", "candidate": "Air scatters blue light most.", "feedback": True}
-
-    async with served(REDRAFT_ENGINE_ARGS=json.dumps({"speculative_config": SPECULATION})) as (_, client):
-        speculating = (await client.post("/v1/critique", json=body)).raise_for_status().json()
-        refined = await client.post("/v1/refine", json={"prompt": "Repeat: one two three four five six seven"})
-
-    plain = (await service.client.post("/v1/critique", json=body)).raise_for_status().json()
-    for one, other in zip(speculating["evaluations"], plain["evaluations"], strict=True):
-        for line, reference in zip(one["criteria"], other["criteria"], strict=True):
-            assert line["mass"] == pytest.approx(reference["mass"], abs=0.05)
-            assert line["score"] == pytest.approx(reference["score"], abs=0.05)
-    assert refined.status_code == 200
 
 
 async def test_a_killed_engine_ends_requests_with_a_problem_and_fails_the_health_checks() -> None:

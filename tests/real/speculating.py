@@ -1,0 +1,32 @@
+"""A speculating engine, in a process of its own because a process holds one vLLM engine.
+
+``python -m tests.real.speculating`` prints, as JSON, what its judge says of one question, and a text of its own.
+"""
+
+import asyncio
+import json
+
+from service.app import start_engine
+from service.engines.base import Sampling
+from service.engines.conversation import Conversation, Turn
+from service.evaluators.judge import DIGITS
+from service.settings import Settings
+
+NGRAM = {"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_min": 2, "prompt_lookup_max": 4}
+RATING = Conversation(Turn("user", "Rate from 1 to 5 how blue the sky is. Answer with one digit."), None)
+LEAD = "Rating: "
+REPETITION = Conversation(Turn("user", "Repeat: one two three four five six seven"), None)
+
+
+async def main() -> None:
+    engine = await start_engine(Settings(engine_args={"speculative_config": NGRAM}))
+    try:
+        choice = await engine.choose(RATING, DIGITS, lead=LEAD)
+        [completion] = await engine.complete(REPETITION, Sampling(max_tokens=40))
+    finally:
+        await engine.close()
+    print(json.dumps({"logprobs": choice.logprobs, "text": completion.text}), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
