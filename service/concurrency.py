@@ -26,6 +26,9 @@ async def settle(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
 
 async def _gather(calls: Iterable[Coroutine[Any, Any, T]], *, return_exceptions: bool) -> list[Any]:
+    calls = list(calls)
+    if len(calls) == 1:  # needs no task of its own
+        return [await calls[0]]
     tasks = [asyncio.ensure_future(call) for call in calls]
     try:
         return await asyncio.gather(*tasks, return_exceptions=return_exceptions)

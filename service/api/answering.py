@@ -6,7 +6,7 @@ The one stream of events is read here, once: it feeds the metrics, the log and t
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
@@ -16,7 +16,7 @@ from starlette.responses import Response
 from service.api.desk import desk_of
 from service.api.disconnect import unless_disconnected
 from service.api.middleware import request_id, seconds_since_arrival
-from service.api.responses import Timing, UsageBody, sse_event
+from service.api.responses import Timing, sse_event, total
 from service.api.sse import Event as SseEvent
 from service.api.sse import EventStream
 from service.engines.base import Engine
@@ -46,10 +46,9 @@ class Answering(Generic[P]):
 
         async def work() -> Response:
             async with aclosing(self._events(request)) as events:
-                async for event, timing in events:
-                    if isinstance(event, Done):
-                        body = self.body(event, timing).model_dump_json()
-                        return Response(body, media_type="application/json")
+                async for event in events:
+                    if isinstance(event, BaseModel):
+                        return Response(event.model_dump_json(), media_type="application/json")
             raise RuntimeError("a program ends with its last event")
 
         return await unless_disconnected(request, work())
@@ -59,16 +58,16 @@ class Answering(Generic[P]):
 
         async def frames() -> AsyncGenerator[SseEvent, None]:
             async with aclosing(self._events(request)) as events:
-                async for event, timing in events:
-                    if isinstance(event, Done):
-                        body = self.body(event, timing)
-                        yield "done", body.model_dump(mode="json", exclude=self.streamed_before)
+                async for event in events:
+                    if isinstance(event, BaseModel):
+                        yield "done", event.model_dump(mode="json", exclude=self.streamed_before)
                     elif frame := sse_event(event):
                         yield frame
 
         return EventStream(frames())
 
-    async def _events(self, request: Request) -> AsyncGenerator[tuple[Event, Timing], None]:
+    async def _events(self, request: Request) -> AsyncGenerator[Event | BaseModel, None]:
+        """The program's events, but in place of the last the response that is made of it."""
         desk = desk_of(request)
         working = False
         engine = desk.engine()
@@ -77,16 +76,17 @@ class Answering(Generic[P]):
             aclosing(self.run(self.program, engine)) as events,
         ):
             async for event in events:
-                passed = seconds_since_arrival(request)
                 desk.metrics.observe(self.program.task, event)
                 if not working and not isinstance(event, Started):
                     working = True
-                    desk.metrics.first_event(request.scope["route"].path, passed)
-                timing = Timing(queued_seconds=ticket.queued_seconds, total_seconds=passed)
+                    desk.metrics.first_event(request.scope["route"].path, seconds_since_arrival(request))
                 if isinstance(event, Done):
+                    timing = Timing(queued_seconds=ticket.queued_seconds, total_seconds=seconds_since_arrival(request))
                     summary = _summary(event, self.program.task, timing)
                     log.info("program ended", extra={"request_id": request_id(request), **summary})
-                yield event, timing
+                    yield self.body(event, timing)
+                else:
+                    yield event
 
 
 def _summary(done: Done, task: str, timing: Timing) -> Mapping[str, Any]:
@@ -94,7 +94,7 @@ def _summary(done: Done, task: str, timing: Timing) -> Mapping[str, Any]:
     summary = {
         "program": done.program,
         "task": task,
-        **UsageBody.total(done.usage).model_dump(),
+        **asdict(total(done.usage)),
         **timing.model_dump(),
     }
     if isinstance(done, Refined):

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, Field
 
 from service.engines.base import Usage
-from service.evaluators.base import Evaluation
-from service.refinement.candidate import Assessment, Candidate, Critique, Form
-from service.refinement.diff import diff
+from service.evaluators.base import CriterionScore, Evaluation
+from service.refinement.candidate import Assessment, Candidate, Critique, Form, Verification
+from service.refinement.diff import Change, diff
 from service.refinement.events import (
     CallRole,
     CandidateAdded,
@@ -45,28 +45,6 @@ class FieldProblem(BaseModel):
     message: str
 
 
-class UsageBody(BaseModel):
-    """``cached_tokens`` is the part of ``prompt_tokens`` that the engine did not compute again."""
-
-    calls: int
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-
-    @classmethod
-    def of(cls, usage: Usage) -> "UsageBody":
-        return cls(
-            calls=usage.calls,
-            prompt_tokens=usage.prompt_tokens,
-            cached_tokens=usage.cached_tokens,
-            completion_tokens=usage.completion_tokens,
-        )
-
-    @classmethod
-    def total(cls, usage: Mapping[Any, Usage]) -> "UsageBody":
-        return cls.of(sum(usage.values(), Usage()))
-
-
 class Timing(BaseModel):
     queued_seconds: float
     total_seconds: float
@@ -83,20 +61,13 @@ class GenerateResponse(BaseModel):
     id: str
     model: str
     choices: list[ChoiceBody]
-    usage: UsageBody
+    usage: Usage
     timing: Timing
 
 
 class IssueBody(BaseModel):
     rule: str
     message: str
-
-
-class CriterionBody(BaseModel):
-    name: str
-    score: float | None
-    stderr: float | None
-    mass: float
 
 
 class EvaluationBody(BaseModel):
@@ -107,22 +78,19 @@ class EvaluationBody(BaseModel):
     hard: bool
     passed: bool | None
     score: float | None
-    criteria: Annotated[list[CriterionBody] | None, LEFT_OUT_IF_NONE] = None
+    criteria: Annotated[tuple[CriterionScore, ...] | None, LEFT_OUT_IF_NONE] = None
     issues: list[IssueBody]
     error: str | None
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> "EvaluationBody":
-        criteria = [
-            CriterionBody(name=c.name, score=c.score, stderr=c.stderr, mass=c.mass) for c in evaluation.criteria
-        ]
         return cls(
             evaluator=evaluation.evaluator,
             authority=evaluation.authority,
             hard=evaluation.hard,
             passed=evaluation.passed,
             score=evaluation.score,
-            criteria=criteria or None,
+            criteria=evaluation.criteria or None,
             issues=[IssueBody(rule=issue.rule, message=issue.message) for issue in evaluation.issues],
             error=evaluation.error,
         )
@@ -141,13 +109,8 @@ class CritiqueResponse(BaseModel):
     score: float | None
     evaluations: list[EvaluationBody]
     feedback: str | None
-    usage: UsageBody
+    usage: Usage
     timing: Timing
-
-
-class ChangeBody(BaseModel):
-    op: Literal["equal", "insert", "delete"]
-    text: str
 
 
 class CandidateBody(BaseModel):
@@ -161,12 +124,7 @@ class CandidateBody(BaseModel):
     score: float | None
     passed: bool | None
     evaluations: list[EvaluationBody]
-    diff: list[ChangeBody] | None
-
-
-class VerificationBody(BaseModel):
-    question: str
-    answer: str
+    diff: list[Change] | None
 
 
 class CritiqueBody(BaseModel):
@@ -177,12 +135,15 @@ class CritiqueBody(BaseModel):
 
     candidate: str
     issues: list[str]
-    verifications: Annotated[list[VerificationBody] | None, LEFT_OUT_IF_NONE] = None
+    verifications: Annotated[tuple[Verification, ...] | None, LEFT_OUT_IF_NONE] = None
 
     @classmethod
     def of(cls, critique: Critique) -> "CritiqueBody":
-        verifications = [VerificationBody(question=v.question, answer=v.answer) for v in critique.verifications]
-        return cls(candidate=critique.candidate, issues=list(critique.issues), verifications=verifications or None)
+        return cls(
+            candidate=critique.candidate,
+            issues=list(critique.issues),
+            verifications=critique.verifications or None,
+        )
 
 
 class RoundBody(BaseModel):
@@ -201,8 +162,8 @@ class Selected(BaseModel):
 
 
 class RefineUsage(BaseModel):
-    total: UsageBody
-    by_role: dict[CallRole, UsageBody]
+    total: Usage
+    by_role: dict[CallRole, Usage]
 
 
 class RefineResponse(BaseModel):
@@ -221,15 +182,17 @@ class RefineResponse(BaseModel):
     timing: Timing
 
 
+def total(usage: Mapping[Any, Usage]) -> Usage:
+    return sum(usage.values(), Usage())
+
+
 def generate_response(done: Generated, timing: Timing) -> GenerateResponse:
     choices = [
         ChoiceBody(prompt_index=prompt_index, index=index, text=c.text, finish_reason=c.finish_reason)
         for prompt_index, siblings in enumerate(done.completions)
         for index, c in enumerate(siblings)
     ]
-    return GenerateResponse(
-        id=done.program, model=done.model, choices=choices, usage=UsageBody.total(done.usage), timing=timing
-    )
+    return GenerateResponse(id=done.program, model=done.model, choices=choices, usage=total(done.usage), timing=timing)
 
 
 def critique_response(done: Reviewed, timing: Timing) -> CritiqueResponse:
@@ -243,7 +206,7 @@ def critique_response(done: Reviewed, timing: Timing) -> CritiqueResponse:
         score=done.assessment.score,
         evaluations=evaluation_bodies(done.assessment),
         feedback=feedback,
-        usage=UsageBody.total(done.usage),
+        usage=total(done.usage),
         timing=timing,
     )
 
@@ -261,8 +224,8 @@ def refine_response(done: Refined, timing: Timing, *, trace: bool) -> RefineResp
         stop_reason=done.stop_reason,
         rounds=_round_bodies(done) if trace else None,
         usage=RefineUsage(
-            total=UsageBody.total(done.usage),
-            by_role={role: UsageBody.of(done.usage.get(role, Usage())) for role in get_args(CallRole)},
+            total=total(done.usage),
+            by_role={role: done.usage.get(role, Usage()) for role in get_args(CallRole)},
         ),
         timing=timing,
     )
@@ -284,9 +247,6 @@ def _round_body(ended: Round, texts: Mapping[str, str], assessments: Mapping[str
 
 
 def _candidate_body(candidate: Candidate, texts: Mapping[str, str], assessment: Assessment | None) -> CandidateBody:
-    changes = None
-    if candidate.parent is not None:
-        changes = [ChangeBody(op=c.op, text=c.text) for c in diff(texts[candidate.parent], candidate.text)]
     return CandidateBody(
         id=candidate.id,
         form=candidate.form,
@@ -296,7 +256,7 @@ def _candidate_body(candidate: Candidate, texts: Mapping[str, str], assessment: 
         score=assessment.score if assessment else None,
         passed=assessment.passed if assessment else None,
         evaluations=evaluation_bodies(assessment),
-        diff=changes,
+        diff=None if candidate.parent is None else diff(texts[candidate.parent], candidate.text),
     )
 
 

@@ -85,7 +85,7 @@ class Evaluation:
     passed: bool | None
     score: float | None
     issues: Sequence[Issue] = ()
-    criteria: Sequence[CriterionScore] = ()
+    criteria: tuple[CriterionScore, ...] = ()
     stderr: float | None = None
     error: str | None = None
 
@@ -96,7 +96,7 @@ class Evaluation:
         score: float | None,
         *,
         issues: Sequence[Issue] = (),
-        criteria: Sequence[CriterionScore] = (),
+        criteria: tuple[CriterionScore, ...] = (),
         stderr: float | None = None,
         error: str | None = None,
     ) -> "Evaluation":

@@ -16,7 +16,7 @@ class Change:
     text: str
 
 
-def diff(old: str, new: str) -> Sequence[Change]:
+def diff(old: str, new: str) -> list[Change]:
     """The changes that turn ``old`` into ``new``, in reading order.
 
     The texts of ``equal`` and ``delete`` join to ``old``, those of ``equal`` and ``insert`` to ``new``. No two of a

@@ -317,6 +317,7 @@ class _Loop:
 
     async def _evaluate(self, candidates: Sequence[Candidate]) -> None:
         """Evaluate the candidates that say something new; the others share their twin's assessment."""
+        await asyncio.sleep(0)  # once the time is over, it ends here
         await settle(self._assess(candidate) for candidate in candidates if self._archive.twin(candidate) is None)
         for candidate in candidates:
             if twin := self._archive.twin(candidate):
