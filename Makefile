@@ -6,7 +6,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
 .PHONY: help serve demo test test-fast check format lint types contracts \
-	bench bench-overhead bench-scheduling bench-overload bench-quality bench-attacks lock clean
+	bench bench-overhead bench-scheduling bench-overload bench-replicas bench-quality bench-attacks lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -48,6 +48,9 @@ bench-scheduling: .venv/dev.lock ## Measure which order of programs is served fa
 
 bench-overload: .venv/dev.lock ## Measure half to four times the load that the service can take; 20 minutes
 	@$(BIN)/python -m bench.overload --write
+
+bench-replicas: .venv/dev.lock ## Measure two servers behind one service, one of which is killed; 5 minutes
+	@$(BIN)/python -m bench.replicas --write
 
 bench-quality: .venv/dev.lock ## Measure what refining is worth; hours on two cores, goes on where it was cut
 	@$(BIN)/python -m bench.quality

@@ -1,4 +1,4 @@
-"""The command line: ``python -m service [serve | settings | prepare | demo]``."""
+"""The command line: ``python -m service [serve | settings | prepare | refine | generate | demo]``."""
 
 import argparse
 import asyncio
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from pythonjsonlogger.json import JsonFormatter
 
-from service import demo
+from service import command, demo
 from service.api.admission import Admission
 from service.app import ServedEngine, StartEngine, create_app, model_name, open_toolbox, start_engine
 from service.engines import bundled
@@ -34,13 +34,19 @@ def main() -> int:
     commands.add_parser("serve", help="serve over HTTP (the default)")
     commands.add_parser("settings", help="print every setting, its default and its meaning")
     commands.add_parser("prepare", help="convert the embedded model, so that the first start is quick")
-    demo.add_arguments(commands.add_parser("demo", help="refine a text on a running server and show the rounds"))
+    command.add_refine_arguments(commands.add_parser("refine", help="refine a text on a running service"))
+    command.add_generate_arguments(commands.add_parser("generate", help="write a text on a running service"))
+    demo.add_arguments(commands.add_parser("demo", help="refine an example on a running service and show the rounds"))
     arguments = parser.parse_args()
     match arguments.command:
         case "settings":
             return print_settings()
         case "prepare":
             return prepare()
+        case "refine":
+            return command.refine(arguments)
+        case "generate":
+            return command.generate(arguments)
         case "demo":
             return demo.run(arguments)
         case _:

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,8 +20,9 @@ from service.api.middleware import BodyLimit, RequestContext, RequestRecord
 from service.api.programs import Bounds, Programs
 from service.api.requests import CritiqueRequest, GenerateRequest, RefineRequest
 from service.api.routes import router, v1
-from service.engines import bundled
+from service.engines import bundled, openai
 from service.engines.base import Engine
+from service.engines.replicas import ReplicatedEngine
 from service.engines.scripted import ScriptedEngine
 from service.engines.vllm import VllmEngine
 from service.errors import EngineDead, Starting
@@ -96,7 +98,11 @@ async def start_engine(settings: Settings) -> ServedEngine:
     if model == "bundled":
         model = str(await asyncio.to_thread(bundled.prepare))
     prepared = clock()
-    engine = await VllmEngine.start(model, model_name(settings), settings.engine_args)
+    engine: ServedEngine
+    if settings.engine == "openai":
+        engine = await start_remote(settings)
+    else:
+        engine = await VllmEngine.start(model, model_name(settings), settings.engine_args)
     started = clock()
     try:
         await warm(engine)
@@ -108,12 +114,20 @@ async def start_engine(settings: Settings) -> ServedEngine:
     return engine
 
 
+async def start_remote(settings: Settings, kind: type[ReplicatedEngine] = ReplicatedEngine) -> ReplicatedEngine:
+    """Wait until one of the remote servers serves."""
+    connect = partial(openai.connect, model=settings.model, key=settings.engine_key, tokenizer=settings.tokenizer)
+    return await kind.start(settings.model, {url: partial(connect, url) for url in settings.servers})
+
+
 def model_name(settings: Settings) -> str:
     """The name by which requests and answers call the served model."""
     if settings.engine == "scripted":
         return "scripted"
     if settings.model == "bundled":
         return bundled.NAME
+    if settings.engine == "openai":
+        return settings.model
     path = Path(settings.model)
     return path.name if path.is_dir() else settings.model
 

@@ -15,7 +15,8 @@ RedraftError
     ├── Starting
     ├── Draining
     ├── DeadlineExceeded              nothing was drafted in time
-    └── EngineDead
+    └── EngineUnavailable             a remote engine does not answer, or refuses to work
+        └── EngineDead                for good: the process has to be started again
 """
 
 from collections.abc import Sequence
@@ -120,5 +121,9 @@ class DeadlineExceeded(Unavailable):
     code, title = "deadline_exceeded", "Time ran out before anything was written"
 
 
-class EngineDead(Unavailable):
+class EngineUnavailable(Unavailable):
+    code, title = "engine_unavailable", "The engine cannot be reached"
+
+
+class EngineDead(EngineUnavailable):
     code, title = "engine_dead", "The engine has stopped"

@@ -35,9 +35,23 @@ class Settings(BaseSettings):
     api_keys: str | None = Field(None, repr=False, description="bearer keys, name:sha256-hex each, comma-separated")
     api_keys_file: Path | None = Field(None, description="file of bearer keys, one name:sha256-hex a line; # comments")
     allow_anonymous: bool = Field(False, description="serve beyond loopback without any key")
-    engine: Literal["vllm", "scripted"] = Field("vllm", description="vllm in this process, or scripted for tests")
+    engine: Literal["vllm", "openai", "scripted"] = Field(
+        "vllm", description="vllm in this process, openai for remote servers, or scripted for tests"
+    )
+    engine_urls: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s,]+(,\s*https?://[^\s,]+)*$",
+        description="addresses of remote servers of one model, comma-separated, with or without /v1 at their ends",
+    )
+    engine_key: str | None = Field(None, repr=False, description="bearer key for the remote servers")
+    tokenizer: str | None = Field(
+        None,
+        description="folder or hub name of the remote servers' tokenizer; by default their model's folder, if here",
+    )
     model: str = Field(
-        "bundled", min_length=1, description="bundled (the embedded model), a local folder or a hub name"
+        "bundled",
+        min_length=1,
+        description="bundled (the embedded model), a local folder or a hub name; or as remote servers call it",
     )
     engine_args: dict[str, Any] = Field({}, description="JSON object handed to vLLM's AsyncEngineArgs as is")
     max_programs: int = Field(64, ge=1, description="requests at work at once")
@@ -73,6 +87,11 @@ class Settings(BaseSettings):
         """Every configured key: its name and the SHA-256 of its secret. A name may have several, to rotate them."""
         return tuple(_parse_key(where, entry) for where, entry in self._key_entries())
 
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The remote servers' addresses, each once."""
+        return tuple(dict.fromkeys(url.strip() for url in (self.engine_urls or "").split(",")))
+
     def _key_entries(self) -> Iterator[tuple[str, str]]:
         """Each key as text, and where it stands."""
         if self.api_keys is not None:
@@ -92,6 +111,14 @@ class Settings(BaseSettings):
                 nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
                 raise ValueError(f"there is no setting {name}; the nearest is {nearest}")
         return values
+
+    @model_validator(mode="after")
+    def _refuse_half_a_remote_engine(self) -> Self:
+        if self.engine == "openai" and (self.engine_urls is None or self.model == "bundled"):
+            raise ValueError(
+                f"the engine openai needs {PREFIX}ENGINE_URLS, and as {PREFIX}MODEL the server's name for its model"
+            )
+        return self
 
     @model_validator(mode="after")
     def _refuse_to_serve_strangers(self) -> Self:

@@ -9,7 +9,7 @@ from service.api.admission import Admission
 from service.api.auth import Keys
 from service.api.programs import Programs
 from service.engines.base import Engine
-from service.errors import Starting
+from service.errors import EngineDead, EngineUnavailable, Starting
 from service.metrics import Metrics
 from service.tasks.task import Task
 
@@ -27,12 +27,16 @@ class Desk:
     model: str
 
     async def check_alive(self) -> None:
-        """Raise EngineDead once the engine is dead or has failed to start. One that still loads is alive."""
+        """Raise EngineDead once the engine is dead or has failed to start.
+
+        One that still loads is alive, and so is the service without its remote engine: a new start would mend nothing.
+        """
         try:
-            engine = self.engine()
-        except Starting:
+            await self.engine().check()
+        except EngineDead:
+            raise
+        except (Starting, EngineUnavailable):
             return
-        await engine.check()
 
 
 def desk_of(request: Request) -> Desk:

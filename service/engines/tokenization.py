@@ -10,16 +10,23 @@ characters of it and can never open or close a turn. That holds too for what a t
 turns and the tokenizer keeps as one token without calling it special, as some do with ``<|user|>`` or ``<think>``.
 """
 
-from collections.abc import Sequence
+import asyncio
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from jinja2 import TemplateError
 
 from service.engines.conversation import Conversation, Role, Turn
+from service.errors import PromptTooLong
 
 _MARKS = ("\u2983first\u2984", "\u2983second\u2984", "\u2983third\u2984")
 """Placeholders that no template contains and that no template's trimming changes."""
+
+
+LONG_TEXT_CHARACTERS = 20_000
+"""A longer text is tokenised in a thread, so that the event loop does not stand still."""
 
 
 class Tokenizer(Protocol):
@@ -68,6 +75,41 @@ class ChatTokenizer:
         if self._spelled.keys().isdisjoint(ids):
             return ids
         return [part for token in ids for part in self._spelled.get(token, (token,))]
+
+    async def fitting_ids(
+        self, conversation: Conversation, context_tokens: int, lead: str = "", tokens: int = 1
+    ) -> list[int]:
+        """The conversation's ids; PromptTooLong if the context has no room for a reply of so many tokens."""
+        if sum(len(turn.text) for turn in conversation.turns()) + len(lead) > LONG_TEXT_CHARACTERS:
+            ids = await asyncio.to_thread(self.prompt_ids, conversation, lead)
+        else:
+            ids = self.prompt_ids(conversation, lead)
+        if len(ids) + tokens > context_tokens:
+            raise PromptTooLong(len(ids), context_tokens)
+        return ids
+
+    def reply_ids(self, sampled: Sequence[int], *, stopped_at_text: bool) -> tuple[int, ...] | None:
+        """The ids of a reply as they stand in its turn; None if its text has to be tokenised again for that.
+
+        After a stop string the ids hold more than the text does, and a special token among them could close the turn.
+        """
+        ids = list(sampled)
+        if ids and ids[-1] in self.special_ids:
+            del ids[-1]
+        return tuple(ids) if not stopped_at_text and self.special_ids.isdisjoint(ids) else None
+
+    def option_ids(self, options: Sequence[str]) -> list[int]:
+        """The tokens that spell one-character options: each at a reply's start, or after a blank."""
+        return sorted({token for option in options for token in self._spellings(option)})
+
+    def option_logprobs(self, options: Sequence[str], logprobs: Mapping[int, float]) -> tuple[float, ...]:
+        """The options' natural-log probabilities, by those of tokens; a token that is not there is impossible."""
+        return tuple(
+            log_sum_exp(logprobs[token] for token in self._spellings(option) if token in logprobs) for option in options
+        )
+
+    def _spellings(self, option: str) -> list[int]:
+        return [ids[0] for text in (option, f" {option}") if len(ids := self.encode(text)) == 1]
 
     def _split(self, text: str) -> list[int]:
         """The ids of a text as far as the tokenizer can be told to split tokens: it splits the special ones only."""
@@ -127,3 +169,10 @@ class ChatTokenizer:
         return [
             self._tokenizer.encode(p, add_special_tokens=False, split_special_tokens=False) for p in [*pieces, text]
         ]
+
+
+def log_sum_exp(logprobs: Iterable[float]) -> float:
+    """The natural-log probability of either of several events that exclude each other."""
+    values = list(logprobs)
+    top = max(values, default=-math.inf)
+    return top if top == -math.inf else top + math.log(sum(math.exp(value - top) for value in values))

@@ -6,7 +6,6 @@ way each reports its own cached tokens, so that usage is exact.
 
 import asyncio
 import logging
-import math
 import multiprocessing
 import os
 import time
@@ -20,7 +19,7 @@ from service.concurrency import gather
 from service.engines.base import Choice, Completion, FinishReason, JsonSchema, Likelihood, Sampling, Usage
 from service.engines.conversation import Conversation
 from service.engines.tokenization import ChatTokenizer
-from service.errors import EngineDead, InvalidRequest, PromptTooLong
+from service.errors import EngineDead, InvalidRequest
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
@@ -35,9 +34,6 @@ CPU_CONTEXT_TOKENS = 8192
 MOST_LOGPROBS = 20
 """The most probable tokens that vLLM tells of unless it is set otherwise. With speculation it tells of no others, and a
 token that is not among them is taken for impossible."""
-
-LONG_TEXT_CHARACTERS = 20_000
-"""A longer text is tokenised in a thread, so that the event loop does not stand still."""
 
 ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",  # no telemetry
@@ -137,18 +133,17 @@ class VllmEngine:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        spellings = [self._spellings(option) for option in options]
         params = SamplingParams(max_tokens=1, temperature=0.0, output_kind=RequestOutputKind.FINAL_ONLY)
         if self._speculates:
             params.logprobs = MOST_LOGPROBS
         else:
-            params.logprob_token_ids = sorted({token for tokens in spellings for token in tokens})
+            params.logprob_token_ids = self._chat.option_ids(options)
         ids = await self._fitting_ids(conversation, lead)
         output = await self._final(ids, params, priority)
         [found] = output.outputs[0].logprobs or [{}]
         weights = {token: weight.logprob for token, weight in found.items()}
         return Choice(
-            logprobs=tuple(_log_sum_exp([weights.get(t, -math.inf) for t in tokens]) for tokens in spellings),
+            logprobs=self._chat.option_logprobs(options, weights),
             usage=_usage(output, completion_tokens=1),
         )
 
@@ -181,14 +176,7 @@ class VllmEngine:
         return self._chat.prompt_ids(conversation, lead)
 
     async def _fitting_ids(self, conversation: Conversation, lead: str = "", tokens: int = 1) -> list[int]:
-        """The conversation's ids; PromptTooLong if no room is left for a reply of so many tokens."""
-        if sum(len(turn.text) for turn in conversation.turns()) + len(lead) > LONG_TEXT_CHARACTERS:
-            ids = await asyncio.to_thread(self.prompt_ids, conversation, lead)
-        else:
-            ids = self.prompt_ids(conversation, lead)
-        if len(ids) + tokens > self._context_tokens:
-            raise PromptTooLong(len(ids), self._context_tokens)
-        return ids
+        return await self._chat.fitting_ids(conversation, self._context_tokens, lead, tokens)
 
     async def _outputs(
         self, ids: list[int], params: "SamplingParams", priority: int
@@ -209,17 +197,8 @@ class VllmEngine:
     def _completion(self, output: "RequestOutput", text: str, sampled: Sequence[int]) -> Completion:
         reply = output.outputs[0]
         finish_reason: FinishReason = "length" if reply.finish_reason == "length" else "stop"
-        ids = list(sampled)
-        if ids and ids[-1] in self._chat.special_ids:
-            del ids[-1]
-        # After a stop string the ids hold more than the text does, and a special token among them could close
-        # the turn: such a text is tokenised again, once, when it becomes a turn.
-        exact = not isinstance(reply.stop_reason, str) and self._chat.special_ids.isdisjoint(ids)
-        return Completion(text, finish_reason, _usage(output, len(sampled)), tuple(ids) if exact else None)
-
-    def _spellings(self, option: str) -> list[int]:
-        """The tokens that spell a one-character option: at a reply's start, or after a blank."""
-        return [ids[0] for text in (option, f" {option}") if len(ids := self._chat.encode(text)) == 1]
+        ids = self._chat.reply_ids(sampled, stopped_at_text=isinstance(reply.stop_reason, str))
+        return Completion(text, finish_reason, _usage(output, len(sampled)), ids)
 
 
 async def _loaded(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncLLM":
@@ -300,11 +279,6 @@ def _parameters(sampling: Sampling, schema: JsonSchema | None, output_kind: Any)
 
 def _usage(output: "RequestOutput", completion_tokens: int) -> Usage:
     return Usage(1, len(output.prompt_token_ids or ()), output.num_cached_tokens or 0, completion_tokens)
-
-
-def _log_sum_exp(values: Sequence[float]) -> float:
-    top = max(values, default=-math.inf)
-    return top if top == -math.inf else top + math.log(sum(math.exp(value - top) for value in values))
 
 
 @contextmanager

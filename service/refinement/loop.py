@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from service.concurrency import settle
 from service.engines.base import Completion, Engine, Usage
 from service.engines.conversation import Conversation
-from service.errors import DeadlineExceeded, EngineDead, InvalidRequest, PromptTooLong, RedraftError
+from service.errors import DeadlineExceeded, EngineUnavailable, InvalidRequest, PromptTooLong, RedraftError
 from service.refinement import policy
 from service.refinement.accounting import BudgetSpent, Emit, Ledger
 from service.refinement.archive import Archive
@@ -43,7 +43,7 @@ def refine(program: Program, engine: Engine) -> AsyncGenerator[Event, None]:
     """Run a refine program and yield its events; the last one is Refined.
 
     Once anything has been drafted the program ends with Refined, whatever stops it. Before that it raises
-    DeadlineExceeded, EngineDead, PromptTooLong or what else kept the engine from drafting. Closing the
+    DeadlineExceeded, EngineUnavailable, PromptTooLong or what else kept the engine from drafting. Closing the
     generator cancels the engine's work.
     """
 
@@ -145,7 +145,7 @@ class _Loop:
             return "budget", None
         except PromptTooLong as error:
             return "budget", error
-        except (EngineDead, InvalidRequest) as error:
+        except (EngineUnavailable, InvalidRequest) as error:
             return "engine_failed", error
 
     async def _until_ruled_out(self) -> StopReason:

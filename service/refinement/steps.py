@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from service.concurrency import settle
 from service.engines.base import Completion, Engine, JsonSchema, Sampling
 from service.engines.conversation import Conversation, Turn
-from service.errors import EngineDead, PromptTooLong
+from service.errors import EngineUnavailable, PromptTooLong
 from service.evaluators.base import Authority, Evaluation, EvaluationFailed, Evaluator, Issue, Submission
 from service.refinement.accounting import BudgetSpent, Emit, Ledger, MeteredEngine
 from service.refinement.candidate import Assessment, Candidate, Critique, Verification
@@ -157,7 +157,7 @@ class Steps:
         started = time.perf_counter()
         try:
             evaluation = _sendable(await evaluator.evaluate(submission))
-        except (BudgetSpent, EngineDead):
+        except (BudgetSpent, EngineUnavailable):
             raise
         except EvaluationFailed as error:
             log.info("no evaluation", extra={"evaluator": evaluator.type, "reason": str(error)})

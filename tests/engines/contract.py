@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+from collections.abc import Awaitable
 from contextlib import aclosing
 
 import pytest
@@ -15,11 +16,23 @@ GREEDY = Sampling(temperature=0.0, max_tokens=24)
 QUESTION = Conversation(Turn("user", "Name three colours of the rainbow, and say one sentence about each of them."))
 
 
+WORDS = "word " * 20_000
+ENDLESS = Conversation(Turn("user", WORDS))
+
+
 def cost_of(completion: Completion) -> int:
     return completion.usage.prompt_tokens
 
 
+async def refused_as_too_long(attempt: Awaitable[object]) -> None:
+    with pytest.raises(PromptTooLong) as refused:
+        await attempt
+    assert refused.value.prompt_tokens > refused.value.context_tokens > 1000
+
+
 class EngineContract:
+    """What every engine does."""
+
     async def test_a_reply_has_text_and_its_cost(self, engine: Engine) -> None:
         [reply] = await engine.complete(QUESTION, GREEDY)
 
@@ -132,31 +145,13 @@ class EngineContract:
         assert choice.usage.calls == 1
         assert choice.usage.completion_tokens == 1
 
-    async def test_a_given_reply_is_weighed_token_by_token(self, engine: Engine) -> None:
-        begun = await engine.likelihood(QUESTION, "Red is warm,")
-        whole = await engine.likelihood(QUESTION, "Red is warm, and blue is cold.")
-        [asked] = await engine.complete(QUESTION, GREEDY)
-
-        assert all(logprob <= 0 for logprob in whole.logprobs)
-        assert 3 <= len(begun.logprobs) < len(whole.logprobs)
-        assert whole.logprobs[: len(begun.logprobs)] == pytest.approx(begun.logprobs, abs=0.3)
-        assert (whole.usage.calls, whole.usage.completion_tokens) == (1, 1)
-        assert whole.usage.prompt_tokens == asked.usage.prompt_tokens + len(whole.logprobs)
-
     async def test_a_prompt_beyond_the_context_is_refused_with_both_lengths(self, engine: Engine) -> None:
-        words = "word " * 20_000
-        endless = Conversation(Turn("user", words))
-
         for attempt in (
-            engine.complete(endless, GREEDY),
-            engine.choose(endless, ("1",)),
-            engine.likelihood(endless, "Yes."),
-            engine.likelihood(QUESTION, words),
-            engine.fit(endless),
+            engine.complete(ENDLESS, GREEDY),
+            engine.choose(ENDLESS, ("1",)),
+            engine.fit(ENDLESS),
         ):
-            with pytest.raises(PromptTooLong) as refused:
-                await attempt
-            assert refused.value.prompt_tokens > refused.value.context_tokens > 1000
+            await refused_as_too_long(attempt)
 
     async def test_a_prompt_that_fits_may_leave_too_little_room_for_a_long_reply(self, engine: Engine) -> None:
         await engine.fit(QUESTION, 1000)
@@ -166,8 +161,6 @@ class EngineContract:
     async def test_only_a_user_turn_can_be_replied_to(self, engine: Engine) -> None:
         with pytest.raises(ValueError, match="user turn"):
             await engine.complete(QUESTION.with_reply("Red."), GREEDY)
-        with pytest.raises(ValueError, match="user turn"):
-            await engine.likelihood(QUESTION.with_reply("Red."), "Green.")
 
     async def test_a_closed_stream_and_a_cancelled_call_leave_the_engine_usable(self, engine: Engine) -> None:
         long = Sampling(temperature=1.0, max_tokens=400)
@@ -183,3 +176,26 @@ class EngineContract:
         await engine.check()
         [reply] = await engine.complete(QUESTION, GREEDY)
         assert reply.text
+
+
+class LikelihoodContract:
+    """What an engine does that can weigh a given reply."""
+
+    async def test_a_given_reply_is_weighed_token_by_token(self, engine: Engine) -> None:
+        begun = await engine.likelihood(QUESTION, "Red is warm,")
+        whole = await engine.likelihood(QUESTION, "Red is warm, and blue is cold.")
+        [asked] = await engine.complete(QUESTION, GREEDY)
+
+        assert all(logprob <= 0 for logprob in whole.logprobs)
+        assert 3 <= len(begun.logprobs) < len(whole.logprobs)
+        assert whole.logprobs[: len(begun.logprobs)] == pytest.approx(begun.logprobs, abs=0.3)
+        assert (whole.usage.calls, whole.usage.completion_tokens) == (1, 1)
+        assert whole.usage.prompt_tokens == asked.usage.prompt_tokens + len(whole.logprobs)
+
+    async def test_a_reply_that_does_not_fit_is_not_weighed(self, engine: Engine) -> None:
+        await refused_as_too_long(engine.likelihood(ENDLESS, "Yes."))
+        await refused_as_too_long(engine.likelihood(QUESTION, WORDS))
+
+    async def test_only_a_reply_to_a_user_turn_is_weighed(self, engine: Engine) -> None:
+        with pytest.raises(ValueError, match="user turn"):
+            await engine.likelihood(QUESTION.with_reply("Red."), "Green.")

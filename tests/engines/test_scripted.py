@@ -8,10 +8,10 @@ from service.engines.base import Engine, Sampling
 from service.engines.conversation import Conversation, Turn
 from service.engines.scripted import Script, ScriptedEngine
 from service.errors import EngineDead
-from tests.engines.contract import GREEDY, QUESTION, EngineContract
+from tests.engines.contract import GREEDY, QUESTION, EngineContract, LikelihoodContract
 
 
-class TestScriptedEngine(EngineContract):
+class TestScriptedEngine(EngineContract, LikelihoodContract):
     @pytest.fixture
     def engine(self) -> Engine:
         return ScriptedEngine()

@@ -13,12 +13,12 @@ from service.engines.base import Sampling
 from service.engines.conversation import Conversation, Turn
 from service.engines.vllm import VllmEngine
 from service.evaluators.judge import DIGITS
-from tests.engines.contract import GREEDY, QUESTION, EngineContract
+from tests.engines.contract import GREEDY, QUESTION, EngineContract, LikelihoodContract
 from tests.real.conftest import Service
 from tests.real.speculating import LEAD, RATING
 
 
-class TestVllmEngine(EngineContract):
+class TestVllmEngine(EngineContract, LikelihoodContract):
     pass
 
 

@@ -1,0 +1,186 @@
+"""What a home for each program is worth, and what becomes of programs whose replica dies: ``python -m bench.replicas``.
+
+Two real vLLM servers, and before them one service for each arm: Redraft as it is, and one that sends each call to the
+next server in turn. The arms take waves of the same size in turn, each program with a prompt that no cache has seen.
+
+At the end one server is killed while 50 programs are under way at the first service. None may be lost: each has to end
+with a text, and none because its engine failed.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+import aiohttp
+
+from bench.open_loop import Answer, post, unlimited_client
+from bench.origin import current_commit, origin
+from bench.page import markdown_table, publish
+from bench.performance.prompts import Prompts
+from bench.servers import Server, plain_vllm, redraft
+from service.__main__ import serve
+from service.app import ServedEngine, start_remote
+from service.engines import bundled
+from service.engines.conversation import Conversation
+from service.engines.replicas import Replica, ReplicatedEngine
+from service.refinement.steps import warm
+from service.settings import Settings
+
+KILLED_AMONG = 50
+KILLED_AFTER = 10  # programs that were answered
+
+
+class InTurn(ReplicatedEngine):
+    """Sends calls to the replicas in turn, whatever they are about."""
+
+    calls = 0
+
+    def place(self, conversation: Conversation, tried: Sequence[Replica]) -> Replica:
+        self.calls += 1
+        return self.replicas[self.calls % len(self.replicas)]
+
+
+async def _start_in_turn(settings: Settings) -> ServedEngine:
+    engine = await start_remote(settings, InTurn)
+    await warm(engine)
+    return engine
+
+
+@dataclass(frozen=True)
+class Wave:
+    """``hit_rate``: the part of the prompt tokens that a cache had."""
+
+    programs_per_minute: float
+    hit_rate: float
+
+
+@dataclass(frozen=True)
+class Rescue:
+    """What became of the programs that were under way when a server was killed."""
+
+    statuses: Mapping[int | None, int]
+    stop_reasons: Mapping[str, int]
+
+    @property
+    def lost(self) -> int:
+        failed = sum(count for status, count in self.statuses.items() if status != HTTPStatus.OK)
+        return failed + self.stop_reasons.get("engine_failed", 0)
+
+
+def program(prompt: str) -> Mapping[str, Any]:
+    """A draft and one revision, both judged."""
+    return {
+        "prompt": prompt,
+        "search": {"preset": "self_refine", "rounds": 1, "critic": "model"},
+        "evaluators": [{"type": "keywords", "include": ["a word that no text has"]}],
+        "sampling": {"max_tokens": 60},
+    }
+
+
+async def wave(client: aiohttp.ClientSession, prompts: Sequence[str]) -> Wave:
+    began = time.perf_counter()
+    answers = await asyncio.gather(*(post(client, "/v1/refine", program(prompt), 0.0) for prompt in prompts))
+    minutes = (time.perf_counter() - began) / 60
+    usages = [json.loads(answer.body)["usage"]["total"] for answer in answers]
+    cached, read = (sum(usage[name] for usage in usages) for name in ("cached_tokens", "prompt_tokens"))
+    return Wave(len(prompts) / minutes, cached / read)
+
+
+async def rescue(client: aiohttp.ClientSession, prompts: Sequence[str], server: Server) -> Rescue:
+    """Kill the server, and all of its processes, while the programs are under way."""
+    programs = [asyncio.ensure_future(post(client, "/v1/refine", program(prompt), 0.0)) for prompt in prompts]
+    while sum(answer.done() for answer in programs) < KILLED_AFTER:
+        await asyncio.sleep(0.05)
+    os.killpg(server.process.pid, signal.SIGKILL)
+    answers: Sequence[Answer] = await asyncio.gather(*programs)
+    reasons = [json.loads(answer.body)["stop_reason"] for answer in answers if answer.status == HTTPStatus.OK]
+    return Rescue(Counter(answer.status for answer in answers), Counter(reasons))
+
+
+async def measured(options: argparse.Namespace) -> tuple[Mapping[str, Sequence[Wave]], Rescue]:
+    prompts = _prompts()
+    checkpoint = await asyncio.to_thread(bundled.prepare)
+    arguments = ["--enable-prompt-tokens-details"]
+    async with plain_vllm(checkpoint, arguments=arguments) as one, plain_vllm(checkpoint, arguments=arguments) as two:
+        remote = {
+            "REDRAFT_ENGINE": "openai",
+            "REDRAFT_ENGINE_URLS": f"{one.url},{two.url}",
+            "REDRAFT_MODEL": "model",
+        }
+        async with (
+            redraft(remote) as home,
+            redraft(remote, "bench.replicas") as in_turn,
+            unlimited_client(home.url) as home_client,
+            unlimited_client(in_turn.url) as in_turn_client,
+        ):
+            arms = {"a home for each program": home_client, "calls in turn": in_turn_client}
+            waves: dict[str, list[Wave]] = {name: [] for name in arms}
+            for repetition in range(options.repetitions):
+                for name, client in list(arms.items())[:: 1 if repetition % 2 == 0 else -1]:
+                    waves[name].append(await wave(client, prompts.fresh(options.tokens, options.programs, repetition)))
+            return waves, await rescue(home_client, prompts.fresh(options.tokens, KILLED_AMONG), one)
+
+
+def _prompts() -> Prompts:
+    from transformers import AutoTokenizer
+
+    return Prompts(AutoTokenizer.from_pretrained(bundled.prepare()))
+
+
+def _rows(waves: Mapping[str, Sequence[Wave]]) -> Iterator[Sequence[str]]:
+    [first, *_] = waves.values()
+    for name, found in waves.items():
+        ratios = [own.programs_per_minute / base.programs_per_minute for own, base in zip(first, found, strict=True)]
+        yield [
+            name,
+            _spread([one.hit_rate for one in found]),
+            _spread([one.programs_per_minute for one in found]),
+            _spread(ratios),
+        ]
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.replicas")
+    parser.add_argument("command", nargs="?", choices=["serve"], help="only serve, sending calls in turn")
+    parser.add_argument("--tokens", type=int, default=512, help="of a prompt")
+    parser.add_argument("--programs", type=int, default=16, help="at once")
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--write", action="store_true", help="put the result into docs/performance.md")
+    options = parser.parse_args()
+    if options.command == "serve":
+        return serve(_start_in_turn)
+    commit = current_commit()
+    waves, rescued = asyncio.run(measured(options))
+    columns = ("arm", "cached of the prompt tokens", "programs/min", "times slower than with a home")
+    ended = ", ".join(f"{count} by {reason}" for reason, count in rescued.stop_reasons.items())
+    text = "\n\n".join(
+        [
+            markdown_table(columns, _rows(waves)),
+            f"Two servers, {options.programs} programs at once, prompts of {options.tokens} tokens; medians of "
+            f"{options.repetitions} waves, with the least and the greatest.",
+            f"Of {KILLED_AMONG} programs under way when one of the two servers was killed, {rescued.lost} were lost; "
+            f"they ended {ended}.",
+            origin(bundled.NAME, commit, datetime.now(UTC).date()),
+        ]
+    )
+    publish("replicas", text, write=options.write)
+    return 1 if rescued.lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

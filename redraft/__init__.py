@@ -1,0 +1,48 @@
+"""A client of the Redraft service: drafts, critiques and refines text over HTTP, synchronously or with asyncio."""
+
+from redraft.client import AsyncRedraft, Redraft
+from redraft.errors import (
+    Busy,
+    ConnectionFailed,
+    InvalidRequest,
+    ProblemError,
+    RedraftError,
+    Unauthorized,
+    UnexpectedAnswer,
+)
+from redraft.events import (
+    CandidateAdded,
+    CandidateEvaluated,
+    Critiqued,
+    Delta,
+    GenerateEvent,
+    RefineEvent,
+    RoundEnded,
+    Started,
+)
+from redraft.results import CritiqueResult, GenerateResult, Model, RefineResult, TaskSummary
+
+__all__ = [
+    "AsyncRedraft",
+    "Busy",
+    "CandidateAdded",
+    "CandidateEvaluated",
+    "ConnectionFailed",
+    "CritiqueResult",
+    "Critiqued",
+    "Delta",
+    "GenerateEvent",
+    "GenerateResult",
+    "InvalidRequest",
+    "Model",
+    "ProblemError",
+    "Redraft",
+    "RedraftError",
+    "RefineEvent",
+    "RefineResult",
+    "RoundEnded",
+    "Started",
+    "TaskSummary",
+    "Unauthorized",
+    "UnexpectedAnswer",
+]

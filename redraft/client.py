@@ -1,0 +1,248 @@
+"""The clients. What they do apart from waiting is shared: see exchange.py, answers.py and events.py."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    aclosing,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+)
+from types import TracebackType
+from typing import Self, TypeVar, Unpack
+
+import httpx
+
+from redraft.answers import connection_failures, parsed, refusal
+from redraft.errors import Busy, ConnectionFailed
+from redraft.events import Events, GenerateEvent, GenerateEvents, RefineEvent, RefineEvents
+from redraft.exchange import DEFAULT_TIMEOUT_SECONDS, DEFAULT_URL, Exchange
+from redraft.requests import CritiqueFields, GenerateFields, RefineFields
+from redraft.results import (
+    CritiqueResult,
+    GenerateResult,
+    Model,
+    ModelList,
+    RefineResult,
+    Result,
+    TaskList,
+    TaskSummary,
+)
+
+R = TypeVar("R", bound=Result)
+E = TypeVar("E", bound=Result)
+
+
+class Redraft:
+    """A client of one service, for any number of threads. Its methods raise RedraftError.
+
+    ``timeout``: how many seconds the service may be silent. ``retries``: how often a request is sent again that was
+    refused for now, or for which there was no connection. ``http_client``: for proxies, certificates and the like; it
+    stays open. ``sleep`` waits between tries.
+    """
+
+    def __init__(
+        self,
+        base_url: str = DEFAULT_URL,
+        api_key: str | None = None,
+        *,
+        timeout: float | None = DEFAULT_TIMEOUT_SECONDS,
+        retries: int = 2,
+        http_client: httpx.Client | None = None,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._exchange = Exchange(base_url, api_key, timeout, retries)
+        self._client = http_client or httpx.Client()
+        self._owns_client = http_client is None
+        self._sleep = sleep
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._owns_client:
+            self._client.close()
+
+    def generate(self, **fields: Unpack[GenerateFields]) -> GenerateResult:
+        """Write texts for one prompt or several."""
+        return self._answer(GenerateResult, "POST", "generate", fields)
+
+    def critique(self, **fields: Unpack[CritiqueFields]) -> CritiqueResult:
+        """Evaluate a text and say what should change."""
+        return self._answer(CritiqueResult, "POST", "critique", fields)
+
+    def refine(self, **fields: Unpack[RefineFields]) -> RefineResult:
+        """Draft a text and revise it until it is good enough."""
+        return self._answer(RefineResult, "POST", "refine", fields)
+
+    def stream_generate(self, **fields: Unpack[GenerateFields]) -> AbstractContextManager[Iterator[GenerateEvent]]:
+        """The texts as they are written, in a ``with`` block, and last the result. Leaving it ends the work."""
+        return self._stream(GenerateEvents, "generate", fields)
+
+    def stream_refine(self, **fields: Unpack[RefineFields]) -> AbstractContextManager[Iterator[RefineEvent]]:
+        """The rounds as they happen, in a ``with`` block, and last the result. Leaving it ends the work."""
+        return self._stream(RefineEvents, "refine", fields)
+
+    def models(self) -> tuple[Model, ...]:
+        return self._answer(ModelList, "GET", "models").data
+
+    def tasks(self) -> tuple[TaskSummary, ...]:
+        return self._answer(TaskList, "GET", "tasks").tasks
+
+    def _answer(self, kind: type[R], method: str, path: str, body: Mapping[str, object] | None = None) -> R:
+        with closing(self._response(method, path, body)) as response, connection_failures():
+            document = response.read()
+        return parsed(kind, document)
+
+    @contextmanager
+    def _stream(
+        self, reader: Callable[[httpx.Response], Events[E]], path: str, fields: Mapping[str, object]
+    ) -> Iterator[Iterator[E]]:
+        with closing(self._response("POST", path, {**fields, "stream": True})) as response:
+            yield self._events(response, reader(response))
+
+    def _events(self, response: httpx.Response, events: Events[E]) -> Iterator[E]:
+        with connection_failures():
+            for chunk in response.iter_bytes():
+                yield from events.feed(chunk)
+                if events.finished:
+                    return
+        raise ConnectionFailed("the stream ended before its last event", sent=True)
+
+    def _response(self, method: str, path: str, body: Mapping[str, object] | None) -> httpx.Response:
+        """A response that is no refusal, its body not yet read; the caller closes it."""
+        request = self._exchange.request(self._client, method, path, body)
+        attempt = 0
+        while True:
+            try:
+                return self._sent(request)
+            except (Busy, ConnectionFailed) as error:
+                wait = self._exchange.wait_after(error, attempt)
+                if wait is None:
+                    raise
+            self._sleep(wait)
+            attempt += 1
+
+    def _sent(self, request: httpx.Request) -> httpx.Response:
+        with connection_failures():
+            response = self._client.send(request, stream=True)
+            if response.is_success:
+                return response
+            with closing(response):
+                response.read()
+        raise refusal(response)
+
+
+class AsyncRedraft:
+    """The same for asyncio: see Redraft."""
+
+    def __init__(
+        self,
+        base_url: str = DEFAULT_URL,
+        api_key: str | None = None,
+        *,
+        timeout: float | None = DEFAULT_TIMEOUT_SECONDS,
+        retries: int = 2,
+        http_client: httpx.AsyncClient | None = None,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._exchange = Exchange(base_url, api_key, timeout, retries)
+        self._client = http_client or httpx.AsyncClient()
+        self._owns_client = http_client is None
+        self._sleep = sleep
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        if self._owns_client:
+            await self._client.aclose()
+
+    async def generate(self, **fields: Unpack[GenerateFields]) -> GenerateResult:
+        """Write texts for one prompt or several."""
+        return await self._answer(GenerateResult, "POST", "generate", fields)
+
+    async def critique(self, **fields: Unpack[CritiqueFields]) -> CritiqueResult:
+        """Evaluate a text and say what should change."""
+        return await self._answer(CritiqueResult, "POST", "critique", fields)
+
+    async def refine(self, **fields: Unpack[RefineFields]) -> RefineResult:
+        """Draft a text and revise it until it is good enough."""
+        return await self._answer(RefineResult, "POST", "refine", fields)
+
+    def stream_generate(
+        self, **fields: Unpack[GenerateFields]
+    ) -> AbstractAsyncContextManager[AsyncIterator[GenerateEvent]]:
+        """The texts as they are written, in an ``async with`` block, and last the result. Leaving it ends the work."""
+        return self._stream(GenerateEvents, "generate", fields)
+
+    def stream_refine(self, **fields: Unpack[RefineFields]) -> AbstractAsyncContextManager[AsyncIterator[RefineEvent]]:
+        """The rounds as they happen, in an ``async with`` block, and last the result. Leaving it ends the work."""
+        return self._stream(RefineEvents, "refine", fields)
+
+    async def models(self) -> tuple[Model, ...]:
+        return (await self._answer(ModelList, "GET", "models")).data
+
+    async def tasks(self) -> tuple[TaskSummary, ...]:
+        return (await self._answer(TaskList, "GET", "tasks")).tasks
+
+    async def _answer(self, kind: type[R], method: str, path: str, body: Mapping[str, object] | None = None) -> R:
+        async with aclosing(await self._response(method, path, body)) as response:
+            with connection_failures():
+                document = await response.aread()
+        return parsed(kind, document)
+
+    @asynccontextmanager
+    async def _stream(
+        self, reader: Callable[[httpx.Response], Events[E]], path: str, fields: Mapping[str, object]
+    ) -> AsyncIterator[AsyncIterator[E]]:
+        async with (
+            aclosing(await self._response("POST", path, {**fields, "stream": True})) as response,
+            aclosing(self._events(response, reader(response))) as events,
+        ):
+            yield events
+
+    async def _events(self, response: httpx.Response, events: Events[E]) -> AsyncGenerator[E, None]:
+        with connection_failures():
+            async for chunk in response.aiter_bytes():
+                for event in events.feed(chunk):
+                    yield event
+                if events.finished:
+                    return
+        raise ConnectionFailed("the stream ended before its last event", sent=True)
+
+    async def _response(self, method: str, path: str, body: Mapping[str, object] | None) -> httpx.Response:
+        """A response that is no refusal, its body not yet read; the caller closes it."""
+        request = self._exchange.request(self._client, method, path, body)
+        attempt = 0
+        while True:
+            try:
+                return await self._sent(request)
+            except (Busy, ConnectionFailed) as error:
+                wait = self._exchange.wait_after(error, attempt)
+                if wait is None:
+                    raise
+            await self._sleep(wait)
+            attempt += 1
+
+    async def _sent(self, request: httpx.Request) -> httpx.Response:
+        with connection_failures():
+            response = await self._client.send(request, stream=True)
+            if response.is_success:
+                return response
+            async with aclosing(response):
+                await response.aread()
+        raise refusal(response)

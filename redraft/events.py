@@ -1,0 +1,134 @@
+"""The events of a streamed answer, and how they come out of its bytes. docs/api.md explains their fields."""
+
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Generic, TypeVar
+
+import httpx
+
+from redraft.answers import parsed, request_id
+from redraft.errors import UnexpectedAnswer, problem_error
+from redraft.results import Critique, Evaluation, GenerateResult, Problem, RefineResult, Result
+from redraft.sse import EventDecoder
+
+E = TypeVar("E", bound=Result)
+
+
+class Delta(Result):
+    """A piece of one text."""
+
+    prompt_index: int
+    index: int
+    text: str
+
+
+class Started(Result):
+    id: str
+    model: str
+    task: str
+
+
+class CandidateAdded(Result):
+    """``form``: draft, redraft or edit. ``parent``: the id of the candidate that it edits."""
+
+    round: int
+    id: str
+    form: str
+    parent: str | None
+    text: str
+    finish_reason: str
+
+
+class CandidateEvaluated(Result):
+    candidate: str
+    score: float | None
+    passed: bool | None
+    evaluations: tuple[Evaluation, ...]
+
+
+class Critiqued(Critique):
+    round: int
+
+
+class RoundEnded(Result):
+    """``incumbent``: the id of the best candidate so far. ``gain``: by how much higher its score is than before."""
+
+    round: int
+    incumbent: str
+    accepted: bool
+    gain: float | None
+
+
+GenerateEvent = Delta | GenerateResult
+RefineEvent = Started | CandidateAdded | CandidateEvaluated | Critiqued | RoundEnded | RefineResult
+
+REFINE_EVENTS: Mapping[str, type[RefineEvent]] = MappingProxyType(
+    {
+        "started": Started,
+        "candidate": CandidateAdded,
+        "evaluation": CandidateEvaluated,
+        "critique": Critiqued,
+        "round": RoundEnded,
+        "done": RefineResult,
+    }
+)
+
+
+class Events(ABC, Generic[E]):
+    """The events of ``response``. ``finished``: the last one has come. Events of unknown names are left out."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        """UnexpectedAnswer if the response is no stream of events."""
+        media_type = response.headers.get("Content-Type", "")
+        if media_type.partition(";")[0] != "text/event-stream":
+            raise UnexpectedAnswer(f"a stream of events was asked for, and the answer is of the type {media_type!r}")
+        self.finished = False
+        self._request_id = request_id(response)
+        self._decoder = EventDecoder()
+
+    def feed(self, chunk: bytes) -> Iterator[E]:
+        """The events that ``chunk`` completes. ProblemError for an ``error`` event."""
+        for name, data in self._decoder.feed(chunk):
+            if name == "error":
+                raise problem_error(parsed(Problem, data), self._request_id)
+            event = self._event(name, data)
+            self.finished = self.finished or name == "done"
+            if event is not None:
+                yield event
+
+    @abstractmethod
+    def _event(self, name: str, data: str) -> E | None: ...
+
+
+class RefineEvents(Events[RefineEvent]):
+    def _event(self, name: str, data: str) -> RefineEvent | None:
+        kind = REFINE_EVENTS.get(name)
+        return None if kind is None else parsed(kind, data)
+
+
+class GenerateEvents(Events[GenerateEvent]):
+    """The service leaves the texts out of the last event; here they are what the deltas join to."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        super().__init__(response)
+        self._texts: defaultdict[tuple[int, int], str] = defaultdict(str)
+
+    def _event(self, name: str, data: str) -> GenerateEvent | None:
+        match name:
+            case "delta":
+                delta = parsed(Delta, data)
+                self._texts[delta.prompt_index, delta.index] += delta.text
+                return delta
+            case "done":
+                return self._with_texts(parsed(GenerateResult, data))
+            case _:
+                return None
+
+    def _with_texts(self, result: GenerateResult) -> GenerateResult:
+        choices = tuple(
+            choice.model_copy(update={"text": self._texts[choice.prompt_index, choice.index]})
+            for choice in result.choices
+        )
+        return result.model_copy(update={"choices": choices})

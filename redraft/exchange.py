@@ -1,0 +1,56 @@
+"""What both clients share of an exchange: the request, and whether to try it again."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import httpx
+
+from redraft.errors import Busy, ConnectionFailed, RedraftError
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+DEFAULT_TIMEOUT_SECONDS = 660.0  # a bit more than the service works on a request, so that its own answer comes first
+CONNECT_SECONDS = 5.0
+LONGEST_WAIT_SECONDS = 60.0  # the service asks for no more
+FIRST_RECONNECT_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """``timeout``: seconds of silence, None for no end. ``retries``: how often a request is sent again, at most."""
+
+    url: str
+    api_key: str | None = field(repr=False)
+    timeout: float | None
+    retries: int
+
+    def __post_init__(self) -> None:
+        if httpx.URL(self.url).scheme not in ("http", "https"):
+            raise ValueError(f"a URL that begins with http:// or https:// is needed, not {self.url!r}")
+
+    def request(
+        self, client: httpx.Client | httpx.AsyncClient, method: str, path: str, body: Mapping[str, object] | None
+    ) -> httpx.Request:
+        return client.build_request(
+            method,
+            f"{self.url.rstrip('/')}/v1/{path}",
+            json=body,
+            headers={"Authorization": f"Bearer {self.api_key}"} if self.api_key else {},
+            timeout=httpx.Timeout(self.timeout, connect=CONNECT_SECONDS),
+        )
+
+    def wait_after(self, error: RedraftError, attempt: int) -> float | None:
+        """Seconds until the request may be sent again after its ``attempt``-th failure, from 0; None for never.
+
+        Only what the service refused and what was never sent is tried again.
+        """
+        match error:
+            case _ if attempt >= self.retries:
+                return None
+            case Busy(code="deadline_exceeded"):
+                return None  # the request's own time is over, and another try would take as long again
+            case Busy(retry_after=int(seconds)) if seconds <= LONGEST_WAIT_SECONDS:
+                return float(seconds)
+            case ConnectionFailed(sent=False):
+                return min(FIRST_RECONNECT_SECONDS * 2.0**attempt, LONGEST_WAIT_SECONDS)
+            case _:
+                return None

@@ -1,0 +1,93 @@
+"""The fields of each request, as keyword arguments. The service checks their values; docs/api.md explains them.
+
+None means left out, and is allowed where a type says so.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Required, TypedDict
+
+Evaluator = Mapping[str, Any]
+"""An evaluator by its ``type``, such as ``{"type": "length", "unit": "words", "max": 40}``."""
+
+
+class Message(TypedDict):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Criterion(TypedDict, total=False):
+    name: Required[str]
+    question: Required[str]
+    weight: float
+
+
+class Sampling(TypedDict, total=False):
+    temperature: float | None
+    top_p: float | None
+    max_tokens: int | None
+    stop: Sequence[str] | None
+    seed: int | None
+    choices: Sequence[str] | None
+
+
+class Search(TypedDict, total=False):
+    preset: Literal["self_refine", "best_of_n", "vote", "beam", "reflexion", "constitutional", "adaptive"] | None
+    drafts: int | None
+    beam: int | None
+    branches: int | None
+    rounds: int | None
+    carry: Literal["best", "last", "none", "adaptive"] | None
+    memory: int | None
+    critic: Literal["auto", "model", "factored", "evaluators", "none"] | None
+    select: Literal["score", "pairwise", "vote"] | None
+
+
+class Stop(TypedDict, total=False):
+    target: float | None
+    patience: int | None
+    min_gain: float | None
+
+
+class Budget(TypedDict, total=False):
+    tokens: int | None
+    calls: int | None
+    seconds: float | None
+
+
+class CommonFields(TypedDict, total=False):
+    """Exactly one of ``prompt`` and ``messages`` is given."""
+
+    messages: Sequence[Message] | None
+    task: str
+    parameters: Mapping[str, str]
+    sampling: Sampling
+    model: str | None
+
+
+class GenerateFields(CommonFields, total=False):
+    prompt: str | Sequence[str] | None
+    n: int
+    response_schema: Mapping[str, Any] | None
+
+
+class EvaluatedFields(CommonFields, total=False):
+    prompt: str | None
+    criteria: Sequence[Criterion]
+    rubrics: Sequence[str]
+    evaluators: Sequence[Evaluator]
+
+
+class CritiqueFields(EvaluatedFields, total=False):
+    candidate: Required[str]
+    judge: bool
+    feedback: bool
+
+
+class RefineFields(EvaluatedFields, total=False):
+    draft: str | None
+    judge: bool | None
+    principles: Sequence[str]
+    search: Search
+    stop: Stop
+    budget: Budget
+    trace: bool

@@ -1,0 +1,172 @@
+"""``python -m service refine`` and ``generate``: ask a running service from the command line.
+
+The text goes to standard output, so that it can be piped, and all else to standard error. Exit codes: 0 once there is a
+text, whether it passes or not; 1 for a failure; 2 for wrong usage.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+
+from redraft import Delta, GenerateEvent, GenerateResult, Redraft, RedraftError, RefineEvent, RefineResult
+from redraft.requests import CommonFields
+from service import terminal
+
+KEY_VARIABLE = "REDRAFT_API_KEY"
+
+E = TypeVar("E")
+
+
+def add_connection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", type=_url, default="http://127.0.0.1:8000", help="where the service is (%(default)s)")
+    parser.add_argument(
+        "--key", default=os.environ.get(KEY_VARIABLE), help=f"a bearer key, by default what is in {KEY_VARIABLE}"
+    )
+
+
+def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
+    add_connection(parser)
+    parser.add_argument("prompt", type=_prompt, help="what to write; - reads it from standard input")
+    parser.add_argument("--task", default="general", help="the kind of text (%(default)s)")
+    parser.add_argument(
+        "--parameter",
+        type=_parameter,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the task; repeatable",
+    )
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="the most tokens of a text")
+    parser.add_argument("--json", action="store_true", help="print the whole answer as JSON, and nothing else")
+
+
+def add_refine_arguments(parser: argparse.ArgumentParser) -> None:
+    add_generate_arguments(parser)
+    parser.add_argument("--draft", type=_content, metavar="FILE", help="a first text to start from")
+    parser.add_argument(
+        "--evaluator", type=_object, action="append", default=[], metavar="JSON", help="an evaluator; repeatable"
+    )
+    parser.add_argument("--preset", help="how to search, such as best_of_n or beam")
+    parser.add_argument("--rounds", type=int, metavar="N", help="the most rounds after the drafts")
+    parser.add_argument("--seconds", type=float, metavar="N", help="the most time; what was reached by then is printed")
+
+
+def generate(arguments: argparse.Namespace) -> int:
+    """Print the text as it is written."""
+    console = Console(stderr=True)
+
+    def stream(client: Redraft) -> AbstractContextManager[Iterator[GenerateEvent]]:
+        return client.stream_generate(prompt=arguments.prompt, **_common(arguments))
+
+    def show(event: GenerateEvent) -> None:
+        match event:
+            case _ if arguments.json:
+                _print_last(event)
+            case Delta():
+                _print(event.text)
+            case GenerateResult():
+                _print("\n")
+                terminal.show_cost(console, event.usage, event.timing)
+
+    return follow(arguments, console, stream, show)
+
+
+def refine(arguments: argparse.Namespace) -> int:
+    """Show the rounds as they happen, then print the text."""
+    console = Console(stderr=True)
+
+    def stream(client: Redraft) -> AbstractContextManager[Iterator[RefineEvent]]:
+        return client.stream_refine(
+            prompt=arguments.prompt,
+            draft=arguments.draft,
+            evaluators=arguments.evaluator,
+            search={"preset": arguments.preset, "rounds": arguments.rounds},
+            budget={"seconds": arguments.seconds},
+            **_common(arguments),
+        )
+
+    def show(event: RefineEvent) -> None:
+        if arguments.json:
+            _print_last(event)
+            return
+        terminal.show(console, event)
+        if isinstance(event, RefineResult):
+            _print(f"{event.text}\n")
+
+    return follow(arguments, console, stream, show)
+
+
+def follow(
+    arguments: argparse.Namespace,
+    console: Console,
+    stream: Callable[[Redraft], AbstractContextManager[Iterator[E]]],
+    show: Callable[[E], None],
+) -> int:
+    """Hand each event to ``show``; the console is told of a failure. Returns the exit code."""
+    try:
+        with Redraft(arguments.url, arguments.key) as client, stream(client) as events:
+            for event in events:
+                show(event)
+    except RedraftError as error:
+        terminal.show_failure(console, error)
+        return 1
+    return 0
+
+
+def _common(arguments: argparse.Namespace) -> CommonFields:
+    return {
+        "task": arguments.task,
+        "parameters": dict(arguments.parameter),
+        "sampling": {"max_tokens": arguments.max_tokens},
+    }
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _print_last(event: GenerateEvent | RefineEvent) -> None:
+    if isinstance(event, GenerateResult | RefineResult):
+        _print(event.model_dump_json(exclude_unset=True) + "\n")
+
+
+def _url(value: str) -> str:
+    if not value.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"{value} does not begin with http:// or https://")
+    return value
+
+
+def _prompt(value: str) -> str:
+    return sys.stdin.read().rstrip("\n") if value == "-" else value
+
+
+def _content(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise argparse.ArgumentTypeError(f"{path} cannot be read: {error}") from error
+
+
+def _parameter(value: str) -> tuple[str, str]:
+    name, equals, text = value.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{value} is not of the form NAME=VALUE")
+    return name, text
+
+
+def _object(value: str) -> Mapping[str, Any]:
+    try:
+        found = json.loads(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{value} is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"{value} is no JSON object")
+    return found

@@ -1,0 +1,135 @@
+"""Remote engines: a server that speaks OpenAI's API, and what it can do, found out once at the start.
+
+A vLLM server whose tokenizer is at hand is given token ids (openai_tokens); any other is given messages (openai_chat).
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from service.engines.conversation import Conversation, Turn
+from service.engines.openai_chat import (
+    CHAT,
+    MODELS,
+    MOST_LOGPROBS,
+    TOKENIZE,
+    ChatAbilities,
+    ChatAnswer,
+    ChatEngine,
+    messages,
+)
+from service.engines.openai_server import A, OpenAIServer
+from service.engines.openai_tokens import COMPLETIONS, Abilities, TextAnswer, TokenEngine
+from service.engines.tokenization import ChatTokenizer
+from service.errors import InvalidRequest
+
+log = logging.getLogger(__name__)
+
+QUESTION = Conversation(Turn("system", "Be brief.")).with_user("Say yes.").with_reply("Yes.").with_user("Say no.")
+DIGITS = "12345"
+FORM = {
+    "name": "reply",
+    "schema": {"type": "object", "properties": {"yes": {"type": "boolean"}}, "required": ["yes"]},
+}
+
+
+class EngineMisconfigured(Exception):
+    """The server does not have what the settings say."""
+
+
+class ModelCard(BaseModel):
+    """``root`` and ``max_model_len`` are vLLM's: what it loaded, and the context's tokens."""
+
+    id: str
+    root: str | None = None
+    max_model_len: int | None = None
+
+
+class ModelList(BaseModel):
+    data: list[ModelCard]
+
+
+class TokenizeAnswer(BaseModel):
+    tokens: list[int]
+
+
+async def connect(
+    url: str, model: str, *, key: str | None = None, tokenizer: str | None = None
+) -> TokenEngine | ChatEngine:
+    """Find out what the server can do; EngineUnavailable if it does not answer.
+
+    ``model``: the name by which the server knows the model. ``tokenizer``: a folder or hub name of its tokenizer; by
+    default what the server says that it loaded, if that is a folder here. EngineMisconfigured if the server has no such
+    model, or if the tokenizer is another than the server's.
+    """
+    server = OpenAIServer(url, key)
+    try:
+        return await _engine(server, model, tokenizer)
+    except BaseException:
+        await server.close()
+        raise
+
+
+async def _engine(server: OpenAIServer, model: str, tokenizer: str | None) -> TokenEngine | ChatEngine:
+    cards = {card.id: card for card in (await server.get(MODELS, ModelList)).data}
+    if model not in cards:
+        raise EngineMisconfigured(f"{server.url} has no model {model!r}; it has {', '.join(cards)}")
+    card = cards[model]
+    context_tokens = card.max_model_len if await server.has(TOKENIZE) else None
+    if tokenizer is None and card.root and await asyncio.to_thread(Path(card.root).is_dir):
+        tokenizer = card.root
+    if tokenizer is None or context_tokens is None:
+        log.info("the engine's server tokenises prompts: prefixes are shared as far as it repeats itself")
+        return ChatEngine(server, model, await chat_abilities(server, model, context_tokens))
+    chat = ChatTokenizer(await asyncio.to_thread(_load, tokenizer))
+    if await _ids(server, model) != chat.prompt_ids(QUESTION):
+        raise EngineMisconfigured(f"the tokenizer {tokenizer} is not that of {server.url}")
+    return TokenEngine(server, model, chat, context_tokens, await _abilities(server, model, chat))
+
+
+def _load(source: str) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(source)
+
+
+async def _ids(server: OpenAIServer, model: str) -> list[int]:
+    """The question as the server's chat template and tokenizer have it."""
+    return (await server.post(TOKENIZE, {"model": model, "messages": messages(QUESTION)}, TokenizeAnswer)).tokens
+
+
+async def _abilities(server: OpenAIServer, model: str, chat: ChatTokenizer) -> Abilities:
+    probe = {"model": model, "prompt": chat.prompt_ids(QUESTION), "max_tokens": 1}
+    named = chat.option_ids(DIGITS)
+    weighing = {"logprobs": 1, "logprob_token_ids": named, "return_tokens_as_token_ids": True}
+    weighed = await _accepted(server, COMPLETIONS, {**probe, **weighing}, TextAnswer)
+    logprobs = weighed.choices[0].logprobs if weighed and weighed.choices else None
+    return Abilities(
+        ranks=await _accepted(server, COMPLETIONS, {**probe, "priority": 1}, TextAnswer) is not None,
+        weighs_any_token=logprobs is not None and logprobs.first().keys() >= set(named),
+    )
+
+
+async def chat_abilities(server: OpenAIServer, model: str, context_tokens: int | None) -> ChatAbilities:
+    probe = {"model": model, "messages": messages(QUESTION), "max_tokens": 1}
+    schema = {"response_format": {"type": "json_schema", "json_schema": FORM}}
+    weighed = await _accepted(server, CHAT, {**probe, "logprobs": True, "top_logprobs": MOST_LOGPROBS}, ChatAnswer)
+    return ChatAbilities(
+        schemas=await _accepted(server, CHAT, {**probe, **schema}, ChatAnswer) is not None,
+        logprobs=bool(weighed and weighed.choices and weighed.choices[0].logprobs),
+        ranks=context_tokens is not None
+        and await _accepted(server, CHAT, {**probe, "priority": 1}, ChatAnswer) is not None,
+        context_tokens=context_tokens,
+    )
+
+
+async def _accepted(server: OpenAIServer, path: str, body: Mapping[str, object], answer: type[A]) -> A | None:
+    """What the server answers; None if it refuses."""
+    try:
+        return await server.post(path, body, answer)
+    except InvalidRequest:
+        return None

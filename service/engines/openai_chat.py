@@ -1,0 +1,259 @@
+"""The engine on any server with OpenAI's chat completions: prompts are messages, and the server tokenises them.
+
+What such a server cannot do is made up for, as far as that goes. Where it tells no log-probabilities, an option is
+chosen and not weighed. Where it knows no schemas, it is asked for JSON in words. A given reply cannot be weighed here
+at all. The texts of turns may hold the marks of the server's chat template, and nothing here can tell: where texts come
+from strangers, give the engine the server's tokenizer (openai_tokens).
+"""
+
+import json
+import math
+import sys
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from service.concurrency import gather
+from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Sampling, Usage
+from service.engines.conversation import Conversation
+from service.engines.openai_server import OpenAIServer, UsageAnswer, finish_reason
+from service.engines.tokenization import log_sum_exp
+from service.errors import EngineUnavailable, InvalidRequest, PromptTooLong
+
+CHAT = "/v1/chat/completions"
+TOKENIZE = "/tokenize"
+MODELS = "/v1/models"
+MOST_LOGPROBS = 20
+
+
+class ChatText(BaseModel):
+    content: str | None = None
+
+
+class TokenLogprob(BaseModel):
+    token: str
+    logprob: float
+
+
+class ChatTokenLogprobs(TokenLogprob):
+    top_logprobs: list[TokenLogprob] = []
+
+
+class ChatLogprobs(BaseModel):
+    content: list[ChatTokenLogprobs] | None = None
+
+
+class ChatChoice(BaseModel):
+    """``message`` in a whole answer, ``delta`` in a stream's event."""
+
+    message: ChatText = ChatText()
+    delta: ChatText = ChatText()
+    finish_reason: str | None = None
+    logprobs: ChatLogprobs | None = None
+
+
+class ChatAnswer(BaseModel):
+    """The last event of a stream has the usage and no choice."""
+
+    choices: list[ChatChoice]
+    usage: UsageAnswer | None = None
+
+
+class TokenizeAnswer(BaseModel):
+    count: int
+
+
+@dataclass(frozen=True)
+class ChatAbilities:
+    """What the server does. ``schemas``: replies that fit a JSON schema. ``logprobs``: the most probable tokens.
+    ``context_tokens``: what its context holds, where it also counts a conversation's tokens, as vLLM's does; such a
+    server goes on with a reply that has begun, and ranks requests where ``ranks``."""
+
+    schemas: bool
+    logprobs: bool
+    ranks: bool = False
+    context_tokens: int | None = None
+
+
+class ChatEngine:
+    """An Engine on a server that knows the model as ``model``."""
+
+    def __init__(self, server: OpenAIServer, model: str, abilities: ChatAbilities) -> None:
+        self._server = server
+        self._model = model
+        self._abilities = abilities
+
+    @property
+    def model(self) -> str:
+        return self._model
+
+    async def complete(
+        self,
+        conversation: Conversation,
+        sampling: Sampling,
+        *,
+        n: int = 1,
+        schema: JsonSchema | None = None,
+        priority: int = 0,
+    ) -> Sequence[Completion]:
+        conversation, wish = self._wish(conversation, sampling, schema)
+
+        async def sibling(index: int) -> Completion:
+            seed = sampling.sibling(index).seed
+            choice, usage = await self._answer(conversation, priority, {**wish, "seed": seed})
+            return _completion(_unwrapped(choice.message.content or "", sampling), choice, usage)
+
+        return await gather(sibling(index) for index in range(n))
+
+    async def stream(
+        self, conversation: Conversation, sampling: Sampling, *, schema: JsonSchema | None = None, priority: int = 0
+    ) -> AsyncGenerator[str | Completion, None]:
+        if sampling.choices:  # their JSON would be streamed
+            [completion] = await self.complete(conversation, sampling, priority=priority)
+            yield completion.text
+            yield completion
+            return
+        conversation, wish = self._wish(conversation, sampling, schema)
+        wish["max_tokens"] = min(sampling.max_tokens, await self._room(conversation))
+        text, last = "", None
+        body = self._body(conversation, priority, wish)
+        async with aclosing(self._server.stream(CHAT, body, ChatAnswer)) as events:
+            async for event in events:
+                for choice in event.choices:
+                    last = choice
+                    if piece := choice.delta.content:
+                        text += piece
+                        yield piece
+                if event.usage and last:
+                    yield _completion(text, last, event.usage.usage())
+
+    async def choose(
+        self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0
+    ) -> Choice:
+        if not self._abilities.logprobs:
+            return await self._chosen(conversation, options, priority)
+        wish = {"max_tokens": 1, "temperature": 0.0, "logprobs": True, "top_logprobs": MOST_LOGPROBS}
+        choice, usage = await self._answer(conversation, priority, wish, lead)
+        [first, *_] = (choice.logprobs and choice.logprobs.content) or [ChatTokenLogprobs(token="", logprob=0.0)]
+        logprobs = [
+            log_sum_exp(found.logprob for found in first.top_logprobs if found.token.strip() == option)
+            for option in options
+        ]
+        return Choice(tuple(logprobs), usage)
+
+    async def likelihood(self, conversation: Conversation, reply: str, *, priority: int = 0) -> Likelihood:
+        raise InvalidRequest("the engine's server cannot weigh a text that is given")
+
+    async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
+        """Where the server cannot count tokens everything fits, and it refuses what does not."""
+        await self._room(conversation, tokens)
+
+    async def check(self) -> None:
+        await self._server.check(MODELS)
+
+    async def close(self) -> None:
+        await self._server.close()
+
+    async def _chosen(self, conversation: Conversation, options: Sequence[str], priority: int) -> Choice:
+        """The option that the model says, taken for certain."""
+        sampling = Sampling(temperature=0.0, max_tokens=16, choices=tuple(options))
+        [said] = await self.complete(conversation, sampling, priority=priority)
+        return Choice(tuple(0.0 if said.text.strip() == option else -math.inf for option in options), said.usage)
+
+    async def _answer(
+        self, conversation: Conversation, priority: int, wish: Mapping[str, object], lead: str = ""
+    ) -> tuple[ChatChoice, Usage]:
+        body = self._body(conversation, priority, wish, lead)
+        try:
+            answer = await self._server.post(CHAT, body, ChatAnswer)
+        except InvalidRequest:
+            room = await self._room(conversation)  # says it better, where nothing fits
+            if room >= body["max_tokens"]:
+                raise
+            answer = await self._server.post(CHAT, {**body, "max_tokens": room}, ChatAnswer)
+        if len(answer.choices) != 1 or answer.usage is None:
+            raise EngineUnavailable(f"{self._server.url} answers without one choice and its usage")
+        return answer.choices[0], answer.usage.usage()
+
+    async def _room(self, conversation: Conversation, tokens: int = 1) -> int:
+        """The most tokens that a reply may have; PromptTooLong if they are fewer than ``tokens``."""
+        context_tokens = self._abilities.context_tokens
+        if context_tokens is None:
+            return sys.maxsize
+        body = {"model": self._model, "messages": messages(conversation)}
+        count = (await self._server.post(TOKENIZE, body, TokenizeAnswer)).count
+        if count + tokens > context_tokens:
+            raise PromptTooLong(count, context_tokens)
+        return context_tokens - count
+
+    def _body(
+        self, conversation: Conversation, priority: int, wish: Mapping[str, object], lead: str = ""
+    ) -> dict[str, Any]:
+        body: dict[str, Any] = {"model": self._model, "messages": messages(conversation), **wish}
+        if self._abilities.ranks:
+            body["priority"] = priority
+        if lead and self._abilities.context_tokens is not None:
+            body["messages"] = [*messages(conversation), {"role": "assistant", "content": lead}]
+            body |= {"continue_final_message": True, "add_generation_prompt": False}
+        return body
+
+    def _wish(
+        self, conversation: Conversation, sampling: Sampling, schema: JsonSchema | None
+    ) -> tuple[Conversation, dict[str, object]]:
+        """What to ask for; where the server knows no schemas, the conversation asks for JSON too."""
+        wish: dict[str, object] = {
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "stop": sampling.stop or None,
+            "seed": sampling.seed,
+        }
+        if sampling.choices:
+            schema = _one_of(sampling.choices)
+        if schema is not None and self._abilities.schemas:
+            form = {"name": "reply", "schema": schema}
+            wish["response_format"] = {"type": "json_schema", "json_schema": form}
+        elif schema is not None:
+            asked = f"Reply with JSON that fits this schema, and with nothing else: {json.dumps(schema)}"
+            conversation = conversation.with_user(asked)
+        return conversation, wish
+
+
+def messages(conversation: Conversation) -> list[dict[str, str]]:
+    """User turns in a row are one message. ValueError unless the last turn is the user's."""
+    made: list[dict[str, str]] = []
+    for turn in conversation.turns():
+        if made and made[-1]["role"] == turn.role == "user":
+            made[-1]["content"] += "\n\n" + turn.text
+        else:
+            made.append({"role": turn.role, "content": turn.text})
+    if made[-1]["role"] != "user":
+        raise ValueError("only a user turn can be replied to")
+    return made
+
+
+def _one_of(choices: Sequence[str]) -> JsonSchema:
+    return {
+        "type": "object",
+        "properties": {"reply": {"enum": list(choices)}},
+        "required": ["reply"],
+        "additionalProperties": False,
+    }
+
+
+def _unwrapped(text: str, sampling: Sampling) -> str:
+    """The choice that a reply of _one_of holds; a reply that holds none is left as it is."""
+    if not sampling.choices:
+        return text
+    try:
+        said = json.loads(text)
+    except ValueError:
+        return text
+    return str(said.get("reply", text)) if isinstance(said, dict) else text
+
+
+def _completion(text: str, choice: ChatChoice, usage: Usage) -> Completion:
+    return Completion(text, finish_reason(choice.finish_reason), usage)

@@ -1,0 +1,180 @@
+"""The engine on a remote vLLM server that takes prompts as token ids: exact prefixes, as in this process.
+
+Siblings of one call are separate requests, so that each reports its own cached tokens and has its own seed.
+"""
+
+import math
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from service.concurrency import gather
+from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Sampling, Usage
+from service.engines.conversation import Conversation
+from service.engines.openai_server import OpenAIServer, UsageAnswer, finish_reason
+from service.engines.tokenization import ChatTokenizer
+from service.errors import EngineUnavailable
+
+COMPLETIONS = "/v1/completions"
+HEALTH = "/health"
+MOST_LOGPROBS = 20
+"""The most probable tokens that vLLM tells of unless it is set otherwise."""
+LEAST_LOGPROB = -9999.0
+"""What vLLM sends for an impossible token, since JSON has no infinity."""
+
+ONE_TOKEN: Mapping[str, object] = {"max_tokens": 1, "temperature": 0.0}
+PLAIN_SAMPLING = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+"""Else the server samples as its model's own configuration says, and the same request samples otherwise elsewhere."""
+
+
+class Weight(BaseModel):
+    logprob: float
+
+
+class TextLogprobs(BaseModel):
+    """By ``token_id:123``, as vLLM names tokens when asked to return them as ids."""
+
+    top_logprobs: list[dict[str, float] | None]
+
+    def first(self) -> dict[int, float]:
+        """The natural-log probabilities of the first token's candidates, by their ids."""
+        [found, *_] = self.top_logprobs or [None]
+        weights = {int(token.removeprefix("token_id:")): logprob for token, logprob in (found or {}).items()}
+        return {token: logprob for token, logprob in weights.items() if logprob > LEAST_LOGPROB}
+
+
+class TextChoice(BaseModel):
+    text: str
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
+    token_ids: list[int] | None = None
+    logprobs: TextLogprobs | None = None
+    prompt_logprobs: list[dict[int, Weight] | None] | None = None
+
+
+class TextAnswer(BaseModel):
+    """The last event of a stream has the usage and no choice."""
+
+    choices: list[TextChoice]
+    usage: UsageAnswer | None = None
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What the server does. ``ranks``: requests have a priority. ``weighs_any_token``: it tells the probabilities of
+    tokens that one names; else only those of the most probable ones."""
+
+    ranks: bool
+    weighs_any_token: bool
+
+
+class TokenEngine:
+    """An Engine on a server that knows the model as ``model``, with its tokenizer here."""
+
+    def __init__(
+        self, server: OpenAIServer, model: str, chat: ChatTokenizer, context_tokens: int, abilities: Abilities
+    ) -> None:
+        self._server = server
+        self._model = model
+        self._chat = chat
+        self._context_tokens = context_tokens
+        self.abilities = abilities
+
+    @property
+    def model(self) -> str:
+        return self._model
+
+    async def complete(
+        self,
+        conversation: Conversation,
+        sampling: Sampling,
+        *,
+        n: int = 1,
+        schema: JsonSchema | None = None,
+        priority: int = 0,
+    ) -> Sequence[Completion]:
+        ids = await self._fitting_ids(conversation)
+
+        async def sibling(index: int) -> Completion:
+            choice, usage = await self._answer(ids, priority, self._wish(ids, sampling.sibling(index), schema))
+            return self._completion(choice, choice.text, choice.token_ids or (), usage)
+
+        return await gather(sibling(index) for index in range(n))
+
+    async def stream(
+        self, conversation: Conversation, sampling: Sampling, *, schema: JsonSchema | None = None, priority: int = 0
+    ) -> AsyncGenerator[str | Completion, None]:
+        ids = await self._fitting_ids(conversation)
+        text, sampled, last = "", list[int](), None
+        body = self._body(ids, priority, self._wish(ids, sampling, schema))
+        async with aclosing(self._server.stream(COMPLETIONS, body, TextAnswer)) as events:
+            async for event in events:
+                for choice in event.choices:
+                    text += choice.text
+                    sampled += choice.token_ids or ()
+                    last = choice
+                    if choice.text:
+                        yield choice.text
+                if event.usage and last:
+                    yield self._completion(last, text, sampled, event.usage.usage())
+
+    async def choose(
+        self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0
+    ) -> Choice:
+        ids = await self._fitting_ids(conversation, lead)
+        wish: dict[str, object] = {**ONE_TOKEN, "logprobs": MOST_LOGPROBS, "return_tokens_as_token_ids": True}
+        if self.abilities.weighs_any_token:
+            wish["logprob_token_ids"] = self._chat.option_ids(options)
+        choice, usage = await self._answer(ids, priority, wish)
+        weights = choice.logprobs.first() if choice.logprobs else {}
+        return Choice(self._chat.option_logprobs(options, weights), usage)
+
+    async def likelihood(self, conversation: Conversation, reply: str, *, priority: int = 0) -> Likelihood:
+        ids = await self._fitting_ids(conversation, reply)
+        begin = len(self._chat.prompt_ids(conversation))
+        choice, usage = await self._answer(ids, priority, {**ONE_TOKEN, "prompt_logprobs": 0})
+        weighed = zip(ids[begin:], (choice.prompt_logprobs or [])[begin:], strict=True)
+        return Likelihood(tuple(weights[token].logprob if weights else -math.inf for token, weights in weighed), usage)
+
+    async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
+        await self._fitting_ids(conversation, tokens=tokens)
+
+    async def check(self) -> None:
+        await self._server.check(HEALTH)
+
+    async def close(self) -> None:
+        await self._server.close()
+
+    async def _fitting_ids(self, conversation: Conversation, lead: str = "", tokens: int = 1) -> list[int]:
+        return await self._chat.fitting_ids(conversation, self._context_tokens, lead, tokens)
+
+    async def _answer(self, ids: list[int], priority: int, wish: Mapping[str, object]) -> tuple[TextChoice, Usage]:
+        answer = await self._server.post(COMPLETIONS, self._body(ids, priority, wish), TextAnswer)
+        if len(answer.choices) != 1 or answer.usage is None:
+            raise EngineUnavailable(f"{self._server.url} answers without one choice and its usage")
+        return answer.choices[0], answer.usage.usage()
+
+    def _body(self, ids: list[int], priority: int, wish: Mapping[str, object]) -> dict[str, object]:
+        body = {"model": self._model, "prompt": ids, "return_token_ids": True, **PLAIN_SAMPLING, **wish}
+        return {**body, "priority": priority} if self.abilities.ranks else body
+
+    def _wish(self, ids: list[int], sampling: Sampling, schema: JsonSchema | None) -> dict[str, object]:
+        structure: dict[str, object] | None = None
+        if schema is not None:
+            structure = {"json": schema}
+        elif sampling.choices:
+            structure = {"choice": sampling.choices}
+        return {
+            "max_tokens": min(sampling.max_tokens, self._context_tokens - len(ids)),
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "stop": sampling.stop,
+            "seed": sampling.seed,
+            "structured_outputs": structure,
+        }
+
+    def _completion(self, choice: TextChoice, text: str, sampled: Sequence[int], usage: Usage) -> Completion:
+        ids = self._chat.reply_ids(sampled, stopped_at_text=isinstance(choice.stop_reason, str))
+        return Completion(text, finish_reason(choice.finish_reason), usage, ids)

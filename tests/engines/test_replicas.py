@@ -1,0 +1,234 @@
+"""Replicas, each a scripted engine: where calls go, and what becomes of them when a replica fails."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+
+import pytest
+
+from service.concurrency import gather
+from service.engines import replicas
+from service.engines.base import Completion, Engine
+from service.engines.conversation import Conversation, Turn
+from service.engines.replicas import ClosableEngine, Connect, ReplicatedEngine
+from service.engines.scripted import Call, Script, ScriptedEngine
+from service.errors import EngineUnavailable
+from tests.engines.contract import GREEDY, QUESTION, EngineContract, LikelihoodContract
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(replicas, "LONGEST_PAUSE_SECONDS", 0.001)
+
+
+class TestReplicatedEngine(EngineContract, LikelihoodContract):
+    @pytest.fixture
+    async def engine(self) -> AsyncIterator[Engine]:
+        async with replicated({"one": ScriptedEngine(), "two": ScriptedEngine()}) as engine:
+            yield engine
+
+
+@asynccontextmanager
+async def replicated(engines: Mapping[str, ClosableEngine]) -> AsyncIterator[ReplicatedEngine]:
+    async with started({name: connecting(engine) for name, engine in engines.items()}) as engine:
+        yield engine
+
+
+@asynccontextmanager
+async def started(servers: Mapping[str, Connect]) -> AsyncIterator[ReplicatedEngine]:
+    engine = await ReplicatedEngine.start("scripted", servers)
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+def connecting(engine: ClosableEngine) -> Connect:
+    async def connect() -> ClosableEngine:
+        return engine
+
+    return connect
+
+
+def prompts(count: int) -> list[Conversation]:
+    return [Conversation(Turn("user", f"Write about number {number}.")) for number in range(count)]
+
+
+def every(number: int) -> Callable[[Call], None]:
+    """Fails one call in so many."""
+    counted = iter(range(1_000_000))
+
+    def fault(_: Call) -> None:
+        if next(counted) % number == 0:
+            raise EngineUnavailable("500")
+
+    return fault
+
+
+async def test_a_program_stays_on_one_replica_and_programs_are_spread() -> None:
+    engines = {str(number): ScriptedEngine() for number in range(4)}
+    async with replicated(engines) as engine:
+        for prompt in prompts(100):
+            [reply] = await engine.complete(prompt, GREEDY)
+            await engine.choose(prompt.with_reply(reply).with_user("Good?"), "12")
+
+    homes = Counter[str]()
+    for name, one in engines.items():
+        asked = [next(call.conversation.turns()).text for call in one.calls]
+        assert all(count == 2 for count in Counter(asked).values())
+        homes[name] = len(set(asked))
+    assert sum(homes.values()) == 100
+    assert min(homes.values()) > 10
+
+
+async def test_a_system_turn_alone_does_not_decide_where_a_program_goes() -> None:
+    engines = {"one": ScriptedEngine(), "two": ScriptedEngine()}
+    shared = Conversation(Turn("system", "Be brief."))
+    async with replicated(engines) as engine:
+        for number in range(40):
+            await engine.complete(shared.with_user(f"Number {number}?"), GREEDY)
+
+    assert all(len(one.calls) > 5 for one in engines.values())
+
+
+async def test_a_replica_with_too_many_calls_is_passed_over() -> None:
+    engines = {
+        "one": ScriptedEngine(Script(seconds_per_call=0.05)),
+        "two": ScriptedEngine(Script(seconds_per_call=0.05)),
+    }
+    async with replicated(engines) as engine:
+        await gather(engine.choose(QUESTION.with_user(str(number)), "12") for number in range(40))
+
+    most = max(len(one.calls) for one in engines.values())
+    assert 20 <= most <= 26
+
+
+async def test_the_calls_of_a_replica_that_dies_are_made_elsewhere() -> None:
+    engines = {"one": ScriptedEngine(Script(seconds_per_call=0.1)), "two": ScriptedEngine(Script(seconds_per_call=0.1))}
+    async with replicated(engines) as engine:
+        calls = asyncio.ensure_future(gather(engine.complete(prompt, GREEDY) for prompt in prompts(50)))
+        await asyncio.sleep(0.05)
+        assert engines["one"].in_flight > 10
+        engines["one"].kill()
+        replies = await calls
+        await engine.complete(QUESTION, GREEDY)
+
+    assert len(replies) == 50
+    assert all(reply.text for [reply] in replies)
+
+
+async def test_a_replica_that_hangs_gives_up_its_calls_once_it_is_found_down() -> None:
+    class Hanging(ScriptedEngine):
+        hangs = False
+
+        async def check(self) -> None:
+            if self.hangs:
+                raise EngineUnavailable("no answer")
+
+    hanging, other = Hanging(Script(seconds_per_call=1000)), ScriptedEngine()
+    async with replicated({"hanging": hanging, "other": other}) as engine:
+        calls = asyncio.ensure_future(gather(engine.complete(prompt, GREEDY) for prompt in prompts(12)))
+        streams = asyncio.ensure_future(gather(last_of(engine, prompt) for prompt in prompts(12)))
+        await asyncio.sleep(0.05)
+        assert hanging.in_flight > 4
+        hanging.hangs = True
+        async with asyncio.timeout(5):
+            assert len(await calls) == len(await streams) == 12
+
+    assert len(other.calls) == 24
+
+
+async def last_of(engine: Engine, conversation: Conversation) -> Completion:
+    items = [item async for item in engine.stream(conversation, GREEDY)]
+    assert isinstance(items[-1], Completion)
+    return items[-1]
+
+
+async def test_a_call_that_fails_is_made_again_while_such_calls_are_few() -> None:
+    flaky = ScriptedEngine(Script(fault=every(5)))
+    async with replicated({"flaky": flaky}) as engine:
+        results = await asyncio.gather(
+            *(engine.complete(prompt, GREEDY) for prompt in prompts(1000)), return_exceptions=True
+        )
+
+    failed = [result for result in results if isinstance(result, BaseException)]
+    assert all(isinstance(failure, EngineUnavailable) for failure in failed)
+    assert len(flaky.calls) <= 1000 * 1.1 + 10
+    assert len(failed) < 150
+
+
+async def test_a_stream_that_has_begun_is_not_begun_again() -> None:
+    one, two = ScriptedEngine(Script(seconds_per_token=0.02)), ScriptedEngine(Script(seconds_per_token=0.02))
+    async with replicated({"one": one, "two": two}) as engine:
+        items = engine.stream(QUESTION, GREEDY)
+        await anext(items)
+        (one if one.in_flight else two).kill()
+        with pytest.raises(EngineUnavailable):
+            async for _ in items:
+                pass
+
+    assert len(one.calls) + len(two.calls) == 1
+
+
+async def test_a_replica_comes_back_and_has_its_programs_again() -> None:
+    class Resting(ScriptedEngine):
+        rests = False
+
+        async def check(self) -> None:
+            if self.rests:
+                raise EngineUnavailable("no answer")
+
+    resting, other = Resting(), ScriptedEngine()
+    async with replicated({"resting": resting, "other": other}) as engine:
+        resting.rests = True
+        await until(lambda: not engine.replicas[0].up)
+        for prompt in prompts(20):
+            await engine.complete(prompt, GREEDY)
+        assert (len(resting.calls), len(other.calls)) == (0, 20)
+
+        resting.rests = False
+        await until(lambda: engine.replicas[0].up)
+        for prompt in prompts(20):
+            await engine.complete(prompt, GREEDY)
+        assert len(resting.calls) > 3
+
+
+async def test_the_engine_serves_once_one_replica_does_and_fails_its_check_once_none_does() -> None:
+    late, engine_of_late = asyncio.Event(), ScriptedEngine()
+
+    async def connect_late() -> ClosableEngine:
+        if not late.is_set():
+            raise EngineUnavailable("refused")
+        return engine_of_late
+
+    early = ScriptedEngine()
+    async with started({"late": connect_late, "early": connecting(early)}) as engine:
+        await engine.check()
+        for prompt in prompts(10):
+            await engine.complete(prompt, GREEDY)
+        early.kill()
+        await until(lambda: not engine.replicas[1].up)
+        with pytest.raises(EngineUnavailable, match="no server"):
+            await engine.check()
+        with pytest.raises(EngineUnavailable):
+            await engine.complete(QUESTION, GREEDY)
+
+        late.set()
+        await until(lambda: engine.replicas[0].up)
+        await engine.complete(QUESTION, GREEDY)
+
+
+async def test_what_is_set_wrong_keeps_the_engine_from_starting() -> None:
+    async def connect() -> ClosableEngine:
+        raise LookupError("no such model")
+
+    with pytest.raises(LookupError, match="no such model"):
+        await ReplicatedEngine.start("scripted", {"one": connecting(ScriptedEngine()), "two": connect})
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.005)
