@@ -34,7 +34,6 @@ from service.app import ServedEngine, start_remote
 from service.engines import bundled
 from service.engines.conversation import Conversation
 from service.engines.replicas import Replica, ReplicatedEngine
-from service.refinement.steps import warm
 from service.settings import Settings
 
 KILLED_AMONG = 50
@@ -52,9 +51,7 @@ class InTurn(ReplicatedEngine):
 
 
 async def _start_in_turn(settings: Settings) -> ServedEngine:
-    engine = await start_remote(settings, InTurn)
-    await warm(engine)
-    return engine
+    return await start_remote(settings, InTurn)
 
 
 @dataclass(frozen=True)

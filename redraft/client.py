@@ -19,7 +19,7 @@ import httpx
 from redraft.answers import connection_failures, parsed, refusal
 from redraft.errors import Busy, ConnectionFailed
 from redraft.events import Events, GenerateEvent, GenerateEvents, RefineEvent, RefineEvents
-from redraft.exchange import DEFAULT_TIMEOUT_SECONDS, DEFAULT_URL, Exchange
+from redraft.exchange import DEFAULT_TIMEOUT_SECONDS, DEFAULT_URL, LIMITS, Exchange
 from redraft.requests import CritiqueFields, GenerateFields, RefineFields
 from redraft.results import (
     CritiqueResult,
@@ -55,7 +55,7 @@ class Redraft:
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._exchange = Exchange(base_url, api_key, timeout, retries)
-        self._client = http_client or httpx.Client()
+        self._client = http_client or httpx.Client(limits=LIMITS)
         self._owns_client = http_client is None
         self._sleep = sleep
 
@@ -155,7 +155,7 @@ class AsyncRedraft:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._exchange = Exchange(base_url, api_key, timeout, retries)
-        self._client = http_client or httpx.AsyncClient()
+        self._client = http_client or httpx.AsyncClient(limits=LIMITS)
         self._owns_client = http_client is None
         self._sleep = sleep
 

@@ -10,6 +10,8 @@ from redraft.errors import Busy, ConnectionFailed, RedraftError
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_TIMEOUT_SECONDS = 660.0  # a bit more than the service works on a request, so that its own answer comes first
 CONNECT_SECONDS = 5.0
+# Idle connections are given up before the service closes them, so that no request meets one that is closing.
+LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=2.0)
 LONGEST_WAIT_SECONDS = 60.0  # the service asks for no more
 FIRST_RECONNECT_SECONDS = 0.5
 
@@ -34,7 +36,7 @@ class Exchange:
             method,
             f"{self.url.rstrip('/')}/v1/{path}",
             json=body,
-            headers={"Authorization": f"Bearer {self.api_key}"} if self.api_key else {},
+            headers={"Authorization": f"Bearer {self.api_key.strip()}"} if self.api_key else {},
             timeout=httpx.Timeout(self.timeout, connect=CONNECT_SECONDS),
         )
 

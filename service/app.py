@@ -11,12 +11,13 @@ from typing import Any, Protocol
 
 from fastapi import FastAPI
 
-from service.api import problems
+from service.api import openai_routes, problems
 from service.api.admission import Admission
 from service.api.auth import Keys
 from service.api.body import add_schemas
 from service.api.desk import Desk
 from service.api.middleware import BodyLimit, RequestContext, RequestRecord
+from service.api.openai import ChatRequest
 from service.api.programs import Bounds, Programs
 from service.api.requests import CritiqueRequest, GenerateRequest, RefineRequest
 from service.api.routes import router, v1
@@ -89,20 +90,18 @@ class EngineLifetime:
 
 
 async def start_engine(settings: Settings) -> ServedEngine:
-    """Start the engine that the settings name and warm it; the log tells what took how long."""
+    """Start the engine that the settings name; one in this process is warmed, and the log tells what took how long."""
     if settings.engine == "scripted":
         return ScriptedEngine(model=model_name(settings))
+    if settings.engine == "openai":
+        return await start_remote(settings)
     clock = time.perf_counter
     begun = clock()
     model = settings.model
     if model == "bundled":
         model = str(await asyncio.to_thread(bundled.prepare))
     prepared = clock()
-    engine: ServedEngine
-    if settings.engine == "openai":
-        engine = await start_remote(settings)
-    else:
-        engine = await VllmEngine.start(model, model_name(settings), settings.engine_args)
+    engine = await VllmEngine.start(model, model_name(settings), settings.engine_args)
     started = clock()
     try:
         await warm(engine)
@@ -210,6 +209,7 @@ def create_app(
     app.add_middleware(RequestContext, on_finished=finished)
     problems.install(app)
     app.include_router(v1)
+    app.include_router(openai_routes.v1)
     app.include_router(router)
-    add_schemas(app, [GenerateRequest, CritiqueRequest, RefineRequest])
+    add_schemas(app, [GenerateRequest, CritiqueRequest, RefineRequest, ChatRequest])
     return app

@@ -8,7 +8,8 @@ RedraftError
 │   ├── MethodNotAllowed       405
 │   ├── BodyTooLarge           413
 │   ├── InvalidRequest         422    names the fields
-│   │   └── PromptTooLong      422    names both lengths
+│   │   ├── PromptTooLong      422    names both lengths
+│   │   └── ModelNotFound      404
 │   └── CallerLimit            429
 └── Unavailable                503    trying again later can help
     ├── Overloaded
@@ -90,6 +91,13 @@ class PromptTooLong(InvalidRequest):
         super().__init__(detail, [FieldError(field, detail)])
         self.prompt_tokens = prompt_tokens
         self.context_tokens = context_tokens
+
+
+class ModelNotFound(InvalidRequest):
+    status, code, title = 404, "model_not_found", "There is no such model"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, [FieldError("model", detail)])
 
 
 class CallerLimit(RequestError):

@@ -40,10 +40,12 @@ class Settings(BaseSettings):
     )
     engine_urls: str | None = Field(
         None,
-        pattern=r"^https?://[^\s,]+(,\s*https?://[^\s,]+)*$",
+        pattern=r"^https?://[^\s,@]+(,\s*https?://[^\s,@]+)*$",
         description="addresses of remote servers of one model, comma-separated, with or without /v1 at their ends",
     )
-    engine_key: str | None = Field(None, repr=False, description="bearer key for the remote servers")
+    engine_key: str | None = Field(
+        None, pattern=r"^[!-~]+$", repr=False, description="bearer key for the remote servers"
+    )
     tokenizer: str | None = Field(
         None,
         description="folder or hub name of the remote servers' tokenizer; by default their model's folder, if here",
@@ -118,6 +120,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"the engine openai needs {PREFIX}ENGINE_URLS, and as {PREFIX}MODEL the server's name for its model"
             )
+        if self.engine != "openai" and (self.engine_urls or self.engine_key or self.tokenizer):
+            raise ValueError("engine_urls, engine_key and tokenizer are for the engine openai only")
         return self
 
     @model_validator(mode="after")

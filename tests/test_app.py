@@ -235,11 +235,8 @@ async def test_an_engine_that_dies_later_leaves_the_best_so_far(served: Served) 
 
 
 async def test_the_served_model_is_listed_and_may_be_named(served: Served) -> None:
-    listed = (await served.client.get("/v1/models")).json()
-    [model] = listed["data"]
+    model = (await served.client.get("/v1/models")).json()["data"][0]
 
-    assert listed["object"] == "list"
-    assert model == {"id": "scripted", "object": "model", "created": 0, "owned_by": "redraft"}
     assert (await served.post("/v1/generate", {**PROMPT, "model": model["id"]})).status_code == 200
 
 

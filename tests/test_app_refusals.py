@@ -187,7 +187,7 @@ async def test_with_keys_configured_a_known_one_is_needed(headers: dict[str, str
 
         assert written.status_code == listed.status_code == shown.status_code == status
         if status == 401:
-            assert problem(written) == problem(listed) == (401, "unauthorized")
+            assert problem(written) == problem(shown) == (401, "unauthorized")
             assert written.headers["www-authenticate"] == "Bearer"
             assert served.engine.calls == []
 

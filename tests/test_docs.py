@@ -26,6 +26,9 @@ from starlette.types import Receive, Scope, Send
 
 from service import command
 from service.api.admission import Admission
+from service.api.openai import GENERATE_FIELDS, REFINE_FIELDS, ChatRequest, Only, model_names
+from service.api.openai_responses import ChatCompletion
+from service.api.problems import OPENAI_CODES
 from service.api.requests import BudgetFields, CommonFields, CritiqueRequest, GenerateRequest, RefineRequest
 from service.api.responses import CritiqueResponse, GenerateResponse, RefineResponse, sse_event
 from service.app import create_app
@@ -47,6 +50,7 @@ from service.tasks.task import load_rubrics, load_tasks
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 API, METRICS, SETTINGS, TASKS = (ROOT / "docs" / name for name in ("api.md", "metrics.md", "settings.md", "tasks.md"))
+OPENAI = ROOT / "docs/openai.md"
 DEPENDENCIES = ROOT / "docs/decisions/0006-dependencies.md"
 FOUND_BY_BROWSER = {"/docs/oauth2-redirect"}  # a helper of /docs
 
@@ -400,7 +404,12 @@ async def test_examples_of_requests_work(path: str, body: Any) -> None:
 
 
 def test_every_endpoint_has_an_example() -> None:
-    assert {path for path, _ in requests_in(API)} == {"/v1/generate", "/v1/critique", "/v1/refine"}
+    assert {path for path, _ in requests_in(API)} == {
+        "/v1/generate",
+        "/v1/critique",
+        "/v1/refine",
+        "/v1/chat/completions",
+    }
 
 
 @pytest.mark.parametrize(
@@ -409,11 +418,40 @@ def test_every_endpoint_has_an_example() -> None:
         ("POST /v1/generate", GenerateResponse),
         ("POST /v1/critique", CritiqueResponse),
         ("POST /v1/refine", RefineResponse),
+        ("POST /v1/chat/completions", ChatCompletion),
     ],
 )
 def test_examples_of_responses_have_the_fields_of_true_ones(heading: str, model: type[BaseModel]) -> None:
     [example] = re.findall(r"^```json\n(.*?)^```$", section(API, heading), re.MULTILINE | re.DOTALL)
     assert model.model_validate_json(example).model_dump(mode="json") == json.loads(example)
+
+
+def treatment(name: str) -> tuple[str, Any]:
+    """What becomes of a field of OpenAI's, and the value of a refused one that is taken."""
+    field = ChatRequest.model_fields[name]
+    limits = [limit.value for limit in field.metadata if isinstance(limit, Only)]
+    if limits:
+        return "refused", limits[0]
+    return "ignored" if field.description == "Ignored." else "followed", None
+
+
+def test_fields_of_openai_and_what_becomes_of_them() -> None:
+    fields, redraft = tables(OPENAI, "Fields")
+    shown = {}
+    for name, kind, meaning in fields:
+        taken = re.fullmatch(r"unless it is `(.*)`", meaning)
+        shown[quoted(name)[0]] = (kind, json.loads(taken[1]) if taken else None)
+    assert shown == {name: treatment(name) for name in ChatRequest.model_fields}
+    assert [set(quoted(row[1])) for row in redraft] == [GENERATE_FIELDS, REFINE_FIELDS]
+
+
+def test_models_of_openai() -> None:
+    shown = [name.lstrip("…") for name in names(table(OPENAI, "Models"))]
+    assert shown == [name.removeprefix("served") or "SmolLM2-135M-Instruct" for name in model_names("served")]
+
+
+def test_openai_s_words_for_codes() -> None:
+    assert {quoted(row[0])[0]: quoted(row[1])[0] for row in table(OPENAI, "Errors")} == OPENAI_CODES
 
 
 def anchors(document: Path) -> set[str]:

@@ -34,6 +34,11 @@ def test_environment_is_read_and_settings_are_frozen(monkeypatch: pytest.MonkeyP
     [
         ("PORT", "65536"),
         ("ENGINE", "openai"),
+        ("ENGINE_URLS", "http://a"),
+        ("ENGINE_URLS", "http://name:hush@a"),
+        ("ENGINE_URLS", "ftp://a"),
+        ("ENGINE_KEY", "hush\n"),
+        ("TOKENIZER", "a"),
         ("ENGINE_ARGS", "[1]"),
         ("ENGINE_ARGS", "{"),
         ("MAX_PROGRAMS", "0"),
@@ -160,3 +165,8 @@ def test_table_lists_every_setting() -> None:
     assert table["REDRAFT_ALLOW_ANONYMOUS"][0] == "false"
     assert table["REDRAFT_TASKS_DIR"][0] == "none"
     assert all(meaning for _, meaning in table.values())
+
+
+def test_remote_servers_are_a_list_that_names_each_once() -> None:
+    settings = Settings(engine="openai", engine_urls="http://a/v1, https://b:8000,http://a/v1", model="a model")
+    assert settings.servers == ("http://a/v1", "https://b:8000")

@@ -4,7 +4,7 @@ The one stream of events is read here, once: it feeds the metrics, the log and t
 """
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
@@ -16,9 +16,8 @@ from starlette.responses import Response
 from service.api.desk import desk_of
 from service.api.disconnect import unless_disconnected
 from service.api.middleware import request_id, seconds_since_arrival
-from service.api.responses import Timing, sse_event, total
-from service.api.sse import Event as SseEvent
-from service.api.sse import EventStream
+from service.api.responses import SseEvent, Timing, sse_events, total
+from service.api.sse import EventStream, named
 from service.engines.base import Engine
 from service.refinement.events import Event, Generated, Refined, Reviewed, Started
 from service.refinement.program import Generation, Program, Review
@@ -33,13 +32,14 @@ Done = Generated | Refined | Reviewed
 class Answering(Generic[P]):
     """``run`` makes the program's events, ``body`` the response of its last event.
 
-    ``streamed_before``: what a stream's last event leaves out of the response, in pydantic's form for exclusions.
+    ``told``: what a stream tells of an event, and of the response, in ``frame``s.
     """
 
     program: P
     run: Callable[[P, Engine], AsyncGenerator[Event, None]]
     body: Callable[[Any, Timing], BaseModel]
-    streamed_before: Any = None
+    told: Callable[[Any], Iterable[SseEvent]] = sse_events
+    frame: Callable[[str, Mapping[str, Any]], bytes] = named
 
     async def whole(self, request: Request) -> Response:
         """Run the program to its end; stop it as soon as the client has left."""
@@ -56,15 +56,13 @@ class Answering(Generic[P]):
     def streamed(self, request: Request) -> Response:
         """Send the events as they happen."""
 
-        async def frames() -> AsyncGenerator[SseEvent, None]:
+        async def told() -> AsyncGenerator[SseEvent, None]:
             async with aclosing(self._events(request)) as events:
                 async for event in events:
-                    if isinstance(event, BaseModel):
-                        yield "done", event.model_dump(mode="json", exclude=self.streamed_before)
-                    elif frame := sse_event(event):
-                        yield frame
+                    for item in self.told(event):
+                        yield item
 
-        return EventStream(frames())
+        return EventStream(told(), self.frame)
 
     async def _events(self, request: Request) -> AsyncGenerator[Event | BaseModel, None]:
         """The program's events, but in place of the last the response that is made of it."""

@@ -6,6 +6,7 @@ in one strict step, so FastAPI has to be told what to document.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import FastAPI
@@ -23,6 +24,7 @@ LARGE_BODY_BYTES = 16_384
 """A larger body is decoded in a thread: its schemas and patterns are compiled with it."""
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 
 def decode(model: type[M], body: bytes, content_type: str | None) -> M:
@@ -44,13 +46,18 @@ def decode(model: type[M], body: bytes, content_type: str | None) -> M:
 def decoded(model: type[M]) -> Callable[[Request], Awaitable[M]]:
     """A dependency that reads the request's body and decodes it: ``Annotated[Item, Depends(decoded(Item))]``."""
 
-    async def read(request: Request) -> M:
-        body, content_type = await request.body(), request.headers.get("content-type")
-        if len(body) > LARGE_BODY_BYTES:
-            return await asyncio.to_thread(decode, model, body, content_type)
-        return decode(model, body, content_type)
+    async def dependency(request: Request) -> M:
+        return await read(request, partial(decode, model))
 
-    return read
+    return dependency
+
+
+async def read(request: Request, decoding: Callable[[bytes, str | None], T]) -> T:
+    """What ``decoding`` makes of the request's body and its content type."""
+    body, content_type = await request.body(), request.headers.get("content-type")
+    if len(body) > LARGE_BODY_BYTES:
+        return await asyncio.to_thread(decoding, body, content_type)
+    return decoding(body, content_type)
 
 
 def json_body(model: type[BaseModel]) -> dict[str, Any]:

@@ -87,7 +87,7 @@ class RequestContext:
         except Exception as error:  # noqa: BLE001 (public logs it)
             known = public(error, response.request_id)
             if response.status is None:  # otherwise the server closes the connection, for the response is cut short
-                await problem(known)(scope, receive, response.send)
+                await problem(known, scope["path"])(scope, receive, response.send)
 
 
 class BodyLimit:

@@ -1,7 +1,7 @@
-"""Errors as RFC 9457 problem documents: the one place where an error becomes a response."""
+"""The one place where an error becomes a response: an RFC 9457 problem document, or what OpenAI's clients expect."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -11,18 +11,60 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.errors import FieldError, InvalidRequest, MethodNotAllowed, NotFound, RedraftError, Unauthorized
+from service.errors import (
+    DeadlineExceeded,
+    EngineDead,
+    FieldError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    PromptTooLong,
+    RedraftError,
+    Unauthorized,
+)
 from service.evaluators.base import RefusedField
 
 MOST_FIELD_ERRORS = 20
 LONGEST_PATH = 200  # characters; a path may hold the caller's own keys
 PYDANTIC_PREFIXES = ("Value error, ", "Assertion failed, ")
 
+OPENAI_PATHS = ("/v1/chat/", "/v1/models")
+OPENAI_CODES: Mapping[str, str] = {
+    "caller_limit": "rate_limit_exceeded",
+    "prompt_too_long": "context_length_exceeded",
+    "unauthorized": "invalid_api_key",
+}
+"""OpenAI's words for some of our codes; the others stay as they are."""
+
 logger = logging.getLogger(__name__)
 
 
+def error_body(error: RedraftError, path: str) -> dict[str, Any]:
+    """What tells of ``error`` at ``path``: the body of a response, or the data of a stream's ``error`` event."""
+    return _openai_body(error) if path.startswith(OPENAI_PATHS) else problem_body(error)
+
+
+def _openai_body(error: RedraftError) -> dict[str, Any]:
+    """``param`` is the first field that is wrong."""
+    param, message = None, error.detail
+    if isinstance(error, PromptTooLong):
+        param = "messages"
+    elif isinstance(error, InvalidRequest) and error.errors:
+        param = error.errors[0].field
+        message = f"{param}: {error.errors[0].message}"
+    kind = {401: "authentication_error", 429: "rate_limit_error"}.get(error.status, "invalid_request_error")
+    return {
+        "error": {
+            "message": message,
+            "type": kind if error.status < 500 else "server_error",
+            "param": param,
+            "code": OPENAI_CODES.get(error.code, error.code),
+        }
+    }
+
+
 def problem_body(error: RedraftError) -> dict[str, Any]:
-    """The members of the problem document; also the data of a stream's ``error`` event."""
+    """The members of the problem document."""
     body: dict[str, Any] = {
         "type": f"urn:redraft:problem:{error.code}",
         "title": error.title,
@@ -35,13 +77,18 @@ def problem_body(error: RedraftError) -> dict[str, Any]:
     return body
 
 
-def problem(error: RedraftError) -> Response:
-    """The response that tells of ``error``."""
+def problem(error: RedraftError, path: str) -> Response:
+    """The response that tells of ``error`` at ``path``."""
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
+    if path.startswith(OPENAI_PATHS):
+        if isinstance(error, DeadlineExceeded | EngineDead):
+            headers["x-should-retry"] = "false"  # the SDKs would: for as long again, or in vain
+        status = 400 if error.status == 422 else error.status  # OpenAI has no 422
+        return JSONResponse(_openai_body(error), status, headers)
     return JSONResponse(problem_body(error), error.status, headers, media_type="application/problem+json")
 
 
@@ -63,14 +110,14 @@ def invalid(error: ValidationError, given: object) -> InvalidRequest:
 
 
 def install(app: FastAPI) -> None:
-    """Answer our errors, Starlette's and FastAPI's with problem documents; RequestContext answers all others."""
+    """Answer our errors, Starlette's and FastAPI's; RequestContext answers all others."""
     for kind in (RedraftError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _answer)
 
 
-async def _answer(_: Request, error: Exception) -> Response:
+async def _answer(request: Request, error: Exception) -> Response:
     """A coroutine, because Starlette would run a plain function in a thread."""
-    response = problem(_translated(error))
+    response = problem(_translated(error), request.scope["path"])
     if isinstance(error, HTTPException):
         response.headers.update(error.headers or {})  # Allow
     return response

@@ -1,6 +1,6 @@
 """What the service answers. These models are the wire contract's output, made from a program's last event."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field
@@ -258,6 +258,14 @@ def _candidate_body(candidate: Candidate, texts: Mapping[str, str], assessment: 
         evaluations=evaluation_bodies(assessment),
         diff=None if candidate.parent is None else diff(texts[candidate.parent], candidate.text),
     )
+
+
+def sse_events(event: Event | BaseModel, left_out: Any = None) -> Iterator[SseEvent]:
+    """What a stream tells of an event or, last, of the response: ``done``, less what pydantic is to exclude of it."""
+    if isinstance(event, BaseModel):
+        yield "done", event.model_dump(mode="json", exclude=left_out)
+    elif told := sse_event(event):
+        yield told
 
 
 def sse_event(event: Event) -> SseEvent | None:

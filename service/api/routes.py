@@ -21,6 +21,7 @@ from service.api.responses import (
     critique_response,
     generate_response,
     refine_response,
+    sse_events,
 )
 from service.errors import Draining, NotFound
 from service.refinement.loop import refine as run_refine
@@ -59,7 +60,7 @@ async def generate(request: Request, wanted: Annotated[GenerateRequest, Depends(
         desk_of(request).programs.generation(wanted),
         run_generate,
         generate_response,
-        streamed_before={"choices": {"__all__": {"text"}}},
+        partial(sse_events, left_out={"choices": {"__all__": {"text"}}}),  # streamed before
     )
     return answering.streamed(request) if wanted.stream else await answering.whole(request)
 
@@ -96,13 +97,6 @@ async def refine(request: Request, wanted: Annotated[RefineRequest, Depends(deco
         desk_of(request).programs.program(wanted), run_refine, partial(refine_response, trace=wanted.trace)
     )
     return answering.streamed(request) if wanted.stream else await answering.whole(request)
-
-
-@v1.get("/models", summary="The models that requests may name")
-async def models(request: Request) -> Response:
-    """The list has the shape that OpenAI's clients expect."""
-    served = {"id": desk_of(request).model, "object": "model", "created": 0, "owned_by": "redraft"}
-    return JSONResponse({"object": "list", "data": [served]})
 
 
 @v1.get("/tasks", summary="The tasks that requests may name")

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service.api.disconnect import ClientLeft, unless_disconnected
 from service.api.middleware import request_id
-from service.api.problems import problem_body, public
+from service.api.problems import error_body, public
 
 KEEP_ALIVE = b": keep-alive\n\n"
 
@@ -23,22 +23,39 @@ Event = tuple[str, Mapping[str, Any]]
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
+def named(name: str, data: Mapping[str, Any]) -> bytes:
+    """The frame of an event under its name."""
+    return f"event: {name}\ndata: {_JSON.encode(data)}\n\n".encode()
+
+
+def unnamed(name: str, data: Mapping[str, Any]) -> bytes:
+    """The frame of an event as OpenAI sends it: the data alone; ``[DONE]`` for the event ``done``."""
+    return f"data: {'[DONE]' if name == 'done' else _JSON.encode(data)}\n\n".encode()
+
+
 class EventStream(Response):
     """A response that sends each (name, data) of ``events`` as it comes, and a comment after each silence.
 
-    What ``events`` raises before anything was sent is raised here, while another response is still possible; later
-    it becomes a last ``error`` event. The generator runs in one task and is closed there, whatever ends the stream; a
-    client that leaves ends it with ClientLeft.
+    ``frame`` puts an event into bytes. What ``events`` raises before anything was sent is raised here, while another
+    response is still possible; later it becomes a last ``error`` event. The generator runs in one task and is closed
+    there, whatever ends the stream; a client that leaves ends it with ClientLeft.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[Event, None], *, keep_alive_seconds: float = 10.0) -> None:
+    def __init__(
+        self,
+        events: AsyncGenerator[Event, None],
+        frame: Callable[[str, Mapping[str, Any]], bytes] = named,
+        *,
+        keep_alive_seconds: float = 10.0,
+    ) -> None:
         self.status_code = 200
         self.background = None
         # X-Accel-Buffering keeps nginx from holding events back.
         self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         self._events = events
+        self._frame = frame
         self._keep_alive_seconds = keep_alive_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,12 +78,12 @@ class EventStream(Response):
         """The next event as bytes, None at the end."""
         try:
             event = await anext(self._events, None)
-            return None if event is None else _encode(*event)
+            return None if event is None else self._frame(*event)
         except Exception as error:
             if not wire.started:
                 raise
             await self._events.aclose()  # nothing follows an error
-            return _encode("error", problem_body(public(error, request_id(request))))
+            return self._frame("error", error_body(public(error, request_id(request)), request.scope["path"]))
 
 
 class _Wire:
@@ -106,7 +123,3 @@ class _Wire:
                 await asyncio.sleep(seconds - silence)
             else:
                 await self.write(KEEP_ALIVE)
-
-
-def _encode(name: str, data: Mapping[str, Any]) -> bytes:
-    return f"event: {name}\ndata: {_JSON.encode(data)}\n\n".encode()

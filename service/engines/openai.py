@@ -20,16 +20,17 @@ from service.engines.openai_chat import (
     ChatAbilities,
     ChatAnswer,
     ChatEngine,
+    TokenizeAnswer,
     messages,
 )
-from service.engines.openai_server import A, OpenAIServer
+from service.engines.openai_server import A, NotOffered, OpenAIServer
 from service.engines.openai_tokens import COMPLETIONS, Abilities, TextAnswer, TokenEngine
 from service.engines.tokenization import ChatTokenizer
 from service.errors import InvalidRequest
 
 log = logging.getLogger(__name__)
 
-QUESTION = Conversation(Turn("system", "Be brief.")).with_user("Say yes.").with_reply("Yes.").with_user("Say no.")
+QUESTION = Conversation(Turn("user", "Say yes.")).with_reply("Yes.").with_user("Say no.")
 DIGITS = "12345"
 FORM = {
     "name": "reply",
@@ -51,10 +52,6 @@ class ModelCard(BaseModel):
 
 class ModelList(BaseModel):
     data: list[ModelCard]
-
-
-class TokenizeAnswer(BaseModel):
-    tokens: list[int]
 
 
 async def connect(
@@ -79,14 +76,16 @@ async def _engine(server: OpenAIServer, model: str, tokenizer: str | None) -> To
     if model not in cards:
         raise EngineMisconfigured(f"{server.url} has no model {model!r}; it has {', '.join(cards)}")
     card = cards[model]
-    context_tokens = card.max_model_len if await server.has(TOKENIZE) else None
+    asked = {"model": model, "messages": messages(QUESTION)}
+    counted = await _accepted(server, TOKENIZE, asked, TokenizeAnswer)
+    context_tokens = card.max_model_len if counted else None
     if tokenizer is None and card.root and await asyncio.to_thread(Path(card.root).is_dir):
         tokenizer = card.root
-    if tokenizer is None or context_tokens is None:
+    if tokenizer is None or counted is None or context_tokens is None:
         log.info("the engine's server tokenises prompts: prefixes are shared as far as it repeats itself")
         return ChatEngine(server, model, await chat_abilities(server, model, context_tokens))
     chat = ChatTokenizer(await asyncio.to_thread(_load, tokenizer))
-    if await _ids(server, model) != chat.prompt_ids(QUESTION):
+    if counted.tokens != chat.prompt_ids(QUESTION):
         raise EngineMisconfigured(f"the tokenizer {tokenizer} is not that of {server.url}")
     return TokenEngine(server, model, chat, context_tokens, await _abilities(server, model, chat))
 
@@ -95,11 +94,6 @@ def _load(source: str) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(source)
-
-
-async def _ids(server: OpenAIServer, model: str) -> list[int]:
-    """The question as the server's chat template and tokenizer have it."""
-    return (await server.post(TOKENIZE, {"model": model, "messages": messages(QUESTION)}, TokenizeAnswer)).tokens
 
 
 async def _abilities(server: OpenAIServer, model: str, chat: ChatTokenizer) -> Abilities:
@@ -120,7 +114,7 @@ async def chat_abilities(server: OpenAIServer, model: str, context_tokens: int |
     weighed = await _accepted(server, CHAT, {**probe, "logprobs": True, "top_logprobs": MOST_LOGPROBS}, ChatAnswer)
     return ChatAbilities(
         schemas=await _accepted(server, CHAT, {**probe, **schema}, ChatAnswer) is not None,
-        logprobs=bool(weighed and weighed.choices and weighed.choices[0].logprobs),
+        logprobs=weighed is not None and any(choice.weighed for choice in weighed.choices),
         ranks=context_tokens is not None
         and await _accepted(server, CHAT, {**probe, "priority": 1}, ChatAnswer) is not None,
         context_tokens=context_tokens,
@@ -128,8 +122,8 @@ async def chat_abilities(server: OpenAIServer, model: str, context_tokens: int |
 
 
 async def _accepted(server: OpenAIServer, path: str, body: Mapping[str, object], answer: type[A]) -> A | None:
-    """What the server answers; None if it refuses."""
+    """What the server answers; None if it refuses, or has nothing there."""
     try:
         return await server.post(path, body, answer)
-    except InvalidRequest:
+    except (InvalidRequest, NotOffered):
         return None

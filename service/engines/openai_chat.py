@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from service.concurrency import gather
 from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Sampling, Usage
 from service.engines.conversation import Conversation
-from service.engines.openai_server import OpenAIServer, UsageAnswer, finish_reason
+from service.engines.openai_server import SHORT_SECONDS, OpenAIServer, UsageAnswer, finish_reason
 from service.engines.tokenization import log_sum_exp
 from service.errors import EngineUnavailable, InvalidRequest, PromptTooLong
 
@@ -54,6 +54,12 @@ class ChatChoice(BaseModel):
     finish_reason: str | None = None
     logprobs: ChatLogprobs | None = None
 
+    @property
+    def weighed(self) -> list[TokenLogprob]:
+        """The first token's candidates; none where the server tells no probabilities."""
+        content = self.logprobs.content if self.logprobs else None
+        return content[0].top_logprobs if content else []
+
 
 class ChatAnswer(BaseModel):
     """The last event of a stream has the usage and no choice."""
@@ -64,6 +70,7 @@ class ChatAnswer(BaseModel):
 
 class TokenizeAnswer(BaseModel):
     count: int
+    tokens: list[int]
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,7 @@ class ChatEngine:
             return
         conversation, wish = self._wish(conversation, sampling, schema)
         wish["max_tokens"] = min(sampling.max_tokens, await self._room(conversation))
-        text, last = "", None
+        text, last, usage = "", None, None
         body = self._body(conversation, priority, wish)
         async with aclosing(self._server.stream(CHAT, body, ChatAnswer)) as events:
             async for event in events:
@@ -127,8 +134,10 @@ class ChatEngine:
                     if piece := choice.delta.content:
                         text += piece
                         yield piece
-                if event.usage and last:
-                    yield _completion(text, last, event.usage.usage())
+                usage = event.usage or usage
+        if last is None:
+            raise EngineUnavailable("the engine's server wrote nothing")
+        yield _completion(text, last, _cost(usage))
 
     async def choose(
         self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0
@@ -137,9 +146,8 @@ class ChatEngine:
             return await self._chosen(conversation, options, priority)
         wish = {"max_tokens": 1, "temperature": 0.0, "logprobs": True, "top_logprobs": MOST_LOGPROBS}
         choice, usage = await self._answer(conversation, priority, wish, lead)
-        [first, *_] = (choice.logprobs and choice.logprobs.content) or [ChatTokenLogprobs(token="", logprob=0.0)]
         logprobs = [
-            log_sum_exp(found.logprob for found in first.top_logprobs if found.token.strip() == option)
+            log_sum_exp(found.logprob for found in choice.weighed if found.token.strip() == option)
             for option in options
         ]
         return Choice(tuple(logprobs), usage)
@@ -174,9 +182,9 @@ class ChatEngine:
             if room >= body["max_tokens"]:
                 raise
             answer = await self._server.post(CHAT, {**body, "max_tokens": room}, ChatAnswer)
-        if len(answer.choices) != 1 or answer.usage is None:
-            raise EngineUnavailable(f"{self._server.url} answers without one choice and its usage")
-        return answer.choices[0], answer.usage.usage()
+        if len(answer.choices) != 1:
+            raise EngineUnavailable("the engine's server answers without one choice")
+        return answer.choices[0], _cost(answer.usage)
 
     async def _room(self, conversation: Conversation, tokens: int = 1) -> int:
         """The most tokens that a reply may have; PromptTooLong if they are fewer than ``tokens``."""
@@ -184,7 +192,7 @@ class ChatEngine:
         if context_tokens is None:
             return sys.maxsize
         body = {"model": self._model, "messages": messages(conversation)}
-        count = (await self._server.post(TOKENIZE, body, TokenizeAnswer)).count
+        count = (await self._server.post(TOKENIZE, body, TokenizeAnswer, seconds=SHORT_SECONDS)).count
         if count + tokens > context_tokens:
             raise PromptTooLong(count, context_tokens)
         return context_tokens - count
@@ -192,7 +200,8 @@ class ChatEngine:
     def _body(
         self, conversation: Conversation, priority: int, wish: Mapping[str, object], lead: str = ""
     ) -> dict[str, Any]:
-        body: dict[str, Any] = {"model": self._model, "messages": messages(conversation), **wish}
+        body: dict[str, Any] = {"model": self._model, "messages": messages(conversation)}
+        body |= {name: value for name, value in wish.items() if value is not None}
         if self._abilities.ranks:
             body["priority"] = priority
         if lead and self._abilities.context_tokens is not None:
@@ -253,6 +262,11 @@ def _unwrapped(text: str, sampling: Sampling) -> str:
     except ValueError:
         return text
     return str(said.get("reply", text)) if isinstance(said, dict) else text
+
+
+def _cost(usage: UsageAnswer | None) -> Usage:
+    """One call; that is all that is known where the server does not tell what it cost."""
+    return usage.usage() if usage else Usage(calls=1)
 
 
 def _completion(text: str, choice: ChatChoice, usage: Usage) -> Completion:

@@ -5,6 +5,7 @@ or answers something else than it should. Cancelling a call closes its connectio
 the work.
 """
 
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -15,7 +16,14 @@ from pydantic import BaseModel, ValidationError
 from service.engines.base import FinishReason, Usage
 from service.errors import EngineUnavailable, InvalidRequest
 
+log = logging.getLogger(__name__)
+
 CONNECT_SECONDS = 5.0
+KEEP_ALIVE_SECONDS = 2.0
+"""Less than servers wait before they close an idle connection, so that no call meets one that is closing."""
+SHORT_SECONDS = 10.0
+"""For what a server answers without its model."""
+NOT_OFFERED = (httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED, httpx.codes.NOT_IMPLEMENTED)
 REFUSED = (httpx.codes.BAD_REQUEST, httpx.codes.REQUEST_ENTITY_TOO_LARGE, httpx.codes.UNPROCESSABLE_ENTITY)
 LONGEST_MESSAGE = 500  # characters of what a server says of a failure
 A = TypeVar("A", bound=BaseModel)
@@ -41,6 +49,10 @@ def finish_reason(said: str | None) -> FinishReason:
     if said in ("abort", "error"):
         raise EngineUnavailable("the engine's server gave a reply up")
     return "length" if said == "length" else "stop"
+
+
+class NotOffered(EngineUnavailable):
+    """The server has nothing at that path."""
 
 
 class ErrorBody(BaseModel):
@@ -69,18 +81,21 @@ class OpenAIServer:
             base_url=self.url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=256),
+            limits=httpx.Limits(
+                max_connections=None, max_keepalive_connections=256, keepalive_expiry=KEEP_ALIVE_SECONDS
+            ),
         )
 
     async def get(self, path: str, answer: type[A]) -> A:
         async with self._translated():
-            response = await self._client.get(path)
+            response = await self._client.get(path, timeout=SHORT_SECONDS)
             self._check(response)
             return answer.model_validate_json(response.content)
 
-    async def post(self, path: str, body: Mapping[str, Any], answer: type[A]) -> A:
+    async def post(self, path: str, body: Mapping[str, Any], answer: type[A], *, seconds: float | None = None) -> A:
+        """``seconds``: the longest silence, None for no end."""
         async with self._translated():
-            response = await self._client.post(path, json=body)
+            response = await self._client.post(path, json=body, timeout=httpx.Timeout(seconds, connect=CONNECT_SECONDS))
             self._check(response)
             return answer.model_validate_json(response.content)
 
@@ -91,43 +106,55 @@ class OpenAIServer:
             if response.status_code != httpx.codes.OK:
                 await response.aread()
             self._check(response)
-            async for line in response.aiter_lines():
-                data = line.removeprefix("data:").strip() if line.startswith("data:") else ""
-                if data == "[DONE]":
+            async for data in _data(response):
+                if data == b"[DONE]":
                     return
-                if data:
-                    if error := Event.model_validate_json(data).error:
-                        raise EngineUnavailable(f"{self.url} failed within a stream: {error.message}")
-                    yield answer.model_validate_json(data)
-        raise EngineUnavailable(f"{self.url} broke off a stream")
+                if error := Event.model_validate_json(data).error:
+                    self._failed("a stream", error.message)
+                    raise EngineUnavailable("the engine's server failed while it wrote")
+                yield answer.model_validate_json(data)
+        raise EngineUnavailable("the engine's server broke off what it wrote")
 
     async def check(self, path: str) -> None:
         """Return if the server answers at the path."""
         async with self._translated():
             self._check(await self._client.get(path))
 
-    async def has(self, path: str) -> bool:
-        """Whether the server has something at a path to which bodies are posted."""
-        async with self._translated():
-            return (await self._client.post(path, json={})).status_code != httpx.codes.NOT_FOUND
-
     async def close(self) -> None:
         await self._client.aclose()
 
     def _check(self, response: httpx.Response) -> None:
+        if response.status_code == httpx.codes.OK:
+            return
+        message = _message(response)
         if response.status_code in REFUSED:
-            raise InvalidRequest(f"the engine's server refuses the request: {_message(response)}")
-        if response.status_code != httpx.codes.OK:
-            raise EngineUnavailable(f"{self.url} answers {response.status_code}: {_message(response)}")
+            raise InvalidRequest(f"the engine's server refuses the request: {message}")
+        self._failed(f"status {response.status_code}", message)
+        kind = NotOffered if response.status_code in NOT_OFFERED else EngineUnavailable
+        raise kind(f"the engine's server answered with status {response.status_code}")
+
+    def _failed(self, what: str, message: str) -> None:
+        """Tell the operator what callers are not told."""
+        log.warning("an engine's server failed", extra={"server": self.url, "failure": what, "reason": message})
 
     @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
         try:
             yield
         except httpx.HTTPError as error:
-            raise EngineUnavailable(f"{self.url} cannot be reached: {error or type(error).__name__}") from error
+            raise EngineUnavailable(f"the engine's server cannot be reached ({type(error).__name__})") from error
         except ValidationError as error:
-            raise EngineUnavailable(f"{self.url} answers what an OpenAI server would not") from error
+            raise EngineUnavailable("the engine's server answers what an OpenAI server would not") from error
+
+
+async def _data(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The data of a stream's events. Only line feeds end a line: httpx would also cut at characters within a text."""
+    rest = b""
+    async for chunk in response.aiter_bytes():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                yield line.removeprefix(b"data:").strip()
 
 
 def _message(response: httpx.Response) -> str:

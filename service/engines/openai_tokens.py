@@ -99,7 +99,7 @@ class TokenEngine:
 
         async def sibling(index: int) -> Completion:
             choice, usage = await self._answer(ids, priority, self._wish(ids, sampling.sibling(index), schema))
-            return self._completion(choice, choice.text, choice.token_ids or (), usage)
+            return self._completion(choice, choice.text, choice.token_ids, usage)
 
         return await gather(sibling(index) for index in range(n))
 
@@ -107,7 +107,7 @@ class TokenEngine:
         self, conversation: Conversation, sampling: Sampling, *, schema: JsonSchema | None = None, priority: int = 0
     ) -> AsyncGenerator[str | Completion, None]:
         ids = await self._fitting_ids(conversation)
-        text, sampled, last = "", list[int](), None
+        text, sampled, last, usage = "", list[int](), None, None
         body = self._body(ids, priority, self._wish(ids, sampling, schema))
         async with aclosing(self._server.stream(COMPLETIONS, body, TextAnswer)) as events:
             async for event in events:
@@ -117,8 +117,10 @@ class TokenEngine:
                     last = choice
                     if choice.text:
                         yield choice.text
-                if event.usage and last:
-                    yield self._completion(last, text, sampled, event.usage.usage())
+                usage = event.usage or usage
+        if last is None or usage is None:
+            raise EngineUnavailable("the engine's server wrote without saying what it cost")
+        yield self._completion(last, text, sampled, usage.usage())
 
     async def choose(
         self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0
@@ -153,7 +155,7 @@ class TokenEngine:
     async def _answer(self, ids: list[int], priority: int, wish: Mapping[str, object]) -> tuple[TextChoice, Usage]:
         answer = await self._server.post(COMPLETIONS, self._body(ids, priority, wish), TextAnswer)
         if len(answer.choices) != 1 or answer.usage is None:
-            raise EngineUnavailable(f"{self._server.url} answers without one choice and its usage")
+            raise EngineUnavailable("the engine's server answers without one choice and its usage")
         return answer.choices[0], answer.usage.usage()
 
     def _body(self, ids: list[int], priority: int, wish: Mapping[str, object]) -> dict[str, object]:
@@ -175,6 +177,8 @@ class TokenEngine:
             "structured_outputs": structure,
         }
 
-    def _completion(self, choice: TextChoice, text: str, sampled: Sequence[int], usage: Usage) -> Completion:
+    def _completion(self, choice: TextChoice, text: str, sampled: Sequence[int] | None, usage: Usage) -> Completion:
+        if sampled is None:
+            raise EngineUnavailable("the engine's server does not tell which tokens it sampled")
         ids = self._chat.reply_ids(sampled, stopped_at_text=isinstance(choice.stop_reason, str))
         return Completion(text, finish_reason(choice.finish_reason), usage, ids)

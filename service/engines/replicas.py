@@ -4,9 +4,10 @@
 of a program share, over the replicas that are up. One that has more than its share of the calls in progress is passed
 over (consistent hashing with bounded loads, Mirrokni et al. 2016, arXiv 1608.01350).
 
-*When it fails*: a call that fails has its replica looked at. A replica that is down then gives up its calls, and they
-are made elsewhere. One that is up is asked again, or another is; such retries are a small part of all calls, so that a
-fleet that fails is not asked for more than before. Nothing is made again of which something was streamed.
+*When it fails*: a call that fails has its replica looked at. A replica that does not answer then gives up its calls,
+and they move to another. Where a replica is up, or no other is, a call is made again only as long as such retries are a
+small part of all calls, so that a fleet that fails is not asked for more than before. Nothing is made again of which
+something was streamed.
 """
 
 import asyncio
@@ -32,13 +33,17 @@ LONGEST_PAUSE_SECONDS = 0.2
 """Before a call is made again. How long is drawn at random, so that the calls that failed together do not return so."""
 RETRIES_PER_CALL = 0.1
 MOST_SAVED_RETRIES = 10.0
-"""What calls that succeed may save up, so that there are retries when the first fail."""
+"""What calls may save up, so that there are retries when many fail at once."""
+MOST_FAILED = 5
+FAILING_SECONDS = 3.0
+"""A replica that says that it serves is left out, until it has shown it anew, once more calls than that have failed for
+longer than that and none has succeeded."""
 MOST_LOAD = 1.25
 """Times the mean of the calls in progress; a replica with fewer than LEAST_LOAD is never passed over."""
 LEAST_LOAD = 8
 LOOK_SECONDS = 1.0
 """Between two looks at each replica."""
-LOOK_TIMEOUT_SECONDS = 5.0
+LOOK_TIMEOUT_SECONDS = 3.0
 CONNECT_TIMEOUT_SECONDS = 60.0
 """A first look asks a server for a few tokens, to find out what it can do."""
 
@@ -52,25 +57,67 @@ Connect = Callable[[], Awaitable[ClosableEngine]]
 
 @dataclass(eq=False)
 class Replica:
-    """One server. ``connect`` makes its engine, or raises EngineUnavailable.
+    """One server. ``connect`` makes its engine, or raises EngineUnavailable; it is made anew whenever the replica comes
+    up, for the server may be another by then. ``on_change`` is told whenever it comes up or goes down.
 
-    ``calls``: the scopes of those in progress, by which they can be ended.
+    ``wrong``: why the server can never be used as it is. ``calls``: the scopes of those in progress, by which they can
+    be ended. ``failed``: the calls that failed since one succeeded, the first of them at ``failing_since``.
     """
 
     name: str
     connect: Connect
+    on_change: Callable[[], None] = lambda: None
     engine: ClosableEngine | None = None
     up: bool = False
+    wrong: Exception | None = None
     calls: set[asyncio.Timeout] = field(default_factory=set)
+    failed: int = 0
+    failing_since: float = 0.0
+    _reason: str = ""
+    _looking: asyncio.Future[None] | None = None
+
+    def check_settings(self) -> None:
+        """Raise what makes the server unusable, if that is known."""
+        if self.wrong is not None:
+            raise self.wrong
 
     def serving(self) -> ClosableEngine:
         if self.engine is None:
-            raise EngineUnavailable(f"{self.name} has not answered yet")
+            raise EngineUnavailable("the engine's server has not answered yet")
         return self.engine
 
     @asynccontextmanager
     async def called(self) -> AsyncIterator[None]:
         """A scope of waiting for the engine; EngineUnavailable as soon as the replica is down."""
+        try:
+            async with self._scope():
+                yield
+        except EngineUnavailable:
+            self._count_failure()
+            raise
+        self.failed = 0
+
+    async def watch(self) -> None:
+        """Look at the replica again and again."""
+        while True:
+            await self.look()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def look(self) -> None:
+        """Find out whether the replica can serve. Whoever asks meanwhile waits for the same answer."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.ensure_future(self._look())
+        await asyncio.shield(self._looking)
+
+    async def close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
+        if self.engine is not None:
+            await self.engine.close()
+
+    @asynccontextmanager
+    async def _scope(self) -> AsyncIterator[None]:
         scope = asyncio.timeout(None)
         self.calls.add(scope)
         try:
@@ -79,26 +126,61 @@ class Replica:
         except TimeoutError as error:
             if not scope.expired():
                 raise
-            raise EngineUnavailable(f"{self.name} went down during a call") from error
+            raise EngineUnavailable("the engine's server went down during a call") from error
         finally:
             self.calls.remove(scope)
 
-    async def look(self) -> None:
-        """Find out whether the replica can serve."""
-        failure = ""
-        try:
-            async with asyncio.timeout(LOOK_TIMEOUT_SECONDS if self.engine else CONNECT_TIMEOUT_SECONDS):
-                if self.engine is None:
-                    self.engine = await self.connect()
-                await self.engine.check()
-        except (EngineUnavailable, TimeoutError) as error:
-            failure = str(error) or "it does not answer"
-        if self.up == bool(failure):
-            self.up = not failure
-            extra = {"replica": self.name, "reason": failure or "it answers"}
-            log.warning("a replica is up" if self.up else "a replica is down", extra=extra)
+    def _count_failure(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self.failed == 0:
+            self.failing_since = now
+        self.failed += 1
+        if self.up and self.failed >= MOST_FAILED and now >= self.failing_since + FAILING_SECONDS:
+            self._turn("its calls fail")
+
+    async def _look(self) -> None:
+        """A replica that was up is down once it has failed twice running."""
+        failure = await (self._check() if self.up else self._connect())
+        if failure and self.up:
+            failure = await self._check()
+        self._turn(failure)
         if failure:
             self._end_calls()
+
+    async def _check(self) -> str:
+        """Why the engine cannot serve; nothing if it can."""
+        try:
+            async with asyncio.timeout(LOOK_TIMEOUT_SECONDS):
+                await self.serving().check()
+        except (EngineUnavailable, TimeoutError) as error:
+            return str(error) or "it does not answer"
+        return ""
+
+    async def _connect(self) -> str:
+        """Why there is no engine; nothing if there is one."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
+                before, self.engine = self.engine, await self.connect()
+                if before is not None and before is not self.engine:
+                    await before.close()
+        except (EngineUnavailable, TimeoutError) as error:
+            return str(error) or "it does not answer"
+        except Exception as error:  # noqa: BLE001 - whatever it is, this server cannot be used, and others may
+            self.wrong = error
+            self.on_change()
+            return str(error)
+        return await self._check()
+
+    def _turn(self, failure: str) -> None:
+        """Be down for that reason, or up without any."""
+        if failure and failure != self._reason:
+            log.warning("a replica is down", extra={"replica": self.name, "reason": failure})
+        elif not failure and not self.up:
+            log.info("a replica is up", extra={"replica": self.name})
+        changed, self.up, self._reason = self.up == bool(failure), not failure, failure
+        if changed:
+            self.failed = 0
+            self.on_change()
 
     def _end_calls(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -130,31 +212,34 @@ class ReplicatedEngine:
         self.model = model
         self.replicas = replicas
         self._retries = RetryBudget()
-        self._watching: asyncio.Future[None] | None = None
+        self._watching: list[asyncio.Future[None]] = []
 
     @classmethod
     async def start(cls, model: str, servers: Mapping[str, Connect]) -> Self:
         """Wait until one of the servers, by their names, serves, and go on looking at all of them.
 
-        Raises what ``connect`` raises besides EngineUnavailable.
+        Until then what ``connect`` raises besides EngineUnavailable is raised here.
         """
-        engine = cls(model, [Replica(name, connect) for name, connect in servers.items()])
+        changed = asyncio.Event()
+        engine = cls(model, [Replica(name, connect, changed.set) for name, connect in servers.items()])
+        engine._watching = [asyncio.ensure_future(replica.watch()) for replica in engine.replicas]
         try:
-            await engine._look()
             while not any(replica.up for replica in engine.replicas):
-                await asyncio.sleep(LOOK_SECONDS)
-                await engine._look()
+                await changed.wait()
+                changed.clear()
+                for replica in engine.replicas:
+                    replica.check_settings()
         except BaseException:
             await engine.close()
             raise
-        engine._watching = asyncio.ensure_future(engine._watch())
         return engine
 
     async def close(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
-        await gather(replica.engine.close() for replica in self.replicas if replica.engine)
+        for watching in self._watching:
+            watching.cancel()
+        if self._watching:
+            await asyncio.wait(self._watching)
+        await gather(replica.close() for replica in self.replicas)
 
     async def complete(
         self,
@@ -235,28 +320,19 @@ class ReplicatedEngine:
         ranked = sorted(pool, key=lambda replica: _weight(replica.name, prefix), reverse=True)
         in_progress = sum(len(replica.calls) for replica in pool)
         most = max(LEAST_LOAD, math.ceil(MOST_LOAD * (in_progress + 1) / len(pool)))
-        return next(replica for replica in ranked if len(replica.calls) < most)
+        return next(replica for replica in ranked if len(replica.calls) < most)  # ``most`` is above the pool's mean
 
     async def _again(self, tried: Sequence[Replica]) -> bool:
         """Whether to make a call again that the last of the replicas has just failed; waits a moment before that."""
         if len(tried) == MOST_ATTEMPTS:
             return False
-        await tried[-1].look()
-        if tried[-1].up and not self._retries.take():
+        if tried[-1].up:
+            await tried[-1].look()
+        moves = not tried[-1].up and any(replica.up and replica not in tried for replica in self.replicas)
+        if not moves and not self._retries.take():
             return False
         await asyncio.sleep(random.uniform(0, LONGEST_PAUSE_SECONDS))  # noqa: S311 - nothing secret is drawn
         return True
-
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            try:
-                await self._look()
-            except Exception:  # a replica that came up as something else than the settings say
-                log.exception("a replica cannot be used")
-
-    async def _look(self) -> None:
-        await gather(replica.look() for replica in self.replicas)
 
 
 def beginning(conversation: Conversation) -> str:

@@ -124,11 +124,11 @@ def test_the_members_of_a_problem() -> None:
     ],
 )
 def test_the_headers_of_a_problem(error: RedraftError, status: int, header: str, value: str) -> None:
-    response = problem(error)
+    response = problem(error, "/v1/refine")
     assert response.status_code == status
     assert response.headers["content-type"] == "application/problem+json"
     assert response.headers[header] == value
-    assert "retry-after" not in problem(NotFound("no")).headers
+    assert "retry-after" not in problem(NotFound("no"), "/v1/refine").headers
 
 
 def test_a_bug_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:

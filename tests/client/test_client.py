@@ -107,7 +107,7 @@ async def test_a_streamed_generate_ends_with_the_texts_that_its_deltas_join_to(w
 @pytest.mark.parametrize("way", WAYS)
 async def test_models_and_tasks(served: Served, way: str) -> None:
     async with calling(way, served.client.base_url) as caller:
-        [model] = await caller.ask("models")
+        model, *_ = await caller.ask("models")
         tasks = await caller.ask("tasks")
 
     assert model.id == "scripted"

@@ -56,6 +56,15 @@ async def test_an_answer_is_read_with_its_cost() -> None:
     assert answer.usage.usage() == Usage(calls=1, prompt_tokens=9, cached_tokens=4, completion_tokens=2)
 
 
+async def test_a_character_that_ends_lines_elsewhere_ends_no_event() -> None:
+    event = {"choices": [{"delta": {"content": "a\u2028b\u0085c"}}]}
+    body = f"data: {json.dumps(event, ensure_ascii=False)}\n\ndata: [DONE]\n\n"
+    async with answering(200, body, "text/event-stream") as server:
+        [read] = [event async for event in streamed(server)]
+
+    assert read.choices[0].delta.content == "a\u2028b\u0085c"
+
+
 async def test_a_stream_is_read_to_its_end() -> None:
     async with answering(200, EVENTS + "data: [DONE]\n\n", "text/event-stream") as server:
         events = [event async for event in streamed(server)]

@@ -1,0 +1,294 @@
+"""OpenAI's chat completion requests in Redraft's terms: what is followed, what is ignored and what is refused.
+
+The model's name says what is wanted: that of the served model alone generates, with ``:refine`` after it refines with
+the task's own search, with ``:`` and a preset with that preset.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, core_schema
+
+from service.api.body import decode
+from service.api.problems import LONGEST_PATH
+from service.api.requests import GenerateRequest, RefineRequest, WireModel
+from service.errors import FieldError, InvalidRequest, ModelNotFound
+from service.evaluators.base import RefusedField
+from service.refinement.program import PRESETS
+
+MODES: Mapping[str, str | None] = MappingProxyType(
+    {"refine": None, **{preset.replace("_", "-"): preset for preset in PRESETS}}
+)
+"""What may follow the served model's name, and the preset that it stands for."""
+
+_ROLES = {"developer": "system"}
+
+GENERATE_FIELDS = frozenset({"task", "parameters"})
+REFINE_FIELDS = RefineRequest.model_fields.keys() - {"prompt", "messages", "model", "sampling", "stream"}
+"""What ``redraft`` may hold. OpenAI has its own names for the other fields of Redraft's requests."""
+
+
+@dataclass(frozen=True)
+class Only:
+    """For a field that cannot be followed: takes null, or the ``value`` by which a client says that it need not be."""
+
+    value: Any = None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def _check(self, given: Any) -> Any:
+        if given not in (None, self.value):
+            instead = "" if self.value is None else f" or send {json.dumps(self.value)}"
+            raise ValueError(f"not supported here: leave it out{instead}")
+        return given
+
+
+Ignored = Annotated[Any, Field(description="Ignored.")]
+
+
+class TextPart(WireModel):
+    type: Literal["text"]
+    text: str
+
+
+def _joined(content: Any) -> Any:
+    """The texts of a message's parts as one; no content is an empty text."""
+    if content is None:
+        return ""
+    if not isinstance(content, list):
+        return content
+    texts = []
+    for index, part in enumerate(content):
+        try:
+            texts.append(TextPart.model_validate(part).text)
+        except ValidationError:
+            raise RefusedField(str(index), 'only parts of the form {"type": "text", "text": "…"} are taken') from None
+    return "".join(texts)
+
+
+class ChatMessage(WireModel):
+    """A message as a request states it; an assistant's as an earlier answer had it."""
+
+    role: Literal["developer", "system", "user", "assistant"]
+    content: Annotated[str, BeforeValidator(_joined, json_schema_input_type=str | list[TextPart] | None)]
+    name: Ignored = None
+    annotations: Ignored = None
+    refusal: Annotated[Any, Only()] = None
+    audio: Annotated[Any, Only()] = None
+    tool_calls: Annotated[Any, Only([])] = None
+    function_call: Annotated[Any, Only()] = None
+
+
+class NamedSchema(WireModel):
+    name: str
+    description: Ignored = None
+    strict: Ignored = None
+    schema_: dict[str, Any] = Field(alias="schema")
+
+
+class TextFormat(WireModel):
+    type: Literal["text"]
+
+
+class JsonFormat(WireModel):
+    type: Literal["json_object"]
+
+
+class SchemaFormat(WireModel):
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+
+class StreamOptions(WireModel):
+    include_usage: bool | None = None
+    include_obfuscation: Ignored = None
+
+
+class ChatRequest(WireModel):
+    """A chat completion as OpenAI's clients ask for it. ``redraft``: fields of Redraft's own request; the bounds of the
+    others are those of its fields too."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"model": "scripted", "messages": [{"role": "user", "content": "Why is the sky blue?"}]},
+                {
+                    "model": "scripted:refine",
+                    "messages": [{"role": "user", "content": "Why is the sky blue?"}],
+                    "redraft": {"evaluators": [{"type": "length", "unit": "words", "max": 40}]},
+                },
+            ],
+        }
+    )
+
+    model: str
+    messages: tuple[ChatMessage, ...]
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    stop: str | tuple[str, ...] | None = None
+    seed: int | None = None
+    n: int | None = None
+    response_format: Annotated[TextFormat | JsonFormat | SchemaFormat, Field(discriminator="type")] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    redraft: dict[str, Any] | None = None
+
+    metadata: Ignored = None
+    parallel_tool_calls: Ignored = None
+    prompt_cache_key: Ignored = None
+    prompt_cache_options: Ignored = None
+    prompt_cache_retention: Ignored = None
+    safety_identifier: Ignored = None
+    service_tier: Ignored = None
+    store: Ignored = None
+    user: Ignored = None
+
+    audio: Annotated[Any, Only()] = None
+    frequency_penalty: Annotated[Any, Only(0)] = None
+    function_call: Annotated[Any, Only("none")] = None
+    functions: Annotated[Any, Only([])] = None
+    logit_bias: Annotated[Any, Only({})] = None
+    logprobs: Annotated[Any, Only(False)] = None
+    modalities: Annotated[Any, Only(["text"])] = None
+    moderation: Annotated[Any, Only()] = None
+    prediction: Annotated[Any, Only()] = None
+    presence_penalty: Annotated[Any, Only(0)] = None
+    reasoning_effort: Annotated[Any, Only("none")] = None
+    tool_choice: Annotated[Any, Only("none")] = None
+    tools: Annotated[Any, Only([])] = None
+    top_logprobs: Annotated[Any, Only(0)] = None
+    verbosity: Annotated[Any, Only()] = None
+    web_search_options: Annotated[Any, Only()] = None
+
+
+def model_names(served: str) -> list[str]:
+    """The models that a request may name."""
+    return [served, *(f"{served}:{mode}" for mode in MODES)]
+
+
+def mode_of(model: str, served: str) -> str | None:
+    """The key of MODES that a model's name holds, None if it is that of the served model. Raises ModelNotFound."""
+    base, _, mode = model.rpartition(":")
+    mode = mode.replace("_", "-")
+    if base == served and mode in MODES:
+        return mode
+    if model != served:
+        raise ModelNotFound(f"there is no such model; there are {', '.join(model_names(served))}")
+    return None
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A request for a chat completion, and Redraft's request that it amounts to.
+
+    ``names``: the caller's names for fields of ``wanted``; those without one stand in ``redraft``.
+    """
+
+    asked: ChatRequest
+    wanted: GenerateRequest | RefineRequest
+    names: Mapping[str, str]
+
+    @classmethod
+    def of(cls, asked: ChatRequest, served: str) -> "Chat":
+        """Raises ModelNotFound, and InvalidRequest, which names the caller's fields."""
+        mode = mode_of(asked.model, served)
+        _refuse_strays(asked, mode)
+        fields, names = _translated(asked, mode)
+        body = json.dumps(fields).encode()
+        with naming(names):
+            wanted = decode(GenerateRequest, body, None) if mode is None else decode(RefineRequest, body, None)
+        return cls(asked, wanted, names)
+
+
+@contextmanager
+def naming(names: Mapping[str, str]) -> Iterator[None]:
+    """Let an InvalidRequest name the fields as the caller did."""
+    try:
+        yield
+    except InvalidRequest as error:
+        errors = [FieldError(_named(item.field, names), item.message) for item in error.errors]
+        raise InvalidRequest(error.detail, errors) from None
+
+
+def _named(field: str, names: Mapping[str, str]) -> str:
+    for ours, theirs in names.items():
+        if f"{field}.".startswith(f"{ours}."):
+            return theirs + field.removeprefix(ours)
+    return f"redraft.{field}"
+
+
+def _refuse_strays(asked: ChatRequest, mode: str | None) -> None:
+    """Refuse what the model does not take."""
+    takes = GENERATE_FIELDS if mode is None else REFINE_FIELDS
+    for name in asked.redraft or {}:
+        if name not in takes:
+            hint = f"only a model that refines takes it, such as {asked.model}:refine"
+            reason = hint if name in REFINE_FIELDS else "there is no such field here"
+            raise _refused(f"redraft.{name}"[:LONGEST_PATH], reason)
+    if mode is not None and asked.n not in (None, 1):
+        raise _refused("n", "a model that refines answers with one text")
+    if asked.max_tokens is not None and asked.max_completion_tokens is not None:
+        raise _refused("max_tokens", "max_completion_tokens is given too and means the same")
+
+
+def _translated(asked: ChatRequest, mode: str | None) -> tuple[dict[str, Any], dict[str, str]]:
+    """The fields of Redraft's request, and the caller's names for them."""
+    limit = "max_tokens" if asked.max_completion_tokens is None else "max_completion_tokens"
+    sampling = {
+        "temperature": asked.temperature,
+        "top_p": asked.top_p,
+        "max_tokens": getattr(asked, limit),
+        "stop": (asked.stop,) if isinstance(asked.stop, str) else asked.stop,
+        "seed": asked.seed,
+    }
+    names = {f"sampling.{name}": name for name in sampling}
+    names |= {"sampling.max_tokens": limit, "messages": "messages", "n": "n", "response_schema": "response_format"}
+    fields = {
+        "messages": _messages(asked.messages),
+        "sampling": sampling,
+        "stream": bool(asked.stream),
+    }
+    own, schema = asked.redraft or {}, _schema(asked)
+    if mode is None:
+        return {**fields, **own, "n": 1 if asked.n is None else asked.n, "response_schema": schema}, names
+    search, evaluators = own.get("search", {}), own.get("evaluators", [])
+    if isinstance(search, dict):
+        search = {"preset": MODES[mode], **search}
+    if isinstance(evaluators, list) and schema is not None:
+        names[f"evaluators.{len(evaluators)}.schema"] = "response_format"
+        evaluators = [*evaluators, {"type": "json_schema", "schema": schema}]
+    return {**fields, "trace": False, **own, "search": search, "evaluators": evaluators}, names
+
+
+def _messages(messages: Sequence[ChatMessage]) -> list[dict[str, str]]:
+    """Messages of one role in a row are one, joined by a blank line: chat apps send such, and a template takes none."""
+    turns: list[dict[str, str]] = []
+    for message in messages:
+        role = _ROLES.get(message.role, message.role)
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += f"\n\n{message.content}"
+        else:
+            turns.append({"role": role, "content": message.content})
+    return turns
+
+
+def _schema(asked: ChatRequest) -> dict[str, Any] | None:
+    match asked.response_format:
+        case SchemaFormat(json_schema=named):
+            return named.schema_
+        case JsonFormat():
+            return {"type": "object"}
+        case _:
+            return None
+
+
+def _refused(field: str, message: str) -> InvalidRequest:
+    return InvalidRequest(f"{field}: {message}", [FieldError(field, message)])

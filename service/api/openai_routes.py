@@ -1,0 +1,93 @@
+"""The routes that OpenAI's clients know. A chat completion is a generate or a refine under another name."""
+
+import time
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from service.api import routes
+from service.api.answering import Answering
+from service.api.body import decode, json_body, read
+from service.api.desk import desk_of, has_room
+from service.api.openai import Chat, ChatRequest, mode_of, model_names, naming
+from service.api.openai_responses import (
+    ChatCompletion,
+    Chunks,
+    ErrorResponse,
+    generated_completion,
+    refined_completion,
+)
+from service.api.programs import Programs
+from service.api.requests import RefineRequest
+from service.api.sse import unnamed
+from service.refinement.loop import refine
+from service.refinement.single import generate
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse, "description": description}
+    for status, description in {
+        400: "The body is not JSON, or the request is not valid; `param` is the first field that is wrong.",
+        401: "No key, or a wrong one.",
+        404: "There is no such model.",
+        413: "The body is too large.",
+        429: "The caller's own limit is reached.",
+        503: "Full, starting, draining, out of time, or the engine is dead.",
+    }.items()
+}
+
+v1 = APIRouter(prefix=routes.v1.prefix, dependencies=routes.v1.dependencies)
+
+
+async def read_chat(request: Request) -> Chat:
+    served = desk_of(request).model
+    return await read(request, lambda body, content_type: Chat.of(decode(ChatRequest, body, content_type), served))
+
+
+@v1.post(
+    "/chat/completions",
+    summary="Write or refine a text, as OpenAI's clients ask for it",
+    response_model=ChatCompletion,
+    responses={200: routes.EVENT_STREAM, **ERRORS},
+    openapi_extra=json_body(ChatRequest),
+    dependencies=[Depends(has_room)],
+)
+async def chat_completion(request: Request, chat: Annotated[Chat, Depends(read_chat)]) -> Response:
+    """The served model generates; with `:refine` or `:` and a preset after its name it refines.
+
+    With `stream` the text comes in chunks; of a refine first all that happens, in the chunks' `redraft`.
+    """
+    with naming(chat.names):
+        answering = _answering(chat, desk_of(request).programs)
+    return answering.streamed(request) if chat.asked.stream else await answering.whole(request)
+
+
+def _answering(chat: Chat, programs: Programs) -> Answering[Any]:
+    model, created = chat.asked.model, int(time.time())
+    options = chat.asked.stream_options
+    chunks = partial(Chunks, model=model, created=created, include_usage=bool(options and options.include_usage))
+    if isinstance(chat.wanted, RefineRequest):
+        program = programs.program(chat.wanted)
+        body = partial(refined_completion, model=model, created=created, trace=chat.wanted.trace)
+        return Answering(program, refine, body, chunks(program.id, texts=1).of, unnamed)
+    generation = programs.generation(chat.wanted)
+    whole = partial(generated_completion, model=model, created=created)
+    return Answering(generation, generate, whole, chunks(generation.id, texts=generation.n).of, unnamed)
+
+
+@v1.get("/models", summary="The models that requests may name")
+async def models(request: Request) -> Response:
+    """The served model, for `/v1/chat/completions` also with `:refine` and each preset after its name."""
+    return JSONResponse({"object": "list", "data": [_model(name) for name in model_names(desk_of(request).model)]})
+
+
+@v1.get("/models/{model:path}", summary="One model", responses={404: ERRORS[404]})
+async def model(request: Request, model: str) -> Response:
+    mode_of(model, desk_of(request).model)
+    return JSONResponse(_model(model))
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "redraft"}

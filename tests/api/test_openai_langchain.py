@@ -1,0 +1,45 @@
+"""LangChain's ChatOpenAI against the whole service."""
+
+import pytest
+from langchain_openai import ChatOpenAI
+from pydantic import BaseModel, SecretStr
+
+from service.engines.scripted import Script
+from tests.serving import Served, serving
+
+SALT = {"redraft": {"evaluators": [{"type": "keywords", "include": ["salt"]}], "judge": False}}
+
+
+class Weather(BaseModel):
+    warm: bool
+
+
+def chat(served: Served, model: str, **options: object) -> ChatOpenAI:
+    return ChatOpenAI(
+        model=model, base_url=f"{served.client.base_url}/v1", api_key=SecretStr("none"), max_retries=0, **options
+    )
+
+
+async def test_it_writes_and_counts() -> None:
+    asked = [("system", "Be brief."), ("human", "Write about the sea.")]
+    async with serving(Script(reply=lambda call: "Waves.")) as served:
+        answer = await chat(served, "scripted", temperature=0.5, max_tokens=20).ainvoke(asked)
+
+    assert answer.content == "Waves."
+    assert answer.usage_metadata is not None
+    assert answer.usage_metadata["output_tokens"] == 1
+
+
+@pytest.mark.parametrize(("model", "text"), [("scripted", "Waves."), ("scripted:refine", "Salt waves.")])
+async def test_it_streams(served: Served, model: str, text: str) -> None:
+    options = {"extra_body": SALT} if model != "scripted" else {}
+    pieces = [piece async for piece in chat(served, model, stream_usage=True, **options).astream("The sea?")]
+
+    assert "".join(str(piece.content) for piece in pieces) == text
+    assert any(piece.usage_metadata for piece in pieces)
+
+
+async def test_it_parses_a_model_s_schema() -> None:
+    async with serving(Script()) as served:
+        structured = chat(served, "scripted").with_structured_output(Weather, method="json_schema")
+        assert await structured.ainvoke("Is it warm?") == Weather(warm=True)

@@ -1,0 +1,167 @@
+"""The service before remote servers, behind a proxy on whose far side everything goes wrong."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import pytest
+
+from service.app import ServedEngine
+from service.engines import openai
+from service.engines.conversation import Conversation
+from service.engines.replicas import Replica, ReplicatedEngine
+from service.settings import Settings
+from tests.serving import Served, serving
+
+FAULTS = ("500", "hang", "reset", "half", "nonsense")
+PROBLEMS = {"engine_unavailable", "deadline_exceeded"}
+
+
+class CountingEngine(ReplicatedEngine):
+    """Counts the calls that are made for the first time, and those that are made again."""
+
+    def __init__(self, model: str, replicas: Sequence[Replica]) -> None:
+        super().__init__(model, replicas)
+        self.attempts = Counter[bool]()
+
+    def place(self, conversation: Conversation, tried: Sequence[Replica]) -> Replica:
+        self.attempts[bool(tried)] += 1
+        return super().place(conversation, tried)
+
+
+@dataclass
+class FaultProxy:
+    """Hands requests on to a server, one a connection; ``rate`` of them meet a fault instead."""
+
+    upstream: int
+    rate: float = 0.0
+    met: Counter[str] = field(default_factory=Counter)
+    _draws: random.Random = field(default_factory=lambda: random.Random(1))
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            fault = self._draws.choice(FAULTS) if self._draws.random() < self.rate else None
+            head = await reader.readuntil(b"\r\n\r\n")
+            lengths = [
+                line.split(b":")[1] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")
+            ]
+            body = await reader.readexactly(int(lengths[0])) if lengths else b""
+            if fault:
+                self.met[fault] += 1
+            match fault:
+                case "500":
+                    writer.write(b"HTTP/1.1 500 Oops\r\nContent-Length: 4\r\nConnection: close\r\n\r\noops")
+                case "hang":
+                    await reader.read()  # until the client has had enough
+                case "reset":
+                    writer.transport.abort()
+                case "nonsense":
+                    writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 13\r\nConnection: close\r\n\r\n{"choices": [')
+                case "half":
+                    answer = await self._answer(head, body)
+                    writer.write(answer[: len(answer) // 2])
+                case _:
+                    writer.write(await self._answer(head, body))
+            await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # the client has gone
+        finally:
+            writer.close()
+
+    async def _answer(self, head: bytes, body: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.upstream)
+        try:
+            first, rest = head.split(b"\r\n", 1)
+            kept = [line for line in rest.split(b"\r\n") if line and not line.lower().startswith(b"connection")]
+            writer.write(b"\r\n".join([first, *kept, b"Connection: close", b"", b""]) + body)
+            return await reader.read()
+        finally:
+            writer.close()
+
+
+@dataclass
+class Stage:
+    front: Served
+    proxies: Sequence[FaultProxy]
+    engine: CountingEngine
+
+
+@asynccontextmanager
+async def stage() -> AsyncIterator[Stage]:
+    """Two servers with OpenAI's API, each behind a proxy, and the service before them."""
+    engines: list[CountingEngine] = []
+    async with AsyncExitStack() as stack:
+        proxies, urls = [], []
+        for _ in range(2):
+            server = await stack.enter_async_context(serving())
+            proxy = FaultProxy(server.client.base_url.port or 0)
+            listener = await stack.enter_async_context(await asyncio.start_server(proxy.serve, "127.0.0.1", 0))
+            proxies.append(proxy)
+            urls.append(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1")
+
+        async def start(_: Settings) -> ServedEngine:
+            connect = partial(openai.connect, model="scripted")
+            engine = await CountingEngine.start("scripted", {url: partial(connect, url) for url in urls})
+            engines.append(engine)
+            return engine
+
+        front = await stack.enter_async_context(serving(start=start))
+        async with asyncio.timeout(10):
+            while (await front.client.get("/health/ready")).status_code != 200:
+                await asyncio.sleep(0.05)
+        yield Stage(front, proxies, engines[0])
+
+
+async def refined(stage: Stage, number: int) -> str:
+    """How a program ended: its stop reason, or the code of its problem."""
+    body = {
+        "prompt": f"Write about the sea, {number}.",
+        "evaluators": [{"type": "keywords", "include": ["pepper"]}],
+        "search": {"rounds": 2, "critic": "model"},
+        "budget": {"seconds": 4},
+    }
+    response = await stage.front.post("/v1/refine", body, timeout=30)
+    told = response.json()
+    assert response.status_code == (200 if "text" in told else told["status"])
+    return str(told["stop_reason"] if "text" in told else told["code"])
+
+
+@pytest.mark.timeout(120)
+async def test_programs_end_with_a_text_or_a_typed_problem_whatever_the_servers_do() -> None:
+    async with stage() as running:
+        for proxy in running.proxies:
+            proxy.rate = 0.2
+        ends = Counter(await asyncio.gather(*(refined(running, number) for number in range(150))))
+        attempts = running.engine.attempts.copy()
+        met = Counter[str]()
+        for proxy in running.proxies:
+            met += proxy.met
+            proxy.rate = 0.0
+        async with asyncio.timeout(15):  # the time in which all has to be well again
+            while not all(replica.up for replica in running.engine.replicas):
+                await asyncio.sleep(0.05)
+            after = Counter(await asyncio.gather(*(refined(running, 1000 + number) for number in range(20))))
+
+    assert set(met) == set(FAULTS)
+    assert sum(ends.values()) == 150
+    assert sum(ends[problem] for problem in PROBLEMS) < 50, ends
+    assert set(ends) <= {"rounds", "patience", "fixpoint", "engine_failed", "deadline", *PROBLEMS}, ends
+    assert attempts[True] <= 0.1 * attempts[False] + 15, attempts
+    assert set(after) <= {"rounds", "patience", "fixpoint"}, after
+
+
+async def test_a_server_that_is_gone_loses_no_program() -> None:
+    async with stage() as running:
+        programs = [asyncio.ensure_future(refined(running, number)) for number in range(50)]
+        await asyncio.sleep(0.1)
+        assert not all(program.done() for program in programs)
+        running.proxies[0].rate = 1.0
+        running.proxies[0].upstream = 9  # nobody listens there
+        ends = Counter([await program for program in programs])
+
+    assert sum(ends.values()) == 50
+    assert set(ends) <= {"rounds", "patience", "fixpoint", "deadline"}, ends
