@@ -115,7 +115,13 @@ async def start_engine(settings: Settings) -> ServedEngine:
 
 async def start_remote(settings: Settings, kind: type[ReplicatedEngine] = ReplicatedEngine) -> ReplicatedEngine:
     """Wait until one of the remote servers serves."""
-    connect = partial(openai.connect, model=settings.model, key=settings.engine_key, tokenizer=settings.tokenizer)
+    connect = partial(
+        openai.connect,
+        model=settings.model,
+        tokenizers=openai.Tokenizers(),
+        key=settings.engine_key,
+        tokenizer=settings.tokenizer,
+    )
     return await kind.start(settings.model, {url: partial(connect, url) for url in settings.servers})
 
 

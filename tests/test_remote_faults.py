@@ -104,7 +104,7 @@ async def stage() -> AsyncIterator[Stage]:
             urls.append(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1")
 
         async def start(_: Settings) -> ServedEngine:
-            connect = partial(openai.connect, model="scripted")
+            connect = partial(openai.connect, model="scripted", tokenizers=openai.Tokenizers())
             engine = await CountingEngine.start("scripted", {url: partial(connect, url) for url in urls})
             engines.append(engine)
             return engine

@@ -54,8 +54,26 @@ class ModelList(BaseModel):
     data: list[ModelCard]
 
 
+class Tokenizers:
+    """Loads tokenizers, each once for all servers, and one at a time: two threads cannot import transformers at once."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, ChatTokenizer] = {}
+        self._loading = asyncio.Lock()
+
+    async def get(self, source: str) -> ChatTokenizer:
+        async with self._loading:
+            if source not in self._loaded:
+                self._loaded[source] = ChatTokenizer(await asyncio.to_thread(_load, source))
+            return self._loaded[source]
+
+    def forget(self, source: str) -> None:
+        """Load it anew the next time."""
+        self._loaded.pop(source, None)
+
+
 async def connect(
-    url: str, model: str, *, key: str | None = None, tokenizer: str | None = None
+    url: str, model: str, *, tokenizers: Tokenizers, key: str | None = None, tokenizer: str | None = None
 ) -> TokenEngine | ChatEngine:
     """Find out what the server can do; EngineUnavailable if it does not answer.
 
@@ -65,13 +83,15 @@ async def connect(
     """
     server = OpenAIServer(url, key)
     try:
-        return await _engine(server, model, tokenizer)
+        return await _engine(server, model, tokenizer, tokenizers)
     except BaseException:
         await server.close()
         raise
 
 
-async def _engine(server: OpenAIServer, model: str, tokenizer: str | None) -> TokenEngine | ChatEngine:
+async def _engine(
+    server: OpenAIServer, model: str, tokenizer: str | None, tokenizers: Tokenizers
+) -> TokenEngine | ChatEngine:
     cards = {card.id: card for card in (await server.get(MODELS, ModelList)).data}
     if model not in cards:
         raise EngineMisconfigured(f"{server.url} has no model {model!r}; it has {', '.join(cards)}")
@@ -84,8 +104,9 @@ async def _engine(server: OpenAIServer, model: str, tokenizer: str | None) -> To
     if tokenizer is None or counted is None or context_tokens is None:
         log.info("the engine's server tokenises prompts: prefixes are shared as far as it repeats itself")
         return ChatEngine(server, model, await chat_abilities(server, model, context_tokens))
-    chat = ChatTokenizer(await asyncio.to_thread(_load, tokenizer))
+    chat = await tokenizers.get(tokenizer)
     if counted.tokens != chat.prompt_ids(QUESTION):
+        tokenizers.forget(tokenizer)
         raise EngineMisconfigured(f"the tokenizer {tokenizer} is not that of {server.url}")
     return TokenEngine(server, model, chat, context_tokens, await _abilities(server, model, chat))
 

@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 
 from bench.servers import Server, plain_vllm
+from service.concurrency import gather
 from service.engines import bundled, openai
 from service.engines.base import Completion, Sampling
 from service.engines.openai_chat import ChatAbilities, ChatEngine
@@ -28,7 +29,7 @@ async def server() -> AsyncGenerator[Server, None]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def token_engine(server: Server) -> AsyncGenerator[TokenEngine, None]:
-    engine = await openai.connect(server.url, MODEL)
+    engine = await openai.connect(server.url, MODEL, tokenizers=openai.Tokenizers())
     assert isinstance(engine, TokenEngine)
     yield engine
     await engine.close()
@@ -65,6 +66,13 @@ async def test_a_server_without_its_tokenizer_at_hand_is_given_messages(server: 
     assert abilities == ChatAbilities(schemas=True, logprobs=True, ranks=True, context_tokens=8192)
 
 
+async def test_servers_that_come_up_together_share_one_tokenizer(server: Server) -> None:
+    tokenizers = openai.Tokenizers()
+    engines = await gather(openai.connect(server.url, MODEL, tokenizers=tokenizers) for _ in range(3))
+    assert all(isinstance(engine, TokenEngine) for engine in engines)
+    await gather(engine.close() for engine in engines)
+
+
 async def test_ids_as_sampled_are_sent_again(token_engine: TokenEngine) -> None:
     [reply] = await token_engine.complete(QUESTION, Sampling(temperature=1.0, max_tokens=40, seed=3))
     assert reply.token_ids is not None
@@ -87,7 +95,7 @@ async def test_both_weigh_options_alike(token_engine: TokenEngine, chat_engine: 
 
 async def test_a_model_that_the_server_does_not_have_is_refused_at_the_start(server: Server) -> None:
     with pytest.raises(openai.EngineMisconfigured, match="has no model 'another'; it has model"):
-        await openai.connect(server.url, "another")
+        await openai.connect(server.url, "another", tokenizers=openai.Tokenizers())
 
 
 async def test_a_given_reply_cannot_be_weighed_by_messages(chat_engine: ChatEngine) -> None:
