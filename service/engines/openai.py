@@ -55,21 +55,29 @@ class ModelList(BaseModel):
 
 
 class Tokenizers:
-    """Loads tokenizers, each once for all servers, and one at a time: two threads cannot import transformers at once."""
+    """Loads tokenizers, each once for all servers, one at a time: two threads cannot import transformers at once."""
 
     def __init__(self) -> None:
-        self._loaded: dict[str, ChatTokenizer] = {}
-        self._loading = asyncio.Lock()
+        self._loads: dict[str, asyncio.Future[ChatTokenizer]] = {}
+        self._one_at_a_time = asyncio.Lock()
 
     async def get(self, source: str) -> ChatTokenizer:
-        async with self._loading:
-            if source not in self._loaded:
-                self._loaded[source] = ChatTokenizer(await asyncio.to_thread(_load, source))
-            return self._loaded[source]
+        """Whoever gives up waiting ends no load: a thread cannot be ended."""
+        if source not in self._loads:
+            self._loads[source] = asyncio.ensure_future(self._load(source))
+        return await asyncio.shield(self._loads[source])
 
     def forget(self, source: str) -> None:
         """Load it anew the next time."""
-        self._loaded.pop(source, None)
+        self._loads.pop(source, None)
+
+    async def _load(self, source: str) -> ChatTokenizer:
+        try:
+            async with self._one_at_a_time:
+                return ChatTokenizer(await asyncio.to_thread(_load, source))
+        except BaseException:
+            self.forget(source)
+            raise
 
 
 async def connect(

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from service.concurrency import gather
 from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Sampling, Usage
 from service.engines.conversation import Conversation
-from service.engines.openai_server import SHORT_SECONDS, OpenAIServer, UsageAnswer, finish_reason
+from service.engines.openai_server import SHORT_SECONDS, Anything, OpenAIServer, UsageAnswer, finish_reason
 from service.engines.tokenization import log_sum_exp
 from service.errors import EngineUnavailable, InvalidRequest, PromptTooLong
 
@@ -160,7 +160,7 @@ class ChatEngine:
         await self._room(conversation, tokens)
 
     async def check(self) -> None:
-        await self._server.check(MODELS)
+        await self._server.get(MODELS, Anything)
 
     async def close(self) -> None:
         await self._server.close()

@@ -63,8 +63,8 @@ class ErrorAnswer(BaseModel):
     error: ErrorBody
 
 
-class Event(BaseModel):
-    """What every event of a stream may be instead of what it should be."""
+class Anything(BaseModel):
+    """A JSON object, which may tell of an error instead of what it should."""
 
     error: ErrorBody | None = None
 
@@ -109,7 +109,7 @@ class OpenAIServer:
             async for data in _data(response):
                 if data == b"[DONE]":
                     return
-                if error := Event.model_validate_json(data).error:
+                if error := Anything.model_validate_json(data).error:
                     self._failed("a stream", error.message)
                     raise EngineUnavailable("the engine's server failed while it wrote")
                 yield answer.model_validate_json(data)

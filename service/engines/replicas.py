@@ -5,7 +5,7 @@ of a program share, over the replicas that are up. One that has more than its sh
 over (consistent hashing with bounded loads, Mirrokni et al. 2016, arXiv 1608.01350).
 
 *When it fails*: a call that fails has its replica looked at. A replica that does not answer then gives up its calls,
-and they move to another. Where a replica is up, or no other is, a call is made again only as long as such retries are a
+and they move to another. Where a replica is up, or no other is, a call is made again only as long as all these are a
 small part of all calls, so that a fleet that fails is not asked for more than before. Nothing is made again of which
 something was streamed.
 """
@@ -44,8 +44,8 @@ LEAST_LOAD = 8
 LOOK_SECONDS = 1.0
 """Between two looks at each replica."""
 LOOK_TIMEOUT_SECONDS = 3.0
-CONNECT_TIMEOUT_SECONDS = 60.0
-"""A first look asks a server for a few tokens, to find out what it can do."""
+CONNECT_TIMEOUT_SECONDS = 10.0
+"""A look at a server that was down asks it for a few tokens, to find out what it can do."""
 
 
 class ClosableEngine(Engine, Protocol):
@@ -198,8 +198,9 @@ class RetryBudget:
     def add(self) -> None:
         self.left = min(MOST_SAVED_RETRIES, self.left + RETRIES_PER_CALL)
 
-    def take(self) -> bool:
-        if self.left < 1.0:
+    def take(self, *, overdraw: bool) -> bool:
+        """Whether one more may be made; overdrawn, later calls have to make up for it first."""
+        if self.left < 1.0 and not overdraw:
             return False
         self.left -= 1.0
         return True
@@ -329,7 +330,7 @@ class ReplicatedEngine:
         if tried[-1].up:
             await tried[-1].look()
         moves = not tried[-1].up and any(replica.up and replica not in tried for replica in self.replicas)
-        if not moves and not self._retries.take():
+        if not self._retries.take(overdraw=moves):
             return False
         await asyncio.sleep(random.uniform(0, LONGEST_PAUSE_SECONDS))  # noqa: S311 - nothing secret is drawn
         return True
