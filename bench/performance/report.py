@@ -276,6 +276,7 @@ def plot(waves: Sequence[Wave], file: Path) -> None:
     )
     shown = [arm for arm in ARMS if any(arm in arms for arms in groups.values())]
     for axes, (tokens, programs) in zip(grid.flat, itertools.product(rows, columns), strict=True):
+        axes.set_visible(Cell(tokens, programs) in groups)
         axes.set_title(f"{tokens:,} prompt tokens, {programs} at once", fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_yticks([])
