@@ -1,4 +1,4 @@
-"""Remote engines: a server that speaks OpenAI's API, and what it can do, found out once at the start.
+"""Remote engines: a server that speaks OpenAI's API, and what it can do, found out whenever it comes up.
 
 A vLLM server whose tokenizer is at hand is given token ids (openai_tokens); any other is given messages (openai_chat).
 """
