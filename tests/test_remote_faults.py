@@ -141,9 +141,9 @@ async def refined(stage: Stage, number: int) -> str:
         "prompt": f"Write about the sea, {number}.",
         "evaluators": [{"type": "keywords", "include": ["pepper"]}],
         "search": {"rounds": 2, "critic": "model"},
-        "budget": {"seconds": 4},
+        "budget": {"seconds": 8},
     }
-    response = await stage.front.post("/v1/refine", body, timeout=30)
+    response = await stage.front.post("/v1/refine", body, timeout=60)
     told = response.json()
     assert response.status_code == (200 if "text" in told else told["status"])
     return str(told["stop_reason"] if "text" in told else told["code"])
@@ -154,20 +154,20 @@ async def test_programs_end_with_a_text_or_a_typed_problem_whatever_the_servers_
     async with stage() as running:
         for proxy in running.proxies:
             proxy.rate = 0.2
-        ends = Counter(await asyncio.gather(*(refined(running, number) for number in range(150))))
+        ends = Counter(await asyncio.gather(*(refined(running, number) for number in range(60))))
         attempts = running.engine.attempts.copy()
         met = Counter[str]()
         for proxy in running.proxies:
             met += proxy.met
             proxy.rate = 0.0
-        async with asyncio.timeout(15):  # the time in which all has to be well again
+        async with asyncio.timeout(60):  # it takes a few seconds; only a fault that stays takes longer
             while not all(replica.up for replica in running.engine.replicas):
                 await asyncio.sleep(0.05)
             after = Counter(await asyncio.gather(*(refined(running, 1000 + number) for number in range(20))))
 
     assert set(met) == set(FAULTS)
-    assert sum(ends.values()) == 150
-    assert sum(ends[problem] for problem in PROBLEMS) < 50, ends
+    assert sum(ends.values()) == 60
+    assert sum(ends[problem] for problem in PROBLEMS) < 20, ends
     assert set(ends) <= {"rounds", "patience", "fixpoint", "engine_failed", "deadline", *PROBLEMS}, ends
     assert attempts[True] <= 0.1 * attempts[False] + 30, attempts  # saved up before, and overdrawn at the end
     assert set(after) <= {"rounds", "patience", "fixpoint"}, after
