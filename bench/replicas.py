@@ -30,10 +30,11 @@ from bench.page import markdown_table, publish
 from bench.performance.prompts import Prompts
 from bench.servers import Server, plain_vllm, redraft
 from service.__main__ import serve
-from service.app import ServedEngine, start_remote
+from service.app import start_remote
 from service.engines import bundled
 from service.engines.conversation import Conversation
 from service.engines.replicas import Replica, ReplicatedEngine
+from service.engines.served import ServedEngine
 from service.settings import Settings
 
 KILLED_AMONG = 50

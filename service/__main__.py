@@ -17,8 +17,9 @@ from pythonjsonlogger.json import JsonFormatter
 
 from service import command, demo
 from service.api.admission import Admission
-from service.app import ServedEngine, StartEngine, create_app, model_name, open_toolbox, start_engine
+from service.app import StartEngine, create_app, model_name, open_toolbox, start_engine
 from service.engines import bundled
+from service.engines.served import ServedEngine
 from service.evaluators.plugins import PluginError
 from service.evaluators.toolbox import Toolbox
 from service.evaluators.webhook_client import WebhookMisconfigured

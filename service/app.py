@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -22,9 +22,9 @@ from service.api.programs import Bounds, Programs
 from service.api.requests import CritiqueRequest, GenerateRequest, RefineRequest
 from service.api.routes import router, v1
 from service.engines import bundled, openai
-from service.engines.base import Engine
 from service.engines.replicas import ReplicatedEngine
 from service.engines.scripted import ScriptedEngine
+from service.engines.served import ServedEngine
 from service.engines.vllm import VllmEngine
 from service.errors import EngineDead, Starting
 from service.evaluators.embedding import Embedder
@@ -38,12 +38,6 @@ from service.settings import Settings
 from service.tasks.task import load_rubrics, load_tasks
 
 log = logging.getLogger(__name__)
-
-
-class ServedEngine(Engine, Protocol):
-    """An engine that somebody has to close."""
-
-    async def close(self) -> None: ...
 
 
 POLLED = ("/health/live", "/health/ready", "/metrics")

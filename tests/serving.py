@@ -12,8 +12,10 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from service.app import ServedEngine, create_app
+from redraft.sse import EventDecoder
+from service.app import create_app
 from service.engines.scripted import Call, Script, ScriptedEngine
+from service.engines.served import ServedEngine
 from service.evaluators.toolbox import Toolbox
 from service.settings import Settings
 from tests.refinement.scripts import role_of
@@ -65,12 +67,10 @@ class Served:
 
 async def frames(response: httpx.Response) -> AsyncIterator[Frame]:
     """The events of a stream; comments are skipped."""
-    name = ""
-    async for line in response.aiter_lines():
-        if line.startswith("event: "):
-            name = line.removeprefix("event: ")
-        elif line.startswith("data: "):
-            yield name, json.loads(line.removeprefix("data: "))
+    decoder = EventDecoder()
+    async for chunk in response.aiter_bytes():
+        for name, data in decoder.feed(chunk):
+            yield name, json.loads(data)
 
 
 @asynccontextmanager

@@ -10,10 +10,10 @@ from functools import partial
 
 import pytest
 
-from service.app import ServedEngine
 from service.engines import openai
 from service.engines.conversation import Conversation
 from service.engines.replicas import Replica, ReplicatedEngine
+from service.engines.served import ServedEngine
 from service.settings import Settings
 from tests.serving import Served, serving
 

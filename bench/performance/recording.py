@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from bench.performance.account import Account, Call, account
 from bench.performance.lengths import FIXED, NEVER
 from service.__main__ import Server, configure_logging
-from service.app import ServedEngine, open_toolbox, start_engine
+from service.app import open_toolbox, start_engine
+from service.engines.served import ServedEngine
 from service.settings import Settings
 
 if TYPE_CHECKING:

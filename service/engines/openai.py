@@ -23,7 +23,7 @@ from service.engines.openai_chat import (
     TokenizeAnswer,
     messages,
 )
-from service.engines.openai_server import A, NotOffered, OpenAIServer
+from service.engines.openai_server import A, Answer, NotOffered, OpenAIServer
 from service.engines.openai_tokens import COMPLETIONS, Abilities, TextAnswer, TokenEngine
 from service.engines.tokenization import ChatTokenizer
 from service.errors import InvalidRequest
@@ -50,7 +50,7 @@ class ModelCard(BaseModel):
     max_model_len: int | None = None
 
 
-class ModelList(BaseModel):
+class ModelList(Answer):
     data: list[ModelCard]
 
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from service.concurrency import gather
 from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Sampling, Usage
 from service.engines.conversation import Conversation
-from service.engines.openai_server import SHORT_SECONDS, Anything, OpenAIServer, UsageAnswer, finish_reason
+from service.engines.openai_server import SHORT_SECONDS, Answer, OpenAIServer, UsageAnswer, finish_reason
 from service.engines.tokenization import log_sum_exp
 from service.errors import EngineUnavailable, InvalidRequest, PromptTooLong
 
@@ -61,14 +61,14 @@ class ChatChoice(BaseModel):
         return content[0].top_logprobs if content else []
 
 
-class ChatAnswer(BaseModel):
+class ChatAnswer(Answer):
     """The last event of a stream has the usage and no choice."""
 
     choices: list[ChatChoice]
     usage: UsageAnswer | None = None
 
 
-class TokenizeAnswer(BaseModel):
+class TokenizeAnswer(Answer):
     count: int
     tokens: list[int]
 
@@ -160,7 +160,7 @@ class ChatEngine:
         await self._room(conversation, tokens)
 
     async def check(self) -> None:
-        await self._server.get(MODELS, Anything)
+        await self._server.get(MODELS, Answer)
 
     async def close(self) -> None:
         await self._server.close()
@@ -200,12 +200,13 @@ class ChatEngine:
     def _body(
         self, conversation: Conversation, priority: int, wish: Mapping[str, object], lead: str = ""
     ) -> dict[str, Any]:
-        body: dict[str, Any] = {"model": self._model, "messages": messages(conversation)}
+        asked = messages(conversation)
+        body: dict[str, Any] = {"model": self._model, "messages": asked}
         body |= {name: value for name, value in wish.items() if value is not None}
         if self._abilities.ranks:
             body["priority"] = priority
         if lead and self._abilities.context_tokens is not None:
-            body["messages"] = [*messages(conversation), {"role": "assistant", "content": lead}]
+            body["messages"] = [*asked, {"role": "assistant", "content": lead}]
             body |= {"continue_final_message": True, "add_generation_prompt": False}
         return body
 

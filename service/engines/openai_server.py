@@ -26,7 +26,6 @@ SHORT_SECONDS = 10.0
 NOT_OFFERED = (httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED, httpx.codes.NOT_IMPLEMENTED)
 REFUSED = (httpx.codes.BAD_REQUEST, httpx.codes.REQUEST_ENTITY_TOO_LARGE, httpx.codes.UNPROCESSABLE_ENTITY)
 LONGEST_MESSAGE = 500  # characters of what a server says of a failure
-A = TypeVar("A", bound=BaseModel)
 
 
 class PromptTokens(BaseModel):
@@ -59,14 +58,13 @@ class ErrorBody(BaseModel):
     message: str
 
 
-class ErrorAnswer(BaseModel):
-    error: ErrorBody
-
-
-class Anything(BaseModel):
-    """A JSON object, which may tell of an error instead of what it should."""
+class Answer(BaseModel):
+    """What a server answers; within a stream it may tell of an error instead."""
 
     error: ErrorBody | None = None
+
+
+A = TypeVar("A", bound=Answer)
 
 
 class OpenAIServer:
@@ -88,16 +86,13 @@ class OpenAIServer:
 
     async def get(self, path: str, answer: type[A]) -> A:
         async with self._translated():
-            response = await self._client.get(path, timeout=SHORT_SECONDS)
-            self._check(response)
-            return answer.model_validate_json(response.content)
+            return self._read(await self._client.get(path, timeout=SHORT_SECONDS), answer)
 
     async def post(self, path: str, body: Mapping[str, Any], answer: type[A], *, seconds: float | None = None) -> A:
         """``seconds``: the longest silence, None for no end."""
         async with self._translated():
-            response = await self._client.post(path, json=body, timeout=httpx.Timeout(seconds, connect=CONNECT_SECONDS))
-            self._check(response)
-            return answer.model_validate_json(response.content)
+            timeout = httpx.Timeout(seconds, connect=CONNECT_SECONDS)
+            return self._read(await self._client.post(path, json=body, timeout=timeout), answer)
 
     async def stream(self, path: str, body: Mapping[str, Any], answer: type[A]) -> AsyncGenerator[A, None]:
         """What the events of a stream hold, up to ``[DONE]``."""
@@ -109,10 +104,7 @@ class OpenAIServer:
             async for data in _data(response):
                 if data == b"[DONE]":
                     return
-                if error := Anything.model_validate_json(data).error:
-                    self._failed("a stream", error.message)
-                    raise EngineUnavailable("the engine's server failed while it wrote")
-                yield answer.model_validate_json(data)
+                yield self._event(data, answer)
         raise EngineUnavailable("the engine's server broke off what it wrote")
 
     async def check(self, path: str) -> None:
@@ -122,6 +114,23 @@ class OpenAIServer:
 
     async def close(self) -> None:
         await self._client.aclose()
+
+    def _read(self, response: httpx.Response, answer: type[A]) -> A:
+        self._check(response)
+        return answer.model_validate_json(response.content)
+
+    def _event(self, data: bytes, answer: type[A]) -> A:
+        try:
+            event = answer.model_validate_json(data)
+            error = event.error
+        except ValidationError:
+            error = Answer.model_validate_json(data).error
+            if error is None:
+                raise
+        if error is not None:
+            self._failed("a stream", error.message)
+            raise EngineUnavailable("the engine's server failed while it wrote")
+        return event
 
     def _check(self, response: httpx.Response) -> None:
         if response.status_code == httpx.codes.OK:
@@ -159,7 +168,8 @@ async def _data(response: httpx.Response) -> AsyncIterator[bytes]:
 
 def _message(response: httpx.Response) -> str:
     try:
-        text = ErrorAnswer.model_validate_json(response.content).error.message
+        error = Answer.model_validate_json(response.content).error
     except ValidationError:
-        text = response.text or response.reason_phrase
+        error = None
+    text = error.message if error else response.text or response.reason_phrase
     return text[:LONGEST_MESSAGE]

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from service.concurrency import gather
 from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Sampling, Usage
 from service.engines.conversation import Conversation
-from service.engines.openai_server import OpenAIServer, UsageAnswer, finish_reason
+from service.engines.openai_server import Answer, OpenAIServer, UsageAnswer, finish_reason
 from service.engines.tokenization import ChatTokenizer
 from service.errors import EngineUnavailable
 
@@ -54,7 +54,7 @@ class TextChoice(BaseModel):
     prompt_logprobs: list[dict[int, Weight] | None] | None = None
 
 
-class TextAnswer(BaseModel):
+class TextAnswer(Answer):
     """The last event of a stream has the usage and no choice."""
 
     choices: list[TextChoice]

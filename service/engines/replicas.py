@@ -18,11 +18,12 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Protocol, Self, TypeVar
+from typing import Self, TypeVar
 
 from service.concurrency import gather
 from service.engines.base import Choice, Completion, Engine, JsonSchema, Likelihood, Sampling
 from service.engines.conversation import Conversation
+from service.engines.served import ServedEngine
 from service.errors import EngineUnavailable
 
 log = logging.getLogger(__name__)
@@ -48,11 +49,7 @@ CONNECT_TIMEOUT_SECONDS = 10.0
 """A look at a server that was down asks it for a few tokens, to find out what it can do."""
 
 
-class ClosableEngine(Engine, Protocol):
-    async def close(self) -> None: ...
-
-
-Connect = Callable[[], Awaitable[ClosableEngine]]
+Connect = Callable[[], Awaitable[ServedEngine]]
 
 
 @dataclass(eq=False)
@@ -67,7 +64,7 @@ class Replica:
     name: str
     connect: Connect
     on_change: Callable[[], None] = lambda: None
-    engine: ClosableEngine | None = None
+    engine: ServedEngine | None = None
     up: bool = False
     wrong: Exception | None = None
     calls: set[asyncio.Timeout] = field(default_factory=set)
@@ -81,7 +78,7 @@ class Replica:
         if self.wrong is not None:
             raise self.wrong
 
-    def serving(self) -> ClosableEngine:
+    def serving(self) -> ServedEngine:
         if self.engine is None:
             raise EngineUnavailable("the engine's server has not answered yet")
         return self.engine

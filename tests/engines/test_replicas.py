@@ -11,8 +11,9 @@ from service.concurrency import gather
 from service.engines import replicas
 from service.engines.base import Completion, Engine
 from service.engines.conversation import Conversation, Turn
-from service.engines.replicas import ClosableEngine, Connect, Replica, ReplicatedEngine
+from service.engines.replicas import Connect, Replica, ReplicatedEngine
 from service.engines.scripted import Call, Script, ScriptedEngine
+from service.engines.served import ServedEngine
 from service.errors import EngineUnavailable
 from tests.engines.contract import GREEDY, QUESTION, EngineContract, LikelihoodContract
 
@@ -32,7 +33,7 @@ class TestReplicatedEngine(EngineContract, LikelihoodContract):
 
 
 @asynccontextmanager
-async def replicated(engines: Mapping[str, ClosableEngine]) -> AsyncIterator[ReplicatedEngine]:
+async def replicated(engines: Mapping[str, ServedEngine]) -> AsyncIterator[ReplicatedEngine]:
     async with started({name: connecting(engine) for name, engine in engines.items()}) as engine:
         yield engine
 
@@ -46,8 +47,8 @@ async def started(servers: Mapping[str, Connect]) -> AsyncIterator[ReplicatedEng
         await engine.close()
 
 
-def connecting(engine: ClosableEngine) -> Connect:
-    async def connect() -> ClosableEngine:
+def connecting(engine: ServedEngine) -> Connect:
+    async def connect() -> ServedEngine:
         return engine
 
     return connect
@@ -200,7 +201,7 @@ async def test_a_replica_comes_back_and_has_its_programs_again() -> None:
 async def test_the_engine_serves_once_one_replica_does_and_fails_its_check_once_none_does() -> None:
     late, engine_of_late = asyncio.Event(), ScriptedEngine()
 
-    async def connect_late() -> ClosableEngine:
+    async def connect_late() -> ServedEngine:
         if not late.is_set():
             raise EngineUnavailable("refused")
         return engine_of_late
@@ -231,7 +232,7 @@ async def test_a_replica_whose_calls_fail_is_left_out_until_it_has_shown_that_it
 
     failing, other = ScriptedEngine(Script(fault=fault)), ScriptedEngine()
 
-    async def connect() -> ClosableEngine:
+    async def connect() -> ServedEngine:
         if broken.is_set():
             raise EngineUnavailable("404")
         return failing
@@ -251,7 +252,7 @@ async def test_a_replica_whose_calls_fail_is_left_out_until_it_has_shown_that_it
 async def test_a_replica_that_is_set_wrong_stops_no_other() -> None:
     late = asyncio.Event()
 
-    async def connect() -> ClosableEngine:
+    async def connect() -> ServedEngine:
         if late.is_set():
             raise LookupError("no such model")
         raise EngineUnavailable("refused")
@@ -264,7 +265,7 @@ async def test_a_replica_that_is_set_wrong_stops_no_other() -> None:
 
 
 async def test_a_silent_server_holds_up_neither_the_start_nor_looks_at_others() -> None:
-    async def never() -> ClosableEngine:
+    async def never() -> ServedEngine:
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -277,7 +278,7 @@ async def test_a_silent_server_holds_up_neither_the_start_nor_looks_at_others() 
 async def test_those_who_ask_at_once_share_one_look() -> None:
     connected = 0
 
-    async def connect() -> ClosableEngine:
+    async def connect() -> ServedEngine:
         nonlocal connected
         connected += 1
         await asyncio.sleep(0.01)
@@ -291,7 +292,7 @@ async def test_those_who_ask_at_once_share_one_look() -> None:
 
 
 async def test_what_is_set_wrong_keeps_the_engine_from_starting() -> None:
-    async def connect() -> ClosableEngine:
+    async def connect() -> ServedEngine:
         raise LookupError("no such model")
 
     with pytest.raises(LookupError, match="no such model"):

@@ -11,9 +11,10 @@ import pytest
 import pytest_asyncio
 import uvicorn
 
-from service.app import ServedEngine, create_app, open_toolbox, start_engine
+from service.app import create_app, open_toolbox, start_engine
 from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Sampling
 from service.engines.conversation import Conversation
+from service.engines.served import ServedEngine
 from service.engines.vllm import VllmEngine
 from service.settings import Settings
 
