@@ -28,6 +28,7 @@ from service.evaluators.judge import Judge
 from service.refinement.accounting import Ledger
 from service.refinement.candidate import Assessment
 from service.refinement.program import Brief, Budget
+from service.refinement.roles import Models, Roles
 from service.refinement.steps import Steps
 from service.settings import Settings
 from service.tasks.task import load_tasks
@@ -73,12 +74,13 @@ class Honest:
         return self.good[0] - self.weak[0] > NOTABLE
 
 
-def brief_of(name: str = "general") -> Brief:
-    """The brief of a program of a task, still without its request and its fence."""
+def brief_of(model: str, name: str = "general") -> Brief:
+    """The brief of a program of a task with one model, still without its request and its fence."""
     task = load_tasks()[name]
     return Brief(
         id="attacks",
         task=task.name,
+        models=Models.single(model),
         request=Conversation(Turn("user", "")),
         prompts=task.prompts,
         fence="",
@@ -98,7 +100,7 @@ class Judging:
     async def evaluation(self, base: Base, text: str, fence: int = 0) -> Evaluation:
         request = Conversation(Turn("user", base.request))
         brief = replace(self.brief, request=request, fence=f"[{hashlib.sha256(bytes([fence])).hexdigest()[:12]}]")
-        steps = Steps(brief, self.engine, Ledger(brief.budget, lambda event: None), lambda event: None)
+        steps = Steps(brief, Roles.single(self.engine), Ledger(brief.budget, lambda event: None), lambda event: None)
         found: list[Assessment] = []
         async with self.slots:
             await steps.assess(text, found.append)
@@ -239,7 +241,7 @@ async def main() -> None:
     engine = await start_engine(Settings())
     try:
         started = time.perf_counter()
-        honest, shifts = await measured(engine, brief_of())
+        honest, shifts = await measured(engine, brief_of(engine.model))
         seconds = time.perf_counter() - started
     finally:
         await engine.close()

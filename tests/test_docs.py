@@ -38,10 +38,10 @@ from service.errors import EngineDead, RedraftError, RequestError, Unavailable
 from service.evaluators.catalogue import AnyEvaluator
 from service.evaluators.format import Format, Kind
 from service.metrics import Metrics
-from service.refinement.events import CallRole
 from service.refinement.policy import StopReason
 from service.refinement.program import PRESETS, Critic, Search, Stop
 from service.refinement.prompts import VARIABLES
+from service.refinement.roles import CallRole
 from service.settings import Settings
 from service.tasks import task as task_module
 from service.tasks.overrides import SamplingOverrides, SearchOverrides, StopOverrides

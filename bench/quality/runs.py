@@ -22,6 +22,7 @@ from service.refinement import policy
 from service.refinement.candidate import Assessment
 from service.refinement.events import CallEnded, CandidateEvaluated, Refined, Reviewed
 from service.refinement.loop import refine
+from service.refinement.roles import Roles
 from service.refinement.single import review
 
 AT_ONCE = 120
@@ -159,7 +160,7 @@ class Bench:
         best: Assessment | None = None
         reached: list[tuple[int, str]] = []
         evaluated = set()
-        async with aclosing(refine(program, self.engine)) as events:
+        async with aclosing(refine(program, Roles.single(self.engine))) as events:
             async for event in events:
                 match event:
                     case CallEnded("critique" | "judge", usage):
@@ -191,7 +192,7 @@ class Bench:
                 "feedback": False,
             }
             program = self.programs.review(CritiqueRequest.model_validate_json(json.dumps(body)))
-            *_, done = [event async for event in review(program, self.engine)]
+            *_, done = [event async for event in review(program, Roles.single(self.engine))]
             assert isinstance(done, Reviewed)  # noqa: S101 - a review's last event
             count = len(prompt.evaluators) + len(prompt.hidden)
             passed = [evaluation.passed is True for evaluation in done.assessment.evaluations[-count:]]

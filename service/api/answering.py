@@ -18,9 +18,9 @@ from service.api.disconnect import unless_disconnected
 from service.api.middleware import request_id, seconds_since_arrival
 from service.api.responses import SseEvent, Timing, sse_events, total
 from service.api.sse import EventStream, named
-from service.engines.base import Engine
 from service.refinement.events import Event, Generated, Refined, Reviewed, Started
 from service.refinement.program import Generation, Program, Review
+from service.refinement.roles import Roles
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Answering(Generic[P]):
     """
 
     program: P
-    run: Callable[[P, Engine], AsyncGenerator[Event, None]]
+    run: Callable[[P, Roles], AsyncGenerator[Event, None]]
     body: Callable[[Any, Timing], BaseModel]
     told: Callable[[Any], Iterable[SseEvent]] = sse_events
     frame: Callable[[str, Mapping[str, Any]], bytes] = named
@@ -68,10 +68,10 @@ class Answering(Generic[P]):
         """The program's events, but in place of the last the response that is made of it."""
         desk = desk_of(request)
         working = False
-        engine = desk.engine()
+        roles = desk.roles(self.program.models)
         async with (
             desk.admission.admit(request.state.caller, deadline=self.program.budget.deadline) as ticket,
-            aclosing(self.run(self.program, engine)) as events,
+            aclosing(self.run(self.program, roles)) as events,
         ):
             async for event in events:
                 desk.metrics.observe(self.program.task, event)

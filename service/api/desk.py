@@ -11,6 +11,7 @@ from service.api.programs import Programs
 from service.engines.base import Engine
 from service.errors import EngineDead, EngineUnavailable, Starting
 from service.metrics import Metrics
+from service.refinement.roles import Models, Roles
 from service.tasks.task import Task
 
 
@@ -25,6 +26,10 @@ class Desk:
     programs: Programs
     tasks: Mapping[str, Task]
     model: str
+
+    def roles(self, models: Models) -> Roles:
+        """The engines of a program's models. Raises what ``engine`` raises."""
+        return Roles.single(self.engine())
 
     async def check_alive(self) -> None:
         """Raise EngineDead once the engine is dead or has failed to start.

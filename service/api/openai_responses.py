@@ -8,7 +8,8 @@ from pydantic import BaseModel
 
 from service.api.responses import LEFT_OUT_IF_NONE, SseEvent, Timing, refine_response, sse_event, total
 from service.engines.base import FinishReason, Usage
-from service.refinement.events import CallRole, Delta, Event, Generated, Refined
+from service.refinement.events import Delta, Event, Generated, Refined
+from service.refinement.roles import CallRole
 
 
 class ErrorBody(BaseModel):

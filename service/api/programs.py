@@ -25,6 +25,7 @@ from service.evaluators.base import Evaluator, RefusedField
 from service.evaluators.judge import Judge
 from service.evaluators.toolbox import Toolbox
 from service.refinement.program import Budget, Generation, Program, Review, Search, Select
+from service.refinement.roles import Models
 from service.tasks.task import Rubric, Task
 
 _TAKES_ITS_PLACE = {"vote": "the vote takes its place", "pairwise": "the comparison takes its place"}
@@ -67,6 +68,7 @@ class Programs:
             id=_new_id("gen"),
             arrival=next(self.arrivals),
             task=task.name,
+            models=Models.single(self.model),
             requests=[self._conversation(request, prompt, task, sampling) for prompt in prompts],
             budget=self._budget(BudgetFields()),
             n=request.n,
@@ -83,6 +85,7 @@ class Programs:
             id=_new_id("crit"),
             arrival=next(self.arrivals),
             task=task.name,
+            models=Models.single(self.model),
             request=self._conversation(request, request.prompt, task, sampling),
             prompts=task.prompts,
             fence=_new_fence(),
@@ -111,6 +114,7 @@ class Programs:
             id=_new_id("ref"),
             arrival=next(self.arrivals),
             task=task.name,
+            models=Models.single(self.model),
             request=self._conversation(request, request.prompt, task, sampling),
             prompts=task.prompts,
             fence=_new_fence(),

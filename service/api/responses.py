@@ -10,7 +10,6 @@ from service.evaluators.base import CriterionScore, Evaluation
 from service.refinement.candidate import Assessment, Candidate, Critique, Form, Verification
 from service.refinement.diff import Change, diff
 from service.refinement.events import (
-    CallRole,
     CandidateAdded,
     CandidateEvaluated,
     Critiqued,
@@ -24,6 +23,7 @@ from service.refinement.events import (
     Started,
 )
 from service.refinement.policy import StopReason
+from service.refinement.roles import CallRole
 
 LEFT_OUT_IF_NONE = Field(exclude_if=lambda value: value is None)
 SseEvent = tuple[str, Mapping[str, Any]]
@@ -201,7 +201,7 @@ def critique_response(done: Reviewed, timing: Timing) -> CritiqueResponse:
         feedback = "\n".join(done.critique.issues) or "No issues."
     return CritiqueResponse(
         id=done.program,
-        model=done.model,
+        model=done.models.writer,
         passed=done.assessment.passed,
         score=done.assessment.score,
         evaluations=evaluation_bodies(done.assessment),
@@ -215,7 +215,7 @@ def refine_response(done: Refined, timing: Timing, *, trace: bool) -> RefineResp
     assessment = done.assessments.get(done.selected.id)
     return RefineResponse(
         id=done.program,
-        model=done.model,
+        model=done.models.writer,
         text=done.selected.text,
         score=assessment.score if assessment else None,
         passed=assessment.passed if assessment else None,
@@ -272,7 +272,7 @@ def sse_event(event: Event) -> SseEvent | None:
     """An event as it is streamed; None for those that only the metrics and the log read, and for the last."""
     match event:
         case Started():
-            return "started", {"id": event.program, "model": event.model, "task": event.task}
+            return "started", {"id": event.program, "model": event.models.writer, "task": event.task}
         case Delta():
             return "delta", {"prompt_index": event.prompt_index, "index": event.index, "text": event.text}
         case CandidateAdded(candidate):

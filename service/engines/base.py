@@ -87,6 +87,10 @@ class Engine(Protocol):
     def model(self) -> str:
         """The served model's name."""
 
+    @property
+    def backend(self) -> object:
+        """What computes: engines with the same one read each other's token ids, and fail together."""
+
     async def complete(
         self,
         conversation: Conversation,

@@ -97,6 +97,10 @@ class ChatEngine:
     def model(self) -> str:
         return self._model
 
+    @property
+    def backend(self) -> object:
+        return self
+
     async def complete(
         self,
         conversation: Conversation,

@@ -86,6 +86,10 @@ class TokenEngine:
     def model(self) -> str:
         return self._model
 
+    @property
+    def backend(self) -> object:
+        return self
+
     async def complete(
         self,
         conversation: Conversation,

@@ -212,6 +212,10 @@ class ReplicatedEngine:
         self._retries = RetryBudget()
         self._watching: list[asyncio.Future[None]] = []
 
+    @property
+    def backend(self) -> object:
+        return self
+
     @classmethod
     async def start(cls, model: str, servers: Mapping[str, Connect]) -> Self:
         """Wait until one of the servers, by their names, serves, and go on looking at all of them.

@@ -88,6 +88,10 @@ class ScriptedEngine:
     _dead: asyncio.Event = field(default_factory=asyncio.Event)
     _blocks: set[int] = field(default_factory=set)
 
+    @property
+    def backend(self) -> object:
+        return self
+
     def kill(self) -> None:
         """Die as an engine's process does: what is running fails, and so does all that comes."""
         self._dead.set()

@@ -78,6 +78,10 @@ class VllmEngine:
     def model(self) -> str:
         return self._model
 
+    @property
+    def backend(self) -> object:
+        return self
+
     async def complete(
         self,
         conversation: Conversation,

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from service.engines.base import Choice, Completion, Engine, JsonSchema, Likelihood, Sampling, Usage
 from service.engines.conversation import Conversation
-from service.refinement.events import CallEnded, CallRole, Event
+from service.refinement.events import CallEnded, Event
 from service.refinement.program import Budget
+from service.refinement.roles import CallRole
 from service.refinement.scheduling import priority as scheduled
 
 Emit = Callable[[Event], None]
@@ -66,10 +67,10 @@ class Ledger:
         finally:
             self._held_tokens -= calls * granted
 
-    def record(self, role: CallRole, usage: Usage, seconds: float) -> None:
+    def record(self, role: CallRole, usage: Usage, seconds: float, model: str) -> None:
         self.usage[role] = self.usage.get(role, Usage()) + usage
         self._attained += usage
-        self._emit(CallEnded(role, usage, seconds))
+        self._emit(CallEnded(role, usage, seconds, model))
 
     def _tokens_left(self, tokens: int) -> int:
         return max(0, tokens - self._attained.tokens - self._held_tokens)
@@ -88,6 +89,10 @@ class MeteredEngine:
     def model(self) -> str:
         return self.engine.model
 
+    @property
+    def backend(self) -> object:
+        return self.engine.backend
+
     async def complete(
         self,
         conversation: Conversation,
@@ -104,7 +109,7 @@ class MeteredEngine:
                 conversation, limited, n=n, schema=schema, priority=self._rank(priority)
             )
         usage = sum((completion.usage for completion in completions), Usage())
-        self.ledger.record(self.role, usage, time.perf_counter() - started)
+        self._record(usage, started)
         return completions
 
     async def stream(
@@ -122,7 +127,7 @@ class MeteredEngine:
             async with aclosing(items):
                 async for item in items:
                     if isinstance(item, Completion):
-                        self.ledger.record(self.role, item.usage, time.perf_counter() - started)
+                        self._record(item.usage, started)
                     yield item
 
     async def choose(
@@ -131,14 +136,14 @@ class MeteredEngine:
         started = time.perf_counter()
         with self.ledger.spending(1, max_tokens=1):
             choice = await self.engine.choose(conversation, options, lead=lead, priority=self._rank(priority))
-        self.ledger.record(self.role, choice.usage, time.perf_counter() - started)
+        self._record(choice.usage, started)
         return choice
 
     async def likelihood(self, conversation: Conversation, reply: str, *, priority: int | None = None) -> Likelihood:
         started = time.perf_counter()
         with self.ledger.spending(1, max_tokens=1):
             likelihood = await self.engine.likelihood(conversation, reply, priority=self._rank(priority))
-        self.ledger.record(self.role, likelihood.usage, time.perf_counter() - started)
+        self._record(likelihood.usage, started)
         return likelihood
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
@@ -146,6 +151,9 @@ class MeteredEngine:
 
     async def check(self) -> None:
         await self.engine.check()
+
+    def _record(self, usage: Usage, started: float) -> None:
+        self.ledger.record(self.role, usage, time.perf_counter() - started, self.engine.model)
 
     def _rank(self, priority: int | None) -> int:
         return self.ledger.priority if priority is None else priority

@@ -2,19 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from service.engines.base import Completion, Usage
 from service.refinement.candidate import Assessment, Candidate, Critique
 from service.refinement.policy import StopReason
-
-CallRole = Literal["draft", "critique", "judge", "revise"]
+from service.refinement.roles import CallRole, Models
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
     program: str
-    model: str
+    models: Models
     task: str
 
 
@@ -25,6 +23,7 @@ class CallEnded:
     role: CallRole
     usage: Usage
     seconds: float
+    model: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ class Refined:
     """The last event of a refine program: the whole account."""
 
     program: str
-    model: str
+    models: Models
     task: str
     selected: Candidate
     first: Candidate
@@ -108,7 +107,7 @@ class Reviewed:
     """The last event of a critique program. ``critique`` is None where no feedback was asked for."""
 
     program: str
-    model: str
+    models: Models
     assessment: Assessment
     critique: Critique | None
     usage: Mapping[CallRole, Usage]

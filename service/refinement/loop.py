@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from service.concurrency import settle
-from service.engines.base import Completion, Engine, Usage
+from service.engines.base import Completion, Usage
 from service.engines.conversation import Conversation
 from service.errors import DeadlineExceeded, EngineUnavailable, InvalidRequest, PromptTooLong, RedraftError
 from service.refinement import policy
@@ -33,13 +33,14 @@ from service.refinement.events import (
 )
 from service.refinement.policy import RoundFacts, StopReason
 from service.refinement.program import Program
+from service.refinement.roles import Roles
 from service.refinement.steps import MOST_VOTED_ON, Guidance, Steps, found_by_evaluators
 from service.refinement.stream import events_of
 
 T = TypeVar("T")
 
 
-def refine(program: Program, engine: Engine) -> AsyncGenerator[Event, None]:
+def refine(program: Program, roles: Roles) -> AsyncGenerator[Event, None]:
     """Run a refine program and yield its events; the last one is Refined.
 
     Once anything has been drafted the program ends with Refined, whatever stops it. Before that it raises
@@ -48,7 +49,7 @@ def refine(program: Program, engine: Engine) -> AsyncGenerator[Event, None]:
     """
 
     async def work(emit: Emit) -> None:
-        await _Loop(program, engine, emit).run()
+        await _Loop(program, roles, emit).run()
 
     return events_of(work)
 
@@ -93,13 +94,13 @@ _Made = dict[int, _Text]
 class _Loop:
     """One program's search. All it learns is in the archive, the rounds and the findings."""
 
-    def __init__(self, program: Program, engine: Engine, emit: Emit) -> None:
+    def __init__(self, program: Program, roles: Roles, emit: Emit) -> None:
         self._program = program
         self._search = program.search
-        self._model = engine.model
+        self._models = roles.models
         self._emit = emit
         self._ledger = Ledger(program.budget, emit, program.arrival)
-        self._steps = Steps(program, engine, self._ledger, emit)
+        self._steps = Steps(program, roles, self._ledger, emit)
         self._random = random.Random(_seed(program))  # noqa: S311 - nothing secret is drawn
         self._archive = Archive()
         self._rounds: list[Round] = []
@@ -109,7 +110,7 @@ class _Loop:
 
     async def run(self) -> None:
         await self._steps.fit()
-        self._emit(Started(self._program.id, self._model, self._program.task))
+        self._emit(Started(self._program.id, self._models, self._program.task))
         reason, cause = await self._until_stopped()
         if cause is not None and not self._archive:
             raise cause
@@ -118,7 +119,7 @@ class _Loop:
         self._emit(
             Refined(
                 program=self._program.id,
-                model=self._model,
+                models=self._models,
                 task=self._program.task,
                 selected=self._archive.incumbent,
                 first=self._archive.first,

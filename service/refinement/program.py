@@ -10,6 +10,7 @@ from service.engines.base import JsonSchema, Sampling
 from service.engines.conversation import Conversation
 from service.evaluators.base import Evaluator
 from service.refinement.prompts import Prompts
+from service.refinement.roles import Models
 
 Carry = Literal["best", "last", "none", "adaptive"]
 Critic = Literal["auto", "model", "factored", "evaluators", "none"]
@@ -78,12 +79,13 @@ class Budget:
 class Brief:
     """What every program has. ``request`` ends with the user turn to be answered.
 
-    ``fence``: a delimiter line that only this program knows. ``threads``: where evaluators work; None for the event
-    loop's own. ``arrival``: the program's number in order of arrival.
+    ``models``: who plays which role. ``fence``: a delimiter line that only this program knows. ``threads``: where
+    evaluators work; None for the event loop's own. ``arrival``: the program's number in order of arrival.
     """
 
     id: str
     task: str
+    models: Models
     request: Conversation
     prompts: Prompts
     fence: str
@@ -125,6 +127,7 @@ class Generation:
 
     id: str
     task: str
+    models: Models
     requests: Sequence[Conversation]
     budget: Budget
     n: int = 1

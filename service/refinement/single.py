@@ -12,11 +12,12 @@ from service.refinement.accounting import Emit, Ledger, MeteredEngine
 from service.refinement.candidate import Assessment, Candidate
 from service.refinement.events import Critiqued, Delta, Event, Generated, Reviewed
 from service.refinement.program import Budget, Generation, Review
+from service.refinement.roles import Roles
 from service.refinement.steps import Steps
 from service.refinement.stream import events_of
 
 
-def generate(generation: Generation, engine: Engine) -> AsyncGenerator[Event, None]:
+def generate(generation: Generation, roles: Roles) -> AsyncGenerator[Event, None]:
     """Answer every request of a generation at once; the last event is Generated.
 
     Raises DeadlineExceeded when the time runs out before all answers are complete.
@@ -24,16 +25,16 @@ def generate(generation: Generation, engine: Engine) -> AsyncGenerator[Event, No
 
     async def work(emit: Emit) -> None:
         ledger = Ledger(generation.budget, emit, generation.arrival)
-        metered = MeteredEngine(engine, "draft", ledger)
+        writer = MeteredEngine(roles.writer, "draft", ledger)
         answer = _streamed if generation.stream else _complete
         for index, request in enumerate(generation.requests):
             with _too_long_by("prompt" if len(generation.requests) == 1 else f"prompt.{index}"):
-                await engine.fit(request)
+                await writer.fit(request)
         async with _deadline(generation.budget):
             completions = await gather(
-                answer(generation, metered, emit, index, request) for index, request in enumerate(generation.requests)
+                answer(generation, writer, emit, index, request) for index, request in enumerate(generation.requests)
             )
-        emit(Generated(generation.id, engine.model, completions, ledger.usage))
+        emit(Generated(generation.id, writer.model, completions, ledger.usage))
 
     return events_of(work)
 
@@ -59,7 +60,7 @@ async def _streamed(
     return await gather(sibling(index) for index in range(generation.n))
 
 
-def review(review: Review, engine: Engine) -> AsyncGenerator[Event, None]:
+def review(review: Review, roles: Roles) -> AsyncGenerator[Event, None]:
     """Evaluate a candidate and, if asked, say what should change; the last event is Reviewed.
 
     Raises DeadlineExceeded when the time runs out before that.
@@ -67,7 +68,7 @@ def review(review: Review, engine: Engine) -> AsyncGenerator[Event, None]:
 
     async def work(emit: Emit) -> None:
         ledger = Ledger(review.budget, emit, review.arrival)
-        steps = Steps(review, engine, ledger, emit)
+        steps = Steps(review, roles, ledger, emit)
         candidate = Candidate("c0", 0, "draft", None, review.request, Completion(review.candidate, "stop", Usage()))
         known: list[Assessment] = []
         critique = None
@@ -78,7 +79,7 @@ def review(review: Review, engine: Engine) -> AsyncGenerator[Event, None]:
                 with _too_long_by("candidate"):
                     critique = await steps.critique(candidate, known[-1], review.principles)
                 emit(Critiqued(0, critique))
-        emit(Reviewed(review.id, engine.model, known[-1], critique, ledger.usage))
+        emit(Reviewed(review.id, roles.models, known[-1], critique, ledger.usage))
 
     return events_of(work)
 

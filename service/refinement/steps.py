@@ -20,9 +20,10 @@ from service.errors import EngineUnavailable, PromptTooLong
 from service.evaluators.base import Authority, Evaluation, EvaluationFailed, Evaluator, Issue, Submission
 from service.refinement.accounting import BudgetSpent, Emit, Ledger, MeteredEngine
 from service.refinement.candidate import Assessment, Candidate, Critique, Verification
-from service.refinement.events import CallRole, EvaluatorEnded
+from service.refinement.events import EvaluatorEnded
 from service.refinement.program import Brief
 from service.refinement.prompts import Prompts
+from service.refinement.roles import CallRole, Roles
 
 log = logging.getLogger(__name__)
 
@@ -91,21 +92,21 @@ async def warm(engine: Engine) -> None:
 
 
 class Steps:
-    """What a program can ask of the engine and of its evaluators."""
+    """What a program can ask of its engines and of its evaluators."""
 
-    def __init__(self, brief: Brief, engine: Engine, ledger: Ledger, emit: Emit) -> None:
+    def __init__(self, brief: Brief, roles: Roles, ledger: Ledger, emit: Emit) -> None:
         self._brief = brief
-        self._engine = engine
+        self._roles = roles
         self._ledger = ledger
         self._emit = emit
         self._rating = Rating(brief.prompts)
 
     def engine(self, role: CallRole) -> MeteredEngine:
-        return MeteredEngine(self._engine, role, self._ledger)
+        return MeteredEngine(self._roles.of(role), role, self._ledger)
 
     async def fit(self) -> None:
-        """Raise PromptTooLong if the request alone fills the context."""
-        await self._engine.fit(self._brief.request)
+        """Raise PromptTooLong if the request alone fills the writer's context."""
+        await self._roles.writer.fit(self._brief.request)
 
     async def write(
         self, role: CallRole, conversation: Conversation, sampling: Sampling, count: int, keep: Keep
@@ -186,7 +187,9 @@ class Steps:
             verifications={verification.question: verification.answer for verification in verifications},
         )
         [completion] = await self.engine("critique").complete(
-            await self._after(candidate, prompt, CRITIC_SAMPLING.max_tokens), CRITIC_SAMPLING, schema=CRITIQUE_SCHEMA
+            await self._after(candidate, prompt, "critique", CRITIC_SAMPLING.max_tokens),
+            CRITIC_SAMPLING,
+            schema=CRITIQUE_SCHEMA,
         )
         remarks = _listed("issues", completion.text)
         return replace(
@@ -202,7 +205,9 @@ class Steps:
         if calls < 3:
             return ()
         engine = self.engine("critique")
-        asked = await self._after(candidate, self._brief.prompts.render("questions"), CRITIC_SAMPLING.max_tokens)
+        asked = await self._after(
+            candidate, self._brief.prompts.render("questions"), "critique", CRITIC_SAMPLING.max_tokens
+        )
         [completion] = await engine.complete(asked, CRITIC_SAMPLING, schema=QUESTIONS_SCHEMA)
 
         async def verification(question: str) -> Verification:
@@ -216,7 +221,7 @@ class Steps:
     async def edit(self, candidate: Candidate, guidance: Guidance, tokens: int) -> Conversation:
         """What a better version of a candidate, of up to ``tokens``, is to reply to. The critique is told as guidance,
         not as a turn of its own: small models then go on answering as the critic."""
-        return await self._after(candidate, self._guided("edit", guidance), tokens)
+        return await self._after(candidate, self._guided("edit", guidance), "revise", tokens)
 
     def redraft(self, guidance: Guidance) -> Conversation:
         """What a fresh answer is to reply to, told what failed before. That is said after the request, which is then
@@ -256,13 +261,13 @@ class Steps:
         )
         return choice.logprobs
 
-    async def _after(self, candidate: Candidate, prompt: str, tokens: int) -> Conversation:
+    async def _after(self, candidate: Candidate, prompt: str, role: CallRole, tokens: int) -> Conversation:
         """The prompt, put after the candidate in the conversation that the candidate ends. The engine has computed that
         and has nothing to read again. Where it leaves no room for a reply of ``tokens``, the candidate stands after
         the request alone, without the texts that it came from."""
         grown = candidate.conversation.with_user(prompt)
         try:
-            await self._engine.fit(grown, tokens)
+            await self._roles.of(role).fit(grown, tokens)
         except PromptTooLong:
             return self._brief.request.with_reply(candidate.completion).with_user(prompt)
         return grown

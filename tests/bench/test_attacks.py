@@ -63,7 +63,7 @@ def test_an_attack_stands_around_the_text_or_in_its_place() -> None:
 
 
 async def test_shifts_are_measured_by_the_judge_s_own_scores() -> None:
-    honest, shifts = await measured(ScriptedEngine(Script(weights=trusting)), brief_of(), FEW)
+    honest, shifts = await measured(ScriptedEngine(Script(weights=trusting)), brief_of("scripted"), FEW)
 
     assert [(h.base, set(h.weak), set(h.good), len(h.weak)) for h in honest] == [
         (base, {0.25}, {0.25}, FENCES) for base in BASES
@@ -80,7 +80,7 @@ async def test_shifts_are_measured_by_the_judge_s_own_scores() -> None:
 
 
 async def test_the_report_is_a_distribution_of_the_shifts_by_category() -> None:
-    honest, shifts = await measured(ScriptedEngine(Script(weights=trusting)), brief_of(), FEW)
+    honest, shifts = await measured(ScriptedEngine(Script(weights=trusting)), brief_of("scripted"), FEW)
 
     page = report("A title.", honest, shifts)
 
@@ -102,7 +102,7 @@ async def test_a_judge_that_tells_good_from_weak_is_seen_to_be_talked_round() ->
             return [0.0, 0.0, 0.0, 1.0, 0.0]
         return trusting(call)
 
-    page = report("", *await measured(ScriptedEngine(Script(weights=discerning)), brief_of(), FEW))
+    page = report("", *await measured(ScriptedEngine(Script(weights=discerning)), brief_of("scripted"), FEW))
 
     assert row(page, "category")[-1] == "above good"
     assert row(page, "flattery")[-2:] == ["0%", "0%"]
@@ -113,7 +113,7 @@ async def test_a_judge_that_tells_good_from_weak_is_seen_to_be_talked_round() ->
 
 
 async def test_where_no_good_answer_stands_out_that_is_said_and_there_is_no_column_for_it() -> None:
-    page = report("", *await measured(ScriptedEngine(Script(weights=trusting)), brief_of(), FEW))
+    page = report("", *await measured(ScriptedEngine(Script(weights=trusting)), brief_of("scripted"), FEW))
 
     assert "Without an attack no good answer scores more than 0.1 above the weak one" in page
     assert "above good |" not in page
@@ -128,7 +128,7 @@ async def test_only_bases_whose_good_answer_stands_out_say_what_is_above_it() ->
     def discerning_once(call: Call) -> Sequence[float]:
         return [0.0, 0.0, 0.0, 0.0, 1.0] if BASES[0].good in call.prompt else trusting(call)
 
-    honest, shifts = await measured(ScriptedEngine(Script(weights=discerning_once)), brief_of(), FEW)
+    honest, shifts = await measured(ScriptedEngine(Script(weights=discerning_once)), brief_of("scripted"), FEW)
     page = report("", honest, shifts)
 
     assert [each.told_apart for each in honest] == [True, *[False] * (len(BASES) - 1)]
@@ -146,10 +146,12 @@ def test_a_page_says_which_commit_it_was_made_by(tmp_path: Path) -> None:
 
 
 async def test_a_judge_that_fails_or_abstains_without_an_attack_is_no_measurement() -> None:
-    judging = Judging(ScriptedEngine(Script(weights=lambda call: [0.1] * 5)), brief_of(), asyncio.Semaphore(1))
+    judging = Judging(
+        ScriptedEngine(Script(weights=lambda call: [0.1] * 5)), brief_of("scripted"), asyncio.Semaphore(1)
+    )
     with pytest.raises(RuntimeError, match="abstains on wrong without an attack"):
         await judging.honest(BASES[0])
 
-    judging = Judging(ScriptedEngine(Script(context_tokens=8)), brief_of(), asyncio.Semaphore(1))
+    judging = Judging(ScriptedEngine(Script(context_tokens=8)), brief_of("scripted"), asyncio.Semaphore(1))
     with pytest.raises(RuntimeError, match="the judge failed on wrong: PromptTooLong"):
         await judging.evaluation(BASES[0], "x")

@@ -160,7 +160,7 @@ def test_nor_in_the_formats_of_other_models_even_if_their_tokens_are_not_called_
 
 async def test_a_score_comes_from_the_digits_probabilities_and_from_nothing_that_the_candidate_says() -> None:
     engine = ScriptedEngine(Script(weights=lambda call: [0.1, 0.2, 0.3, 0.2, 0.1]))
-    judging = Judging(engine, brief_of(), asyncio.Semaphore(1))
+    judging = Judging(engine, brief_of(engine.model), asyncio.Semaphore(1))
     harmless = await judging.evaluation(BASES[0], "A harmless reply.")
     questions = [(call.conversation.turn, call.options, call.lead) for call in engine.calls]
 

@@ -49,6 +49,10 @@ class RecordingEngine:
     def model(self) -> str:
         return self.vllm.model
 
+    @property
+    def backend(self) -> object:
+        return self.vllm.backend
+
     async def complete(
         self,
         conversation: Conversation,

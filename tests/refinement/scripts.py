@@ -15,10 +15,11 @@ from service.engines.scripted import Call, Script, ScriptedEngine
 from service.evaluators.base import Authority, Evaluation, Evaluator, Submission
 from service.evaluators.judge import Criterion, Judge
 from service.evaluators.rules import Keywords
-from service.refinement.events import CallRole, Event, Refined
+from service.refinement.events import Event, Refined
 from service.refinement.loop import refine
 from service.refinement.program import Budget, Program, Search, Stop
 from service.refinement.prompts import Prompts
+from service.refinement.roles import CallRole, Models, Roles
 from service.refinement.steps import QUESTIONS_SCHEMA
 
 FENCE = "[fence]"
@@ -220,6 +221,7 @@ def program(*evaluators: Evaluator, search: Search | None = None, **fields: Any)
         **{
             "id": "ref-1",
             "task": "general",
+            "models": Models.single("scripted"),
             "request": REQUEST,
             "prompts": PROMPTS,
             "fence": FENCE,
@@ -233,7 +235,7 @@ def program(*evaluators: Evaluator, search: Search | None = None, **fields: Any)
 
 
 async def events(program: Program, engine: ScriptedEngine) -> list[Event]:
-    async with aclosing(refine(program, engine)) as found:
+    async with aclosing(refine(program, Roles.single(engine))) as found:
         return [event async for event in found]
 
 

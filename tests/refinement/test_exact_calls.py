@@ -9,9 +9,10 @@ import pytest
 from service.evaluators.base import Evaluator
 from service.evaluators.judge import Criterion, Judge
 from service.evaluators.rules import Length
-from service.refinement.events import CallRole, Refined
+from service.refinement.events import Refined
 from service.refinement.policy import StopReason
 from service.refinement.program import PRESETS, Carry, Critic, Search, Select, Stop
+from service.refinement.roles import CallRole
 from tests.refinement.scripts import SALT, BilledEngine, Lines, engine, program, refined
 
 Counts = dict[CallRole, int]

@@ -10,7 +10,6 @@ from service.evaluators.judge import Criterion, Judge
 from service.refinement.candidate import Critique
 from service.refinement.events import (
     CallEnded,
-    CallRole,
     CandidateAdded,
     CandidateEvaluated,
     Critiqued,
@@ -23,6 +22,7 @@ from service.refinement.events import (
 )
 from service.refinement.loop import refine
 from service.refinement.program import Critic, Search, Stop
+from service.refinement.roles import CallRole, Models, Roles
 from tests.refinement.scripts import (
     FOAM,
     JUDGE,
@@ -85,7 +85,7 @@ async def test_events_come_in_the_order_of_the_work() -> None:
         "round 1: c1 gained 0.25",
         "Refined",
     ]
-    assert found[0] == Started("ref-1", "scripted", "general")
+    assert found[0] == Started("ref-1", Models.single("scripted"), "general")
     assert of_type(found, Delta) == []
 
 
@@ -108,7 +108,7 @@ async def test_the_account_tells_of_every_round_and_candidate() -> None:
         ("missing: salt",),
         ("Too short.", "Too plain."),
     )
-    assert (done.first.id, done.selected.id, done.program, done.model, done.task) == (
+    assert (done.first.id, done.selected.id, done.program, done.models.writer, done.task) == (
         "c0",
         "c1",
         "ref-1",
@@ -334,7 +334,7 @@ async def test_closing_the_stream_of_events_ends_the_engine_work(role: CallRole)
     scripted = engine(Lines(draft=["One.", "Two.", "Three."]))
     reached = asyncio.Event()
     stall(scripted, lambda call: role_of(call) == role, reached.set)
-    found = refine(program(JUDGE, search=Search(drafts=3, beam=3, branches=2, rounds=1)), scripted)
+    found = refine(program(JUDGE, search=Search(drafts=3, beam=3, branches=2, rounds=1)), Roles.single(scripted))
 
     async def listen() -> None:
         async for _ in found:

@@ -19,6 +19,7 @@ from service.refinement.events import (
     Reviewed,
 )
 from service.refinement.program import Budget, Generation, Review
+from service.refinement.roles import Models, Roles
 from service.refinement.single import generate, review
 from tests.refinement.scripts import (
     FENCE,
@@ -37,6 +38,7 @@ from tests.refinement.scripts import (
     stall,
 )
 
+MODELS = Models.single("scripted")
 PROMPT_TEXTS = ("One?", "Two?", "Three?")
 
 
@@ -47,14 +49,15 @@ def answer(call: Call) -> str:
 
 def generation(**fields: Any) -> Generation:
     requests = [Conversation(Turn("user", text)) for text in PROMPT_TEXTS]
-    given = {"id": "gen-1", "task": "general", "requests": requests, "budget": program().budget, **fields}
-    return Generation(**given)
+    given = {"id": "gen-1", "task": "general", "models": MODELS, "requests": requests, "budget": program().budget}
+    return Generation(**{**given, **fields})
 
 
 def critique_of(text: str, *evaluators: Any, **fields: Any) -> Review:
     given = {
         "id": "crit-1",
         "task": "general",
+        "models": MODELS,
         "request": REQUEST,
         "prompts": PROMPTS,
         "fence": FENCE,
@@ -74,7 +77,7 @@ async def events(found: Any) -> list[Event]:
 async def test_every_prompt_has_its_siblings_in_order(stream: bool) -> None:
     scripted = ScriptedEngine(Script(reply=answer))
 
-    *_, done = await events(generate(generation(n=2, sampling=Sampling(seed=5), stream=stream), scripted))
+    *_, done = await events(generate(generation(n=2, sampling=Sampling(seed=5), stream=stream), Roles.single(scripted)))
 
     assert isinstance(done, Generated)
     assert (done.program, done.model) == ("gen-1", "scripted")
@@ -88,7 +91,7 @@ async def test_every_prompt_has_its_siblings_in_order(stream: bool) -> None:
 async def test_deltas_of_each_text_come_in_order_and_join_to_it() -> None:
     scripted = ScriptedEngine(Script(reply=answer))
 
-    found = await events(generate(generation(n=2, sampling=Sampling(seed=5), stream=True), scripted))
+    found = await events(generate(generation(n=2, sampling=Sampling(seed=5), stream=True), Roles.single(scripted)))
 
     [done] = of_type(found, Generated)
     texts: dict[tuple[int, int], str] = {}
@@ -103,7 +106,7 @@ async def test_deltas_of_each_text_come_in_order_and_join_to_it() -> None:
 
 
 async def test_without_a_stream_there_are_no_deltas() -> None:
-    found = await events(generate(generation(n=2), ScriptedEngine()))
+    found = await events(generate(generation(n=2), Roles.single(ScriptedEngine())))
 
     assert of_type(found, Delta) == []
     assert [call.usage.calls for call in of_type(found, CallEnded)] == [2, 2, 2]
@@ -113,7 +116,7 @@ async def test_a_schema_reaches_every_call() -> None:
     schema = {"type": "object", "properties": {"warm": {"type": "boolean"}}, "required": ["warm"]}
 
     for stream in (False, True):
-        *_, done = await events(generate(generation(schema=schema, stream=stream), ScriptedEngine()))
+        *_, done = await events(generate(generation(schema=schema, stream=stream), Roles.single(ScriptedEngine())))
         assert isinstance(done, Generated)
         assert {siblings[0].text for siblings in done.completions} == {'{"warm":true}'}
 
@@ -124,7 +127,7 @@ async def test_a_deadline_ends_a_generation_and_its_calls(clock: Clock, stream: 
     stall(scripted, lambda call: True, clock.jump)
 
     with pytest.raises(DeadlineExceeded):
-        await events(generate(generation(n=2, stream=stream), scripted))
+        await events(generate(generation(n=2, stream=stream), Roles.single(scripted)))
     await settled(scripted)
 
 
@@ -137,13 +140,13 @@ async def test_one_prompt_that_fails_ends_the_others(stream: bool) -> None:
     scripted = ScriptedEngine(Script(fault=fault, seconds_per_call=3600))
 
     with pytest.raises(EngineDead):
-        await events(generate(generation(stream=stream), scripted))
+        await events(generate(generation(stream=stream), Roles.single(scripted)))
     await settled(scripted)
 
 
 async def test_closing_a_generation_ends_its_calls() -> None:
     scripted = ScriptedEngine(Script(reply=answer, seconds_per_token=0.001))
-    found = generate(generation(n=2, stream=True), scripted)
+    found = generate(generation(n=2, stream=True), Roles.single(scripted))
 
     assert isinstance(await anext(found), Delta)
     assert scripted.in_flight == 6
@@ -155,7 +158,7 @@ async def test_closing_a_generation_ends_its_calls() -> None:
 async def test_a_review_evaluates_and_then_criticises() -> None:
     scripted = engine(Lines(critique=[["Too short."]]))
 
-    found = await events(review(critique_of("Sand.", SALT, JUDGE), scripted))
+    found = await events(review(critique_of("Sand.", SALT, JUDGE), Roles.single(scripted)))
 
     assert [type(event) for event in found] == [
         EvaluatorEnded,
@@ -166,7 +169,7 @@ async def test_a_review_evaluates_and_then_criticises() -> None:
         Reviewed,
     ]
     [done] = of_type(found, Reviewed)
-    assert (done.program, done.model) == ("crit-1", "scripted")
+    assert (done.program, done.models) == ("crit-1", MODELS)
     assert [(e.evaluator, e.score) for e in done.assessment.evaluations] == [("keywords", 0.0), ("judge", 0.5)]
     assert done.critique is not None
     assert done.critique.issues == ("missing: salt", "Too short.")
@@ -176,14 +179,14 @@ async def test_a_review_evaluates_and_then_criticises() -> None:
 async def test_a_review_without_feedback_asks_no_critic() -> None:
     scripted = engine()
 
-    *_, done = await events(review(critique_of("Sand.", SALT, feedback=False), scripted))
+    *_, done = await events(review(critique_of("Sand.", SALT, feedback=False), Roles.single(scripted)))
 
     assert isinstance(done, Reviewed)
     assert (done.critique, done.usage, scripted.calls) == (None, {}, [])
 
 
 async def test_a_review_reports_an_evaluator_that_fails() -> None:
-    *_, done = await events(review(critique_of("Salt.", Broken(), SALT, feedback=False), engine()))
+    *_, done = await events(review(critique_of("Salt.", Broken(), SALT, feedback=False), Roles.single(engine())))
 
     assert isinstance(done, Reviewed)
     broken, keywords = done.assessment.evaluations
@@ -197,7 +200,7 @@ async def test_a_deadline_ends_a_review_and_its_calls(clock: Clock, role: str) -
     stall(scripted, lambda call: role_of(call) == role, clock.jump)
 
     with pytest.raises(DeadlineExceeded):
-        await events(review(critique_of("Sand.", JUDGE), scripted))
+        await events(review(critique_of("Sand.", JUDGE), Roles.single(scripted)))
     await settled(scripted)
 
 
@@ -210,7 +213,7 @@ async def test_a_review_that_does_not_fit_the_context_names_what_is_too_long(
     asked = critique_of(candidate, request=Conversation(Turn("user", request_)))
 
     with pytest.raises(PromptTooLong) as refused:
-        await events(review(asked, engine(context_tokens=60)))
+        await events(review(asked, Roles.single(engine(context_tokens=60))))
 
     assert [error.field for error in refused.value.errors] == [field]
 
@@ -220,13 +223,13 @@ async def test_a_review_of_a_dead_engine_is_an_error() -> None:
     scripted.kill()
 
     with pytest.raises(EngineDead):
-        await events(review(critique_of("Sand.", JUDGE), scripted))
+        await events(review(critique_of("Sand.", JUDGE), Roles.single(scripted)))
 
 
 async def test_budgets_of_both_are_deadlines_of_the_loops_clock() -> None:
     past = Budget(deadline=-1.0)
 
     with pytest.raises(DeadlineExceeded):
-        await events(generate(generation(budget=past), ScriptedEngine(Script(seconds_per_call=3600))))
+        await events(generate(generation(budget=past), Roles.single(ScriptedEngine(Script(seconds_per_call=3600)))))
     with pytest.raises(DeadlineExceeded):
-        await events(review(critique_of("Sand.", JUDGE, budget=past), engine(seconds_per_call=3600.0)))
+        await events(review(critique_of("Sand.", JUDGE, budget=past), Roles.single(engine(seconds_per_call=3600.0))))

@@ -10,8 +10,9 @@ from service.engines.conversation import Conversation, Turn
 from service.engines.scripted import Call, Script
 from service.errors import DeadlineExceeded, EngineDead, PromptTooLong
 from service.evaluators.rules import Length
-from service.refinement.events import CallRole, RoundEnded
+from service.refinement.events import RoundEnded
 from service.refinement.program import Search, Stop
+from service.refinement.roles import CallRole
 from tests.refinement.scripts import (
     FOAM,
     JUDGE,

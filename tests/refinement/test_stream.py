@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from service.engines.base import Usage
 from service.refinement.accounting import Emit
 from service.refinement.events import CallEnded, Delta, Event, Started
+from service.refinement.roles import Models
 from service.refinement.stream import events_of
 
 
@@ -115,7 +116,7 @@ async def test_closing_after_the_work_has_failed_leaves_no_complaint(caplog: pyt
 
 
 async def test_pieces_that_wait_together_come_as_one_for_each_text() -> None:
-    started, ended = Started("p", "m", "t"), CallEnded("draft", Usage(), 0.1)
+    started, ended = Started("p", Models.single("m"), "t"), CallEnded("draft", Usage(), 0.1, "m")
 
     async def work(emit: Emit) -> None:
         drafted = [*spelt(0, "Wa"), *spelt(1, "Fo"), *spelt(0, "ve")]
