@@ -1,7 +1,7 @@
 """Conversations: what an engine is asked to reply to."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 Role = Literal["system", "user", "assistant"]
@@ -44,6 +44,14 @@ class Conversation:
         if isinstance(reply, str):
             return Conversation(Turn("assistant", reply), self)
         return Conversation(Turn("assistant", reply.text, reply.token_ids), self)
+
+    def as_text(self) -> "Conversation":
+        """The same without token ids, for a model to which they mean nothing. What had none stays the same object, so
+        that an engine knows it again."""
+        before = self.before.as_text() if self.before else None
+        if before is self.before and self.turn.token_ids is None:
+            return self
+        return Conversation(replace(self.turn, token_ids=None), before)
 
     def turns(self) -> Iterator[Turn]:
         """The turns from the first to the last."""

@@ -79,11 +79,15 @@ class Ledger:
 @dataclass(frozen=True)
 class MeteredEngine:
     """An Engine whose calls are entered in a ledger under one role, refused once the budget is spent, and ranked by
-    what their program has cost so far, unless they state a priority of their own."""
+    what their program has cost so far, unless they state a priority of their own.
+
+    ``as_text``: conversations are given to it without token ids, which are another engine's.
+    """
 
     engine: Engine
     role: CallRole
     ledger: Ledger
+    as_text: bool = False
 
     @property
     def model(self) -> str:
@@ -106,7 +110,7 @@ class MeteredEngine:
         with self.ledger.spending(n, sampling.max_tokens) as max_tokens:
             limited = replace(sampling, max_tokens=max_tokens)
             completions = await self.engine.complete(
-                conversation, limited, n=n, schema=schema, priority=self._rank(priority)
+                self._read(conversation), limited, n=n, schema=schema, priority=self._rank(priority)
             )
         usage = sum((completion.usage for completion in completions), Usage())
         self._record(usage, started)
@@ -123,7 +127,7 @@ class MeteredEngine:
         started = time.perf_counter()
         with self.ledger.spending(1, sampling.max_tokens) as max_tokens:
             limited = replace(sampling, max_tokens=max_tokens)
-            items = self.engine.stream(conversation, limited, schema=schema, priority=self._rank(priority))
+            items = self.engine.stream(self._read(conversation), limited, schema=schema, priority=self._rank(priority))
             async with aclosing(items):
                 async for item in items:
                     if isinstance(item, Completion):
@@ -135,22 +139,27 @@ class MeteredEngine:
     ) -> Choice:
         started = time.perf_counter()
         with self.ledger.spending(1, max_tokens=1):
-            choice = await self.engine.choose(conversation, options, lead=lead, priority=self._rank(priority))
+            choice = await self.engine.choose(
+                self._read(conversation), options, lead=lead, priority=self._rank(priority)
+            )
         self._record(choice.usage, started)
         return choice
 
     async def likelihood(self, conversation: Conversation, reply: str, *, priority: int | None = None) -> Likelihood:
         started = time.perf_counter()
         with self.ledger.spending(1, max_tokens=1):
-            likelihood = await self.engine.likelihood(conversation, reply, priority=self._rank(priority))
+            likelihood = await self.engine.likelihood(self._read(conversation), reply, priority=self._rank(priority))
         self._record(likelihood.usage, started)
         return likelihood
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
-        await self.engine.fit(conversation, tokens)
+        await self.engine.fit(self._read(conversation), tokens)
 
     async def check(self) -> None:
         await self.engine.check()
+
+    def _read(self, conversation: Conversation) -> Conversation:
+        return conversation.as_text() if self.as_text else conversation
 
     def _record(self, usage: Usage, started: float) -> None:
         self.ledger.record(self.role, usage, time.perf_counter() - started, self.engine.model)

@@ -38,7 +38,8 @@ Stopping, after each round; the first that holds is the reason:
 Between rounds and inside them, whatever has been reached by then being kept:
 - budget              no tokens, calls or room in the model's context are left for the next call
 - deadline            the time is over
-- engine_failed       the engine has died
+- engine_failed       an engine cannot serve: the writer's, the critic's, or that of a judge who picks the result. A
+                      judge who scores costs only its scores, where its engine is not the writer's
 """
 
 import random

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from service.engines.base import Engine
+from service.errors import EngineUnavailable
 
 CallRole = Literal["draft", "critique", "judge", "revise"]
 """What an engine call is made for."""
@@ -48,3 +49,15 @@ class Roles:
                 return self.judge
             case "draft" | "revise":
                 return self.writer
+
+    def apart(self, role: CallRole) -> bool:
+        """Whether the role's engine has other token ids than the writer's, and may fail without it."""
+        return self.of(role).backend is not self.writer.backend
+
+    async def check(self) -> None:
+        """Raise EngineUnavailable or EngineDead, with the model's name, if one of the engines cannot serve."""
+        for engine in {id(engine): engine for engine in (self.writer, self.critic, self.judge)}.values():
+            try:
+                await engine.check()
+            except EngineUnavailable as error:
+                raise type(error)(f"{engine.model} cannot serve: {error.detail}") from error

@@ -102,11 +102,12 @@ class Steps:
         self._rating = Rating(brief.prompts)
 
     def engine(self, role: CallRole) -> MeteredEngine:
-        return MeteredEngine(self._roles.of(role), role, self._ledger)
+        """The engine that plays a role in this program."""
+        return MeteredEngine(self._roles.of(role), role, self._ledger, as_text=self._roles.apart(role))
 
     async def fit(self) -> None:
         """Raise PromptTooLong if the request alone fills the writer's context."""
-        await self._roles.writer.fit(self._brief.request)
+        await self.engine("draft").fit(self._brief.request)
 
     async def write(
         self, role: CallRole, conversation: Conversation, sampling: Sampling, count: int, keep: Keep
@@ -128,7 +129,8 @@ class Steps:
         """Evaluate a text. ``keep`` is given what is known so far after each evaluator, so at least once.
 
         Verifiers go first, so that their results are there should the time run out among the judges. An
-        evaluator that fails loses only its own result, which then says so.
+        evaluator that fails loses only its own result, which then says so. So does one whose engine is gone, unless
+        that is the writer's too.
         """
         evaluators = self._brief.evaluators
         exhibit = self._brief.prompts.render("exhibit", candidate=text, fence=self._brief.fence)
@@ -158,8 +160,14 @@ class Steps:
         started = time.perf_counter()
         try:
             evaluation = _sendable(await evaluator.evaluate(submission))
-        except (BudgetSpent, EngineUnavailable):
+        except BudgetSpent:
             raise
+        except EngineUnavailable as error:
+            if not self._roles.apart("judge"):
+                raise
+            judge = self._roles.judge.model
+            log.warning("the judge cannot serve", extra={"model": judge, "reason": str(error)})
+            evaluation = _without_result(evaluator, f"{judge} cannot serve: {error}")
         except EvaluationFailed as error:
             log.info("no evaluation", extra={"evaluator": evaluator.type, "reason": str(error)})
             evaluation = _without_result(evaluator, str(error))
@@ -267,7 +275,7 @@ class Steps:
         the request alone, without the texts that it came from."""
         grown = candidate.conversation.with_user(prompt)
         try:
-            await self._roles.of(role).fit(grown, tokens)
+            await self.engine(role).fit(grown, tokens)
         except PromptTooLong:
             return self._brief.request.with_reply(candidate.completion).with_user(prompt)
         return grown

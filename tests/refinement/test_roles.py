@@ -1,18 +1,25 @@
-"""Which of a program's engines is asked for what."""
+"""Which of a program's engines is asked for what, what they are told, and what is left when one of them fails."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass, replace
 from typing import Any
 
-from service.refinement.events import CallEnded, Event, Refined, Reviewed, Started
+import pytest
+
+from service.engines.base import Completion, Usage
+from service.engines.scripted import Call, Script
+from service.errors import EngineDead, EngineUnavailable
+from service.refinement.events import CallEnded, EvaluatorEnded, Event, Refined, Reviewed, Started
 from service.refinement.loop import refine
 from service.refinement.program import Search
 from service.refinement.roles import CallRole, Models, Roles
 from service.refinement.single import generate, review
-from tests.refinement.scripts import JUDGE, SALT, BilledEngine, Lines, engine, of_type, program
+from tests.refinement.scripts import JUDGE, REQUEST, SALT, BilledEngine, Lines, digit, engine, of_type, program
 from tests.refinement.test_single import critique_of, generation
 
 TRIO = Models("pen", "eye", "scale")
+BETTER = {"Waves.": digit(2), "More waves.": digit(4)}
 
 
 def named(model: str, lines: Lines | None = None, **script: Any) -> BilledEngine:
@@ -75,3 +82,117 @@ async def test_the_writer_alone_generates() -> None:
     assert len(writer.calls) == 3
     assert not critic.calls
     assert not judge.calls
+
+
+class NumberingEngine(BilledEngine):
+    """An engine that tells the ids of what it sampled."""
+
+    async def stream(self, *args: Any, **options: Any) -> AsyncGenerator[str | Completion, None]:
+        async with aclosing(super().stream(*args, **options)) as items:
+            async for item in items:
+                yield replace(item, token_ids=(7, 8)) if isinstance(item, Completion) else item
+
+
+@dataclass
+class Adapter(NumberingEngine):
+    """Another model of the same engine."""
+
+    base: BilledEngine | None = None
+
+    @property
+    def backend(self) -> object:
+        return self.base
+
+
+def numbering(model: str, kind: type[NumberingEngine] = NumberingEngine, **fields: Any) -> NumberingEngine:
+    lines = Lines()
+    return kind(Script(reply=lines.reply, weights=lines.weights), model, **fields)
+
+
+def ids_read(scripted: BilledEngine, role: CallRole) -> set[tuple[int, ...] | None]:
+    """The token ids of the replies in the conversations that an engine was given."""
+    turns = [turn for call in scripted.asked(role) for turn in call.conversation.turns()]
+    return {turn.token_ids for turn in turns if turn.role == "assistant"}
+
+
+async def test_a_critic_on_another_engine_reads_replies_as_texts_and_an_adapter_reads_their_ids() -> None:
+    writer, stranger = numbering("pen"), numbering("eye")
+    adapter = numbering("eye", Adapter, base=writer)
+    asked = program(JUDGE, search=Search(rounds=1, critic="factored"))
+
+    for critic, ids in ((writer, (7, 8)), (adapter, (7, 8)), (stranger, None)):
+        await told(refine(asked, Roles(writer, critic, writer)))
+        assert ids_read(critic, "critique") == {ids}
+        assert ids_read(writer, "revise") == {(7, 8)}
+    assert [turn.text for turn in stranger.calls[0].conversation.turns()][1] == "Waves."
+
+
+def test_what_is_text_already_stays_the_same_conversation() -> None:
+    reply = Completion("Waves.", "stop", Usage(), token_ids=(7, 8))
+    asked = REQUEST.with_reply("Sand.").with_user("More.")
+
+    read = asked.with_reply(reply).with_user("Again.").as_text()
+
+    assert [turn.token_ids for turn in read.turns()] == [None] * 5
+    assert [turn.text for turn in read.turns()][-2:] == ["Waves.", "Again."]
+    assert read.before is not None
+    assert read.before.before is asked
+    assert asked.as_text() is asked
+
+
+def failing(scripted: BilledEngine, *, after: int) -> BilledEngine:
+    """The engine, which is gone once it has begun so many calls."""
+
+    def fault(call: Call) -> None:
+        if len(scripted.calls) > after:
+            raise EngineUnavailable("none of its servers answers")
+
+    scripted.script = replace(scripted.script, fault=fault)
+    return scripted
+
+
+async def test_a_judge_on_another_engine_that_fails_costs_its_evaluations_only() -> None:
+    writer, critic, judge = named("pen", Lines(revise=("Salt.",))), named("eye"), failing(named("scale"), after=1)
+    found = await told(refine(program(SALT, JUDGE, search=Search(rounds=1)), Roles(writer, critic, judge)))
+
+    [done] = of_type(found, Refined)
+    assert (done.stop_reason, done.selected.text) == ("rounds", "Salt.")
+    first, second = (done.assessments[name].evaluations for name in ("c0", "c1"))
+    assert [evaluation.error for evaluation in first] == [None, None]
+    assert [evaluation.error for evaluation in second] == [None, "scale cannot serve: none of its servers answers"]
+    assert [event.failed for event in of_type(found, EvaluatorEnded)] == [False, False, False, True]
+
+
+async def test_where_nothing_but_a_judge_that_is_gone_evaluates_the_program_ends_for_that() -> None:
+    writer, critic, judge = named("pen"), named("eye"), failing(named("scale"), after=0)
+    found = await told(refine(program(JUDGE, search=Search(rounds=2)), Roles(writer, critic, judge)))
+
+    [done] = of_type(found, Refined)
+    assert (done.stop_reason, done.selected.text) == ("evaluators_failed", "Waves.")
+
+
+async def test_a_judge_on_the_writer_s_engine_that_fails_ends_the_program() -> None:
+    writer = numbering("pen")
+    judge = failing(numbering("scale", Adapter, base=writer), after=1)
+    found = await told(refine(program(JUDGE, search=Search(rounds=2)), Roles(writer, writer, judge)))
+
+    [done] = of_type(found, Refined)
+    assert (done.stop_reason, len(done.rounds), done.selected.id) == ("engine_failed", 2, "c0")
+
+
+async def test_a_critic_that_fails_ends_the_program_with_the_best_text() -> None:
+    writer, critic, judge = named("pen"), failing(named("eye"), after=1), named("scale", Lines(ratings=BETTER))
+    asked = program(JUDGE, search=Search(rounds=3, critic="model"))
+    found = await told(refine(asked, Roles(writer, critic, judge)))
+
+    [done] = of_type(found, Refined)
+    assert (done.stop_reason, done.selected.text) == ("engine_failed", "More waves.")
+
+
+async def test_an_engine_that_cannot_serve_is_found_before_any_work_and_named() -> None:
+    writer, critic, judge = trio()
+    judge.kill()
+
+    with pytest.raises(EngineDead, match="scale cannot serve"):
+        await Roles(writer, critic, judge).check()
+    await Roles(writer, critic, critic).check()
