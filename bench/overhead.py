@@ -45,7 +45,6 @@ from service.api.requests import RefineRequest
 from service.engines.base import Choice, Completion, JsonSchema, Sampling, Usage
 from service.engines.conversation import Conversation
 from service.engines.scripted import ScriptedEngine
-from service.settings import Settings
 
 SECONDS_PER_CALL = 0.020
 CALLS_FILE = "OVERHEAD_CALLS"
@@ -105,7 +104,7 @@ class TimedEngine(ScriptedEngine):
         self.intervals[next(conversation.turns()).text].append((began, time.perf_counter()))
 
 
-async def _start(_: Settings) -> TimedEngine:
+async def _start(*_: object) -> TimedEngine:
     return TimedEngine()
 
 

@@ -29,7 +29,6 @@ from bench.open_loop import Answer, capacity, goodput, open_loop, poisson_arriva
 from bench.origin import current_commit, origin
 from bench.page import markdown_table, publish
 from bench.servers import Server, redraft
-from service.app import model_name
 from service.settings import Settings
 
 LEAST_GOODPUT = 0.90  # of the best level's, at the highest level
@@ -289,7 +288,7 @@ def main() -> None:
     options = _options()
     commit = current_commit()  # that which runs
     rate, levels = asyncio.run(run(options))
-    source = origin(model_name(Settings()), commit, datetime.now(UTC).date())
+    source = origin(Settings().model_name, commit, datetime.now(UTC).date())
     told = (
         f"{source} {os.cpu_count()} cores. {options.max_programs} programs at work, {options.max_queued} waiting. "
         f"Capacity is {rate:.2f} programs/s. The first {options.warm_up:g} s of a level are its warm-up."

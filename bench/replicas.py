@@ -33,6 +33,7 @@ from service.__main__ import serve
 from service.app import start_remote
 from service.engines import bundled
 from service.engines.conversation import Conversation
+from service.engines.openai import Tokenizers
 from service.engines.replicas import Replica, ReplicatedEngine
 from service.engines.served import ServedEngine
 from service.settings import Settings
@@ -51,8 +52,8 @@ class InTurn(ReplicatedEngine):
         return self.replicas[self.calls % len(self.replicas)]
 
 
-async def _start_in_turn(settings: Settings) -> ServedEngine:
-    return await start_remote(settings, InTurn)
+async def _start_in_turn(settings: Settings, tokenizers: Tokenizers) -> ServedEngine:
+    return await start_remote(settings.model_name, settings.servers, tokenizers, InTurn)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,6 @@ from bench.open_loop import Answer, capacity, open_loop, poisson_arrivals, post,
 from bench.origin import current_commit, origin
 from bench.page import markdown_table, publish
 from bench.servers import redraft
-from service.app import model_name
 from service.settings import Settings
 
 LEAST_LATENCY_RATIO = 1.5  # of the mean or of p95, the baseline's to the arm's
@@ -303,7 +302,7 @@ def main() -> None:
     options = _options()
     commit = current_commit()  # that which runs
     rate, runs = asyncio.run(measured(options))
-    source = origin(model_name(Settings()), commit, datetime.now(UTC).date())
+    source = origin(Settings().model_name, commit, datetime.now(UTC).date())
     told = (
         f"{source} {os.cpu_count()} cores, {options.max_num_seqs} calls in the engine's batch. Capacity is {rate:.2f} "
         f"programs/s; {options.repetitions} times {options.seconds:g} s of arrivals at {options.factor:g} times that. "

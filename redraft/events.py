@@ -10,7 +10,7 @@ import httpx
 
 from redraft.answers import parsed, request_id
 from redraft.errors import UnexpectedAnswer, problem_error
-from redraft.results import Critique, Evaluation, GenerateResult, Problem, RefineResult, Result
+from redraft.results import Critique, Evaluation, GenerateResult, Models, Problem, RefineResult, Result
 from redraft.sse import EventDecoder
 
 E = TypeVar("E", bound=Result)
@@ -27,6 +27,7 @@ class Delta(Result):
 class Started(Result):
     id: str
     model: str
+    models: Models
     task: str
 
 

@@ -77,14 +77,29 @@ class EvaluatedFields(CommonFields, total=False):
     evaluators: Sequence[Evaluator]
 
 
+class ReviewModels(TypedDict, total=False):
+    """Names of models that the service has; by default the operator's choice, or else the request's ``model``."""
+
+    critic: str | None
+    judge: str | None
+
+
+class ProgramModels(ReviewModels, total=False):
+    """``writer``: the same as the request's ``model``."""
+
+    writer: str | None
+
+
 class CritiqueFields(EvaluatedFields, total=False):
     candidate: Required[str]
+    models: ReviewModels
     judge: bool
     feedback: bool
 
 
 class RefineFields(EvaluatedFields, total=False):
     draft: str | None
+    models: ProgramModels
     judge: bool | None
     principles: Sequence[str]
     search: Search

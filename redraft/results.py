@@ -71,11 +71,20 @@ class Evaluation(Result):
     error: str | None
 
 
+class Models(Result):
+    """The names of the models that played the roles."""
+
+    writer: str
+    critic: str
+    judge: str
+
+
 class CritiqueResult(Result):
     """``passed``: whether every hard verifier passed; None where there is none."""
 
     id: str
     model: str
+    models: Models
     passed: bool | None
     score: float | None
     evaluations: tuple[Evaluation, ...]
@@ -145,6 +154,7 @@ class RefineResult(Result):
 
     id: str
     model: str
+    models: Models
     text: str
     score: float | None
     passed: bool | None

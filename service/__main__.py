@@ -17,8 +17,9 @@ from pythonjsonlogger.json import JsonFormatter
 
 from service import command, demo
 from service.api.admission import Admission
-from service.app import StartEngine, create_app, model_name, open_toolbox, start_engine
+from service.app import StartEngine, create_app, open_toolbox, start_engine
 from service.engines import bundled
+from service.engines.openai import Tokenizers
 from service.engines.served import ServedEngine
 from service.evaluators.plugins import PluginError
 from service.evaluators.toolbox import Toolbox
@@ -140,13 +141,13 @@ class Server(uvicorn.Server):
             log.warning("requests were cut off", extra={"requests": self._admission.in_progress})
         self.should_exit = True
 
-    async def _start_engine(self, settings: Settings) -> ServedEngine:
+    async def _start_engine(self, settings: Settings, tokenizers: Tokenizers) -> ServedEngine:
         started = time.perf_counter()
         if settings.engine == "vllm" and settings.model == "bundled" and not bundled.is_prepared():
             say("Converting the embedded model. This happens once and takes about 20 seconds.")
         if settings.engine == "vllm":
-            say(f"Starting the engine with {model_name(settings)}. On two CPU cores that takes about 30 seconds.")
-        engine = await self._start(settings)
+            say(f"Starting the engine with {settings.model_name}. On two CPU cores that takes about 30 seconds.")
+        engine = await self._start(settings, tokenizers)
         await self._listening.wait()
         _spare_collections()
         say(f"Ready after {time.perf_counter() - started:.0f} seconds. Try it:\n\n{self._example()}\n")
@@ -163,7 +164,8 @@ class Server(uvicorn.Server):
         )
 
     def _give_up(self, error: BaseException) -> None:
-        say(f"The engine could not be started: {error}")
+        if not self.engine_failed:  # what else fails may have waited for this engine
+            say(f"The engine could not be started: {error}")
         self.engine_failed = True
         self.should_exit = True
 

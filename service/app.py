@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -21,18 +20,21 @@ from service.api.openai import ChatRequest
 from service.api.programs import Bounds, Programs
 from service.api.requests import CritiqueRequest, GenerateRequest, RefineRequest
 from service.api.routes import router, v1
+from service.api.served import ServedModels
 from service.engines import bundled, openai
+from service.engines.openai import Tokenizers
 from service.engines.replicas import ReplicatedEngine
 from service.engines.scripted import ScriptedEngine
-from service.engines.served import ServedEngine
+from service.engines.served import Adaptable, ServedEngine
 from service.engines.vllm import VllmEngine
-from service.errors import EngineDead, Starting
 from service.evaluators.embedding import Embedder
 from service.evaluators.plugins import load_plugins
 from service.evaluators.sandbox import Sandbox
 from service.evaluators.toolbox import Toolbox
 from service.evaluators.webhook_client import Webhooks
+from service.fleet import EngineLifetime, Fleet
 from service.metrics import Metrics
+from service.models import Adapter, Servers
 from service.refinement.steps import warm
 from service.settings import Settings
 from service.tasks.task import load_rubrics, load_tasks
@@ -43,59 +45,25 @@ log = logging.getLogger(__name__)
 POLLED = ("/health/live", "/health/ready", "/metrics")
 """Routes that machines ask for again and again: logged at debug only."""
 
-StartEngine = Callable[[Settings], Awaitable[ServedEngine]]
+StartEngine = Callable[[Settings, Tokenizers], Awaitable[ServedEngine]]
+"""Starts the main model's engine; whatever loads a tokenizer beside others has it do so."""
 
 
-class EngineLifetime:
-    """The engine from the start of its loading to its end. Loading goes on beside the app, which answers meanwhile."""
-
-    def __init__(
-        self, start: Callable[[], Awaitable[ServedEngine]], on_failure: Callable[[BaseException], None]
-    ) -> None:
-        self._start = start
-        self._on_failure = on_failure
-        self._loading: asyncio.Future[ServedEngine] | None = None
-
-    async def __aenter__(self) -> "EngineLifetime":
-        self._loading = asyncio.ensure_future(self._start())
-        self._loading.add_done_callback(self._loaded)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._loading is None:
-            return
-        self._loading.cancel()
-        await asyncio.wait([self._loading])
-        if not self._loading.cancelled() and self._loading.exception() is None:
-            await self._loading.result().close()
-
-    def engine(self) -> ServedEngine:
-        """The engine once it serves. Raises Starting before that, and EngineDead if it could not be started."""
-        if self._loading is None or not self._loading.done():
-            raise Starting("the engine is still loading", retry_after=5)
-        if self._loading.cancelled() or self._loading.exception() is not None:
-            raise EngineDead("the engine could not be started")
-        return self._loading.result()
-
-    def _loaded(self, loading: asyncio.Future[ServedEngine]) -> None:
-        if not loading.cancelled() and (error := loading.exception()) is not None:
-            log.error("the engine could not be started", exc_info=error)
-            self._on_failure(error)
-
-
-async def start_engine(settings: Settings) -> ServedEngine:
-    """Start the engine that the settings name; one in this process is warmed, and the log tells what took how long."""
+async def start_engine(settings: Settings, tokenizers: Tokenizers | None = None) -> ServedEngine:
+    """Start the main model's engine; one in this process is warmed, and the log tells what took how long."""
     if settings.engine == "scripted":
-        return ScriptedEngine(model=model_name(settings))
+        return ScriptedEngine(model=settings.model_name)
+    tokenizers = tokenizers or Tokenizers()
     if settings.engine == "openai":
-        return await start_remote(settings)
+        return await start_remote(settings.model_name, settings.servers, tokenizers)
     clock = time.perf_counter
     begun = clock()
-    model = settings.model
-    if model == "bundled":
-        model = str(await asyncio.to_thread(bundled.prepare))
-    prepared = clock()
-    engine = await VllmEngine.start(model, model_name(settings), settings.engine_args)
+    async with tokenizers.importing:
+        model = settings.model
+        if model == "bundled":
+            model = str(await asyncio.to_thread(bundled.prepare))
+        prepared = clock()
+        engine = await VllmEngine.start(model, settings.model_name, settings.engine_args, settings.adapters)
     started = clock()
     try:
         await warm(engine)
@@ -107,28 +75,41 @@ async def start_engine(settings: Settings) -> ServedEngine:
     return engine
 
 
-async def start_remote(settings: Settings, kind: type[ReplicatedEngine] = ReplicatedEngine) -> ReplicatedEngine:
-    """Wait until one of the remote servers serves."""
+async def start_remote(
+    name: str, servers: Servers, tokenizers: Tokenizers, kind: type[ReplicatedEngine] = ReplicatedEngine
+) -> ReplicatedEngine:
+    """Wait until one of the model's servers serves."""
     connect = partial(
         openai.connect,
-        model=settings.model,
-        tokenizers=openai.Tokenizers(),
-        key=settings.engine_key,
-        tokenizer=settings.tokenizer,
+        model=servers.model,
+        tokenizers=tokenizers,
+        key=servers.key,
+        tokenizer=servers.tokenizer,
     )
-    return await kind.start(settings.model, {url: partial(connect, url) for url in settings.servers})
+    return await kind.start(name, {url: partial(connect, url) for url in servers.urls})
 
 
-def model_name(settings: Settings) -> str:
-    """The name by which requests and answers call the served model."""
-    if settings.engine == "scripted":
-        return "scripted"
-    if settings.model == "bundled":
-        return bundled.NAME
-    if settings.engine == "openai":
-        return settings.model
-    path = Path(settings.model)
-    return path.name if path.is_dir() else settings.model
+async def start_adapter(name: str, stated: Adapter, main: EngineLifetime) -> ServedEngine:
+    """Load an adapter once the main model serves."""
+    engine = await main.loaded()
+    if not isinstance(engine, Adaptable):
+        raise TypeError("only the engine in this process takes adapters")
+    return await engine.adapted(name, stated.adapter)
+
+
+def fleet_of(settings: Settings, start: StartEngine, on_failure: Callable[[BaseException], None]) -> Fleet:
+    """The engines that the settings name."""
+    tokenizers = Tokenizers()
+    main = EngineLifetime(settings.model_name, lambda: start(settings, tokenizers), on_failure)
+    lifetimes = {settings.model_name: main}
+    for name, stated in settings.models.items():
+        starting: Callable[[], Awaitable[ServedEngine]]
+        if isinstance(stated, Adapter):
+            starting = partial(start_adapter, name, stated, main)
+        else:
+            starting = partial(start_remote, name, stated.servers(name), tokenizers)
+        lifetimes[name] = EngineLifetime(name, starting, on_failure)
+    return Fleet(lifetimes)
 
 
 async def open_toolbox(settings: Settings) -> Toolbox:
@@ -151,7 +132,7 @@ def create_app(
     start: StartEngine = start_engine,
     on_failure: Callable[[BaseException], None] = lambda error: None,
 ) -> FastAPI:
-    """The service as an ASGI app. ``tools`` are closed with it, and ``on_failure`` is told why, should the engine fail
+    """The service as an ASGI app. ``tools`` are closed with it, and ``on_failure`` is told why, should an engine fail
     to start."""
     metrics = Metrics()
     admission = Admission(
@@ -161,23 +142,23 @@ def create_app(
     tools = tools or Toolbox()
     rubrics = load_rubrics(settings.tasks_dir)
     tasks = load_tasks(settings.tasks_dir, rubrics=rubrics, tools=tools)
-    model = model_name(settings)
+    served = ServedModels(settings.model_names, settings.critic, settings.judge)
     bounds = Bounds(settings.max_candidates, settings.max_rounds, settings.max_tokens, settings.max_seconds)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(tools.close)
-            lifetime = await stack.enter_async_context(EngineLifetime(lambda: start(settings), on_failure))
+            fleet = await stack.enter_async_context(fleet_of(settings, start, on_failure))
             yield {
                 "desk": Desk(
-                    engine=lifetime.engine,
+                    engine=fleet.engine,
                     admission=admission,
                     keys=Keys(settings.keys),
                     metrics=metrics,
-                    programs=Programs(tasks, bounds, model, rubrics, tools),
+                    programs=Programs(tasks, bounds, served, rubrics, tools),
                     tasks=tasks,
-                    model=model,
+                    served=served,
                 )
             }
 

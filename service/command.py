@@ -43,6 +43,7 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="of the task; repeatable",
     )
+    parser.add_argument("--model", metavar="NAME", help="the model that writes; by default the service's main one")
     parser.add_argument("--max-tokens", type=int, metavar="N", help="the most tokens of a text")
     parser.add_argument("--json", action="store_true", help="print the whole answer as JSON, and nothing else")
 
@@ -54,6 +55,8 @@ def add_refine_arguments(parser: argparse.ArgumentParser) -> None:
         "--evaluator", type=_object, action="append", default=[], metavar="JSON", help="an evaluator; repeatable"
     )
     parser.add_argument("--preset", help="how to search, such as best_of_n or beam")
+    parser.add_argument("--critic-model", metavar="NAME", help="the model that criticises")
+    parser.add_argument("--judge-model", metavar="NAME", help="the model that judges")
     parser.add_argument("--rounds", type=int, metavar="N", help="the most rounds after the drafts")
     parser.add_argument("--seconds", type=float, metavar="N", help="the most time; what was reached by then is printed")
 
@@ -86,6 +89,7 @@ def refine(arguments: argparse.Namespace) -> int:
         return client.stream_refine(
             prompt=arguments.prompt,
             draft=arguments.draft,
+            models={"critic": arguments.critic_model, "judge": arguments.judge_model},
             evaluators=arguments.evaluator,
             search={"preset": arguments.preset, "rounds": arguments.rounds},
             budget={"seconds": arguments.seconds},
@@ -124,6 +128,7 @@ def _common(arguments: argparse.Namespace) -> CommonFields:
     return {
         "task": arguments.task,
         "parameters": dict(arguments.parameter),
+        "model": arguments.model,
         "sampling": {"max_tokens": arguments.max_tokens},
     }
 

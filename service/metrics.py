@@ -75,12 +75,16 @@ class Metrics:
             "redraft_rounds_without_gain", "Rounds that did not change the incumbent.", ["task"], registry=registry
         )
         self.step_seconds = Histogram(
-            "redraft_step_seconds", "Time of engine calls, by role.", ["role"], buckets=SECONDS, registry=registry
+            "redraft_step_seconds",
+            "Time of engine calls, by role and model.",
+            ["role", "model"],
+            buckets=SECONDS,
+            registry=registry,
         )
         self.tokens = Counter(
             "redraft_tokens",
             "Tokens of engine calls; cached ones are also counted as prompt tokens.",
-            ["role", "kind"],
+            ["role", "model", "kind"],
             registry=registry,
         )
         self.evaluator_seconds = Histogram(
@@ -112,11 +116,11 @@ class Metrics:
     def observe(self, task: str, event: Event) -> None:
         """Take in one event of a program of ``task``."""
         match event:
-            case CallEnded(role, usage, seconds):
-                self.step_seconds.labels(role).observe(seconds)
-                self.tokens.labels(role, "prompt").inc(usage.prompt_tokens)
-                self.tokens.labels(role, "cached").inc(usage.cached_tokens)
-                self.tokens.labels(role, "completion").inc(usage.completion_tokens)
+            case CallEnded(role, usage, seconds, model):
+                self.step_seconds.labels(role, model).observe(seconds)
+                self.tokens.labels(role, model, "prompt").inc(usage.prompt_tokens)
+                self.tokens.labels(role, model, "cached").inc(usage.cached_tokens)
+                self.tokens.labels(role, model, "completion").inc(usage.completion_tokens)
             case EvaluatorEnded(evaluator, seconds, failed):
                 self.evaluator_seconds.labels(evaluator).observe(seconds)
                 self.evaluator_errors.labels(evaluator).inc(1 if failed else 0)

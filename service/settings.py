@@ -16,7 +16,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.engines import bundled
 from service.evaluators.webhook_client import WebhookSettings
+from service.models import Adapter, FurtherModel, ModelName, Servers
 
 PREFIX = "REDRAFT_"
 KEY_ENTRY = re.compile(r"([A-Za-z0-9._-]{1,64}):([0-9A-Fa-f]{64})")
@@ -55,6 +57,15 @@ class Settings(BaseSettings):
         min_length=1,
         description="bundled (the embedded model), a local folder or a hub name; or as remote servers call it",
     )
+    models: dict[ModelName, FurtherModel] = Field(
+        {}, repr=False, description="JSON object of further models by name: on remote servers, or adapters"
+    )
+    critic: str | None = Field(
+        None, description="model that criticises where a request names none; by default the request's writer"
+    )
+    judge: str | None = Field(
+        None, description="model that judges where a request names none; by default the request's writer"
+    )
     engine_args: dict[str, Any] = Field({}, description="JSON object handed to vLLM's AsyncEngineArgs as is")
     max_programs: int = Field(64, ge=1, description="requests at work at once")
     max_queued: int = Field(256, ge=0, description="requests waiting for a place; past it, 503")
@@ -90,9 +101,32 @@ class Settings(BaseSettings):
         return tuple(_parse_key(where, entry) for where, entry in self._key_entries())
 
     @property
-    def servers(self) -> tuple[str, ...]:
-        """The remote servers' addresses, each once."""
-        return tuple(dict.fromkeys(url.strip() for url in (self.engine_urls or "").split(",")))
+    def servers(self) -> Servers:
+        """Where the main model is, if it is on remote servers."""
+        urls = dict.fromkeys(url.strip() for url in (self.engine_urls or "").split(","))
+        return Servers(tuple(urls), self.model, self.engine_key, self.tokenizer)
+
+    @property
+    def adapters(self) -> list[Path]:
+        """The folders of the further models that are adapters of the main one."""
+        return [stated.adapter for stated in self.models.values() if isinstance(stated, Adapter)]
+
+    @property
+    def model_name(self) -> str:
+        """The name by which requests and answers call the main model."""
+        if self.engine == "scripted":
+            return "scripted"
+        if self.model == "bundled":
+            return bundled.NAME
+        if self.engine == "openai":
+            return self.model
+        path = Path(self.model)
+        return path.name if path.is_dir() else self.model
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """All models that requests may name, the main one first."""
+        return (self.model_name, *self.models)
 
     def _key_entries(self) -> Iterator[tuple[str, str]]:
         """Each key as text, and where it stands."""
@@ -122,6 +156,18 @@ class Settings(BaseSettings):
             )
         if self.engine != "openai" and (self.engine_urls or self.engine_key or self.tokenizer):
             raise ValueError("engine_urls, engine_key and tokenizer are for the engine openai only")
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_models_that_cannot_be(self) -> Self:
+        if self.model_name in self.models:
+            raise ValueError(f"{PREFIX}MODELS has a model {self.model_name!r}, which is the main model's name")
+        if self.engine != "vllm" and any(isinstance(stated, Adapter) for stated in self.models.values()):
+            raise ValueError(f"adapters in {PREFIX}MODELS need the engine vllm in this process")
+        for setting, name in (("CRITIC", self.critic), ("JUDGE", self.judge)):
+            if name is not None and name not in self.model_names:
+                known = ", ".join(self.model_names)
+                raise ValueError(f"{PREFIX}{setting}: there is no model {name!r}; there are {known}")
         return self
 
     @model_validator(mode="after")

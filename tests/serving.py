@@ -3,7 +3,7 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from redraft.sse import EventDecoder
-from service.app import create_app
+from service.app import StartEngine, create_app
 from service.engines.scripted import Call, Script, ScriptedEngine
 from service.engines.served import ServedEngine
 from service.evaluators.toolbox import Toolbox
@@ -77,7 +77,7 @@ async def frames(response: httpx.Response) -> AsyncIterator[Frame]:
 async def serving(
     script: Script | None = None,
     *,
-    start: Callable[[Settings], Awaitable[ServedEngine]] | None = None,
+    start: StartEngine | None = None,
     tools: Toolbox | None = None,
     **settings: Any,
 ) -> AsyncIterator[Served]:
@@ -85,7 +85,7 @@ async def serving(
     engine = ScriptedEngine(script or Script(reply=reply))
     failures: list[BaseException] = []
 
-    async def started(_: Settings) -> ServedEngine:
+    async def started(*_: object) -> ServedEngine:
         return engine
 
     stated = Settings(engine="scripted", **settings)

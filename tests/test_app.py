@@ -69,7 +69,7 @@ async def test_critique_answers_with_evaluations_and_feedback(served: Served) ->
     response = await served.post("/v1/critique", {**PROMPT, **SALT, "candidate": "Sand.", "criteria": criteria})
 
     body = response.json()
-    assert body.keys() == {"id", "model", "passed", "score", "evaluations", "feedback", "usage", "timing"}
+    assert body.keys() == {"id", "model", "models", *("passed", "score", "evaluations", "feedback", "usage", "timing")}
     assert (body["passed"], body["score"]) == (False, 0.0)
     keywords, judge = body["evaluations"]
     assert keywords == {
@@ -127,7 +127,20 @@ async def test_refine_answers_with_the_text_and_the_whole_account(served: Served
     body = (await served.post("/v1/refine", asked)).json()
 
     assert list(body) == [
-        *("id", "model", "text", "score", "passed", "improved", "selected", "stop_reason", "rounds", "usage", "timing")
+        *(
+            "id",
+            "model",
+            "models",
+            "text",
+            "score",
+            "passed",
+            "improved",
+            "selected",
+            "stop_reason",
+            "rounds",
+            "usage",
+            "timing",
+        )
     ]
     assert (body["model"], body["text"], body["score"], body["passed"]) == ("scripted", "Salt waves.", 1.0, True)
     assert (body["improved"], body["selected"], body["stop_reason"]) == (
@@ -170,7 +183,7 @@ async def test_refine_streams_the_account_as_it_happens_and_ends_with_the_respon
     events = await served.stream("/v1/refine", asked)
 
     assert [(name, *data) for name, data in events[:-1]] == [
-        ("started", "id", "model", "task"),
+        ("started", "id", "model", "models", "task"),
         ("candidate", "round", "id", "form", "parent", "text", "finish_reason"),
         ("evaluation", "candidate", "score", "passed", "evaluations"),
         ("round", "round", "incumbent", "accepted", "gain"),

@@ -68,10 +68,14 @@ async def test_a_generate_counts_as_one_request_and_its_tokens_as_drafts() -> No
     assert value(found, "requests_total", endpoint="/v1/generate", status="200") == 1
     assert value(found, "request_seconds_count", endpoint="/v1/generate") == 1
     assert value(found, "first_event_seconds_count", endpoint="/v1/generate") == 1
-    assert value(found, "step_seconds_count", role="draft") == 1  # siblings are one step
-    assert value(found, "tokens_total", role="draft", kind="prompt") == usage["prompt_tokens"] > 0
-    assert value(found, "tokens_total", role="draft", kind="cached") == usage["cached_tokens"]
-    assert value(found, "tokens_total", role="draft", kind="completion") == usage["completion_tokens"] == 3
+    assert value(found, "step_seconds_count", role="draft", model="scripted") == 1  # siblings are one step
+    assert value(found, "tokens_total", role="draft", model="scripted", kind="prompt") == usage["prompt_tokens"] > 0
+    assert value(found, "tokens_total", role="draft", model="scripted", kind="cached") == usage["cached_tokens"]
+    assert (
+        value(found, "tokens_total", role="draft", model="scripted", kind="completion")
+        == usage["completion_tokens"]
+        == 3
+    )
     assert value(found, "requests_in_progress") == value(found, "requests_queued") == 0
 
 
@@ -81,8 +85,8 @@ async def test_a_critique_moves_judges_critics_and_evaluators() -> None:
         found = await samples(served)
 
     assert value(found, "requests_total", endpoint="/v1/critique", status="200") == 1
-    assert value(found, "step_seconds_count", role="judge") == 3
-    assert value(found, "step_seconds_count", role="critique") == 1
+    assert value(found, "step_seconds_count", role="judge", model="scripted") == 3
+    assert value(found, "step_seconds_count", role="critique", model="scripted") == 1
     assert value(found, "evaluator_seconds_count", evaluator="keywords") == 1
     assert value(found, "evaluator_seconds_count", evaluator="judge") == 1
     assert value(found, "evaluator_errors_total", evaluator="judge") == 0
@@ -112,7 +116,7 @@ async def test_a_refine_moves_rounds_stops_scores_and_every_role(stream: bool) -
     assert value(found, "rounds_without_gain_total", task="general") == without >= 1
     for role, usage in body["usage"]["by_role"].items():
         for kind in ("prompt", "cached", "completion"):
-            assert value(found, "tokens_total", role=role, kind=kind) == usage[f"{kind}_tokens"]
+            assert value(found, "tokens_total", role=role, model="scripted", kind=kind) == usage[f"{kind}_tokens"]
 
 
 async def test_every_sample_that_the_documented_queries_read_is_on_the_page() -> None:

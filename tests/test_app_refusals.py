@@ -11,7 +11,6 @@ import httpx
 import pytest
 
 from service.engines.scripted import Script
-from service.settings import Settings
 from tests.refinement.scripts import stall
 from tests.serving import Served, reply, serving
 
@@ -314,7 +313,7 @@ async def test_a_sane_request_id_comes_back_and_another_is_replaced(served: Serv
 async def test_while_the_engine_loads_the_service_is_alive_but_not_ready() -> None:
     loaded = asyncio.Event()
 
-    async def start(_: Settings) -> Any:
+    async def start(*_: object) -> Any:
         await loaded.wait()
         return loading.engine
 
@@ -334,7 +333,7 @@ async def test_while_the_engine_loads_the_service_is_alive_but_not_ready() -> No
 
 
 async def test_an_engine_that_cannot_be_started_is_dead() -> None:
-    async def start(_: Settings) -> Any:
+    async def start(*_: object) -> Any:
         raise RuntimeError("no weights")
 
     async with serving(start=start) as served:

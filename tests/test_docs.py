@@ -91,7 +91,7 @@ def blocks(document: Path, language: str) -> list[str]:
 async def serving(settings: Settings, script: Script) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the app, whose engine follows the script and serves already."""
 
-    async def start(_: Settings) -> ScriptedEngine:
+    async def start(*_: object) -> ScriptedEngine:
         return ScriptedEngine(script)
 
     app = create_app(settings, start=start)
@@ -447,7 +447,7 @@ def test_fields_of_openai_and_what_becomes_of_them() -> None:
 
 def test_models_of_openai() -> None:
     shown = [name.lstrip("…") for name in names(table(OPENAI, "Models"))]
-    assert shown == [name.removeprefix("served") or "SmolLM2-135M-Instruct" for name in model_names("served")]
+    assert shown == [name.removeprefix("served") or "SmolLM2-135M-Instruct" for name in model_names(["served"])]
 
 
 def test_openai_s_words_for_codes() -> None:

@@ -14,7 +14,6 @@ from service.engines import openai
 from service.engines.conversation import Conversation
 from service.engines.replicas import Replica, ReplicatedEngine
 from service.engines.served import ServedEngine
-from service.settings import Settings
 from tests.serving import Served, serving
 
 FAULTS = ("500", "hang", "reset", "half", "nonsense")
@@ -122,7 +121,7 @@ async def stage() -> AsyncIterator[Stage]:
             proxies.append(proxy)
             urls.append(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1")
 
-        async def start(_: Settings) -> ServedEngine:
+        async def start(*_: object) -> ServedEngine:
             connect = partial(openai.connect, model="scripted", tokenizers=openai.Tokenizers())
             engine = await CountingEngine.start("scripted", {url: partial(connect, url) for url in urls})
             engines.append(engine)

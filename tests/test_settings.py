@@ -169,4 +169,4 @@ def test_table_lists_every_setting() -> None:
 
 def test_remote_servers_are_a_list_that_names_each_once() -> None:
     settings = Settings(engine="openai", engine_urls="http://a/v1, https://b:8000,http://a/v1", model="a model")
-    assert settings.servers == ("http://a/v1", "https://b:8000")
+    assert settings.servers.urls == ("http://a/v1", "https://b:8000")

@@ -14,6 +14,7 @@ from bench.performance.account import Account, Call, account
 from bench.performance.lengths import FIXED, NEVER
 from service.__main__ import Server, configure_logging
 from service.app import open_toolbox, start_engine
+from service.engines.openai import Tokenizers
 from service.engines.served import ServedEngine
 from service.settings import Settings
 
@@ -36,9 +37,9 @@ class Recorder:
     bias: Mapping[int, float] = field(default_factory=dict)
     outputs: "list[RequestOutput | None]" = field(default_factory=list)
 
-    async def start(self, settings: Settings) -> ServedEngine:
+    async def start(self, settings: Settings, tokenizers: Tokenizers) -> ServedEngine:
         """The service's own engine. Only the one method is exchanged, so that it starts and ends as it does there."""
-        engine: Any = await start_engine(settings)
+        engine: Any = await start_engine(settings, tokenizers)
         self.bias = dict.fromkeys(engine.tokenizer.all_special_ids, NEVER)
         engine._llm.generate = self.recording(engine._llm.generate)
         served: ServedEngine = engine

@@ -17,6 +17,7 @@ from bench.quality.arms import ARMS
 from bench.quality.prompts import load_prompts
 from bench.quality.runs import Bench, Origin, OtherOrigin, PlannedRun, read_runs
 from service.api.programs import Bounds, Programs
+from service.api.served import ServedModels
 from service.app import open_toolbox, start_engine
 from service.settings import Settings
 from service.tasks.task import load_tasks
@@ -56,7 +57,7 @@ async def _run(options: argparse.Namespace) -> None:
         resources.push_async_callback(tools.close)
         engine = await start_engine(settings)
         resources.push_async_callback(engine.close)
-        programs = Programs(load_tasks(tools=tools), BOUNDS, engine.model, tools=tools)
+        programs = Programs(load_tasks(tools=tools), BOUNDS, ServedModels((engine.model,)), tools=tools)
         origin = Origin(engine.model, int(options.budget * HEADROOM), current_commit())
         await Bench(engine, programs, origin).complete(_planned(options), options.runs)
 

@@ -69,6 +69,7 @@ class Answering(Generic[P]):
         desk = desk_of(request)
         working = False
         roles = desk.roles(self.program.models)
+        await roles.check()
         async with (
             desk.admission.admit(request.state.caller, deadline=self.program.budget.deadline) as ticket,
             aclosing(self.run(self.program, roles)) as events,
@@ -92,9 +93,12 @@ def _summary(done: Done, task: str, timing: Timing) -> Mapping[str, Any]:
     summary = {
         "program": done.program,
         "task": task,
+        "model": done.model if isinstance(done, Generated) else done.models.writer,
         **asdict(total(done.usage)),
         **timing.model_dump(),
     }
+    if not isinstance(done, Generated):
+        summary |= {"models": asdict(done.models)}
     if isinstance(done, Refined):
         summary |= {"stop_reason": done.stop_reason, "rounds": len(done.rounds) - 1, "selected": done.selected.id}
     return summary

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from service.api.admission import Admission
 from service.api.auth import Keys
 from service.api.programs import Programs
+from service.api.served import ServedModels
 from service.engines.base import Engine
 from service.errors import EngineDead, EngineUnavailable, Starting
 from service.metrics import Metrics
@@ -17,27 +18,32 @@ from service.tasks.task import Task
 
 @dataclass(frozen=True)
 class Desk:
-    """``engine`` gives the engine once it serves; before that it raises Starting, or EngineDead if it never will."""
+    """``engine`` gives a model's engine once it serves; before that it raises Starting, or EngineDead if it never
+    will."""
 
-    engine: Callable[[], Engine]
+    engine: Callable[[str], Engine]
     admission: Admission
     keys: Keys
     metrics: Metrics
     programs: Programs
     tasks: Mapping[str, Task]
-    model: str
+    served: ServedModels
 
     def roles(self, models: Models) -> Roles:
         """The engines of a program's models. Raises what ``engine`` raises."""
-        return Roles.single(self.engine())
+        return Roles(self.engine(models.writer), self.engine(models.critic), self.engine(models.judge))
+
+    async def check_ready(self) -> None:
+        """Raise Starting, EngineUnavailable or EngineDead unless the models serve that requests need by default."""
+        await self.roles(self.served.needed).check()
 
     async def check_alive(self) -> None:
-        """Raise EngineDead once the engine is dead or has failed to start.
+        """Raise EngineDead once the main engine is dead or has failed to start. Adapters live and die with it.
 
-        One that still loads is alive, and so is the service without its remote engine: a new start would mend nothing.
+        One that still loads is alive, and so is the service without remote engines: a new start would mend nothing.
         """
         try:
-            await self.engine().check()
+            await self.engine(self.served.main).check()
         except EngineDead:
             raise
         except (Starting, EngineUnavailable):

@@ -169,20 +169,20 @@ class ChatRequest(WireModel):
     web_search_options: Annotated[Any, Only()] = None
 
 
-def model_names(served: str) -> list[str]:
-    """The models that a request may name."""
-    return [served, *(f"{served}:{mode}" for mode in MODES)]
+def model_names(served: Sequence[str]) -> list[str]:
+    """What a request may name as its model."""
+    return [name for model in served for name in (model, *(f"{model}:{mode}" for mode in MODES))]
 
 
-def mode_of(model: str, served: str) -> str | None:
-    """The key of MODES that a model's name holds, None if it is that of the served model. Raises ModelNotFound."""
-    base, _, mode = model.rpartition(":")
+def named_model(name: str, served: Sequence[str]) -> tuple[str, str | None]:
+    """The served model that a request names, and the key of MODES after its name, if any. Raises ModelNotFound."""
+    if name in served:
+        return name, None
+    model, _, mode = name.rpartition(":")
     mode = mode.replace("_", "-")
-    if base == served and mode in MODES:
-        return mode
-    if model != served:
-        raise ModelNotFound(f"there is no such model; there are {', '.join(model_names(served))}")
-    return None
+    if model in served and mode in MODES:
+        return model, mode
+    raise ModelNotFound(f"there is no such model; there are {', '.join(model_names(served))}")
 
 
 @dataclass(frozen=True)
@@ -197,11 +197,11 @@ class Chat:
     names: Mapping[str, str]
 
     @classmethod
-    def of(cls, asked: ChatRequest, served: str) -> "Chat":
+    def of(cls, asked: ChatRequest, served: Sequence[str]) -> "Chat":
         """Raises ModelNotFound, and InvalidRequest, which names the caller's fields."""
-        mode = mode_of(asked.model, served)
+        model, mode = named_model(asked.model, served)
         _refuse_strays(asked, mode)
-        fields, names = _translated(asked, mode)
+        fields, names = _translated(asked, model, mode)
         body = json.dumps(fields).encode()
         with naming(names):
             wanted = decode(GenerateRequest, body, None) if mode is None else decode(RefineRequest, body, None)
@@ -239,7 +239,7 @@ def _refuse_strays(asked: ChatRequest, mode: str | None) -> None:
         raise _refused("max_tokens", "max_completion_tokens is given too and means the same")
 
 
-def _translated(asked: ChatRequest, mode: str | None) -> tuple[dict[str, Any], dict[str, str]]:
+def _translated(asked: ChatRequest, model: str, mode: str | None) -> tuple[dict[str, Any], dict[str, str]]:
     """The fields of Redraft's request, and the caller's names for them."""
     limit = "max_tokens" if asked.max_completion_tokens is None else "max_completion_tokens"
     sampling = {
@@ -250,8 +250,10 @@ def _translated(asked: ChatRequest, mode: str | None) -> tuple[dict[str, Any], d
         "seed": asked.seed,
     }
     names = {f"sampling.{name}": name for name in sampling}
-    names |= {"sampling.max_tokens": limit, "messages": "messages", "n": "n", "response_schema": "response_format"}
+    names |= {name: name for name in ("model", "messages", "n")}
+    names |= {"sampling.max_tokens": limit, "response_schema": "response_format"}
     fields = {
+        "model": model,
         "messages": _messages(asked.messages),
         "sampling": sampling,
         "stream": bool(asked.stream),

@@ -12,7 +12,7 @@ from service.api import routes
 from service.api.answering import Answering
 from service.api.body import decode, json_body, read
 from service.api.desk import desk_of, has_room
-from service.api.openai import Chat, ChatRequest, mode_of, model_names, naming
+from service.api.openai import Chat, ChatRequest, model_names, named_model, naming
 from service.api.openai_responses import (
     ChatCompletion,
     Chunks,
@@ -42,7 +42,7 @@ v1 = APIRouter(prefix=routes.v1.prefix, dependencies=routes.v1.dependencies)
 
 
 async def read_chat(request: Request) -> Chat:
-    served = desk_of(request).model
+    served = desk_of(request).served.names
     return await read(request, lambda body, content_type: Chat.of(decode(ChatRequest, body, content_type), served))
 
 
@@ -79,13 +79,14 @@ def _answering(chat: Chat, programs: Programs) -> Answering[Any]:
 
 @v1.get("/models", summary="The models that requests may name")
 async def models(request: Request) -> Response:
-    """The served model, for `/v1/chat/completions` also with `:refine` and each preset after its name."""
-    return JSONResponse({"object": "list", "data": [_model(name) for name in model_names(desk_of(request).model)]})
+    """The served models, for `/v1/chat/completions` also with `:refine` and each preset after their names."""
+    names = model_names(desk_of(request).served.names)
+    return JSONResponse({"object": "list", "data": [_model(name) for name in names]})
 
 
 @v1.get("/models/{model:path}", summary="One model", responses={404: ERRORS[404]})
 async def model(request: Request, model: str) -> Response:
-    mode_of(model, desk_of(request).model)
+    named_model(model, desk_of(request).served.names)
     return JSONResponse(_model(model))
 
 

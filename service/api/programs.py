@@ -18,6 +18,7 @@ from service.api.requests import (
     Message,
     RefineRequest,
 )
+from service.api.served import ServedModels
 from service.engines.base import Sampling
 from service.engines.conversation import Conversation, Turn
 from service.errors import FieldError, InvalidRequest
@@ -25,7 +26,6 @@ from service.evaluators.base import Evaluator, RefusedField
 from service.evaluators.judge import Judge
 from service.evaluators.toolbox import Toolbox
 from service.refinement.program import Budget, Generation, Program, Review, Search, Select
-from service.refinement.roles import Models
 from service.tasks.task import Rubric, Task
 
 _TAKES_ITS_PLACE = {"vote": "the vote takes its place", "pairwise": "the comparison takes its place"}
@@ -45,19 +45,19 @@ class Bounds:
 class Programs:
     """Makes programs. Raises InvalidRequest, which names every field that is wrong at that stage.
 
-    ``tasks`` and ``rubrics``: what a request may name. ``tools``: what its evaluators may need.
+    ``tasks``, ``rubrics`` and ``served``: what a request may name. ``tools``: what its evaluators may need.
     """
 
     tasks: Mapping[str, Task]
     bounds: Bounds
-    model: str
+    served: ServedModels
     rubrics: Mapping[str, Rubric] = field(default_factory=dict)
     tools: Toolbox = field(default_factory=Toolbox)
     arrivals: Iterator[int] = field(default_factory=itertools.count)
     """Gives each program its number in order of arrival."""
 
     def generation(self, request: GenerateRequest) -> Generation:
-        task = self._task(request)
+        models, task = self.served.of(request), self._task(request)
         prompts = request.prompt if isinstance(request.prompt, tuple) else (request.prompt,)
         if request.n > self.bounds.candidates:
             raise _invalid("n", f"at most {self.bounds.candidates} are allowed")
@@ -68,7 +68,7 @@ class Programs:
             id=_new_id("gen"),
             arrival=next(self.arrivals),
             task=task.name,
-            models=Models.single(self.model),
+            models=models,
             requests=[self._conversation(request, prompt, task, sampling) for prompt in prompts],
             budget=self._budget(BudgetFields()),
             n=request.n,
@@ -78,14 +78,14 @@ class Programs:
         )
 
     def review(self, request: CritiqueRequest) -> Review:
-        task = self._task(request)
+        models, task = self.served.of(request), self._task(request)
         sampling = self._sampling(request, task)  # bounded like everyone's, though scores and critiques are greedy
         rubrics = self._rubrics(request, task)
         return Review(
             id=_new_id("crit"),
             arrival=next(self.arrivals),
             task=task.name,
-            models=Models.single(self.model),
+            models=models,
             request=self._conversation(request, request.prompt, task, sampling),
             prompts=task.prompts,
             fence=_new_fence(),
@@ -98,7 +98,7 @@ class Programs:
         )
 
     def program(self, request: RefineRequest) -> Program:
-        task = self._task(request)
+        models, task = self.served.of(request), self._task(request)
         search = self._search(request, task)
         rubrics = self._rubrics(request, task)
         if search.select == "score":
@@ -114,7 +114,7 @@ class Programs:
             id=_new_id("ref"),
             arrival=next(self.arrivals),
             task=task.name,
-            models=Models.single(self.model),
+            models=models,
             request=self._conversation(request, request.prompt, task, sampling),
             prompts=task.prompts,
             fence=_new_fence(),
@@ -129,8 +129,6 @@ class Programs:
         )
 
     def _task(self, request: CommonFields) -> Task:
-        if request.model not in (None, self.model):
-            raise _invalid("model", f"there is no such model; this service serves {self.model}")
         task = self.tasks.get(request.task)
         if task is None:
             raise _invalid("task", f"there is no such task; there are {', '.join(self.tasks)}")

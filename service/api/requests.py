@@ -67,6 +67,19 @@ class EvaluatedFields(CommonFields):
     evaluators: Annotated[tuple[AnyEvaluator, ...], Len(0, 32)] = ()
 
 
+class ReviewModels(WireModel):
+    """Names of models. ``critic`` and ``judge``: by default the operator's choice, or else the request's ``model``."""
+
+    critic: str | None = None
+    judge: str | None = None
+
+
+class ProgramModels(ReviewModels):
+    """``writer``: the same as the request's ``model``."""
+
+    writer: str | None = None
+
+
 class CritiqueRequest(EvaluatedFields):
     """An evaluation of a text that the caller has. ``feedback``: say in words what should change."""
 
@@ -83,6 +96,7 @@ class CritiqueRequest(EvaluatedFields):
     )
 
     candidate: str
+    models: ReviewModels = ReviewModels()
     judge: bool = True
     feedback: bool = True
 
@@ -116,6 +130,7 @@ class RefineRequest(EvaluatedFields):
     )
 
     draft: Text | None = None
+    models: ProgramModels = ProgramModels()
     judge: bool | None = None
     principles: Annotated[tuple[Text, ...], Len(0, 32)] = ()
     search: SearchOverrides = SearchOverrides()

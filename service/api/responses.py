@@ -1,6 +1,7 @@
 """What the service answers. These models are the wire contract's output, made from a program's last event."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field
@@ -23,7 +24,7 @@ from service.refinement.events import (
     Started,
 )
 from service.refinement.policy import StopReason
-from service.refinement.roles import CallRole
+from service.refinement.roles import CallRole, Models
 
 LEFT_OUT_IF_NONE = Field(exclude_if=lambda value: value is None)
 SseEvent = tuple[str, Mapping[str, Any]]
@@ -101,10 +102,11 @@ def evaluation_bodies(assessment: Assessment | None) -> list[EvaluationBody]:
 
 
 class CritiqueResponse(BaseModel):
-    """``passed``: whether every hard verifier passed; null where there is none."""
+    """``model``: the writer's name. ``passed``: whether every hard verifier passed; null where there is none."""
 
     id: str
     model: str
+    models: Models
     passed: bool | None
     score: float | None
     evaluations: list[EvaluationBody]
@@ -171,6 +173,7 @@ class RefineResponse(BaseModel):
 
     id: str
     model: str
+    models: Models
     text: str
     score: float | None
     passed: bool | None
@@ -202,6 +205,7 @@ def critique_response(done: Reviewed, timing: Timing) -> CritiqueResponse:
     return CritiqueResponse(
         id=done.program,
         model=done.models.writer,
+        models=done.models,
         passed=done.assessment.passed,
         score=done.assessment.score,
         evaluations=evaluation_bodies(done.assessment),
@@ -216,6 +220,7 @@ def refine_response(done: Refined, timing: Timing, *, trace: bool) -> RefineResp
     return RefineResponse(
         id=done.program,
         model=done.models.writer,
+        models=done.models,
         text=done.selected.text,
         score=assessment.score if assessment else None,
         passed=assessment.passed if assessment else None,
@@ -272,7 +277,12 @@ def sse_event(event: Event) -> SseEvent | None:
     """An event as it is streamed; None for those that only the metrics and the log read, and for the last."""
     match event:
         case Started():
-            return "started", {"id": event.program, "model": event.models.writer, "task": event.task}
+            return "started", {
+                "id": event.program,
+                "model": event.models.writer,
+                "models": asdict(event.models),
+                "task": event.task,
+            }
         case Delta():
             return "delta", {"prompt_index": event.prompt_index, "index": event.index, "text": event.text}
         case CandidateAdded(candidate):

@@ -139,11 +139,12 @@ async def live(request: Request) -> Response:
 
 @router.get("/health/ready", summary="Whether requests are served", tags=["health"])
 async def ready(request: Request) -> Response:
-    """503 while the engine loads, while the service drains, and once the engine is dead."""
+    """503 while the engine loads, while the service drains, and once the engine is dead; so too for a critic or a judge
+    of the operator's choice."""
     desk = desk_of(request)
     if desk.admission.draining:
         raise Draining("the service is shutting down")
-    await desk.engine().check()
+    await desk.check_ready()
     return JSONResponse({"status": "ready"})
 
 

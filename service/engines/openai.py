@@ -55,11 +55,14 @@ class ModelList(Answer):
 
 
 class Tokenizers:
-    """Loads tokenizers, each once for all servers, one at a time: two threads cannot import transformers at once."""
+    """Loads tokenizers, each once for all servers.
+
+    ``importing``: held by whoever loads something with transformers, which two threads cannot import at once.
+    """
 
     def __init__(self) -> None:
         self._loads: dict[str, asyncio.Future[ChatTokenizer]] = {}
-        self._one_at_a_time = asyncio.Lock()
+        self.importing = asyncio.Lock()
 
     async def get(self, source: str) -> ChatTokenizer:
         """Whoever gives up waiting ends no load: a thread cannot be ended."""
@@ -73,7 +76,7 @@ class Tokenizers:
 
     async def _load(self, source: str) -> ChatTokenizer:
         try:
-            async with self._one_at_a_time:
+            async with self.importing:
                 return ChatTokenizer(await asyncio.to_thread(_load, source))
         except BaseException:
             self.forget(source)

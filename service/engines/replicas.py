@@ -299,7 +299,7 @@ class ReplicatedEngine:
 
     async def check(self) -> None:
         if not any(replica.up for replica in self.replicas):
-            raise EngineUnavailable("no server of the engine answers")
+            raise EngineUnavailable("none of its servers answers")
 
     async def _call(self, conversation: Conversation, call: Callable[[Engine], Awaitable[T]]) -> T:
         tried: list[Replica] = []

@@ -1,6 +1,7 @@
 """An engine with a lifetime of its own."""
 
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from service.engines.base import Engine
 
@@ -9,3 +10,11 @@ class ServedEngine(Engine, Protocol):
     """An engine that somebody has to close."""
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Adaptable(Protocol):
+    """An engine that can put LoRA adapters on its model."""
+
+    async def adapted(self, name: str, folder: Path) -> ServedEngine:
+        """The engine with the adapter of a folder, as the model ``name``."""

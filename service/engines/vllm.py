@@ -5,12 +5,15 @@ way each reports its own cached tokens, so that usage is exact.
 """
 
 import asyncio
+import itertools
+import json
 import logging
 import multiprocessing
 import os
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -24,6 +27,7 @@ from service.errors import EngineDead, InvalidRequest
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
     from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.lora.request import LoRARequest
     from vllm.v1.engine.async_llm import AsyncLLM
 
 log = logging.getLogger(__name__)
@@ -34,6 +38,9 @@ CPU_CONTEXT_TOKENS = 8192
 MOST_LOGPROBS = 20
 """The most probable tokens that vLLM tells of unless it is set otherwise. With speculation it tells of no others, and a
 token that is not among them is taken for impossible."""
+
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Those that vLLM can be started for; smaller adapters fit in."""
 
 ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",  # no telemetry
@@ -50,24 +57,47 @@ class VllmEngine:
     def __init__(self, llm: "AsyncLLM", model: str) -> None:
         self._llm = llm
         self._model = model
+        self._lora: LoRARequest | None = None
+        self._lora_ids = itertools.count(1)
         self.tokenizer = llm.get_tokenizer()
         self._chat = ChatTokenizer(self.tokenizer)
         self._context_tokens: int = llm.model_config.max_model_len
         self._speculates = llm.vllm_config.speculative_config is not None
 
     @classmethod
-    async def start(cls, model: str, name: str, arguments: Mapping[str, Any]) -> "VllmEngine":
+    async def start(
+        cls, model: str, name: str, arguments: Mapping[str, Any], adapters: Sequence[Path] = ()
+    ) -> "VllmEngine":
         """Load ``model`` (a folder or a hub name) and serve it as ``name``.
 
-        ``arguments`` go to vLLM's ``AsyncEngineArgs`` as they are and win over the defaults here. Loading runs
-        in a thread, so that the caller's event loop stays free.
+        ``adapters``: the folders of those that ``adapted`` may be asked for. ``arguments`` go to vLLM's
+        ``AsyncEngineArgs`` as they are and win over the defaults here. Loading runs in a thread, so that the caller's
+        event loop stays free.
         """
         for variable, value in ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
-        return cls(await _loaded(model, name, arguments), name)
+        return cls(await _loaded(model, name, {**lora_arguments(adapters), **arguments}), name)
+
+    async def adapted(self, name: str, folder: Path) -> "VllmEngine":
+        """The same engine with a LoRA adapter, as the model ``name``.
+
+        It shares the tokens, the queue and the processes, but no cached prefix: what an adapter computes is its own.
+        Raises what vLLM says of an adapter that cannot be loaded.
+        """
+        from vllm.lora.request import LoRARequest
+
+        view = copy(self)
+        view._model = name
+        view._lora = LoRARequest(name, next(self._lora_ids), str(folder))
+        with _translated():
+            await self._llm.add_lora(view._lora)
+        return view
 
     async def close(self) -> None:
-        """Stop the engine's processes, within seconds; whatever is in flight is aborted."""
+        """Stop the engine's processes, within seconds; whatever is in flight is aborted. An adapter's engine is left to
+        the one that it is of."""
+        if self._lora is not None:
+            return
         if self._llm.output_handler is not None:
             self._llm.output_handler.cancel()  # else it reports the end of the processes as a failure
         await asyncio.to_thread(self._llm.shutdown, 5.0)
@@ -80,7 +110,7 @@ class VllmEngine:
 
     @property
     def backend(self) -> object:
-        return self
+        return self._llm
 
     async def complete(
         self,
@@ -187,7 +217,7 @@ class VllmEngine:
     ) -> "AsyncGenerator[RequestOutput, None]":
         from vllm.inputs.engine import tokens_input
 
-        request = self._llm.generate(tokens_input(ids), params, uuid4().hex, priority=priority)
+        request = self._llm.generate(tokens_input(ids), params, uuid4().hex, lora_request=self._lora, priority=priority)
         with _translated():
             async with aclosing(request) as outputs:
                 async for output in outputs:
@@ -259,6 +289,15 @@ def _arguments(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncEng
             "max_num_batched_tokens": length,
         }
     return AsyncEngineArgs(**{**chosen, **arguments})
+
+
+def lora_arguments(adapters: Sequence[Path]) -> Mapping[str, Any]:
+    """What the engine has to know of its adapters beforehand: how many there are, and the largest rank."""
+    if not adapters:
+        return {}
+    ranks = [json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["r"] for folder in adapters]
+    fitting = [rank for rank in LORA_RANKS if rank >= max(ranks)] or [max(ranks)]
+    return {"enable_lora": True, "max_loras": len(adapters), "max_lora_rank": fitting[0]}
 
 
 def _parameters(sampling: Sampling, schema: JsonSchema | None, output_kind: Any) -> "SamplingParams":

@@ -16,7 +16,6 @@ from service.api.openai import Chat, ChatRequest, Only
 from service.engines.scripted import Script
 from service.errors import InvalidRequest
 from service.refinement.program import PRESETS
-from service.settings import Settings
 from tests.refinement.scripts import stall
 from tests.serving import Served, reply, serving
 
@@ -26,7 +25,7 @@ REFINED = {**ASKED, "model": "scripted:refine"}
 SALT = {"evaluators": [{"type": "keywords", "include": ["salt"]}], "judge": False}
 SCHEMA = {"type": "object", "properties": {"warm": {"type": "boolean"}}, "required": ["warm"]}
 AS_SCHEMA = {"type": "json_schema", "json_schema": {"name": "weather", "strict": True, "schema": SCHEMA}}
-ACCOUNT = {"score", "passed", "improved", "selected", "stop_reason", "usage", "timing"}
+ACCOUNT = {"score", "passed", "models", "improved", "selected", "stop_reason", "usage", "timing"}
 KEY = f"ann:{hashlib.sha256(b'secret').hexdigest()}"
 
 
@@ -449,7 +448,7 @@ async def test_a_wrong_method_and_a_wrong_path_are_told_in_the_same_shape(served
 
 
 async def test_while_the_engine_loads_it_is_503() -> None:
-    async def start(_: Settings) -> Any:
+    async def start(*_: object) -> Any:
         await asyncio.Event().wait()
 
     async with serving(start=start) as loading:

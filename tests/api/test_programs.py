@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from service.api.programs import Bounds, Programs
 from service.api.requests import CritiqueRequest, GenerateRequest, RefineRequest
+from service.api.served import ServedModels
 from service.engines.base import Sampling
 from service.errors import InvalidRequest
 from service.evaluators.judge import Criterion, Judge
@@ -18,7 +19,7 @@ from service.refinement.program import PRESETS, Generation, Program, Review, Sea
 from service.tasks.task import Rubric, load_rubrics, load_tasks
 
 BOUNDS = Bounds(candidates=6, rounds=4, tokens=1000, seconds=60.0)
-PROGRAMS = Programs(load_tasks(), BOUNDS, "served-model", load_rubrics())
+PROGRAMS = Programs(load_tasks(), BOUNDS, ServedModels(("served-model",)), load_rubrics())
 PROMPT = {"prompt": "Write about the sea."}
 HELLO = {"role": "user", "content": "Hello."}
 ANSWER = {"role": "assistant", "content": "Hello!"}
@@ -162,7 +163,8 @@ async def test_generate_refuses_more_siblings_than_the_bound() -> None:
 
 
 async def test_a_default_beyond_the_bounds_is_not_held_against_the_request() -> None:
-    tight = Programs(load_tasks(), Bounds(candidates=1, rounds=1, tokens=100, seconds=60.0), "served-model")
+    bounds = Bounds(candidates=1, rounds=1, tokens=100, seconds=60.0)
+    tight = Programs(load_tasks(), bounds, ServedModels(("served-model",)))
 
     made = tight.program(RefineRequest.model_validate(PROMPT))
 
@@ -266,7 +268,7 @@ async def test_rubrics_add_their_principles_to_those_that_there_are() -> None:
 
 async def test_a_tasks_own_rubrics_hold_beside_whatever_the_request_states(tmp_path: Path) -> None:
     (tmp_path / "joke.toml").write_text("description = 'x'\nrubrics = ['safety']\nexample = {prompt = 'The sea.'}")
-    programs = Programs(load_tasks(tmp_path), BOUNDS, "served-model", load_rubrics())
+    programs = Programs(load_tasks(tmp_path), BOUNDS, ServedModels(("served-model",)), load_rubrics())
     safety, bias = load_rubrics()["safety"], load_rubrics()["bias"]
 
     asked = {**PROMPT, "task": "joke", "rubrics": ["safety", "bias"], "criteria": JUDGE["criteria"]}
@@ -289,7 +291,7 @@ async def test_every_unknown_rubric_is_named(make: Any) -> None:
 
 async def test_rubrics_of_the_operators_may_be_named() -> None:
     own = Rubric("taste", "Taste.", ("Be tasteful.",), (Criterion(name="taste", question="Is it tasteful?"),))
-    programs = Programs(load_tasks(), BOUNDS, "served-model", rubrics={"taste": own})
+    programs = Programs(load_tasks(), BOUNDS, ServedModels(("served-model",)), rubrics={"taste": own})
 
     made = programs.program(RefineRequest.model_validate_json(as_json({**PROMPT, "rubrics": ["taste"]})))
 
@@ -351,7 +353,7 @@ async def test_a_vote_takes_the_judges_place() -> None:
 async def test_a_vote_takes_the_place_of_the_judge_of_a_task_too(tmp_path: Path) -> None:
     rubric = "[[evaluators]]\ntype = 'judge'\ncriteria = [{name = 'wit', question = 'Is it witty?'}]"
     (tmp_path / "joke.toml").write_text(f"description = 'A joke.'\nexample = {{prompt = 'The sea.'}}\n{rubric}")
-    programs = Programs(load_tasks(tmp_path), BOUNDS, "served-model")
+    programs = Programs(load_tasks(tmp_path), BOUNDS, ServedModels(("served-model",)))
 
     asked = {**PROMPT, "task": "joke", "search": {"preset": "vote"}}
     made = programs.program(RefineRequest.model_validate(asked))

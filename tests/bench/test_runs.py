@@ -14,6 +14,7 @@ from bench.quality.arms import ARMS
 from bench.quality.prompts import BenchPrompt, load_prompts
 from bench.quality.runs import Bench, Origin, OtherOrigin, PlannedRun, Run, Step, read_runs
 from service.api.programs import Programs
+from service.api.served import ServedModels
 from service.engines.base import Usage
 from service.engines.scripted import Call
 from service.errors import EngineDead
@@ -40,7 +41,9 @@ each_arm = pytest.mark.parametrize("arm", ARMS)
 
 
 def bench(engine: BilledEngine, *, budget: int = BUDGET) -> Bench:
-    return Bench(engine, Programs(TASKS, command.BOUNDS, engine.model), Origin("scripted", budget, "abc1234"))
+    return Bench(
+        engine, Programs(TASKS, command.BOUNDS, ServedModels((engine.model,))), Origin("scripted", budget, "abc1234")
+    )
 
 
 def searching(*texts: str) -> BilledEngine:
@@ -73,7 +76,7 @@ def reached(run: Run) -> list[tuple[Sequence[bool], Sequence[bool]]]:
 @each_arm
 async def test_the_service_takes_the_request_of_every_arm(arm: str) -> None:
     sandbox = await Sandbox.found()
-    programs = Programs(TASKS, command.BOUNDS, "scripted", tools=Toolbox(sandbox=sandbox))
+    programs = Programs(TASKS, command.BOUNDS, ServedModels(("scripted",)), tools=Toolbox(sandbox=sandbox))
     for prompt in load_prompts():
         if sandbox is None and any(stated["type"] == "code_tests" for stated in prompt.evaluators):
             continue

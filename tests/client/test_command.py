@@ -169,3 +169,18 @@ async def test_demo_shows_its_example(served: Served, run: Run) -> None:
     assert "must hold: " in ended.out
     assert "round 0 · c1 · draft" in ended.out
     assert "─ result ─" in ended.out
+
+
+async def test_models_are_named_on_the_command_line(served: Served, run: Run) -> None:
+    roles = ("--critic-model", "scripted", "--judge-model", "scripted")
+    ended = await run("refine", "Why?", *at(served), "--model", "scripted", *roles, "--json")
+    result = RefineResult.model_validate_json(ended.out)
+    wrong = [
+        await run("refine", "Why?", *at(served), "--judge-model", "nobody"),
+        await run("generate", "Why?", *at(served), "--model", "nobody"),
+    ]
+
+    assert result.models.model_dump() == dict.fromkeys(("writer", "critic", "judge"), "scripted")
+    assert [ended.code for ended in wrong] == [1, 1]
+    assert "models.judge" in wrong[0].err
+    assert "there are scripted" in wrong[1].err

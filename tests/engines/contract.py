@@ -33,6 +33,10 @@ async def refused_as_too_long(attempt: Awaitable[object]) -> None:
 class EngineContract:
     """What every engine does."""
 
+    async def test_it_has_a_name_and_something_that_computes(self, engine: Engine) -> None:
+        assert engine.model
+        assert engine.backend is engine.backend is not None
+
     async def test_a_reply_has_text_and_its_cost(self, engine: Engine) -> None:
         [reply] = await engine.complete(QUESTION, GREEDY)
 

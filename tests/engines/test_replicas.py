@@ -213,7 +213,7 @@ async def test_the_engine_serves_once_one_replica_does_and_fails_its_check_once_
             await engine.complete(prompt, GREEDY)
         early.kill()
         await until(lambda: not engine.replicas[1].up)
-        with pytest.raises(EngineUnavailable, match="no server"):
+        with pytest.raises(EngineUnavailable, match="none of its servers"):
             await engine.check()
         with pytest.raises(EngineUnavailable):
             await engine.complete(QUESTION, GREEDY)

@@ -14,6 +14,7 @@ import uvicorn
 from service.app import create_app, open_toolbox, start_engine
 from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Sampling
 from service.engines.conversation import Conversation
+from service.engines.openai import Tokenizers
 from service.engines.served import ServedEngine
 from service.engines.vllm import VllmEngine
 from service.settings import Settings
@@ -121,8 +122,8 @@ class Service:
 async def service() -> AsyncGenerator[Service, None]:
     started: asyncio.Future[RecordingEngine] = asyncio.get_running_loop().create_future()
 
-    async def start(settings: Settings) -> ServedEngine:
-        vllm = await start_engine(settings)
+    async def start(settings: Settings, tokenizers: Tokenizers) -> ServedEngine:
+        vllm = await start_engine(settings, tokenizers)
         assert isinstance(vllm, VllmEngine)
         recording = RecordingEngine(vllm)
         started.set_result(recording)

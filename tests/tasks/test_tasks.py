@@ -8,6 +8,7 @@ import pytest
 
 from service.api.programs import Bounds, Programs
 from service.api.requests import RefineRequest
+from service.api.served import ServedModels
 from service.engines.base import Sampling
 from service.evaluators.rules import Length
 from service.refinement.program import PRESETS, Search, Stop
@@ -49,7 +50,7 @@ async def test_the_example_of_a_built_in_task_is_a_request_that_works(name: str)
     example = tasks[name].example
     request = RefineRequest.model_validate_json(json.dumps({"task": name, **example}))
 
-    made = Programs(tasks, BOUNDS, "model").program(request)
+    made = Programs(tasks, BOUNDS, ServedModels(("model",))).program(request)
 
     prompt = request.messages[-1].content if request.messages else request.prompt or ""
     told = (prompt, *request.parameters.values(), *made.sampling.choices)
@@ -85,7 +86,9 @@ async def test_labels_are_voted_on_and_may_be_the_requests_own(name: str) -> Non
     labels = ["good", "bad", 'so "so"']
     request = {"task": name, **tasks[name].example, "sampling": {"choices": labels}}
 
-    made = Programs(tasks, BOUNDS, "model").program(RefineRequest.model_validate_json(json.dumps(request)))
+    made = Programs(tasks, BOUNDS, ServedModels(("model",))).program(
+        RefineRequest.model_validate_json(json.dumps(request))
+    )
 
     assert (made.search.select, made.search.drafts, made.evaluators) == ("vote", 5, [])
     assert made.sampling.choices == tuple(labels)
@@ -247,7 +250,7 @@ def test_null_is_the_same_as_not_stated() -> None:
 async def test_a_tasks_own_constitution_is_drawn_upon(tmp_path: Path) -> None:
     text = f"principles = ['Be still.']\n{SMALLEST}\n[defaults.search]\npreset = 'constitutional'"
     tasks = load_tasks(write(tmp_path, "haiku.toml", text))
-    programs = Programs(tasks, BOUNDS, "model")
+    programs = Programs(tasks, BOUNDS, ServedModels(("model",)))
 
     made = programs.program(RefineRequest(prompt="The sea.", task="haiku"))
 

@@ -1,0 +1,81 @@
+"""Further models beside the main one, as the operator states them in ``REDRAFT_MODELS``."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import Len
+from pydantic import BaseModel, ConfigDict, Discriminator, StringConstraints, Tag, model_validator
+
+ServerUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s,@]+$")]
+ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._/-]{1,128}$")]
+"""Without a colon: what follows one says how the model is to work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Where a model is served, by the name ``model``. ``key``: a bearer key. ``tokenizer``: its folder or hub name."""
+
+    urls: tuple[str, ...]
+    model: str
+    key: str | None = field(default=None, repr=False)
+    tokenizer: str | None = None
+
+
+class _Stated(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class RemoteModel(_Stated):
+    """A model on one or several servers that speak OpenAI's API.
+
+    ``model``: as the servers call it, by default its name here. ``key_file``: holds their bearer key. ``tokenizer``:
+    folder or hub name of its tokenizer; by default the folder that a server says it loaded, if that is here.
+    """
+
+    urls: Annotated[tuple[ServerUrl, ...], Len(1)]
+    model: Annotated[str, StringConstraints(min_length=1)] | None = None
+    key_file: Path | None = None
+    tokenizer: Annotated[str, StringConstraints(min_length=1)] | None = None
+
+    def servers(self, name: str) -> Servers:
+        """Where the model of that name is served. ValueError where the key's file holds none."""
+        return Servers(tuple(dict.fromkeys(self.urls)), self.model or name, self._key(), self.tokenizer)
+
+    def _key(self) -> str | None:
+        if self.key_file is None:
+            return None
+        try:
+            key = self.key_file.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{self.key_file} cannot be read: {type(error).__name__}") from error
+        if not key or not key.isprintable() or " " in key:
+            raise ValueError(f"{self.key_file} does not hold one bearer key")
+        return key
+
+    @model_validator(mode="after")
+    def _read_the_key(self) -> "RemoteModel":
+        """So that a file that is not there is found at the start."""
+        self._key()
+        return self
+
+
+class Adapter(_Stated):
+    """A LoRA adapter of the main model, loaded from a folder into the engine in this process."""
+
+    adapter: Path
+
+    @model_validator(mode="after")
+    def _find_the_adapter(self) -> "Adapter":
+        if not (self.adapter / "adapter_config.json").is_file():
+            raise ValueError(f"{self.adapter} is not the folder of an adapter: it has no adapter_config.json")
+        return self
+
+
+def _kind(stated: Any) -> str:
+    return "adapter" if isinstance(stated, Adapter) or (isinstance(stated, dict) and "adapter" in stated) else "remote"
+
+
+FurtherModel = Annotated[
+    Annotated[RemoteModel, Tag("remote")] | Annotated[Adapter, Tag("adapter")], Discriminator(_kind)
+]
