@@ -1,5 +1,6 @@
 """A client of the Redraft service: drafts, critiques and refines text over HTTP, synchronously or with asyncio."""
 
+from redraft.batches import BatchResult
 from redraft.client import AsyncRedraft, Redraft
 from redraft.errors import (
     Busy,
@@ -24,6 +25,7 @@ from redraft.results import CritiqueResult, GenerateResult, Model, RefineResult,
 
 __all__ = [
     "AsyncRedraft",
+    "BatchResult",
     "Busy",
     "CandidateAdded",
     "CandidateEvaluated",

@@ -23,6 +23,14 @@ def parsed(kind: type[R], document: str | bytes) -> R:
         raise UnexpectedAnswer(f"the answer is no {kind.__name__}: {error}") from error
 
 
+def read(kind: type[R], value: object) -> R:
+    """The same for a value."""
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        raise UnexpectedAnswer(f"the answer is no {kind.__name__}: {error}") from error
+
+
 def refusal(response: httpx.Response) -> ProblemError:
     """The error that a response states, whose body has been read; whatever stands between may have sent it."""
     try:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -11,16 +11,18 @@ from contextlib import (
     closing,
     contextmanager,
 )
+from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar, Unpack
+from typing import Protocol, Self, TypeVar, Unpack
 
 import httpx
 
 from redraft.answers import connection_failures, parsed, refusal
+from redraft.batches import BatchResult, BatchResults
 from redraft.errors import Busy, ConnectionFailed
-from redraft.events import Events, GenerateEvent, GenerateEvents, RefineEvent, RefineEvents
+from redraft.events import GenerateEvent, GenerateEvents, RefineEvent, RefineEvents
 from redraft.exchange import DEFAULT_TIMEOUT_SECONDS, DEFAULT_URL, LIMITS, Exchange
-from redraft.requests import CritiqueFields, GenerateFields, RefineFields
+from redraft.requests import BatchLine, CritiqueFields, GenerateFields, RefineFields
 from redraft.results import (
     CritiqueResult,
     GenerateResult,
@@ -33,7 +35,17 @@ from redraft.results import (
 )
 
 R = TypeVar("R", bound=Result)
-E = TypeVar("E", bound=Result)
+E = TypeVar("E")
+E_co = TypeVar("E_co", covariant=True)
+
+
+class Reader(Protocol[E_co]):
+    """Reads what comes piece by piece. ``finished``: the last of it has come."""
+
+    @property
+    def finished(self) -> bool: ...
+
+    def feed(self, chunk: bytes) -> Iterator[E_co]: ...
 
 
 class Redraft:
@@ -85,11 +97,15 @@ class Redraft:
 
     def stream_generate(self, **fields: Unpack[GenerateFields]) -> AbstractContextManager[Iterator[GenerateEvent]]:
         """The texts as they are written, in a ``with`` block, and last the result. Leaving it ends the work."""
-        return self._stream(GenerateEvents, "generate", fields)
+        return self._stream(GenerateEvents, "generate", {**fields, "stream": True})
 
     def stream_refine(self, **fields: Unpack[RefineFields]) -> AbstractContextManager[Iterator[RefineEvent]]:
         """The rounds as they happen, in a ``with`` block, and last the result. Leaving it ends the work."""
-        return self._stream(RefineEvents, "refine", fields)
+        return self._stream(RefineEvents, "refine", {**fields, "stream": True})
+
+    def batch(self, lines: Sequence[BatchLine]) -> AbstractContextManager[Iterator[BatchResult]]:
+        """The answers to up to 1,000 requests as they are finished, in a ``with`` block. Leaving it ends the work."""
+        return self._stream(partial(BatchResults, lines=lines), "batches", {"requests": lines})
 
     def models(self) -> tuple[Model, ...]:
         return self._answer(ModelList, "GET", "models").data
@@ -104,18 +120,18 @@ class Redraft:
 
     @contextmanager
     def _stream(
-        self, reader: Callable[[httpx.Response], Events[E]], path: str, fields: Mapping[str, object]
+        self, reader: Callable[[httpx.Response], Reader[E]], path: str, body: Mapping[str, object]
     ) -> Iterator[Iterator[E]]:
-        with closing(self._response("POST", path, {**fields, "stream": True})) as response:
+        with closing(self._response("POST", path, body)) as response:
             yield self._events(response, reader(response))
 
-    def _events(self, response: httpx.Response, events: Events[E]) -> Iterator[E]:
+    def _events(self, response: httpx.Response, events: Reader[E]) -> Iterator[E]:
         with connection_failures():
             for chunk in response.iter_bytes():
                 yield from events.feed(chunk)
                 if events.finished:
                     return
-        raise ConnectionFailed("the stream ended before its last event", sent=True)
+        raise ConnectionFailed("the answer ended before its last event", sent=True)
 
     def _response(self, method: str, path: str, body: Mapping[str, object] | None) -> httpx.Response:
         """A response that is no refusal, its body not yet read; the caller closes it."""
@@ -187,11 +203,16 @@ class AsyncRedraft:
         self, **fields: Unpack[GenerateFields]
     ) -> AbstractAsyncContextManager[AsyncIterator[GenerateEvent]]:
         """The texts as they are written, in an ``async with`` block, and last the result. Leaving it ends the work."""
-        return self._stream(GenerateEvents, "generate", fields)
+        return self._stream(GenerateEvents, "generate", {**fields, "stream": True})
 
     def stream_refine(self, **fields: Unpack[RefineFields]) -> AbstractAsyncContextManager[AsyncIterator[RefineEvent]]:
         """The rounds as they happen, in an ``async with`` block, and last the result. Leaving it ends the work."""
-        return self._stream(RefineEvents, "refine", fields)
+        return self._stream(RefineEvents, "refine", {**fields, "stream": True})
+
+    def batch(self, lines: Sequence[BatchLine]) -> AbstractAsyncContextManager[AsyncIterator[BatchResult]]:
+        """The answers to up to 1,000 requests as they are finished, in an ``async with`` block. Leaving it ends the
+        work."""
+        return self._stream(partial(BatchResults, lines=lines), "batches", {"requests": lines})
 
     async def models(self) -> tuple[Model, ...]:
         return (await self._answer(ModelList, "GET", "models")).data
@@ -207,22 +228,22 @@ class AsyncRedraft:
 
     @asynccontextmanager
     async def _stream(
-        self, reader: Callable[[httpx.Response], Events[E]], path: str, fields: Mapping[str, object]
+        self, reader: Callable[[httpx.Response], Reader[E]], path: str, body: Mapping[str, object]
     ) -> AsyncIterator[AsyncIterator[E]]:
         async with (
-            aclosing(await self._response("POST", path, {**fields, "stream": True})) as response,
+            aclosing(await self._response("POST", path, body)) as response,
             aclosing(self._events(response, reader(response))) as events,
         ):
             yield events
 
-    async def _events(self, response: httpx.Response, events: Events[E]) -> AsyncGenerator[E, None]:
+    async def _events(self, response: httpx.Response, events: Reader[E]) -> AsyncGenerator[E, None]:
         with connection_failures():
             async for chunk in response.aiter_bytes():
                 for event in events.feed(chunk):
                     yield event
                 if events.finished:
                     return
-        raise ConnectionFailed("the stream ended before its last event", sent=True)
+        raise ConnectionFailed("the answer ended before its last event", sent=True)
 
     async def _response(self, method: str, path: str, body: Mapping[str, object] | None) -> httpx.Response:
         """A response that is no refusal, its body not yet read; the caller closes it."""

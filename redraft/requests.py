@@ -106,3 +106,11 @@ class RefineFields(EvaluatedFields, total=False):
     stop: Stop
     budget: Budget
     trace: bool
+
+
+class BatchLine(TypedDict):
+    """``custom_id``: up to 128 characters, of one line only. ``body``: the fields of that request."""
+
+    custom_id: str
+    url: Literal["/v1/generate", "/v1/critique", "/v1/refine"]
+    body: GenerateFields | CritiqueFields | RefineFields

@@ -1,4 +1,4 @@
-"""The command line: ``python -m service [serve | settings | prepare | refine | generate | demo]``."""
+"""The command line: ``python -m service [serve | settings | prepare | refine | generate | batch | demo]``."""
 
 import argparse
 import asyncio
@@ -38,6 +38,7 @@ def main() -> int:
     commands.add_parser("prepare", help="convert the embedded model, so that the first start is quick")
     command.add_refine_arguments(commands.add_parser("refine", help="refine a text on a running service"))
     command.add_generate_arguments(commands.add_parser("generate", help="write a text on a running service"))
+    command.add_batch_arguments(commands.add_parser("batch", help="answer many requests on a running service"))
     demo.add_arguments(commands.add_parser("demo", help="refine an example on a running service and show the rounds"))
     arguments = parser.parse_args()
     match arguments.command:
@@ -49,6 +50,8 @@ def main() -> int:
             return command.refine(arguments)
         case "generate":
             return command.generate(arguments)
+        case "batch":
+            return command.batch(arguments)
         case "demo":
             return demo.run(arguments)
         case _:

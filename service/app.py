@@ -13,6 +13,8 @@ from fastapi import FastAPI
 from service.api import openai_routes, problems
 from service.api.admission import Admission
 from service.api.auth import Keys
+from service.api.background import Background
+from service.api.batches import BatchRequest
 from service.api.body import add_schemas
 from service.api.desk import Desk
 from service.api.middleware import BodyLimit, RequestContext, RequestRecord
@@ -136,7 +138,11 @@ def create_app(
     to start."""
     metrics = Metrics()
     admission = Admission(
-        settings.max_programs, settings.max_queued, settings.max_programs_per_key, on_shed=metrics.request_shed
+        settings.max_programs,
+        settings.max_queued,
+        settings.max_programs_per_key,
+        settings.max_batches,
+        on_shed=metrics.request_shed,
     )
     metrics.watch_admission(lambda: admission.in_progress, lambda: admission.queued)
     tools = tools or Toolbox()
@@ -144,6 +150,9 @@ def create_app(
     tasks = load_tasks(settings.tasks_dir, rubrics=rubrics, tools=tools)
     served = ServedModels(settings.model_names, settings.critic, settings.judge)
     bounds = Bounds(settings.max_candidates, settings.max_rounds, settings.max_tokens, settings.max_seconds)
+    programs = Programs(tasks, bounds, served, rubrics, tools)
+    background = Background(admission, programs, settings.max_batch_programs)
+    metrics.watch_batches(lambda: background.waiting)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
@@ -154,9 +163,10 @@ def create_app(
                 "desk": Desk(
                     engine=fleet.engine,
                     admission=admission,
+                    background=background,
                     keys=Keys(settings.keys),
                     metrics=metrics,
-                    programs=Programs(tasks, bounds, served, rubrics, tools),
+                    programs=programs,
                     tasks=tasks,
                     served=served,
                 )
@@ -186,11 +196,11 @@ def create_app(
         swagger_ui_oauth2_redirect_url=None,
     )
     app.state.admission = admission  # for whoever drains the app
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, others={"/v1/batches": settings.max_batch_bytes})
     app.add_middleware(RequestContext, on_finished=finished)
     problems.install(app)
     app.include_router(v1)
     app.include_router(openai_routes.v1)
     app.include_router(router)
-    add_schemas(app, [GenerateRequest, CritiqueRequest, RefineRequest, ChatRequest])
+    add_schemas(app, [GenerateRequest, CritiqueRequest, RefineRequest, ChatRequest, BatchRequest])
     return app

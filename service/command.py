@@ -1,4 +1,4 @@
-"""``python -m service refine`` and ``generate``: ask a running service from the command line.
+"""``python -m service refine``, ``generate`` and ``batch``: ask a running service from the command line.
 
 The text goes to standard output, so that it can be piped, and all else to standard error. Exit codes: 0 once there is a
 text, whether it passes or not; 1 for a failure; 2 for wrong usage.
@@ -8,14 +8,14 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
 
-from redraft import Delta, GenerateEvent, GenerateResult, Redraft, RedraftError, RefineEvent, RefineResult
+from redraft import BatchResult, Delta, GenerateEvent, GenerateResult, Redraft, RedraftError, RefineEvent, RefineResult
 from redraft.requests import CommonFields
 from service import terminal
 
@@ -59,6 +59,11 @@ def add_refine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--judge-model", metavar="NAME", help="the model that judges")
     parser.add_argument("--rounds", type=int, metavar="N", help="the most rounds after the drafts")
     parser.add_argument("--seconds", type=float, metavar="N", help="the most time; what was reached by then is printed")
+
+
+def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
+    add_connection(parser)
+    parser.add_argument("lines", type=_lines, metavar="FILE", help="JSON lines, one request each; - is standard input")
 
 
 def generate(arguments: argparse.Namespace) -> int:
@@ -107,6 +112,15 @@ def refine(arguments: argparse.Namespace) -> int:
     return follow(arguments, console, stream, show)
 
 
+def batch(arguments: argparse.Namespace) -> int:
+    """Print a line of JSON for each request as soon as it is finished."""
+
+    def show(result: BatchResult) -> None:
+        _print(json.dumps({"custom_id": result.custom_id, "status": result.status, "body": result.body}) + "\n")
+
+    return follow(arguments, Console(stderr=True), lambda client: client.batch(arguments.lines), show)
+
+
 def follow(
     arguments: argparse.Namespace,
     console: Console,
@@ -151,6 +165,11 @@ def _url(value: str) -> str:
 
 def _prompt(value: str) -> str:
     return sys.stdin.read().rstrip("\n") if value == "-" else value
+
+
+def _lines(path: str) -> Sequence[Mapping[str, Any]]:
+    text = sys.stdin.read() if path == "-" else _content(path)
+    return [_object(line) for line in text.split("\n") if line.strip()]
 
 
 def _content(path: str) -> str:

@@ -47,6 +47,12 @@ class Metrics:
         self.shed = Counter(
             "redraft_requests_shed", "Programs refused before any work, by reason.", ["reason"], registry=registry
         )
+        self.batch_lines = Counter(
+            "redraft_batch_lines", "Lines of batches answered, by status.", ["status"], registry=registry
+        )
+        self.batch_lines_waiting = Gauge(
+            "redraft_batch_lines_waiting", "Lines of batches not yet begun.", registry=registry
+        )
         self.rounds = Histogram(
             "redraft_refine_rounds",
             "Rounds of a refine program after round 0.",
@@ -102,6 +108,12 @@ class Metrics:
         """Read the gauges from where the counts are kept."""
         self.in_progress.set_function(in_progress)
         self.queued.set_function(queued)
+
+    def watch_batches(self, waiting: Callable[[], float]) -> None:
+        self.batch_lines_waiting.set_function(waiting)
+
+    def batch_line(self, status: int) -> None:
+        self.batch_lines.labels(str(status)).inc()
 
     def request_ended(self, endpoint: str, status: int, seconds: float) -> None:
         self.requests.labels(endpoint, str(status)).inc()

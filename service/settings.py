@@ -73,6 +73,9 @@ class Settings(BaseSettings):
         None, ge=1, description="requests at work or waiting under one key; past it, 429; none for no limit"
     )
     max_body_bytes: int = Field(1_048_576, ge=1, description="bytes of a request's body; past it, 413")
+    max_batches: int = Field(4, ge=1, description="batches at work at once; past it, 503")
+    max_batch_programs: int = Field(8, ge=1, description="lines of all batches at work at once, behind other requests")
+    max_batch_bytes: int = Field(16_777_216, ge=1, description="bytes of a batch's body; past it, 413")
     max_candidates: int = Field(16, ge=1, description="candidates that one request may ask for")
     max_rounds: int = Field(10, ge=0, description="rounds that one request may ask for")
     max_tokens: int = Field(4096, ge=1, description="completion tokens a call that one request may ask for")

@@ -22,6 +22,8 @@ SERIES = {
     "redraft_requests_in_progress": "gauge",
     "redraft_requests_queued": "gauge",
     "redraft_requests_shed": "counter",
+    "redraft_batch_lines": "counter",
+    "redraft_batch_lines_waiting": "gauge",
     "redraft_refine_rounds": "histogram",
     "redraft_refine_stops": "counter",
     "redraft_refine_score": "histogram",

@@ -7,8 +7,8 @@ order in which they came; whoever leaves hands its place over, so a newcomer can
 import asyncio
 import math
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from service.errors import CallerLimit, DeadlineExceeded, Draining, Overloaded
@@ -27,17 +27,28 @@ class Ticket:
 class Admission:
     """At most ``max_programs`` at work and ``max_queued`` waiting; of one caller at most ``max_per_caller`` in both.
 
+    A batch is one request of its caller, and takes none of these places. At most ``max_batches`` are at work.
+
     ``on_shed`` is told of each refusal: overloaded, draining, caller_limit or deadline.
     """
 
     def __init__(
-        self, max_programs: int, max_queued: int, max_per_caller: int | None = None, *, on_shed: Callable[[str], None]
+        self,
+        max_programs: int,
+        max_queued: int,
+        max_per_caller: int | None = None,
+        max_batches: int = 1,
+        *,
+        on_shed: Callable[[str], None],
     ) -> None:
         self._max_programs = max_programs
         self._max_queued = max_queued
         self._max_per_caller = max_per_caller
+        self._max_batches = max_batches
         self._on_shed = on_shed
+        self._on_freed: Callable[[], None] = lambda: None
         self._running = 0
+        self._batches = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._by_caller: Counter[str] = Counter()  # running and waiting; a caller with neither is absent
         self._mean_seconds: float | None = None
@@ -60,6 +71,10 @@ class Admission:
         """Whether new requests are refused because the service ends."""
         return self._draining
 
+    def watch(self, on_freed: Callable[[], None]) -> None:
+        """Have ``on_freed`` called whenever a place has become free or was handed over."""
+        self._on_freed = on_freed
+
     def drain(self) -> None:
         """Refuse every new request from now on; those at work or waiting go on."""
         self._draining = True
@@ -75,9 +90,7 @@ class Admission:
         Raises what ``check`` raises at once, and DeadlineExceeded while waiting.
         """
         self.check(caller)
-        self._by_caller[caller] += 1
-        self._idle.clear()
-        try:
+        with self._counted(caller):
             clock = asyncio.get_running_loop().time
             arrived = clock()
             await self._take_place(deadline)
@@ -87,11 +100,36 @@ class Admission:
             finally:
                 self._note_duration(clock() - started)
                 self._hand_over()
+
+    @contextmanager
+    def batch(self, caller: str) -> Iterator[None]:
+        """Hold a batch's place. Raises what ``check_batch`` raises."""
+        self.check_batch(caller)
+        self._batches += 1
+        try:
+            with self._counted(caller):
+                yield
         finally:
-            self._forget(caller)
+            self._batches -= 1
 
     def check(self, caller: str) -> None:
         """Raise Draining, CallerLimit or Overloaded if ``caller`` would be refused now; nothing is held otherwise."""
+        self._check_caller(caller)
+        if self._running >= self._max_programs and len(self._waiting) >= self._max_queued:
+            self._on_shed("overloaded")
+            raise Overloaded(
+                f"{self._running} requests are at work and {len(self._waiting)} wait",
+                retry_after=self._retry_after(len(self._waiting) + 1, self._max_programs),
+            )
+
+    def check_batch(self, caller: str) -> None:
+        """The same for a batch."""
+        self._check_caller(caller)
+        if self._batches >= self._max_batches:
+            self._on_shed("overloaded")
+            raise Overloaded(f"{self._batches} batches are at work", retry_after=LONGEST_RETRY_SECONDS)
+
+    def _check_caller(self, caller: str) -> None:
         if self._draining:
             self._on_shed("draining")
             raise Draining("the service is shutting down and takes no new requests")
@@ -101,12 +139,20 @@ class Admission:
                 f"this key has {self._max_per_caller} requests in progress, which is its limit",
                 retry_after=self._retry_after(1, self._max_per_caller),
             )
-        if self._running >= self._max_programs and len(self._waiting) >= self._max_queued:
-            self._on_shed("overloaded")
-            raise Overloaded(
-                f"{self._running} requests are at work and {len(self._waiting)} wait",
-                retry_after=self._retry_after(len(self._waiting) + 1, self._max_programs),
-            )
+
+    @contextmanager
+    def _counted(self, caller: str) -> Iterator[None]:
+        """Count a request of the caller from its arrival to its end."""
+        self._by_caller[caller] += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._by_caller[caller] -= 1
+            if not self._by_caller[caller]:
+                del self._by_caller[caller]
+            if not self._by_caller:
+                self._idle.set()
 
     async def _take_place(self, deadline: float | None) -> None:
         if self._running < self._max_programs:
@@ -140,15 +186,10 @@ class Admission:
             place = self._waiting.popleft()
             if not place.cancelled():
                 place.set_result(None)
-                return
-        self._running -= 1
-
-    def _forget(self, caller: str) -> None:
-        self._by_caller[caller] -= 1
-        if not self._by_caller[caller]:
-            del self._by_caller[caller]
-        if not self._by_caller:
-            self._idle.set()
+                break
+        else:
+            self._running -= 1
+        self._on_freed()
 
     def _note_duration(self, seconds: float) -> None:
         before = seconds if self._mean_seconds is None else self._mean_seconds

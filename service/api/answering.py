@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
@@ -16,11 +17,23 @@ from starlette.responses import Response
 from service.api.desk import desk_of
 from service.api.disconnect import unless_disconnected
 from service.api.middleware import request_id, seconds_since_arrival
-from service.api.responses import SseEvent, Timing, sse_events, total
+from service.api.programs import Programs
+from service.api.requests import CritiqueRequest, GenerateRequest, RefineRequest
+from service.api.responses import (
+    SseEvent,
+    Timing,
+    critique_response,
+    generate_response,
+    refine_response,
+    sse_events,
+    total,
+)
 from service.api.sse import EventStream, named
 from service.refinement.events import Event, Generated, Refined, Reviewed, Started
+from service.refinement.loop import refine
 from service.refinement.program import Generation, Program, Review
 from service.refinement.roles import Roles
+from service.refinement.single import generate, review
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +58,8 @@ class Answering(Generic[P]):
         """Run the program to its end; stop it as soon as the client has left."""
 
         async def work() -> Response:
-            async with aclosing(self._events(request)) as events:
-                async for event in events:
-                    if isinstance(event, BaseModel):
-                        return Response(event.model_dump_json(), media_type="application/json")
-            raise RuntimeError("a program ends with its last event")
+            response = await last_response(self._admitted(request))
+            return Response(response.model_dump_json(), media_type="application/json")
 
         return await unless_disconnected(request, work())
 
@@ -57,35 +67,66 @@ class Answering(Generic[P]):
         """Send the events as they happen."""
 
         async def told() -> AsyncGenerator[SseEvent, None]:
-            async with aclosing(self._events(request)) as events:
+            async with aclosing(self._admitted(request)) as events:
                 async for event in events:
                     for item in self.told(event):
                         yield item
 
         return EventStream(told(), self.frame)
 
-    async def _events(self, request: Request) -> AsyncGenerator[Event | BaseModel, None]:
-        """The program's events, but in place of the last the response that is made of it."""
+    async def events(
+        self, request: Request, roles: Roles, queued_seconds: float
+    ) -> AsyncGenerator[Event | BaseModel, None]:
+        """The events of the program, which has a place at work, but in place of the last the response made of it."""
+        desk = desk_of(request)
+        async with aclosing(self.run(self.program, roles)) as events:
+            async for event in events:
+                desk.metrics.observe(self.program.task, event)
+                if isinstance(event, Done):
+                    timing = Timing(queued_seconds=queued_seconds, total_seconds=seconds_since_arrival(request))
+                    summary = _summary(event, self.program.task, timing)
+                    log.info("program ended", extra={"request_id": request_id(request), **summary})
+                    yield self.body(event, timing)
+                else:
+                    yield event
+
+    async def _admitted(self, request: Request) -> AsyncGenerator[Event | BaseModel, None]:
+        """The events, once there is a place."""
         desk = desk_of(request)
         working = False
         roles = desk.roles(self.program.models)
         await roles.check()
         async with (
             desk.admission.admit(request.state.caller, deadline=self.program.budget.deadline) as ticket,
-            aclosing(self.run(self.program, roles)) as events,
+            aclosing(self.events(request, roles, ticket.queued_seconds)) as events,
         ):
             async for event in events:
-                desk.metrics.observe(self.program.task, event)
                 if not working and not isinstance(event, Started):
                     working = True
                     desk.metrics.first_event(request.scope["route"].path, seconds_since_arrival(request))
-                if isinstance(event, Done):
-                    timing = Timing(queued_seconds=ticket.queued_seconds, total_seconds=seconds_since_arrival(request))
-                    summary = _summary(event, self.program.task, timing)
-                    log.info("program ended", extra={"request_id": request_id(request), **summary})
-                    yield self.body(event, timing)
-                else:
-                    yield event
+                yield event
+
+
+async def last_response(events: AsyncGenerator[Event | BaseModel, None]) -> BaseModel:
+    """Read a program's events to their end, which is the response."""
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, BaseModel):
+                return event
+    raise RuntimeError("a program ends with its last event")
+
+
+def generating(wanted: GenerateRequest, programs: Programs) -> Answering[Generation]:
+    told = partial(sse_events, left_out={"choices": {"__all__": {"text"}}})  # streamed before
+    return Answering(programs.generation(wanted), generate, generate_response, told)
+
+
+def reviewing(wanted: CritiqueRequest, programs: Programs) -> Answering[Review]:
+    return Answering(programs.review(wanted), review, critique_response)
+
+
+def refining(wanted: RefineRequest, programs: Programs) -> Answering[Program]:
+    return Answering(programs.program(wanted), refine, partial(refine_response, trace=wanted.trace))
 
 
 def _summary(done: Done, task: str, timing: Timing) -> Mapping[str, Any]:

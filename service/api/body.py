@@ -21,7 +21,7 @@ from service.errors import FieldError, InvalidRequest, MalformedBody
 REF_TEMPLATE = "#/components/schemas/{model}"
 
 LARGE_BODY_BYTES = 16_384
-"""A larger body is decoded in a thread: its schemas and patterns are compiled with it."""
+"""A body that is larger counts as large: its schemas and patterns are compiled with it."""
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -54,16 +54,20 @@ def decoded(model: type[M]) -> Callable[[Request], Awaitable[M]]:
 
 async def read(request: Request, decoding: Callable[[bytes, str | None], T]) -> T:
     """What ``decoding`` makes of the request's body and its content type."""
-    body, content_type = await request.body(), request.headers.get("content-type")
-    if len(body) > LARGE_BODY_BYTES:
-        return await asyncio.to_thread(decoding, body, content_type)
-    return decoding(body, content_type)
+    content_type = request.headers.get("content-type")
+    return await beside(lambda body: decoding(body, content_type), await request.body())
 
 
-def json_body(model: type[BaseModel]) -> dict[str, Any]:
-    """The ``openapi_extra`` of a route that reads ``model``; add_schemas adds the schema that it refers to."""
+async def beside(decoding: Callable[[bytes], T], body: bytes) -> T:
+    """What ``decoding`` makes of a body; of a large one in a thread, so that others do not wait for it."""
+    return await asyncio.to_thread(decoding, body) if len(body) > LARGE_BODY_BYTES else decoding(body)
+
+
+def json_body(model: type[BaseModel], **content: Any) -> dict[str, Any]:
+    """The ``openapi_extra`` of a route that reads ``model``, or ``content`` by other media types; add_schemas adds the
+    schema that it refers to."""
     schema = {"$ref": REF_TEMPLATE.format(model=model.__name__)}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}, **content}}}
 
 
 def add_schemas(app: FastAPI, models: Iterable[type[BaseModel]]) -> None:
@@ -78,6 +82,10 @@ def add_schemas(app: FastAPI, models: Iterable[type[BaseModel]]) -> None:
             raise ValueError(f"two schemas are called {name}")
 
 
+def media_type_of(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
 def _is_json(content_type: str) -> bool:
-    media_type = content_type.partition(";")[0].strip().lower()
+    media_type = media_type_of(content_type)
     return media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))

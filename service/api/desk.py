@@ -7,6 +7,7 @@ from starlette.requests import Request
 
 from service.api.admission import Admission
 from service.api.auth import Keys
+from service.api.background import Background
 from service.api.programs import Programs
 from service.api.served import ServedModels
 from service.engines.base import Engine
@@ -23,6 +24,7 @@ class Desk:
 
     engine: Callable[[str], Engine]
     admission: Admission
+    background: Background
     keys: Keys
     metrics: Metrics
     programs: Programs
@@ -68,3 +70,8 @@ async def has_room(request: Request) -> None:
     What is let in here can still be refused when it is admitted.
     """
     desk_of(request).admission.check(request.state.caller)
+
+
+async def has_room_for_batch(request: Request) -> None:
+    """The same for a batch."""
+    desk_of(request).admission.check_batch(request.state.caller)

@@ -6,8 +6,9 @@
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, HTTPConnection
@@ -91,39 +92,44 @@ class RequestContext:
 
 
 class BodyLimit:
-    """Refuse a body of more than ``max_bytes`` by its Content-Length, or while it streams in. Nothing is buffered.
+    """Refuse a body that is too large by its Content-Length, or while it streams in. Nothing is buffered.
+
+    ``max_bytes`` for every path but those in ``others``, which have a bound of their own.
 
     Raises BodyTooLarge, which becomes a response outside. The connection stays open and the server drops what still
     comes: closing it would reset it under a client that still sends, which then never reads the refusal.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, others: Mapping[str, int] = MappingProxyType({})) -> None:
         self.app = app
         self.max_bytes = max_bytes
+        self.others = others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         declared = Headers(scope=scope).get("content-length", "")
-        self._check(int(declared) if declared.isdecimal() else 0)
-        await self.app(scope, self._counted(receive), send)
+        max_bytes = self.others.get(scope["path"], self.max_bytes)
+        _check_size(int(declared) if declared.isdecimal() else 0, max_bytes)
+        await self.app(scope, self._counted(receive, max_bytes), send)
 
-    def _counted(self, receive: Receive) -> Receive:
+    def _counted(self, receive: Receive, max_bytes: int) -> Receive:
         received = 0
 
         async def counted() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            self._check(received)
+            _check_size(received, max_bytes)
             return message
 
         return counted
 
-    def _check(self, size: int) -> None:
-        if size > self.max_bytes:
-            raise BodyTooLarge(f"a body may have at most {self.max_bytes} bytes")
+
+def _check_size(size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise BodyTooLarge(f"a body may have at most {max_bytes} bytes")
 
 
 class _Response:

@@ -1,7 +1,6 @@
 """The routes of the wire contract. A handler turns its request into a program and hands it on."""
 
 from dataclasses import asdict
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Security
@@ -9,24 +8,19 @@ from fastapi.security import HTTPBearer
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.answering import Answering
+from service.api.answering import generating, refining, reviewing
+from service.api.batches import JSON_LINES, BatchRequest, BatchResult, read_batch, results
 from service.api.body import decoded, json_body
-from service.api.desk import authenticated, desk_of, has_room
+from service.api.desk import authenticated, desk_of, has_room, has_room_for_batch
 from service.api.requests import CritiqueRequest, GenerateRequest, RefineRequest
 from service.api.responses import (
     CritiqueResponse,
     GenerateResponse,
     Problem,
     RefineResponse,
-    critique_response,
-    generate_response,
-    refine_response,
-    sse_events,
 )
+from service.api.sse import EventStream, line
 from service.errors import Draining, NotFound
-from service.refinement.loop import refine as run_refine
-from service.refinement.single import generate as run_generate
-from service.refinement.single import review as run_review
 
 EVENT_STREAM: dict[str, Any] = {"content": {"text/event-stream": {}}}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -56,12 +50,7 @@ v1 = APIRouter(prefix="/v1", dependencies=[Security(HTTPBearer(auto_error=False)
 )
 async def generate(request: Request, wanted: Annotated[GenerateRequest, Depends(decoded(GenerateRequest))]) -> Response:
     """Texts for a prompt, or for each of up to 64. With `stream` they come as `delta` events, then `done`."""
-    answering = Answering(
-        desk_of(request).programs.generation(wanted),
-        run_generate,
-        generate_response,
-        partial(sse_events, left_out={"choices": {"__all__": {"text"}}}),  # streamed before
-    )
+    answering = generating(wanted, desk_of(request).programs)
     return answering.streamed(request) if wanted.stream else await answering.whole(request)
 
 
@@ -75,8 +64,7 @@ async def generate(request: Request, wanted: Annotated[GenerateRequest, Depends(
 )
 async def critique(request: Request, wanted: Annotated[CritiqueRequest, Depends(decoded(CritiqueRequest))]) -> Response:
     """Scores by verifiers and by the judge, and what should change in words."""
-    answering = Answering(desk_of(request).programs.review(wanted), run_review, critique_response)
-    return await answering.whole(request)
+    return await reviewing(wanted, desk_of(request).programs).whole(request)
 
 
 @v1.post(
@@ -93,10 +81,22 @@ async def refine(request: Request, wanted: Annotated[RefineRequest, Depends(deco
     With `stream` the account comes as it happens: `started`, `candidate`, `evaluation`, `critique`, `round`, and
     last `done` or `error`.
     """
-    answering = Answering(
-        desk_of(request).programs.program(wanted), run_refine, partial(refine_response, trace=wanted.trace)
-    )
+    answering = refining(wanted, desk_of(request).programs)
     return answering.streamed(request) if wanted.stream else await answering.whole(request)
+
+
+@v1.post(
+    "/batches",
+    summary="Answer many requests that nobody waits for",
+    response_model=BatchResult,
+    responses={200: {"content": {JSON_LINES[0]: {}}, "description": "A line of JSON for each request."}, **PROBLEMS},
+    openapi_extra=json_body(BatchRequest, **{media_type: {} for media_type in JSON_LINES}),
+    dependencies=[Depends(has_room_for_batch)],
+)
+async def batches(request: Request, batch: Annotated[BatchRequest, Depends(read_batch)]) -> Response:
+    """Up to 1,000 requests, answered behind all others: a line of JSON for each as soon as it is finished, with its
+    `custom_id`, its `status` and its `body`. An empty line says that the work goes on."""
+    return EventStream(results(request, batch), line, media_type=JSON_LINES[0], keep_alive=b"\n")
 
 
 @v1.get("/tasks", summary="The tasks that requests may name")

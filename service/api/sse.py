@@ -1,4 +1,4 @@
-"""Server-sent events (WHATWG HTML, section 9.2)."""
+"""Server-sent events (WHATWG HTML, section 9.2), and JSON lines, which are sent the same way."""
 
 import asyncio
 import json
@@ -33,29 +33,36 @@ def unnamed(name: str, data: Mapping[str, Any]) -> bytes:
     return f"data: {'[DONE]' if name == 'done' else _JSON.encode(data)}\n\n".encode()
 
 
+def line(name: str, data: Mapping[str, Any]) -> bytes:
+    """An event as a line of JSON."""
+    return f"{_JSON.encode(data)}\n".encode()
+
+
 class EventStream(Response):
-    """A response that sends each (name, data) of ``events`` as it comes, and a comment after each silence.
+    """A response that sends each (name, data) of ``events`` as it comes, and ``keep_alive`` after each silence.
 
     ``frame`` puts an event into bytes. What ``events`` raises before anything was sent is raised here, while another
     response is still possible; later it becomes a last ``error`` event. The generator runs in one task and is closed
     there, whatever ends the stream; a client that leaves ends it with ClientLeft.
     """
 
-    media_type = "text/event-stream"
-
     def __init__(
         self,
         events: AsyncGenerator[Event, None],
         frame: Callable[[str, Mapping[str, Any]], bytes] = named,
         *,
+        media_type: str = "text/event-stream",
+        keep_alive: bytes = KEEP_ALIVE,
         keep_alive_seconds: float = 10.0,
     ) -> None:
         self.status_code = 200
+        self.media_type = media_type
         self.background = None
         # X-Accel-Buffering keeps nginx from holding events back.
         self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         self._events = events
         self._frame = frame
+        self._keep_alive = keep_alive
         self._keep_alive_seconds = keep_alive_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,7 +72,7 @@ class EventStream(Response):
     async def _respond(self, request: Request, send: Send) -> None:
         wire = _Wire(send, {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async with aclosing(self._events):
-            keeping = asyncio.create_task(wire.keep_alive(self._keep_alive_seconds))
+            keeping = asyncio.create_task(wire.keep_alive(self._keep_alive, self._keep_alive_seconds))
             try:
                 while (frame := await self._frame_or_error(request, wire)) is not None:
                     await wire.write(frame)
@@ -87,7 +94,7 @@ class EventStream(Response):
 
 
 class _Wire:
-    """The response: begun by the first write, one writer at a time, and a comment after each silence.
+    """The response: begun by the first write, one writer at a time, and something after each silence.
 
     A client that takes nothing for SEND_SECONDS counts as gone: ClientLeft.
     """
@@ -115,11 +122,11 @@ class _Wire:
     async def end(self) -> None:
         await self.write(b"", more=False)
 
-    async def keep_alive(self, seconds: float) -> None:
-        """Write a comment after every ``seconds`` of silence, for ever."""
+    async def keep_alive(self, frame: bytes, seconds: float) -> None:
+        """Write the frame after every ``seconds`` of silence, for ever."""
         while True:
             silence = self._clock() - self._written
             if silence < seconds:
                 await asyncio.sleep(seconds - silence)
             else:
-                await self.write(KEEP_ALIVE)
+                await self.write(frame)

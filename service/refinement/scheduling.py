@@ -17,6 +17,9 @@ QUANTUM_TOKENS = 128
 _ARRIVALS = 2**48
 """More programs than will ever arrive, so that a level always counts more than an arrival."""
 
+BEHIND_ALL = 2**6 * _ARRIVALS
+"""Programs that are numbered from here on are served behind all others, for no program reaches so high a level."""
+
 
 def priority(arrival: int, attained: Usage) -> int:
     """The rank of a program's next call in the engine's queue; lower is served first.

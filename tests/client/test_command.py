@@ -184,3 +184,26 @@ async def test_models_are_named_on_the_command_line(served: Served, run: Run) ->
     assert [ended.code for ended in wrong] == [1, 1]
     assert "models.judge" in wrong[0].err
     assert "there are scripted" in wrong[1].err
+
+
+async def test_a_batch_prints_a_line_for_each_request(served: Served, run: Run, tmp_path: Path) -> None:
+    prompt = {"prompt": "Write about the sea."}
+    lines = [
+        json.dumps({"custom_id": "a", "url": "/v1/generate", "body": prompt}),
+        json.dumps({"custom_id": "b", "url": "/v1/refine", "body": {**prompt, "task": "none"}}),
+    ]
+    file = tmp_path / "requests.jsonl"
+    file.write_text("\n".join(lines))
+    ended = [
+        await run("batch", str(file), *at(served)),
+        await run("batch", "-", *at(served), stdin="\n".join(lines)),
+        await run("batch", "-", *at(served), stdin=lines[0] + "\n" + lines[0]),
+        await run("batch", "-", *at(served), stdin="{"),
+    ]
+
+    assert [each.code for each in ended] == [0, 0, 1, 2]
+    for each in ended[:2]:
+        results = {result["custom_id"]: result for result in map(json.loads, each.out.splitlines())}
+        assert {name: result["status"] for name, result in results.items()} == {"a": 200, "b": 422}
+        assert results["a"]["body"]["choices"][0]["text"] == "Waves."
+    assert "requests.1.custom_id" in ended[2].err

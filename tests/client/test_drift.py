@@ -8,9 +8,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is
 import pytest
 from pydantic import BaseModel, TypeAdapter
 
-from redraft import events, requests, results
+from redraft import batches, events, requests, results
 from redraft.results import Result
 from service.api import responses
+from service.api.batches import BatchLine, BatchResult
 from service.api.requests import CritiqueRequest, GenerateRequest, RefineRequest
 from service.engines.scripted import Call, Script
 from service.refinement.steps import QUESTIONS_SCHEMA
@@ -90,6 +91,15 @@ def test_requests(fields: Any, request_model: type[BaseModel]) -> None:
     expected["properties"].pop("stream", None)  # a method of its own
     assert hinted(fields) == expected
     assert fields.__required_keys__ == set(request_model.model_json_schema().get("required", []))
+
+
+def test_batches() -> None:
+    assert model_shape(batches.Line, "validation", words=False) == model_shape(
+        BatchResult, "serialization", words=False
+    )
+    line = BatchLine.model_json_schema()["properties"]
+    assert get_type_hints(requests.BatchLine).keys() == line.keys() - {"method"}
+    assert list(get_args(get_type_hints(requests.BatchLine)["url"])) == line["url"]["enum"] == list(batches.ANSWERS)
 
 
 def critical(call: Call) -> str:

@@ -336,3 +336,24 @@ async def test_rubrics_are_judged_beside_the_task_s_own(service: Service) -> Non
     [judge] = body["evaluations"]
     assert len(judge["criteria"]) == 9
     assert judge["error"] is None
+
+
+async def test_a_batch_beside_a_request_that_somebody_waits_for(service: Service) -> None:
+    kinds: list[tuple[str, dict[str, Any]]] = [
+        ("/v1/generate", {"prompt": "Name a tree.", "sampling": SHORT}),
+        ("/v1/critique", {"prompt": "Capital of France?", "candidate": "London."}),
+        ("/v1/refine", {"prompt": "Name a fruit.", "search": {"rounds": 1}, "sampling": SHORT}),
+        ("/v1/refine", {"prompt": "Name a fruit.", "task": "none"}),
+    ]
+    lines = [{"custom_id": str(n), "url": url, "body": body} for n, (url, body) in enumerate(5 * kinds)]
+
+    batch = asyncio.create_task(service.client.post("/v1/batches", json={"requests": lines}))
+    await asyncio.sleep(0.2)
+    text = await refined(service, prompt="Name a river.", search={"rounds": 0})
+    assert not batch.done()
+    results = [json.loads(line) for line in (await batch).text.splitlines() if line]
+
+    assert text["text"].strip()
+    statuses = {result["custom_id"]: result["status"] for result in results}
+    assert statuses == {str(n): 422 if n % 4 == 3 else 200 for n in range(20)}
+    assert len(results) == 20

@@ -1,0 +1,67 @@
+"""The answers to a batch, and how they come out of its bytes. docs/api.md explains them."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import httpx
+
+from redraft.answers import parsed, read, request_id
+from redraft.errors import ProblemError, UnexpectedAnswer, problem_error
+from redraft.requests import BatchLine
+from redraft.results import CritiqueResult, GenerateResult, Problem, RefineResult, Result
+
+Answer = GenerateResult | CritiqueResult | RefineResult
+
+ANSWERS: Mapping[str, type[Answer]] = MappingProxyType(
+    {"/v1/generate": GenerateResult, "/v1/critique": CritiqueResult, "/v1/refine": RefineResult}
+)
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What became of the line ``custom_id``: the answer, or the error that a request of its own would have raised.
+
+    ``status`` and ``body``: the same, as the service sent it.
+    """
+
+    custom_id: str
+    status: int
+    body: Mapping[str, Any]
+    answer: Answer | None = None
+    error: ProblemError | None = None
+
+
+class Line(Result):
+    custom_id: str
+    status: int
+    body: dict[str, Any]
+
+
+class BatchResults:
+    """The results in ``response``. ``finished``: there is one for each line."""
+
+    def __init__(self, response: httpx.Response, lines: Iterable[BatchLine]) -> None:
+        self._waiting = {line["custom_id"]: line["url"] for line in lines}
+        self._request_id = request_id(response)
+        self._begun = b""
+
+    @property
+    def finished(self) -> bool:
+        return not self._waiting
+
+    def feed(self, chunk: bytes) -> Iterator[BatchResult]:
+        """The results that ``chunk`` completes. UnexpectedAnswer for a line that nobody asked for."""
+        *lines, self._begun = (self._begun + chunk).split(b"\n")
+        for line in lines:
+            if line.strip():
+                yield self._result(parsed(Line, line))
+
+    def _result(self, line: Line) -> BatchResult:
+        url = self._waiting.pop(line.custom_id, None)
+        if url is None:
+            raise UnexpectedAnswer(f"there is an answer to a line that was not sent, {line.custom_id!r}")
+        if line.status == httpx.codes.OK:
+            return BatchResult(**dict(line), answer=read(ANSWERS[url], line.body))
+        return BatchResult(**dict(line), error=problem_error(read(Problem, line.body), self._request_id))

@@ -1,0 +1,244 @@
+"""Batches over real HTTP: every line is told once, none harms another, and all give way to who waits."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+
+from service.engines.scripted import Call, Script
+from tests.refinement.scripts import stall
+from tests.serving import Served, reply, serving
+
+PROMPT = {"prompt": "Write about the sea."}
+REFUSED = {"prompt": "Write.", "sampling": {"max_tokens": 0}}
+
+
+def line(custom_id: str, url: str = "/v1/generate", body: Mapping[str, Any] = PROMPT, **others: Any) -> dict[str, Any]:
+    return {"custom_id": custom_id, "url": url, "body": body, **others}
+
+
+def told(response: httpx.Response) -> dict[str, dict[str, Any]]:
+    """The results by their ids, of which none may stand there twice."""
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/jsonl"
+    results = [json.loads(text) for text in response.text.split("\n") if text]
+    assert len({result["custom_id"] for result in results}) == len(results)
+    return {result["custom_id"]: result for result in results}
+
+
+def without_chance(body: Any) -> Any:
+    """What is the same whenever the same is asked."""
+    return {name: value for name, value in body.items() if name not in ("id", "timing", "usage")}
+
+
+async def test_each_line_is_answered_as_if_it_were_sent_alone(served: Served) -> None:
+    asked = {
+        "g": ("/v1/generate", {**PROMPT, "n": 2}),
+        "c": ("/v1/critique", {**PROMPT, "candidate": "Sand.", "judge": False}),
+        "r": ("/v1/refine", {**PROMPT, "search": {"rounds": 0}, "trace": False}),
+    }
+    response = await served.post("/v1/batches", {"requests": [line(name, *request) for name, request in asked.items()]})
+
+    results = told(response)
+    assert results.keys() == asked.keys()
+    for name, (path, body) in asked.items():
+        alone = await served.post(path, body)
+        assert results[name]["status"] == alone.status_code == 200
+        assert without_chance(results[name]["body"]) == without_chance(alone.json())
+        assert results[name]["body"].keys() == alone.json().keys()
+
+
+async def test_what_is_wrong_with_one_line_is_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(call: Call) -> str:
+        if "break" in call.prompt:
+            raise KeyError("a bug")
+        return reply(call)
+
+    lines = [
+        line("field", body=REFUSED),
+        line("task", "/v1/refine", {**PROMPT, "task": "none"}),
+        line("stream", "/v1/refine", {**PROMPT, "stream": True}),
+        line("bug", body={"prompt": "Please break."}),
+        line("good"),
+    ]
+    async with serving(Script(reply=broken)) as served:
+        results = told(await served.post("/v1/batches", {"requests": lines}))
+        page = (await served.client.get("/metrics")).text
+
+    problems = {
+        name: (result["status"], result["body"].get("code"), result["body"].get("errors"))
+        for name, result in results.items()
+    }
+    assert problems["field"][:2] == problems["task"][:2] == problems["stream"][:2] == (422, "invalid_request")
+    assert [problems[name][2][0]["field"] for name in ("field", "task", "stream")] == [
+        "sampling.max_tokens",
+        "task",
+        "stream",
+    ]
+    assert problems["bug"] == (500, "internal_error", None)
+    assert problems["good"] == (200, None, None)
+    assert "a bug" in caplog.text
+    for status, count in (("200", 1), ("422", 3), ("500", 1)):
+        assert f'redraft_batch_lines_total{{status="{status}"}} {count}.0' in page
+    assert "redraft_batch_lines_waiting 0.0" in page
+
+
+async def test_json_lines(served: Served) -> None:
+    text = "\n\n".join(json.dumps(line(name, method="POST")) for name in "ab") + "\r\n"
+    for media_type in ("application/jsonl", "application/x-ndjson; charset=utf-8"):
+        headers = {"content-type": media_type}
+        assert told(await served.client.post("/v1/batches", content=text, headers=headers)).keys() == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "field"),
+    [
+        ([], "requests"),
+        ([line(str(number)) for number in range(1001)], "requests"),
+        ([line("a"), line("b"), line("a")], "requests.2.custom_id"),
+        ([line("")], "requests.0.custom_id"),
+        ([line("a"), line("b", "/v1/batches")], "requests.1.url"),
+        ([line("a", method="GET")], "requests.0.method"),
+        ([line("a", priority=1)], "requests.0.priority"),
+        ([{"custom_id": "a", "url": "/v1/generate"}], "requests.0.body"),
+    ],
+)
+async def test_a_wrong_envelope_is_refused_before_any_work(
+    served: Served, lines: list[dict[str, Any]], field: str
+) -> None:
+    response = await served.post("/v1/batches", {"requests": lines})
+    assert response.status_code == 422
+    assert [error["field"] for error in response.json()["errors"]] == [field]
+    assert served.engine.calls == []
+
+
+async def test_a_line_that_is_no_json_is_named(served: Served) -> None:
+    content = f'{json.dumps(line("a"))}\n{{"custom_id": "b"'
+    response = await served.client.post("/v1/batches", content=content, headers={"content-type": "application/jsonl"})
+    assert (response.status_code, response.json()["code"]) == (400, "malformed_body")
+    assert "line 1" in response.json()["detail"]
+
+
+async def test_batches_have_a_bound_of_bytes_of_their_own() -> None:
+    batch = {"requests": [line("a", body={"prompt": "sea " * 200})]}
+    async with serving(max_body_bytes=100, max_batch_bytes=2_000) as served:
+        assert told(await served.post("/v1/batches", batch)).keys() == {"a"}
+        assert (await served.post("/v1/generate", batch)).status_code == 413
+        batch["requests"] *= 3
+        assert (await served.post("/v1/batches", batch)).status_code == 413
+
+
+async def test_as_many_batches_as_are_allowed_and_each_is_one_request_of_its_key() -> None:
+    batch = {"requests": [line(str(number)) for number in range(5)]}
+    async with serving(Script(seconds_per_call=3600.0), max_batches=1, max_programs_per_key=2) as served:
+        first = asyncio.create_task(served.post("/v1/batches", batch))
+        await served.until(lambda: served.engine.in_flight == 5)
+
+        full = await served.post("/v1/batches", batch)
+        assert (full.status_code, full.json()["code"]) == (503, "overloaded")
+        assert int(full.headers["retry-after"]) > 0
+
+        second = asyncio.create_task(served.post("/v1/generate", PROMPT))
+        await served.until(lambda: served.app.state.admission.in_progress == 1)
+        limited = await served.post("/v1/batches", batch)
+        assert (limited.status_code, limited.json()["code"]) == (429, "caller_limit")
+        for task in (first, second):
+            task.cancel()
+        await asyncio.wait([first, second])
+
+
+async def test_a_client_that_leaves_ends_all_work() -> None:
+    async with serving(max_batch_programs=3) as served:
+        reached = asyncio.Event()
+        stall(served.engine, lambda call: True, reached.set)
+        batch = {"requests": [line(str(number), "/v1/refine") for number in range(20)]}
+        client = asyncio.create_task(served.post("/v1/batches", batch))
+        async with asyncio.timeout(5):
+            await reached.wait()
+        client.cancel()
+        await asyncio.wait([client])
+        await served.at_rest()
+        async with asyncio.timeout(1):
+            await served.app.state.admission.idle()
+        assert "redraft_batch_lines_waiting 0.0" in (await served.client.get("/metrics")).text
+
+
+async def test_draining_finishes_what_is_begun_and_tells_of_the_rest() -> None:
+    async with serving(Script(reply=reply, seconds_per_call=0.05), max_batch_programs=3) as served:
+        batch = {"requests": [line(str(number)) for number in range(20)]}
+        client = asyncio.create_task(served.post("/v1/batches", batch))
+        await served.until(lambda: served.engine.in_flight == 3)
+        served.app.state.admission.drain()
+        results = told(await client)
+        async with asyncio.timeout(1):
+            await served.app.state.admission.idle()
+        refused = await served.post("/v1/batches", batch)
+
+    assert results.keys() == {str(number) for number in range(20)}
+    assert [results[str(number)]["status"] for number in range(3)] == [200, 200, 200]
+    rest = [results[str(number)]["body"] for number in range(3, 20)]
+    assert {(body["status"], body["code"]) for body in rest} == {(503, "draining")}
+    assert (refused.status_code, refused.json()["code"]) == (503, "draining")
+
+
+async def test_one_background_call_beside_an_interactive_request_and_more_once_it_is_over() -> None:
+    async with serving(Script(seconds_per_call=3600.0), max_batch_programs=4) as served:
+        interactive = asyncio.create_task(served.post("/v1/generate", PROMPT))
+        await served.until(lambda: served.engine.in_flight == 1)
+        batch = asyncio.create_task(
+            served.post(
+                "/v1/batches", {"requests": [line(str(number), body={**PROMPT, "n": 3}) for number in range(9)]}
+            )
+        )
+        await served.until(lambda: served.engine.in_flight == 2)
+        await asyncio.sleep(0.05)
+        assert served.engine.in_flight == 2, "one call of the batch beside the request"
+
+        interactive.cancel()
+        await asyncio.wait([interactive])
+        await served.until(lambda: served.engine.in_flight == 4)
+        await asyncio.sleep(0.05)
+        assert served.engine.in_flight == 4, "as many as are allowed, with nobody else there"
+        batch.cancel()
+        await asyncio.wait([batch])
+        await served.at_rest()
+
+
+async def test_lines_take_no_place_of_interactive_requests_and_rank_behind_them() -> None:
+    ranks: dict[str, int] = {}
+    async with serving(max_programs=1, max_queued=0) as served:
+        engine = served.engine
+        complete = engine.complete
+
+        async def noted(conversation: Any, *arguments: Any, priority: int = 0, **others: Any) -> Any:
+            ranks[conversation.turn.text.split()[0]] = priority
+            return await complete(conversation, *arguments, priority=priority, **others)
+
+        engine.complete = noted  # type: ignore[method-assign]
+        engine.script = replace(engine.script, seconds_per_call=0.05)
+        batch = asyncio.create_task(served.post("/v1/batches", {"requests": [line("b", body={"prompt": "Batch."})]}))
+        await served.until(lambda: engine.in_flight == 1)
+        assert (await served.post("/v1/generate", {"prompt": "Person."})).status_code == 200
+        assert told(await batch)["b"]["status"] == 200
+    assert ranks["Batch."] > ranks["Person."]
+
+
+async def test_batches_take_turns() -> None:
+    """A batch that comes later doesn't wait for the end of an earlier one."""
+    async with serving(Script(reply=reply, seconds_per_call=0.01), max_batch_programs=2) as served:
+        finished: list[str] = []
+
+        async def send(name: str, count: int) -> None:
+            batch = {"requests": [line(f"{name}{number}") for number in range(count)]}
+            async with served.client.stream("POST", "/v1/batches", json=batch, timeout=30) as response:
+                async for text in response.aiter_lines():
+                    finished.append(json.loads(text)["custom_id"])  # noqa: PERF401 - the other one's come in between
+
+        early = asyncio.create_task(send("early", 40))
+        await served.until(lambda: len(finished) > 1)
+        await asyncio.gather(early, send("late", 4))
+    assert finished.index("late3") < finished.index("early39")
