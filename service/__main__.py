@@ -17,7 +17,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from service import command, demo
 from service.api.admission import Admission
-from service.app import StartEngine, create_app, open_toolbox, start_engine
+from service.app import StartEngine, TracingUnavailable, create_app, open_toolbox, start_engine
 from service.engines import bundled
 from service.engines.openai import Tokenizers
 from service.engines.served import ServedEngine
@@ -25,6 +25,7 @@ from service.evaluators.plugins import PluginError
 from service.evaluators.toolbox import Toolbox
 from service.evaluators.webhook_client import WebhookMisconfigured
 from service.settings import PREFIX, Settings
+from service.spans import current
 from service.tasks.task import TaskError
 
 log = logging.getLogger("service")
@@ -70,7 +71,7 @@ def serve(start: StartEngine = start_engine) -> int:
             where = ".".join([f"{PREFIX}{setting}".upper(), *map(str, path)]) + ": " if setting else ""
             say(f"Cannot start: {where}{problem['msg'].removeprefix('Value error, ')}")
         return 1
-    except (SettingsError, TaskError, WebhookMisconfigured, PluginError) as error:
+    except (SettingsError, TaskError, WebhookMisconfigured, PluginError, TracingUnavailable) as error:
         say(f"Cannot start: {error}")
         return 1
     asyncio.run(server.serve())
@@ -190,9 +191,16 @@ def configure_logging(level: str) -> None:
             rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
         )
     )
+    handler.addFilter(_note_trace)
     logging.basicConfig(level=level.upper(), handlers=[handler])
     for noisy in ("httpx", "httpcore", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _note_trace(record: logging.LogRecord) -> bool:
+    """Let a line say to which span it belongs."""
+    vars(record).update(current().ids)
+    return True
 
 
 def say(text: str) -> None:

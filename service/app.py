@@ -17,7 +17,7 @@ from service.api.background import Background
 from service.api.batches import BatchRequest
 from service.api.body import add_schemas
 from service.api.desk import Desk
-from service.api.middleware import BodyLimit, RequestContext, RequestRecord
+from service.api.middleware import UNMATCHED, BodyLimit, RequestContext, RequestRecord, RequestTrace
 from service.api.openai import ChatRequest
 from service.api.programs import Bounds, Programs
 from service.api.requests import CritiqueRequest, GenerateRequest, RefineRequest
@@ -39,6 +39,7 @@ from service.metrics import Metrics
 from service.models import Adapter, Servers
 from service.refinement.steps import warm
 from service.settings import Settings
+from service.spans import Tracer, current
 from service.tasks.task import load_rubrics, load_tasks
 
 log = logging.getLogger(__name__)
@@ -127,6 +128,41 @@ async def open_toolbox(settings: Settings) -> Toolbox:
     )
 
 
+def tell_span(record: RequestRecord) -> None:
+    """Tell the current span, which is the request's, how the request ended."""
+    span = current()
+    routed = record.endpoint != UNMATCHED
+    span.rename(f"{record.method} {record.endpoint}" if routed else record.method)
+    span.set(
+        {
+            "http.route": record.endpoint if routed else None,
+            "http.response.status_code": record.status,
+            "redraft.request_id": record.request_id,
+        }
+    )
+    if record.status >= 500:
+        span.fail(str(record.status))
+
+
+class TracingUnavailable(Exception):
+    """Tracing is on and cannot be. The message is for the operator."""
+
+
+def start_tracing(settings: Settings) -> Tracer | None:
+    """None where tracing is off. Raises TracingUnavailable."""
+    if not settings.tracing:
+        return None
+    try:
+        from service.tracing import Tracing
+
+        further = {name: settings.engine if isinstance(m, Adapter) else "openai" for name, m in settings.models.items()}
+        return Tracing({settings.model_name: settings.engine, **further})
+    except ModuleNotFoundError as error:
+        raise TracingUnavailable(f"tracing needs redraft's extra 'tracing': {error}") from error
+    except ValueError as error:
+        raise TracingUnavailable(f"a variable of OpenTelemetry's makes no sense: {error}") from error
+
+
 def create_app(
     settings: Settings,
     *,
@@ -135,8 +171,12 @@ def create_app(
     on_failure: Callable[[BaseException], None] = lambda error: None,
 ) -> FastAPI:
     """The service as an ASGI app. ``tools`` are closed with it, and ``on_failure`` is told why, should an engine fail
-    to start."""
+    to start.
+
+    Raises TracingUnavailable.
+    """
     metrics = Metrics()
+    tracer = start_tracing(settings)
     admission = Admission(
         settings.max_programs,
         settings.max_queued,
@@ -157,6 +197,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         async with AsyncExitStack() as stack:
+            if tracer is not None:
+                stack.push_async_callback(tracer.close)
             stack.push_async_callback(tools.close)
             fleet = await stack.enter_async_context(fleet_of(settings, start, on_failure))
             yield {
@@ -174,6 +216,7 @@ def create_app(
 
     def finished(record: RequestRecord) -> None:
         metrics.request_ended(record.endpoint, record.status, record.seconds)
+        tell_span(record)
         log.log(
             logging.DEBUG if record.endpoint in POLLED else logging.INFO,
             "request",
@@ -198,6 +241,8 @@ def create_app(
     app.state.admission = admission  # for whoever drains the app
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, others={"/v1/batches": settings.max_batch_bytes})
     app.add_middleware(RequestContext, on_finished=finished)
+    if tracer is not None:
+        app.add_middleware(RequestTrace, tracer=tracer, untraced=POLLED)
     problems.install(app)
     app.include_router(v1)
     app.include_router(openai_routes.v1)

@@ -85,6 +85,7 @@ class Settings(BaseSettings):
         {}, repr=False, description="JSON object of the webhooks that evaluators may name"
     )
     webhook_hosts: list[str] = Field([], description="JSON list of hosts whose URLs callers may state themselves")
+    tracing: bool = Field(False, description="send traces as OpenTelemetry's own variables (OTEL_*) say")
     drain_seconds: float = Field(
         120.0, ge=0, allow_inf_nan=False, description="seconds that running requests may still take after SIGTERM"
     )

@@ -1,12 +1,12 @@
-"""What every request passes through, outside in: RequestContext, then BodyLimit.
+"""What every request passes through, outside in: RequestTrace where requests are traced, RequestContext, BodyLimit.
 
-``add_middleware`` puts the one added last outside, so RequestContext is added after BodyLimit.
+``add_middleware`` puts the one added last outside, so they are added the other way round.
 """
 
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -16,15 +16,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.problems import problem, public
 from service.errors import BodyTooLarge
+from service.spans import Tracer, within
 
 HEADER = "X-Request-ID"
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+UNMATCHED = "unmatched"
 CLIENT_LEFT_STATUS = 499  # nginx's word for a client that left before the response began
 
 
 @dataclass(frozen=True, slots=True)
 class RequestRecord:
-    """One request, finished. ``endpoint`` is its route's path template, or ``unmatched``.
+    """One request, finished. ``endpoint`` is its route's path template, or UNMATCHED.
 
     ``caller`` is what the route put into ``request.state.caller``, None where it put nothing.
     """
@@ -49,6 +51,24 @@ def seconds_since_arrival(connection: HTTPConnection) -> float:
     return time.perf_counter() - arrived
 
 
+class RequestTrace:
+    """Serve every request within a span, but those to ``untraced`` paths. Whoever knows the request's end tells it."""
+
+    def __init__(self, app: ASGIApp, tracer: Tracer, untraced: Collection[str]) -> None:
+        self.app = app
+        self.tracer = tracer
+        self.untraced = untraced
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in self.untraced:
+            await self.app(scope, receive, send)
+            return
+        method = scope["method"]
+        known = {"http.request.method": method, "url.path": scope["path"], "url.scheme": scope["scheme"]}
+        with within(self.tracer.request(method, Headers(scope=scope), known)):
+            await self.app(scope, receive, send)
+
+
 class RequestContext:
     """Give every request an id and every response its X-Request-ID; answer what the app failed to; report the end.
 
@@ -71,7 +91,7 @@ class RequestContext:
         finally:
             self.on_finished(
                 RequestRecord(
-                    endpoint=getattr(scope.get("route"), "path", "unmatched"),
+                    endpoint=getattr(scope.get("route"), "path", UNMATCHED),
                     method=scope["method"],
                     status=CLIENT_LEFT_STATUS if response.status is None else response.status,
                     seconds=time.perf_counter() - began,

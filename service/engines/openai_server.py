@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from service.engines.base import FinishReason, Usage
 from service.errors import EngineUnavailable, InvalidRequest
+from service.spans import current
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class OpenAIServer:
         self._client = httpx.AsyncClient(
             base_url=self.url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
+            event_hooks={"request": [_join_trace]},
             timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
             limits=httpx.Limits(
                 max_connections=None, max_keepalive_connections=256, keepalive_expiry=KEEP_ALIVE_SECONDS
@@ -154,6 +156,11 @@ class OpenAIServer:
             raise EngineUnavailable(f"the engine's server cannot be reached ({type(error).__name__})") from error
         except ValidationError as error:
             raise EngineUnavailable("the engine's server answers what an OpenAI server would not") from error
+
+
+async def _join_trace(request: httpx.Request) -> None:
+    """Let the server know of which trace its work is a part."""
+    request.headers.update(current().headers)
 
 
 async def _data(response: httpx.Response) -> AsyncIterator[bytes]:

@@ -21,6 +21,7 @@ from annotated_types import Gt, Le
 
 from service.evaluators.base import Authority, EvaluationFailed
 from service.evaluators.outbound import PublicTransport, parse_origin, parse_url
+from service.spans import current
 
 DEFAULT_SECONDS = 10.0
 MAX_ANSWER_BYTES = 65_536
@@ -102,6 +103,7 @@ class Hook:
             "Accept": "application/json",
             "Accept-Encoding": "identity",
             "X-Redraft-Timestamp": timestamp,
+            **current().headers,
         }
         if self.secret is not None:
             signature = hmac.new(self.secret, f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()

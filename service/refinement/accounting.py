@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from service.engines.base import Choice, Completion, Engine, JsonSchema, Likelihood, Sampling, Usage
 from service.engines.conversation import Conversation
+from service.refinement import telemetry
 from service.refinement.events import CallEnded, Event
 from service.refinement.program import Budget
 from service.refinement.roles import CallRole
@@ -109,11 +110,12 @@ class MeteredEngine:
         started = time.perf_counter()
         with self.ledger.spending(n, sampling.max_tokens) as max_tokens:
             limited = replace(sampling, max_tokens=max_tokens)
-            completions = await self.engine.complete(
-                self._read(conversation), limited, n=n, schema=schema, priority=self._rank(priority)
-            )
-        usage = sum((completion.usage for completion in completions), Usage())
-        self._record(usage, started)
+            with telemetry.call(self.role, self.model, n, limited):
+                completions = await self.engine.complete(
+                    self._read(conversation), limited, n=n, schema=schema, priority=self._rank(priority)
+                )
+                usage = sum((completion.usage for completion in completions), Usage())
+                self._record(usage, started, completions)
         return completions
 
     async def stream(
@@ -128,28 +130,29 @@ class MeteredEngine:
         with self.ledger.spending(1, sampling.max_tokens) as max_tokens:
             limited = replace(sampling, max_tokens=max_tokens)
             items = self.engine.stream(self._read(conversation), limited, schema=schema, priority=self._rank(priority))
-            async with aclosing(items):
-                async for item in items:
-                    if isinstance(item, Completion):
-                        self._record(item.usage, started)
-                    yield item
+            with telemetry.call(self.role, self.model, 1, limited):
+                async with aclosing(items):
+                    async for item in items:
+                        if isinstance(item, Completion):
+                            self._record(item.usage, started, [item])
+                        yield item
 
     async def choose(
         self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int | None = None
     ) -> Choice:
         started = time.perf_counter()
-        with self.ledger.spending(1, max_tokens=1):
+        with self.ledger.spending(1, max_tokens=1), telemetry.call(self.role, self.model, 1):
             choice = await self.engine.choose(
                 self._read(conversation), options, lead=lead, priority=self._rank(priority)
             )
-        self._record(choice.usage, started)
+            self._record(choice.usage, started)
         return choice
 
     async def likelihood(self, conversation: Conversation, reply: str, *, priority: int | None = None) -> Likelihood:
         started = time.perf_counter()
-        with self.ledger.spending(1, max_tokens=1):
+        with self.ledger.spending(1, max_tokens=1), telemetry.call(self.role, self.model, 1):
             likelihood = await self.engine.likelihood(self._read(conversation), reply, priority=self._rank(priority))
-        self._record(likelihood.usage, started)
+            self._record(likelihood.usage, started)
         return likelihood
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
@@ -161,7 +164,8 @@ class MeteredEngine:
     def _read(self, conversation: Conversation) -> Conversation:
         return conversation.as_text() if self.as_text else conversation
 
-    def _record(self, usage: Usage, started: float) -> None:
+    def _record(self, usage: Usage, started: float, completions: Sequence[Completion] = ()) -> None:
+        telemetry.called(usage, completions)
         self.ledger.record(self.role, usage, time.perf_counter() - started, self.engine.model)
 
     def _rank(self, priority: int | None) -> int:

@@ -16,7 +16,7 @@ from service.concurrency import settle
 from service.engines.base import Completion, Usage
 from service.engines.conversation import Conversation
 from service.errors import DeadlineExceeded, EngineUnavailable, InvalidRequest, PromptTooLong, RedraftError
-from service.refinement import policy
+from service.refinement import policy, telemetry
 from service.refinement.accounting import BudgetSpent, Emit, Ledger
 from service.refinement.archive import Archive
 from service.refinement.branching import Expansion
@@ -49,7 +49,8 @@ def refine(program: Program, roles: Roles) -> AsyncGenerator[Event, None]:
     """
 
     async def work(emit: Emit) -> None:
-        await _Loop(program, roles, emit).run()
+        with telemetry.program("refine", program):
+            await _Loop(program, roles, emit).run()
 
     return events_of(work)
 
@@ -116,19 +117,19 @@ class _Loop:
             raise cause
         if self._search.select == "vote" and (leader := policy.leader(self._voted_on())):
             self._archive.elect(leader)
-        self._emit(
-            Refined(
-                program=self._program.id,
-                models=self._models,
-                task=self._program.task,
-                selected=self._archive.incumbent,
-                first=self._archive.first,
-                assessments=self._archive.assessments,
-                rounds=tuple(self._rounds),
-                stop_reason=reason,
-                usage=self._ledger.usage,
-            )
+        done = Refined(
+            program=self._program.id,
+            models=self._models,
+            task=self._program.task,
+            selected=self._archive.incumbent,
+            first=self._archive.first,
+            assessments=self._archive.assessments,
+            rounds=tuple(self._rounds),
+            stop_reason=reason,
+            usage=self._ledger.usage,
         )
+        telemetry.refined(done)
+        self._emit(done)
 
     async def _until_stopped(self) -> tuple[StopReason, RedraftError | None]:
         """Search until something ends it: why, and the error to raise should there be no draft."""
@@ -160,11 +161,12 @@ class _Loop:
         """One round. However it ends, its candidates challenge the incumbent and it enters the account."""
         current = _OpenRound(number)
         started = time.perf_counter()
-        try:
-            await (self._improve(current) if number else self._draft(current))
-        finally:
-            if self._archive:
-                self._close(current, time.perf_counter() - started)
+        with telemetry.one_round(number, expected=(BudgetSpent, PromptTooLong)):
+            try:
+                await (self._improve(current) if number else self._draft(current))
+            finally:
+                if self._archive:
+                    self._close(current, time.perf_counter() - started)
         return RoundFacts(
             number=number,
             incumbent=self._archive.assessment(self._archive.incumbent),
@@ -363,6 +365,7 @@ class _Loop:
             gain=self._gain(before or self._archive.first.id, incumbent.id),
             seconds=seconds,
         )
+        telemetry.round_ended(ended)
         self._rounds.append(ended)
         self._emit(RoundEnded(ended))
 

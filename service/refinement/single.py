@@ -8,6 +8,7 @@ from service.concurrency import gather
 from service.engines.base import Completion, Engine, Usage
 from service.engines.conversation import Conversation
 from service.errors import DeadlineExceeded, PromptTooLong
+from service.refinement import telemetry
 from service.refinement.accounting import Emit, Ledger, MeteredEngine
 from service.refinement.candidate import Assessment, Candidate
 from service.refinement.events import Critiqued, Delta, Event, Generated, Reviewed
@@ -24,19 +25,24 @@ def generate(generation: Generation, roles: Roles) -> AsyncGenerator[Event, None
     """
 
     async def work(emit: Emit) -> None:
-        ledger = Ledger(generation.budget, emit, generation.arrival)
-        writer = MeteredEngine(roles.writer, "draft", ledger)
-        answer = _streamed if generation.stream else _complete
-        for index, request in enumerate(generation.requests):
-            with _too_long_by("prompt" if len(generation.requests) == 1 else f"prompt.{index}"):
-                await writer.fit(request)
-        async with _deadline(generation.budget):
-            completions = await gather(
-                answer(generation, writer, emit, index, request) for index, request in enumerate(generation.requests)
-            )
-        emit(Generated(generation.id, writer.model, completions, ledger.usage))
+        with telemetry.program("generate", generation):
+            await _generate(generation, roles, emit)
 
     return events_of(work)
+
+
+async def _generate(generation: Generation, roles: Roles, emit: Emit) -> None:
+    ledger = Ledger(generation.budget, emit, generation.arrival)
+    writer = MeteredEngine(roles.writer, "draft", ledger)
+    answer = _streamed if generation.stream else _complete
+    for index, request in enumerate(generation.requests):
+        with _too_long_by("prompt" if len(generation.requests) == 1 else f"prompt.{index}"):
+            await writer.fit(request)
+    async with _deadline(generation.budget):
+        completions = await gather(
+            answer(generation, writer, emit, index, request) for index, request in enumerate(generation.requests)
+        )
+    emit(Generated(generation.id, writer.model, completions, ledger.usage))
 
 
 async def _complete(
@@ -67,21 +73,28 @@ def review(review: Review, roles: Roles) -> AsyncGenerator[Event, None]:
     """
 
     async def work(emit: Emit) -> None:
-        ledger = Ledger(review.budget, emit, review.arrival)
-        steps = Steps(review, roles, ledger, emit)
-        candidate = Candidate("c0", 0, "draft", None, review.request, Completion(review.candidate, "stop", Usage()))
-        known: list[Assessment] = []
-        critique = None
-        await steps.fit()
-        async with _deadline(review.budget):
-            await steps.assess(candidate.text, known.append)
-            if review.feedback:
-                with _too_long_by("candidate"):
-                    critique = await steps.critique(candidate, known[-1], review.principles)
-                emit(Critiqued(0, critique))
-        emit(Reviewed(review.id, roles.models, known[-1], critique, ledger.usage))
+        with telemetry.program("critique", review):
+            await _review(review, roles, emit)
 
     return events_of(work)
+
+
+async def _review(review: Review, roles: Roles, emit: Emit) -> None:
+    ledger = Ledger(review.budget, emit, review.arrival)
+    steps = Steps(review, roles, ledger, emit)
+    candidate = Candidate("c0", 0, "draft", None, review.request, Completion(review.candidate, "stop", Usage()))
+    known: list[Assessment] = []
+    critique = None
+    await steps.fit()
+    async with _deadline(review.budget):
+        await steps.assess(candidate.text, known.append)
+        if review.feedback:
+            with _too_long_by("candidate"):
+                critique = await steps.critique(candidate, known[-1], review.principles)
+            emit(Critiqued(0, critique))
+    done = Reviewed(review.id, roles.models, known[-1], critique, ledger.usage)
+    telemetry.reviewed(done)
+    emit(done)
 
 
 @asynccontextmanager

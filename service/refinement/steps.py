@@ -18,6 +18,7 @@ from service.engines.base import Completion, Engine, JsonSchema, Sampling
 from service.engines.conversation import Conversation, Turn
 from service.errors import EngineUnavailable, PromptTooLong
 from service.evaluators.base import Authority, Evaluation, EvaluationFailed, Evaluator, Issue, Submission
+from service.refinement import telemetry
 from service.refinement.accounting import BudgetSpent, Emit, Ledger, MeteredEngine
 from service.refinement.candidate import Assessment, Candidate, Critique, Verification
 from service.refinement.events import EvaluatorEnded
@@ -147,7 +148,9 @@ class Steps:
             keep(Assessment(()))
 
         async def evaluate(index: int) -> None:
-            results[index] = await self._evaluate(evaluators[index], submission)
+            with telemetry.evaluator(evaluators[index], expected=(BudgetSpent,)):
+                results[index] = await self._evaluate(evaluators[index], submission)
+                telemetry.evaluated(results[index])
             keep(Assessment(tuple(results)))
 
         authorities: tuple[Authority, ...] = ("verifier", "judge")

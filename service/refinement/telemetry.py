@@ -1,0 +1,104 @@
+"""What a trace tells of a program: its spans, and what is known of each when it begins and when it ends.
+
+The names that begin with ``gen_ai.`` are those of OpenTelemetry's semantic conventions for generative AI.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+from service.engines.base import Completion, Sampling, Usage
+from service.evaluators.base import Evaluation, Evaluator
+from service.refinement.events import Refined, Reviewed, Round
+from service.refinement.program import Brief, Generation
+from service.refinement.roles import CallRole
+from service.spans import Span, current, span
+
+Expected = tuple[type[Exception], ...]
+"""Exceptions that end a piece of work without its having failed."""
+
+
+def program(kind: str, stated: Brief | Generation) -> AbstractContextManager[Span]:
+    return span(kind, {"redraft.program": stated.id, "redraft.task": stated.task})
+
+
+def refined(done: Refined) -> None:
+    first, selected = (done.assessments.get(candidate.id) for candidate in (done.first, done.selected))
+    current().set(
+        {
+            "redraft.stop_reason": done.stop_reason,
+            "redraft.rounds": len(done.rounds) - 1,
+            "redraft.selected": done.selected.id,
+            "redraft.score.draft": first.score if first else None,
+            "redraft.score": selected.score if selected else None,
+            "redraft.passed": selected.passed if selected else None,
+        }
+    )
+
+
+def reviewed(done: Reviewed) -> None:
+    current().set({"redraft.score": done.assessment.score, "redraft.passed": done.assessment.passed})
+
+
+def one_round(number: int, expected: Expected) -> AbstractContextManager[Span]:
+    return span("round", {"redraft.round": number}, expected=expected)
+
+
+def round_ended(ended: Round) -> None:
+    current().set(
+        {
+            "redraft.candidates": len(ended.candidates),
+            "redraft.accepted": ended.accepted,
+            "redraft.selected": ended.incumbent,
+            "redraft.gain": ended.gain,
+        }
+    )
+
+
+def evaluator(asked: Evaluator, expected: Expected) -> AbstractContextManager[Span]:
+    known: dict[str, str | bool] = {
+        "gen_ai.evaluation.name": asked.type,
+        "redraft.evaluator.authority": asked.authority,
+        "redraft.evaluator.hard": asked.hard,
+    }
+    return span(f"evaluate {asked.type}", known, expected=expected)
+
+
+def evaluated(evaluation: Evaluation) -> None:
+    failed = evaluation.error is not None
+    current().set(
+        {
+            "gen_ai.evaluation.score.value": evaluation.score,
+            "redraft.evaluator.passed": evaluation.passed,
+            "redraft.evaluator.failed": failed,
+        }
+    )
+    if failed:
+        current().fail("evaluation_failed")
+
+
+def call(role: CallRole, model: str, calls: int, sampling: Sampling | None = None) -> AbstractContextManager[Span]:
+    """``sampling``: None where nothing is sampled, but options or a given reply are weighed."""
+    known: dict[str, str | int | float | None] = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.request.choice.count": calls if calls > 1 else None,
+        "redraft.role": role,
+    }
+    if sampling is not None:
+        known |= {
+            "gen_ai.request.max_tokens": sampling.max_tokens,
+            "gen_ai.request.temperature": sampling.temperature,
+            "gen_ai.request.top_p": sampling.top_p,
+            "gen_ai.request.seed": sampling.seed,
+        }
+    return span(f"chat {model}", known, model=model)
+
+
+def called(usage: Usage, completions: Sequence[Completion] = ()) -> None:
+    current().set(
+        {
+            "gen_ai.usage.input_tokens": usage.prompt_tokens,
+            "gen_ai.usage.cache_read.input_tokens": usage.cached_tokens,
+            "gen_ai.usage.output_tokens": usage.completion_tokens,
+            "gen_ai.response.finish_reasons": [each.finish_reason for each in completions] or None,
+        }
+    )
