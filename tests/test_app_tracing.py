@@ -26,7 +26,9 @@ from tests.collector import Collector, ReceivedSpan, collecting
 from tests.evaluators.listener import answered, listening
 from tests.refinement.scripts import role_of, stall
 from tests.serving import frames, serving
+from tests.test_docs import ROOT, quoted, table
 
+TRACING = ROOT / "docs/tracing.md"
 MARK = "marzipan"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = "b7ad6b7169203331"
@@ -89,7 +91,7 @@ async def test_a_refine_is_one_trace_nested_as_its_work_is(monkeypatch: pytest.M
         "url.scheme": "http",
         "redraft.request_id": "r-1",
     }
-    judged = ("evaluate judge", [("chat scripted", [])] * 2)
+    judged: Any = ("evaluate judge", [("chat scripted", [])] * 2)
     evaluated = [judged, *[(f"evaluate {name}", []) for name in ("keywords", "length", "webhook")]]
     revised = [*[("chat scripted", [])] * 2, *sorted(evaluated * 2, key=str)]
     criticised = [("chat scripted", []), *revised]  # once: the second round has the same parent
@@ -379,12 +381,15 @@ def conventional() -> set[str]:
     return {value for module in modules for name, value in vars(module).items() if name.isupper() and "." in str(value)}
 
 
-async def test_names_are_the_conventions_or_redraft_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_attributes_are_the_documented_ones_and_conventional(monkeypatch: pytest.MonkeyPatch) -> None:
     async with collecting(monkeypatch) as collector, serving(Script(reply=reply), tracing=True) as served:
-        await served.post("/v1/refine", {"prompt": "Why?", "sampling": {"seed": 1}})
+        evaluators = [{"type": "keywords", "include": ["pie"]}]
+        await served.post("/v1/refine", {"prompt": "Why?", "sampling": {"seed": 1}, "evaluators": evaluators})
         await served.post("/v1/generate", {"prompt": "Why?", "n": 2})
 
     names = {name for span in collector.spans for name in span.attributes}
+    described = {name for row in table(TRACING, "Spans") for name in quoted(row[1]) if "." in name}
+    assert names == described - {"error.type", "redraft.cancelled"}  # nothing failed and nobody left
     assert {name for name in names if not name.startswith("redraft.")} <= conventional()
 
 
