@@ -32,7 +32,6 @@ from bench.servers import Server, plain_vllm, redraft
 from service.__main__ import serve
 from service.app import start_remote
 from service.engines import bundled
-from service.engines.conversation import Conversation
 from service.engines.openai import Tokenizers
 from service.engines.replicas import Replica, ReplicatedEngine
 from service.engines.served import ServedEngine
@@ -47,7 +46,7 @@ class InTurn(ReplicatedEngine):
 
     calls = 0
 
-    def place(self, conversation: Conversation, tried: Sequence[Replica]) -> Replica:
+    def place(self, prefix: str, tried: Sequence[Replica]) -> Replica:
         self.calls += 1
         return self.replicas[self.calls % len(self.replicas)]
 

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from redraft.sse import EventDecoder
 from service.app import StartEngine, create_app
@@ -90,6 +91,17 @@ async def serving(
 
     stated = Settings(engine="scripted", **settings)
     app = create_app(stated, tools=tools, start=start or started, on_failure=failures.append)
+    async with listening(app) as url, httpx.AsyncClient(base_url=url) as client:
+        served = Served(client, app, engine, failures)
+        if start is None:
+            while (await client.get("/health/ready")).status_code != 200:
+                await asyncio.sleep(0.002)
+        yield served
+
+
+@asynccontextmanager
+async def listening(app: ASGIApp) -> AsyncIterator[str]:
+    """Serve an app on loopback; gives its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(app, lifespan="on", ws="none", log_config=None)
         config.load()
@@ -97,12 +109,7 @@ async def serving(
         server.lifespan = config.lifespan_class(config)
         await server.startup([listener])  # what serve() does, without its tick
         try:
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
-                served = Served(client, app, engine, failures)
-                if start is None:
-                    while (await client.get("/health/ready")).status_code != 200:
-                        await asyncio.sleep(0.002)
-                yield served
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             await _shut_down(server)
 

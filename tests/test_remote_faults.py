@@ -11,7 +11,6 @@ from functools import partial
 import pytest
 
 from service.engines import openai
-from service.engines.conversation import Conversation
 from service.engines.replicas import Replica, ReplicatedEngine
 from service.engines.served import ServedEngine
 from tests.serving import Served, serving
@@ -27,9 +26,9 @@ class CountingEngine(ReplicatedEngine):
         super().__init__(model, replicas)
         self.attempts = Counter[bool]()
 
-    def place(self, conversation: Conversation, tried: Sequence[Replica]) -> Replica:
+    def place(self, prefix: str, tried: Sequence[Replica]) -> Replica:
         self.attempts[bool(tried)] += 1
-        return super().place(conversation, tried)
+        return super().place(prefix, tried)
 
 
 @dataclass

@@ -29,16 +29,16 @@ from service.api.responses import (
     total,
 )
 from service.api.sse import EventStream, named
-from service.refinement.events import Event, Generated, Refined, Reviewed, Started
+from service.refinement.events import Event, Generated, Refined, Relayed, Reviewed, Started
 from service.refinement.loop import refine
-from service.refinement.program import Generation, Program, Review
+from service.refinement.program import Generation, Program, Review, ToolChat
 from service.refinement.roles import Roles
 from service.refinement.single import generate, review
 
 log = logging.getLogger(__name__)
 
-P = TypeVar("P", Generation, Review, Program)
-Done = Generated | Refined | Reviewed
+P = TypeVar("P", Generation, Review, Program, ToolChat)
+Done = Generated | Refined | Relayed | Reviewed
 
 
 @dataclass(frozen=True)

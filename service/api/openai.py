@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, V
 from pydantic_core import CoreSchema, core_schema
 
 from service.api.body import decode
+from service.api.openai_tools import NamedTool, ToolCall, ToolChoice, ToolRequest, Tools
 from service.api.problems import LONGEST_PATH
 from service.api.requests import GenerateRequest, RefineRequest, WireModel
 from service.errors import FieldError, InvalidRequest, ModelNotFound
@@ -73,16 +74,31 @@ def _joined(content: Any) -> Any:
 
 
 class ChatMessage(WireModel):
-    """A message as a request states it; an assistant's as an earlier answer had it."""
+    """A message as a request states it; an assistant's as an earlier answer had it, a tool's to one of its calls."""
 
-    role: Literal["developer", "system", "user", "assistant"]
-    content: Annotated[str, BeforeValidator(_joined, json_schema_input_type=str | list[TextPart] | None)]
+    role: Literal["developer", "system", "user", "assistant", "tool"]
+    content: Annotated[str, BeforeValidator(_joined, json_schema_input_type=str | list[TextPart] | None)] = ""
     name: Ignored = None
     annotations: Ignored = None
+    parsed: Ignored = None
     refusal: Annotated[Any, Only()] = None
     audio: Annotated[Any, Only()] = None
-    tool_calls: Annotated[Any, Only([])] = None
+    tool_calls: tuple[ToolCall, ...] | None = None
+    tool_call_id: str | None = None
     function_call: Annotated[Any, Only()] = None
+
+    @property
+    def engine_role(self) -> str:
+        return _ROLES.get(self.role, self.role)
+
+    def relayed(self) -> dict[str, Any]:
+        """The message for a server that knows tools."""
+        made: dict[str, Any] = {"role": self.engine_role, "content": self.content}
+        if self.tool_calls:
+            made |= {"content": self.content or None, "tool_calls": [call.model_dump() for call in self.tool_calls]}
+        if self.tool_call_id is not None:
+            made["tool_call_id"] = self.tool_call_id
+        return made
 
 
 class NamedSchema(WireModel):
@@ -136,13 +152,15 @@ class ChatRequest(WireModel):
     stop: str | tuple[str, ...] | None = None
     seed: int | None = None
     n: int | None = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
     response_format: Annotated[TextFormat | JsonFormat | SchemaFormat, Field(discriminator="type")] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     redraft: dict[str, Any] | None = None
 
     metadata: Ignored = None
-    parallel_tool_calls: Ignored = None
     prompt_cache_key: Ignored = None
     prompt_cache_options: Ignored = None
     prompt_cache_retention: Ignored = None
@@ -162,11 +180,21 @@ class ChatRequest(WireModel):
     prediction: Annotated[Any, Only()] = None
     presence_penalty: Annotated[Any, Only(0)] = None
     reasoning_effort: Annotated[Any, Only("none")] = None
-    tool_choice: Annotated[Any, Only("none")] = None
-    tools: Annotated[Any, Only([])] = None
     top_logprobs: Annotated[Any, Only(0)] = None
     verbosity: Annotated[Any, Only()] = None
     web_search_options: Annotated[Any, Only()] = None
+
+    @property
+    def tools_field(self) -> str | None:
+        """The first field by which this is a chat with tools, None if it is none."""
+        if self.tools:
+            return "tools"
+        for index, message in enumerate(self.messages):
+            if message.role == "tool":
+                return f"messages.{index}.role"
+            if message.tool_calls:
+                return f"messages.{index}.tool_calls"
+        return None
 
 
 def model_names(served: Sequence[str]) -> list[str]:
@@ -193,7 +221,7 @@ class Chat:
     """
 
     asked: ChatRequest
-    wanted: GenerateRequest | RefineRequest
+    wanted: GenerateRequest | RefineRequest | ToolRequest
     names: Mapping[str, str]
 
     @classmethod
@@ -201,11 +229,18 @@ class Chat:
         """Raises ModelNotFound, and InvalidRequest, which names the caller's fields."""
         model, mode = named_model(asked.model, served)
         _refuse_strays(asked, mode)
+        _refuse_stray_tools(asked, mode)
         fields, names = _translated(asked, model, mode)
+        kind = _kind(asked, mode)
         body = json.dumps(fields).encode()
         with naming(names):
-            wanted = decode(GenerateRequest, body, None) if mode is None else decode(RefineRequest, body, None)
-        return cls(asked, wanted, names)
+            return cls(asked, decode(kind, body, None), names)
+
+
+def _kind(asked: ChatRequest, mode: str | None) -> type[GenerateRequest] | type[RefineRequest] | type[ToolRequest]:
+    if mode is not None:
+        return RefineRequest
+    return ToolRequest if asked.tools_field else GenerateRequest
 
 
 @contextmanager
@@ -239,6 +274,31 @@ def _refuse_strays(asked: ChatRequest, mode: str | None) -> None:
         raise _refused("max_tokens", "max_completion_tokens is given too and means the same")
 
 
+def _refuse_stray_tools(asked: ChatRequest, mode: str | None) -> None:
+    """Refuse what does not belong to tools, or tools where there are none."""
+    for index, message in enumerate(asked.messages):
+        if "content" not in message.model_fields_set and not message.tool_calls:
+            raise _refused(f"messages.{index}.content", "only an assistant that calls tools may leave it out")
+        if message.tool_calls and message.role != "assistant":
+            raise _refused(f"messages.{index}.tool_calls", "only an assistant's message has tool calls")
+        if (message.tool_call_id is not None) != (message.role == "tool"):
+            raise _refused(f"messages.{index}.tool_call_id", "a tool's message has it, and no other")
+    if asked.tool_choice not in (None, "none"):
+        offered = {tool.function.name for tool in asked.tools or ()}
+        if not offered:
+            raise _refused("tool_choice", "there are no tools to choose from")
+        if isinstance(asked.tool_choice, NamedTool) and asked.tool_choice.function.name not in offered:
+            raise _refused("tool_choice.function.name", "there is no such tool")
+    if (field := asked.tools_field) is None:
+        return
+    if mode is not None:
+        raise _refused(field, "a model that refines calls no tools: name the model alone")
+    if asked.n not in (None, 1):
+        raise _refused("n", "with tools there is one answer")
+    for name in asked.redraft or {}:
+        raise _refused(f"redraft.{name}"[:LONGEST_PATH], "with tools the messages go to the model as they are")
+
+
 def _translated(asked: ChatRequest, model: str, mode: str | None) -> tuple[dict[str, Any], dict[str, str]]:
     """The fields of Redraft's request, and the caller's names for them."""
     limit = "max_tokens" if asked.max_completion_tokens is None else "max_completion_tokens"
@@ -259,6 +319,10 @@ def _translated(asked: ChatRequest, model: str, mode: str | None) -> tuple[dict[
         "stream": bool(asked.stream),
     }
     own, schema = asked.redraft or {}, _schema(asked)
+    if _kind(asked, mode) is ToolRequest:
+        stated = asked.model_dump(include={"tools", "tool_choice", "parallel_tool_calls"}, exclude_none=True)
+        fields |= {**stated, "messages": [message.relayed() for message in asked.messages], "response_schema": schema}
+        return fields, names | {name: name for name in stated}
     if mode is None:
         return {**fields, **own, "n": 1 if asked.n is None else asked.n, "response_schema": schema}, names
     search, evaluators = own.get("search", {}), own.get("evaluators", [])
@@ -271,10 +335,16 @@ def _translated(asked: ChatRequest, model: str, mode: str | None) -> tuple[dict[
 
 
 def _messages(messages: Sequence[ChatMessage]) -> list[dict[str, str]]:
-    """Messages of one role in a row are one, joined by a blank line: chat apps send such, and a template takes none."""
+    """Messages as chat apps send them, for templates that do not take them all.
+
+    Those of one role in a row are one, joined by a blank line. What the system says later than at the start is the
+    user's: then its place is kept.
+    """
     turns: list[dict[str, str]] = []
     for message in messages:
-        role = _ROLES.get(message.role, message.role)
+        role = message.engine_role
+        if role == "system" and turns and turns[-1]["role"] != "system":
+            role = "user"
         if turns and turns[-1]["role"] == role:
             turns[-1]["content"] += f"\n\n{message.content}"
         else:

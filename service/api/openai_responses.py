@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel
 
 from service.api.responses import LEFT_OUT_IF_NONE, SseEvent, Timing, refine_response, sse_event, total
-from service.engines.base import FinishReason, Usage
-from service.refinement.events import Delta, Event, Generated, Refined
+from service.engines.base import Usage
+from service.engines.relay import CallPiece, MessagePiece, RelayFinish
+from service.refinement.events import Delta, Event, Generated, Refined, Relayed
 from service.refinement.roles import CallRole
 
 
@@ -25,16 +26,30 @@ class ErrorResponse(BaseModel):
     error: ErrorBody
 
 
+class FunctionCallBody(BaseModel):
+    name: str
+    arguments: str
+
+
+class ToolCallBody(BaseModel):
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCallBody
+
+
 class AnswerBody(BaseModel):
+    """``content`` is null where the model only called tools."""
+
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None
     refusal: None = None
+    tool_calls: Annotated[list[ToolCallBody] | None, LEFT_OUT_IF_NONE] = None
 
 
 class ChatChoice(BaseModel):
     index: int
     message: AnswerBody
-    finish_reason: FinishReason
+    finish_reason: RelayFinish
     logprobs: None = None
 
 
@@ -81,7 +96,22 @@ def refined_completion(done: Refined, timing: Timing, *, model: str, created: in
     )
 
 
-def _choice(index: int, text: str, finish_reason: FinishReason) -> ChatChoice:
+def relayed_completion(done: Relayed, timing: Timing, *, model: str, created: int) -> ChatCompletion:
+    calls = [
+        ToolCallBody(id=call.id or "", function=FunctionCallBody(name=call.name or "", arguments=call.arguments))
+        for call in done.message.calls
+    ]
+    message = AnswerBody(content=done.message.content, tool_calls=calls or None)
+    return ChatCompletion(
+        id=done.program,
+        created=created,
+        model=model,
+        choices=[ChatChoice(index=0, message=message, finish_reason=done.finish_reason)],
+        usage=_usage(done.usage),
+    )
+
+
+def _choice(index: int, text: str, finish_reason: RelayFinish) -> ChatChoice:
     return ChatChoice(index=index, message=AnswerBody(content=text), finish_reason=finish_reason)
 
 
@@ -116,6 +146,8 @@ class Chunks:
             yield from self._ended(event)
         elif isinstance(event, Delta):
             yield self._choice(event.index, {"content": event.text})
+        elif isinstance(event, MessagePiece):
+            yield self._choice(0, _delta(event))
         elif told := sse_event(event):
             name, data = told
             yield self._choice(0, {}, redraft={"event": name, **data})
@@ -132,7 +164,7 @@ class Chunks:
         yield "done", {}
 
     def _choice(
-        self, index: int, delta: Mapping[str, str], finish_reason: FinishReason | None = None, **more: Any
+        self, index: int, delta: Mapping[str, Any], finish_reason: RelayFinish | None = None, **more: Any
     ) -> SseEvent:
         return self._chunk([{"index": index, "delta": delta, "finish_reason": finish_reason, "logprobs": None}], **more)
 
@@ -140,3 +172,18 @@ class Chunks:
         usage = {"usage": None} if self.include_usage else {}
         head = {"id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.model}
         return "chunk", {**head, "choices": choices, **usage, **more}
+
+
+def _delta(piece: MessagePiece) -> dict[str, Any]:
+    delta: dict[str, Any] = {}
+    if piece.content:
+        delta["content"] = piece.content
+    if piece.calls:
+        delta["tool_calls"] = [_call_delta(call) for call in piece.calls]
+    return delta
+
+
+def _call_delta(call: CallPiece) -> dict[str, Any]:
+    function: dict[str, str] = {} if call.name is None else {"name": call.name}
+    begun = {} if call.id is None else {"id": call.id, "type": "function"}
+    return {"index": call.index, **begun, "function": {**function, "arguments": call.arguments}}

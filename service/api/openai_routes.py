@@ -19,12 +19,14 @@ from service.api.openai_responses import (
     ErrorResponse,
     generated_completion,
     refined_completion,
+    relayed_completion,
 )
+from service.api.openai_tools import ToolRequest
 from service.api.programs import Programs
 from service.api.requests import RefineRequest
 from service.api.sse import unnamed
 from service.refinement.loop import refine
-from service.refinement.single import generate
+from service.refinement.single import generate, relay
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse, "description": description}
@@ -72,6 +74,10 @@ def _answering(chat: Chat, programs: Programs) -> Answering[Any]:
         program = programs.program(chat.wanted)
         body = partial(refined_completion, model=model, created=created, trace=chat.wanted.trace)
         return Answering(program, refine, body, chunks(program.id, texts=1).of, unnamed)
+    if isinstance(chat.wanted, ToolRequest):
+        chat_with_tools = programs.tool_chat(chat.wanted)
+        body = partial(relayed_completion, model=model, created=created)
+        return Answering(chat_with_tools, relay, body, chunks(chat_with_tools.id, texts=1).of, unnamed)
     generation = programs.generation(chat.wanted)
     whole = partial(generated_completion, model=model, created=created)
     return Answering(generation, generate, whole, chunks(generation.id, texts=generation.n).of, unnamed)

@@ -157,20 +157,38 @@ def _path(location: Sequence[int | str], given: Any, *, missing: bool) -> list[i
     """Pydantic's location without the names of the union branches that it tried, which the caller never wrote.
 
     What leads nowhere in ``given`` is such a name, unless it is the field that is missing; and so is the
-    ``type`` of an object, by which all unions of objects are told apart.
+    ``type`` of an object, by which all unions of objects are told apart, unless it is a field of the object too.
     """
     path: list[int | str] = []
     tag_passed = False
     for index, step in enumerate(location):
-        leads_on = isinstance(given, list) if isinstance(step, int) else isinstance(given, dict) and step in given
-        if isinstance(given, dict) and step == given.get("type") and not tag_passed:
+        if not tag_passed and _is_type(step, given) and not _leads_through(location[index:], given, missing=missing):
             tag_passed = True
-        elif leads_on:
+        elif _leads_on(step, given):
             given, tag_passed = given[step], False
             path.append(step)
         elif missing and index == len(location) - 1:
             path.append(step)
     return path
+
+
+def _is_type(step: int | str, given: object) -> bool:
+    return isinstance(given, dict) and step == given.get("type")
+
+
+def _leads_on(step: int | str, given: object) -> bool:
+    return isinstance(given, list) if isinstance(step, int) else isinstance(given, dict) and step in given
+
+
+def _leads_through(location: Sequence[int | str], given: Any, *, missing: bool) -> bool:
+    """Whether each step leads on, or to the field that is missing."""
+    for index, step in enumerate(location):
+        if missing and index == len(location) - 1:
+            return isinstance(given, dict)
+        if not _leads_on(step, given):
+            return False
+        given = given[step]
+    return True
 
 
 def _dotted(path: Sequence[int | str]) -> str:

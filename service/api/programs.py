@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from uuid import uuid4
 
+from service.api.openai_tools import ToolRequest
 from service.api.problems import LONGEST_PATH
 from service.api.requests import (
     BudgetFields,
@@ -25,7 +26,8 @@ from service.errors import FieldError, InvalidRequest
 from service.evaluators.base import Evaluator, RefusedField
 from service.evaluators.judge import Judge
 from service.evaluators.toolbox import Toolbox
-from service.refinement.program import Budget, Generation, Program, Review, Search, Select
+from service.refinement.program import Budget, Generation, Program, Review, Search, Select, ToolChat
+from service.refinement.roles import Models
 from service.tasks.task import Rubric, Task
 
 _TAKES_ITS_PLACE = {"vote": "the vote takes its place", "pairwise": "the comparison takes its place"}
@@ -74,6 +76,19 @@ class Programs:
             n=request.n,
             sampling=sampling,
             schema=request.response_schema,
+            stream=request.stream,
+        )
+
+    def tool_chat(self, request: ToolRequest) -> ToolChat:
+        """Sampled as the general task is, whose prompts it has not."""
+        task = self.tasks["general"]
+        return ToolChat(
+            id=_new_id("gen"),
+            arrival=next(self.arrivals),
+            task=task.name,
+            models=Models.single(request.model),
+            asked=request.body(self._sampling(request, task)),
+            budget=self._budget(BudgetFields()),
             stream=request.stream,
         )
 
@@ -194,7 +209,7 @@ class Programs:
         assert conversation is not None  # noqa: S101 - there is a last turn
         return conversation
 
-    def _sampling(self, request: CommonFields, task: Task) -> Sampling:
+    def _sampling(self, request: CommonFields | ToolRequest, task: Task) -> Sampling:
         wanted = request.sampling.max_tokens
         if wanted is not None and wanted > self.bounds.tokens:
             raise _invalid("sampling.max_tokens", f"at most {self.bounds.tokens} are allowed")

@@ -24,6 +24,9 @@ def _bounded(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
+BoundedSchema = Annotated[dict[str, Any], AfterValidator(_bounded)]
+
+
 class WireModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
@@ -54,7 +57,7 @@ class GenerateRequest(CommonFields):
 
     prompt: Text | Annotated[tuple[Text, ...], Len(1, 64)] | None = None
     n: Annotated[int, Ge(1)] = 1
-    response_schema: Annotated[dict[str, Any], AfterValidator(_bounded)] | None = None
+    response_schema: BoundedSchema | None = None
     stream: bool = False
 
 

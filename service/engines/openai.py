@@ -12,18 +12,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from service.engines.conversation import Conversation, Turn
-from service.engines.openai_chat import (
-    CHAT,
-    MODELS,
-    MOST_LOGPROBS,
-    TOKENIZE,
-    ChatAbilities,
-    ChatAnswer,
-    ChatEngine,
-    TokenizeAnswer,
-    messages,
-)
-from service.engines.openai_server import A, Answer, NotOffered, OpenAIServer
+from service.engines.openai_chat import MOST_LOGPROBS, ChatAbilities, ChatAnswer, ChatEngine, messages
+from service.engines.openai_server import CHAT, MODELS, TOKENIZE, A, Answer, NotOffered, OpenAIServer, TokenizeAnswer
 from service.engines.openai_tokens import COMPLETIONS, Abilities, TextAnswer, TokenEngine
 from service.engines.tokenization import ChatTokenizer
 from service.errors import InvalidRequest
@@ -31,6 +21,7 @@ from service.errors import InvalidRequest
 log = logging.getLogger(__name__)
 
 QUESTION = Conversation(Turn("user", "Say yes.")).with_reply("Yes.").with_user("Say no.")
+INSTRUCTED = Conversation(Turn("system", "Be brief.")).with_user("Say yes.")
 DIGITS = "12345"
 FORM = {
     "name": "reply",
@@ -147,6 +138,7 @@ async def chat_abilities(server: OpenAIServer, model: str, context_tokens: int |
     return ChatAbilities(
         schemas=await _accepted(server, CHAT, {**probe, **schema}, ChatAnswer) is not None,
         logprobs=weighed is not None and any(choice.weighed for choice in weighed.choices),
+        system=await _accepted(server, CHAT, {**probe, "messages": messages(INSTRUCTED)}, ChatAnswer) is not None,
         ranks=context_tokens is not None
         and await _accepted(server, CHAT, {**probe, "priority": 1}, ChatAnswer) is not None,
         context_tokens=context_tokens,

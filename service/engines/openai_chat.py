@@ -19,13 +19,22 @@ from pydantic import BaseModel
 from service.concurrency import gather
 from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Sampling, Usage
 from service.engines.conversation import Conversation
-from service.engines.openai_server import SHORT_SECONDS, Answer, OpenAIServer, UsageAnswer, finish_reason
+from service.engines.openai_relay import ServerRelay
+from service.engines.openai_server import (
+    CHAT,
+    MODELS,
+    SHORT_SECONDS,
+    TOKENIZE,
+    Answer,
+    OpenAIServer,
+    TokenizeAnswer,
+    UsageAnswer,
+    finish_reason,
+)
+from service.engines.relay import ChatBody, MessageEnd, MessagePiece, without_system
 from service.engines.tokenization import log_sum_exp
 from service.errors import EngineUnavailable, InvalidRequest, PromptTooLong
 
-CHAT = "/v1/chat/completions"
-TOKENIZE = "/tokenize"
-MODELS = "/v1/models"
 MOST_LOGPROBS = 20
 
 
@@ -68,19 +77,16 @@ class ChatAnswer(Answer):
     usage: UsageAnswer | None = None
 
 
-class TokenizeAnswer(Answer):
-    count: int
-    tokens: list[int]
-
-
 @dataclass(frozen=True)
 class ChatAbilities:
     """What the server does. ``schemas``: replies that fit a JSON schema. ``logprobs``: the most probable tokens.
-    ``context_tokens``: what its context holds, where it also counts a conversation's tokens, as vLLM's does; such a
-    server goes on with a reply that has begun, and ranks requests where ``ranks``."""
+    ``system``: its chat template knows that role. ``context_tokens``: what its context holds, where it also counts a
+    conversation's tokens, as vLLM's does; such a server goes on with a reply that has begun, and ranks requests where
+    ``ranks``."""
 
     schemas: bool
     logprobs: bool
+    system: bool = True
     ranks: bool = False
     context_tokens: int | None = None
 
@@ -163,6 +169,13 @@ class ChatEngine:
         """Where the server cannot count tokens everything fits, and it refuses what does not."""
         await self._room(conversation, tokens)
 
+    def relay(
+        self, asked: ChatBody, *, stream: bool, priority: int = 0
+    ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
+        can = self._abilities
+        relay = ServerRelay(self._server, self._model, can.system, can.ranks, can.context_tokens)
+        return relay.relay(asked, stream=stream, priority=priority)
+
     async def check(self) -> None:
         await self._server.get(MODELS, Answer)
 
@@ -195,16 +208,20 @@ class ChatEngine:
         context_tokens = self._abilities.context_tokens
         if context_tokens is None:
             return sys.maxsize
-        body = {"model": self._model, "messages": messages(conversation)}
+        body = {"model": self._model, "messages": self._messages(conversation)}
         count = (await self._server.post(TOKENIZE, body, TokenizeAnswer, seconds=SHORT_SECONDS)).count
         if count + tokens > context_tokens:
             raise PromptTooLong(count, context_tokens)
         return context_tokens - count
 
+    def _messages(self, conversation: Conversation) -> list[Mapping[str, Any]]:
+        made = messages(conversation)
+        return list(made) if self._abilities.system else without_system(made)
+
     def _body(
         self, conversation: Conversation, priority: int, wish: Mapping[str, object], lead: str = ""
     ) -> dict[str, Any]:
-        asked = messages(conversation)
+        asked = self._messages(conversation)
         body: dict[str, Any] = {"model": self._model, "messages": asked}
         body |= {name: value for name, value in wish.items() if value is not None}
         if self._abilities.ranks:

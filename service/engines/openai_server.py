@@ -19,6 +19,9 @@ from service.spans import current
 
 log = logging.getLogger(__name__)
 
+CHAT = "/v1/chat/completions"
+TOKENIZE = "/tokenize"
+MODELS = "/v1/models"
 CONNECT_SECONDS = 5.0
 KEEP_ALIVE_SECONDS = 2.0
 """Less than servers wait before they close an idle connection, so that no call meets one that is closing."""
@@ -63,6 +66,11 @@ class Answer(BaseModel):
     """What a server answers; within a stream it may tell of an error instead."""
 
     error: ErrorBody | None = None
+
+
+class TokenizeAnswer(Answer):
+    count: int
+    tokens: list[int]
 
 
 A = TypeVar("A", bound=Answer)

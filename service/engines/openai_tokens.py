@@ -13,7 +13,9 @@ from pydantic import BaseModel
 from service.concurrency import gather
 from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Sampling, Usage
 from service.engines.conversation import Conversation
+from service.engines.openai_relay import ServerRelay
 from service.engines.openai_server import Answer, OpenAIServer, UsageAnswer, finish_reason
+from service.engines.relay import ChatBody, MessageEnd, MessagePiece
 from service.engines.tokenization import ChatTokenizer
 from service.errors import EngineUnavailable
 
@@ -146,6 +148,14 @@ class TokenEngine:
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
         await self._fitting_ids(conversation, tokens=tokens)
+
+    def relay(
+        self, asked: ChatBody, *, stream: bool, priority: int = 0
+    ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
+        """By the server's chat completions: they, and not the tokenizer here, know how a model writes tool calls."""
+        ranks, system = self.abilities.ranks, self._chat.knows_system
+        relay = ServerRelay(self._server, self._model, system, ranks, self._context_tokens)
+        return relay.relay(asked, stream=stream, priority=priority)
 
     async def check(self) -> None:
         await self._server.check(HEALTH)

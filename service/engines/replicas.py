@@ -15,7 +15,7 @@ import hashlib
 import logging
 import math
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Self, TypeVar
@@ -23,6 +23,7 @@ from typing import Self, TypeVar
 from service.concurrency import gather
 from service.engines.base import Choice, Completion, Engine, JsonSchema, Likelihood, Sampling
 from service.engines.conversation import Conversation
+from service.engines.relay import ChatBody, MessageEnd, MessagePiece, relay_of
 from service.engines.served import ServedEngine
 from service.errors import EngineUnavailable
 
@@ -261,17 +262,47 @@ class ReplicatedEngine:
 
         return await gather(sibling(index) for index in range(n))
 
-    async def stream(
+    def stream(
         self, conversation: Conversation, sampling: Sampling, *, schema: JsonSchema | None = None, priority: int = 0
     ) -> AsyncGenerator[str | Completion, None]:
+        return self._streamed(
+            beginning(conversation),
+            lambda engine: engine.stream(conversation, sampling, schema=schema, priority=priority),
+        )
+
+    async def choose(
+        self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0
+    ) -> Choice:
+        return await self._call(
+            conversation, lambda engine: engine.choose(conversation, options, lead=lead, priority=priority)
+        )
+
+    async def likelihood(self, conversation: Conversation, reply: str, *, priority: int = 0) -> Likelihood:
+        return await self._call(conversation, lambda engine: engine.likelihood(conversation, reply, priority=priority))
+
+    def relay(
+        self, asked: ChatBody, *, stream: bool, priority: int = 0
+    ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
+        prefix = _beginning((message["role"], str(message["content"])) for message in asked["messages"])
+        return self._streamed(prefix, lambda engine: relay_of(engine).relay(asked, stream=stream, priority=priority))
+
+    async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
+        await self._call(conversation, lambda engine: engine.fit(conversation, tokens))
+
+    async def check(self) -> None:
+        if not any(replica.up for replica in self.replicas):
+            raise EngineUnavailable("none of its servers answers")
+
+    async def _streamed(
+        self, prefix: str, call: Callable[[Engine], AsyncGenerator[T, None]]
+    ) -> AsyncGenerator[T, None]:
         tried: list[Replica] = []
         begun = False
         self._retries.add()
         while True:
-            replica = self.place(conversation, tried)
+            replica = self.place(prefix, tried)
             try:
-                items = replica.serving().stream(conversation, sampling, schema=schema, priority=priority)
-                async with aclosing(items):
+                async with aclosing(call(replica.serving())) as items:
                     while True:
                         async with replica.called():
                             item = await anext(items, None)
@@ -284,28 +315,11 @@ class ReplicatedEngine:
                 if begun or not await self._again(tried):
                     raise
 
-    async def choose(
-        self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0
-    ) -> Choice:
-        return await self._call(
-            conversation, lambda engine: engine.choose(conversation, options, lead=lead, priority=priority)
-        )
-
-    async def likelihood(self, conversation: Conversation, reply: str, *, priority: int = 0) -> Likelihood:
-        return await self._call(conversation, lambda engine: engine.likelihood(conversation, reply, priority=priority))
-
-    async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
-        await self._call(conversation, lambda engine: engine.fit(conversation, tokens))
-
-    async def check(self) -> None:
-        if not any(replica.up for replica in self.replicas):
-            raise EngineUnavailable("none of its servers answers")
-
     async def _call(self, conversation: Conversation, call: Callable[[Engine], Awaitable[T]]) -> T:
         tried: list[Replica] = []
         self._retries.add()
         while True:
-            replica = self.place(conversation, tried)
+            replica = self.place(beginning(conversation), tried)
             try:
                 async with replica.called():
                     return await call(replica.serving())
@@ -314,11 +328,10 @@ class ReplicatedEngine:
                 if not await self._again(tried):
                     raise
 
-    def place(self, conversation: Conversation, tried: Sequence[Replica]) -> Replica:
-        """Where to make a call that has failed on the replicas that were tried."""
+    def place(self, prefix: str, tried: Sequence[Replica]) -> Replica:
+        """Where to make a call with that beginning, which has failed on the replicas that were tried."""
         up = [replica for replica in self.replicas if replica.up]
         pool = [replica for replica in up if replica not in tried] or up or self.replicas
-        prefix = beginning(conversation)
         ranked = sorted(pool, key=lambda replica: _weight(replica.name, prefix), reverse=True)
         in_progress = sum(len(replica.calls) for replica in pool)
         most = max(LEAST_LOAD, math.ceil(MOST_LOAD * (in_progress + 1) / len(pool)))
@@ -339,10 +352,14 @@ class ReplicatedEngine:
 
 def beginning(conversation: Conversation) -> str:
     """The turns up to the first that is the user's: what all conversations of a program begin with."""
+    return _beginning((turn.role, turn.text) for turn in conversation.turns())
+
+
+def _beginning(turns: Iterable[tuple[str, str]]) -> str:
     texts = []
-    for turn in conversation.turns():
-        texts.append(turn.text)
-        if turn.role == "user":
+    for role, text in turns:
+        texts.append(text)
+        if role == "user":
             break
     return "\n".join(texts)
 

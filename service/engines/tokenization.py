@@ -45,12 +45,13 @@ class Tokenizer(Protocol):
 
 
 class ChatTokenizer:
-    """Turns conversations into token ids for one model."""
+    """Turns conversations into token ids for one model. ``knows_system``: its chat template has that role."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._ids: WeakKeyDictionary[Conversation, list[int]] = WeakKeyDictionary()
         self._spelled: dict[int, list[int]] = {}
+        self.knows_system = True
         self._before = self._pieces()
         marks = {token for piece in self._before.values() for token in piece}.union(tokenizer.all_special_ids)
         self._spelled = {
@@ -146,7 +147,8 @@ class ChatTokenizer:
         try:
             to_system, system_to_user, _ = self._render("system", "user")
         except (TemplateError, ValueError):
-            # The model knows no system role: what the system says then begins the user's first turn.
+            # What the system says then begins the user's first turn.
+            self.knows_system = False
             to_system, system_to_user = to_user, self.encode("\n\n")
         return {
             (None, "user"): to_user,

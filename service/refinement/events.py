@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from service.engines.base import Completion, Usage
+from service.engines.relay import MessagePiece, RelayFinish
 from service.refinement.candidate import Assessment, Candidate, Critique
 from service.refinement.policy import StopReason
 from service.refinement.roles import CallRole, Models
@@ -113,11 +114,23 @@ class Reviewed:
     usage: Mapping[CallRole, Usage]
 
 
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """The last event of a chat with tools: the whole message."""
+
+    program: str
+    model: str
+    message: MessagePiece
+    finish_reason: RelayFinish
+    usage: Mapping[CallRole, Usage]
+
+
 Event = (
     Started
     | CallEnded
     | EvaluatorEnded
     | Delta
+    | MessagePiece
     | CandidateAdded
     | CandidateEvaluated
     | Critiqued
@@ -125,4 +138,5 @@ Event = (
     | Refined
     | Generated
     | Reviewed
+    | Relayed
 )

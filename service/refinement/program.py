@@ -8,6 +8,7 @@ from typing import Literal
 
 from service.engines.base import JsonSchema, Sampling
 from service.engines.conversation import Conversation
+from service.engines.relay import ChatBody
 from service.evaluators.base import Evaluator
 from service.refinement.prompts import Prompts
 from service.refinement.roles import Models
@@ -133,5 +134,18 @@ class Generation:
     n: int = 1
     sampling: Sampling = field(default_factory=Sampling)
     schema: JsonSchema | None = None
+    stream: bool = False
+    arrival: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolChat:
+    """One chat completion with tools, which the writer's server makes of ``asked``; told in pieces if ``stream``."""
+
+    id: str
+    task: str
+    models: Models
+    asked: ChatBody
+    budget: Budget
     stream: bool = False
     arrival: int = 0

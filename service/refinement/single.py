@@ -1,18 +1,20 @@
-"""Programs without a loop: generate texts, and critique a text that the caller has."""
+"""Programs without a loop: generate texts, critique a text that the caller has, and hand on a chat with tools."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 
 from service.concurrency import gather
 from service.engines.base import Completion, Engine, Usage
 from service.engines.conversation import Conversation
+from service.engines.relay import MessageEnd, MessagePiece, joined, relay_of
 from service.errors import DeadlineExceeded, PromptTooLong
 from service.refinement import telemetry
 from service.refinement.accounting import Emit, Ledger, MeteredEngine
 from service.refinement.candidate import Assessment, Candidate
-from service.refinement.events import Critiqued, Delta, Event, Generated, Reviewed
-from service.refinement.program import Budget, Generation, Review
+from service.refinement.events import Critiqued, Delta, Event, Generated, Relayed, Reviewed
+from service.refinement.program import Budget, Generation, Review, ToolChat
 from service.refinement.roles import Roles
 from service.refinement.steps import Steps
 from service.refinement.stream import events_of
@@ -95,6 +97,40 @@ async def _review(review: Review, roles: Roles, emit: Emit) -> None:
     done = Reviewed(review.id, roles.models, known[-1], critique, ledger.usage)
     telemetry.reviewed(done)
     emit(done)
+
+
+def relay(chat: ToolChat, roles: Roles) -> AsyncGenerator[Event, None]:
+    """Hand a chat with tools on to the writer; the last event is Relayed.
+
+    Raises InvalidRequest where the writer's engine has no tools, and DeadlineExceeded when the time runs out.
+    """
+
+    async def work(emit: Emit) -> None:
+        with telemetry.program("generate", chat):
+            await _relay(chat, roles, emit)
+
+    return events_of(work)
+
+
+async def _relay(chat: ToolChat, roles: Roles, emit: Emit) -> None:
+    ledger = Ledger(chat.budget, emit, chat.arrival)
+    started = time.perf_counter()
+    pieces: list[MessagePiece] = []
+    end = None
+    items = relay_of(roles.writer).relay(chat.asked, stream=chat.stream, priority=ledger.priority)
+    with telemetry.call("draft", roles.writer.model, 1):
+        async with _deadline(chat.budget), aclosing(items):
+            async for item in items:
+                if isinstance(item, MessageEnd):
+                    end = item
+                else:
+                    pieces.append(item)
+                    emit(item)
+        if end is None:
+            raise RuntimeError("the engine ended a message without saying how")
+        telemetry.called(end.usage, ())
+    ledger.record("draft", end.usage, time.perf_counter() - started, roles.writer.model)
+    emit(Relayed(chat.id, roles.writer.model, joined(pieces), end.finish_reason, ledger.usage))
 
 
 @asynccontextmanager

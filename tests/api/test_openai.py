@@ -136,6 +136,16 @@ async def test_messages_become_the_conversation(served: Served) -> None:
     ]
 
 
+async def test_what_the_system_says_later_is_the_user_s(served: Served) -> None:
+    said = [("system", "A"), ("developer", "B"), ("user", "C"), ("system", "D"), ("assistant", "E"), ("system", "F")]
+    messages = [{"role": role, "content": text} for role, text in said]
+    assert (await served.post(PATH, {**ASKED, "messages": messages})).status_code == 200
+
+    [call] = served.engine.calls
+    turns = [(turn.role, turn.text) for turn in call.conversation.turns()]
+    assert turns == [("system", "A\n\nB"), ("user", "C\n\nD"), ("assistant", "E"), ("user", "F")]
+
+
 @pytest.mark.parametrize(
     ("stated", "answer"), [(AS_SCHEMA, {"warm": True}), ({"type": "json_object"}, {}), ({"type": "text"}, None)]
 )
@@ -286,9 +296,9 @@ async def test_a_failure_in_a_stream_is_its_last_event(asked: dict[str, Any]) ->
         ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "image_url"}]}]},
          "messages.0.content.1"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.tool_call_id"),
         ({"messages": [{"role": "user", "content": "x"}, {"role": "function", "content": "x"}]}, "messages.1.role"),
-        ({"messages": [{"role": "user", "content": "x", "tool_calls": [{}]}]}, "messages.0.tool_calls"),
+        ({"messages": [{"role": "user", "content": "x", "tool_calls": [{}]}]}, "messages.0.tool_calls.0.id"),
         ({"response_format": {"type": "yaml"}}, "response_format.type"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
         ({"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}},

@@ -1,10 +1,13 @@
 """LangChain's ChatOpenAI against the whole service."""
 
 import pytest
+from langchain_core.messages import AIMessageChunk, HumanMessage, ToolMessage
+from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, SecretStr
 
 from service.engines.scripted import Script
+from tests.engines.chat_server import ChatServer, before
 from tests.serving import Served, serving
 
 SALT = {"redraft": {"evaluators": [{"type": "keywords", "include": ["salt"]}], "judge": False}}
@@ -43,3 +46,33 @@ async def test_it_parses_a_model_s_schema() -> None:
     async with serving(Script()) as served:
         structured = chat(served, "scripted").with_structured_output(Weather, method="json_schema")
         assert await structured.ainvoke("Is it warm?") == Weather(warm=True)
+
+
+@tool
+def weather(city: str) -> str:
+    """Tell how warm a city is."""
+    return f"12 degrees in {city}"
+
+
+async def test_it_binds_tools_and_answers_with_what_they_gave() -> None:
+    asked = HumanMessage("How warm is Oslo?")
+    async with before(ChatServer()) as front:
+        bound = chat(front, "scripted").bind_tools([weather])
+        called = await bound.ainvoke([asked])
+        [call] = called.tool_calls
+        given = ToolMessage(await weather.ainvoke(call["args"]), tool_call_id=call["id"])
+        told = await bound.ainvoke([asked, called, given])
+
+    assert (call["name"], call["args"]) == ("weather", {"city": "Oslo"})
+    assert told.content == "It is 12 degrees in Oslo"
+
+
+async def test_it_streams_a_tool_call() -> None:
+    async with before(ChatServer()) as front:
+        whole = None
+        async for piece in chat(front, "scripted").bind_tools([weather], tool_choice="weather").astream("Oslo?"):
+            assert isinstance(piece, AIMessageChunk)
+            whole = piece if whole is None else whole + piece
+
+    assert whole is not None
+    assert [(call["name"], call["args"]) for call in whole.tool_calls] == [("weather", {"city": "Oslo"})]

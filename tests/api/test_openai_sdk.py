@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,17 +12,21 @@ from typing import Any
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
-from openai.types.chat import ChatCompletionMessageParam
+from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 from pydantic import BaseModel
 
 from service.api.openai import ChatRequest
 from service.engines.scripted import Script
+from tests.engines.chat_server import NO_TOOLS, ChatServer, before
 from tests.refinement.scripts import stall
 from tests.serving import Served, serving
 
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Write about the sea."}]
 SALT = {"redraft": {"evaluators": [{"type": "keywords", "include": ["salt"]}], "judge": False}}
+TOOLS: list[ChatCompletionToolParam] = [
+    {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
+]
 
 
 class Weather(BaseModel):
@@ -130,9 +135,57 @@ async def test_refusals_are_the_client_s_own_exceptions(client: AsyncOpenAI) -> 
     with pytest.raises(openai.BadRequestError) as nested:
         await create(model="scripted:refine", messages=MESSAGES, extra_body={"redraft": {"search": {"rounds": 99}}})
     assert nested.value.param == "redraft.search.rounds"
-    with pytest.raises(openai.BadRequestError) as tools:
-        await create(model="scripted", messages=MESSAGES, tools=[{"type": "function", "function": {"name": "look_up"}}])
-    assert tools.value.param == "tools"
+    for model in ("scripted", "scripted:refine"):
+        with pytest.raises(openai.BadRequestError) as tools:
+            await create(model=model, messages=MESSAGES, tools=TOOLS)
+        assert tools.value.param == "tools"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_tool_is_called_and_what_it_gave_is_sent_back(stream: bool) -> None:
+    async with before(ChatServer()) as front, client_of(front) as client:
+        create = client.chat.completions.create
+        if stream:
+            async with client.chat.completions.stream(model="scripted", messages=MESSAGES, tools=TOOLS) as events:
+                asked = (await events.get_final_completion()).choices[0]
+        else:
+            asked = (await create(model="scripted", messages=MESSAGES, tools=TOOLS)).choices[0]
+        [call] = asked.message.tool_calls or []
+        assert call.type == "function"
+        given = {"role": "tool", "tool_call_id": call.id, "content": "12 degrees"}
+        messages = [*MESSAGES, asked.message, given]
+        told = await create(model="scripted", messages=messages, tools=TOOLS)  # type: ignore[arg-type] # as above
+
+    assert (call.function.name, json.loads(call.function.arguments)) == ("weather", {"city": "Oslo"})
+    assert asked.finish_reason == "tool_calls"
+    assert told.choices[0].message.content == "It is 12 degrees"
+    assert told.choices[0].finish_reason == "stop"
+
+
+async def test_the_synchronous_client_calls_tools_whole_and_streamed() -> None:
+    def work(url: str) -> tuple[str | None, str]:
+        with OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+            whole = client.chat.completions.create(model="scripted", messages=MESSAGES, tools=TOOLS)
+            [call] = whole.choices[0].message.tool_calls or []
+            with client.chat.completions.create(
+                model="scripted", messages=MESSAGES, tools=TOOLS, stream=True, tool_choice="required"
+            ) as stream:
+                deltas = [delta for chunk in stream for delta in chunk.choices[0].delta.tool_calls or []]
+            streamed = "".join((delta.function and delta.function.arguments) or "" for delta in deltas)
+            return call.function.arguments if call.type == "function" else None, streamed
+
+    async with before(ChatServer()) as front:
+        whole, streamed = await asyncio.to_thread(work, f"{front.client.base_url}/v1")
+
+    assert whole == streamed == '{"city": "Oslo"}'
+
+
+async def test_a_server_without_tools_is_the_client_s_own_exception() -> None:
+    async with before(ChatServer(tools=False)) as front, client_of(front) as client:
+        for stream in (False, True):
+            with pytest.raises(openai.BadRequestError, match=NO_TOOLS) as refused:
+                await client.chat.completions.create(model="scripted", messages=MESSAGES, tools=TOOLS, stream=stream)
+            assert refused.value.param == "tools"
 
 
 async def test_a_wrong_key_and_a_caller_s_limit_are_the_client_s_own_exceptions() -> None:

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from service.engines.base import Usage
-from service.engines.openai_chat import CHAT, ChatAnswer
-from service.engines.openai_server import OpenAIServer
+from service.engines.openai_chat import ChatAnswer
+from service.engines.openai_server import CHAT, OpenAIServer
 from service.errors import EngineUnavailable, InvalidRequest
 
 ANSWER = {

@@ -1,6 +1,7 @@
 """Remote engines on a real vLLM server, in a process of its own: given token ids, and given messages."""
 
 import asyncio
+import json
 import math
 from collections.abc import AsyncGenerator
 
@@ -14,8 +15,11 @@ from service.engines.base import Completion, Sampling
 from service.engines.openai_chat import ChatAbilities, ChatEngine
 from service.engines.openai_server import OpenAIServer
 from service.engines.openai_tokens import Abilities, TokenEngine
+from service.engines.served import ServedEngine
 from service.errors import EngineUnavailable, InvalidRequest
+from service.settings import Settings
 from tests.engines.contract import GREEDY, QUESTION, EngineContract, LikelihoodContract
+from tests.serving import serving
 
 MODEL = "model"
 
@@ -23,7 +27,8 @@ MODEL = "model"
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def server() -> AsyncGenerator[Server, None]:
     checkpoint = await asyncio.to_thread(bundled.prepare)
-    async with plain_vllm(checkpoint, {"VLLM_CPU_KVCACHE_SPACE": "1"}, ["--enable-prompt-tokens-details"]) as running:
+    told = ["--enable-prompt-tokens-details", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+    async with plain_vllm(checkpoint, {"VLLM_CPU_KVCACHE_SPACE": "1"}, told) as running:
         yield running
 
 
@@ -120,6 +125,40 @@ async def test_a_streamed_reply_ends_at_the_server_when_it_is_closed(token_engin
     async with asyncio.timeout(5):
         while (await server.counters())["vllm:num_requests_running"]:
             await asyncio.sleep(0.05)
+
+
+async def test_a_named_tool_is_called_through_the_service(server: Server) -> None:
+    parameters = {"type": "object", "properties": {"warm": {"type": "boolean"}}, "required": ["warm"]}
+    asked = {
+        "model": "scripted",  # the front's name for it
+        "messages": [{"role": "user", "content": "Is it warm?"}, {"role": "system", "content": "Use the tool."}],
+        "tools": [{"type": "function", "function": {"name": "say", "parameters": parameters}}],
+        "tool_choice": {"type": "function", "function": {"name": "say"}},
+        "temperature": 0,
+        "max_tokens": 60,
+        "stream_options": {"include_usage": True},
+    }
+
+    async def start(_: Settings) -> ServedEngine:
+        return await openai.connect(server.url, MODEL, tokenizers=openai.Tokenizers())
+
+    async with serving(start=start) as front:
+        async with asyncio.timeout(60):
+            while (await front.client.get("/health/ready")).status_code != 200:
+                await asyncio.sleep(0.05)
+        whole = (await front.post("/v1/chat/completions", asked, timeout=60)).json()
+        streamed = await front.post("/v1/chat/completions", {**asked, "stream": True}, timeout=60)
+        too_long = {**asked, "messages": [{"role": "user", "content": "word " * 20_000}]}
+        refused = (await front.post("/v1/chat/completions", too_long, timeout=60)).json()
+
+    [call] = whole["choices"][0]["message"]["tool_calls"]
+    chunks = [json.loads(line[6:]) for line in streamed.text.splitlines() if line.startswith("data: {")]
+    deltas = [delta for c in chunks for o in c["choices"] for delta in o["delta"].get("tool_calls", [])]
+    assert call["function"]["name"] == deltas[0]["function"]["name"] == "say"
+    assert json.loads(call["function"]["arguments"]).keys() == {"warm"}
+    assert json.loads("".join(delta["function"]["arguments"] for delta in deltas)).keys() == {"warm"}
+    assert chunks[-1]["usage"]["prompt_tokens"] == whole["usage"]["prompt_tokens"] > 10
+    assert refused["error"]["code"] == "context_length_exceeded"
 
 
 async def test_a_server_that_has_gone_is_unavailable_and_not_dead() -> None:

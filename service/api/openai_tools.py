@@ -1,0 +1,91 @@
+"""Tools in OpenAI's chat completions: what a request may say of them, and the body in which a server is asked.
+
+The body is made anew of what was validated, so that nothing passes that Redraft does not know.
+"""
+
+from typing import Annotated, Any, Literal
+
+from annotated_types import Len
+from pydantic import Field
+
+from service.api.requests import BoundedSchema, WireModel
+from service.engines.base import Sampling
+from service.engines.relay import ChatBody
+from service.tasks.overrides import SamplingOverrides
+
+FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+
+OfTheClient = Annotated[Any, Field(exclude=True)]
+"""What OpenAI's SDK adds to a call that was streamed, and sends back."""
+
+
+class Function(WireModel):
+    """``parameters``: the JSON schema of its arguments."""
+
+    name: FunctionName
+    description: str | None = None
+    parameters: BoundedSchema | None = None
+    strict: bool | None = None
+
+
+class Tool(WireModel):
+    type: Literal["function"]
+    function: Function
+
+
+class FunctionReference(WireModel):
+    name: FunctionName
+
+
+class NamedTool(WireModel):
+    type: Literal["function"]
+    function: FunctionReference
+
+
+Tools = Annotated[tuple[Tool, ...], Len(0, 128)]
+ToolChoice = Literal["none", "auto", "required"] | NamedTool
+
+
+class FunctionCall(WireModel):
+    """``arguments``: JSON as the model wrote it, which need not be valid."""
+
+    name: FunctionName
+    arguments: str
+    parsed_arguments: OfTheClient = None
+
+
+class ToolCall(WireModel):
+    """A call that an earlier answer made."""
+
+    index: OfTheClient = None
+    id: Annotated[str, Len(1, 200)]
+    type: Literal["function"]
+    function: FunctionCall
+
+
+class ToolRequest(WireModel):
+    """A chat with tools. ``messages`` are in OpenAI's words, made of validated ones, in whatever order they came."""
+
+    model: str
+    messages: Annotated[tuple[dict[str, Any], ...], Len(1, 256)]
+    tools: Tools = ()
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    response_schema: BoundedSchema | None = None
+    sampling: SamplingOverrides = SamplingOverrides()
+    stream: bool = False
+
+    def body(self, sampling: Sampling) -> ChatBody:
+        schema = {"name": "reply", "schema": self.response_schema}
+        stated = self.model_dump(include={"messages", "tool_choice", "parallel_tool_calls"})
+        body = {
+            **stated,
+            "tools": [tool.model_dump(exclude_none=True) for tool in self.tools] or None,
+            "response_format": None if self.response_schema is None else {"type": "json_schema", "json_schema": schema},
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_tokens,
+            "stop": sampling.stop or None,
+            "seed": sampling.seed,
+        }
+        return {name: value for name, value in body.items() if value is not None}

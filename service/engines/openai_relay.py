@@ -1,0 +1,137 @@
+"""Chat completions with tools on a server that has them (relay.py): its answer, whole or piece by piece."""
+
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from service.engines.base import Usage
+from service.engines.openai_server import (
+    CHAT,
+    SHORT_SECONDS,
+    TOKENIZE,
+    Answer,
+    OpenAIServer,
+    TokenizeAnswer,
+    UsageAnswer,
+    finish_reason,
+)
+from service.engines.relay import CallPiece, ChatBody, MessageEnd, MessagePiece, without_system
+from service.errors import EngineUnavailable, FieldError, InvalidRequest, PromptTooLong
+
+
+class FunctionAnswer(BaseModel):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCallAnswer(BaseModel):
+    """``index`` only in a stream, where a call comes in pieces."""
+
+    index: int | None = None
+    id: str | None = None
+    function: FunctionAnswer = FunctionAnswer()
+
+    def piece(self, place: int) -> CallPiece:
+        index = place if self.index is None else self.index
+        return CallPiece(index, self.id, self.function.name, self.function.arguments or "")
+
+
+class MessageAnswer(BaseModel):
+    content: str | None = None
+    tool_calls: list[ToolCallAnswer] | None = None
+
+    def piece(self) -> MessagePiece:
+        return MessagePiece(self.content, tuple(call.piece(place) for place, call in enumerate(self.tool_calls or ())))
+
+
+class RelayChoice(BaseModel):
+    """``message`` in a whole answer, ``delta`` in a stream's event."""
+
+    message: MessageAnswer = MessageAnswer()
+    delta: MessageAnswer = MessageAnswer()
+    finish_reason: str | None = None
+
+
+class RelayAnswer(Answer):
+    """The last event of a stream has the usage and no choice."""
+
+    choices: list[RelayChoice]
+    usage: UsageAnswer | None = None
+
+
+@dataclass(frozen=True)
+class ServerRelay:
+    """A Relay on a server that knows the model as ``model``.
+
+    ``system``: whether its chat template knows that role. ``ranks``, ``context_tokens``: as in ChatAbilities.
+    """
+
+    server: OpenAIServer
+    model: str
+    system: bool = True
+    ranks: bool = False
+    context_tokens: int | None = None
+
+    async def relay(
+        self, asked: ChatBody, *, stream: bool, priority: int = 0
+    ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
+        body = {**asked, "model": self.model}
+        if not self.system:
+            body["messages"] = without_system(body["messages"])
+        if self.ranks:
+            body["priority"] = priority
+        with _naming("tools" if "tools" in body else "messages"):
+            if self.context_tokens is not None:
+                body["max_tokens"] = min(body["max_tokens"], await self._room(body, self.context_tokens))
+            async with aclosing(self._streamed(body) if stream else self._whole(body)) as items:
+                async for item in items:
+                    yield item
+
+    async def _whole(self, body: ChatBody) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
+        answer = await self.server.post(CHAT, body, RelayAnswer)
+        if len(answer.choices) != 1:
+            raise EngineUnavailable("the engine's server answers without one choice")
+        [choice] = answer.choices
+        yield choice.message.piece()
+        yield _end(choice.finish_reason, answer.usage)
+
+    async def _streamed(self, body: ChatBody) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
+        said, usage, begun = None, None, False
+        async with aclosing(self.server.stream(CHAT, body, RelayAnswer)) as events:
+            async for event in events:
+                for choice in event.choices:
+                    begun = True
+                    said = choice.finish_reason or said
+                    piece = choice.delta.piece()
+                    if piece.content or piece.calls:
+                        yield piece
+                usage = event.usage or usage
+        if not begun:
+            raise EngineUnavailable("the engine's server wrote nothing")
+        yield _end(said, usage)
+
+    async def _room(self, body: ChatBody, context_tokens: int) -> int:
+        """The tokens that are left for the answer. Only a server that counts tokens has a known context."""
+        counted = {name: body[name] for name in ("model", "messages", "tools") if name in body}
+        count = (await self.server.post(TOKENIZE, counted, TokenizeAnswer, seconds=SHORT_SECONDS)).count
+        if count >= context_tokens:
+            raise PromptTooLong(count, context_tokens)
+        return context_tokens - count
+
+
+def _end(said: str | None, usage: UsageAnswer | None) -> MessageEnd:
+    reason = "tool_calls" if said == "tool_calls" else finish_reason(said)
+    return MessageEnd(reason, usage.usage() if usage else Usage(calls=1))
+
+
+@contextmanager
+def _naming(field: str) -> Iterator[None]:
+    """Let a server's refusal name the field that it is about: most have no tools unless they are started with them."""
+    try:
+        yield
+    except PromptTooLong:
+        raise
+    except InvalidRequest as error:
+        raise InvalidRequest(error.detail, [FieldError(field, error.detail)]) from error

@@ -1,0 +1,94 @@
+"""Chat completions with tools, handed on as they are: what an engine can do beside its contract.
+
+A model that calls tools answers with calls, the caller runs them and asks again with what they gave. None of that is
+the core's: it has no rounds and nothing to evaluate. So the request goes to a server that knows tools, and the answer
+comes back. Errors are those of the engine contract; InvalidRequest names ``tools`` where there is no such server.
+"""
+
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from service.engines.base import FinishReason, Usage
+from service.errors import FieldError, InvalidRequest
+
+RelayFinish = FinishReason | Literal["tool_calls"]
+ChatBody = Mapping[str, Any]
+"""A request for one chat completion in OpenAI's words, without its model and without what streams it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallPiece:
+    """A piece of the ``index``-th tool call: its id and its function's name come first, then the arguments."""
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MessagePiece:
+    """A piece of a message, or the whole of it; a call's pieces are in order."""
+
+    content: str | None = None
+    calls: tuple[CallPiece, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MessageEnd:
+    finish_reason: RelayFinish
+    usage: Usage
+
+
+@runtime_checkable
+class Relay(Protocol):
+    """An engine that hands chat completions on."""
+
+    def relay(
+        self, asked: ChatBody, *, stream: bool, priority: int = 0
+    ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
+        """Yield the message, in pieces as they are written if ``stream``, then how it ended as the last item."""
+
+
+def relay_of(engine: object) -> Relay:
+    if isinstance(engine, Relay):
+        return engine
+    reason = "the engine here calls no tools; it takes remote servers that do (REDRAFT_ENGINE=openai)"
+    raise InvalidRequest(f"tools: {reason}", [FieldError("tools", reason)])
+
+
+def joined(pieces: Iterable[MessagePiece]) -> MessagePiece:
+    """The message that the pieces make up."""
+    content: str | None = None
+    calls: dict[int, CallPiece] = {}
+    for piece in pieces:
+        if piece.content is not None:
+            content = (content or "") + piece.content
+        for call in piece.calls:
+            begun = calls.get(call.index)
+            if begun is None:
+                calls[call.index] = call
+            else:
+                calls[call.index] = replace(
+                    begun,
+                    id=begun.id or call.id,
+                    name=begun.name or call.name,
+                    arguments=begun.arguments + call.arguments,
+                )
+    return MessagePiece(content, tuple(calls[index] for index in sorted(calls)))
+
+
+def without_system(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The messages for a chat template that knows no system role: what it says begins the user's next message."""
+    made: list[Mapping[str, Any]] = []
+    said: list[str] = []
+    for message in messages:
+        if message["role"] == "system":
+            said.append(message["content"])
+        elif message["role"] == "user" and said:
+            made.append({**message, "content": "\n\n".join([*said, message["content"]])})
+            said = []
+        else:
+            made.append(message)
+    return [*made, {"role": "user", "content": "\n\n".join(said)}] if said else made

@@ -1,0 +1,65 @@
+"""Messages put together, and put for templates without a system role; and such servers, over real HTTP."""
+
+import pytest
+
+from service.engines import openai
+from service.engines.conversation import Conversation, Turn
+from service.engines.openai_chat import ChatEngine
+from service.engines.relay import CallPiece, MessagePiece, joined, relay_of, without_system
+from service.engines.scripted import ScriptedEngine
+from service.errors import InvalidRequest
+from tests.engines.chat_server import ChatServer
+from tests.engines.contract import GREEDY
+from tests.serving import listening
+
+BRIEF = {"role": "system", "content": "Be brief."}
+HELLO = {"role": "user", "content": "Hello."}
+
+
+def test_the_pieces_of_each_call_are_put_together() -> None:
+    pieces = [
+        MessagePiece("I "),
+        MessagePiece("look."),
+        MessagePiece(calls=(CallPiece(1, "b", "time", "{"), CallPiece(0, "a", "weather"))),
+        MessagePiece(calls=(CallPiece(1, arguments="}"),)),
+        MessagePiece(calls=(CallPiece(0, arguments="{}"),)),
+    ]
+
+    assert joined(pieces) == MessagePiece(
+        "I look.", (CallPiece(0, "a", "weather", "{}"), CallPiece(1, "b", "time", "{}"))
+    )
+    assert joined([]) == MessagePiece(None, ())
+
+
+def test_what_the_system_says_begins_the_user_s_next_message() -> None:
+    reply = {"role": "assistant", "content": "Hi."}
+
+    assert without_system([BRIEF, HELLO, reply, BRIEF]) == [
+        {"role": "user", "content": "Be brief.\n\nHello."},
+        reply,
+        {"role": "user", "content": "Be brief."},
+    ]
+    assert without_system([HELLO, reply]) == [HELLO, reply]
+
+
+def test_an_engine_that_cannot_relay_is_named_as_the_reason() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        relay_of(ScriptedEngine())
+    assert refused.value.errors[0].field == "tools"
+
+
+@pytest.mark.parametrize("knows_system", [True, False])
+async def test_a_template_without_a_system_role_is_found_out_and_served(knows_system: bool) -> None:
+    server = ChatServer(system=knows_system)
+    folded = [{"role": "user", "content": "Be brief.\n\nHello."}]
+    async with listening(server.app()) as url:
+        engine = await openai.connect(url, "scripted", tokenizers=openai.Tokenizers())
+        assert isinstance(engine, ChatEngine)
+        server.asked.clear()
+        [reply] = await engine.complete(Conversation(Turn("system", "Be brief.")).with_user("Hello."), GREEDY)
+        relayed = [item async for item in engine.relay({"messages": [BRIEF, HELLO]}, stream=False)]
+        await engine.close()
+
+    assert reply.text == "Hello."
+    assert relayed[0] == MessagePiece("Hello.")
+    assert [asked["messages"] for asked in server.asked] == [[BRIEF, HELLO] if knows_system else folded] * 2
