@@ -157,8 +157,8 @@ async def test_a_trace_goes_on_at_the_server_of_a_remote_engine(monkeypatch: pyt
     async with collecting(monkeypatch) as collector, serving(tracing=True) as remote:
         url = str(remote.client.base_url)
 
-        async def start(_: Settings) -> ServedEngine:
-            connect = partial(openai.connect, model="scripted", tokenizers=openai.Tokenizers())
+        async def start(_: Settings, tokenizers: openai.Tokenizers) -> ServedEngine:
+            connect = partial(openai.connect, model="scripted", tokenizers=tokenizers)
             return await ReplicatedEngine.start("scripted", {url: partial(connect, url)})
 
         async with serving(start=start, tracing=True) as front:

@@ -13,6 +13,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
+from openai.types.chat.chat_completion import Choice
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 from pydantic import BaseModel
 
@@ -145,6 +146,7 @@ async def test_refusals_are_the_client_s_own_exceptions(client: AsyncOpenAI) -> 
 async def test_a_tool_is_called_and_what_it_gave_is_sent_back(stream: bool) -> None:
     async with before(ChatServer()) as front, client_of(front) as client:
         create = client.chat.completions.create
+        asked: Choice
         if stream:
             async with client.chat.completions.stream(model="scripted", messages=MESSAGES, tools=TOOLS) as events:
                 asked = (await events.get_final_completion()).choices[0]
