@@ -134,11 +134,11 @@ def _summary(done: Done, task: str, timing: Timing) -> Mapping[str, Any]:
     summary = {
         "program": done.program,
         "task": task,
-        "model": done.model if isinstance(done, Generated) else done.models.writer,
+        "model": done.models.writer if isinstance(done, Refined | Reviewed) else done.model,
         **asdict(total(done.usage)),
         **timing.model_dump(),
     }
-    if not isinstance(done, Generated):
+    if isinstance(done, Refined | Reviewed):
         summary |= {"models": asdict(done.models)}
     if isinstance(done, Refined):
         summary |= {"stop_reason": done.stop_reason, "rounds": len(done.rounds) - 1, "selected": done.selected.id}

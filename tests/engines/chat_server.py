@@ -143,8 +143,8 @@ async def before(*servers: ChatServer, **settings: Any) -> AsyncIterator[Served]
     """The service before the servers, whose ``asked`` begin once it is ready."""
     async with _urls(servers) as urls:
 
-        async def start(_: Settings) -> ServedEngine:
-            connect = partial(openai.connect, model="scripted", tokenizers=openai.Tokenizers())
+        async def start(_: Settings, tokenizers: openai.Tokenizers) -> ServedEngine:
+            connect = partial(openai.connect, model="scripted", tokenizers=tokenizers)
             return await ReplicatedEngine.start("scripted", {url: partial(connect, url) for url in urls})
 
         async with serving(start=start, **settings) as front:

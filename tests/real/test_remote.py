@@ -139,8 +139,8 @@ async def test_a_named_tool_is_called_through_the_service(server: Server) -> Non
         "stream_options": {"include_usage": True},
     }
 
-    async def start(_: Settings) -> ServedEngine:
-        return await openai.connect(server.url, MODEL, tokenizers=openai.Tokenizers())
+    async def start(_: Settings, tokenizers: openai.Tokenizers) -> ServedEngine:
+        return await openai.connect(server.url, MODEL, tokenizers=tokenizers)
 
     async with serving(start=start) as front:
         async with asyncio.timeout(60):
