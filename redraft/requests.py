@@ -10,9 +10,26 @@ Evaluator = Mapping[str, Any]
 """An evaluator by its ``type``, such as ``{"type": "length", "unit": "words", "max": 40}``."""
 
 
+class TextPart(TypedDict):
+    type: Literal["text"]
+    text: str
+
+
+class ImageUrl(TypedDict, total=False):
+    """``url``: a ``data:`` URL, or an https address at a host that the operator allows."""
+
+    url: Required[str]
+    detail: str | None
+
+
+class ImagePart(TypedDict):
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
 class Message(TypedDict):
     role: Literal["system", "user", "assistant"]
-    content: str
+    content: str | Sequence[TextPart | ImagePart]
 
 
 class Criterion(TypedDict, total=False):

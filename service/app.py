@@ -17,6 +17,7 @@ from service.api.background import Background
 from service.api.batches import BatchRequest
 from service.api.body import add_schemas
 from service.api.desk import Desk
+from service.api.image_fetch import RemoteImages
 from service.api.middleware import UNMATCHED, BodyLimit, RequestContext, RequestRecord, RequestTrace
 from service.api.openai import ChatRequest
 from service.api.programs import Bounds, Programs
@@ -167,11 +168,12 @@ def create_app(
     settings: Settings,
     *,
     tools: Toolbox | None = None,
+    images: RemoteImages | None = None,
     start: StartEngine = start_engine,
     on_failure: Callable[[BaseException], None] = lambda error: None,
 ) -> FastAPI:
-    """The service as an ASGI app. ``tools`` are closed with it, and ``on_failure`` is told why, should an engine fail
-    to start.
+    """The service as an ASGI app. ``tools`` and ``images`` are closed with it, and ``on_failure`` is told why, should
+    an engine fail to start.
 
     Raises TracingUnavailable.
     """
@@ -186,6 +188,7 @@ def create_app(
     )
     metrics.watch_admission(lambda: admission.in_progress, lambda: admission.queued)
     tools = tools or Toolbox()
+    images = images or RemoteImages(settings.image_hosts)
     rubrics = load_rubrics(settings.tasks_dir)
     tasks = load_tasks(settings.tasks_dir, rubrics=rubrics, tools=tools)
     served = ServedModels(settings.model_names, settings.critic, settings.judge)
@@ -200,6 +203,7 @@ def create_app(
             if tracer is not None:
                 stack.push_async_callback(tracer.close)
             stack.push_async_callback(tools.close)
+            stack.push_async_callback(images.close)
             fleet = await stack.enter_async_context(fleet_of(settings, start, on_failure))
             yield {
                 "desk": Desk(
@@ -211,6 +215,7 @@ def create_app(
                     programs=programs,
                     tasks=tasks,
                     served=served,
+                    images=images,
                 )
             }
 

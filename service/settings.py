@@ -13,16 +13,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.engines import bundled
+from service.evaluators.outbound import parse_origin
 from service.evaluators.webhook_client import WebhookSettings
 from service.models import Adapter, FurtherModel, ModelName, Servers
 
 PREFIX = "REDRAFT_"
 KEY_ENTRY = re.compile(r"([A-Za-z0-9._-]{1,64}):([0-9A-Fa-f]{64})")
 WebhookName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+
+
+def _host(text: str) -> str:
+    parse_origin(text)
+    return text
+
+
+Host = Annotated[str, AfterValidator(_host)]
 
 
 class Settings(BaseSettings):
@@ -85,6 +94,9 @@ class Settings(BaseSettings):
         {}, repr=False, description="JSON object of the webhooks that evaluators may name"
     )
     webhook_hosts: list[str] = Field([], description="JSON list of hosts whose URLs callers may state themselves")
+    image_hosts: list[Host] = Field(
+        [], description="JSON list of hosts from which images are fetched that callers name; none by default"
+    )
     tracing: bool = Field(False, description="send traces as OpenTelemetry's own variables (OTEL_*) say")
     drain_seconds: float = Field(
         120.0, ge=0, allow_inf_nan=False, description="seconds that running requests may still take after SIGTERM"

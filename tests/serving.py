@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from redraft.sse import EventDecoder
+from service.api.image_fetch import RemoteImages
 from service.app import StartEngine, create_app
 from service.engines.scripted import Call, Script, ScriptedEngine
 from service.engines.served import ServedEngine
@@ -80,6 +81,7 @@ async def serving(
     *,
     start: StartEngine | None = None,
     tools: Toolbox | None = None,
+    images: RemoteImages | None = None,
     **settings: Any,
 ) -> AsyncIterator[Served]:
     """Serve the app. Without a ``start`` of its own the engine serves already; ``settings`` are those of the app."""
@@ -90,7 +92,7 @@ async def serving(
         return engine
 
     stated = Settings(engine="scripted", **settings)
-    app = create_app(stated, tools=tools, start=start or started, on_failure=failures.append)
+    app = create_app(stated, tools=tools, images=images, start=start or started, on_failure=failures.append)
     async with listening(app) as url, httpx.AsyncClient(base_url=url) as client:
         served = Served(client, app, engine, failures)
         if start is None:

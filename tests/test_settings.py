@@ -59,6 +59,9 @@ def test_environment_is_read_and_settings_are_frozen(monkeypatch: pytest.MonkeyP
         ("WEBHOOKS", '{"a": {"url": "http://hush/", "timeout_seconds": 0}}'),
         ("WEBHOOKS", '{"a": {"url": "http://hush/", "secret": "hush"}}'),
         ("WEBHOOK_HOSTS", "hooks.example.com"),
+        ("IMAGE_HOSTS", "images.example.com"),
+        ("IMAGE_HOSTS", '["https://images.example.com"]'),
+        ("IMAGE_HOSTS", '["10.0.0.1"]'),
     ],
 )
 def test_values_out_of_bounds_are_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -15,11 +15,13 @@ from starlette.requests import Request
 from service.api.answering import Answering, generating, last_response, refining, reviewing
 from service.api.body import beside, decode, media_type_of, read
 from service.api.desk import desk_of
+from service.api.images import with_images
 from service.api.middleware import request_id, seconds_since_arrival
 from service.api.problems import problem_body, public
 from service.api.programs import Programs
-from service.api.requests import CritiqueRequest, GenerateRequest, RefineRequest, WireModel
+from service.api.requests import CritiqueRequest, GenerateRequest, RefineRequest
 from service.api.sse import Event
+from service.api.wire import WireModel
 from service.errors import Draining, FieldError, InvalidRequest, MalformedBody
 from service.evaluators.base import RefusedField
 
@@ -132,18 +134,28 @@ async def _answer(request: Request, line: BatchLine) -> Mapping[str, Any]:
         queued_seconds = seconds_since_arrival(request)
         if desk.admission.draining:
             raise Draining("the service is shutting down, and this line was not begun")
-        answering = await beside(lambda body: _answering(line.url, body), json.dumps(line.body).encode())
-        made = answering(desk.background.programs)
+        wanted = await beside(partial(_wanted, line.url), json.dumps(line.body).encode())
+        made = _answering(await with_images(request, wanted), desk.background.programs)
         roles = desk.background.roles(desk.roles(made.program.models))
         response = await last_response(made.events(request, roles, queued_seconds))
         return response.model_dump(mode="json")
 
 
-def _answering(url: str, body: bytes) -> Callable[[Programs], Answering[Any]]:
+def _wanted(url: str, body: bytes) -> GenerateRequest | CritiqueRequest | RefineRequest:
     if url == "/v1/critique":
-        return partial(reviewing, decode(CritiqueRequest, body, None))
+        return decode(CritiqueRequest, body, None)
     wanted = decode(GenerateRequest, body, None) if url == "/v1/generate" else decode(RefineRequest, body, None)
     if wanted.stream:
         reason = "a batch's lines are answered whole"
         raise InvalidRequest(f"stream: {reason}", [FieldError("stream", reason)])
-    return partial(generating, wanted) if isinstance(wanted, GenerateRequest) else partial(refining, wanted)
+    return wanted
+
+
+def _answering(wanted: GenerateRequest | CritiqueRequest | RefineRequest, programs: Programs) -> Answering[Any]:
+    match wanted:
+        case GenerateRequest():
+            return generating(wanted, programs)
+        case CritiqueRequest():
+            return reviewing(wanted, programs)
+        case RefineRequest():
+            return refining(wanted, programs)

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from service.api.admission import Admission
 from service.api.auth import Keys
 from service.api.background import Background
+from service.api.image_fetch import RemoteImages
 from service.api.programs import Programs
 from service.api.served import ServedModels
 from service.engines.base import Engine
@@ -30,6 +31,7 @@ class Desk:
     programs: Programs
     tasks: Mapping[str, Task]
     served: ServedModels
+    images: RemoteImages
 
     def roles(self, models: Models) -> Roles:
         """The engines of a program's models. Raises what ``engine`` raises."""

@@ -16,8 +16,10 @@ from pydantic_core import CoreSchema, core_schema
 
 from service.api.body import decode
 from service.api.openai_tools import NamedTool, ToolCall, ToolChoice, ToolRequest, Tools
+from service.api.parts import Content, TextPart
 from service.api.problems import LONGEST_PATH
-from service.api.requests import GenerateRequest, RefineRequest, WireModel
+from service.api.requests import GenerateRequest, RefineRequest
+from service.api.wire import WireModel
 from service.errors import FieldError, InvalidRequest, ModelNotFound
 from service.evaluators.base import RefusedField
 from service.refinement.program import PRESETS
@@ -28,6 +30,7 @@ MODES: Mapping[str, str | None] = MappingProxyType(
 """What may follow the served model's name, and the preset that it stands for."""
 
 _ROLES = {"developer": "system"}
+_FORMS = '{"type": "text", "text": "…"} and {"type": "image_url", "image_url": {"url": "…"}}'
 
 GENERATE_FIELDS = frozenset({"task", "parameters"})
 REFINE_FIELDS = RefineRequest.model_fields.keys() - {"prompt", "messages", "model", "sampling", "stream"}
@@ -53,31 +56,30 @@ class Only:
 Ignored = Annotated[Any, Field(description="Ignored.")]
 
 
-class TextPart(WireModel):
-    type: Literal["text"]
-    text: str
-
-
-def _joined(content: Any) -> Any:
-    """The texts of a message's parts as one; no content is an empty text."""
+def _stated(content: Any) -> Any:
+    """The texts of a message's parts as one, unless there are images among them; no content is an empty text."""
     if content is None:
         return ""
-    if not isinstance(content, list):
+    if not isinstance(content, list) or any(_type_of(part) == "image_url" for part in content):
         return content
     texts = []
     for index, part in enumerate(content):
         try:
             texts.append(TextPart.model_validate(part).text)
         except ValidationError:
-            raise RefusedField(str(index), 'only parts of the form {"type": "text", "text": "…"} are taken') from None
+            raise RefusedField(str(index), f"only parts of these forms are taken: {_FORMS}") from None
     return "".join(texts)
+
+
+def _type_of(part: Any) -> Any:
+    return part.get("type") if isinstance(part, dict) else None
 
 
 class ChatMessage(WireModel):
     """A message as a request states it; an assistant's as an earlier answer had it, a tool's to one of its calls."""
 
     role: Literal["developer", "system", "user", "assistant", "tool"]
-    content: Annotated[str, BeforeValidator(_joined, json_schema_input_type=str | list[TextPart] | None)] = ""
+    content: Annotated[Any, BeforeValidator(_stated, json_schema_input_type=Content | None)] = ""
     name: Ignored = None
     annotations: Ignored = None
     parsed: Ignored = None
@@ -293,6 +295,9 @@ def _refuse_stray_tools(asked: ChatRequest, mode: str | None) -> None:
         return
     if mode is not None:
         raise _refused(field, "a model that refines calls no tools: name the model alone")
+    for index, message in enumerate(asked.messages):
+        if not isinstance(message.content, str):
+            raise _refused(f"messages.{index}.content", "with tools it holds texts only")
     if asked.n not in (None, 1):
         raise _refused("n", "with tools there is one answer")
     for name in asked.redraft or {}:
@@ -334,22 +339,33 @@ def _translated(asked: ChatRequest, model: str, mode: str | None) -> tuple[dict[
     return {**fields, "trace": False, **own, "search": search, "evaluators": evaluators}, names
 
 
-def _messages(messages: Sequence[ChatMessage]) -> list[dict[str, str]]:
+def _messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
     """Messages as chat apps send them, for templates that do not take them all.
 
     Those of one role in a row are one, joined by a blank line. What the system says later than at the start is the
     user's: then its place is kept.
     """
-    turns: list[dict[str, str]] = []
+    turns: list[dict[str, Any]] = []
     for message in messages:
         role = message.engine_role
         if role == "system" and turns and turns[-1]["role"] != "system":
             role = "user"
         if turns and turns[-1]["role"] == role:
-            turns[-1]["content"] += f"\n\n{message.content}"
+            turns[-1]["content"] = _together(turns[-1]["content"], message.content)
         else:
             turns.append({"role": role, "content": message.content})
     return turns
+
+
+def _together(first: Any, second: Any) -> Any:
+    """Two contents as one, in parts if one of them is."""
+    if isinstance(first, str) and isinstance(second, str):
+        return f"{first}\n\n{second}"
+    return [*_parts(first), *_parts("\n\n"), *_parts(second)]
+
+
+def _parts(content: Any) -> list[Any]:
+    return content if isinstance(content, list) else [{"type": "text", "text": content}]
 
 
 def _schema(asked: ChatRequest) -> dict[str, Any] | None:

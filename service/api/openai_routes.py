@@ -1,6 +1,7 @@
 """The routes that OpenAI's clients know. A chat completion is a generate or a refine under another name."""
 
 import time
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from service.api import routes
 from service.api.answering import Answering
 from service.api.body import decode, json_body, read
 from service.api.desk import desk_of, has_room
+from service.api.images import with_images
 from service.api.openai import Chat, ChatRequest, model_names, named_model, naming
 from service.api.openai_responses import (
     ChatCompletion,
@@ -62,6 +64,8 @@ async def chat_completion(request: Request, chat: Annotated[Chat, Depends(read_c
     With `stream` the text comes in chunks; of a refine first all that happens, in the chunks' `redraft`.
     """
     with naming(chat.names):
+        if not isinstance(chat.wanted, ToolRequest):
+            chat = replace(chat, wanted=await with_images(request, chat.wanted))
         answering = _answering(chat, desk_of(request).programs)
     return answering.streamed(request) if chat.asked.stream else await answering.whole(request)
 

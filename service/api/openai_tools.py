@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Len
 from pydantic import Field
 
-from service.api.requests import BoundedSchema, WireModel
+from service.api.requests import BoundedSchema
+from service.api.wire import WireModel
 from service.engines.base import Sampling
 from service.engines.relay import ChatBody
 from service.tasks.overrides import SamplingOverrides

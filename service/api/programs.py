@@ -204,7 +204,7 @@ class Programs:
         parameters = SimpleNamespace(**_parameters(request, task))
         asked = task.prompts.render("draft", prompt=last.text, parameters=parameters, choices=sampling.choices)
         conversation = None
-        for turn in [*earlier, Turn("user", asked)]:
+        for turn in [*earlier, Turn("user", asked, images=last.images)]:
             conversation = Conversation(turn, conversation)
         assert conversation is not None  # noqa: S101 - there is a last turn
         return conversation
@@ -265,9 +265,9 @@ def _turns(messages: Sequence[Message]) -> list[Turn]:
     last = len(messages) - 1
     if messages[last].role != "user":
         raise _invalid(f"messages.{last}.role", "the last message must be the user's")
-    if not messages[last].content.strip():
-        raise _invalid(f"messages.{last}.content", "the last message must not be empty")
-    return [Turn(message.role, message.content) for message in messages]
+    if not messages[last].text.strip():
+        raise _invalid(f"messages.{last}.content", "the last message must have a text")
+    return [Turn(message.role, message.text, images=message.images) for message in messages]
 
 
 def _parameters(request: CommonFields, task: Task) -> dict[str, str]:

@@ -1,11 +1,16 @@
 """What a request may say. These models are the wire contract's input; programs.py turns them into programs."""
 
 import json
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Gt, Len
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
+from service.api.parts import Address, Content, images_of, text_of, with_images
+from service.api.wire import WireModel
+from service.engines.conversation import Image
+from service.evaluators.base import RefusedField
 from service.evaluators.catalogue import AnyEvaluator
 from service.evaluators.judge import Criterion
 from service.tasks.overrides import SamplingOverrides, SearchOverrides, StopOverrides
@@ -14,6 +19,7 @@ Text = Annotated[str, Field(pattern=r"\S")]
 """A text with something in it besides white space."""
 
 
+MOST_IMAGES = 8
 MOST_SCHEMA_CHARACTERS = 32_768
 
 
@@ -27,21 +33,56 @@ def _bounded(schema: dict[str, Any]) -> dict[str, Any]:
 BoundedSchema = Annotated[dict[str, Any], AfterValidator(_bounded)]
 
 
-class WireModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
-
-
 class Message(WireModel):
+    """Only the user shows images."""
+
     role: Literal["system", "user", "assistant"]
-    content: str
+    content: Content
+
+    @model_validator(mode="after")
+    def _refuse_images_of_others(self) -> Self:
+        for index, _ in images_of(self.content):
+            if self.role != "user":
+                raise RefusedField(f"content.{index}.type", "only the user's messages may have images")
+        return self
+
+    @property
+    def text(self) -> str:
+        return text_of(self.content)
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """The images, once they are at hand."""
+        images = [image for _, image in images_of(self.content)]
+        at_hand = tuple(image for image in images if isinstance(image, Image))
+        if len(at_hand) < len(images):
+            raise RuntimeError("an image has not been fetched")
+        return at_hand
+
+    def with_images(self, fetched: Mapping[Address, Image]) -> "Message":
+        """The message with images in place of their addresses."""
+        return self.model_copy(update={"content": with_images(self.content, fetched)})
+
+
+def images_in(messages: Sequence[Message]) -> Iterator[tuple[int, int, Image | Address]]:
+    """The images with the indices of their messages and parts."""
+    for index, message in enumerate(messages):
+        for part, image in images_of(message.content):
+            yield index, part, image
+
+
+def _few_images(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    for message, part, _ in list(images_in(messages))[MOST_IMAGES:]:
+        raise RefusedField(f"{message}.content.{part}", f"a request may have at most {MOST_IMAGES} images")
+    return messages
 
 
 class CommonFields(WireModel):
     """What every request has. Exactly one of ``prompt`` and ``messages`` is given."""
 
-    messages: Annotated[tuple[Message, ...], Len(1, 256)] | None = None
+    messages: Annotated[tuple[Message, ...], Len(1, 256), AfterValidator(_few_images)] | None = None
     task: str = "general"
-    parameters: Annotated[dict[str, str], Len(0, 64)] = {}
+    parameters: Annotated[dict[str, str], Len(0, 64)] = {}  # noqa: RUF012 - pydantic copies it
     sampling: SamplingOverrides = SamplingOverrides()
     model: str | None = None
 

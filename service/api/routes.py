@@ -10,8 +10,9 @@ from starlette.responses import JSONResponse, Response
 
 from service.api.answering import generating, refining, reviewing
 from service.api.batches import JSON_LINES, BatchRequest, BatchResult, read_batch, results
-from service.api.body import decoded, json_body
+from service.api.body import json_body
 from service.api.desk import authenticated, desk_of, has_room, has_room_for_batch
+from service.api.images import decoded
 from service.api.requests import CritiqueRequest, GenerateRequest, RefineRequest
 from service.api.responses import (
     CritiqueResponse,

@@ -1,8 +1,8 @@
 """The engine contract: what the core and the evaluators may ask of a language model.
 
 Every engine passes tests/engines/contract.py. Errors: PromptTooLong where a conversation does not fit the
-context, InvalidRequest where it cannot serve a schema or setting, EngineDead once the engine is gone; anything
-else that an engine raises is a bug. Cancelling a call, or closing a stream, ends its work inside the engine.
+context, InvalidRequest where it cannot serve a schema, a setting or an image, EngineDead once the engine is gone;
+anything else that an engine raises is a bug. Cancelling a call, or closing a stream, ends its work inside the engine.
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -90,6 +90,10 @@ class Engine(Protocol):
     @property
     def backend(self) -> object:
         """What computes: engines with the same one read each other's token ids, and fail together."""
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether the turns of conversations may have images."""
 
     async def complete(
         self,

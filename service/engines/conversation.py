@@ -1,8 +1,13 @@
 """Conversations: what an engine is asked to reply to."""
 
+import base64
+import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal, Protocol
+
+from service.errors import InvalidRequest
 
 Role = Literal["system", "user", "assistant"]
 
@@ -17,11 +22,32 @@ class Reply(Protocol):
     def token_ids(self) -> tuple[int, ...] | None: ...
 
 
+@dataclass(frozen=True)
+class Image:
+    """A picture as the caller gave it. ``media_type``: such as ``image/png``."""
+
+    media_type: str
+    data: bytes = field(repr=False)
+
+    @cached_property
+    def digest(self) -> str:
+        """The same for the same picture only."""
+        return hashlib.blake2b(self.data, digest_size=16).hexdigest()
+
+    @cached_property
+    def url(self) -> str:
+        """The picture as a ``data:`` URL."""
+        return f"data:{self.media_type};base64,{base64.b64encode(self.data).decode()}"
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
+    """``images`` stand before the text; only a user's turn has any."""
+
     role: Role
     text: str
     token_ids: tuple[int, ...] | None = None
+    images: tuple[Image, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, weakref_slot=True, slots=True)
@@ -58,3 +84,13 @@ class Conversation:
         if self.before is not None:
             yield from self.before.turns()
         yield self.turn
+
+    def images(self) -> Iterator[Image]:
+        """The images of all turns, from the first to the last."""
+        for turn in self.turns():
+            yield from turn.images
+
+    def refuse_images(self) -> None:
+        """Raise InvalidRequest if there are any: for engines that would have to leave them out."""
+        if any(self.images()):
+            raise InvalidRequest("the model takes no images")

@@ -66,6 +66,10 @@ class GatedEngine:
     def backend(self) -> object:
         return self.engine.backend
 
+    @property
+    def takes_images(self) -> bool:
+        return self.engine.takes_images
+
     async def complete(
         self,
         conversation: Conversation,

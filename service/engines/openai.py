@@ -1,28 +1,34 @@
 """Remote engines: a server that speaks OpenAI's API, and what it can do, found out whenever it comes up.
 
 A vLLM server whose tokenizer is at hand is given token ids (openai_tokens); any other is given messages (openai_chat).
+So is one whose model takes images, unless the operator names the tokenizer: images cannot be sent as token ids.
 """
 
 import asyncio
 import logging
+import struct
+import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from service.engines.conversation import Conversation, Turn
+from service.engines.conversation import Conversation, Image, Turn
 from service.engines.openai_chat import MOST_LOGPROBS, ChatAbilities, ChatAnswer, ChatEngine, messages
 from service.engines.openai_server import CHAT, MODELS, TOKENIZE, A, Answer, NotOffered, OpenAIServer, TokenizeAnswer
 from service.engines.openai_tokens import COMPLETIONS, Abilities, TextAnswer, TokenEngine
 from service.engines.tokenization import ChatTokenizer
-from service.errors import InvalidRequest
+from service.errors import EngineUnavailable, InvalidRequest
 
 log = logging.getLogger(__name__)
 
 QUESTION = Conversation(Turn("user", "Say yes.")).with_reply("Yes.").with_user("Say no.")
 INSTRUCTED = Conversation(Turn("system", "Be brief.")).with_user("Say yes.")
 DIGITS = "12345"
+PICTURE_SIDE = 64
+"""Enough for any model: some refuse smaller pictures."""
 FORM = {
     "name": "reply",
     "schema": {"type": "object", "properties": {"yes": {"type": "boolean"}}, "required": ["yes"]},
@@ -80,7 +86,8 @@ async def connect(
     """Find out what the server can do; EngineUnavailable if it does not answer.
 
     ``model``: the name by which the server knows the model. ``tokenizer``: a folder or hub name of its tokenizer; by
-    default what the server says that it loaded, if that is a folder here. EngineMisconfigured if the server has no such
+    default what the server says that it loaded, if that is a folder here and the model takes no images.
+    EngineMisconfigured if the server has no such
     model, or if the tokenizer is another than the server's.
     """
     server = OpenAIServer(url, key)
@@ -98,14 +105,16 @@ async def _engine(
     if model not in cards:
         raise EngineMisconfigured(f"{server.url} has no model {model!r}; it has {', '.join(cards)}")
     card = cards[model]
+    images = tokenizer is None and await takes_images(server, model)
     asked = {"model": model, "messages": messages(QUESTION)}
     counted = await _accepted(server, TOKENIZE, asked, TokenizeAnswer)
     context_tokens = card.max_model_len if counted else None
-    if tokenizer is None and card.root and await asyncio.to_thread(Path(card.root).is_dir):
+    if tokenizer is None and not images and card.root and await asyncio.to_thread(Path(card.root).is_dir):
         tokenizer = card.root
     if tokenizer is None or counted is None or context_tokens is None:
         log.info("the engine's server tokenises prompts: prefixes are shared as far as it repeats itself")
-        return ChatEngine(server, model, await chat_abilities(server, model, context_tokens))
+        abilities = await chat_abilities(server, model, context_tokens)
+        return ChatEngine(server, model, replace(abilities, images=images))
     chat = await tokenizers.get(tokenizer)
     if counted.tokens != chat.prompt_ids(QUESTION):
         tokenizers.forget(tokenizer)
@@ -143,6 +152,36 @@ async def chat_abilities(server: OpenAIServer, model: str, context_tokens: int |
         and await _accepted(server, CHAT, {**probe, "priority": 1}, ChatAnswer) is not None,
         context_tokens=context_tokens,
     )
+
+
+async def takes_images(server: OpenAIServer, model: str) -> bool:
+    """Whether the server accepts a picture and counts it: some drop what their model cannot see."""
+    image = Image("image/png", blank_png(PICTURE_SIDE))
+    plain, pictured = (
+        {"model": model, "messages": messages(Conversation(Turn("user", "Say yes.", images=images))), "max_tokens": 1}
+        for images in ((), (image,))
+    )
+    try:
+        seen = await _accepted(server, CHAT, pictured, ChatAnswer)
+    except EngineUnavailable:
+        return False  # there are servers that fail at what they do not know; one that is gone shows so at the next call
+    if seen is None or seen.usage is None:
+        return seen is not None
+    without = await server.post(CHAT, plain, ChatAnswer)
+    return without.usage is not None and seen.usage.prompt_tokens > without.usage.prompt_tokens
+
+
+def blank_png(side: int) -> bytes:
+    """A grey square of so many pixels a side (Portable Network Graphics, W3C Recommendation, section 5)."""
+    rows = (b"\0" + b"\x80" * side) * side
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    written = (struct.pack(">I", len(data)) + kind + data + _crc(kind + data) for kind, data in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(written)
+
+
+def _crc(data: bytes) -> bytes:
+    return struct.pack(">I", zlib.crc32(data))
 
 
 async def _accepted(server: OpenAIServer, path: str, body: Mapping[str, object], answer: type[A]) -> A | None:

@@ -2,8 +2,9 @@
 
 What such a server cannot do is made up for, as far as that goes. Where it tells no log-probabilities, an option is
 chosen and not weighed. Where it knows no schemas, it is asked for JSON in words. A given reply cannot be weighed here
-at all. The texts of turns may hold the marks of the server's chat template, and nothing here can tell: where texts come
-from strangers, give the engine the server's tokenizer (openai_tokens).
+at all. Images are sent as ``data:`` URLs, never as addresses, where a server would fetch whatever they lead to. The
+texts of turns may hold the marks of the server's chat template, and nothing here can tell: where texts come from
+strangers, give the engine the server's tokenizer (openai_tokens).
 """
 
 import json
@@ -18,7 +19,7 @@ from pydantic import BaseModel
 
 from service.concurrency import gather
 from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Sampling, Usage
-from service.engines.conversation import Conversation
+from service.engines.conversation import Conversation, Turn
 from service.engines.openai_relay import ServerRelay
 from service.engines.openai_server import (
     CHAT,
@@ -80,14 +81,15 @@ class ChatAnswer(Answer):
 @dataclass(frozen=True)
 class ChatAbilities:
     """What the server does. ``schemas``: replies that fit a JSON schema. ``logprobs``: the most probable tokens.
-    ``system``: its chat template knows that role. ``context_tokens``: what its context holds, where it also counts a
-    conversation's tokens, as vLLM's does; such a server goes on with a reply that has begun, and ranks requests where
-    ``ranks``."""
+    ``system``: its chat template knows that role. ``images``: it takes them. ``context_tokens``: what its context
+    holds, where it also counts a conversation's tokens, as vLLM's does; such a server goes on with a reply that has
+    begun, and ranks requests where ``ranks``."""
 
     schemas: bool
     logprobs: bool
     system: bool = True
     ranks: bool = False
+    images: bool = False
     context_tokens: int | None = None
 
 
@@ -106,6 +108,10 @@ class ChatEngine:
     @property
     def backend(self) -> object:
         return self
+
+    @property
+    def takes_images(self) -> bool:
+        return self._abilities.images
 
     async def complete(
         self,
@@ -215,6 +221,8 @@ class ChatEngine:
         return context_tokens - count
 
     def _messages(self, conversation: Conversation) -> list[Mapping[str, Any]]:
+        if not self.takes_images:
+            conversation.refuse_images()
         made = messages(conversation)
         return list(made) if self._abilities.system else without_system(made)
 
@@ -253,17 +261,25 @@ class ChatEngine:
         return conversation, wish
 
 
-def messages(conversation: Conversation) -> list[dict[str, str]]:
-    """User turns in a row are one message. ValueError unless the last turn is the user's."""
-    made: list[dict[str, str]] = []
+def messages(conversation: Conversation) -> list[dict[str, Any]]:
+    """User turns in a row are one message, its images first. ValueError unless the last turn is the user's."""
+    turns: list[Turn] = []
     for turn in conversation.turns():
-        if made and made[-1]["role"] == turn.role == "user":
-            made[-1]["content"] += "\n\n" + turn.text
-        else:
-            made.append({"role": turn.role, "content": turn.text})
-    if made[-1]["role"] != "user":
+        if turns and turns[-1].role == turn.role == "user":
+            before = turns.pop()
+            turn = Turn("user", f"{before.text}\n\n{turn.text}", images=before.images + turn.images)
+        turns.append(turn)
+    if turns[-1].role != "user":
         raise ValueError("only a user turn can be replied to")
-    return made
+    return [{"role": turn.role, "content": _content(turn)} for turn in turns]
+
+
+def _content(turn: Turn) -> str | list[dict[str, Any]]:
+    """A text alone is sent as such: not every server takes parts."""
+    if not turn.images:
+        return turn.text
+    images = [{"type": "image_url", "image_url": {"url": image.url}} for image in turn.images]
+    return [*images, {"type": "text", "text": turn.text}]
 
 
 def _one_of(choices: Sequence[str]) -> JsonSchema:

@@ -92,6 +92,10 @@ class TokenEngine:
     def backend(self) -> object:
         return self
 
+    @property
+    def takes_images(self) -> bool:
+        return False
+
     async def complete(
         self,
         conversation: Conversation,

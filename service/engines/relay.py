@@ -87,8 +87,12 @@ def without_system(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, A
         if message["role"] == "system":
             said.append(message["content"])
         elif message["role"] == "user" and said:
-            made.append({**message, "content": "\n\n".join([*said, message["content"]])})
+            made.append({**message, "content": _before("\n\n".join(said), message["content"])})
             said = []
         else:
             made.append(message)
     return [*made, {"role": "user", "content": "\n\n".join(said)}] if said else made
+
+
+def _before(text: str, content: str | list[Any]) -> str | list[Any]:
+    return f"{text}\n\n{content}" if isinstance(content, str) else [{"type": "text", "text": text}, *content]

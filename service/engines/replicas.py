@@ -217,6 +217,13 @@ class ReplicatedEngine:
     def backend(self) -> object:
         return self
 
+    @property
+    def takes_images(self) -> bool:
+        """Whether all replicas that are up do: a call may be made on any of them."""
+        known = [replica for replica in self.replicas if replica.engine is not None]
+        asked = [replica for replica in known if replica.up] or known
+        return all(replica.serving().takes_images for replica in asked)
+
     @classmethod
     async def start(cls, model: str, servers: Mapping[str, Connect]) -> Self:
         """Wait until one of the servers, by their names, serves, and go on looking at all of them.
@@ -283,7 +290,7 @@ class ReplicatedEngine:
     def relay(
         self, asked: ChatBody, *, stream: bool, priority: int = 0
     ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
-        prefix = _beginning((message["role"], str(message["content"])) for message in asked["messages"])
+        prefix = _beginning((message["role"], [str(message["content"])]) for message in asked["messages"])
         return self._streamed(prefix, lambda engine: relay_of(engine).relay(asked, stream=stream, priority=priority))
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
@@ -352,16 +359,18 @@ class ReplicatedEngine:
 
 def beginning(conversation: Conversation) -> str:
     """The turns up to the first that is the user's: what all conversations of a program begin with."""
-    return _beginning((turn.role, turn.text) for turn in conversation.turns())
+    return _beginning(
+        (turn.role, [*(image.digest for image in turn.images), turn.text]) for turn in conversation.turns()
+    )
 
 
-def _beginning(turns: Iterable[tuple[str, str]]) -> str:
-    texts = []
-    for role, text in turns:
-        texts.append(text)
+def _beginning(turns: Iterable[tuple[str, Sequence[str]]]) -> str:
+    parts: list[str] = []
+    for role, said in turns:
+        parts += said
         if role == "user":
             break
-    return "\n".join(texts)
+    return "\n".join(parts)
 
 
 def _weight(name: str, prefix: str) -> bytes:

@@ -17,10 +17,11 @@ from typing import Any
 
 from service.concurrency import gather
 from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Sampling, Usage
-from service.engines.conversation import Conversation
+from service.engines.conversation import Conversation, Image, Turn
 from service.errors import EngineDead, PromptTooLong
 
 BLOCK_TOKENS = 16
+IMAGE_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +46,18 @@ class Call:
                 texts.clear()
         return "\n\n".join(texts)
 
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """All images that the model would see."""
+        return tuple(self.conversation.images())
+
 
 def _reply(call: Call) -> str:
     if call.schema is not None:
         return json.dumps(_instance(call.schema), separators=(",", ":"))
     seed = call.sampling.seed if call.sampling else None
-    digest = hashlib.sha256(f"{seed}:{call.prompt}".encode()).hexdigest()
+    seen = "".join(image.digest for image in call.images)
+    digest = hashlib.sha256(f"{seed}:{seen}{call.prompt}".encode()).hexdigest()
     return f"Reply {digest[:8]} to: {' '.join(call.prompt.split()[:12])}"
 
 
@@ -75,6 +82,7 @@ class Script:
     seconds_per_call: float = 0.0
     seconds_per_token: float = 0.0
     context_tokens: int = 8192
+    takes_images: bool = False
 
 
 @dataclass
@@ -91,6 +99,10 @@ class ScriptedEngine:
     @property
     def backend(self) -> object:
         return self
+
+    @property
+    def takes_images(self) -> bool:
+        return self.script.takes_images
 
     def kill(self) -> None:
         """Die as an engine's process does: what is running fails, and so does all that comes."""
@@ -201,7 +213,9 @@ class ScriptedEngine:
     def _tokens(self, conversation: Conversation, reply: str = "", room: int = 1) -> list[str]:
         if conversation.turn.role != "user":
             raise ValueError("only a user turn can be replied to")
-        tokens = [token for turn in conversation.turns() for token in (f"<{turn.role}>", *_tokens(turn.text))]
+        if not self.takes_images:
+            conversation.refuse_images()
+        tokens = [token for turn in conversation.turns() for token in _turn_tokens(turn)]
         tokens += _tokens(reply)
         if len(tokens) + room > self.script.context_tokens:
             raise PromptTooLong(len(tokens), self.script.context_tokens)
@@ -217,6 +231,12 @@ def _chosen(text: str, choices: Sequence[str]) -> str:
 
 def _logarithms(probabilities: Sequence[float]) -> tuple[float, ...]:
     return tuple(math.log(probability) if probability > 0 else -math.inf for probability in probabilities)
+
+
+def _turn_tokens(turn: Turn) -> list[str]:
+    """An image is IMAGE_TOKENS."""
+    images = [token for image in turn.images for token in [f"<{image.digest}>"] * IMAGE_TOKENS]
+    return [f"<{turn.role}>", *images, *_tokens(turn.text)]
 
 
 def _tokens(text: str) -> list[str]:

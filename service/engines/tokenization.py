@@ -62,12 +62,13 @@ class ChatTokenizer:
         self.special_ids = frozenset([*tokenizer.all_special_ids, *self._spelled])
 
     def prompt_ids(self, conversation: Conversation, lead: str = "") -> list[int]:
-        """The ids that ask for the next reply to ``conversation``, whose last turn is the user's.
+        """The ids that ask for the next reply to ``conversation``, whose last turn is the user's; it has no images.
 
         ``lead`` is a text that the reply begins with.
         """
         if conversation.turn.role != "user":
             raise ValueError("only a user turn can be replied to")
+        conversation.refuse_images()
         return [*self._history(conversation), *self._before["user", "assistant"], *self.encode(lead)]
 
     def encode(self, text: str) -> list[int]:

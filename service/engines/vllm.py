@@ -112,6 +112,11 @@ class VllmEngine:
     def backend(self) -> object:
         return self._llm
 
+    @property
+    def takes_images(self) -> bool:
+        """No: prompts are token ids, made here, and a model's own processor would have to place its images in them."""
+        return False
+
     async def complete(
         self,
         conversation: Conversation,

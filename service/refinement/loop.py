@@ -394,4 +394,7 @@ class _Loop:
 
 def _seed(program: Program) -> str | None:
     """What the search draws from: by the seed, but not alike for every request that states the same one."""
-    return None if program.sampling.seed is None else f"{program.sampling.seed} {program.request.turn.text}"
+    if program.sampling.seed is None:
+        return None
+    seen = "".join(f"{image.digest} " for image in program.request.images())
+    return f"{program.sampling.seed} {seen}{program.request.turn.text}"

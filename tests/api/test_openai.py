@@ -295,7 +295,7 @@ async def test_a_failure_in_a_stream_is_its_last_event(asked: dict[str, Any]) ->
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "image_url"}]}]},
-         "messages.0.content.1"),
+         "messages.0.content.1.image_url"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.tool_call_id"),
         ({"messages": [{"role": "user", "content": "x"}, {"role": "function", "content": "x"}]}, "messages.1.role"),
         ({"messages": [{"role": "user", "content": "x", "tool_calls": [{}]}]}, "messages.0.tool_calls.0.id"),

@@ -56,8 +56,8 @@ async def test_a_tool_call_comes_back_and_is_counted(front: Served) -> None:
         "prompt_tokens_details": {"cached_tokens": 16},
     }
     assert 'redraft_tokens_total{kind="prompt",model="scripted",role="draft"} 20.0' in page
-    assert 'redraft_tokens_total{kind="cached",role="draft"} 16.0' in page
-    assert 'redraft_step_seconds_count{role="draft"} 1.0' in page
+    assert 'redraft_tokens_total{kind="cached",model="scripted",role="draft"} 16.0' in page
+    assert 'redraft_step_seconds_count{model="scripted",role="draft"} 1.0' in page
     assert f'redraft_requests_total{{endpoint="{PATH}",status="200"}} 1.0' in page
 
 

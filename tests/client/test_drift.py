@@ -25,8 +25,9 @@ def shape(schema: Schema, definitions: Schema, *, words: bool = True) -> Any:
     """Names and types of a JSON Schema, whatever its models are called; without ``words`` an enum is any text."""
     if "$ref" in schema:
         return shape(definitions[schema["$ref"].removeprefix("#/$defs/")], definitions, words=words)
-    if "oneOf" in schema:
+    if "length" in schema.get("discriminator", {}).get("mapping", {}):
         return {"type": "object", "additionalProperties": True}  # evaluators are mappings
+    schema = {**schema, "anyOf": schema["oneOf"]} if "oneOf" in schema else schema
     found: dict[str, Any] = {}
     for name in KEPT:
         match name, schema.get(name):

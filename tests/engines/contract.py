@@ -9,8 +9,9 @@ from contextlib import aclosing
 import pytest
 
 from service.engines.base import Completion, Engine, Sampling
-from service.engines.conversation import Conversation, Turn
-from service.errors import PromptTooLong
+from service.engines.conversation import Conversation, Image, Turn
+from service.engines.openai import blank_png
+from service.errors import InvalidRequest, PromptTooLong
 
 GREEDY = Sampling(temperature=0.0, max_tokens=24)
 QUESTION = Conversation(Turn("user", "Name three colours of the rainbow, and say one sentence about each of them."))
@@ -165,6 +166,19 @@ class EngineContract:
     async def test_only_a_user_turn_can_be_replied_to(self, engine: Engine) -> None:
         with pytest.raises(ValueError, match="user turn"):
             await engine.complete(QUESTION.with_reply("Red."), GREEDY)
+
+    async def test_an_image_is_seen_or_refused_but_never_left_out(self, engine: Engine) -> None:
+        picture = Image("image/png", blank_png(64))
+        shown = Conversation(Turn("user", "What is it?", images=(picture,))).with_reply("A").with_user("square?")
+
+        if engine.takes_images:
+            [blind] = await engine.complete(Conversation(Turn("user", "What is it?")), GREEDY)
+            [seeing] = await engine.complete(shown, GREEDY)
+            assert cost_of(seeing) > cost_of(blind) + 8
+            return
+        for attempt in (engine.complete(shown, GREEDY), engine.choose(shown, ("1",)), engine.fit(shown)):
+            with pytest.raises(InvalidRequest, match="takes no images"):
+                await attempt
 
     async def test_a_closed_stream_and_a_cancelled_call_leave_the_engine_usable(self, engine: Engine) -> None:
         long = Sampling(temperature=1.0, max_tokens=400)

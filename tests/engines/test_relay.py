@@ -42,6 +42,14 @@ def test_what_the_system_says_begins_the_user_s_next_message() -> None:
     assert without_system([HELLO, reply]) == [HELLO, reply]
 
 
+def test_what_the_system_says_begins_a_message_of_parts_too() -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    shown = {"role": "user", "content": [picture]}
+    assert without_system([BRIEF, shown]) == [
+        {"role": "user", "content": [{"type": "text", "text": BRIEF["content"]}, picture]}
+    ]
+
+
 def test_an_engine_that_cannot_relay_is_named_as_the_reason() -> None:
     with pytest.raises(InvalidRequest) as refused:
         relay_of(ScriptedEngine())

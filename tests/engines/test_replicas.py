@@ -10,7 +10,7 @@ import pytest
 from service.concurrency import gather
 from service.engines import replicas
 from service.engines.base import Completion, Engine
-from service.engines.conversation import Conversation, Turn
+from service.engines.conversation import Conversation, Image, Turn
 from service.engines.replicas import Connect, Replica, ReplicatedEngine
 from service.engines.scripted import Call, Script, ScriptedEngine
 from service.engines.served import ServedEngine
@@ -67,6 +67,28 @@ def every(number: int) -> Callable[[Call], None]:
             raise EngineUnavailable("500")
 
     return fault
+
+
+async def test_images_are_taken_where_all_that_are_up_take_them() -> None:
+    seeing, blind = ScriptedEngine(Script(takes_images=True)), ScriptedEngine()
+    async with replicated({"one": seeing, "two": blind}) as engine:
+        async with asyncio.timeout(5):
+            while not all(replica.up for replica in engine.replicas):
+                await asyncio.sleep(0.01)
+            assert not engine.takes_images
+            blind.kill()
+            while engine.replicas[1].up:
+                await asyncio.sleep(0.01)
+        assert engine.takes_images
+
+
+def test_the_same_question_about_another_image_begins_otherwise() -> None:
+    about = [
+        Conversation(Turn("user", "What is it?", images=images)).with_user("Well?")
+        for images in ((), (Image("image/png", b"1"),), (Image("image/png", b"2"),))
+    ]
+
+    assert len({replicas.beginning(conversation) for conversation in about}) == 3
 
 
 async def test_a_program_stays_on_one_replica_and_programs_are_spread() -> None:

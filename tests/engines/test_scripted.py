@@ -17,6 +17,12 @@ class TestScriptedEngine(EngineContract, LikelihoodContract):
         return ScriptedEngine()
 
 
+class TestSeeingEngine(EngineContract):
+    @pytest.fixture
+    def engine(self) -> Engine:
+        return ScriptedEngine(Script(takes_images=True))
+
+
 async def test_a_script_says_what_is_replied_and_how_options_weigh() -> None:
     engine = ScriptedEngine(Script(reply=lambda call: call.prompt.upper(), weights=lambda call: [0.25, 0.5]))
 

@@ -50,7 +50,7 @@ class Listener:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
                 fields = [line.split(": ", 1) for line in head.split("\r\n")[1:-2]]
                 headers = {name.lower(): value for name, value in fields}
-                body = await reader.readexactly(int(headers["content-length"]))
+                body = await reader.readexactly(int(headers.get("content-length", "0")))
                 self.requests.append(Received(head, headers, body))
                 await self.answers[min(len(self.requests), len(self.answers)) - 1](writer)
                 await writer.drain()

@@ -54,6 +54,10 @@ class RecordingEngine:
     def backend(self) -> object:
         return self.vllm.backend
 
+    @property
+    def takes_images(self) -> bool:
+        return self.vllm.takes_images
+
     async def complete(
         self,
         conversation: Conversation,

@@ -52,7 +52,7 @@ async def test_the_example_of_a_built_in_task_is_a_request_that_works(name: str)
 
     made = Programs(tasks, BOUNDS, ServedModels(("model",))).program(request)
 
-    prompt = request.messages[-1].content if request.messages else request.prompt or ""
+    prompt = request.messages[-1].text if request.messages else request.prompt or ""
     told = (prompt, *request.parameters.values(), *made.sampling.choices)
     assert made.task == name
     assert all(text in made.request.turn.text for text in told)

@@ -1,0 +1,145 @@
+"""What bytes are a picture that an engine may be given, by their headers alone. Nothing is decompressed here.
+
+A few bytes can claim to be billions of pixels, which whoever decodes them then allocates: a decompression bomb. So
+every size that a file states before its pixels is bounded, and animations, which state a size and then repeat it
+without end, are refused.
+
+Sources: PNG (W3C Recommendation, third edition, sections 5 and 11), JPEG (ITU-T T.81, annex B), GIF89a (sections 18 to
+25), WebP (RFC 9649, section 2).
+"""
+
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+
+from service.engines.conversation import Image
+
+MOST_BYTES = 4_194_304
+LONGEST_SIDE = 8_192
+MOST_PIXELS = 16_777_216
+
+Sizes = Iterator[tuple[int, int]]
+"""Each width and height that a file states, in pixels."""
+
+
+def read_image(data: bytes) -> Image:
+    """The image that the bytes are. ValueError where they are none that is taken; the message repeats none of them."""
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"an image may have at most {MOST_BYTES} bytes")
+    for magic, (media_type, sizes_of) in _KINDS.items():
+        if data.startswith(magic):
+            try:
+                sizes = list(sizes_of(data))
+            except (struct.error, IndexError):
+                raise ValueError(f"the image/{media_type} is cut short") from None
+            _check(sizes)
+            return Image(f"image/{media_type}", data)
+    raise ValueError("expected an image in PNG, JPEG, WebP or GIF")
+
+
+def _check(sizes: list[tuple[int, int]]) -> None:
+    if not sizes:
+        raise ValueError("the image does not say how large it is")
+    for width, height in sizes:
+        if not (0 < width <= LONGEST_SIDE and 0 < height <= LONGEST_SIDE and width * height <= MOST_PIXELS):
+            raise ValueError(
+                f"an image may have at most {LONGEST_SIDE} pixels a side and {MOST_PIXELS} in all, and at least one"
+            )
+
+
+def _still(is_animated: bool) -> None:
+    if is_animated:
+        raise ValueError("an animated image is not taken")
+
+
+def _png(data: bytes) -> Sizes:
+    """Chunks up to the first of pixels. A second header would count for some decoders."""
+    at = 8
+    while (kind := data[at + 4 : at + 8]) != b"IDAT":
+        (length,) = struct.unpack_from(">I", data, at)
+        if kind == b"IHDR":
+            yield struct.unpack_from(">II", data, at + 8)
+        _still(kind == b"acTL")
+        at += 12 + length
+
+
+def _jpeg(data: bytes) -> Sizes:
+    """Marker segments up to the first scan."""
+    at = 2
+    while True:
+        if data[at] != 0xFF:
+            raise ValueError("the JPEG has something else than a marker between its segments")
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD7:  # without a segment
+            at += 2
+        elif marker in (0xD9, 0xDA):  # end of image, start of scan
+            return
+        else:
+            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame header
+                height, width = struct.unpack_from(">HH", data, at + 5)
+                yield width, height
+            at += 2 + struct.unpack_from(">H", data, at + 2)[0]
+
+
+def _gif(data: bytes) -> Sizes:
+    """The screen, and the one frame, which decoders let grow beyond it."""
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    yield width, height
+    at = 13 + _table_bytes(flags)
+    frames = 0
+    while at < len(data) and data[at] != 0x3B:  # the trailer; some files lack it
+        if data[at] == 0x2C:
+            frames += 1
+            _still(frames > 1)
+            left, top, width, height, flags = struct.unpack_from("<HHHHB", data, at + 1)
+            yield left + width, top + height
+            at = _after_blocks(data, at + 11 + _table_bytes(flags))
+        elif data[at] == 0x21:
+            at = _after_blocks(data, at + 2)
+        else:
+            raise ValueError("the GIF has something else than a block between its blocks")
+
+
+def _table_bytes(flags: int) -> int:
+    """Of the colour table that flags announce."""
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _after_blocks(data: bytes, at: int) -> int:
+    """Where a series of sub-blocks ends that begins there."""
+    while data[at]:
+        at += 1 + data[at]
+    return at + 1
+
+
+def _webp(data: bytes) -> Sizes:
+    """The first chunk says it all: an extended header's canvas is the size of what follows, or no decoder takes it."""
+    match data[8:16]:
+        case b"WEBPVP8 ":
+            width, height = struct.unpack_from("<HH", data, 26)
+            yield width & 0x3FFF, height & 0x3FFF
+        case b"WEBPVP8L":
+            (packed,) = struct.unpack_from("<I", data, 21)
+            yield (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1
+        case b"WEBPVP8X":
+            _still(bool(data[20] & 0x02))
+            yield _uint24(data, 24) + 1, _uint24(data, 27) + 1
+
+
+def _uint24(data: bytes, at: int) -> int:
+    low, high = struct.unpack_from("<HB", data, at)
+    return int(low | high << 16)
+
+
+_KINDS: Mapping[bytes, tuple[str, Callable[[bytes], Sizes]]] = MappingProxyType(
+    {
+        b"\x89PNG\r\n\x1a\n": ("png", _png),
+        b"\xff\xd8\xff": ("jpeg", _jpeg),
+        b"GIF87a": ("gif", _gif),
+        b"GIF89a": ("gif", _gif),
+        b"RIFF": ("webp", _webp),
+    }
+)
+"""By what a file begins with."""

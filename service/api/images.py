@@ -1,0 +1,56 @@
+"""A request's images, before it is admitted: whether its models take any, and the fetching of those at addresses."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from starlette.requests import Request
+
+from service.api import body
+from service.api.desk import desk_of
+from service.api.parts import Address
+from service.api.requests import CommonFields, images_in
+from service.concurrency import gather
+from service.engines.conversation import Image
+from service.errors import FieldError, InvalidRequest
+
+C = TypeVar("C", bound=CommonFields)
+
+
+def decoded(model: type[C]) -> Callable[[Request], Awaitable[C]]:
+    """A dependency that reads the request's body, as ``body.decoded`` does, and sees to its images."""
+    decode = body.decoded(model)
+
+    async def dependency(request: Request) -> C:
+        return await with_images(request, await decode(request))
+
+    return dependency
+
+
+async def with_images(request: Request, wanted: C) -> C:
+    """What is wanted, with its images at hand. InvalidRequest, which names the parts, where that cannot be."""
+    messages = wanted.messages or ()
+    found = {f"messages.{index}.content.{at}.image_url.url": image for index, at, image in images_in(messages)}
+    if not found:
+        return wanted
+    desk = desk_of(request)
+    roles = desk.roles(desk.served.of(wanted))
+    for engine in (roles.writer, roles.critic, roles.judge):
+        if not engine.takes_images:
+            raise _refused([FieldError(name, f"the model {engine.model} takes no images") for name in found])
+    fetched: dict[Address, Image] = {}
+    wrong: list[FieldError] = []
+
+    async def fetch(name: str, address: Address) -> None:
+        try:
+            fetched[address] = await desk.images.fetch(address)
+        except ValueError as error:
+            wrong.append(FieldError(name, str(error)))
+
+    await gather(fetch(name, image) for name, image in found.items() if isinstance(image, Address))
+    if wrong:
+        raise _refused(wrong)
+    return wanted.model_copy(update={"messages": tuple(message.with_images(fetched) for message in messages)})
+
+
+def _refused(errors: Sequence[FieldError]) -> InvalidRequest:
+    return InvalidRequest(f"{errors[0].field}: {errors[0].message}", errors)
