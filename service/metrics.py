@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from service.errors import Draining, EngineDead, EngineUnavailable, Starting
 from service.refinement.events import CallEnded, EvaluatorEnded, Event, Refined, RoundEnded
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
@@ -18,10 +19,17 @@ SCORES = tuple(step / 10 for step in range(1, 11))
 GAINS = (0.0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 """None is negative: a text that ranks below the first draft is never returned."""
 
+READY = "ready"
+STATES = (READY, *(error.code for error in (Starting, Draining, EngineUnavailable, EngineDead)))
+"""What the readiness route may tell: ready, or the code of what keeps programs from being served."""
+
 
 class Metrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        self.state = Gauge(
+            "redraft_state", "1 for the state of the service, 0 for the others.", ["state"], registry=registry
+        )
         self.requests = Counter(
             "redraft_requests",
             "Requests answered, by route and HTTP status.",
@@ -151,6 +159,11 @@ class Metrics:
         self.score.labels("final").observe(final.score)
         self.score_gain.labels(task).observe(final.score - draft.score)
 
-    def page(self) -> bytes:
-        """All series in the text exposition format: Redraft's own, then the process's and the engine's."""
+    def page(self, state: str) -> bytes:
+        """All series in the text exposition format: Redraft's own, then the process's and the engine's.
+
+        ``state``: the one of STATES that the service is in.
+        """
+        for known in STATES:
+            self.state.labels(known).set(known == state)
         return generate_latest(self.registry) + generate_latest(REGISTRY)

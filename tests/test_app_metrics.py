@@ -9,13 +9,18 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.engines.replicas import ReplicatedEngine
 from service.engines.scripted import Script
+from service.engines.served import ServedEngine
+from service.errors import EngineUnavailable
+from service.settings import Settings
 from tests.refinement.scripts import stall
 from tests.serving import Served, reply, serving
 
 PROMPT = {"prompt": "Write about the sea."}
 SALT = {"evaluators": [{"type": "keywords", "include": ["salt"]}]}
 SERIES = {
+    "redraft_state": "gauge",
     "redraft_requests": "counter",
     "redraft_request_seconds": "histogram",
     "redraft_first_event_seconds": "histogram",
@@ -158,6 +163,43 @@ async def test_refusals_count_by_status_and_by_reason() -> None:
     assert value(found, "requests_total", endpoint="/v1/generate", status="499") == 1
     assert value(found, "requests_shed_total", reason="overloaded") == 1
     assert value(found, "requests_shed_total", reason="draining") == 1
+
+
+async def test_the_state_is_what_the_readiness_route_says() -> None:
+    failure: asyncio.Future[ServedEngine] = asyncio.get_running_loop().create_future()
+    async with serving(start=lambda _: failure) as served:
+        starting = await state(served)
+        failure.set_exception(EngineUnavailable("no server answers"))
+        await served.until(lambda: bool(served.failures))
+        failed = await state(served)
+    async with serving() as served:
+        ready = await state(served)
+        served.engine.kill()
+        dead = await state(served)
+        served.app.state.admission.drain()
+        draining = await state(served)
+
+    assert [starting, failed, ready] == ["starting", "engine_dead", "ready"]
+    assert [dead, draining] == ["engine_dead", "draining"]
+
+
+async def test_the_state_tells_that_no_server_of_a_remote_engine_answers() -> None:
+    async def start(_: Settings) -> ServedEngine:
+        return ReplicatedEngine("someone's", [])
+
+    async with serving(start=start) as served:
+        while (unavailable := await state(served)) == "starting":
+            await asyncio.sleep(0)
+    assert unavailable == "engine_unavailable"
+
+
+async def state(served: Served) -> str:
+    """The one state that is 1, which is the code of the readiness route's refusal."""
+    found = await samples(served)
+    [state] = [dict(labels)["state"] for (name, labels), value in found.items() if name == "redraft_state" and value]
+    ready = await served.client.get("/health/ready")
+    assert ready.json().get("code", "ready") == state
+    return state
 
 
 async def test_a_request_that_waits_is_counted_as_queued() -> None:

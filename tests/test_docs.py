@@ -40,7 +40,7 @@ from service.engines.scripted import Call, Script, ScriptedEngine
 from service.errors import EngineDead, RedraftError, RequestError, Unavailable
 from service.evaluators.catalogue import AnyEvaluator
 from service.evaluators.format import Format, Kind
-from service.metrics import Metrics
+from service.metrics import STATES, Metrics
 from service.refinement.policy import StopReason
 from service.refinement.program import PRESETS, Critic, Search, Stop
 from service.refinement.prompts import VARIABLES
@@ -340,6 +340,7 @@ def test_values_of_labels() -> None:
     reasons = re.findall(r'_on_shed\("(\w+)"\)', inspect.getsource(Admission))
     assert sorted(meanings["redraft_requests_shed_total"]) == sorted(set(reasons))
     assert meanings["redraft_step_seconds"] == list(get_args(CallRole))
+    assert meanings["redraft_state"] == list(STATES)
 
 
 def test_series_of_the_engine() -> None:

@@ -12,8 +12,8 @@ from service.api.image_fetch import RemoteImages
 from service.api.programs import Programs
 from service.api.served import ServedModels
 from service.engines.base import Engine
-from service.errors import EngineDead, EngineUnavailable, Starting
-from service.metrics import Metrics
+from service.errors import Draining, EngineDead, EngineUnavailable, Starting, Unavailable
+from service.metrics import READY, Metrics
 from service.refinement.roles import Models, Roles
 from service.tasks.task import Task
 
@@ -38,8 +38,19 @@ class Desk:
         return Roles(self.engine(models.writer), self.engine(models.critic), self.engine(models.judge))
 
     async def check_ready(self) -> None:
-        """Raise Starting, EngineUnavailable or EngineDead unless the models serve that requests need by default."""
+        """Return while programs are served; raise Draining, or what keeps a model from serving that programs need by
+        default."""
+        if self.admission.draining:
+            raise Draining("the service is shutting down")
         await self.roles(self.served.needed).check()
+
+    async def state(self) -> str:
+        """``ready``, or the code of the error that keeps programs from being served."""
+        try:
+            await self.check_ready()
+        except Unavailable as error:
+            return error.code
+        return READY
 
     async def check_alive(self) -> None:
         """Raise EngineDead once the main engine is dead or has failed to start. Adapters live and die with it.

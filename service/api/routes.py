@@ -21,7 +21,7 @@ from service.api.responses import (
     RefineResponse,
 )
 from service.api.sse import EventStream, line
-from service.errors import Draining, NotFound
+from service.errors import NotFound
 
 EVENT_STREAM: dict[str, Any] = {"content": {"text/event-stream": {}}}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -142,13 +142,11 @@ async def live(request: Request) -> Response:
 async def ready(request: Request) -> Response:
     """503 while the engine loads, while the service drains, and once the engine is dead; so too for a critic or a judge
     of the operator's choice."""
-    desk = desk_of(request)
-    if desk.admission.draining:
-        raise Draining("the service is shutting down")
-    await desk.check_ready()
+    await desk_of(request).check_ready()
     return JSONResponse({"status": "ready"})
 
 
 @router.get("/metrics", summary="Prometheus metrics", tags=["health"])
 async def metrics(request: Request) -> Response:
-    return Response(desk_of(request).metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    desk = desk_of(request)
+    return Response(desk.metrics.page(await desk.state()), media_type="text/plain; version=0.0.4; charset=utf-8")
