@@ -23,6 +23,8 @@ READY = "ready"
 STATES = (READY, *(error.code for error in (Starting, Draining, EngineUnavailable, EngineDead)))
 """What the readiness route may tell: ready, or the code of what keeps programs from being served."""
 
+SHED_REASONS = ("overloaded", "draining", "caller_limit", "deadline")
+
 
 class Metrics:
     def __init__(self) -> None:
@@ -55,6 +57,8 @@ class Metrics:
         self.shed = Counter(
             "redraft_requests_shed", "Programs refused before any work, by reason.", ["reason"], registry=registry
         )
+        for reason in SHED_REASONS:
+            self.shed.labels(reason)  # there from the start, or Prometheus would not see the first one as an increase
         self.batch_lines = Counter(
             "redraft_batch_lines", "Lines of batches answered, by status.", ["status"], registry=registry
         )

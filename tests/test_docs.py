@@ -40,7 +40,7 @@ from service.engines.scripted import Call, Script, ScriptedEngine
 from service.errors import EngineDead, RedraftError, RequestError, Unavailable
 from service.evaluators.catalogue import AnyEvaluator
 from service.evaluators.format import Format, Kind
-from service.metrics import STATES, Metrics
+from service.metrics import SHED_REASONS, STATES, Metrics
 from service.refinement.policy import StopReason
 from service.refinement.program import PRESETS, Critic, Search, Stop
 from service.refinement.prompts import VARIABLES
@@ -338,7 +338,7 @@ def test_metrics() -> None:
 def test_values_of_labels() -> None:
     meanings = {quoted(row[0])[0]: quoted(row[3]) for row in table(METRICS, "Metrics")}
     reasons = re.findall(r'_on_shed\("(\w+)"\)', inspect.getsource(Admission))
-    assert sorted(meanings["redraft_requests_shed_total"]) == sorted(set(reasons))
+    assert sorted(meanings["redraft_requests_shed_total"]) == sorted(set(reasons)) == sorted(SHED_REASONS)
     assert meanings["redraft_step_seconds"] == list(get_args(CallRole))
     assert meanings["redraft_state"] == list(STATES)
 
