@@ -3,7 +3,8 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -114,9 +115,13 @@ async def results(request: Request, batch: BatchRequest) -> AsyncGenerator[Event
 
 
 async def _work(request: Request, lines: deque[BatchLine], finished: asyncio.Queue[Event]) -> None:
+    desk = desk_of(request)
     while lines:
-        result = await _result(request, lines.popleft())
-        desk_of(request).metrics.batch_line(result.status)
+        async with desk.background.place():
+            if not lines:  # others have taken the last one meanwhile
+                return
+            result = await _result(request, lines.popleft())
+        desk.metrics.batch_line(result.status)
         await finished.put(("result", result.model_dump()))
 
 
@@ -130,15 +135,28 @@ async def _result(request: Request, line: BatchLine) -> BatchResult:
 
 async def _answer(request: Request, line: BatchLine) -> Mapping[str, Any]:
     desk = desk_of(request)
-    async with desk.background.place():
-        queued_seconds = seconds_since_arrival(request)
-        if desk.admission.draining:
-            raise Draining("the service is shutting down, and this line was not begun")
+    queued_seconds = seconds_since_arrival(request)
+    if desk.admission.draining:
+        raise Draining("the service is shutting down, and this line was not begun")
+    with _cancellation_from_inside():
         wanted = await beside(partial(_wanted, line.url), json.dumps(line.body).encode())
         made = _answering(await with_images(request, wanted), desk.background.programs)
         roles = desk.background.roles(desk.roles(made.program.models))
         response = await last_response(made.events(request, roles, queued_seconds))
-        return response.model_dump(mode="json")
+    answer: dict[str, Any] = from_json(response.model_dump_json())  # what cannot be sent fails here, for this line only
+    return answer
+
+
+@contextmanager
+def _cancellation_from_inside() -> Iterator[None]:
+    """Make a failure of a cancellation that nobody asked this task for: it would end the worker without a word."""
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("a line's work was cancelled from inside") from error
 
 
 def _wanted(url: str, body: bytes) -> GenerateRequest | CritiqueRequest | RefineRequest:

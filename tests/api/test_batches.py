@@ -87,6 +87,46 @@ async def test_what_is_wrong_with_one_line_is_its_own(caplog: pytest.LogCaptureF
     assert "redraft_batch_lines_waiting 0.0" in page
 
 
+async def test_an_answer_that_cannot_be_sent_is_its_line_s_failure() -> None:
+    """Half of a surrogate pair has no bytes in UTF-8."""
+
+    def unsendable(call: Call) -> str:
+        return "\ud800" if "break" in call.prompt else reply(call)
+
+    lines = [line("bad", body={"prompt": "Please break."}), line("good")]
+    async with serving(Script(reply=unsendable), max_batch_programs=1) as served:
+        results = told(await served.post("/v1/batches", {"requests": lines}))
+    assert {name: result["status"] for name, result in results.items()} == {"bad": 500, "good": 200}
+
+
+async def test_a_cancellation_inside_a_line_ends_no_other() -> None:
+    def cancelled(call: Call) -> str:
+        if "break" in call.prompt:
+            raise asyncio.CancelledError
+        return reply(call)
+
+    lines = [line("bad", body={"prompt": "Please break."}), line("good")]
+    async with serving(Script(reply=cancelled), max_batch_programs=1) as served:
+        results = told(await served.post("/v1/batches", {"requests": lines}))
+        await served.at_rest()
+    assert {name: result["status"] for name, result in results.items()} == {"bad": 500, "good": 200}
+
+
+async def test_a_line_without_a_place_is_waiting() -> None:
+    batch = {"requests": [line(str(number)) for number in range(10)]}
+    async with serving(Script(seconds_per_call=3600.0), max_batch_programs=3) as served:
+        clients = [asyncio.create_task(served.post("/v1/batches", batch)) for _ in range(2)]
+        await served.until(lambda: served.engine.in_flight == 3)
+        metrics = ""
+        async with asyncio.timeout(5):
+            while "redraft_batch_lines_waiting 17.0" not in metrics:
+                metrics = (await served.client.get("/metrics")).text
+        for client in clients:
+            client.cancel()
+        await asyncio.wait(clients)
+        await served.at_rest()
+
+
 async def test_json_lines(served: Served) -> None:
     text = "\n\n".join(json.dumps(line(name, method="POST")) for name in "ab") + "\r\n"
     for media_type in ("application/jsonl", "application/x-ndjson; charset=utf-8"):
