@@ -13,7 +13,6 @@ from service.engines.replicas import ReplicatedEngine
 from service.engines.scripted import Script
 from service.engines.served import ServedEngine
 from service.errors import EngineUnavailable
-from service.settings import Settings
 from tests.refinement.scripts import stall
 from tests.serving import Served, reply, serving
 
@@ -166,7 +165,7 @@ async def test_refusals_count_by_status_and_by_reason() -> None:
 
 async def test_the_state_is_what_the_readiness_route_says() -> None:
     failure: asyncio.Future[ServedEngine] = asyncio.get_running_loop().create_future()
-    async with serving(start=lambda _: failure) as served:
+    async with serving(start=lambda *_: failure) as served:
         starting = await state(served)
         failure.set_exception(EngineUnavailable("no server answers"))
         await served.until(lambda: bool(served.failures))
@@ -183,7 +182,7 @@ async def test_the_state_is_what_the_readiness_route_says() -> None:
 
 
 async def test_the_state_tells_that_no_server_of_a_remote_engine_answers() -> None:
-    async def start(_: Settings) -> ServedEngine:
+    async def start(*_: object) -> ServedEngine:
         return ReplicatedEngine("someone's", [])
 
     async with serving(start=start) as served:

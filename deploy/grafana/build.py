@@ -298,6 +298,31 @@ EVALUATORS = Row(
     ],
 )
 
+BATCHES = Row(
+    "Batches and models",
+    [
+        Panel(
+            "Lines of batches by status",
+            "Lines answered a second; the status is the line's own.",
+            [Query(rate("status", "redraft_batch_lines_total"), "{{status}}")],
+            unit="ops",
+            stacked=True,
+        ),
+        Panel(
+            "Lines of batches waiting",
+            "Not yet begun. They give way to all other requests.",
+            [Query(f"sum(redraft_batch_lines_waiting{{{HERE}}})", "waiting")],
+        ),
+        Panel(
+            "Engine calls by model",
+            "Calls a second: who writes, criticises and judges.",
+            [Query(rate("role, model", "redraft_step_seconds_count"), "{{role}}: {{model}}")],
+            unit="ops",
+            stacked=True,
+        ),
+    ],
+)
+
 ENGINES = Row(
     "Engines",
     [
@@ -377,7 +402,7 @@ REPLICAS = Row(
     ],
 )
 
-ROWS = [AT_A_GLANCE, TRAFFIC, REFINING, CALLS, EVALUATORS, ENGINES, REPLICAS]
+ROWS = [AT_A_GLANCE, TRAFFIC, REFINING, CALLS, EVALUATORS, BATCHES, ENGINES, REPLICAS]
 
 
 def text() -> str:
