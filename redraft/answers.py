@@ -1,7 +1,8 @@
 """How an HTTP response becomes a result or an error."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from types import MappingProxyType
 from typing import TypeVar
 
 import httpx
@@ -12,7 +13,27 @@ from redraft.results import Problem, Result
 
 R = TypeVar("R", bound=Result)
 
+OPENAI_CODES: Mapping[str, str] = MappingProxyType(
+    {
+        "context_length_exceeded": "prompt_too_long",
+        "invalid_api_key": "unauthorized",
+        "rate_limit_exceeded": "caller_limit",
+    }
+)
+"""What OpenAI's clients are told, on the routes that are theirs too, and the service's own codes."""
+
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+class OpenAIError(Result):
+    message: str
+    code: str | None = None
+
+
+class OpenAIAnswer(Result):
+    """An error in OpenAI's form."""
+
+    error: OpenAIError
 
 
 def parsed(kind: type[R], document: str | bytes) -> R:
@@ -33,18 +54,20 @@ def read(kind: type[R], value: object) -> R:
 
 def refusal(response: httpx.Response) -> ProblemError:
     """The error that a response states, whose body has been read; whatever stands between may have sent it."""
-    try:
-        problem = Problem.model_validate_json(response.content)
-    except ValidationError:
-        problem = Problem(
-            type="about:blank",
-            title=f"HTTP status {response.status_code}",
-            status=response.status_code,
-            detail=f"{_host(response.request)} sent no problem document with it",
-            code="unknown",
-        )
     seconds = response.headers.get("Retry-After", "")  # the service states no dates
-    return problem_error(problem, request_id(response), int(seconds) if seconds.isdecimal() else None)
+    return problem_error(_problem(response), request_id(response), int(seconds) if seconds.isdecimal() else None)
+
+
+def _problem(response: httpx.Response) -> Problem:
+    with suppress(ValidationError):
+        return Problem.model_validate_json(response.content)
+    code, detail = "unknown", f"{_host(response.request)} sent no problem document with it"
+    with suppress(ValidationError):
+        said = OpenAIAnswer.model_validate_json(response.content).error
+        word = said.code or code
+        code, detail = OPENAI_CODES.get(word, word), said.message
+    title, status = f"HTTP status {response.status_code}", response.status_code
+    return Problem(type="about:blank", title=title, status=status, detail=detail, code=code)
 
 
 def request_id(response: httpx.Response) -> str | None:

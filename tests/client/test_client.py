@@ -146,8 +146,12 @@ async def test_keys(way: str) -> None:
     async with serving(api_keys=f"someone:{hashlib.sha256(b'open').hexdigest()}") as served:
         for key in (None, "shut"):
             async with calling(way, served.client.base_url, key) as caller:
-                with pytest.raises(Unauthorized):
+                with pytest.raises(Unauthorized) as told_as_openai_would:
                     await caller.ask("models")
+                with pytest.raises(Unauthorized) as told:
+                    await caller.ask("generate", prompt="Write.")
+                assert told_as_openai_would.value.code == told.value.code == "unauthorized"
+                assert told_as_openai_would.value.detail == told.value.detail
         async with calling(way, served.client.base_url, "open") as caller:
             assert (await caller.ask("generate", prompt="Write.")).choices[0].text == "Waves."
 

@@ -8,10 +8,11 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is
 import pytest
 from pydantic import BaseModel, TypeAdapter
 
-from redraft import batches, events, requests, results
+from redraft import answers, batches, events, requests, results
 from redraft.results import Result
 from service.api import responses
 from service.api.batches import BatchLine, BatchResult
+from service.api.problems import OPENAI_CODES
 from service.api.requests import CritiqueRequest, GenerateRequest, RefineRequest
 from service.engines.scripted import Call, Script
 from service.refinement.steps import QUESTIONS_SCHEMA
@@ -101,6 +102,10 @@ def test_batches() -> None:
     line = BatchLine.model_json_schema()["properties"]
     assert get_type_hints(requests.BatchLine).keys() == line.keys() - {"method"}
     assert list(get_args(get_type_hints(requests.BatchLine)["url"])) == line["url"]["enum"] == list(batches.ANSWERS)
+
+
+def test_openai_s_words_for_codes() -> None:
+    assert {code: word for word, code in answers.OPENAI_CODES.items()} == OPENAI_CODES
 
 
 def critical(call: Call) -> str:
