@@ -8,7 +8,7 @@ RedraftError
 │   ├── MethodNotAllowed       405
 │   ├── BodyTooLarge           413
 │   ├── InvalidRequest         422    names the fields
-│   │   ├── PromptTooLong      422    names both lengths
+│   │   ├── PromptTooLong      422    names the lengths that are known
 │   │   └── ModelNotFound      404
 │   └── CallerLimit            429
 └── Unavailable                503    trying again later can help
@@ -17,6 +17,7 @@ RedraftError
     ├── Draining
     ├── DeadlineExceeded              nothing was drafted in time
     └── EngineUnavailable             a remote engine does not answer, or refuses to work
+        ├── EngineBusy                for now: it has too much to do
         └── EngineDead                for good: the process has to be started again
 """
 
@@ -82,12 +83,17 @@ class InvalidRequest(RequestError):
 class PromptTooLong(InvalidRequest):
     code, title = "prompt_too_long", "The prompt does not fit the model's context"
 
-    def __init__(self, prompt_tokens: int, context_tokens: int, field: str = "prompt") -> None:
-        """``field``: the part of the request that is too long."""
-        detail = (
-            f"the prompt has {prompt_tokens} tokens; the model's context holds {context_tokens}, "
-            "of which at least one is needed for the reply"
-        )
+    def __init__(self, prompt_tokens: int | None, context_tokens: int | None, field: str = "prompt") -> None:
+        """The lengths are None where a remote server does not tell. ``field``: the part of the request that is too
+        long."""
+        detail = "the prompt leaves no room for the reply in the model's context"
+        if prompt_tokens is not None and context_tokens is not None:
+            detail = (
+                f"the prompt has {prompt_tokens} tokens; the model's context holds {context_tokens}, "
+                "of which at least one is needed for the reply"
+            )
+        elif context_tokens is not None:
+            detail = f"{detail}, which holds {context_tokens} tokens"
         super().__init__(detail, [FieldError(field, detail)])
         self.prompt_tokens = prompt_tokens
         self.context_tokens = context_tokens
@@ -131,6 +137,10 @@ class DeadlineExceeded(Unavailable):
 
 class EngineUnavailable(Unavailable):
     code, title = "engine_unavailable", "The engine cannot be reached"
+
+
+class EngineBusy(EngineUnavailable):
+    code, title = "engine_busy", "The engine has too much to do"
 
 
 class EngineDead(EngineUnavailable):

@@ -17,7 +17,8 @@ from pydantic import BaseModel
 
 from service.engines.conversation import Conversation, Image, Turn
 from service.engines.openai_chat import MOST_LOGPROBS, ChatAbilities, ChatAnswer, ChatEngine, messages
-from service.engines.openai_server import CHAT, MODELS, TOKENIZE, A, Answer, NotOffered, OpenAIServer, TokenizeAnswer
+from service.engines.openai_failures import Answer, NotOffered
+from service.engines.openai_server import CHAT, MODELS, TOKENIZE, A, OpenAIServer, TokenizeAnswer
 from service.engines.openai_tokens import COMPLETIONS, Abilities, TextAnswer, TokenEngine
 from service.engines.tokenization import ChatTokenizer
 from service.errors import EngineUnavailable, InvalidRequest

@@ -20,13 +20,13 @@ from pydantic import BaseModel
 from service.concurrency import gather
 from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Sampling, Usage
 from service.engines.conversation import Conversation, Turn
+from service.engines.openai_failures import Answer
 from service.engines.openai_relay import ServerRelay
 from service.engines.openai_server import (
     CHAT,
     MODELS,
     SHORT_SECONDS,
     TOKENIZE,
-    Answer,
     OpenAIServer,
     TokenizeAnswer,
     UsageAnswer,

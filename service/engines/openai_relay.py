@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from service.engines.base import Usage
+from service.engines.openai_failures import Answer
 from service.engines.openai_server import (
     CHAT,
     SHORT_SECONDS,
     TOKENIZE,
-    Answer,
     OpenAIServer,
     TokenizeAnswer,
     UsageAnswer,

@@ -1,8 +1,7 @@
 """One server that speaks OpenAI's API, over HTTP: what it answers, and its failures as Redraft's errors.
 
-Errors: InvalidRequest where the server refuses what it was asked, EngineUnavailable where it cannot be reached, fails,
-or answers something else than it should. Cancelling a call closes its connection, and a server like vLLM's then ends
-the work.
+Errors: those of openai_failures for what the server says, EngineUnavailable where it cannot be reached or answers
+something else than it should. Cancelling a call closes its connection, and a server like vLLM's then ends the work.
 """
 
 import logging
@@ -14,7 +13,8 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from service.engines.base import FinishReason, Usage
-from service.errors import EngineUnavailable, InvalidRequest
+from service.engines.openai_failures import Answer, failure, said_by
+from service.errors import EngineBusy, EngineUnavailable, InvalidRequest
 from service.spans import current
 
 log = logging.getLogger(__name__)
@@ -27,9 +27,6 @@ KEEP_ALIVE_SECONDS = 2.0
 """Less than servers wait before they close an idle connection, so that no call meets one that is closing."""
 SHORT_SECONDS = 10.0
 """For what a server answers without its model."""
-NOT_OFFERED = (httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED, httpx.codes.NOT_IMPLEMENTED)
-REFUSED = (httpx.codes.BAD_REQUEST, httpx.codes.REQUEST_ENTITY_TOO_LARGE, httpx.codes.UNPROCESSABLE_ENTITY)
-LONGEST_MESSAGE = 500  # characters of what a server says of a failure
 
 
 class PromptTokens(BaseModel):
@@ -52,20 +49,6 @@ def finish_reason(said: str | None) -> FinishReason:
     if said in ("abort", "error"):
         raise EngineUnavailable("the engine's server gave a reply up")
     return "length" if said == "length" else "stop"
-
-
-class NotOffered(EngineUnavailable):
-    """The server has nothing at that path."""
-
-
-class ErrorBody(BaseModel):
-    message: str
-
-
-class Answer(BaseModel):
-    """What a server answers; within a stream it may tell of an error instead."""
-
-    error: ErrorBody | None = None
 
 
 class TokenizeAnswer(Answer):
@@ -145,12 +128,10 @@ class OpenAIServer:
     def _check(self, response: httpx.Response) -> None:
         if response.status_code == httpx.codes.OK:
             return
-        message = _message(response)
-        if response.status_code in REFUSED:
-            raise InvalidRequest(f"the engine's server refuses the request: {message}")
-        self._failed(f"status {response.status_code}", message)
-        kind = NotOffered if response.status_code in NOT_OFFERED else EngineUnavailable
-        raise kind(f"the engine's server answered with status {response.status_code}")
+        error = failure(response)
+        if not isinstance(error, InvalidRequest | EngineBusy):
+            self._failed(f"status {response.status_code}", said_by(response).message)
+        raise error
 
     def _failed(self, what: str, message: str) -> None:
         """Tell the operator what callers are not told."""
@@ -179,12 +160,3 @@ async def _data(response: httpx.Response) -> AsyncIterator[bytes]:
         for line in lines:
             if line.startswith(b"data:"):
                 yield line.removeprefix(b"data:").strip()
-
-
-def _message(response: httpx.Response) -> str:
-    try:
-        error = Answer.model_validate_json(response.content).error
-    except ValidationError:
-        error = None
-    text = error.message if error else response.text or response.reason_phrase
-    return text[:LONGEST_MESSAGE]

@@ -13,8 +13,9 @@ from pydantic import BaseModel
 from service.concurrency import gather
 from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Sampling, Usage
 from service.engines.conversation import Conversation
+from service.engines.openai_failures import Answer
 from service.engines.openai_relay import ServerRelay
-from service.engines.openai_server import Answer, OpenAIServer, UsageAnswer, finish_reason
+from service.engines.openai_server import OpenAIServer, UsageAnswer, finish_reason
 from service.engines.relay import ChatBody, MessageEnd, MessagePiece
 from service.engines.tokenization import ChatTokenizer
 from service.errors import EngineUnavailable
