@@ -4,9 +4,10 @@ Errors: those of openai_failures for what the server says, EngineUnavailable whe
 something else than it should. Cancelling a call closes its connection, and a server like vLLM's then ends the work.
 """
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import httpx
@@ -27,6 +28,8 @@ KEEP_ALIVE_SECONDS = 2.0
 """Less than servers wait before they close an idle connection, so that no call meets one that is closing."""
 SHORT_SECONDS = 10.0
 """For what a server answers without its model."""
+END_SECONDS = 1.0
+"""From the last event of a stream to the end of its response."""
 
 
 class PromptTokens(BaseModel):
@@ -94,8 +97,10 @@ class OpenAIServer:
             if response.status_code != httpx.codes.OK:
                 await response.aread()
             self._check(response)
-            async for data in _data(response):
+            events = _data(response)
+            async for data in events:
                 if data == b"[DONE]":
+                    await _end(events)
                     return
                 yield self._event(data, answer)
         raise EngineUnavailable("the engine's server broke off what it wrote")
@@ -160,3 +165,11 @@ async def _data(response: httpx.Response) -> AsyncIterator[bytes]:
         for line in lines:
             if line.startswith(b"data:"):
                 yield line.removeprefix(b"data:").strip()
+
+
+async def _end(events: AsyncIterator[bytes]) -> None:
+    """Read on to the response's end, or its connection is not used again. One that does not end is closed."""
+    with suppress(TimeoutError, httpx.HTTPError):
+        async with asyncio.timeout(END_SECONDS):
+            async for _ in events:
+                pass

@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from service.engines import openai_server
 from service.engines.base import Usage
 from service.engines.openai_chat import ChatAnswer
 from service.engines.openai_server import CHAT, OpenAIServer
 from service.errors import EngineUnavailable, InvalidRequest
+from tests.evaluators.listener import listening, raw
 
 ANSWER = {
     "choices": [{"message": {"content": "Yes."}, "finish_reason": "stop"}],
@@ -117,6 +119,30 @@ async def test_a_stream_that_breaks_off_says_so_after_what_it_brought(tail: str)
             await anext(events)
         with pytest.raises(EngineUnavailable):
             await anext(events)
+
+
+STREAM = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{len(EVENTS) + 14:x}\r\n{EVENTS}data: [DONE]\n\n\r\n"
+
+
+async def test_streams_one_after_the_other_share_a_connection() -> None:
+    async with listening(raw(f"{STREAM}0\r\n\r\n".encode())) as listener:
+        server = OpenAIServer(f"http://127.0.0.1:{listener.port}")
+        for _ in range(3):
+            assert len([event async for event in streamed(server)]) == 3
+        await server.close()
+
+    assert (len(listener.requests), listener.connections) == (3, 1)
+
+
+async def test_a_stream_whose_response_does_not_end_is_whole_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_server, "END_SECONDS", 0.01)
+    async with listening(raw(STREAM.encode())) as listener, asyncio.timeout(5):
+        server = OpenAIServer(f"http://127.0.0.1:{listener.port}")
+        for _ in range(2):
+            assert len([event async for event in streamed(server)]) == 3
+        await server.close()
+
+    assert listener.connections == 2
 
 
 async def test_a_cancelled_call_closes_its_connection() -> None:
