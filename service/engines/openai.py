@@ -9,7 +9,7 @@ import logging
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,22 @@ from pydantic import BaseModel
 
 from service.engines.conversation import Conversation, Image, Turn
 from service.engines.openai_chat import MOST_LOGPROBS, ChatAbilities, ChatAnswer, ChatEngine, messages
-from service.engines.openai_failures import Answer, NotOffered
+from service.engines.openai_failures import Answer, NotOffered, ServerFailed
 from service.engines.openai_server import CHAT, MODELS, TOKENIZE, A, OpenAIServer, TokenizeAnswer
 from service.engines.openai_tokens import COMPLETIONS, Abilities, TextAnswer, TokenEngine
 from service.engines.tokenization import ChatTokenizer
-from service.errors import EngineUnavailable, InvalidRequest
+from service.errors import EngineBusy, EngineUnavailable, InvalidRequest
 
 log = logging.getLogger(__name__)
 
 QUESTION = Conversation(Turn("user", "Say yes.")).with_reply("Yes.").with_user("Say no.")
 INSTRUCTED = Conversation(Turn("system", "Be brief.")).with_user("Say yes.")
 DIGITS = "12345"
+LIMITS = ("max_tokens", "max_completion_tokens")
+"""How servers call the most tokens of a reply. The old name is tried first: a server that knows no other may not refuse
+the new one but overlook it, and write without end."""
+PROBES = 2
+"""How often a server is asked that fails at what it is asked for, before it is taken not to have it."""
 PICTURE_SIDE = 64
 """Enough for any model: some refuse smaller pictures."""
 FORM = {
@@ -106,21 +111,27 @@ async def _engine(
     if model not in cards:
         raise EngineMisconfigured(f"{server.url} has no model {model!r}; it has {', '.join(cards)}")
     card = cards[model]
-    images = tokenizer is None and await takes_images(server, model)
+    limit = await reply_limit(server, model)
+    images = tokenizer is None and limit is not None and await takes_images(server, model, limit)
     asked = {"model": model, "messages": messages(QUESTION)}
     counted = await _accepted(server, TOKENIZE, asked, TokenizeAnswer)
     context_tokens = card.max_model_len if counted else None
     if tokenizer is None and not images and card.root and await asyncio.to_thread(Path(card.root).is_dir):
         tokenizer = card.root
     if tokenizer is None or counted is None or context_tokens is None:
+        if limit is None:
+            raise EngineUnavailable("the engine's server answers no chat")
         log.info("the engine's server tokenises prompts: prefixes are shared as far as it repeats itself")
-        abilities = await chat_abilities(server, model, context_tokens)
-        return ChatEngine(server, model, replace(abilities, images=images))
+        abilities = replace(await chat_abilities(server, model, context_tokens, limit), images=images)
+        log.info("what the engine's server can do", extra={"server": server.url, "abilities": asdict(abilities)})
+        return ChatEngine(server, model, abilities)
     chat = await tokenizers.get(tokenizer)
     if counted.tokens != chat.prompt_ids(QUESTION):
         tokenizers.forget(tokenizer)
         raise EngineMisconfigured(f"the tokenizer {tokenizer} is not that of {server.url}")
-    return TokenEngine(server, model, chat, context_tokens, await _abilities(server, model, chat))
+    found = await _abilities(server, model, chat)
+    log.info("what the engine's server can do", extra={"server": server.url, "abilities": asdict(found)})
+    return TokenEngine(server, model, chat, context_tokens, found)
 
 
 def _load(source: str) -> Any:
@@ -131,6 +142,8 @@ def _load(source: str) -> Any:
 
 async def _abilities(server: OpenAIServer, model: str, chat: ChatTokenizer) -> Abilities:
     probe = {"model": model, "prompt": chat.prompt_ids(QUESTION), "max_tokens": 1}
+    if await _accepted(server, COMPLETIONS, probe, TextAnswer) is None:
+        raise EngineUnavailable("the engine's server takes no prompts as token ids")
     named = chat.option_ids(DIGITS)
     weighing = {"logprobs": 1, "logprob_token_ids": named, "return_tokens_as_token_ids": True}
     weighed = await _accepted(server, COMPLETIONS, {**probe, **weighing}, TextAnswer)
@@ -141,8 +154,20 @@ async def _abilities(server: OpenAIServer, model: str, chat: ChatTokenizer) -> A
     )
 
 
-async def chat_abilities(server: OpenAIServer, model: str, context_tokens: int | None) -> ChatAbilities:
-    probe = {"model": model, "messages": messages(QUESTION), "max_tokens": 1}
+async def reply_limit(server: OpenAIServer, model: str) -> str | None:
+    """The name under which the server takes the most tokens of a reply; None if it does not answer a plain chat."""
+    plain = {"model": model, "messages": messages(QUESTION)}
+    for name in LIMITS:
+        if await _accepted(server, CHAT, {**plain, name: 1}, ChatAnswer):
+            return name
+    return None
+
+
+async def chat_abilities(
+    server: OpenAIServer, model: str, context_tokens: int | None, limit: str = LIMITS[0]
+) -> ChatAbilities:
+    """What a server can do that answers plain chats with that limit."""
+    probe = {"model": model, "messages": messages(QUESTION), limit: 1}
     schema = {"response_format": {"type": "json_schema", "json_schema": FORM}}
     weighed = await _accepted(server, CHAT, {**probe, "logprobs": True, "top_logprobs": MOST_LOGPROBS}, ChatAnswer)
     return ChatAbilities(
@@ -152,20 +177,23 @@ async def chat_abilities(server: OpenAIServer, model: str, context_tokens: int |
         ranks=context_tokens is not None
         and await _accepted(server, CHAT, {**probe, "priority": 1}, ChatAnswer) is not None,
         context_tokens=context_tokens,
+        limit=limit,
     )
 
 
-async def takes_images(server: OpenAIServer, model: str) -> bool:
+async def takes_images(server: OpenAIServer, model: str, limit: str = LIMITS[0]) -> bool:
     """Whether the server accepts a picture and counts it: some drop what their model cannot see."""
     image = Image("image/png", blank_png(PICTURE_SIDE))
     plain, pictured = (
-        {"model": model, "messages": messages(Conversation(Turn("user", "Say yes.", images=images))), "max_tokens": 1}
+        {"model": model, "messages": messages(Conversation(Turn("user", "Say yes.", images=images))), limit: 1}
         for images in ((), (image,))
     )
     try:
         seen = await _accepted(server, CHAT, pictured, ChatAnswer)
+    except EngineBusy:
+        raise
     except EngineUnavailable:
-        return False  # there are servers that fail at what they do not know; one that is gone shows so at the next call
+        return False  # there are servers that hang up at what they do not know; one that is gone shows so at once
     if seen is None or seen.usage is None:
         return seen is not None
     without = await server.post(CHAT, plain, ChatAnswer)
@@ -186,8 +214,15 @@ def _crc(data: bytes) -> bytes:
 
 
 async def _accepted(server: OpenAIServer, path: str, body: Mapping[str, object], answer: type[A]) -> A | None:
-    """What the server answers; None if it refuses, or has nothing there."""
-    try:
-        return await server.post(path, body, answer)
-    except (InvalidRequest, NotOffered):
-        return None
+    """What the server answers; None if it refuses, has nothing there, or fails at it again and again.
+
+    Some servers fail at what they do not have. One that is broken as a whole does not answer a plain request either.
+    """
+    for _ in range(PROBES):
+        try:
+            return await server.post(path, body, answer)
+        except (InvalidRequest, NotOffered):
+            break
+        except ServerFailed:
+            continue
+    return None

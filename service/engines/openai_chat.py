@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from service.concurrency import gather
 from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Sampling, Usage
 from service.engines.conversation import Conversation, Turn
-from service.engines.openai_failures import Answer
+from service.engines.openai_failures import Answer, ReplyTooLong
 from service.engines.openai_relay import ServerRelay
 from service.engines.openai_server import (
     CHAT,
@@ -81,9 +81,9 @@ class ChatAnswer(Answer):
 @dataclass(frozen=True)
 class ChatAbilities:
     """What the server does. ``schemas``: replies that fit a JSON schema. ``logprobs``: the most probable tokens.
-    ``system``: its chat template knows that role. ``images``: it takes them. ``context_tokens``: what its context
-    holds, where it also counts a conversation's tokens, as vLLM's does; such a server goes on with a reply that has
-    begun, and ranks requests where ``ranks``."""
+    ``system``: its chat template knows that role. ``images``: it takes them. ``limit``: how it calls the most tokens of
+    a reply. ``context_tokens``: what its context holds, where it also counts a conversation's tokens, as vLLM's does;
+    such a server goes on with a reply that has begun, and ranks requests where ``ranks``."""
 
     schemas: bool
     logprobs: bool
@@ -91,6 +91,7 @@ class ChatAbilities:
     ranks: bool = False
     images: bool = False
     context_tokens: int | None = None
+    limit: str = "max_tokens"
 
 
 class ChatEngine:
@@ -143,7 +144,7 @@ class ChatEngine:
         wish["max_tokens"] = min(sampling.max_tokens, await self._room(conversation))
         text, last, usage = "", None, None
         body = self._body(conversation, priority, wish)
-        async with aclosing(self._server.stream(CHAT, body, ChatAnswer)) as events:
+        async with aclosing(self._events(body)) as events:
             async for event in events:
                 for choice in event.choices:
                     last = choice
@@ -179,7 +180,7 @@ class ChatEngine:
         self, asked: ChatBody, *, stream: bool, priority: int = 0
     ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
         can = self._abilities
-        relay = ServerRelay(self._server, self._model, can.system, can.ranks, can.context_tokens)
+        relay = ServerRelay(self._server, self._model, can.system, can.ranks, can.context_tokens, can.limit)
         return relay.relay(asked, stream=stream, priority=priority)
 
     async def check(self) -> None:
@@ -197,17 +198,31 @@ class ChatEngine:
     async def _answer(
         self, conversation: Conversation, priority: int, wish: Mapping[str, object], lead: str = ""
     ) -> tuple[ChatChoice, Usage]:
-        body = self._body(conversation, priority, wish, lead)
+        body, limit = self._body(conversation, priority, wish, lead), self._abilities.limit
         try:
             answer = await self._server.post(CHAT, body, ChatAnswer)
+        except ReplyTooLong as error:
+            answer = await self._server.post(CHAT, {**body, limit: error.room}, ChatAnswer)
         except InvalidRequest:
             room = await self._room(conversation)  # says it better, where nothing fits
-            if room >= body["max_tokens"]:
+            if room >= body[limit]:
                 raise
-            answer = await self._server.post(CHAT, {**body, "max_tokens": room}, ChatAnswer)
+            answer = await self._server.post(CHAT, {**body, limit: room}, ChatAnswer)
         if len(answer.choices) != 1:
             raise EngineUnavailable("the engine's server answers without one choice")
         return answer.choices[0], _cost(answer.usage)
+
+    async def _events(self, body: Mapping[str, Any]) -> AsyncGenerator[ChatAnswer, None]:
+        """What a stream holds. It is refused, where it is, before it begins."""
+        try:
+            async with aclosing(self._server.stream(CHAT, body, ChatAnswer)) as events:
+                async for event in events:
+                    yield event
+        except ReplyTooLong as error:
+            shorter = {**body, self._abilities.limit: error.room}
+            async with aclosing(self._server.stream(CHAT, shorter, ChatAnswer)) as events:
+                async for event in events:
+                    yield event
 
     async def _room(self, conversation: Conversation, tokens: int = 1) -> int:
         """The most tokens that a reply may have; PromptTooLong if they are fewer than ``tokens``."""
@@ -231,13 +246,16 @@ class ChatEngine:
     ) -> dict[str, Any]:
         asked = self._messages(conversation)
         body: dict[str, Any] = {"model": self._model, "messages": asked}
-        body |= {name: value for name, value in wish.items() if value is not None}
+        body |= {self._named(name): value for name, value in wish.items() if value is not None}
         if self._abilities.ranks:
             body["priority"] = priority
         if lead and self._abilities.context_tokens is not None:
             body["messages"] = [*asked, {"role": "assistant", "content": lead}]
             body |= {"continue_final_message": True, "add_generation_prompt": False}
         return body
+
+    def _named(self, name: str) -> str:
+        return self._abilities.limit if name == "max_tokens" else name
 
     def _wish(
         self, conversation: Conversation, sampling: Sampling, schema: JsonSchema | None

@@ -65,7 +65,8 @@ class RelayAnswer(Answer):
 class ServerRelay:
     """A Relay on a server that knows the model as ``model``.
 
-    ``system``: whether its chat template knows that role. ``ranks``, ``context_tokens``: as in ChatAbilities.
+    ``system``: whether its chat template knows that role. ``ranks``, ``context_tokens`` and ``limit`` are those of
+    ChatAbilities.
     """
 
     server: OpenAIServer
@@ -73,6 +74,7 @@ class ServerRelay:
     system: bool = True
     ranks: bool = False
     context_tokens: int | None = None
+    limit: str = "max_tokens"
 
     async def relay(
         self, asked: ChatBody, *, stream: bool, priority: int = 0
@@ -85,6 +87,8 @@ class ServerRelay:
         with _naming("tools" if "tools" in body else "messages"):
             if self.context_tokens is not None:
                 body["max_tokens"] = min(body["max_tokens"], await self._room(body, self.context_tokens))
+            if "max_tokens" in body:
+                body[self.limit] = body.pop("max_tokens")
             async with aclosing(self._streamed(body) if stream else self._whole(body)) as items:
                 async for item in items:
                     yield item

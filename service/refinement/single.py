@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, contextmanager
 
 from service.concurrency import gather
 from service.engines.base import Completion, Engine, Usage
@@ -37,13 +37,19 @@ async def _generate(generation: Generation, roles: Roles, emit: Emit) -> None:
     ledger = Ledger(generation.budget, emit, generation.arrival)
     writer = MeteredEngine(roles.writer, "draft", ledger)
     answer = _streamed if generation.stream else _complete
+
+    def naming(index: int) -> AbstractContextManager[None]:
+        return _too_long_by("prompt" if len(generation.requests) == 1 else f"prompt.{index}")
+
+    async def answered(index: int, request: Conversation) -> Sequence[Completion]:
+        with naming(index):
+            return await answer(generation, writer, emit, index, request)
+
     for index, request in enumerate(generation.requests):
-        with _too_long_by("prompt" if len(generation.requests) == 1 else f"prompt.{index}"):
+        with naming(index):
             await writer.fit(request)
     async with _deadline(generation.budget):
-        completions = await gather(
-            answer(generation, writer, emit, index, request) for index, request in enumerate(generation.requests)
-        )
+        completions = await gather(answered(index, request) for index, request in enumerate(generation.requests))
     emit(Generated(generation.id, writer.model, completions, ledger.usage))
 
 

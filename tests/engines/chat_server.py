@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,13 +33,14 @@ ARGUMENTS = ('{"city": ', '"Oslo"}')
 class ChatServer:
     """Calls the tool that it is told to, or the first; says what a tool's message holds; says hello to all else.
 
-    ``asked``: the bodies of chats since it was connected. ``failures``: how many of the next ones fail. ``breaks``:
-    streams end after their first piece. ``held``: answers wait for the event.
+    ``asked``: the bodies of chats since it was connected. ``fault``: what some are answered instead. ``failures``: how
+    many of the next ones fail. ``breaks``: streams end after their first piece. ``held``: answers wait for the event.
     """
 
     tools: bool = True
     system: bool = True
     asked: list[dict[str, Any]] = field(default_factory=list)
+    fault: Callable[[dict[str, Any]], Response | None] = lambda body: None
     failures: int = 0
     breaks: bool = False
     held: asyncio.Event | None = None
@@ -59,11 +60,13 @@ class ChatServer:
         if self.failures:
             self.failures -= 1
             return Response("oops", 500)
+        if (fault := self.fault(body)) is not None:
+            return fault
         roles = [message["role"] for message in body["messages"]]
         if "system" in roles and not self.system:
-            return _refusal("System role not supported")
+            return refusal("System role not supported")
         if "tools" in body and not self.tools:
-            return _refusal(NO_TOOLS)
+            return refusal(NO_TOOLS)
         pieces, finish = _message(body)
         if body.get("stream"):
             return StreamingResponse(self._events(pieces, finish), media_type="text/event-stream")
@@ -107,8 +110,8 @@ async def _left(request: Request) -> None:
         pass
 
 
-def _refusal(message: str) -> Response:
-    return JSONResponse({"error": {"message": message, "type": "BadRequestError", "param": None, "code": 400}}, 400)
+def refusal(message: str, code: int | str = 400) -> Response:
+    return JSONResponse({"error": {"message": message, "type": "BadRequestError", "param": None, "code": code}}, 400)
 
 
 def _event(delta: dict[str, Any], finish: str | None = None) -> bytes:

@@ -28,7 +28,10 @@ def cost_of(completion: Completion) -> int:
 async def refused_as_too_long(attempt: Awaitable[object]) -> None:
     with pytest.raises(PromptTooLong) as refused:
         await attempt
-    assert refused.value.prompt_tokens > refused.value.context_tokens > 1000
+    prompt_tokens, context_tokens = refused.value.prompt_tokens, refused.value.context_tokens
+    assert prompt_tokens is not None
+    assert context_tokens is not None
+    assert prompt_tokens > context_tokens > 1000
 
 
 class EngineContract:

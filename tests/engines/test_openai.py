@@ -1,0 +1,100 @@
+"""What a server can do, found out over real HTTP whenever it comes up."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from starlette.responses import Response
+
+from service.engines import openai
+from service.engines.base import Sampling
+from service.engines.openai_chat import ChatEngine
+from service.errors import EngineBusy, EngineUnavailable
+from tests.engines.chat_server import ChatServer, refusal
+from tests.engines.contract import GREEDY, QUESTION
+from tests.serving import listening
+
+FORM = {"type": "object", "properties": {"yes": {"type": "boolean"}}}
+Fault = Callable[[dict[str, Any]], Response | None]
+
+
+@asynccontextmanager
+async def connected(server: ChatServer) -> AsyncIterator[ChatEngine]:
+    async with listening(server.app()) as url:
+        engine = await openai.connect(url, "scripted", tokenizers=openai.Tokenizers())
+        assert isinstance(engine, ChatEngine)
+        server.asked.clear()
+        yield engine
+        await engine.close()
+
+
+def where(field: str, answer: Callable[[], Response | None]) -> Fault:
+    """Answers so what has that field."""
+    return lambda body: answer() if field in body else None
+
+
+def oops() -> Response:
+    return Response("oops", 500)
+
+
+@pytest.mark.parametrize(
+    ("fault", "limit"),
+    [
+        (lambda body: None, "max_tokens"),
+        (where("max_completion_tokens", lambda: refusal("extra fields not permitted")), "max_tokens"),
+        (
+            where("max_tokens", lambda: refusal("Unsupported parameter: 'max_tokens'", "unsupported_parameter")),
+            "max_completion_tokens",
+        ),
+    ],
+)
+async def test_the_most_tokens_are_asked_for_as_the_server_calls_them(fault: Fault, limit: str) -> None:
+    server = ChatServer(fault=fault)
+    async with connected(server) as engine:
+        await engine.complete(QUESTION, Sampling(max_tokens=17))
+        async for _ in engine.stream(QUESTION, Sampling(max_tokens=17)):
+            pass
+        asked = {"messages": [{"role": "user", "content": "Hello."}], "max_tokens": 17}
+        async for _ in engine.relay(asked, stream=False):
+            pass
+
+    assert [{name: value for name, value in body.items() if name.startswith("max_")} for body in server.asked] == [
+        {limit: 17}
+    ] * 3
+
+
+async def test_a_server_that_fails_at_schemas_is_asked_for_json_in_words() -> None:
+    server = ChatServer(fault=where("response_format", oops))
+    async with connected(server) as engine:
+        await engine.complete(QUESTION, GREEDY, schema=FORM)
+
+    [asked] = server.asked
+    assert "response_format" not in asked
+    assert "Reply with JSON" in asked["messages"][-1]["content"]
+
+
+async def test_a_server_that_failed_once_has_what_it_was_asked_for() -> None:
+    failures = iter([oops()])
+    server = ChatServer(fault=where("response_format", lambda: next(failures, None)))
+    async with connected(server) as engine:
+        await engine.complete(QUESTION, GREEDY, schema=FORM)
+
+    assert "response_format" in server.asked[0]
+
+
+@pytest.mark.parametrize("answer", [oops, lambda: refusal("no")])
+async def test_a_server_that_answers_no_plain_chat_cannot_serve(answer: Callable[[], Response]) -> None:
+    async with listening(ChatServer(fault=lambda body: answer()).app()) as url:
+        with pytest.raises(EngineUnavailable, match="answers no chat"):
+            await openai.connect(url, "scripted", tokenizers=openai.Tokenizers())
+
+
+@pytest.mark.parametrize("field", ["response_format", "messages"])
+async def test_a_server_that_is_busy_is_not_one_that_lacks_something(field: str) -> None:
+    fault = where(field, lambda: Response(status_code=429, headers={"Retry-After": "9"}))
+    async with listening(ChatServer(fault=fault).app()) as url:
+        with pytest.raises(EngineBusy) as busy:
+            await openai.connect(url, "scripted", tokenizers=openai.Tokenizers())
+
+    assert busy.value.retry_after == 9
