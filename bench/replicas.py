@@ -33,7 +33,8 @@ from service.__main__ import serve
 from service.app import start_remote
 from service.engines import bundled
 from service.engines.openai import Tokenizers
-from service.engines.replicas import Replica, ReplicatedEngine
+from service.engines.replica import Replica
+from service.engines.replicas import ReplicatedEngine
 from service.engines.served import ServedEngine
 from service.settings import Settings
 
@@ -46,7 +47,7 @@ class InTurn(ReplicatedEngine):
 
     calls = 0
 
-    def place(self, prefix: str, tried: Sequence[Replica]) -> Replica:
+    def place(self, key: str, failed: Sequence[Replica]) -> Replica:
         self.calls += 1
         return self.replicas[self.calls % len(self.replicas)]
 

@@ -11,7 +11,8 @@ from functools import partial
 import pytest
 
 from service.engines import openai
-from service.engines.replicas import Replica, ReplicatedEngine
+from service.engines.replica import Replica
+from service.engines.replicas import ReplicatedEngine
 from service.engines.served import ServedEngine
 from tests.serving import Served, serving
 
@@ -26,9 +27,9 @@ class CountingEngine(ReplicatedEngine):
         super().__init__(model, replicas)
         self.attempts = Counter[bool]()
 
-    def place(self, prefix: str, tried: Sequence[Replica]) -> Replica:
-        self.attempts[bool(tried)] += 1
-        return super().place(prefix, tried)
+    def place(self, key: str, failed: Sequence[Replica]) -> Replica:
+        self.attempts[bool(failed)] += 1
+        return super().place(key, failed)
 
 
 @dataclass

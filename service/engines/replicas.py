@@ -8,15 +8,19 @@ over (consistent hashing with bounded loads, Mirrokni et al. 2016, arXiv 1608.01
 and they move to another. Where a replica is up, or no other is, a call is made again only as long as all these are a
 small part of all calls, so that a fleet that fails is not asked for more than before. Nothing is made again of which
 something was streamed.
+
+*When it is refused for now*: a busy replica rests for as long as it says, and the call goes to another. Where all of
+them rest, calls wait until the first of them takes calls again, but no longer than a bound. None of that is a retry: a
+replica that rests is asked for nothing, so waiting adds no load, and counting it would end programs whose servers only
+asked them to come back in a second.
 """
 
 import asyncio
 import hashlib
-import logging
 import math
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Self, TypeVar
 
@@ -24,167 +28,24 @@ from service.concurrency import gather
 from service.engines.base import Choice, Completion, Engine, JsonSchema, Likelihood, Sampling
 from service.engines.conversation import Conversation
 from service.engines.relay import ChatBody, MessageEnd, MessagePiece, relay_of
-from service.engines.served import ServedEngine
-from service.errors import EngineUnavailable
+from service.engines.replica import Connect, Replica
+from service.errors import EngineBusy, EngineUnavailable
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MOST_ATTEMPTS = 3
 LONGEST_PAUSE_SECONDS = 0.2
 """Before a call is made again. How long is drawn at random, so that the calls that failed together do not return so."""
+LONGEST_WAIT_SECONDS = 30.0
+"""For replicas that rest, in all of one call."""
+RETURN_SECONDS = 1.0
+"""Over so long those that waited come back, so that the first of them find out for all whether they may."""
 RETRIES_PER_CALL = 0.1
 MOST_SAVED_RETRIES = 10.0
 """What calls may save up, so that there are retries when many fail at once."""
-MOST_FAILED = 5
-FAILING_SECONDS = 3.0
-"""A replica that says that it serves is left out, until it has shown it anew, once more calls than that have failed for
-longer than that and none has succeeded."""
 MOST_LOAD = 1.25
 """Times the mean of the calls in progress; a replica with fewer than LEAST_LOAD is never passed over."""
 LEAST_LOAD = 8
-LOOK_SECONDS = 1.0
-"""Between two looks at each replica."""
-LOOK_TIMEOUT_SECONDS = 3.0
-CONNECT_TIMEOUT_SECONDS = 10.0
-"""A look at a server that was down asks it for a few tokens, to find out what it can do."""
-
-
-Connect = Callable[[], Awaitable[ServedEngine]]
-
-
-@dataclass(eq=False)
-class Replica:
-    """One server. ``connect`` makes its engine, or raises EngineUnavailable; it is made anew whenever the replica comes
-    up, for the server may be another by then. ``on_change`` is told whenever it comes up or goes down.
-
-    ``wrong``: why the server can never be used as it is. ``calls``: the scopes of those in progress, by which they can
-    be ended. ``failed``: the calls that failed since one succeeded, the first of them at ``failing_since``.
-    """
-
-    name: str
-    connect: Connect
-    on_change: Callable[[], None] = lambda: None
-    engine: ServedEngine | None = None
-    up: bool = False
-    wrong: Exception | None = None
-    calls: set[asyncio.Timeout] = field(default_factory=set)
-    failed: int = 0
-    failing_since: float = 0.0
-    _reason: str = ""
-    _looking: asyncio.Future[None] | None = None
-
-    def check_settings(self) -> None:
-        """Raise what makes the server unusable, if that is known."""
-        if self.wrong is not None:
-            raise self.wrong
-
-    def serving(self) -> ServedEngine:
-        if self.engine is None:
-            raise EngineUnavailable("the engine's server has not answered yet")
-        return self.engine
-
-    @asynccontextmanager
-    async def called(self) -> AsyncIterator[None]:
-        """A scope of waiting for the engine; EngineUnavailable as soon as the replica is down."""
-        try:
-            async with self._scope():
-                yield
-        except EngineUnavailable:
-            self._count_failure()
-            raise
-        self.failed = 0
-
-    async def watch(self) -> None:
-        """Look at the replica again and again."""
-        while True:
-            await self.look()
-            await asyncio.sleep(LOOK_SECONDS)
-
-    async def look(self) -> None:
-        """Find out whether the replica can serve. Whoever asks meanwhile waits for the same answer."""
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.ensure_future(self._look())
-        await asyncio.shield(self._looking)
-
-    async def close(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait([self._looking])
-        if self.engine is not None:
-            await self.engine.close()
-
-    @asynccontextmanager
-    async def _scope(self) -> AsyncIterator[None]:
-        scope = asyncio.timeout(None)
-        self.calls.add(scope)
-        try:
-            async with scope:
-                yield
-        except TimeoutError as error:
-            if not scope.expired():
-                raise
-            raise EngineUnavailable("the engine's server went down during a call") from error
-        finally:
-            self.calls.remove(scope)
-
-    def _count_failure(self) -> None:
-        now = asyncio.get_running_loop().time()
-        if self.failed == 0:
-            self.failing_since = now
-        self.failed += 1
-        if self.up and self.failed >= MOST_FAILED and now >= self.failing_since + FAILING_SECONDS:
-            self._turn("its calls fail")
-
-    async def _look(self) -> None:
-        """A replica that was up is down once it has failed twice running."""
-        failure = await (self._check() if self.up else self._connect())
-        if failure and self.up:
-            failure = await self._check()
-        self._turn(failure)
-        if failure:
-            self._end_calls()
-
-    async def _check(self) -> str:
-        """Why the engine cannot serve; nothing if it can."""
-        try:
-            async with asyncio.timeout(LOOK_TIMEOUT_SECONDS):
-                await self.serving().check()
-        except (EngineUnavailable, TimeoutError) as error:
-            return str(error) or "it does not answer"
-        return ""
-
-    async def _connect(self) -> str:
-        """Why there is no engine; nothing if there is one."""
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
-                before, self.engine = self.engine, await self.connect()
-                if before is not None and before is not self.engine:
-                    await before.close()
-        except (EngineUnavailable, TimeoutError) as error:
-            return str(error) or "it does not answer"
-        except Exception as error:  # noqa: BLE001 - whatever it is, this server cannot be used, and others may
-            self.wrong = error
-            self.on_change()
-            return str(error)
-        return await self._check()
-
-    def _turn(self, failure: str) -> None:
-        """Be down for that reason, or up without any."""
-        if failure and failure != self._reason:
-            log.warning("a replica is down", extra={"replica": self.name, "reason": failure})
-        elif not failure and not self.up:
-            log.info("a replica is up", extra={"replica": self.name})
-        changed, self.up, self._reason = self.up == bool(failure), not failure, failure
-        if changed:
-            self.failed = 0
-            self.on_change()
-
-    def _end_calls(self) -> None:
-        now = asyncio.get_running_loop().time()
-        for scope in self.calls:
-            if not scope.expired():
-                scope.reschedule(now)
 
 
 @dataclass
@@ -202,6 +63,16 @@ class RetryBudget:
             return False
         self.left -= 1.0
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """One call's way to an answer. ``key``: calls of the same one go to the same replica. ``failed``: where it has
+    failed, in that order. ``patient_until``: how long it waits for busy replicas, by the event loop's clock."""
+
+    key: str
+    patient_until: float
+    failed: list[Replica] = field(default_factory=list)
 
 
 class ReplicatedEngine:
@@ -263,7 +134,8 @@ class ReplicatedEngine:
         async def sibling(index: int) -> Completion:
             one = sampling.sibling(index)
             [completion] = await self._call(
-                conversation, lambda engine: engine.complete(conversation, one, schema=schema, priority=priority)
+                beginning(conversation),
+                lambda engine: engine.complete(conversation, one, schema=schema, priority=priority),
             )
             return completion
 
@@ -281,33 +153,32 @@ class ReplicatedEngine:
         self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0
     ) -> Choice:
         return await self._call(
-            conversation, lambda engine: engine.choose(conversation, options, lead=lead, priority=priority)
+            beginning(conversation), lambda engine: engine.choose(conversation, options, lead=lead, priority=priority)
         )
 
     async def likelihood(self, conversation: Conversation, reply: str, *, priority: int = 0) -> Likelihood:
-        return await self._call(conversation, lambda engine: engine.likelihood(conversation, reply, priority=priority))
+        # No prefix is read from a cache that keeps no probabilities, and the reply may be all that differs.
+        key = f"{beginning(conversation)}\n{reply}"
+        return await self._call(key, lambda engine: engine.likelihood(conversation, reply, priority=priority))
 
     def relay(
         self, asked: ChatBody, *, stream: bool, priority: int = 0
     ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
-        prefix = _beginning((message["role"], [str(message["content"])]) for message in asked["messages"])
-        return self._streamed(prefix, lambda engine: relay_of(engine).relay(asked, stream=stream, priority=priority))
+        key = _beginning((message["role"], [str(message["content"])]) for message in asked["messages"])
+        return self._streamed(key, lambda engine: relay_of(engine).relay(asked, stream=stream, priority=priority))
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
-        await self._call(conversation, lambda engine: engine.fit(conversation, tokens))
+        await self._call(beginning(conversation), lambda engine: engine.fit(conversation, tokens))
 
     async def check(self) -> None:
         if not any(replica.up for replica in self.replicas):
             raise EngineUnavailable("none of its servers answers")
 
-    async def _streamed(
-        self, prefix: str, call: Callable[[Engine], AsyncGenerator[T, None]]
-    ) -> AsyncGenerator[T, None]:
-        tried: list[Replica] = []
+    async def _streamed(self, key: str, call: Callable[[Engine], AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
+        course = self._begin(key)
         begun = False
-        self._retries.add()
         while True:
-            replica = self.place(prefix, tried)
+            replica = await self._next(course)
             try:
                 async with aclosing(call(replica.serving())) as items:
                     while True:
@@ -317,40 +188,57 @@ class ReplicatedEngine:
                             return
                         begun = True
                         yield item
-            except EngineUnavailable:
-                tried.append(replica)
-                if begun or not await self._again(tried):
+            except EngineUnavailable as error:
+                if begun or not await self._again(course, replica, error):
                     raise
 
-    async def _call(self, conversation: Conversation, call: Callable[[Engine], Awaitable[T]]) -> T:
-        tried: list[Replica] = []
-        self._retries.add()
+    async def _call(self, key: str, call: Callable[[Engine], Awaitable[T]]) -> T:
+        course = self._begin(key)
         while True:
-            replica = self.place(beginning(conversation), tried)
+            replica = await self._next(course)
             try:
                 async with replica.called():
                     return await call(replica.serving())
-            except EngineUnavailable:
-                tried.append(replica)
-                if not await self._again(tried):
+            except EngineUnavailable as error:
+                if not await self._again(course, replica, error):
                     raise
 
-    def place(self, prefix: str, tried: Sequence[Replica]) -> Replica:
-        """Where to make a call with that beginning, which has failed on the replicas that were tried."""
-        up = [replica for replica in self.replicas if replica.up]
-        pool = [replica for replica in up if replica not in tried] or up or self.replicas
-        ranked = sorted(pool, key=lambda replica: _weight(replica.name, prefix), reverse=True)
+    def _begin(self, key: str) -> Course:
+        self._retries.add()
+        return Course(key, asyncio.get_running_loop().time() + LONGEST_WAIT_SECONDS)
+
+    async def _next(self, course: Course) -> Replica:
+        """Where to make the call, as soon as somewhere it can be made; EngineBusy if that would be too late."""
+        while (rest := min(replica.resting for replica in self._pool(course.failed))) > 0.0:
+            if asyncio.get_running_loop().time() + rest > course.patient_until:
+                raise EngineBusy("the engine's servers have too much to do", retry_after=math.ceil(rest))
+            await asyncio.sleep(rest + random.uniform(0, RETURN_SECONDS))  # noqa: S311 - nothing secret is drawn
+        return self.place(course.key, course.failed)
+
+    def place(self, key: str, failed: Sequence[Replica]) -> Replica:
+        """Where to make a call of that key, which has failed on some replicas."""
+        pool = self._pool(failed)
+        pool = [replica for replica in pool if not replica.resting] or pool
+        ranked = sorted(pool, key=lambda replica: _weight(replica.name, key), reverse=True)
         in_progress = sum(len(replica.calls) for replica in pool)
         most = max(LEAST_LOAD, math.ceil(MOST_LOAD * (in_progress + 1) / len(pool)))
         return next(replica for replica in ranked if len(replica.calls) < most)  # ``most`` is above the pool's mean
 
-    async def _again(self, tried: Sequence[Replica]) -> bool:
-        """Whether to make a call again that the last of the replicas has just failed; waits a moment before that."""
-        if len(tried) == MOST_ATTEMPTS:
+    def _pool(self, failed: Sequence[Replica]) -> Sequence[Replica]:
+        """The replicas that are up and that the call has not failed on, as far as there are any."""
+        up = [replica for replica in self.replicas if replica.up]
+        return [replica for replica in up if replica not in failed] or up or self.replicas
+
+    async def _again(self, course: Course, replica: Replica, error: EngineUnavailable) -> bool:
+        """Whether to make a call again that a replica has just failed; waits a moment before that."""
+        if isinstance(error, EngineBusy):
+            return True
+        course.failed.append(replica)
+        if len(course.failed) == MOST_ATTEMPTS:
             return False
-        if tried[-1].up:
-            await tried[-1].look()
-        moves = not tried[-1].up and any(replica.up and replica not in tried for replica in self.replicas)
+        if replica.up:
+            await replica.look()
+        moves = not replica.up and any(other.up and other not in course.failed for other in self.replicas)
         if not self._retries.take(overdraw=moves):
             return False
         await asyncio.sleep(random.uniform(0, LONGEST_PAUSE_SECONDS))  # noqa: S311 - nothing secret is drawn
@@ -373,5 +261,5 @@ def _beginning(turns: Iterable[tuple[str, Sequence[str]]]) -> str:
     return "\n".join(parts)
 
 
-def _weight(name: str, prefix: str) -> bytes:
-    return hashlib.blake2b(f"{name}\n{prefix}".encode(), digest_size=8).digest()
+def _weight(name: str, key: str) -> bytes:
+    return hashlib.blake2b(f"{name}\n{key}".encode(), digest_size=8).digest()

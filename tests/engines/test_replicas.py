@@ -2,27 +2,31 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from service.concurrency import gather
+from service.engines import replica as one_replica
 from service.engines import replicas
 from service.engines.base import Completion, Engine
 from service.engines.conversation import Conversation, Image, Turn
-from service.engines.replicas import Connect, Replica, ReplicatedEngine
+from service.engines.replica import Connect, Replica
+from service.engines.replicas import ReplicatedEngine
 from service.engines.scripted import Call, Script, ScriptedEngine
 from service.engines.served import ServedEngine
-from service.errors import EngineUnavailable
+from service.errors import EngineBusy, EngineUnavailable
 from tests.engines.contract import GREEDY, QUESTION, EngineContract, LikelihoodContract
 
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replicas, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(one_replica, "LOOK_SECONDS", 0.02)
     monkeypatch.setattr(replicas, "LONGEST_PAUSE_SECONDS", 0.001)
-    monkeypatch.setattr(replicas, "FAILING_SECONDS", 0.0)
+    monkeypatch.setattr(replicas, "RETURN_SECONDS", 0.01)
+    monkeypatch.setattr(one_replica, "FAILING_SECONDS", 0.0)
 
 
 class TestReplicatedEngine(EngineContract, LikelihoodContract):
@@ -117,6 +121,18 @@ async def test_a_system_turn_alone_does_not_decide_where_a_program_goes() -> Non
     assert all(len(one.calls) > 5 for one in engines.values())
 
 
+async def test_replies_to_the_same_request_are_weighed_on_all_replicas() -> None:
+    engines = {"one": ScriptedEngine(), "two": ScriptedEngine()}
+    async with replicated(engines) as engine:
+        await until(lambda: all(replica.up for replica in engine.replicas))
+        for _ in range(2):
+            for number in range(40):
+                await engine.likelihood(QUESTION, f"It is number {number}.")
+
+    weighed = [Counter(call.reply for call in one.calls) for one in engines.values()]
+    assert all(len(replies) > 5 and set(replies.values()) == {2} for replies in weighed)
+
+
 async def test_a_replica_with_too_many_calls_is_passed_over() -> None:
     engines = {
         "one": ScriptedEngine(Script(seconds_per_call=0.05)),
@@ -182,6 +198,100 @@ async def test_a_call_that_fails_is_made_again_while_such_calls_are_few() -> Non
 
     assert 1090 <= len(flaky.calls) <= 1000 * 1.1 + replicas.MOST_SAVED_RETRIES
     assert failed < 150
+
+
+def busy(times: int, seconds: int = 1) -> Callable[[Call], None]:
+    """Refuses the first calls for now."""
+    counted = iter(range(1_000_000))
+
+    def fault(_: Call) -> None:
+        if next(counted) < times:
+            raise EngineBusy("429", retry_after=seconds)
+
+    return fault
+
+
+async def test_the_calls_that_a_busy_replica_refuses_are_made_elsewhere() -> None:
+    class Refusing(ScriptedEngine):
+        refused = 0
+
+        async def complete(self, *asked: Any, **options: Any) -> Sequence[Completion]:
+            self.refused += 1
+            await asyncio.sleep(0.01)
+            raise EngineBusy("429", retry_after=60)
+
+    refusing, other = Refusing(), ScriptedEngine()
+    async with replicated({"refusing": refusing, "other": other}) as engine:
+        await until(lambda: all(replica.up for replica in engine.replicas))
+        await gather(engine.complete(prompt, GREEDY) for prompt in prompts(100))
+        at_once = refusing.refused
+        await gather(engine.complete(prompt, GREEDY) for prompt in prompts(100))
+
+        assert at_once > replicas.MOST_SAVED_RETRIES + 100 * replicas.RETRIES_PER_CALL
+        assert (refusing.refused, len(other.calls)) == (at_once, 200)
+        assert engine.replicas[0].up
+
+
+async def test_calls_wait_for_a_replica_that_is_busy_and_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(one_replica, "LONGEST_REST_SECONDS", 0.02)
+    alone = ScriptedEngine(Script(fault=busy(100)))
+    async with replicated({"alone": alone}) as engine:
+        replies = await gather(engine.complete(prompt, GREEDY) for prompt in prompts(30))
+        streamed = await gather(last_of(engine, prompt) for prompt in prompts(30))
+        assert engine.replicas[0].up
+
+    assert len(replies) == len(streamed) == 30
+    assert len(alone.calls) == 160
+
+
+async def test_a_call_waits_as_often_as_it_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(one_replica, "LONGEST_REST_SECONDS", 0.01)
+    alone = ScriptedEngine(Script(fault=busy(20)))
+    async with replicated({"alone": alone}) as engine:
+        await engine.complete(QUESTION, GREEDY)
+
+    assert len(alone.calls) == 21
+
+
+async def test_nothing_is_waited_for_that_comes_too_late() -> None:
+    alone = ScriptedEngine(Script(fault=busy(1000, seconds=int(replicas.LONGEST_WAIT_SECONDS) + 20)))
+    async with asyncio.timeout(5), replicated({"alone": alone}) as engine:
+        for _ in range(3):
+            with pytest.raises(EngineBusy) as refused:
+                await engine.complete(QUESTION, GREEDY)
+            assert refused.value.retry_after == pytest.approx(replicas.LONGEST_WAIT_SECONDS + 20, abs=5)
+
+    assert len(alone.calls) == 1
+
+
+async def test_a_replica_that_is_too_busy_to_be_looked_at_is_up() -> None:
+    class Refusing(ScriptedEngine):
+        checks = 0
+
+        async def check(self) -> None:
+            self.checks += 1
+            raise EngineBusy("429", retry_after=60)
+
+    refusing = Refusing()
+    async with replicated({"refusing": refusing}) as engine:
+        await until(lambda: refusing.checks > 4)
+        await engine.check()
+
+
+async def test_a_replica_that_is_too_busy_to_come_up_is_left_alone_for_as_long_as_it_says() -> None:
+    asked = 0
+
+    async def connect() -> ServedEngine:
+        nonlocal asked
+        asked += 1
+        raise EngineBusy("429", retry_after=1 if asked == 1 else 60)
+
+    async with started({"refusing": connect, "other": connecting(ScriptedEngine())}) as engine:
+        await until(lambda: asked == 2)
+        await asyncio.sleep(10 * one_replica.LOOK_SECONDS)
+        assert not engine.replicas[0].up
+
+    assert asked == 2
 
 
 async def test_a_stream_that_has_begun_is_not_begun_again() -> None:
@@ -265,7 +375,7 @@ async def test_a_replica_whose_calls_fail_is_left_out_until_it_has_shown_that_it
         for prompt in prompts(100):
             await engine.complete(prompt, GREEDY)
         assert not engine.replicas[0].up
-        assert len(failing.calls) == replicas.MOST_FAILED
+        assert len(failing.calls) == one_replica.MOST_FAILED
 
         broken.clear()
         await until(lambda: engine.replicas[0].up)

@@ -1,5 +1,7 @@
-"""The service before a server that counts no tokens and refuses what does not fit."""
+"""The service before servers that refuse: what does not fit where they count no tokens, and anything, for now."""
 
+import asyncio
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -80,3 +82,48 @@ async def test_a_reply_may_be_as_long_as_the_context_leaves_room_for() -> None:
     assert whole.json()["choices"][0]["text"] == "Hello."
     assert [data["text"] for name, data in streamed if name == "delta"] == ["Hello."]
     assert [body["max_tokens"] for body in server.asked] == [512, CONTEXT - 1] * 2
+
+
+def busy(requests: Callable[[int], bool], seconds: int = 1) -> Fault:
+    """Refuses for now those of the requests, counted from 0, that the function names."""
+    counted = itertools.count()
+
+    def fault(_: dict[str, Any]) -> Response | None:
+        if requests(next(counted)):
+            return Response(status_code=429, headers={"Retry-After": str(seconds)})
+        return None
+
+    return fault
+
+
+async def test_a_program_waits_for_a_server_that_is_busy() -> None:
+    server = ChatServer()
+    async with before(server) as front:
+        server.fault = busy(lambda number: number % 2 == 0)
+        answer = await front.post("/v1/refine", {**ASKED, "search": {"rounds": 0, "drafts": 1}}, timeout=30)
+
+    assert (answer.status_code, answer.json()["text"]) == (200, "Hello.")
+    assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize(("served", "ends"), [(0, (503, "deadline_exceeded")), (1, (200, "deadline"))])
+async def test_no_program_waits_for_longer_than_it_has(served: int, ends: tuple[int, str]) -> None:
+    server = ChatServer()
+    async with before(server) as front, asyncio.timeout(10):
+        server.fault = busy(lambda number: number >= served, seconds=25)
+        answer = await front.post("/v1/refine", {**ASKED, "budget": {"seconds": 1}}, timeout=30)
+
+    told = answer.json()
+    assert (answer.status_code, told["stop_reason"] if served else told["code"]) == ends
+
+
+async def test_a_server_that_is_busy_for_too_long_is_not_waited_for() -> None:
+    server = ChatServer()
+    async with before(server) as front, asyncio.timeout(10):
+        server.fault = busy(lambda number: True, seconds=50)
+        answer = await front.post("/v1/generate", {"prompt": "Write."}, timeout=30)
+        ready = await front.client.get("/health/ready")
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "engine_busy")
+    assert 40 <= int(answer.headers["Retry-After"]) <= 50
+    assert ready.status_code == 200
