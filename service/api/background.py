@@ -22,8 +22,10 @@ from service.refinement.scheduling import BEHIND_ALL
 T = TypeVar("T")
 
 PROGRAMS_PER_CALL = 4
-"""While others are at work there is one background call for so many of them, and at least one. Beside four or more,
-they lose a fifth of their speed at most: that much if an engine's step takes as long as its batch is wide."""
+"""While others are at work there is one background call for so many of them, and at least one."""
+REST = 4.0
+"""And after each its place is empty for so many times as long as it took, so that it is used a fifth of the time. A call
+may be a prompt that is read at once, while all others stand still."""
 
 
 class Background:
@@ -36,7 +38,7 @@ class Background:
         self._queues: list[deque[Any]] = []
         self._admission = admission
         self._places = asyncio.Semaphore(max_programs)
-        self._gate = Gate(self._most_calls)
+        self._gate = Gate(self._most_calls, self._rest)
         admission.watch(self._gate.open)
 
     @property
@@ -69,3 +71,6 @@ class Background:
         if self._admission.in_progress:
             return min(max(self._admission.in_progress // PROGRAMS_PER_CALL, 1), self.max_programs)
         return self.max_programs
+
+    def _rest(self) -> float:
+        return REST if self._admission.in_progress or self._admission.queued else 0.0

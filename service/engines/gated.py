@@ -12,24 +12,29 @@ from service.engines.conversation import Conversation
 
 
 class Gate:
-    """Lets in whoever came first while fewer than ``limit()`` are inside. ``open`` it when the limit may have grown;
-    one that shrinks turns nobody out."""
+    """Lets in whoever came first while fewer than ``limit()`` are inside; one that shrinks turns nobody out. After a
+    call its place stays empty for ``rest()`` times as long as the call took. ``open`` the gate when either may have
+    changed for the better."""
 
-    def __init__(self, limit: Callable[[], int]) -> None:
+    def __init__(self, limit: Callable[[], int], rest: Callable[[], float] = lambda: 0.0) -> None:
         self._limit = limit
+        self._rest = rest
         self._inside = 0
+        self._resting = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     @asynccontextmanager
     async def passed(self) -> AsyncIterator[None]:
         await self._turn()
+        clock = asyncio.get_running_loop().time
+        begun = clock()
         try:
             yield
         finally:
-            self._leave()
+            self._leave(clock() - begun)
 
     def open(self) -> None:
-        while self._waiting and self._inside < self._limit():
+        while self._waiting and self._inside + (self._resting if self._rest() else 0) < self._limit():
             turn = self._waiting.popleft()
             if not turn.cancelled():
                 self._inside += 1
@@ -43,11 +48,18 @@ class Gate:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():  # the turn came in the same moment as the cancellation
-                self._leave()
+                self._leave(0.0)
             raise
 
-    def _leave(self) -> None:
+    def _leave(self, seconds: float) -> None:
         self._inside -= 1
+        if rest := seconds * self._rest():
+            self._resting += 1
+            asyncio.get_running_loop().call_later(rest, self._rested)
+        self.open()
+
+    def _rested(self) -> None:
+        self._resting -= 1
         self.open()
 
 

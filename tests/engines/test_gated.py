@@ -82,6 +82,37 @@ async def test_who_came_first_is_let_in_first_and_a_wider_gate_lets_in_more() ->
     await callers.end()
 
 
+async def test_after_a_call_its_place_rests_unless_there_is_no_more_need() -> None:
+    rest = Limit(1_000)
+    gate = Gate(Limit(1), rest)
+    callers = Callers(gate)
+    callers.come()
+    await asyncio.sleep(0.01)
+    callers.come()
+    callers.releases[0].set()
+    await asyncio.sleep(0.02)
+    assert callers.inside == [], "ten seconds have not passed"
+
+    rest.value = 0
+    gate.open()
+    await settled()
+    assert callers.inside == [1]
+
+    await callers.end()
+
+
+async def test_a_place_that_has_rested_is_there_again() -> None:
+    callers = Callers(Gate(Limit(1), Limit(1)))
+    callers.come()
+    callers.come()
+    await asyncio.sleep(0.01)
+    callers.releases[0].set()
+    async with asyncio.timeout(5):
+        while callers.inside != [1]:
+            await asyncio.sleep(0.005)
+    await callers.end()
+
+
 @given(
     st.integers(1, 3),
     st.lists(st.tuples(st.sampled_from(["come", "leave", "cancel", "cancel at once"]), st.integers(0, 9))),
