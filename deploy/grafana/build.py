@@ -11,7 +11,7 @@ from deploy.grafana.model import Panel, Query, Row, dashboard
 
 TARGET = Path(__file__).parent / "dashboards" / "redraft.json"
 
-PROGRAMS = 'endpoint=~"/v1/(generate|critique|refine|chat/completions)"'
+PROGRAMS = 'endpoint=~"/v1/(generate|critique|refine|chat/completions|batches)"'
 HERE = 'instance=~"$instance"'
 ENGINE = 'instance=~"$engine"'
 REQUESTS = f"redraft_requests_total{{{PROGRAMS},{HERE}}}"
@@ -99,7 +99,7 @@ TRAFFIC = Row(
     [
         Panel(
             "Programs by endpoint",
-            "Requests of the four endpoints that ask the engine for something, whatever came of them.",
+            "Requests of the endpoints that ask the engine for something, whatever came of them; a batch is one.",
             [Query(rate("endpoint", "redraft_requests_total", f"{PROGRAMS},{HERE}"), "{{endpoint}}")],
             unit="reqps",
             stacked=True,

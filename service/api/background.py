@@ -24,8 +24,8 @@ T = TypeVar("T")
 PROGRAMS_PER_CALL = 4
 """While others are at work there is one background call for so many of them, and at least one."""
 REST = 4.0
-"""And after each its place is empty for so many times as long as it took, so that it is used a fifth of the time. A call
-may be a prompt that is read at once, while all others stand still."""
+"""And after each its place is empty for so many times as long as it took, so that it is used a fifth of the time. A
+call may be a prompt that is read at once, while all others stand still."""
 
 
 class Background:
