@@ -13,8 +13,9 @@ import pytest
 from service.engines import openai
 from service.engines.replica import Replica
 from service.engines.replicas import ReplicatedEngine
+from service.engines.scripted import Script
 from service.engines.served import ServedEngine
-from tests.serving import Served, serving
+from tests.serving import Served, frames, serving
 
 FAULTS = ("500", "hang", "reset", "half", "nonsense")
 PROBLEMS = {"engine_unavailable", "deadline_exceeded"}
@@ -108,13 +109,14 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage() -> AsyncIterator[Stage]:
-    """Two servers with OpenAI's API, each behind a proxy, and the service before them."""
+async def stage(script: Script | None = None) -> AsyncIterator[Stage]:
+    """Two servers with OpenAI's API, whose engines follow the script, each behind a proxy, and the service before
+    them."""
     engines: list[CountingEngine] = []
     async with AsyncExitStack() as stack:
         proxies, urls = [], []
         for _ in range(2):
-            server = await stack.enter_async_context(serving())
+            server = await stack.enter_async_context(serving(script))
             proxy = FaultProxy(server.client.base_url.port or 0)
             stack.push_async_callback(proxy.close)
             listener = await stack.enter_async_context(await asyncio.start_server(proxy.serve, "127.0.0.1", 0))
@@ -170,6 +172,38 @@ async def test_programs_end_with_a_text_or_a_typed_problem_whatever_the_servers_
     assert set(ends) <= {"rounds", "patience", "fixpoint", "engine_failed", "deadline", *PROBLEMS}, ends
     assert attempts[True] <= 0.1 * attempts[False] + 30, attempts  # saved up before, and overdrawn at the end
     assert set(after) <= {"rounds", "patience", "fixpoint"}, after
+
+
+COUNTED = " ".join(f"wave{number}" for number in range(200))
+
+
+async def streamed(stage: Stage, number: int) -> tuple[str, str]:
+    """How a stream ended, and the text that it brought."""
+    body = {"prompt": f"Count the waves, {number}.", "sampling": {"max_tokens": 300}, "stream": True}
+    async with stage.front.client.stream("POST", "/v1/generate", json=body, timeout=60) as response:
+        if response.status_code != 200:
+            await response.aread()
+            return str(response.json()["code"]), ""
+        told = [frame async for frame in frames(response)]
+    text = "".join(data["text"] for name, data in told if name == "delta")
+    name, last = told[-1]
+    return (str(last["code"]) if name == "error" else name), text
+
+
+@pytest.mark.timeout(120)
+async def test_a_stream_ends_whole_or_with_a_typed_error_and_says_nothing_twice() -> None:
+    async with stage(Script(reply=lambda _: COUNTED)) as running:
+        for proxy in running.proxies:
+            proxy.rate, proxy.faults = 0.4, ["500", "reset", "half", "nonsense"]
+        ended = await asyncio.gather(*(streamed(running, number) for number in range(40)))
+        halves = sum(proxy.met["half"] for proxy in running.proxies)
+
+    assert halves
+    assert {text for end, text in ended if end == "done"} == {COUNTED}
+    assert {end for end, _ in ended} <= {"done", *PROBLEMS}
+    broken = [text for end, text in ended if end != "done" and text]
+    assert broken, "no stream broke off after it had begun"
+    assert all(COUNTED.startswith(text) and text != COUNTED for text in broken)
 
 
 async def test_a_server_that_is_gone_loses_no_program() -> None:
