@@ -29,6 +29,10 @@ TOO_LONG = re.compile(r"This model's maximum context length is (\d+) tokens\. Ho
 PROMPT_TOKENS = re.compile(r"your (?:prompt contains|messages resulted in|request has) (\d+)(?: input)? tokens")
 BOTH_TOKENS = re.compile(r"you requested (\d+) tokens \([^)]*, (\d+) in the completion\)")
 """The prompt and the reply that was asked for."""
+NO_ROOM = re.compile(r"max_tokens must be at least 1, got (?:0|-\d+)\b")
+"""vLLM of a prompt that fills the context: it cuts what was asked for to what is left, and nobody here asks for 0."""
+ABOVE_CONTEXT = re.compile(r"max_(?:completion_)?tokens=\d+ cannot be greater than max_model_len=(\d+)\.")
+"""vLLM of a reply longer than the whole context, whatever the prompt. It cuts a shorter one itself."""
 
 
 class NotOffered(EngineUnavailable):
@@ -86,6 +90,10 @@ def said_by(response: httpx.Response) -> ErrorBody:
 
 def _too_long(said: ErrorBody) -> PromptTooLong | ReplyTooLong | None:
     """With the lengths where both are told: vLLM counts no further than its context."""
+    if NO_ROOM.match(said.message):
+        return PromptTooLong(None, None)
+    if above := ABOVE_CONTEXT.match(said.message):
+        return ReplyTooLong(int(above[1]))
     sentence = TOO_LONG.match(said.message)
     if sentence is None:
         return PromptTooLong(None, None) if said.code == TOO_LONG_CODE else None

@@ -43,6 +43,7 @@ def refused(message: str, code: object = 400, status: int = 400) -> httpx.Respon
     [
         (VLLM, 400, (None, 8192)),
         (VLLM_CHARACTERS, 400, (None, 8192)),
+        ("max_tokens must be at least 1, got 0. (parameter=max_tokens, value=0)", 400, (None, None)),
         (OLDER_VLLM, 400, (9000, 8192)),
         (OPENAI, "context_length_exceeded", (8452, 8192)),
         (BOTH.format(13096, 9000), None, (9000, 8192)),
@@ -63,6 +64,14 @@ def test_a_reply_that_does_not_fit_leaves_room_for_a_shorter_one() -> None:
 
     assert isinstance(error, ReplyTooLong)
     assert error.room == 8192 - 121
+
+
+def test_a_reply_longer_than_the_context_may_be_as_long_as_that() -> None:
+    said = "max_tokens=9000 cannot be greater than max_model_len=8192. Please request fewer output tokens."
+    error = failure(refused(said))
+
+    assert isinstance(error, ReplyTooLong)
+    assert error.room == 8192
 
 
 @pytest.mark.parametrize(
