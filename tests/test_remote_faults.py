@@ -65,6 +65,10 @@ class FaultProxy:
             if fault:
                 self.met[fault] += 1
             match fault:
+                case "429":
+                    writer.write(
+                        b"HTTP/1.1 429 Slow\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                    )
                 case "500":
                     writer.write(b"HTTP/1.1 500 Oops\r\nContent-Length: 4\r\nConnection: close\r\n\r\noops")
                 case "hang":
@@ -136,15 +140,15 @@ async def stage(script: Script | None = None) -> AsyncIterator[Stage]:
         yield Stage(front, proxies, engines[0])
 
 
-async def refined(stage: Stage, number: int) -> str:
+async def refined(stage: Stage, number: int, seconds: float = 8) -> str:
     """How a program ended: its stop reason, or the code of its problem."""
     body = {
         "prompt": f"Write about the sea, {number}.",
         "evaluators": [{"type": "keywords", "include": ["pepper"]}],
         "search": {"rounds": 2, "critic": "model"},
-        "budget": {"seconds": 8},
+        "budget": {"seconds": seconds},
     }
-    response = await stage.front.post("/v1/refine", body, timeout=60)
+    response = await stage.front.post("/v1/refine", body, timeout=90)
     told = response.json()
     assert response.status_code == (200 if "text" in told else told["status"])
     return str(told["stop_reason"] if "text" in told else told["code"])
@@ -204,6 +208,19 @@ async def test_a_stream_ends_whole_or_with_a_typed_error_and_says_nothing_twice(
     broken = [text for end, text in ended if end != "done" and text]
     assert broken, "no stream broke off after it had begun"
     assert all(COUNTED.startswith(text) and text != COUNTED for text in broken)
+
+
+@pytest.mark.timeout(120)
+async def test_servers_that_are_busy_now_and_then_lose_no_program_and_cost_no_retries() -> None:
+    async with stage() as running:
+        for proxy in running.proxies:
+            proxy.rate, proxy.faults = 0.05, ["429"]
+        ends = Counter(await asyncio.gather(*(refined(running, number, seconds=60) for number in range(12))))
+        assert all(replica.up for replica in running.engine.replicas if replica.engine)
+
+    assert sum((proxy.met for proxy in running.proxies), Counter[str]())["429"] > 0
+    assert set(ends) <= {"rounds", "patience", "fixpoint"}, ends
+    assert not running.engine.attempts[True]
 
 
 async def test_a_server_that_is_gone_loses_no_program() -> None:

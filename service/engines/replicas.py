@@ -38,7 +38,7 @@ LONGEST_PAUSE_SECONDS = 0.2
 """Before a call is made again. How long is drawn at random, so that the calls that failed together do not return so."""
 LONGEST_WAIT_SECONDS = 30.0
 """For replicas that rest, in all of one call."""
-RETURN_SECONDS = 1.0
+RETURN_SECONDS = 0.5
 """Over so long those that waited come back, so that the first of them find out for all whether they may."""
 RETRIES_PER_CALL = 0.1
 MOST_SAVED_RETRIES = 10.0
