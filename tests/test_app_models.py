@@ -13,7 +13,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.engines.scripted import Call, Script, ScriptedEngine
 from service.engines.served import ServedEngine
-from service.errors import EngineDead
 from tests.refinement.scripts import role_of
 from tests.serving import Served, reply, serving
 
@@ -128,7 +127,7 @@ async def test_a_judge_that_goes_down_is_told_in_the_evaluation_and_loses_nothin
     async with pair(judge="aide") as services:
 
         def gone(call: Call) -> None:
-            raise EngineDead("gone")
+            raise RuntimeError("gone")  # a 503 with Retry-After would be waited for
 
         services.aide.engine.script = Script(reply=reply, fault=gone)
         body = (await services.front.post("/v1/refine", {**PROMPT, **SALT, "search": {"rounds": 1}})).json()
