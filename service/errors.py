@@ -80,6 +80,15 @@ class InvalidRequest(RequestError):
         self.errors = tuple(errors)
 
 
+def wrong_fields(errors: Sequence[FieldError]) -> InvalidRequest:
+    """The error for fields that are wrong; its detail tells of the first."""
+    return InvalidRequest(f"{errors[0].field}: {errors[0].message}", errors)
+
+
+def wrong_field(field: str, message: str) -> InvalidRequest:
+    return wrong_fields([FieldError(field, message)])
+
+
 class PromptTooLong(InvalidRequest):
     code, title = "prompt_too_long", "The prompt does not fit the model's context"
 

@@ -23,7 +23,7 @@ from service.api.programs import Programs
 from service.api.requests import CritiqueRequest, GenerateRequest, RefineRequest
 from service.api.sse import Event
 from service.api.wire import WireModel
-from service.errors import Draining, FieldError, InvalidRequest, MalformedBody
+from service.errors import Draining, MalformedBody, wrong_field
 from service.evaluators.base import RefusedField
 
 MOST_LINES = 1_000
@@ -164,8 +164,7 @@ def _wanted(url: str, body: bytes) -> GenerateRequest | CritiqueRequest | Refine
         return decode(CritiqueRequest, body, None)
     wanted = decode(GenerateRequest, body, None) if url == "/v1/generate" else decode(RefineRequest, body, None)
     if wanted.stream:
-        reason = "a batch's lines are answered whole"
-        raise InvalidRequest(f"stream: {reason}", [FieldError("stream", reason)])
+        raise wrong_field("stream", "a batch's lines are answered whole")
     return wanted
 
 

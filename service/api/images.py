@@ -1,6 +1,6 @@
 """A request's images, before it is admitted: whether its models take any, and the fetching of those at addresses."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from starlette.requests import Request
@@ -11,7 +11,7 @@ from service.api.parts import Address
 from service.api.requests import CommonFields, images_in
 from service.concurrency import gather
 from service.engines.conversation import Image
-from service.errors import FieldError, InvalidRequest
+from service.errors import FieldError, wrong_fields
 
 C = TypeVar("C", bound=CommonFields)
 
@@ -36,7 +36,7 @@ async def with_images(request: Request, wanted: C) -> C:
     roles = desk.roles(desk.served.of(wanted))
     for engine in (roles.writer, roles.critic, roles.judge):
         if not engine.takes_images:
-            raise _refused([FieldError(name, f"the model {engine.model} takes no images") for name in found])
+            raise wrong_fields([FieldError(name, f"the model {engine.model} takes no images") for name in found])
     fetched: dict[Address, Image] = {}
     wrong: list[FieldError] = []
 
@@ -48,9 +48,5 @@ async def with_images(request: Request, wanted: C) -> C:
 
     await gather(fetch(name, image) for name, image in found.items() if isinstance(image, Address))
     if wrong:
-        raise _refused(wrong)
+        raise wrong_fields(wrong)
     return wanted.model_copy(update={"messages": tuple(message.with_images(fetched) for message in messages)})
-
-
-def _refused(errors: Sequence[FieldError]) -> InvalidRequest:
-    return InvalidRequest(f"{errors[0].field}: {errors[0].message}", errors)

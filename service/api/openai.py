@@ -20,7 +20,7 @@ from service.api.parts import Content, TextPart
 from service.api.problems import LONGEST_PATH
 from service.api.requests import GenerateRequest, RefineRequest
 from service.api.wire import WireModel
-from service.errors import FieldError, InvalidRequest, ModelNotFound
+from service.errors import FieldError, InvalidRequest, ModelNotFound, wrong_field
 from service.evaluators.base import RefusedField
 from service.refinement.program import PRESETS
 
@@ -232,8 +232,8 @@ class Chat:
         model, mode = named_model(asked.model, served)
         _refuse_strays(asked, mode)
         _refuse_stray_tools(asked, mode)
-        fields, names = _translated(asked, model, mode)
         kind = _kind(asked, mode)
+        fields, names = _translated(asked, model, mode, kind)
         body = json.dumps(fields).encode()
         with naming(names):
             return cls(asked, decode(kind, body, None), names)
@@ -269,42 +269,44 @@ def _refuse_strays(asked: ChatRequest, mode: str | None) -> None:
         if name not in takes:
             hint = f"only a model that refines takes it, such as {asked.model}:refine"
             reason = hint if name in REFINE_FIELDS else "there is no such field here"
-            raise _refused(f"redraft.{name}"[:LONGEST_PATH], reason)
+            raise wrong_field(f"redraft.{name}"[:LONGEST_PATH], reason)
     if mode is not None and asked.n not in (None, 1):
-        raise _refused("n", "a model that refines answers with one text")
+        raise wrong_field("n", "a model that refines answers with one text")
     if asked.max_tokens is not None and asked.max_completion_tokens is not None:
-        raise _refused("max_tokens", "max_completion_tokens is given too and means the same")
+        raise wrong_field("max_tokens", "max_completion_tokens is given too and means the same")
 
 
 def _refuse_stray_tools(asked: ChatRequest, mode: str | None) -> None:
     """Refuse what does not belong to tools, or tools where there are none."""
     for index, message in enumerate(asked.messages):
         if "content" not in message.model_fields_set and not message.tool_calls:
-            raise _refused(f"messages.{index}.content", "only an assistant that calls tools may leave it out")
+            raise wrong_field(f"messages.{index}.content", "only an assistant that calls tools may leave it out")
         if message.tool_calls and message.role != "assistant":
-            raise _refused(f"messages.{index}.tool_calls", "only an assistant's message has tool calls")
+            raise wrong_field(f"messages.{index}.tool_calls", "only an assistant's message has tool calls")
         if (message.tool_call_id is not None) != (message.role == "tool"):
-            raise _refused(f"messages.{index}.tool_call_id", "a tool's message has it, and no other")
+            raise wrong_field(f"messages.{index}.tool_call_id", "a tool's message has it, and no other")
     if asked.tool_choice not in (None, "none"):
         offered = {tool.function.name for tool in asked.tools or ()}
         if not offered:
-            raise _refused("tool_choice", "there are no tools to choose from")
+            raise wrong_field("tool_choice", "there are no tools to choose from")
         if isinstance(asked.tool_choice, NamedTool) and asked.tool_choice.function.name not in offered:
-            raise _refused("tool_choice.function.name", "there is no such tool")
+            raise wrong_field("tool_choice.function.name", "there is no such tool")
     if (field := asked.tools_field) is None:
         return
     if mode is not None:
-        raise _refused(field, "a model that refines calls no tools: name the model alone")
+        raise wrong_field(field, "a model that refines calls no tools: name the model alone")
     for index, message in enumerate(asked.messages):
         if not isinstance(message.content, str):
-            raise _refused(f"messages.{index}.content", "with tools it holds texts only")
+            raise wrong_field(f"messages.{index}.content", "with tools it holds texts only")
     if asked.n not in (None, 1):
-        raise _refused("n", "with tools there is one answer")
+        raise wrong_field("n", "with tools there is one answer")
     for name in asked.redraft or {}:
-        raise _refused(f"redraft.{name}"[:LONGEST_PATH], "with tools the messages go to the model as they are")
+        raise wrong_field(f"redraft.{name}"[:LONGEST_PATH], "with tools the messages go to the model as they are")
 
 
-def _translated(asked: ChatRequest, model: str, mode: str | None) -> tuple[dict[str, Any], dict[str, str]]:
+def _translated(
+    asked: ChatRequest, model: str, mode: str | None, kind: type[WireModel]
+) -> tuple[dict[str, Any], dict[str, str]]:
     """The fields of Redraft's request, and the caller's names for them."""
     limit = "max_tokens" if asked.max_completion_tokens is None else "max_completion_tokens"
     sampling = {
@@ -324,7 +326,7 @@ def _translated(asked: ChatRequest, model: str, mode: str | None) -> tuple[dict[
         "stream": bool(asked.stream),
     }
     own, schema = asked.redraft or {}, _schema(asked)
-    if _kind(asked, mode) is ToolRequest:
+    if kind is ToolRequest:
         stated = asked.model_dump(include={"tools", "tool_choice", "parallel_tool_calls"}, exclude_none=True)
         fields |= {**stated, "messages": [message.relayed() for message in asked.messages], "response_schema": schema}
         return fields, names | {name: name for name in stated}
@@ -376,7 +378,3 @@ def _schema(asked: ChatRequest) -> dict[str, Any] | None:
             return {"type": "object"}
         case _:
             return None
-
-
-def _refused(field: str, message: str) -> InvalidRequest:
-    return InvalidRequest(f"{field}: {message}", [FieldError(field, message)])

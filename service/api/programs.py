@@ -22,7 +22,7 @@ from service.api.requests import (
 from service.api.served import ServedModels
 from service.engines.base import Sampling
 from service.engines.conversation import Conversation, Turn
-from service.errors import FieldError, InvalidRequest
+from service.errors import FieldError, InvalidRequest, wrong_field
 from service.evaluators.base import Evaluator, RefusedField
 from service.evaluators.judge import Judge
 from service.evaluators.toolbox import Toolbox
@@ -62,10 +62,10 @@ class Programs:
         models, task = self.served.of(request), self._task(request)
         prompts = request.prompt if isinstance(request.prompt, tuple) else (request.prompt,)
         if request.n > self.bounds.candidates:
-            raise _invalid("n", f"at most {self.bounds.candidates} are allowed")
+            raise wrong_field("n", f"at most {self.bounds.candidates} are allowed")
         sampling = self._sampling(request, task)
         if request.response_schema is not None and sampling.choices:
-            raise _invalid("response_schema", "a text cannot be one of sampling.choices and JSON that fits a schema")
+            raise wrong_field("response_schema", "a text cannot be one of sampling.choices and JSON that fits a schema")
         return Generation(
             id=_new_id("gen"),
             arrival=next(self.arrivals),
@@ -121,7 +121,9 @@ class Programs:
         else:
             evaluators = self._verifiers(request, task, search.select)
         if not evaluators and search.rounds > 0 and search.select == "score":
-            raise _invalid("judge", "without the judge and without evaluators no revision could be told to be better")
+            raise wrong_field(
+                "judge", "without the judge and without evaluators no revision could be told to be better"
+            )
         preset = request.search.preset or task.preset
         principles = request.principles or (task.principles if preset == "constitutional" else ())
         sampling = self._sampling(request, task)
@@ -146,7 +148,7 @@ class Programs:
     def _task(self, request: CommonFields) -> Task:
         task = self.tasks.get(request.task)
         if task is None:
-            raise _invalid("task", f"there is no such task; there are {', '.join(self.tasks)}")
+            raise wrong_field("task", f"there is no such task; there are {', '.join(self.tasks)}")
         return task
 
     def _rubrics(self, request: EvaluatedFields, task: Task) -> Sequence[Rubric]:
@@ -165,7 +167,7 @@ class Programs:
         self, request: EvaluatedFields, task: Task, rubrics: Sequence[Rubric], *, judge: bool
     ) -> Sequence[Evaluator]:
         if request.criteria and not judge:
-            raise _invalid("criteria", "they are the judge's, and judge is false")
+            raise wrong_field("criteria", "they are the judge's, and judge is false")
         criteria = (*(request.criteria or task.criteria), *(line for rubric in rubrics for line in rubric.criteria))
         return [*task.evaluators, *self._stated(request), *([Judge(criteria=criteria)] if judge else [])]
 
@@ -198,7 +200,7 @@ class Programs:
     def _conversation(self, request: CommonFields, prompt: str | None, task: Task, sampling: Sampling) -> Conversation:
         """The request as a conversation that ends with the task's draft prompt."""
         if (prompt is None) == (request.messages is None):
-            raise _invalid("prompt", "give exactly one of prompt and messages")
+            raise wrong_field("prompt", "give exactly one of prompt and messages")
         turns = _turns(request.messages) if request.messages is not None else [Turn("user", prompt or "")]
         *earlier, last = turns
         parameters = SimpleNamespace(**_parameters(request, task))
@@ -212,14 +214,14 @@ class Programs:
     def _sampling(self, request: CommonFields | ToolRequest, task: Task) -> Sampling:
         wanted = request.sampling.max_tokens
         if wanted is not None and wanted > self.bounds.tokens:
-            raise _invalid("sampling.max_tokens", f"at most {self.bounds.tokens} are allowed")
+            raise wrong_field("sampling.max_tokens", f"at most {self.bounds.tokens} are allowed")
         sampling = request.sampling.applied_to(task.sampling)
         return replace(sampling, max_tokens=min(sampling.max_tokens, self.bounds.tokens))
 
     def _budget(self, budget: BudgetFields) -> Budget:
         seconds = self.bounds.seconds if budget.seconds is None else budget.seconds
         if seconds > self.bounds.seconds:
-            raise _invalid("budget.seconds", f"at most {self.bounds.seconds:g} are allowed")
+            raise wrong_field("budget.seconds", f"at most {self.bounds.seconds:g} are allowed")
         deadline = asyncio.get_running_loop().time() + seconds
         return Budget(deadline=deadline, tokens=budget.tokens, calls=budget.calls)
 
@@ -249,10 +251,6 @@ def _new_fence() -> str:
     return f"[{secrets.token_hex(6)}]"
 
 
-def _invalid(field: str, message: str) -> InvalidRequest:
-    return InvalidRequest(f"{field}: {message}", [FieldError(field, message)])
-
-
 def _turns(messages: Sequence[Message]) -> list[Turn]:
     """The messages as turns: a system message may come first, then user and assistant alternate, the user last."""
     expected = "user"
@@ -260,13 +258,13 @@ def _turns(messages: Sequence[Message]) -> list[Turn]:
         if message.role == "system" and index == 0:
             continue
         if message.role != expected:
-            raise _invalid(f"messages.{index}.role", f"expected {expected}: roles alternate after a system message")
+            raise wrong_field(f"messages.{index}.role", f"expected {expected}: roles alternate after a system message")
         expected = "assistant" if expected == "user" else "user"
     last = len(messages) - 1
     if messages[last].role != "user":
-        raise _invalid(f"messages.{last}.role", "the last message must be the user's")
+        raise wrong_field(f"messages.{last}.role", "the last message must be the user's")
     if not messages[last].text.strip():
-        raise _invalid(f"messages.{last}.content", "the last message must have a text")
+        raise wrong_field(f"messages.{last}.content", "the last message must have a text")
     return [Turn(message.role, message.text, images=message.images) for message in messages]
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from service.api.requests import CommonFields, CritiqueRequest, GenerateRequest, RefineRequest
-from service.errors import FieldError, InvalidRequest
+from service.errors import FieldError, wrong_fields
 from service.refinement.roles import Models
 
 
@@ -35,7 +35,7 @@ class ServedModels:
         if request.model not in (None, writer) and not wrong:
             wrong = [FieldError("models.writer", f"model names another writer, {request.model}")]
         if wrong:
-            raise InvalidRequest(f"{wrong[0].field}: {wrong[0].message}", wrong)
+            raise wrong_fields(wrong)
         if isinstance(request, GenerateRequest):
             return Models.single(writer)
         critic = roles.get("critic") or self.critic or writer

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from service.engines.base import FinishReason, Usage
-from service.errors import FieldError, InvalidRequest
+from service.errors import wrong_field
 
 RelayFinish = FinishReason | Literal["tool_calls"]
 ChatBody = Mapping[str, Any]
@@ -55,7 +55,7 @@ def relay_of(engine: object) -> Relay:
     if isinstance(engine, Relay):
         return engine
     reason = "the engine here calls no tools; it takes remote servers that do (REDRAFT_ENGINE=openai)"
-    raise InvalidRequest(f"tools: {reason}", [FieldError("tools", reason)])
+    raise wrong_field("tools", reason)
 
 
 def joined(pieces: Iterable[MessagePiece]) -> MessagePiece:
