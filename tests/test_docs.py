@@ -39,7 +39,7 @@ from service.engines import vllm
 from service.engines.scripted import Call, Script, ScriptedEngine
 from service.errors import EngineDead, RedraftError, RequestError, Unavailable
 from service.evaluators.catalogue import AnyEvaluator
-from service.evaluators.format import Format, Kind
+from service.evaluators.text.format import Format, Kind
 from service.metrics import SHED_REASONS, STATES, Metrics
 from service.refinement.policy import StopReason
 from service.refinement.program import PRESETS, Critic, Search, Stop

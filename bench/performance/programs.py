@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import httpx
 
 from bench.performance.lengths import NEVER, Lengths
-from service.evaluators.rules import Keywords
+from service.evaluators.text.keywords import Keywords
 from service.refinement.steps import CRITIC_SAMPLING, CRITIQUE_SCHEMA
 from service.tasks.task import load_tasks
 

@@ -34,7 +34,7 @@ from service.evaluators.base import (
 )
 from service.evaluators.code_suite import MAX_QUOTE, Explanation, Record, Suite
 from service.evaluators.sandbox import Limits, Outcome, Sandbox
-from service.evaluators.words import excerpt
+from service.evaluators.text.words import excerpt
 
 if TYPE_CHECKING:
     from service.evaluators.toolbox import Toolbox

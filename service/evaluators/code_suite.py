@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeGuard
 from annotated_types import Ge
 
 from service.evaluators.base import STRICT, RefusedField
-from service.evaluators.words import excerpt
+from service.evaluators.text.words import excerpt
 
 MAX_QUOTE = 300
 MAX_VALUE = 80

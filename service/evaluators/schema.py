@@ -36,8 +36,9 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT6, DRAFT7, DRAFT201909, DRAFT202012
 
 from service.evaluators.base import Check, RefusedField, Verifier
-from service.evaluators.rules import MAX_TEXT, Bounds, linear_pattern
-from service.evaluators.words import excerpt
+from service.evaluators.rules import MAX_TEXT, linear_pattern
+from service.evaluators.text.bounds import Bounds
+from service.evaluators.text.words import excerpt
 
 MAX_SCHEMA = 32_768
 """Characters of the schema, as JSON."""

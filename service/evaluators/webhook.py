@@ -18,8 +18,8 @@ from service.evaluators.base import (
     Weight,
     resolved_hard,
 )
+from service.evaluators.text.words import excerpt
 from service.evaluators.webhook_client import Hook, WebhookFailed
-from service.evaluators.words import excerpt
 
 if TYPE_CHECKING:
     from service.evaluators.toolbox import Toolbox

@@ -14,7 +14,7 @@ from service.api.served import ServedModels
 from service.engines.base import Sampling
 from service.errors import InvalidRequest
 from service.evaluators.judge import Criterion, Judge
-from service.evaluators.rules import Length
+from service.evaluators.text.length import Length
 from service.refinement.program import PRESETS, Generation, Program, Review, Search, Stop
 from service.tasks.task import Rubric, load_rubrics, load_tasks
 

@@ -14,7 +14,7 @@ from service.engines.conversation import Conversation, Turn
 from service.engines.scripted import Call, Script, ScriptedEngine
 from service.evaluators.base import Authority, Evaluation, Evaluator, Submission
 from service.evaluators.judge import Criterion, Judge
-from service.evaluators.rules import Keywords
+from service.evaluators.text.keywords import Keywords
 from service.refinement.events import Event, Refined
 from service.refinement.loop import refine
 from service.refinement.program import Budget, Program, Search, Stop

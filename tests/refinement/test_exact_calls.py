@@ -8,7 +8,7 @@ import pytest
 
 from service.evaluators.base import Evaluator
 from service.evaluators.judge import Criterion, Judge
-from service.evaluators.rules import Length
+from service.evaluators.text.length import Length
 from service.refinement.events import Refined
 from service.refinement.policy import StopReason
 from service.refinement.program import PRESETS, Carry, Critic, Search, Select, Stop

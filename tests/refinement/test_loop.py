@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from service.engines.base import Sampling, Usage
-from service.evaluators.format import Format
 from service.evaluators.judge import Criterion, Judge
+from service.evaluators.text.format import Format
 from service.refinement.candidate import Critique
 from service.refinement.events import (
     CallEnded,

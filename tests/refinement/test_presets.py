@@ -14,7 +14,7 @@ from service.engines.base import Sampling
 from service.engines.conversation import Conversation, Turn
 from service.engines.scripted import ScriptedEngine
 from service.evaluators.base import Evaluator
-from service.evaluators.rules import Length
+from service.evaluators.text.length import Length
 from service.refinement.events import Refined
 from service.refinement.program import PRESETS, Critic, Search, Select, Stop
 from service.tasks.overrides import Preset

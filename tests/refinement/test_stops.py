@@ -9,7 +9,7 @@ from service.engines.base import Sampling
 from service.engines.conversation import Conversation, Turn
 from service.engines.scripted import Call, Script
 from service.errors import DeadlineExceeded, EngineDead, PromptTooLong
-from service.evaluators.rules import Length
+from service.evaluators.text.length import Length
 from service.refinement.events import RoundEnded
 from service.refinement.program import Search, Stop
 from service.refinement.roles import CallRole

@@ -10,7 +10,7 @@ from service.api.programs import Bounds, Programs
 from service.api.requests import RefineRequest
 from service.api.served import ServedModels
 from service.engines.base import Sampling
-from service.evaluators.rules import Length
+from service.evaluators.text.length import Length
 from service.refinement.program import PRESETS, Search, Stop
 from service.tasks.overrides import SamplingOverrides, SearchOverrides, StopOverrides
 from service.tasks.task import TaskError, load_rubrics, load_tasks

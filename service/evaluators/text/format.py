@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 from annotated_types import Len
 
 from service.evaluators.base import Check, Verifier
-from service.evaluators.rules import Bounds, Count, amount
 from service.evaluators.schema import REPLY_WITH_JSON, json_document
-from service.evaluators.words import count_lines, folded, unquoted
+from service.evaluators.text.bounds import Bounds, Count, amount
+from service.evaluators.text.words import count_lines, folded, unquoted
 
 Kind = Literal[
     "json",

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from service.evaluators.base import Check
-from service.evaluators.format import Format, Kind
+from service.evaluators.text.format import Format, Kind
 
 WIRE = TypeAdapter(Format)
 

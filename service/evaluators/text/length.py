@@ -1,0 +1,56 @@
+"""A verifier of how long the text is."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Len
+
+from service.evaluators.base import Check, RefusedField, Verifier
+from service.evaluators.text.bounds import Bounds, Count, amount
+from service.evaluators.text.words import count_lines, count_sentences, count_words, paragraphs
+
+Unit = Literal["characters", "words", "sentences", "paragraphs", "lines"]
+
+_COUNTERS: Mapping[Unit, Callable[[str], int]] = {
+    "characters": len,
+    "words": count_words,
+    "sentences": count_sentences,
+    "paragraphs": lambda text: len(paragraphs(text)),
+    "lines": count_lines,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Length(Verifier):
+    """How long the text is. A character is a code point, so an emoji may be several; a CRLF is one.
+
+    ``separator``: the line that stands between two paragraphs, where that is not a blank one.
+    """
+
+    type: Literal["length"] = "length"
+    unit: Unit
+    min: Count | None = None
+    max: Count | None = None
+    separator: Annotated[str, Len(1, 50)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.separator is not None and self.unit != "paragraphs":
+            raise RefusedField("separator", "only paragraphs have a separator")
+        if self.separator is not None and len(self.separator.strip().splitlines()) != 1:
+            raise RefusedField("separator", "it must be one line that is not blank")
+        _ = self.bounds  # which refuses what makes no sense
+
+    @property
+    def bounds(self) -> Bounds:
+        return Bounds(min=self.min, max=self.max)
+
+    def check(self, text: str) -> Sequence[Check]:
+        bounds = self.bounds
+        if self.separator is None:
+            count = _COUNTERS[self.unit](text.strip().replace("\r\n", "\n"))
+            order = f"Use {amount(bounds, self.unit)}."
+        else:
+            count = len(paragraphs(text, self.separator))
+            order = f'Use {amount(bounds, self.unit)}, with the line "{self.separator.strip()}" between them.'
+        return [Check(self.unit, bounds.score(count), bounds.verdict(count, self.unit), order)]

@@ -1,0 +1,146 @@
+from typing import Any
+
+import pytest
+
+from service.evaluators.base import Check
+from service.evaluators.text.length import Length, Unit
+from service.evaluators.text.words import count_sentences, count_words, paragraphs
+from tests.evaluators.text.checks import only, refusals
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", 0),
+        (" \n ", 0),
+        ("one", 1),
+        ("one two\tthree\r\nfour", 4),
+        ("a well-known fact; don't ask, it\u2019s fine", 7),
+        ("wait—what \u2013 no - yes …", 4),
+        ("3.14 is π", 3),
+        ("😀 😀 fine", 1),
+        ("हिन्दी भाषा", 2),
+        ("cafe\u0301 olé", 2),
+        ("你好世界", 1),
+    ],
+)
+def test_words_are_runs_with_a_letter_or_a_digit(text: str, words: int) -> None:
+    assert count_words(text) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("", 0),
+        ("...", 0),
+        ("No stop", 1),
+        ("One. Two! Three? Four…", 4),
+        ("What?! Really...", 2),
+        ("Dr. Smith met J. K. Rowling in the U.S. Capitol. They talked.", 2),
+        ("Fruit, e.g. apples, costs 3.50 euros. Buy it.", 2),
+        ("“Stop!” he said. (She did not.) **Bold.**", 3),
+        ("Fruit etc. (and more) sold. End.", 2),
+        ("1. First thing.\n2. Second thing.", 2),
+        ("The answer is 42. It was easy.", 2),
+        ("A title\n\nA sentence. Another", 3),
+        ("A title\r\n\r\nA sentence.", 2),
+        ("- an item\n- another item", 1),
+        ("今日は。元気ですか\uff1fはい", 3),
+        ("क्या? हाँ। ठीक है।", 3),
+        ("مرحبا. كيف حالك؟ جيد\u06d4 شكرا", 4),
+        ("It broke over\ntwo lines.", 1),
+    ],
+)
+def test_sentences(text: str, sentences: int) -> None:
+    assert count_sentences(text) == sentences
+
+
+@pytest.mark.parametrize(
+    ("unit", "text", "count"),
+    [
+        ("characters", "  añb\r\nc ", 5),
+        ("characters", "😀", 1),
+        ("paragraphs", "a\nb\n\n \n\nc\r\n\r\nd", 3),
+        ("paragraphs", "", 0),
+        ("lines", "a\n\nb\r\n\r\nc", 3),
+        ("sentences", "A. B. C d.", 1),
+        ("words", "a b", 2),
+    ],
+)
+def test_units(unit: Unit, text: str, count: int) -> None:
+    assert only(Length(unit=unit, min=count, max=count).check(text)).score == 1.0
+    assert only(Length(unit=unit, min=count + 1).check(text)).score == count / (count + 1)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "words", "score", "message", "instruction"),
+    [
+        ({"max": 40}, 60, 40 / 60, "60 words; at most 40 are allowed", "Use at most 40 words."),
+        ({"min": 50}, 40, 0.8, "40 words; at least 50 are needed", "Use at least 50 words."),
+        ({"min": 2, "max": 4}, 1, 0.5, "1 word; 2 to 4 are needed", "Use 2 to 4 words."),
+        ({"min": 2, "max": 4}, 5, 0.8, "5 words; 2 to 4 are allowed", "Use 2 to 4 words."),
+        ({"min": 1, "max": 1}, 2, 0.5, "2 words; exactly 1 is allowed", "Use exactly 1 word."),
+        ({"max": 11}, 22, 0.5, "22 words; at most 11 are allowed", "Use at most 11 words."),
+        ({"max": 0}, 3, 0.0, "3 words; none is allowed", "Use no words."),
+        ({"min": 3}, 0, 0.0, "0 words; at least 3 are needed", "Use at least 3 words."),
+    ],
+)
+def test_length_says_how_close_and_what_to_do(
+    bounds: dict[str, Any], words: int, score: float, message: str, instruction: str
+) -> None:
+    assert Length(unit="words", **bounds).check("w " * words) == [Check("words", score, message, instruction)]
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_both_bounds_are_allowed(count: int) -> None:
+    assert only(Length(unit="words", min=2, max=4).check("w " * count)).score == 1.0
+
+
+def test_length_refuses_what_makes_no_sense() -> None:
+    assert refusals(type="length", unit="words") == {("length",): "Value error, min or max is needed"}
+    assert refusals(type="length", unit="words", min=3, max=2) == {("length",): "Value error, min is greater than max"}
+    assert refusals(type="length", unit="pages", min=-1, max="3").keys() == {
+        ("length", "unit"),
+        ("length", "min"),
+        ("length", "max"),
+    }
+    assert refusals(type="length", unit="words", max=3.5, exactly=3).keys() == {
+        ("length", "max"),
+        ("length", "exactly"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("", 0),
+        ("***", 0),
+        ("one\n\nstill one", 1),
+        ("one\r\n ***  \r\ntwo\n***", 2),
+        ("***\none\n***\n\n***\ntwo", 2),
+        ("***bold***\ntext *** text\n****", 1),
+    ],
+)
+def test_a_separator_is_a_line_of_its_own(text: str, count: int) -> None:
+    length = Length(unit="paragraphs", separator=" ***", min=3)
+    assert length.check(text) == [
+        Check(
+            "paragraphs",
+            count / 3,
+            f"{count} paragraph{'s' * (count != 1)}; at least 3 are needed",
+            'Use at least 3 paragraphs, with the line "***" between them.',
+        )
+    ]
+
+
+def test_only_paragraphs_have_a_separator() -> None:
+    length = {"type": "length", "max": 1}
+    assert refusals(**length, unit="words", separator="*").keys() == {("length",)}
+    assert refusals(**length, unit="paragraphs", separator=" ").keys() == {("length",)}
+    assert refusals(**length, unit="paragraphs", separator="*\n*").keys() == {("length",)}
+    assert refusals(**length, unit="paragraphs", separator="").keys() == {("length", "separator")}
+
+
+def test_paragraphs_keep_their_lines() -> None:
+    assert paragraphs("a\nb\n \n\nc") == ["a\nb", "c"]
+    assert paragraphs("a\n\nb\n--\nc", "--") == ["a\n\nb", "c"]
