@@ -9,9 +9,9 @@ of them *are* evaluators; those that need something of the operator's (a sandbox
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 from annotated_types import Ge, Gt, Le
@@ -132,6 +132,7 @@ class Submission:
     ``request`` ends with the user turn that the candidate answers. ``exhibit`` is the request followed by the
     candidate between two lines of a secret fence, and nothing else: a judge's fresh context. ``engine`` serves
     evaluators that ask a model. ``threads`` run what would hold the event loop up; None are the loop's own.
+    ``language``: the one that a reviser reads instructions in, as an ISO 639-1 code.
     """
 
     text: str
@@ -140,6 +141,7 @@ class Submission:
     rating: Rating
     engine: Engine
     threads: Executor | None = None
+    language: str = "en"
 
 
 class Evaluator(Protocol):
@@ -177,12 +179,20 @@ class StatedEvaluator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One requirement held against a text. ``score`` is in [0, 1]: 1 if it is met, else how close the text came."""
+    """One requirement held against a text. ``score`` is in [0, 1]: 1 if it is met, else how close the text came.
+
+    ``translations``: the instruction in languages other than English, by ISO 639-1 code.
+    """
 
     rule: str
     score: Annotated[float, Ge(0.0), Le(1.0)]
     message: str
     instruction: str
+    translations: Mapping[str, str] = field(default_factory=dict)
+
+    def instruction_in(self, language: str) -> str:
+        """The instruction in ``language``, or in English where it is not translated."""
+        return self.translations.get(language, self.instruction)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,5 +228,7 @@ class Verifier(ABC):
         return Evaluation.of(
             self,
             sum(check.score for check in checks) / len(checks),
-            issues=tuple(Issue(check.rule, check.message, check.instruction) for check in failed),
+            issues=tuple(
+                Issue(check.rule, check.message, check.instruction_in(submission.language)) for check in failed
+            ),
         )

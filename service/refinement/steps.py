@@ -18,6 +18,7 @@ from service.engines.base import Completion, Engine, JsonSchema, Sampling
 from service.engines.conversation import Conversation, Turn
 from service.errors import EngineUnavailable, PromptTooLong
 from service.evaluators.base import Authority, Evaluation, EvaluationFailed, Evaluator, Issue, Submission
+from service.evaluators.text.script import instruction_language
 from service.refinement import telemetry
 from service.refinement.accounting import BudgetSpent, Emit, Ledger, MeteredEngine
 from service.refinement.candidate import Assessment, Candidate, Critique, Verification
@@ -106,6 +107,10 @@ class Steps:
         """The engine that plays a role in this program."""
         return MeteredEngine(self._roles.of(role), role, self._ledger, as_text=self._roles.apart(role))
 
+    @cached_property
+    def _language(self) -> str:
+        return instruction_language(self._brief.request.turn.text)
+
     async def fit(self) -> None:
         """Raise PromptTooLong if the request alone fills the writer's context."""
         await self.engine("draft").fit(self._brief.request)
@@ -142,6 +147,7 @@ class Steps:
             rating=self._rating,
             engine=self.engine("judge"),
             threads=self._brief.threads,
+            language=self._language,
         )
         results = [_without_result(evaluator, "not evaluated") for evaluator in evaluators]
         if not results:

@@ -177,7 +177,9 @@ def test_it_judges_any_text(text: str) -> None:
 
 async def test_it_is_passed_exactly_with_score_one() -> None:
     for text in SENTENCES.values():
-        evaluation = await Language(code="en").evaluate(cast(Submission, SimpleNamespace(text=text, threads=None)))
+        evaluation = await Language(code="en").evaluate(
+            cast(Submission, SimpleNamespace(text=text, threads=None, language="en"))
+        )
         assert evaluation.passed == (evaluation.score == 1.0) == (text == SENTENCES["en"])
 
 
