@@ -1,8 +1,18 @@
+import tomllib
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service.evaluators.base import Check
 from service.evaluators.text.number import Number
+from service.evaluators.text.numerals import find_last_numeral
 from tests.evaluators.text.checks import only, refusals
+
+LANGUAGES: dict[str, list[dict[str, Any]]] = tomllib.loads(Path(__file__).with_name("numbers.toml").read_text())
 
 
 @pytest.mark.parametrize(
@@ -57,13 +67,20 @@ def test_numbers_of_any_size_compare(text: str) -> None:
 
 def test_number_says_what_is_wrong() -> None:
     assert Number(value=42).check("41") == [
-        Check("value", 0.0, "the last number is 41; it must be 42", "Make the last number 42.")
+        Check(
+            "value",
+            0.0,
+            "the last number is 41; it must be 42",
+            "Make the last number 42.",
+            {"zh": "让文中最后一个数字是 42。"},
+        )
     ]
     assert only(Number(value=2.5, tolerance=0.5).check("none")) == Check(
         "value",
         0.0,
         "there is no number; it must be 2.5, give or take 0.5",
         "Make the last number 2.5, give or take 0.5.",
+        {"zh": "让文中最后一个数字是 2.5（误差不超过 0.5）。"},
     )
 
 
@@ -74,3 +91,100 @@ def test_number_needs_a_finite_number(value: object) -> None:
 
 def test_number_needs_a_tolerance_of_at_least_zero() -> None:
     assert refusals(type="number", value=1, tolerance=-0.1).keys() == {("number", "tolerance")}
+
+
+@pytest.mark.parametrize(
+    "case", [case for cases in LANGUAGES.values() for case in cases], ids=lambda case: str(case["text"])
+)
+def test_the_last_number_in_each_language(case: dict[str, Any]) -> None:
+    fields = {name: case[name] for name in ("tolerance", "locale") if name in case}
+    check = only(Number(value=case.get("value", 0), **fields).check(case["text"]))
+    if "value" in case:
+        assert check.score == 1.0, check.message
+    else:
+        assert check.message.startswith("there is no number")
+
+
+def test_there_are_enough_languages() -> None:
+    assert len(LANGUAGES) >= 12
+    assert min(map(len, LANGUAGES.values())) >= 5
+
+
+@pytest.mark.parametrize(
+    ("text", "locale", "value"),
+    [
+        ("1.234", None, 1.234),
+        ("1.234", "en", 1.234),
+        ("1.234", "de", 1234),
+        ("1.234", "pt-BR", 1234),
+        ("1,234", None, 1234),
+        ("1,234", "de", 1.234),
+        ("0,234", None, 0.234),
+        ("1\u2019234.5", "de-CH", 1234.5),
+        ("12 345", None, 345),
+        ("12 345", "fr", 12345),
+        ("12 345", "en", 345),
+        ("100 200 300", None, 300),
+        ("-5 300", None, 300),
+        ("1,234,56", None, 56),
+    ],
+)
+def test_a_locale_decides_what_the_text_leaves_open(text: str, locale: str | None, value: float) -> None:
+    assert only(Number(value=value, locale=locale).check(text)).score == 1.0
+
+
+@pytest.mark.parametrize("locale", ["xx-YY", "klingon", "d", "de_DE"])
+def test_an_unknown_locale_is_refused(locale: str) -> None:
+    assert refusals(type="number", value=1, locale=locale).keys() & {("number", "locale"), ("number",)}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("一万二千", 12000),
+        ("一百二十三万四千五百六十七", 1234567),
+        ("一千零一夜", 1001),
+        ("一億二千萬", 120_000_000),
+        ("壹佰贰拾", 120),
+        ("两千零五", 2005),
+        ("1万亿", 10**12),
+        ("3百万", 3_000_000),
+        ("二〇二四年", 2024),
+        ("负五十", -50),
+        ("共3,500万", 35_000_000),
+        ("答案是五。", 5),
+        ("等于七", 7),
+        ("两个", 2),
+        ("第五个", 5),
+        ("5万", 50000),
+    ],
+)
+def test_chinese_numerals(text: str, value: int) -> None:
+    numeral = find_last_numeral(text)
+    assert numeral is not None
+    assert numeral.value == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["一个", "三四个", "千万别", "万一", "一千二", "十分好", "周三人多", "统一", "百分百", "一起", "二三十", "五千百"],
+)
+def test_characters_that_may_be_no_number_are_none(text: str) -> None:
+    assert find_last_numeral(text) is None
+
+
+@given(st.integers(-(10**15), 10**15), st.sampled_from([",", "\u202f", "\u00a0", "\u2019"]))
+def test_thousands_are_read_back(number: int, separator: str) -> None:
+    numeral = find_last_numeral(f"it is {number:,}.".replace(",", separator))
+    assert numeral is not None
+    assert numeral.value == number
+
+
+@given(
+    st.decimals(0, 10**9, places=2),
+    st.sampled_from(["٠١٢٣٤٥٦٧٨٩", "۰۱۲۳۴۵۶۷۸۹", "०१२३४५६७८९", "๐๑๒๓๔๕๖๗๘๙", "０１２３４５６７８９"]),
+)
+def test_digits_of_every_script_are_read_back(number: Decimal, digits: str) -> None:
+    numeral = find_last_numeral(f"{number:.2f}".translate(str.maketrans("0123456789", digits)))
+    assert numeral is not None
+    assert numeral.value == number

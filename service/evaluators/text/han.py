@@ -1,0 +1,125 @@
+"""Numerals in Chinese characters, and in digits with characters of scale: "三百二十一", "3万5千", "三分之二".
+
+Only what can be nothing but a number is read. A single character is one before a measure word ("三个"), or after a word
+such as 是 where a clause ends; 一 before a measure word is mostly an article. Two digits in a row ("三四个", three or
+four), short forms of speech ("一千二") and runs without a digit ("千万") are left alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+
+import regex
+
+_DIGITS: Mapping[str, int] = {
+    **{character: value for value, character in enumerate("零一二三四五六七八九")},
+    **{character: value for value, character in enumerate("〇壹贰叁肆伍陆柒捌玖")},
+    "貳": 2,
+    "參": 3,
+    "陸": 6,
+    "壱": 1,
+    "弐": 2,
+    "参": 3,
+    "两": 2,
+    "兩": 2,
+}
+_TENS: Mapping[str, int] = {**dict.fromkeys("十拾", 1), **dict.fromkeys("百佰백", 2), **dict.fromkeys("千仟천", 3)}
+_MYRIADS: Mapping[str, int] = {**dict.fromkeys("万萬만", 4), **dict.fromkeys("亿億억", 8), **dict.fromkeys("兆조", 12)}
+_ZEROS = ("零", "〇")
+_TEN = ("十", "拾")
+_HAN = "".join([*_DIGITS, *_TENS, *_MYRIADS])
+_MEASURES = frozenset("个個只隻本块塊元岁歲枚张張条條人名位次件台颗顆杯瓶辆輛棵份套匹冊回円歳倍题題道页頁天年")
+_NO_DIGIT_AFTER = "周週期拜初高老张張王李统統唯专專再连連乱亂其不大"
+
+_RUN = rf"(?:\d++(?:[.,]\d++)*+|(?!千[克米瓦卡伏赫帕焦])[{_HAN}]|(?<=[만천억])\s(?=\d))++"
+_NUMERAL = regex.compile(
+    rf"(?<![\d.,])(?:(?P<denominator>{_RUN})\s?(?:分[之の]|분의)\s?)?(?P<number>{_RUN})(?=(?P<next>.?))"
+)
+_HAS_HAN = regex.compile(f"[{_HAN}]|分[之の]|분의")
+_TOKEN = regex.compile(rf"\d+(?:[.,]\d+)*|[{_HAN}]")
+_CLAUSE_ENDS = regex.compile(r"[\p{P}\p{S}\s]?")
+_IS = "是为為得有共剩于於:：=＝"
+_LONGEST = 20
+"""Digits before a character of scale, and digits and scales of one numeral: longer runs are no numbers."""
+
+
+def write_in_digits(text: str) -> str:
+    """The text with such numerals in ASCII digits: "三百二十一" as "321", "三分之二" as "2⁄3", "百分之五" as "5%"."""
+    return _NUMERAL.sub(_rewrite, text) if _HAS_HAN.search(text) else text
+
+
+def _rewrite(match: "regex.Match[str]") -> str:
+    numeral, denominator = match["number"], match["denominator"]
+    if denominator is None:
+        value = _read(numeral) if len(numeral) > 1 or _is_counted(match) else None
+        return numeral if value is None else f"{value:f}"
+    value, divisor = _read(numeral), Decimal(100) if denominator == "百" else _read(denominator)
+    if value is None or divisor is None:
+        return match[0]
+    return f"{value:f}%" if denominator == "百" else f"{value:f}\u2044{divisor:f}"
+
+
+def _is_counted(match: "regex.Match[str]") -> bool:
+    """Whether a single character is a number, by what is before and after it."""
+    numeral, following = match["number"], match["next"]
+    before = match.string[match.start() - 1 : match.start()] or " "
+    if before in _IS and _CLAUSE_ENDS.fullmatch(following):
+        return True
+    return following in _MEASURES and numeral not in "一壹" and before not in _NO_DIGIT_AFTER
+
+
+def _read(numeral: str) -> Decimal | None:
+    """The value of a numeral; None where it is not well formed.
+
+    >>> _read("一万二千")
+    Decimal('12000')
+    """
+    tokens = _TOKEN.findall(numeral, endpos=_LONGEST**2)
+    if len(tokens) > 2 * _LONGEST or any(len(token) > _LONGEST for token in tokens):
+        return None
+    if len(tokens) == 1:
+        return Decimal(10) if numeral in _TEN else _value(numeral)
+    if not all(token in _DIGITS for token in tokens):
+        return _add_up(tokens)
+    if len(tokens) == 2 and not {*tokens} & {*_ZEROS}:
+        return None  # 三四: three or four
+    return Decimal("".join(str(_DIGITS[token]) for token in tokens))
+
+
+def _value(token: str) -> Decimal | None:
+    """A digit's value, or that of digits with a dot or with commas between thousands."""
+    if token in _DIGITS:
+        return Decimal(_DIGITS[token])
+    groups = token.split(",")
+    well_formed = token[0].isdecimal() and all(len(group.partition(".")[0]) == 3 for group in groups[1:])
+    return Decimal("".join(groups)) if well_formed and token.count(".") < 2 else None
+
+
+def _add_up(tokens: Sequence[str]) -> Decimal | None:
+    """Add sections of up to 9999, each with its myriad: 二千万 and 三百.
+
+    Scales fall within a section, and myriads from section to section.
+    """
+    total = section = Decimal(0)
+    number: Decimal | None = None
+    scale, myriad, previous = 4, 16, ""
+    for token in tokens:
+        if token in _TENS:
+            if _TENS[token] >= scale or (number is None and token not in _TEN):
+                return None
+            scale = _TENS[token]
+            section, number = section + (Decimal(1) if number is None else number).scaleb(scale), None
+        elif token in _MYRIADS:
+            section, number = section + (number or 0), None
+            if not section and previous in _MYRIADS and _MYRIADS[token] > _MYRIADS[previous]:
+                total = total.scaleb(_MYRIADS[token])  # 万亿
+            elif not section or _MYRIADS[token] >= myriad:
+                return None
+            else:
+                total, section = total + section.scaleb(_MYRIADS[token]), Decimal(0)
+            scale, myriad = 4, _MYRIADS[token]
+        elif number is not None or (token not in _ZEROS and (number := _value(token)) is None):
+            return None
+        previous = token
+    if number is not None and tokens[-1] in _DIGITS and tokens[-2] not in (*_TEN, *_ZEROS):
+        return None  # 一千二: in speech mostly 1200
+    return total + section + (number or 0)

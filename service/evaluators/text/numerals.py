@@ -1,0 +1,211 @@
+"""How the numbers in a text are read, as people and models write them.
+
+A numeral is read in the form that a careful reader takes it for:
+
+* Digits of every script, full-width ones too: "٤٢", "４２", "४२".
+* Thousands between commas ("1,234,567", and "12,34,567" as in India), dots ("1.234.567"), apostrophes ("1'234") or
+  no-break and thin spaces ("12 345"), and the other mark before decimals: "1.234,50".
+* One dot, or one comma that does not leave three digits, is a decimal mark: "1.234" is a little over one, "1,5" is one
+  and a half, and "1,234" is over a thousand. A locale can say otherwise.
+* LaTeX: "12{,}480", "12\\,480", "\\frac{3}{4}", "5 \\times 10^{3}".
+* A word or a character of scale after the digits: "3 million", "5k", "3万5千", "2 lakh".
+* Chinese and Japanese numerals where they can only be numbers: "三百二十一", "二〇二四", "三个", "三分之二".
+* Units and particles may touch it: "5kg", "100元", "42입니다".
+
+Not numerals: digits after a letter ("H2O", "v2"), English ordinals ("2nd"), versions, dates with dots and addresses
+("1.2.3"), subscripts, exponents and roots ("x_2", "m^2", "√2").
+
+A text is rewritten into one notation first, so that one pattern finds every numeral.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
+from typing import Literal
+from unicodedata import digit, normalize
+
+import regex
+
+from service.evaluators.text.han import write_in_digits
+
+EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
+"""Sums, differences and products of the numbers that a text can state are exact in it: nothing is rounded."""
+
+DecimalMark = Literal[".", ","]
+
+_TAILS = (4_000, 64_000)
+_MARGIN = 1_000
+"""The last number is mostly near the end, so that is read first. What begins this near to the cut may be cut itself."""
+
+_SPACES = "\\ \u00a0\u202f\u2009\u2007"
+_DECIMAL_MARKS = ".,٫"
+_FRACTION = "\u2044"
+_PLUS = "\u2064"  # invisible plus: between the whole part and the fraction of "2½"
+
+_SCALES: Mapping[int, str] = {
+    2: "hundred",
+    3: "thousand|k|K|[Tt]sd|[Tt]ausend|mille|mil|тыс(?:яч[аи]?)?|हज़ार|हज़ार|ألف|آلاف|هزار|nghìn|ngàn|พัน",
+    4: "หมื่น",
+    5: "lakhs?|लाख|แสน",
+    6: "[Mm]illion(?:s|en)?|[Mm]io|mn|M|mill[oó]n(?:es)?|milh(?:ão|ões)|mln|млн|миллион(?:а|ов)?|مليون|ملايين|میلیون"
+    "|triệu|ล้าน",
+    7: "crores?|करोड़|करोड़",
+    9: "[Bb]illions?|bn|B|[Mm]illiarden?|[Mm]rd|milliards?|млрд|миллиард(?:а|ов)?|अरब|مليار|میلیارد|tỷ|tỉ",
+}
+_SCALE = "|".join(f"(?P<e{power}>{words})" for power, words in _SCALES.items())
+
+_UNITS = (
+    r"[numkMGTcdhµμ]?(?:m|g|s|mol|l|L|Hz|N|Pa|J|W|Wh|V|A|Ω|F|eV|cal|bar|bit|B)|km/h|min|h|d|ft|yd|oz|lbs?|mi|mph|kph|rpm"
+    r"|dB|px|pt|em|ha|t|kt|ppm|fps|[KMGT]iB|USD|EUR|GBP|JPY|CNY|RMB|INR|KRW|CHF|руб|р|кг|г|мг|км|м|см|мм|л|мл|ч|мин|с|т"
+)
+# Digits do not follow a letter or a digit, a mark inside a number, or the sign of an exponent, a root or an index.
+_BEFORE = (
+    r"(?<![\p{Lu}\p{Ll}\p{Lt}\p{N}]) (?<!\p{N}[.,'\u2019]) (?<!\^) (?<!\^\{) (?<!√) (?<!sqrt\{)"
+    r" (?<![\p{L}\p{N})\}]_) (?<![\p{L}\p{N})\}]_\{)"
+)
+_UNIT = rf"(?: {_UNITS} ) (?! [\p{{Lu}}\p{{Ll}}\p{{Lt}}\p{{N}}] )"
+_NUMERAL = regex.compile(
+    rf"""
+    (?P<sign> (?<! [\p{{Lu}}\p{{Ll}}\p{{Lt}}\p{{Arabic}}\p{{Hebrew}}\p{{N}})\]+-] ) [+-] | 负 | 負 | マイナス )?
+    (?: \p{{Sc}} | (?<!\p{{L}}) (?: Rs\.? | USD | EUR | GBP | INR | CHF | (?:US|HK|NT|R|A|C)\$ ) | {_BEFORE} )
+    (?: (?P<whole> \d++ ) {_PLUS} )?
+    (?P<digits> (?: (?<! [\p{{L}}\p{{N}}.] ) \. )? \d++ (?: [.,'\u2019٫٬{_SPACES}] \d++ )*+ )
+    (?: {_FRACTION} (?P<divisor> \d++ ) )?
+    (?: [eE] (?P<exponent> [+-]?\d{{1,4}} )
+      | (?<= (?<!\d) 10 ) \^ \{{? (?P<ten> [+-]?\d{{1,4}}+ ) \}}?
+      | \s? [×x*·⋅] \s? 10 (?: \^ \{{? (?P<power> [+-]?\d{{1,4}}+ ) \}}? | (?P<raised> [⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]{{1,4}}+ ) )
+      | [\s\u00a0\u202f]? (?: {_SCALE} ) (?! [\p{{L}}\p{{M}}\p{{N}}] )
+    )?+
+    (?P<ends> (?! [\p{{Lu}}\p{{Ll}}\p{{Lt}}\p{{N}}^] ) | (?= {_UNIT} ) )?
+    (?P<measured> (?= \s? (?: \p{{Sc}} | {_UNIT} ) ) )?
+    """,
+    regex.VERBOSE,
+)
+_FOREIGN_DIGIT = regex.compile(r"[^\P{Nd}0-9]")
+_WIDE = {"．": ".", "，": ",", "－": "-", "＋": "+", "−": "-", "＄": "$"}
+_WIDE_MARK = regex.compile("[" + "".join(_WIDE) + "]")
+_LATEX_MARK = regex.compile(r"(?<=\d)(?:\{([.,])\}|\\[,;:!]\s?)(?=\d)|\\([$%])|\\(times|cdot)\b")
+_LATEX_FRACTION = regex.compile(r"\\[dt]?frac\s?\{\s?(\d+)\s?\}\{\s?(\d+)\s?\}")
+_VULGAR = regex.compile(r"(?<=(\d?))[¼-¾⅐-⅞]")
+
+
+@dataclass(frozen=True, slots=True)
+class Numeral:
+    """A number as a text states it: ``value / divisor``, and how it is written."""
+
+    text: str
+    value: Decimal
+    divisor: Decimal = Decimal(1)
+
+    def is_near(self, wanted: Decimal, tolerance: Decimal) -> bool:
+        """Whether it differs from ``wanted`` by at most ``tolerance``, in exact arithmetic."""
+        distance = EXACT.subtract(self.value, EXACT.multiply(wanted, self.divisor)).copy_abs()
+        return distance <= EXACT.multiply(tolerance, self.divisor)
+
+
+def find_last_numeral(text: str, decimal: DecimalMark | None = None, *, spaces: bool = False) -> Numeral | None:
+    """The last number in a text; None where there is none.
+
+    decimal: the mark before decimals where the locale is known; the other one then separates thousands.
+    spaces: whether plain spaces always separate thousands, and not only before a unit or a currency ("12 345 €").
+
+    >>> find_last_numeral("Der Preis beträgt 1.234,50 €.").value
+    Decimal('1234.50')
+    """
+    for size in (*_TAILS, len(text)):
+        found = _find_last(_rewrite(text[max(0, len(text) - size) :]), decimal, spaces)
+        if size >= len(text) or (found is not None and found[0].start() > _MARGIN):
+            return None if found is None else _evaluate(*found)
+    return None
+
+
+def _find_last(text: str, decimal: DecimalMark | None, spaces: bool) -> "tuple[regex.Match[str], _Digits] | None":
+    last = None
+    for match in _NUMERAL.finditer(text):
+        if match["ends"] is None:
+            continue
+        if digits := _read_digits(match["digits"], decimal, spaces or match["measured"] is not None):
+            last = match, digits
+    return last
+
+
+def _rewrite(text: str) -> str:
+    """The text with every numeral in ASCII digits, marks and signs, and fractions as "3⁄4"."""
+    text = _FOREIGN_DIGIT.sub(lambda match: str(digit(match[0])), text)
+    text = _WIDE_MARK.sub(lambda match: _WIDE[match[0]], text)
+    if "\\" in text or "{" in text:
+        text = _LATEX_MARK.sub(lambda match: "×" if match[3] else match[1] or match[2] or "\u2009", text)
+        text = _LATEX_FRACTION.sub(rf"\1{_FRACTION}\2", text)
+    text = _VULGAR.sub(lambda match: (_PLUS if match[1] else "") + normalize("NFKC", match[0]), text)
+    return write_in_digits(text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Digits:
+    """A number in ASCII digits with at most a dot. ``first``: whether it is all that the marks join."""
+
+    number: str
+    first: bool = True
+
+
+def _evaluate(match: "regex.Match[str]", digits: _Digits) -> Numeral:
+    value, divisor = Decimal(digits.number), Decimal(match["divisor"] or 1) or Decimal(1)
+    if match["ten"]:
+        value = Decimal(1)
+    if match["whole"]:
+        value = EXACT.add(value, EXACT.multiply(Decimal(match["whole"]), divisor))
+    raised = normalize("NFKC", match["raised"] or "0").replace("\u2212", "-")
+    power = int(match["exponent"] or match["ten"] or match["power"] or raised)
+    scale = next((scale for scale in _SCALES if match[f"e{scale}"]), 0)
+    value = value.scaleb(power + scale, EXACT)
+    if digits.first and match["sign"] not in (None, "+"):
+        value = value.copy_negate()
+    return Numeral(match[0].strip() if digits.first else digits.number, value, divisor)
+
+
+def _read_digits(digits: str, decimal: DecimalMark | None, spaced: bool) -> _Digits | None:
+    """Digits and the marks between them as a number; None where they are a version, a date or an address.
+
+    Where they are several numbers, as in "1,2,3", the last one counts. ``spaced``: whether plain spaces may separate
+    thousands; before decimals they always may ("12 345,6").
+    """
+    parts = regex.split(r"\D", digits)
+    marks = regex.findall(r"\D", digits)
+    if " " in marks and not spaced and marks[-1] != ",":
+        last = _read_digits(digits.rpartition(" ")[2], decimal, spaced)
+        return last and _Digits(last.number, first=False)
+    if not marks or digits[0] == ".":
+        return _Digits(digits) if len(marks) < 2 else None
+    if _ends_in_decimals(parts, marks, decimal):
+        return _Digits(f"{''.join(parts[:-1])}.{parts[-1]}")
+    if len(set(marks)) == 1 and _are_thousands(parts):
+        return None if marks[0] == "." and _is_address(parts) else _Digits("".join(parts))
+    if "." in marks and (marks.count(".") > 1 or marks[-1] != "."):
+        return None
+    start = max(index for index, mark in enumerate(digits) if not mark.isdecimal() and mark != ".") + 1
+    return _Digits(digits[start:], first=False)
+
+
+def _ends_in_decimals(parts: list[str], marks: list[str], decimal: DecimalMark | None) -> bool:
+    """Whether the last mark is a decimal one: it differs from those before it, or it is the only one."""
+    *groups, last = marks
+    if last not in _DECIMAL_MARKS:
+        return False
+    if groups:
+        return {last, "٫"}.isdisjoint(groups) and len(set(groups)) == 1 and _are_thousands(parts[:-1])
+    if last != "٫" and _are_thousands(parts):  # 1.234 or 1,234
+        return last == (decimal or ".")
+    return True
+
+
+def _are_thousands(parts: list[str]) -> bool:
+    """Whether the parts are a number's groups: of three digits, or of two before the last three as in India."""
+    first, *rest = parts
+    if not rest or first.startswith("0") or len(rest[-1]) != 3:
+        return False
+    sizes = {len(part) for part in rest[:-1]}
+    return (len(first) <= 3 and sizes <= {3}) or (len(first) <= 2 and sizes == {2})
+
+
+def _is_address(parts: list[str]) -> bool:
+    return len(parts) == 4 and all(int(part) < 256 for part in parts)
