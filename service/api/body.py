@@ -17,11 +17,14 @@ from starlette.requests import Request
 
 from service.api.problems import invalid
 from service.errors import FieldError, InvalidRequest, MalformedBody
+from service.evaluators.patterns import TooMuchToCompile, allowing
 
 REF_TEMPLATE = "#/components/schemas/{model}"
 
 LARGE_BODY_BYTES = 16_384
-"""A body that is larger counts as large: its schemas and patterns are compiled with it."""
+"""A body that is larger is decoded in a thread."""
+LOOP_WORK = 5_000
+"""So is a body whose schemas and patterns take more work to compile: a few milliseconds."""
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -59,8 +62,25 @@ async def read(request: Request, decoding: Callable[[bytes, str | None], T]) -> 
 
 
 async def beside(decoding: Callable[[bytes], T], body: bytes) -> T:
-    """What ``decoding`` makes of a body; of a large one in a thread, so that others do not wait for it."""
-    return await asyncio.to_thread(decoding, body) if len(body) > LARGE_BODY_BYTES else decoding(body)
+    """What ``decoding`` makes of a body; in a thread where that takes long, so that others do not wait for it.
+
+    Raises InvalidRequest where the body's patterns and schemas take more work to compile than a request may give.
+    """
+    if len(body) <= LARGE_BODY_BYTES:
+        try:
+            with allowing(LOOP_WORK):
+                return decoding(body)
+        except TooMuchToCompile:
+            pass
+    return await asyncio.to_thread(_decoded_at_length, decoding, body)
+
+
+def _decoded_at_length(decoding: Callable[[bytes], T], body: bytes) -> T:
+    try:
+        with allowing():
+            return decoding(body)
+    except TooMuchToCompile:
+        raise InvalidRequest("the patterns and schemas of the request take too long to compile") from None
 
 
 def json_body(model: type[BaseModel], **content: Any) -> dict[str, Any]:

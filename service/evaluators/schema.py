@@ -36,7 +36,8 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT6, DRAFT7, DRAFT201909, DRAFT202012
 
 from service.evaluators.base import Check, RefusedField, Verifier
-from service.evaluators.rules import MAX_TEXT, linear_pattern
+from service.evaluators.patterns import LinearPattern, linear_pattern, spend
+from service.evaluators.rules import MAX_TEXT
 from service.evaluators.text.bounds import Bounds
 from service.evaluators.text.words import excerpt
 
@@ -45,6 +46,8 @@ MAX_SCHEMA = 32_768
 MAX_PATTERNS = 100
 MAX_STEPS = 50_000
 """Keywords applied in one check; long strings and messages count for more. At most about two seconds of work."""
+PATTERN_COST_OF_STEP = 4_000
+"""The cost of a search (see LinearPattern) that counts for one step."""
 MAX_ISSUES = 10
 MAX_MESSAGE = 300
 
@@ -74,7 +77,7 @@ class _OutOfSteps(Exception):
 class _Run:
     """One check at work: the schema's patterns, compiled, and the steps that it may still take."""
 
-    patterns: Mapping[str, Any]
+    patterns: Mapping[str, LinearPattern]
     steps: int = MAX_STEPS
 
     def spend(self, steps: int) -> None:
@@ -83,8 +86,9 @@ class _Run:
             raise _OutOfSteps
 
     def matches(self, pattern: str, text: str) -> bool:
-        self.spend(1 + len(text) // 4)
-        return self.patterns[pattern].search(text) is not None
+        compiled = self.patterns[pattern]
+        self.spend(1 + compiled.cost(text) // PATTERN_COST_OF_STEP)
+        return compiled.search(text) is not None
 
 
 _RUN: ContextVar[_Run] = ContextVar("run")
@@ -168,6 +172,8 @@ _DIALECTS: Mapping[str, tuple[Any, Specification[Any]]] = {
     "http://json-schema.org/draft-06/schema": (_confined(Draft6Validator), DRAFT6),
 }
 MAX_SUBSCHEMAS = 2000
+SUBSCHEMA_WORK = 150
+"""Microseconds that it takes to hold one against the schema of schemas."""
 _DEFAULT_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
@@ -193,7 +199,7 @@ class JsonSchema(Verifier):
             raise RefusedField("schema", str(error)) from None
 
     @cached_property
-    def _compiled(self) -> tuple[Any, Mapping[str, Any]]:
+    def _compiled(self) -> tuple[Any, Mapping[str, LinearPattern]]:
         return _compile(self.schema)
 
     def check(self, text: str) -> Sequence[Check]:
@@ -232,7 +238,7 @@ def _subschemas(value: Any) -> int:
     return 0 if members is None else 1 + sum(map(_subschemas, members))
 
 
-def _compile(schema: dict[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+def _compile(schema: dict[str, Any]) -> tuple[Any, Mapping[str, LinearPattern]]:
     """A validator, and the patterns that it needs."""
     try:
         size = len(json.dumps(schema, ensure_ascii=False, allow_nan=False))
@@ -246,6 +252,7 @@ def _compile(schema: dict[str, Any]) -> tuple[Any, Mapping[str, Any]]:
     validator, specification = _DIALECTS[dialect]
     if (count := _subschemas(schema)) > MAX_SUBSCHEMAS:
         raise ValueError(f"{count} objects and lists; at most {MAX_SUBSCHEMAS} are allowed")
+    spend(count * SUBSCHEMA_WORK)
     root = {name: value for name, value in schema.items() if name not in ("$schema", "$id")}
     try:
         validator.check_schema(root, format_checker=None)
@@ -254,7 +261,7 @@ def _compile(schema: dict[str, Any]) -> tuple[Any, Mapping[str, Any]]:
     return validator(root), _patterns(specification.create_resource(root))
 
 
-def _patterns(root: Resource[Any]) -> Mapping[str, Any]:
+def _patterns(root: Resource[Any]) -> Mapping[str, LinearPattern]:
     """Every pattern of the schema, compiled. ValueError where one of the rules on top of this file is broken."""
     subschemas = [resource.contents for resource in _walk(root) if isinstance(resource.contents, dict)]
     _refuse_strays(root, subschemas)

@@ -1,12 +1,16 @@
+import json
+import threading
+from functools import partial
 from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends, FastAPI
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
-from service.api.body import add_schemas, decode, decoded, json_body
+from service.api.body import add_schemas, beside, decode, decoded, json_body
 from service.api.problems import install
 from service.errors import InvalidRequest, MalformedBody
+from service.evaluators.patterns import linear_pattern
 from tests.api.peer import Peer
 
 
@@ -126,3 +130,32 @@ def test_two_schemas_of_one_name_are_refused() -> None:
     app.openapi()["components"] = {"schemas": {"Part": {"type": "string"}}}
     with pytest.raises(ValueError, match="two schemas are called Part"):
         add_schemas(app, [Item])
+
+
+class Patterns(BaseModel):
+    """Patterns that are compiled while the body is validated."""
+
+    patterns: list[Annotated[str, AfterValidator(linear_pattern)]]
+
+
+def patterns(count: int) -> bytes:
+    return json.dumps({"patterns": ["(?:a?){1000}"] * count}).encode()
+
+
+async def test_a_small_body_that_takes_long_to_compile_is_decoded_in_a_thread() -> None:
+    threads = list[int]()
+
+    def decoding(body: bytes) -> int:
+        threads.append(threading.get_ident())
+        return len(decode(Patterns, body, None).patterns)
+
+    assert await beside(decoding, patterns(1)) == 1
+    assert threads == [threading.get_ident()]
+    assert await beside(decoding, patterns(20)) == 20
+    assert threads[1] == threading.get_ident()
+    assert threads[2] != threading.get_ident()
+
+
+async def test_a_request_may_compile_only_so_much() -> None:
+    with pytest.raises(InvalidRequest, match="the patterns and schemas of the request take too long to compile"):
+        await beside(partial(decode, Patterns, content_type=None), patterns(300))
