@@ -7,15 +7,14 @@ of them *are* evaluators; those that need something of the operator's (a sandbox
 ``resolved`` with the toolbox.
 """
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 from annotated_types import Ge, Gt, Le
 
+from service.concurrency import SerialThread
 from service.engines.base import Engine
 from service.engines.conversation import Conversation
 
@@ -29,8 +28,9 @@ STRICT: dict[str, Any] = {"extra": "forbid", "strict": True, "allow_inf_nan": Fa
 """Pydantic's configuration for a value that comes from a request or a task file."""
 
 
-LONG_TEXT_CHARACTERS = 20_000
-"""A longer text is checked in a thread, so that the event loop does not stand still."""
+LOOP_WORK = 4_000
+"""What the checks of one text may do on the event loop, in characters looked at: some milliseconds, though eight texts
+may be finished at the same moment. What takes more is done in a thread."""
 
 
 class RefusedField(ValueError):
@@ -131,8 +131,9 @@ class Submission:
 
     ``request`` ends with the user turn that the candidate answers. ``exhibit`` is the request followed by the
     candidate between two lines of a secret fence, and nothing else: a judge's fresh context. ``engine`` serves
-    evaluators that ask a model. ``threads`` run what would hold the event loop up; None are the loop's own.
-    ``language``: the one that a reviser reads instructions in, as an ISO 639-1 code.
+    evaluators that ask a model. ``thread`` runs what would hold the event loop up.
+    ``language``: the one that a reviser reads instructions in, as an ISO 639-1 code. ``evaluators``: how many there are
+    for this text.
     """
 
     text: str
@@ -140,8 +141,9 @@ class Submission:
     exhibit: Conversation
     rating: Rating
     engine: Engine
-    threads: Executor | None = None
+    thread: SerialThread = field(default_factory=SerialThread)
     language: str = "en"
+    evaluators: int = 1
 
 
 class Evaluator(Protocol):
@@ -211,6 +213,10 @@ class Verifier(ABC):
     @abstractmethod
     def type(self) -> str: ...
 
+    def work(self, text: str) -> int:
+        """About how many characters a check looks at. A rule that looks at each of them many times says so here."""
+        return len(text)
+
     @abstractmethod
     def check(self, text: str) -> Sequence[Check]:
         """Hold every requirement against ``text``: at least one check, in a fixed order."""
@@ -219,9 +225,8 @@ class Verifier(ABC):
         return self
 
     async def evaluate(self, submission: Submission) -> Evaluation:
-        if self.in_thread or len(submission.text) > LONG_TEXT_CHARACTERS:
-            loop = asyncio.get_running_loop()
-            checks = await loop.run_in_executor(submission.threads, self.check, submission.text)
+        if self.in_thread or self.work(submission.text) * submission.evaluators > LOOP_WORK:
+            checks = await submission.thread.run(self.check, submission.text)
         else:
             checks = self.check(submission.text)
         failed = [check for check in checks if check.score < 1.0]

@@ -7,7 +7,6 @@ everything, by patching the standard library that the tests use, by searching th
 by recognising the tests' own inputs.
 """
 
-import asyncio
 import re
 import secrets
 import signal
@@ -149,8 +148,7 @@ class TestedCode:
             seconds=self.stated.timeout_seconds, memory_mib=self.stated.memory_mib, report_bytes=MAX_REPORT_BYTES
         )
         outcome = await self.sandbox.run(_runner(), payload, limits, client=submission.request)
-        loop = asyncio.get_running_loop()  # what the code has written may be long
-        return await loop.run_in_executor(submission.threads, self._judged, outcome, nonce)
+        return await submission.thread.run(self._judged, outcome, nonce)  # what the code has written may be long
 
     def _judged(self, outcome: Outcome, nonce: str) -> Evaluation:
         suite = self.stated.suite

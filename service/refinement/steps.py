@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from service.concurrency import settle
+from service.concurrency import SerialThread, settle
 from service.engines.base import Completion, Engine, JsonSchema, Sampling
 from service.engines.conversation import Conversation, Turn
 from service.errors import EngineUnavailable, PromptTooLong
@@ -102,6 +102,7 @@ class Steps:
         self._ledger = ledger
         self._emit = emit
         self._rating = Rating(brief.prompts)
+        self._thread = SerialThread(brief.threads)
 
     def engine(self, role: CallRole) -> MeteredEngine:
         """The engine that plays a role in this program."""
@@ -146,8 +147,9 @@ class Steps:
             exhibit=self._brief.request.with_user(exhibit),
             rating=self._rating,
             engine=self.engine("judge"),
-            threads=self._brief.threads,
+            thread=self._thread,
             language=self._language,
+            evaluators=len(evaluators),
         )
         results = [_without_result(evaluator, "not evaluated") for evaluator in evaluators]
         if not results:

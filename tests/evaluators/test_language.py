@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 from pydantic import TypeAdapter, ValidationError
 
+from service.concurrency import SerialThread
 from service.evaluators.base import Check, Submission
 from service.evaluators.language import LANGUAGES, Language
 
@@ -178,7 +179,7 @@ def test_it_judges_any_text(text: str) -> None:
 async def test_it_is_passed_exactly_with_score_one() -> None:
     for text in SENTENCES.values():
         evaluation = await Language(code="en").evaluate(
-            cast(Submission, SimpleNamespace(text=text, threads=None, language="en"))
+            cast(Submission, SimpleNamespace(text=text, thread=SerialThread(), language="en", evaluators=1))
         )
         assert evaluation.passed == (evaluation.score == 1.0) == (text == SENTENCES["en"])
 
