@@ -7,7 +7,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
 .PHONY: help serve demo test test-fast check check-deploy image format lint types contracts \
-	bench bench-overhead bench-scheduling bench-overload bench-batches bench-replicas bench-quality bench-attacks lock clean
+	bench bench-overhead bench-scheduling bench-overload bench-batches bench-cost bench-replicas bench-quality bench-attacks lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -58,6 +58,9 @@ bench-overload: .venv/dev.lock ## Measure half to four times the load that the s
 
 bench-batches: .venv/dev.lock ## Measure what a batch costs the requests beside it; 15 minutes
 	@$(BIN)/python -m bench.batches --write
+
+bench-cost: .venv/dev.lock ## Search for the requests that cost most without an engine; 15 minutes
+	@$(BIN)/python -m bench.cost --write
 
 bench-replicas: .venv/dev.lock ## Measure two servers behind one service, one of which is killed; 5 minutes
 	@$(BIN)/python -m bench.replicas --write

@@ -1,0 +1,116 @@
+"""The server under test, and what its process has cost so far."""
+
+import asyncio
+import multiprocessing
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from multiprocessing.connection import Connection
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from bench.servers import redraft
+
+PROBE_SECONDS = 0.02
+IDLE_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """CPU seconds of the event loop's thread and of the whole process; ``peak``: bytes of memory at most."""
+
+    loop_seconds: float
+    process_seconds: float
+    resident: int
+    peak: int
+
+
+@dataclass(frozen=True)
+class MeasuredServer:
+    host: str
+    port: int
+    pid: int
+    prober: "Prober"
+
+    def cost(self) -> Cost:
+        folder = Path(f"/proc/{self.pid}")
+        loop = int((folder / "task" / str(self.pid) / "schedstat").read_text().split()[0])
+        threads = sum(int((task / "schedstat").read_text().split()[0]) for task in (folder / "task").iterdir())
+        status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+        kibibytes = {name: int(status[name].split()[0]) for name in ("VmRSS", "VmHWM")}
+        return Cost(loop / 1e9, threads / 1e9, kibibytes["VmRSS"] << 10, kibibytes["VmHWM"] << 10)
+
+    def forget_peak(self) -> None:
+        """Let the peak be what is resident now."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+    def idle_live_seconds(self) -> float:
+        """The longest answer of /health/live while nothing else runs."""
+        with self.prober.probing() as probe:
+            time.sleep(IDLE_SECONDS)
+        return probe.longest
+
+
+@dataclass
+class Probe:
+    """``longest``: the longest answer in seconds, once the probing is over."""
+
+    longest: float = 0.0
+
+
+class Prober:
+    """Asks /health/live every 20 ms, in a process of its own, so that nothing here delays it."""
+
+    def __init__(self, host: str, port: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, far = context.Pipe()
+        self._process = context.Process(target=_probe, args=(host, port, far), daemon=True)
+        self._process.start()
+
+    @contextmanager
+    def probing(self) -> Iterator[Probe]:
+        probe = Probe()
+        self._pipe.send("begin")
+        self._pipe.recv()
+        try:
+            yield probe
+        finally:
+            self._pipe.send("end")
+            probe.longest = self._pipe.recv()
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.join()
+
+
+def _probe(host: str, port: int, pipe: "Connection[object, object]") -> None:
+    while pipe.recv() == "begin":
+        pipe.send("begun")
+        longest = 0.0
+        while not pipe.poll(PROBE_SECONDS):
+            begun = time.perf_counter()
+            connection = HTTPConnection(host, port, timeout=120)
+            connection.request("GET", "/health/live")
+            connection.getresponse().read()
+            connection.close()
+            longest = max(longest, time.perf_counter() - begun)
+        pipe.recv()
+        pipe.send(longest)
+
+
+@contextmanager
+def serving() -> Iterator[MeasuredServer]:
+    """A server with the scripted engine, ready to be measured."""
+    with asyncio.Runner() as runner:
+        starting = redraft({"REDRAFT_ENGINE": "scripted"}, "bench.cost")
+        server = runner.run(starting.__aenter__())
+        address = urlsplit(server.url)
+        host, port = address.hostname or "", address.port or 0
+        prober = Prober(host, port)
+        try:
+            yield MeasuredServer(host, port, server.process.pid, prober)
+        finally:
+            prober.close()
+            runner.run(starting.__aexit__(None, None, None))
