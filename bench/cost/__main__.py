@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from bench.cost.server import MeasuredServer, serving
+from bench.cost.server import Idle, MeasuredServer, serving
 from bench.cost.shapes import SHAPES, Attack
 from bench.cost.trial import Trial, measure
 from bench.origin import current_commit, origin
@@ -42,7 +42,7 @@ async def _start(*_: object) -> ScriptedEngine:
     return ScriptedEngine(Script(), model="scripted")
 
 
-def search(server: MeasuredServer, seconds: float, seed: int, only: str = "") -> list[Trial]:
+def search(server: MeasuredServer, idle: Idle, seconds: float, seed: int, only: str = "") -> list[Trial]:
     """Measure every shape once, then change the most expensive ones until the time is over.
 
     only: what the names of the shapes hold.
@@ -50,11 +50,11 @@ def search(server: MeasuredServer, seconds: float, seed: int, only: str = "") ->
     draws = random.Random(seed)  # noqa: S311 - nothing secret is drawn
     trials = []
     for attack in (attack for shape in SHAPES if only in (attack := shape(draws)).name):
-        trials.append(measure(server, attack))
+        trials.append(measure(server, attack, idle))
         _say(trials[-1])
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        trials.append(measure(server, _successor(trials, draws)))
+        trials.append(measure(server, _successor(trials, draws), idle))
         _say(trials[-1])
     return trials
 
@@ -65,7 +65,7 @@ def _successor(trials: Sequence[Trial], draws: random.Random) -> Attack:
     return draws.choice(worst).attack.changed(draws)
 
 
-def report(trials: Sequence[Trial], idle: float) -> str:
+def report(trials: Sequence[Trial], idle: Idle) -> str:
     parts = []
     for name, value, bar in MEASURES:
         worst = sorted(trials, key=value, reverse=True)[:SHOWN]
@@ -77,7 +77,7 @@ def report(trials: Sequence[Trial], idle: float) -> str:
     accepted = sum(trial.status == 200 for trial in trials)
     parts.append(
         f"{len(trials)} requests, {accepted} of them accepted. While nothing else ran, the longest /health/live took "
-        f"{idle:.3f} s."
+        f"{idle.longest:.3f} s."
     )
     return "\n\n".join(parts)
 
@@ -98,8 +98,8 @@ def main() -> int:
         return serve(_start)
     commit = current_commit()
     with serving() as server:
-        idle = server.idle_live_seconds()
-        trials = search(server, options.seconds, options.seed, options.only)
+        idle = server.idle()
+        trials = search(server, idle, options.seconds, options.seed, options.only)
     text = f"{report(trials, idle)}\n\n{origin('scripted', commit, datetime.now(UTC).date())}"
     publish("cost", text, write=options.write)
     return int(any(value(trial) > bar for trial in trials for _, value, bar in MEASURES))

@@ -28,6 +28,14 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Idle:
+    """The longest answer of /health/live in seconds, and the CPU seconds of the loop's thread for one."""
+
+    longest: float
+    loop_seconds: float
+
+
+@dataclass(frozen=True)
 class MeasuredServer:
     host: str
     port: int
@@ -46,18 +54,20 @@ class MeasuredServer:
         """Let the peak be what is resident now."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
-    def idle_live_seconds(self) -> float:
-        """The longest answer of /health/live while nothing else runs."""
+    def idle(self) -> Idle:
+        """What /health/live takes while nothing else runs."""
+        before = self.cost()
         with self.prober.probing() as probe:
             time.sleep(IDLE_SECONDS)
-        return probe.longest
+        return Idle(probe.longest, (self.cost().loop_seconds - before.loop_seconds) / probe.answers)
 
 
 @dataclass
 class Probe:
-    """``longest``: the longest answer in seconds, once the probing is over."""
+    """Once the probing is over: the longest answer in seconds, and how many there were."""
 
     longest: float = 0.0
+    answers: int = 0
 
 
 class Prober:
@@ -78,7 +88,7 @@ class Prober:
             yield probe
         finally:
             self._pipe.send("end")
-            probe.longest = self._pipe.recv()
+            probe.longest, probe.answers = self._pipe.recv()
 
     def close(self) -> None:
         self._process.terminate()
@@ -88,16 +98,16 @@ class Prober:
 def _probe(host: str, port: int, pipe: "Connection[object, object]") -> None:
     while pipe.recv() == "begin":
         pipe.send("begun")
-        longest = 0.0
+        longest, answers = 0.0, 0
         while not pipe.poll(PROBE_SECONDS):
             begun = time.perf_counter()
             connection = HTTPConnection(host, port, timeout=120)
             connection.request("GET", "/health/live")
             connection.getresponse().read()
             connection.close()
-            longest = max(longest, time.perf_counter() - begun)
+            longest, answers = max(longest, time.perf_counter() - begun), answers + 1
         pipe.recv()
-        pipe.send(longest)
+        pipe.send((longest, answers))
 
 
 @contextmanager

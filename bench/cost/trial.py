@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 
-from bench.cost.server import MeasuredServer
+from bench.cost.server import Idle, MeasuredServer
 from bench.cost.shapes import Attack
 
 REQUEST_SECONDS = 120.0
@@ -32,7 +32,8 @@ class Trial:
         )
 
 
-def measure(server: MeasuredServer, attack: Attack) -> Trial:
+def measure(server: MeasuredServer, attack: Attack, idle: Idle) -> Trial:
+    """The request's own cost: that of the probes while it runs, as in ``idle``, is left out."""
     server.forget_peak()
     before = server.cost()
     with server.prober.probing() as probe:
@@ -45,7 +46,7 @@ def measure(server: MeasuredServer, attack: Attack) -> Trial:
         attack,
         status,
         seconds,
-        after.loop_seconds - before.loop_seconds,
+        max(0.0, after.loop_seconds - before.loop_seconds - probe.answers * idle.loop_seconds),
         after.process_seconds - before.process_seconds,
         probe.longest,
         max(0, after.peak - before.resident) / max(len(attack.body), MEMORY_FLOOR),

@@ -4,7 +4,7 @@ import json
 import random
 
 from bench.cost.__main__ import report
-from bench.cost.server import serving
+from bench.cost.server import Idle, serving
 from bench.cost.shapes import BATCH_BYTES, BODY_BYTES, SHAPES, Attack
 from bench.cost.trial import Trial, measure
 
@@ -31,7 +31,7 @@ def test_the_report_names_the_worst_of_each_measure() -> None:
     costs = [(9.0, 0.1, 1.0), (0.1, 9.0, 1.0), (0.1, 0.1, 99.0)]
     trials = [Trial(attack, 200, 1.0, a, a, b, c) for attack, (a, b, c) in zip(attacks, costs, strict=True)]
 
-    tables = report(trials, idle=0.01).split("\n\n")
+    tables = report(trials, idle=Idle(0.01, 0.0)).split("\n\n")
 
     assert [table.splitlines()[2].split("|")[1].strip() for table in tables[:3]] == ["slow", "long", "large"]
 
@@ -45,7 +45,7 @@ def test_a_request_is_measured_on_a_real_server() -> None:
         return json.dumps({**body, "evaluators": [rule] * count}).encode()
 
     with serving() as server:
-        trial = measure(server, Attack("words", "/v1/critique", make, "word ", 1, 4))
+        trial = measure(server, Attack("words", "/v1/critique", make, "word ", 1, 4), server.idle())
 
     assert trial.status == 200
     assert trial.process_seconds >= trial.loop_seconds > 0

@@ -33,12 +33,15 @@ EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 
 DecimalMark = Literal[".", ","]
 
+_MOST_MARKS = 100
+"""Between the digits of a number."""
 _TAILS = (4_000, 64_000)
 _MARGIN = 1_000
 """The last number is mostly near the end, so that is read first. What begins this near to the cut may be cut itself."""
 
 _SPACES = "\\ \u00a0\u202f\u2009\u2007"
 _DECIMAL_MARKS = ".,٫"
+_MARKS = ".,'\u2019٫٬ \u00a0\u202f\u2009\u2007"
 _FRACTION = "\u2044"
 _PLUS = "\u2064"  # invisible plus: between the whole part and the fraction of "2½"
 
@@ -169,6 +172,9 @@ def _read_digits(digits: str, decimal: DecimalMark | None, spaced: bool) -> _Dig
     Where they are several numbers, as in "1,2,3", the last one counts. ``spaced``: whether plain spaces may separate
     thousands; before decimals they always may ("12 345,6").
     """
+    if len(digits) - sum(map(digits.count, "0123456789")) > _MOST_MARKS:  # no number, but maybe a list of them
+        member = digits[max(map(digits.rfind, _MARKS)) + 1 :]
+        return None if digits[-len(member) - 1] == "." else _Digits(member, first=False)
     parts = regex.split(r"\D", digits)
     marks = regex.findall(r"\D", digits)
     if " " in marks and not spaced and marks[-1] != ",":
