@@ -5,6 +5,7 @@ from redraft.client import AsyncRedraft, Redraft
 from redraft.errors import (
     Busy,
     ConnectionFailed,
+    InvalidProxy,
     InvalidRequest,
     ProblemError,
     RedraftError,
@@ -35,6 +36,7 @@ __all__ = [
     "Delta",
     "GenerateEvent",
     "GenerateResult",
+    "InvalidProxy",
     "InvalidRequest",
     "Model",
     "ProblemError",

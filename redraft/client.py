@@ -22,6 +22,7 @@ from redraft.batches import BatchResult, BatchResults
 from redraft.errors import Busy, ConnectionFailed
 from redraft.events import GenerateEvent, GenerateEvents, RefineEvent, RefineEvents
 from redraft.exchange import DEFAULT_TIMEOUT_SECONDS, DEFAULT_URL, LIMITS, Exchange
+from redraft.proxies import proxy_failures, proxy_for
 from redraft.requests import BatchLine, CritiqueFields, GenerateFields, RefineFields
 from redraft.results import (
     CritiqueResult,
@@ -34,6 +35,7 @@ from redraft.results import (
     TaskSummary,
 )
 
+C = TypeVar("C", httpx.Client, httpx.AsyncClient)
 R = TypeVar("R", bound=Result)
 E = TypeVar("E")
 E_co = TypeVar("E_co", covariant=True)
@@ -46,6 +48,13 @@ class Reader(Protocol[E_co]):
     def finished(self) -> bool: ...
 
     def feed(self, chunk: bytes) -> Iterator[E_co]: ...
+
+
+def _client(kind: Callable[..., C], url: str) -> C:
+    """An HTTP client that goes through the environment's proxy, if there is one for the URL. Raises InvalidProxy."""
+    proxy = proxy_for(httpx.URL(url))
+    with proxy_failures(proxy):
+        return kind(limits=LIMITS, proxy=proxy, trust_env=False, verify=httpx.create_ssl_context())
 
 
 class Redraft:
@@ -67,7 +76,7 @@ class Redraft:
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._exchange = Exchange(base_url, api_key, timeout, retries)
-        self._client = http_client or httpx.Client(limits=LIMITS)
+        self._client = http_client or _client(httpx.Client, base_url)
         self._owns_client = http_client is None
         self._sleep = sleep
 
@@ -171,7 +180,7 @@ class AsyncRedraft:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._exchange = Exchange(base_url, api_key, timeout, retries)
-        self._client = http_client or httpx.AsyncClient(limits=LIMITS)
+        self._client = http_client or _client(httpx.AsyncClient, base_url)
         self._owns_client = http_client is None
         self._sleep = sleep
 

@@ -5,6 +5,7 @@ RedraftError
 │   ├── InvalidRequest    422; ``errors`` names the fields
 │   ├── Unauthorized      401
 │   └── Busy              429 and 503; trying again after ``retry_after`` seconds can help
+├── InvalidProxy          the environment names a proxy that cannot be used
 ├── ConnectionFailed      there was no connection, or it was cut, or stayed silent for too long
 └── UnexpectedAnswer      what came is not the service's
 """
@@ -43,6 +44,10 @@ class Unauthorized(ProblemError):
 
 class Busy(ProblemError):
     """The service cannot do it now."""
+
+
+class InvalidProxy(RedraftError):
+    """Raised where the client is made."""
 
 
 class ConnectionFailed(RedraftError):

@@ -26,17 +26,26 @@ class Exchange:
     retries: int
 
     def __post_init__(self) -> None:
-        if httpx.URL(self.url).scheme not in ("http", "https"):
+        try:
+            served = httpx.URL(self.url).scheme in ("http", "https") and httpx.URL(self.url).host != ""
+        except httpx.InvalidURL:
+            served = False
+        if not served:
             raise ValueError(f"a URL that begins with http:// or https:// is needed, not {self.url!r}")
+
+    @property
+    def root(self) -> str:
+        """The URL without a slash or ``/v1`` at its end: OpenAI's clients want it with that, and so some give it."""
+        return self.url.rstrip("/").removesuffix("/v1").rstrip("/")
 
     def request(
         self, client: httpx.Client | httpx.AsyncClient, method: str, path: str, body: Mapping[str, object] | None
     ) -> httpx.Request:
         return client.build_request(
             method,
-            f"{self.url.rstrip('/')}/v1/{path}",
+            f"{self.root}/v1/{path}",
             json=body,
-            headers={"Authorization": f"Bearer {self.api_key.strip()}"} if self.api_key else {},
+            headers={b"Authorization": f"Bearer {self.api_key.strip()}".encode()} if self.api_key else {},
             timeout=httpx.Timeout(self.timeout, connect=CONNECT_SECONDS),
         )
 

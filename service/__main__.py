@@ -26,12 +26,24 @@ from service.evaluators.toolbox import Toolbox
 from service.evaluators.webhook_client import WebhookMisconfigured
 from service.settings import PREFIX, Settings
 from service.spans import current
+from service.standard_streams import Output
 from service.tasks.task import TaskError
 
 log = logging.getLogger("service")
 
 
 def main() -> int:
+    """Run a command; returns its exit code."""
+    try:
+        return _run()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # of what only prints, such as settings
+        Output().close()
+        return 1
+
+
+def _run() -> int:
     parser = argparse.ArgumentParser(prog="python -m service", description="Redraft: draft, critique, refine.")
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("serve", help="serve over HTTP (the default)")

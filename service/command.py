@@ -7,17 +7,17 @@ text, whether it passes or not; 1 for a failure; 2 for wrong usage.
 import argparse
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
 
 from redraft import BatchResult, Delta, GenerateEvent, GenerateResult, Redraft, RedraftError, RefineEvent, RefineResult
+from redraft.exchange import Exchange
 from redraft.requests import CommonFields
 from service import terminal
+from service.standard_streams import Output, Unreadable, decode_argument, read_file, read_input
 
 KEY_VARIABLE = "REDRAFT_API_KEY"
 
@@ -68,7 +68,7 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
 
 def generate(arguments: argparse.Namespace) -> int:
     """Print the text as it is written."""
-    console = Console(stderr=True)
+    console, output = Console(stderr=True), Output()
 
     def stream(client: Redraft) -> AbstractContextManager[Iterator[GenerateEvent]]:
         return client.stream_generate(prompt=arguments.prompt, **_common(arguments))
@@ -76,19 +76,19 @@ def generate(arguments: argparse.Namespace) -> int:
     def show(event: GenerateEvent) -> None:
         match event:
             case _ if arguments.json:
-                _print_last(event)
+                _print_last(output, event)
             case Delta():
-                _print(event.text)
+                output.write(event.text)
             case GenerateResult():
-                _print("\n")
+                output.write("\n")
                 terminal.show_cost(console, event.usage, event.timing)
 
-    return follow(arguments, console, stream, show)
+    return follow(arguments, console, stream, show) or int(output.closed)
 
 
 def refine(arguments: argparse.Namespace) -> int:
     """Show the rounds as they happen, then print the text."""
-    console = Console(stderr=True)
+    console, output = Console(stderr=True), Output()
 
     def stream(client: Redraft) -> AbstractContextManager[Iterator[RefineEvent]]:
         return client.stream_refine(
@@ -103,22 +103,24 @@ def refine(arguments: argparse.Namespace) -> int:
 
     def show(event: RefineEvent) -> None:
         if arguments.json:
-            _print_last(event)
+            _print_last(output, event)
             return
         terminal.show(console, event)
         if isinstance(event, RefineResult):
-            _print(f"{event.text}\n")
+            output.write(f"{event.text}\n")
 
-    return follow(arguments, console, stream, show)
+    return follow(arguments, console, stream, show) or int(output.closed)
 
 
 def batch(arguments: argparse.Namespace) -> int:
     """Print a line of JSON for each request as soon as it is finished."""
+    output = Output()
 
     def show(result: BatchResult) -> None:
-        _print(json.dumps({"custom_id": result.custom_id, "status": result.status, "body": result.body}) + "\n")
+        output.write_json({"custom_id": result.custom_id, "status": result.status, "body": result.body})
 
-    return follow(arguments, Console(stderr=True), lambda client: client.batch(arguments.lines), show)
+    code = follow(arguments, Console(stderr=True), lambda client: client.batch(arguments.lines), show)
+    return code or int(output.closed)
 
 
 def follow(
@@ -147,40 +149,43 @@ def _common(arguments: argparse.Namespace) -> CommonFields:
     }
 
 
-def _print(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
-def _print_last(event: GenerateEvent | RefineEvent) -> None:
+def _print_last(output: Output, event: GenerateEvent | RefineEvent) -> None:
     if isinstance(event, GenerateResult | RefineResult):
-        _print(event.model_dump_json(exclude_unset=True) + "\n")
+        output.write_json(event.model_dump(mode="json", exclude_unset=True))
 
 
 def _url(value: str) -> str:
-    if not value.startswith(("http://", "https://")):
-        raise argparse.ArgumentTypeError(f"{value} does not begin with http:// or https://")
+    try:
+        Exchange(value, api_key=None, timeout=None, retries=0)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     return value
 
 
 def _prompt(value: str) -> str:
-    return sys.stdin.read().rstrip("\n") if value == "-" else value
+    return _content("-").rstrip("\n") if value == "-" else _argument(value)
+
+
+def _argument(value: str) -> str:
+    try:
+        return decode_argument(value)
+    except Unreadable as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _lines(path: str) -> Sequence[Mapping[str, Any]]:
-    text = sys.stdin.read() if path == "-" else _content(path)
-    return [_object(line) for line in text.split("\n") if line.strip()]
+    return [_object(line) for line in _content(path).split("\n") if line.strip()]
 
 
 def _content(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise argparse.ArgumentTypeError(f"{path} cannot be read: {error}") from error
+        return read_input() if path == "-" else read_file(path)
+    except Unreadable as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _parameter(value: str) -> tuple[str, str]:
-    name, equals, text = value.partition("=")
+    name, equals, text = _argument(value).partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"{value} is not of the form NAME=VALUE")
     return name, text
@@ -189,8 +194,9 @@ def _parameter(value: str) -> tuple[str, str]:
 def _object(value: str) -> Mapping[str, Any]:
     try:
         found = json.loads(value)
+        json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair cannot be sent
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{value} is no JSON: {error}") from error
+        raise argparse.ArgumentTypeError(f"{value} is not JSON: {error}") from error
     if not isinstance(found, dict):
-        raise argparse.ArgumentTypeError(f"{value} is no JSON object")
+        raise argparse.ArgumentTypeError(f"{value} is not a JSON object")
     return found

@@ -45,7 +45,7 @@ async def test_examples_on_the_command_line(served: Served, tmp_path: Path) -> N
     assert (process.returncode, out) == (0, b"Waves.\n"), err
     assert (tmp_path / "sunrise.txt").read_text() == "Waves.\n"
     assert (tmp_path / "morning.json").read_text().startswith('{"id":"ref-')
-    assert (tmp_path / "results.jsonl").read_text().startswith('{"custom_id": "sky", "status": 200, ')
+    assert (tmp_path / "results.jsonl").read_text().startswith('{"custom_id":"sky","status":200,')
     assert b"round 0" in err
 
 
