@@ -1,12 +1,13 @@
 """Runs a Python program that a stranger wrote, inside bubblewrap (0.8 or later).
 
 The program sees a read-only root with the system's libraries, the interpreter and its standard library, without
-anybody's packages; an empty ``/tmp`` of bounded size, the only place to write; its own ``/proc``; four harmless
-devices. It has its own namespaces of every kind, so no network but a loopback of its own, no other process, no host
-name; no variable of the service's environment, no capability, no way to gain one, and no further user namespace. Where
-the service is root it runs as nobody, else as the service's user, whom it sees as nobody. Wall and processor time, the
-memory of each process, the number of processes and threads, the size of files, how many are open and what is kept of
-the output are limited. When the first process ends or the time is over the kernel kills whatever is left.
+anybody's packages; an empty ``/tmp`` and an empty ``/dev/shm`` of bounded sizes, the only places to write; its own
+``/proc``; four harmless devices. It has its own namespaces of every kind, so no network but a loopback of its own, no
+other process, no host name; no variable of the service's environment, no capability, no way to gain one, and no further
+user namespace. Where the service is root it runs as nobody, else as the service's user, whom it sees as nobody. Wall
+and processor time, the memory of each process and what they share, the number of processes and threads, the size of
+files, how many are open and what is kept of the output are limited. When the first process ends or the time is over the
+kernel kills whatever is left.
 
 Not covered:
 
@@ -58,6 +59,8 @@ _FILTER = "<filter>"
 _STARTING_SECONDS = 10.0
 _PACE_SECONDS = 0.002
 """Between two reads of output, so that a program that writes byte by byte does not keep the service busy."""
+_REAP_SECONDS = 0.002
+"""Between two looks for the end of a process that has been killed."""
 _READ_AHEAD = 1
 """Bytes after which the loop stops reading until they are taken; one write may bring more of them."""
 
@@ -70,8 +73,12 @@ class SandboxFailed(EvaluationFailed):
 class Limits:
     """``seconds`` of wall time from when the interpreter is ready; each process may use as much processor time.
 
-    ``memory_mib``: address space of each process, on top of the interpreter's. ``processes`` counts threads too.
-    ``disk_mib``: all that is in ``/tmp``, and any one file. Of the output and the report the first bytes are kept.
+    ``memory_mib``: what the program may use for each process, beyond the interpreter's own. ``shared_mib`` of it is
+    what all processes together may hold in ``/dev/shm``; the rest is divided into the address spaces of the processes.
+    ``processes`` counts threads too. ``disk_mib``: all that is in ``/tmp``. Of the output and the report the first
+    bytes are kept.
+
+    With the defaults 16 processes may take 248 MiB each and share 128 MiB: together no more than 16 times 256 MiB.
     """
 
     seconds: float = 10.0
@@ -82,14 +89,24 @@ class Limits:
     output_bytes: int = 65_536
     report_bytes: int = MIB
 
+    @property
+    def shared_mib(self) -> int:
+        return self.memory_mib // 2
+
+    @property
+    def address_space(self) -> int:
+        """Bytes that each process may map beyond the interpreter's."""
+        return self.memory_mib * MIB - self.shared_mib * MIB // self.processes
+
     def resources(self) -> Mapping[str, tuple[int, int]]:
         """Soft and hard limits by their names in ``resource``, but for the memory."""
         processor = math.ceil(self.seconds) + 1  # the interpreter's start counts
         processes = self.processes + 1  # bubblewrap's own first process counts
+        file = max(self.disk_mib, self.shared_mib) * MIB  # no file can be larger than the larger of the two places
         return {
             "RLIMIT_CPU": (processor, processor + 1),
             "RLIMIT_NPROC": (processes, processes),
-            "RLIMIT_FSIZE": (self.disk_mib * MIB, self.disk_mib * MIB),
+            "RLIMIT_FSIZE": (file, file),
             "RLIMIT_NOFILE": (self.open_files, self.open_files),
             "RLIMIT_CORE": (0, 0),
             "RLIMIT_MEMLOCK": (0, 0),
@@ -151,12 +168,13 @@ class Sandbox:
 
     def _command(self, limits: Limits) -> list[str]:
         disk = ["--size", str(limits.disk_mib * MIB), "--tmpfs", "/tmp", "--chdir", "/tmp"]  # noqa: S108 - its own
+        shared = ["--size", str(limits.shared_mib * MIB), "--tmpfs", "/dev/shm"]  # noqa: S108 - its own
         interpreter = [str(self._interpreter), "-I", "-S", "-B", "-X", "utf8"]  # none of the host's packages
         filtered = ["--seccomp", _FILTER] if self._filter else []
-        return [*self._confinement, *disk, *filtered, "--", *interpreter, "-c", self._launcher]
+        return [*self._confinement, *disk, *shared, *filtered, "--", *interpreter, "-c", self._launcher]
 
     def _order(self, program: str, payload: Any, limits: Limits) -> bytes:
-        taken = {"limits": limits.resources(), "memory": limits.memory_mib * MIB}
+        taken = {"limits": limits.resources(), "memory": limits.address_space}
         return json.dumps({**taken, "program": program, "payload": payload}).encode()
 
     async def _run(self, program: str, payload: Any, limits: Limits) -> Outcome:
@@ -204,6 +222,20 @@ class _Confined:
 @asynccontextmanager
 async def _started(command: Sequence[str], calls: bytes) -> AsyncIterator[_Confined]:
     """A launcher that waits for its order. ``calls``: the filter of system calls, if there is one."""
+    # Shielded: what is killed halfway leaves processes that nobody knows.
+    beginning = asyncio.ensure_future(_begin(command, calls))
+    try:
+        confined = await asyncio.shield(beginning)
+    except asyncio.CancelledError:
+        await asyncio.shield(asyncio.ensure_future(_abandon(beginning)))
+        raise
+    try:
+        yield confined
+    finally:
+        await _end(confined)
+
+
+async def _begin(command: Sequence[str], calls: bytes) -> _Confined:
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb", buffering=0) as info:
         try:
@@ -213,17 +245,36 @@ async def _started(command: Sequence[str], calls: bytes) -> AsyncIterator[_Confi
                 process = await _spawned(words, list(descriptors.values()))
         finally:
             os.close(writing)
-        confined = _Confined(process, None)
         try:
-            confined = _Confined(process, await asyncio.wait_for(_first_process(info), _STARTING_SECONDS))
-            yield confined
+            return _Confined(process, await asyncio.wait_for(_first_process(info), _STARTING_SECONDS))
         except TimeoutError:
+            await _end(_Confined(process, None))
             raise SandboxFailed("the sandbox failed: it did not start in time") from None
-        finally:
-            confined.kill()
-            await process.wait()
-            if confined.first is not None:
-                os.close(confined.first)
+
+
+async def _abandon(beginning: "asyncio.Future[_Confined]") -> None:
+    with suppress(SandboxFailed, OSError):
+        await _end(await beginning)
+
+
+async def _end(confined: _Confined) -> None:
+    confined.kill()
+    await confined.process.wait()
+    if confined.first is not None:
+        await _reap(confined.first)
+        os.close(confined.first)
+
+
+async def _reap(first: int) -> None:
+    """Take the exit status of bubblewrap's child, where it has become this process's own: bubblewrap ends before it,
+    and where the service is the first process of its container nobody else would. It has been killed by now.
+
+    Its end takes as long as the kernel needs to free its memory.
+    """
+    with suppress(ChildProcessError, TimeoutError):  # somebody else's; a kernel that is stuck
+        async with asyncio.timeout(_STARTING_SECONDS):
+            while os.waitid(os.P_PIDFD, first, os.WEXITED | os.WNOHANG) is None:  # noqa: ASYNC222 - it does not block
+                await asyncio.sleep(_REAP_SECONDS)
 
 
 @contextmanager
@@ -239,27 +290,17 @@ def _readable(content: bytes) -> Iterator[int]:
 
 
 async def _spawned(command: Sequence[str], descriptors: Sequence[int]) -> asyncio.subprocess.Process:
-    """On a cancellation asyncio would kill bubblewrap alone, and at its start that leaves a process waiting for it."""
-    spawning = asyncio.ensure_future(
-        asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            pass_fds=descriptors,
-            limit=_READ_AHEAD,
-            env={},  # the environment of bubblewrap's first process can be read inside, at /proc/1/environ
-            cwd="/",
-            start_new_session=True,
-        )
+    return await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        pass_fds=descriptors,
+        limit=_READ_AHEAD,
+        env={},  # the environment of bubblewrap's first process can be read inside, at /proc/1/environ
+        cwd="/",
+        start_new_session=True,
     )
-    try:
-        return await asyncio.shield(spawning)
-    except asyncio.CancelledError:
-        process = await spawning
-        _Confined(process, None).kill()
-        await process.wait()
-        raise
 
 
 async def _first_process(info: BinaryIO) -> int | None:
@@ -315,7 +356,7 @@ def _confinement(bwrap: str, base: Path, interpreter: Path) -> list[str]:
         *(word for path in libraries for word in ("--ro-bind-try", path, path)),
         *(word for path in sorted(packages) for word in ("--tmpfs", path, "--remount-ro", path)),
         *(word for path in _DEVICES for word in ("--dev-bind", path, path)),
-        *("--proc", "/proc", "--dir", "/tmp", "--remount-ro", "/"),  # noqa: S108 - its own
+        *("--proc", "/proc", "--dir", "/tmp", "--dir", "/dev/shm", "--remount-ro", "/"),  # noqa: S108 - its own
     ]
 
 

@@ -3,6 +3,10 @@
 They hand out memory that belongs to no process, and so escapes every limit, or open large parts of the kernel that a
 test of a program has no use for. Each fails as if the kernel did not have it. So does every call of another
 architecture than the machine's own, which would otherwise be a way around the list.
+
+Sockets are limited to the families that a namespace of the network confines, and to what Python's own modules need.
+Others fail as if the kernel did not know the family. AF_VSOCK is the reason: it reaches the hypervisor, whatever
+namespace asks. Netlink is left, since the C library reads the loopback's addresses by it.
 """
 
 import struct
@@ -27,12 +31,20 @@ _REFUSED = {
     "keyctl": (250, 219),
 }
 """Numbers from linux/arch/x86/entry/syscalls/syscall_64.tbl and linux/include/uapi/asm-generic/unistd.h."""
+_WITH_FAMILY = {"socket": (41, 198), "socketpair": (53, 199)}
+"""Calls whose first argument is a family of sockets."""
+_FAMILIES = (1, 2, 10, 16)
+"""AF_UNIX, AF_INET, AF_INET6 and AF_NETLINK of linux/socket.h."""
 _X32 = 0x40000000
 """Set in the number of a call of the x32 ABI, which has the architecture of x86-64; elsewhere no number is as large."""
 
 _LOAD, _JUMP_IF_EQUAL, _JUMP_IF_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
-_NUMBER_AT, _ARCHITECTURE_AT = 0, 4  # in struct seccomp_data
-_ALLOW, _NO_SUCH_CALL = 0x7FFF0000, 0x00050000 | 38  # SECCOMP_RET_ALLOW; SECCOMP_RET_ERRNO with ENOSYS
+_NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16  # in struct seccomp_data; both machines are little-endian
+_ALLOW = 0x7FFF0000  # SECCOMP_RET_ALLOW
+_NO_SUCH_CALL, _NO_SUCH_FAMILY = 0x00050000 | 38, 0x00050000 | 97  # SECCOMP_RET_ERRNO with ENOSYS and EAFNOSUPPORT
+
+_Step = tuple[int, str | None, str | None, int]
+"""An instruction, where it goes if its condition holds and if not (None: to the next one), and its operand."""
 
 
 def call_filter(machine: str) -> bytes | None:
@@ -40,15 +52,38 @@ def call_filter(machine: str) -> bytes | None:
     if machine not in _MACHINES:
         return None
     column, architecture = _MACHINES[machine]
-    numbers = [row[column] for row in _REFUSED.values()]
-    refuse = len(numbers) + 5  # the place of the last instruction
-    steps = [
-        (_LOAD, 0, 0, _ARCHITECTURE_AT),
-        (_JUMP_IF_EQUAL, 0, refuse - 2, architecture),  # a jump counts from the next instruction
-        (_LOAD, 0, 0, _NUMBER_AT),
-        (_JUMP_IF_AT_LEAST, refuse - 4, 0, _X32),
-        *((_JUMP_IF_EQUAL, refuse - 5 - place, 0, number) for place, number in enumerate(numbers)),
-        (_RETURN, 0, 0, _ALLOW),
-        (_RETURN, 0, 0, _NO_SUCH_CALL),
-    ]
-    return b"".join(struct.pack("=HBBI", *step) for step in steps)
+    return _assembled(
+        [
+            (_LOAD, None, None, _ARCHITECTURE_AT),
+            (_JUMP_IF_EQUAL, None, "no such call", architecture),
+            (_LOAD, None, None, _NUMBER_AT),
+            (_JUMP_IF_AT_LEAST, "no such call", None, _X32),
+            *((_JUMP_IF_EQUAL, "no such call", None, row[column]) for row in _REFUSED.values()),
+            *((_JUMP_IF_EQUAL, "family", None, row[column]) for row in _WITH_FAMILY.values()),
+            "allow",
+            (_RETURN, None, None, _ALLOW),
+            "family",  # the kernel reads the lower half of the argument only, an int
+            (_LOAD, None, None, _FIRST_ARGUMENT_AT),
+            *((_JUMP_IF_EQUAL, "known family", None, family) for family in _FAMILIES),
+            (_RETURN, None, None, _NO_SUCH_FAMILY),
+            "known family",
+            (_RETURN, None, None, _ALLOW),
+            "no such call",
+            (_RETURN, None, None, _NO_SUCH_CALL),
+        ]
+    )
+
+
+def _assembled(program: list[_Step | str]) -> bytes:
+    """The instructions, with the distance to each label in the place of its name. A label is a string of its own."""
+    places: dict[str, int] = {}
+    steps: list[_Step] = []
+    for line in program:
+        if isinstance(line, str):
+            places[line] = len(steps)
+        else:
+            steps.append(line)
+    return b"".join(
+        struct.pack("=HBBI", code, *(places[label] - place - 1 if label else 0 for label in (holds, fails)), operand)
+        for place, (code, holds, fails, operand) in enumerate(steps)
+    )

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -110,6 +111,7 @@ def host() -> Iterator[Mapping[str, str]]:
             "@PACKAGES": str(Path(pytest.__file__).parent.parent),
             "@PID": str(os.getpid()),
             "@SECRET": SECRET,
+            "@SOCKET": {"x86_64": "41"}.get(platform.machine(), "198"),
         }
 
 
@@ -267,6 +269,32 @@ HOSTILE = [
         "huge file", "", "assert outcome(os.truncate, os.open('/tmp/x', os.O_CREAT | os.O_RDWR), 1 << 40) == 'EFBIG'"
     ),
     Hostile(
+        "full shared memory",
+        "count = refused(lambda: write(f'/dev/shm/{time.monotonic_ns()}', bytes(1 << 20)), 200)",
+        "assert 31 <= count <= 32",
+        stated={"memory_mib": 64},
+    ),
+    Hostile(
+        "huge shared memory",
+        "from multiprocessing.shared_memory import SharedMemory\n"
+        "def overfill():\n"
+        "    blocks = [SharedMemory(create=True, size=20 << 20) for _ in range(2)]\n"  # promised; taken when written
+        "    for block in blocks:\n"
+        "        for place in range(0, 20 << 20, 4096): block.buf[place] = 1\n"
+        "    return blocks\n",
+        "assert outcome(SharedMemory, None, True, 1 << 40) == 'EFBIG'\nassert overfill()",
+        score=0.5,
+        issue="SIGBUS ended the run",
+        stated={"memory_mib": 64},
+    ),
+    Hostile(
+        "shared memory that is not given back",
+        "from multiprocessing.shared_memory import SharedMemory\nfrom multiprocessing import resource_tracker\n"
+        "resource_tracker.register = lambda *_: None\n"
+        "block = SharedMemory('left', create=True, size=1 << 20)\nblock.buf[:] = bytes(1 << 20)",
+    ),
+    Hostile("shared memory of the run before", "", "assert os.listdir('/dev/shm') == []"),
+    Hostile(
         "memory of nobody",
         "",
         "assert system('shmget', 0, 240 << 20, 0o600) == 'ENOSYS'\n"
@@ -295,7 +323,7 @@ HOSTILE = [
         "look around",
         "",
         "assert set(os.listdir('/')) <= {'dev', 'etc', 'lib', 'lib64', 'opt', 'proc', 'root', 'home', 'tmp', 'usr'}\n"
-        "assert set(os.listdir('/dev')) <= {'null', 'zero', 'random', 'urandom'}\nassert not os.listdir('/tmp')",
+        "assert set(os.listdir('/dev')) <= {'null', 'zero', 'random', 'shm', 'urandom'}\nassert not os.listdir('/tmp')",
     ),
     Hostile(
         "write to the system",
@@ -382,6 +410,24 @@ HOSTILE = [
     ),
     Hostile(
         "abstract socket", "", "assert outcome(socket.socket(socket.AF_UNIX).connect, '\\0@ABSTRACT') == 'ECONNREFUSED'"
+    ),
+    Hostile(
+        "sockets of other families",
+        "VSOCK, PACKET, ALG, BLUETOOTH, TIPC, CAN, XDP, RDS = families = 40, 17, 38, 31, 30, 29, 44, 21\n"
+        "found = {family: system('socket', family, kind, 0) for family in families for kind in (1, 2, 3, 5)}\n"
+        "pair = (ctypes.c_int * 2)()",
+        "assert set(found.values()) == {'EAFNOSUPPORT'}, found\n"
+        "assert system('syscall', @SOCKET, VSOCK, 1, 0) == 'EAFNOSUPPORT'\n"
+        "assert system('socketpair', TIPC, 1, 0, pair) == 'EAFNOSUPPORT'",
+    ),
+    Hostile(
+        "sockets that programs use",
+        "",
+        "assert [read.recv(1) for read, write in [socket.socketpair()] if write.send(b'x')] == [b'x']\n"
+        "server = socket.create_server(('127.0.0.1', 0))\n"
+        "assert socket.create_connection(server.getsockname(), 5)\n"
+        "assert socket.create_server(('::1', 0), family=socket.AF_INET6)\n"
+        "assert socket.if_nameindex() == [(1, 'lo')]",
     ),
     # Input, output, report
     Hostile("standard input", "", "assert sys.stdin.read() == ''\nassert outcome(input) == 'EOFError'"),
@@ -636,3 +682,57 @@ async def test_a_bubblewrap_that_does_not_work_is_none(path: Path, caplog: pytes
 async def test_a_run_that_does_not_begin_is_not_the_fault_of_the_program() -> None:
     with pytest.raises(SandboxFailed, match="the sandbox failed"):
         await Sandbox("/bin/false", 1).run("", None, Limits(), Client())
+
+
+ZOMBIES = """
+import asyncio
+import os
+
+from service.evaluators.sandbox import Limits, Sandbox
+
+
+def zombies():
+    numbers = [name for name in os.listdir("/proc") if name.isdigit()]
+    stats = (open(f"/proc/{number}/stat").read().rpartition(")")[2].split() for number in numbers)
+    return sum(stat[:2] == ["Z", str(os.getpid())] for stat in stats)
+
+
+async def main():
+    sandbox = await Sandbox.found(at_once=4)
+    print("found", sandbox is not None, "pid", os.getpid(), flush=True)
+
+    async def leave(seconds):
+        run = asyncio.create_task(sandbox.run("while True: pass", None, Limits(seconds=5.0), client=object))
+        await asyncio.sleep(seconds)
+        run.cancel()
+        await asyncio.wait([run])
+
+    for _ in range(10):
+        await sandbox.run("", None, Limits(), client=main)
+    print("ended", zombies())
+    for _ in range(10):
+        await sandbox.run("while True: pass", None, Limits(seconds=0.1), client=main)
+    print("timed out", zombies())
+    for number in range(10):
+        await leave(0.02 * number)
+    print("left", zombies())
+
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a namespace of processes without bubblewrap")
+def test_as_the_first_process_of_a_container_it_leaves_no_zombies() -> None:
+    if shutil.which("bwrap") is None:
+        unavailable("bubblewrap is not installed")
+    done = subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-B", "-c", ZOMBIES],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["found True pid 1", "ended 0", "timed out 0", "left 0"]
