@@ -10,7 +10,6 @@ by recognising the tests' own inputs.
 import re
 import secrets
 import signal
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -32,6 +31,7 @@ from service.evaluators.base import (
     Weight,
 )
 from service.evaluators.code_suite import MAX_QUOTE, Explanation, Record, Suite
+from service.evaluators.fences import dedent, fenced_blocks
 from service.evaluators.sandbox import Limits, Outcome, Sandbox
 from service.evaluators.text.words import excerpt
 
@@ -43,12 +43,7 @@ MAX_REPORT_BYTES = 1 << 24
 """Enough for as many failures as tests can hold."""
 MAX_MESSAGE = 600
 
-_FENCED = re.compile(  # nothing in an opening line is tried twice, so that the time is linear in the text
-    r"^[ \t]*+(?P<fence>`{3,}+|~{3,}+)[ \t]*+(?P<language>[^\s`]*+)[^\n`]*+\n"
-    r"(?P<body>.*?)(?:^[ \t]*+(?P=fence)[`~]*+[ \t\r]*+$|\Z)",
-    re.MULTILINE | re.DOTALL,
-)
-_PYTHON = re.compile(r"py(thon)?[\d.]*", re.IGNORECASE)
+_PYTHON = re.compile(r"py(thon)?[\d.]*")
 _SESSION = re.compile(r"\s*+>>>")
 
 
@@ -60,13 +55,14 @@ class TestsFailed(EvaluationFailed):
 
 def code_block(text: str) -> str:
     """The fenced blocks that say they are Python, one after the other, but for sessions with a ``>>>`` prompt; where
-    there is none, the first block that does not say what it is; where nothing is fenced, the whole text."""
-    blocks = list(_FENCED.finditer(text))
+    there is none, the first block that does not say what it is; where nothing is fenced, the whole text. Takes time
+    that is linear in the text; call it in a thread."""
+    blocks = fenced_blocks(text)
     if not blocks:
-        return textwrap.dedent(text)
-    labelled = [block["body"] for block in blocks if _PYTHON.fullmatch(block["language"])]
-    bodies = labelled or [block["body"] for block in blocks if not block["language"]][:1]
-    return "".join(textwrap.dedent(body) for body in bodies if not _SESSION.match(body))
+        return dedent(text)
+    labelled = [block.body for block in blocks if _PYTHON.fullmatch(block.language)]
+    bodies = labelled or [block.body for block in blocks if not block.language][:1]
+    return "".join(dedent(body) for body in bodies if not _SESSION.match(body))
 
 
 @cache
@@ -131,7 +127,8 @@ class TestedCode:
 
     async def evaluate(self, submission: Submission) -> Evaluation:
         """Raises SandboxFailed, or TestsFailed."""
-        code = code_block(submission.text)
+        # In threads: the text may be long, and what the code writes.
+        code = await submission.thread.run(code_block, submission.text)
         if not code.strip():
             return self._evaluation(
                 0, [Issue("code", "there is no code", "Reply with the code in one ```python block.")]
@@ -148,7 +145,7 @@ class TestedCode:
             seconds=self.stated.timeout_seconds, memory_mib=self.stated.memory_mib, report_bytes=MAX_REPORT_BYTES
         )
         outcome = await self.sandbox.run(_runner(), payload, limits, client=submission.request)
-        return await submission.thread.run(self._judged, outcome, nonce)  # what the code has written may be long
+        return await submission.thread.run(self._judged, outcome, nonce)
 
     def _judged(self, outcome: Outcome, nonce: str) -> Evaluation:
         suite = self.stated.suite

@@ -1,0 +1,138 @@
+"""Fenced code blocks of Markdown, as CommonMark 0.31 defines them (section 4.5), read line by line.
+
+A fence is three or more backticks or tildes. The one that closes a block has the same character, is at least as long,
+is indented by at most three columns more than the block, and has nothing after it; so a fence in a docstring, which is
+indented by four, closes nothing. A block without one goes on to the end of the text, or of the quotation that it is in.
+
+What models write is not always Markdown, and two rules are wider than CommonMark's. A fence opens a block at any
+indentation, also where CommonMark would see indented code. A line inside a list's block may be indented by less than
+the list.
+
+Time and memory are linear in the text, and no single step takes long: other threads can run in between.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from os.path import commonprefix
+
+_QUOTED = re.compile(r" {0,3}+>[ \t]?+")
+_LISTED = re.compile(r"[ \t]*+(?:[-+*]|\d{1,9}+[.)])[ \t]++(?=[`~])")
+"""The mark of a list's item, where a fence follows on the same line."""
+_OPENING = re.compile(r"(?P<fence>`{3,}+|~{3,}+)(?P<info>.*+)", re.DOTALL)
+_WORD = re.compile(r"[\w.+#-]*+")
+_TAB_COLUMNS = 4
+_DEEPEST_QUOTATION = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """A block. ``info``: what its opening line says after the fence. ``body``: its lines, with their ends, without the
+    indentation of the fence. ``closed``: whether a closing fence ends it.
+
+    >>> [block] = fenced_blocks("Here:\\n```python title=a.py\\nx = 1\\n```\\n")
+    >>> block.language, block.body, block.closed
+    ('python', 'x = 1\\n', True)
+    """
+
+    info: str
+    body: str
+    closed: bool
+
+    @property
+    def language(self) -> str:
+        """The language that ``info`` names, in lower case: "python" for ``python``, ``Python title=a.py``,
+        ``{.python .numberLines}`` and ``python,ignore``; "" for none."""
+        words = self.info.strip("{} \t").split()
+        classes = [word for word in words if word.startswith(".")]
+        found = _WORD.match((classes or words or [""])[0].lstrip("."))
+        return found[0].lower() if found else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    fence: str
+    info: str
+    indent: int
+    quotations: int
+
+
+def fenced_blocks(text: str) -> list[Fence]:
+    """The blocks of a text, in their order."""
+    lines = iter(text.split("\n"))
+    return [_block(opening, lines) for line in lines if (opening := _opening(line))]
+
+
+def _opening(line: str) -> _Opening | None:
+    if "```" not in line and "~~~" not in line:
+        return None
+    rest, quotations = _unquoted(line, _DEEPEST_QUOTATION)
+    listed = _LISTED.match(rest)
+    start = listed.end() if listed else _first(rest)
+    found = _OPENING.match(rest, start)
+    if not found or (found["fence"][0] == "`" and "`" in found["info"]):  # "```x```" is code within a line
+        return None
+    return _Opening(found["fence"], found["info"].strip(), _columns(rest[:start]), quotations)
+
+
+def _block(opening: _Opening, lines: Iterator[str]) -> Fence:
+    """Read the lines up to the closing fence, which is read too."""
+    body: list[str] = []
+    for line in lines:
+        rest, quotations = _unquoted(line, opening.quotations)
+        if quotations < opening.quotations:  # the end of the quotation
+            return Fence(opening.info, "".join(body), closed=False)
+        if _closes(rest, opening):
+            return Fence(opening.info, "".join(body), closed=True)
+        body.append(_outdented(rest, opening.indent) + "\n")
+    return Fence(opening.info, "".join(body)[:-1], closed=False)  # the last line has no end
+
+
+def _closes(line: str, opening: _Opening) -> bool:
+    fence = line.strip(" \t\r")
+    if len(fence) < len(opening.fence) or fence.strip(opening.fence[0]):
+        return False
+    # A fence that is indented by up to three columns need not be in a list; one by more is taken to be in one.
+    deepest = opening.indent + 3 if opening.indent > 3 else 3
+    return _columns(line[: _first(line)]) <= deepest
+
+
+def _unquoted(line: str, most: int) -> tuple[str, int]:
+    """The line without the marks of up to so many quotations around it, and how many there were."""
+    start = count = 0
+    while count < most and (mark := _QUOTED.match(line, start)):
+        start, count = mark.end(), count + 1
+    return line[start:], count
+
+
+def _first(line: str) -> int:
+    """Where what is no blank begins."""
+    return len(line) - len(line.lstrip(" \t"))
+
+
+def _columns(blanks: str) -> int:
+    return len(blanks.expandtabs(_TAB_COLUMNS))
+
+
+def _outdented(line: str, columns: int) -> str:
+    """The line without blanks of up to so many columns at its beginning. A tab goes as a whole."""
+    taken = place = 0
+    for character in islice(line, columns):
+        if character not in " \t" or taken >= columns:
+            break
+        taken += 1 if character == " " else _TAB_COLUMNS - taken % _TAB_COLUMNS
+        place += 1
+    return line[place:]
+
+
+def dedent(text: str) -> str:
+    """The text without the blanks that all its lines begin with, but for lines of blanks alone, which become empty.
+
+    As ``textwrap.dedent``, in steps that are short.
+    """
+    lines = text.split("\n")
+    filled = [line for line in lines if not line.isspace() and line]
+    margins = [line[: _first(line)] for line in (min(filled, default=""), max(filled, default=""))]
+    margin = len(commonprefix(margins))  # noqa: RUF071 - they are no paths
+    return "\n".join(line[margin:] if line.strip(" \t") else "" for line in lines)

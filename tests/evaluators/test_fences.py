@@ -1,0 +1,131 @@
+"""Fences as CommonMark has them; and the two rules that are wider than CommonMark's."""
+
+import textwrap
+import time
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from service.evaluators.fences import Fence, dedent, fenced_blocks
+
+BLANKS = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "blocks"),
+    [
+        ("no code", []),
+        ("```\nx\n```", [("", "x\n", True)]),
+        ("~~~~ json\nx\n~~~~~\n", [("json", "x\n", True)]),
+        ("   ```a\n   x\n  y\n  ```", [("a", "x\ny\n", True)]),
+        ("```a\n```b\n```", [("a", "```b\n", True)]),
+        ("````\n```\nx\n```\n````", [("", "```\nx\n```\n", True)]),
+        ("~~~\n```\n~~~", [("", "```\n", True)]),
+        ("```\nx\n``` y\n```", [("", "x\n``` y\n", True)]),
+        ("```\nx\n``", [("", "x\n``", False)]),
+        ("```\nx\n   ``` \t", [("", "x\n", True)]),
+        ("```\nx\n    ```\n```", [("", "x\n    ```\n", True)]),
+        ("```\nx\n\t```\n```", [("", "x\n\t```\n", True)]),
+        ("```\r\nx\r\n```\r\ny", [("", "x\r\n", True)]),
+        ("```", [("", "", False)]),
+        ("```\n```", [("", "", True)]),
+        ("```\n\n\n```", [("", "\n\n", True)]),
+        ("``` a`b\nx\n```", [("", "", False)]),
+        ("~~~ a`b\nx\n~~~", [("a", "x\n", True)]),
+        ("``x``", []),
+        ("```a\nx\n```\ntext\n```b\ny\n```", [("a", "x\n", True), ("b", "y\n", True)]),
+        ("- ```a\n  x\n  ```\n- ~~~b\n  y\n  ~~~", [("a", "x\n", True), ("b", "y\n", True)]),
+        ("10. a\n\n    ```a\n    x\n        ```\n    ```", [("a", "x\n    ```\n", True)]),
+        ("> ```a\n> x\n>y\n> ```\nafter", [("a", "x\ny\n", True)]),
+        ("> ```a\n> x\nafter\n```b\ny", [("a", "x\n", False), ("b", "y", False)]),
+        # Wider than CommonMark:
+        ("    ```a\n    x\n    ```", [("a", "x\n", True)]),
+        ("1. a\n   ```a\nx\n   ```", [("a", "x\n", True)]),
+    ],
+)
+def test_blocks_are_found(text: str, blocks: list[tuple[str, str, bool]]) -> None:
+    assert [(block.language, block.body, block.closed) for block in fenced_blocks(text)] == blocks
+
+
+LINES = st.sampled_from(
+    [
+        "```",
+        "````",
+        "~~~",
+        "~~~~",
+        "``` ",
+        "  ```",
+        "   ~~~",
+        "    ```",
+        "     ```",
+        "```a",
+        "~~~ a b",
+        "``` a`",
+        "x",
+        "",
+        "  x",
+    ]
+)
+
+
+@given(st.lists(LINES, max_size=12))
+def test_they_are_those_of_a_parser_of_commonmark(lines: list[str]) -> None:
+    tokens = [token for token in MarkdownIt("commonmark").parse("\n".join(lines)) if token.type == "fence"]
+    within = {place for token in tokens if token.map for place in range(*token.map)}
+    # Outside of a block only this parser takes a line for a fence that is indented like code.
+    assume(all(place in within or not line.startswith("    ") for place, line in enumerate(lines)))
+    found = [(block.info, block.body.rstrip("\n")) for block in fenced_blocks("\n".join(lines))]
+    assert found == [(token.info.strip(), token.content.rstrip("\n")) for token in tokens]
+
+
+@pytest.mark.parametrize(
+    ("info", "language"),
+    [
+        ("python", "python"),
+        ("  Python3  title=a.py", "python3"),
+        ("{.python}", "python"),
+        ("{#block .python .numberLines}", "python"),
+        ("{python}", "python"),
+        ("python,ignore", "python"),
+        ("python:a.py", "python"),
+        ("c++", "c++"),
+        ("", ""),
+        ("{}", ""),
+        ("=", ""),
+    ],
+)
+def test_the_language_of_a_block(info: str, language: str) -> None:
+    assert Fence(info, "", closed=True).language == language
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " " * BLANKS + "x",
+        "\n" * BLANKS,
+        "\t" * BLANKS,
+        "```" + " " * BLANKS + "`",
+        "```" + "a" * BLANKS + "`",
+        "`" * BLANKS,
+        "```\n" * (BLANKS // 4),
+        "~~~\n" * (BLANKS // 4),
+        "```\n" + " " * BLANKS + "```",
+        " " * (BLANKS // 2) + "```\n" + (" " * 999 + "\n") * (BLANKS // 2000),
+        "> " * (BLANKS // 2) + "```\nx",
+        "- " * (BLANKS // 2) + "```\nx",
+        "1" * BLANKS + ". ```",
+        "```\n" + "\r\n" * (BLANKS // 2),
+    ],
+    ids=range(14),
+)
+def test_a_million_characters_are_read_in_time_that_is_linear(text: str) -> None:
+    begun = time.process_time()
+    dedent("".join(block.body for block in fenced_blocks(text)) or text)
+    assert time.process_time() - begun < 2.0
+
+
+@given(st.text(alphabet=" \tab\n"))
+def test_dedent_is_that_of_the_standard_library(text: str) -> None:
+    assert dedent(text) == textwrap.dedent(text)
