@@ -1,10 +1,24 @@
 """A verifier that runs the candidate's code against tests, in the sandbox.
 
-What it proves is bounded by where the tests run: in the candidate's own interpreter. A candidate cannot pass by ending
-the program, by printing, or by replacing builtins: a test counts only once it has been reported as passed, on a
-descriptor of its own and under a nonce. One that sets out to deceive still can: by an object that is equal to
-everything, by patching the standard library that the tests use, by searching the interpreter's frames for the nonce, or
-by recognising the tests' own inputs.
+The tests run in the candidate's own interpreter, since they handle its objects. So the runner (``inside/runner.py``)
+keeps what decides about a test out of the candidate's reach. What holds:
+
+* A test counts only once the runner has reported it as passed. Nobody else can report: not by ending the program, by
+  printing, by writing to any descriptor, by calling what the runner calls, or from a child process. Frames, the
+  collector's lists of objects, tracing and profiling, which would lead to the runner, raise RuntimeError.
+* Builtins, modules that the tests import, their functions and classes, and names that the tests define are put back
+  before each top statement of the tests and each test function. A test during which the candidate has replaced one
+  has failed.
+* The tests see Python's builtins, not the candidate's functions of such names, unless they test nothing else.
+
+What does not:
+
+* An object that claims to be equal to everything, or true of everything, passes as one: that is what Python means by
+  ``==``. Tests that must not allow it compare types too.
+* A candidate that recognises the tests' inputs, or changes what the tests hand to it.
+* What replaces something of Python's or of the tests and puts it back within one and the same test.
+* Code that reads or writes the interpreter's memory, by ``ctypes`` or ``/proc/self/mem``; that gives code of its own
+  out for the standard library's, to be let at the frames; or that looks at the frame which a signal's handler is given.
 """
 
 import re
@@ -30,7 +44,8 @@ from service.evaluators.base import (
     Submission,
     Weight,
 )
-from service.evaluators.code_suite import MAX_QUOTE, Explanation, Record, Suite
+from service.evaluators.code_explanation import MAX_QUOTE, Explanation, Record
+from service.evaluators.code_suite import Suite
 from service.evaluators.fences import dedent, fenced_blocks
 from service.evaluators.sandbox import Limits, Outcome, Sandbox
 from service.evaluators.text.words import excerpt
@@ -90,8 +105,7 @@ class CodeTests:
     weight: Weight = 1.0
 
     def __post_init__(self) -> None:
-        if not self.suite.places:
-            raise RefusedField("tests", 'there is no top-level assert, and no function whose name begins with "test_"')
+        _ = self.suite  # refuses tests that cannot be run
 
     @cached_property
     def suite(self) -> Suite:
@@ -138,8 +152,12 @@ class TestedCode:
             "nonce": nonce,
             "code": code,
             "tests": suite.source,
-            "asserts": suite.asserts,
+            "in_place": suite.in_place,
             "functions": suite.functions,
+            "imports": suite.imports,
+            "assigned": suite.assigned,
+            "name": suite.name,
+            "entry": suite.entry,
         }
         limits = Limits(
             seconds=self.stated.timeout_seconds, memory_mib=self.stated.memory_mib, report_bytes=MAX_REPORT_BYTES
@@ -164,7 +182,7 @@ class TestedCode:
         return Evaluation.of(self, score, issues=tuple(issues[:MAX_ISSUES]))
 
     def _issues(self, failures: Iterable[Record]) -> list[Issue]:
-        explanation = Explanation(self.stated.tests)
+        explanation = Explanation(self.stated.suite.source)
         return [self._issue(failure, explanation) for failure in failures]
 
     def _issue(self, record: Record, explanation: Explanation) -> Issue:
@@ -188,6 +206,8 @@ class TestedCode:
             return "Import nothing but Python's standard library."
         if record.error == "MemoryError":
             return f"Use at most {self.stated.memory_mib} MiB of memory."
+        if record.error == "Tampering":
+            return "Replace nothing of Python's own, and nothing of the tests."
         return "Do not end the program: call no exit." if record.error == "SystemExit" else None
 
     def _unfinished(self, outcome: Outcome, over: int) -> Issue:

@@ -123,7 +123,10 @@ DEEP = [
         *((source, "not Python: ") for source in DEEP),
         ("x = f(1)", "there is no top-level assert"),
         ("def helper(): assert f()", "there is no top-level assert"),
-        ("if True:\n    assert f()", "there is no top-level assert"),
+        ("class A:\n    def f(self): assert f()", "there is no top-level assert"),
+        ("check = lambda: f()\ncheck()", "there is no top-level assert"),
+        ("def check(a, b): assert a(b)", "there is no top-level assert"),
+        ("def check(f): assert f(1)\nlater = check", "there is no top-level assert"),
         ("def test_a(x): assert f(x)", "test_a takes arguments"),
         ("def test_a(*, x): assert f(x)", "test_a takes arguments"),
         ("def test_a(x): assert f(x)", "state each case as a top-level assert, or in a function without arguments"),
@@ -282,6 +285,116 @@ async def test_a_failure_says_what_is_wrong_and_what_to_do(
     (issue,) = evaluation.issues
     assert (issue.rule, issue.message, issue.instruction) == ("tests", message, instruction)
     assert (evaluation.passed, evaluation.score) == (False, 0.0)
+
+
+CHECK = """
+METADATA = {"author": "somebody"}
+
+
+def check(candidate):
+    assert candidate([1.0, 2.0], 0.5) == False
+    assert candidate([1.0, 1.2], 0.5) == True
+    for limit in (0.1, 0.3):
+        assert not candidate([1.0, 9.0], limit)
+"""
+CLOSE = """
+from typing import List
+
+def gap(a, b):
+    return abs(a - b)
+
+def has_close(numbers: List[float], limit: float) -> bool:
+    return any(gap(a, b) < limit for i, a in enumerate(numbers) for b in numbers[i + 1:])
+"""
+
+
+@pytest.mark.parametrize("call", ["check(has_close)", "", "if __name__ == '__main__':\n    check(has_close)"])
+async def test_checks_in_the_form_of_humaneval(sandbox: Sandbox, call: str) -> None:
+    tests = f"{CHECK}\n{call}"
+    right = await evaluated(sandbox, CLOSE, tests=tests)
+    assert (right.score, right.issues) == (1.0, ())
+    assert (await evaluated(sandbox, CLOSE.replace("<", ">"), tests=tests)).score == 0.0
+
+
+async def test_a_check_says_which_call_of_the_function_is_wrong(sandbox: Sandbox) -> None:
+    evaluation = await evaluated(sandbox, CLOSE.replace("<", ">"), tests=f"{CHECK}\ncheck(has_close)")
+    [issue] = evaluation.issues
+    assert issue.message == ("check(has_close): `assert candidate([1.0, 2.0], 0.5) == False`: got True, expected False")
+    assert issue.instruction == "Make `has_close([1.0, 2.0], 0.5)` return False."
+
+
+@pytest.mark.parametrize(
+    ("code", "score"),
+    [
+        ("def add(a, b): return a + b", 1.0),
+        ("def add(a, b): return abs(a) + b", 6 / 7),
+        ("def add(a, b): return 0", 1 / 7),
+    ],
+)
+async def test_each_statement_with_an_assert_is_one_test(sandbox: Sandbox, code: str, score: float) -> None:
+    tests = """
+cases = [((1, 2), 3), ((3, 4), 7)]
+for given, expected in cases:
+    assert add(*given) == expected
+if cases:
+    assert add(1, 1) == 2
+with open("/dev/null") as file:
+    assert add(5, 5) == 10
+try:
+    add(None, None)
+    if add(1, 0) != 1:
+        raise AssertionError("one and none")
+except TypeError:
+    pass
+number = 3
+while number:
+    assert add(number, 0) == number
+    number -= 1
+match add(2, 2):
+    case 4:
+        pass
+    case other:
+        assert False, other
+assert add(-1, 1) == 0
+"""
+    # The try passes where TypeError is raised before; the last one holds for all that add nothing.
+    evaluation = await evaluated(sandbox, code, tests=tests)
+    assert evaluation.score == pytest.approx(score)
+
+
+async def test_a_loop_says_for_which_values_it_fails(sandbox: Sandbox) -> None:
+    tests = "for x, y in [(1, 1), (2, 4)]:\n    assert square(x) == y"
+    [issue] = (await evaluated(sandbox, "def square(x): return x", tests=tests)).issues
+    assert issue.message == "`assert square(x) == y`: got 2, expected 4"
+    assert issue.instruction == "Make this hold: for x, y in [(1, 1), (2, 4)]: assert square(x) == y"
+
+
+@pytest.mark.parametrize(
+    ("tests", "places"),
+    [
+        ("assert f(1) == 1\nassert f(2) == 2\nassert set(f(3)) == set()", {0, 1, 2}),
+        ("def near(a, b): assert abs(a - b) < 1\nnear(f(1), 1)\nnear(f(2), 2)", {1, 2}),
+        ("def near(a, b): assert a == b\ndef check(c):\n    near(c(1), 1)\ncheck(f)", {2}),
+        (
+            "def run(x): assert f(x)\nfor x in range(3): run(x)\n[run(x) for x in (1, 2)]\nlist(map(run, [1]))",
+            {1, 2, 3},
+        ),
+        ("def test_f(x=1): assert f(x)\ntest_f(2)", {0, 1}),
+        ("def test_f(x): assert f(x)\ntest_f(2)", {1}),
+        ("async def check(c): assert c(1)\nimport asyncio\nasyncio.run(check(f))", {2}),
+        ("check = lambda c: near(c(1))\ndef near(x): assert x\ncheck(f)", {2}),
+        ("x = f(1)\nif x: pass\nassert x", {2}),
+    ],
+)
+def test_which_statements_are_tests(tests: str, places: set[int]) -> None:
+    assert CodeTests(tests=tests).suite.places == places
+
+
+async def test_the_entry_point_is_the_last_function_that_no_other_uses(sandbox: Sandbox) -> None:
+    code = "def helper(x): return x\ndef f(x): return helper(x) + 1\ndef main(): print(f(1))\nmain()"
+    assert (await evaluated(sandbox, code, tests="def check(candidate): assert candidate(1) == 2")).score == 1.0
+    [issue] = (await evaluated(sandbox, "x = 1", tests="def check(candidate): assert candidate(1) == 2")).issues
+    assert "NameError" in issue.message or "NoneType" in issue.message
 
 
 @pytest.mark.parametrize(

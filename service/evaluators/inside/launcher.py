@@ -2,11 +2,13 @@
 
 Standard input is one JSON object, read to its end before anything else runs: ``limits`` (resource limits by name, each
 a soft and a hard one), ``memory`` (bytes of address space on top of what the interpreter has by now), ``program``
-(source) and ``payload``. The program finds ``payload`` and ``report``, a descriptor, among its globals. What was
-standard error is the report: a NUL byte on it says that the limits hold. From then on standard error is standard
-output, and standard input is empty. Where memory is short the kernel is to kill this process before any other.
+(source) and ``payload``. The program finds ``payload`` and ``report``, a descriptor, among its globals, and has a copy
+of the builtins to itself. What was standard error is the report: a NUL byte on it says that the limits hold. From then
+on standard error is standard output, and standard input is empty. Where memory is short the kernel is to kill this
+process before any other.
 """
 
+import builtins
 import json
 import os
 import resource
@@ -26,7 +28,8 @@ def launch() -> None:
         resource.setrlimit(getattr(resource, name), (soft, hard))
     os.write(report, b"\0")
     program = compile(order.pop("program"), "<program>", "exec", dont_inherit=True)
-    exec(program, {"__name__": "__main__", "payload": order.pop("payload"), "report": report})  # noqa: S102 - its purpose
+    scope = {"__name__": "__main__", "__builtins__": dict(vars(builtins)), "report": report}
+    exec(program, {**scope, "payload": order.pop("payload")})  # noqa: S102 - its purpose
 
 
 if __name__ == "__main__":

@@ -1,67 +1,257 @@
 """Runs a candidate and the tests of it, inside the sandbox, and reports each test once it is over.
 
-``payload`` has ``code`` and ``tests`` (sources), ``asserts`` (where the tests that are asserts stand among the top
-statements of ``tests``), ``functions`` (where those that are functions stand, and their names) and ``nonce``. Each line
-of the report is the nonce, a space and a JSON object. Its ``what`` is "test", with the ``place`` of one that is over;
-"setup", with the place of another statement that failed; "code" or "tests" for a source that failed as a whole. There
-is an ``error`` where something failed; after a failure that is no test's nothing more is run.
+``payload`` has ``code`` and ``tests`` (sources), ``in_place`` (which of the top statements of ``tests`` are tests by
+themselves), ``functions`` (where the test functions stand, and their names), ``imports`` (the modules that the tests
+import), ``assigned`` (attributes that the tests set), ``name`` (what ``__name__`` is to the tests), ``entry`` (whether
+they want the candidate's main function as ``candidate``) and ``nonce``. Each line of the report is the nonce, a space
+and a JSON object. Its ``what`` is "test", with the ``place`` of one that is over; "setup", with the place of another
+statement that failed; "code" or "tests" for a source that failed as a whole. There is an ``error`` where something
+failed; after a failure that is no test's nothing more is run.
 
 The candidate is a module. The tests see its names as after ``from candidate import *``, and the builtins as they were
-before it ran. Asserts are run where they stand, functions after all other statements.
+before it ran. Statements are run where they stand, functions after all of them.
+
+The candidate runs in this interpreter, and may try to pass without being right. So whatever decides about a test is
+bound before the candidate begins: the launcher gives this program builtins of its own, and ``run`` calls nothing that a
+module holds. Three things are done besides:
+
+* Only ``run`` can report. It asks an audit hook to, which nothing else refers to, and the hook looks whether it is
+  called by that very frame of that very process.
+* The hook refuses what would lead a program to the runner or to the tests: frames, the collector's lists of objects,
+  tracing, and other code for a function that exists.
+* What the tests use of Python and of their own (builtins, functions of the modules they import, names they define) is
+  put back before the next statement if the candidate has replaced it; a test during which that happened has failed.
 """
 
 import ast
 import builtins
-import json
+import json.encoder
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from _thread import get_ident
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
 from functools import partial
-from types import CodeType, CoroutineType, ModuleType
+from types import CodeType, CoroutineType, FunctionType, ModuleType
 from typing import Any
 
 CODE, TESTS = "<code>", "<tests>"
 LEFT, RIGHT = "<left>", "<right>"  # names that no source can hold
+TELL = "redraft.tell"
 MAX_TEXT = 300
 ADDRESS = re.compile(r"(?<=\w) at 0x[0-9a-f]+(?=>)")  # which is another one in each run
+MISSING = object()
 
 Record = dict[str, Any]
 
 
 def run(payload: dict[str, Any], report: int) -> None:
-    tell, attempt = teller(report, payload.pop("nonce")), attempter()
-    statements: list[CodeType] = []
-    if fault := attempt(lambda: statements.extend(compiled(payload["tests"]))):
-        return tell({"what": "tests", **fault})
+    attempt, audit = attempter(), sys.audit
+    tests: list[Statement] = []
+    watch(report, payload.pop("nonce"), sys._getframe())
+    if fault := attempt(lambda: tests.extend(compiled(payload["tests"]))):
+        return audit(TELL, {"what": "tests", **fault})
+    in_place, functions = frozenset(payload["in_place"]), dict(payload["functions"])
+    is_async = any(statement.is_async for statement in tests)
+    drive = coroutine_driver(is_async)
+    for name in payload["imports"]:
+        attempt(partial(__import__, name))
     untouched = dict(vars(builtins))
+    guarded = {"builtins", *payload["imports"], *(["asyncio"] if is_async else [])}
+    restore = guard(guarded, untouched, frozenset(payload["assigned"]))
     module = sys.modules["candidate"] = ModuleType("candidate")
+    vars(module)["__builtins__"] = builtins  # else it would get those of this program
+    entry = entry_point(payload["code"]) if payload["entry"] else None
     if fault := attempt(lambda: execute(compile(payload["code"], CODE, "exec", dont_inherit=True), vars(module))):
-        return tell({"what": "code", **fault})
-    scope = {**vars(module), "__name__": "tests", "__builtins__": untouched}
-    functions = {}
-    for place, statement in enumerate(statements):
-        fault = attempt(partial(execute, statement, scope))
-        if place in payload["asserts"]:
-            tell({"what": "test", "place": place, **fault})
+        return audit(TELL, {"what": "code", **fault})
+    restore()
+    scope = {**visible(vars(module), tests, untouched), "__name__": payload["name"], "__builtins__": untouched}
+    if entry is not None:
+        scope.setdefault("candidate", vars(module).get(entry))
+    defined: tuple[tuple[int, Any], ...] = ()
+    keep, rebind = binder(scope, tests)
+    for place, statement in enumerate(tuple(tests)):
+        fault = attempt(partial(execute, statement.code, scope))
+        replaced = restore() or rebind(statement.binds)
+        keep(statement.binds)
+        if replaced and not fault:
+            fault = {"error": "Tampering", "detail": f"the code replaced {replaced}"}
+        if place in in_place:
+            audit(TELL, {"what": "test", "place": place, **fault})
         elif fault:
-            return tell({"what": "setup", "place": place, **fault})
-        elif name := payload["functions"].get(str(place)):
-            functions[place] = scope[name]
-    for place, function in functions.items():
-        tell({"what": "test", "place": place, **attempt(partial(call, function))})
+            return audit(TELL, {"what": "setup", "place": place, **fault})
+        elif name := functions.get(str(place)):
+            defined = (*defined, (place, statement.defined(scope[name])))
+    for place, function in defined:
+        fault = attempt(partial(call, function, drive))
+        replaced = restore() or rebind(frozenset())
+        if replaced and not fault:
+            fault = {"error": "Tampering", "detail": f"the code replaced {replaced}"}
+        audit(TELL, {"what": "test", "place": place, **fault})
     return None
 
 
-def teller(report: int, nonce: str) -> Callable[[Record], None]:
-    """What it needs is bound now, so that a candidate that replaces ``os.write`` changes nothing. Only the function
-    that is returned holds the nonce: nobody comes upon it by accident."""
-    write, encode = os.write, json.JSONEncoder().encode
+# Who may report, and what nobody may do
 
-    def tell(record: Record) -> None:
-        write(report, f"{nonce} {encode(record)}\n".encode())
 
-    return tell
+PRIVATE = {
+    "object.__getattr__": frozenset({"tb_frame", "gi_frame", "cr_frame", "ag_frame"}),
+    "object.__setattr__": frozenset({"__code__"}),
+}
+"""Attributes that lead to a frame, or give a function that exists other code."""
+GIVE_FRAMES_AWAY = frozenset({"<lambda>", "currentframe", "stack", "trace", "walk_stack", "walk_tb"})
+"""Functions of the standard library that hand frames to their callers."""
+REFUSED = frozenset(
+    {
+        "gc.get_objects",
+        "gc.get_referrers",
+        "gc.get_referents",
+        "sys._current_frames",
+        "sys._current_exceptions",
+        "sys.settrace",
+        "sys.setprofile",
+    }
+)
+
+
+def watch(report: int, nonce: str, runner: Any) -> None:
+    """Begin to refuse what would lead a program to the runner, and to report what the frame ``runner`` tells."""
+    frame_of, thread, process, write = sys._getframe, get_ident, os.getpid, os.write
+    ours, standard, looking, started = globals(), os.path.dirname(os.__file__), set[int](), os.getpid()
+    encode = json.encoder.c_make_encoder(  # type: ignore[attr-defined]
+        None, None, json.encoder.encode_basestring_ascii, None, ": ", ", ", False, False, True
+    )
+    plain = frozenset({str, int, type(None)})
+
+    def tell(record: Any) -> None:
+        if process() != started or frame_of(1).f_back is not runner:
+            raise RuntimeError("only the runner reports")
+        kept = {name: value for name, value in record.items() if type(value) in plain}
+        write(report, f"{nonce} {''.join(encode(kept, 0))}\n".encode())
+
+    def look() -> None:
+        """What is private is for this program, and for what the standard library does with it itself."""
+        asking = frame_of(2)
+        if asking.f_globals is ours:
+            return
+        if asking.f_code.co_filename.startswith(standard):
+            caller = asking.f_back
+            if asking.f_code.co_name not in GIVE_FRAMES_AWAY:
+                return
+            if caller is not None and caller.f_code.co_filename.startswith(standard):
+                return
+        raise RuntimeError("the code may not look into the interpreter")
+
+    def hook(event: str, details: tuple[Any, ...]) -> None:
+        if event == TELL:
+            tell(*details)
+        elif event in REFUSED:
+            raise RuntimeError(f"the code may not use {event}")
+        elif event == "sys._getframe" or (event in PRIVATE and details[1] in PRIVATE[event]):
+            me = thread()
+            if me not in looking:  # else it is this function that looks
+                looking.add(me)
+                try:
+                    look()
+                finally:
+                    looking.discard(me)
+
+    sys.addaudithook(hook)
+
+
+# What the candidate may not replace
+
+
+Place = tuple[str, Callable[[str, Any], None], Mapping[str, Any]]
+"""What a namespace is called, how a name in it is set, and the namespace."""
+GUARDED = (staticmethod, classmethod, property, ModuleType)
+
+
+def guard(names: Collection[str], untouched: dict[str, Any], assigned: Collection[str]) -> Callable[[], str | None]:
+    """A function that puts back what has been replaced in these modules, the classes that they define and the builtins
+    of the tests, and says what it was. Only what can be called is looked after, and not what the tests set."""
+    modules = {
+        name: module
+        for name, module in list(sys.modules.items())
+        if isinstance(module, ModuleType) and any(name == known or name.startswith(f"{known}.") for known in names)
+    }
+    places: list[Place] = [*namespaces(modules), ("builtins", untouched.__setitem__, untouched)]
+    kept = tuple(
+        (f"{label}.{name}", put, namespace, name, value)
+        for label, put, namespace in places
+        for name, value in list(namespace.items())
+        if name not in assigned and (callable(value) or isinstance(value, GUARDED))
+    )
+    loaded, missing = sys.modules, MISSING
+
+    def restore() -> str | None:
+        replaced = None
+        for label, put, namespace, name, value in kept:
+            if namespace.get(name, missing) is not value:
+                put(name, value)
+                replaced = replaced or label
+        for name, module in modules.items():
+            if loaded.get(name, missing) is not module:
+                loaded[name] = module
+                replaced = replaced or name
+        return replaced
+
+    return restore
+
+
+def namespaces(modules: Mapping[str, ModuleType]) -> Iterator[Place]:
+    for label, module in modules.items():
+        yield label, vars(module).__setitem__, vars(module)
+        for name, value in list(vars(module).items()):
+            if isinstance(value, type) and value.__module__ == label and not is_immutable(value):
+                yield f"{label}.{name}", partial(type.__setattr__, value), vars(value)
+
+
+def is_immutable(found: type) -> bool:
+    return bool(found.__flags__ & 1 << 8) or not found.__flags__ & 1 << 9  # Py_TPFLAGS_IMMUTABLETYPE, …_HEAPTYPE
+
+
+Names = Collection[str]
+
+
+def binder(
+    scope: MutableMapping[str, Any], tests: "Sequence[Statement]"
+) -> tuple[Callable[[Names], None], Callable[[Names], str | None]]:
+    """Two functions: one notes the values that names of the tests have by now; one gives names their values back, but
+    for those that the last statement binds, and says which had another."""
+    fixed: dict[str, object] = {}
+    used = frozenset[str]().union(*(statement.uses for statement in tests))
+    free = frozenset[str]().union(*(statement.declares_global for statement in tests))
+    by_other_means = bool(used & {"globals", "locals", "vars", "exec"})
+
+    def keep(names: Names) -> None:
+        for name in () if by_other_means else names:
+            if name in scope and name not in free:
+                fixed[name] = scope[name]
+            else:
+                fixed.pop(name, None)
+
+    def rebind(bound: Names) -> str | None:
+        replaced = None
+        for name, value in fixed.items():
+            if name not in bound and scope.get(name, MISSING) is not value:
+                scope[name] = value
+                replaced = name
+        return replaced
+
+    return keep, rebind
+
+
+def visible(names: Mapping[str, Any], tests: "Sequence[Statement]", untouched: Mapping[str, Any]) -> dict[str, Any]:
+    """The candidate's names, but for those of builtins that the tests use. Such a name is the candidate's only if the
+    tests use no other name that Python has not: they are then tests of it."""
+    used = frozenset[str]().union(*(statement.uses for statement in tests))
+    bound = frozenset[str]().union(*(statement.binds for statement in tests))
+    hidden = used & untouched.keys() if used - bound - untouched.keys() else frozenset()
+    return {name: value for name, value in names.items() if name not in hidden}
+
+
+# Running
 
 
 def attempter() -> Callable[[Callable[[], object]], Record]:
@@ -83,15 +273,77 @@ def execute(code: CodeType, scope: dict[str, Any]) -> None:
     exec(code, scope)  # noqa: S102 - the sandbox is there for this
 
 
-def call(function: Callable[[], object]) -> None:
+def call(function: Callable[[], object], drive: Callable[[Any], object]) -> None:
     result = function()
-    if isinstance(result, CoroutineType):
-        import asyncio  # which takes long
+    if type(result) is CoroutineType:
+        token = object()
+        if drive(finish(result, token)) is not token:
+            raise RuntimeError("the test was not run to its end")
 
-        asyncio.run(result)
+
+async def finish(coroutine: Any, token: object) -> object:
+    await coroutine
+    return token
 
 
-def compiled(source: str) -> Sequence[CodeType]:
+def coroutine_driver(is_async: bool) -> Callable[[Any], object]:
+    if not is_async:
+        return lambda coroutine: coroutine  # of a decorator, perhaps: nothing of it is run
+    import asyncio  # which takes long
+
+    return asyncio.run
+
+
+def entry_point(source: str) -> str | None:
+    """The function that the tests are about where they do not say: the last one that no other function uses."""
+    try:
+        body = ast.parse(source).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    found = [node for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    used = {(name.id, node.name) for node in found for name in ast.walk(node) if isinstance(name, ast.Name)}  # by whom
+    by_others = {name for name, user in used if name != user}
+    names = [node.name for node in found if node.name != "main"] or [node.name for node in found]
+    return next((name for name in reversed(names) if name not in by_others), names[-1] if names else None)
+
+
+class Statement:
+    """A top statement of the tests: its code, the names that it binds in their scope and those that it reads."""
+
+    def __init__(self, tree: ast.stmt) -> None:
+        self.code = compile(ast.Module([tree], type_ignores=[]), TESTS, "exec", dont_inherit=True)
+        self.is_async = isinstance(tree, ast.AsyncFunctionDef)
+        self.is_plain = isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef) and not tree.decorator_list
+        nodes = [*ast.walk(tree)]
+        self.uses = frozenset(node.id for node in nodes if isinstance(node, ast.Name) and type(node.ctx) is ast.Load)
+        self.binds = frozenset(name for node in nodes for name in bound_by(node))
+        self.declares_global = frozenset(name for node in nodes if isinstance(node, ast.Global) for name in node.names)
+
+    def defined(self, function: Any) -> Any:
+        """The function, as this statement has defined it. Raises RuntimeError for another."""
+        if self.is_plain and (type(function) is not FunctionType or function.__code__ not in self.code.co_consts):
+            raise RuntimeError("the function of a test was replaced")
+        return function
+
+
+def bound_by(node: ast.AST) -> Sequence[str]:
+    match node:
+        case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
+            return [name]
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return [name]
+        case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+            return [name]
+        case ast.MatchMapping(rest=str(name)):
+            return [name]
+        case ast.alias(name=name, asname=other):
+            return [other or name.partition(".")[0]]
+        case ast.arg(arg=name):
+            return [name]
+    return []
+
+
+def compiled(source: str) -> Sequence[Statement]:
     """Each top statement by itself. A comparison that is asserted leaves both its sides behind, as two variables."""
     tree = ast.parse(source, TESTS)
     for node in ast.walk(tree):
@@ -99,13 +351,14 @@ def compiled(source: str) -> Sequence[CodeType]:
             case ast.Assert(test=ast.Compare(left=left, ops=[_], comparators=[right]) as comparison):
                 comparison.left = kept(LEFT, left)
                 comparison.comparators = [kept(RIGHT, right)]
-    return [
-        compile(ast.Module([statement], type_ignores=[]), TESTS, "exec", dont_inherit=True) for statement in tree.body
-    ]
+    return [Statement(statement) for statement in tree.body]
 
 
 def kept(name: str, value: ast.expr) -> ast.expr:
     return ast.copy_location(ast.NamedExpr(ast.copy_location(ast.Name(name, ast.Store()), value), value), value)
+
+
+# What is said of a failure
 
 
 def described(error: BaseException) -> Record:
