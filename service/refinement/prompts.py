@@ -1,13 +1,17 @@
 """A task's prompts. They are data: Jinja templates from a task file; none stands in code.
 
-Values are inserted and never rendered, so a candidate that contains ``{{ … }}`` stays what it is.
+Values are inserted and never rendered, so a candidate that contains ``{{ … }}`` stays what it is. A template runs in
+Jinja's sandbox and is bounded: it reaches no other file, loops are at most two deep, ``range`` gives at most 1,000
+numbers, and ``*`` repeats no text.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jinja2 import StrictUndefined, Template, TemplateError, meta, nodes
+from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 VARIABLES: Mapping[str, frozenset[str]] = {
@@ -39,14 +43,12 @@ that answer begins, before the letter. Lists are tuples of sentences.
 
 _NOTHING: Mapping[str, object] = dict.fromkeys(("instructions", "remarks", "memory", "issues", "principles"), ())
 _TEXTS: Mapping[str, object] = dict.fromkeys(("question", "candidate", "fence", "prompt"), "text")
-_ANY_PARAMETER: Mapping[str, str] = defaultdict(lambda: "text")
 SAMPLES: Sequence[Mapping[str, object]] = (
     {
         **_TEXTS,
         **_NOTHING,
         "candidates": {"A": "text"},
         "verifications": {},
-        "parameters": _ANY_PARAMETER,
         "choices": (),
     },
     {
@@ -54,15 +56,32 @@ SAMPLES: Sequence[Mapping[str, object]] = (
         **dict.fromkeys(_NOTHING, ("A sentence.",)),
         "candidates": {"A": "text"},
         "verifications": {"A question?": "An answer."},
-        "parameters": _ANY_PARAMETER,
         "choices": ("text", "another"),
     },
 )
-"""Values that every template must be able to render."""
+"""Values that every template must be able to render, besides the parameters of its task."""
+MAX_RANGE = 1_000
+MAX_LOOPS = 2
 
 
 class PromptError(ValueError):
     """A template that is missing, does not compile or asks for a variable that it does not get."""
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    intercepted_binops = frozenset({"*", "**", "%"})
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if operator == "**" or not all(isinstance(side, int | float) for side in (left, right)):
+            raise SecurityError(f"{operator!r} is for products and remainders of numbers only")
+        return super().call_binop(context, operator, left, right)
+
+
+def _numbers(*bounds: int) -> range:
+    numbers = range(*bounds)
+    if len(numbers) > MAX_RANGE:
+        raise SecurityError(f"a range has at most {MAX_RANGE} numbers")
+    return numbers
 
 
 @dataclass(frozen=True)
@@ -76,39 +95,74 @@ class Prompts:
     parameters: frozenset[str]
 
     @classmethod
-    def compiled(cls, sources: Mapping[str, str]) -> "Prompts":
+    def compiled(cls, sources: Mapping[str, str], declared: Collection[str] | None = None) -> "Prompts":
+        """``declared``: the parameters that the task has; None for any. Raises PromptError."""
         if wrong := VARIABLES.keys() ^ sources.keys():
             raise PromptError(f"templates missing or unknown: {', '.join(sorted(wrong))}")
-        environment = ImmutableSandboxedEnvironment(
-            undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
-        )
+        environment = _Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
+        environment.globals["range"] = _numbers
         try:
             parsed = {name: environment.parse(source) for name, source in sources.items()}
             for name, template in parsed.items():
                 if unknown := meta.find_undeclared_variables(template) - VARIABLES[name]:
                     raise PromptError(f"the template {name!r} uses unknown variables: {', '.join(sorted(unknown))}")
+                _refuse_what_is_unbounded(name, template)
             prompts = cls(
                 templates={name: environment.from_string(template) for name, template in parsed.items()},
-                parameters=frozenset(
-                    attribute.attr
-                    for template in parsed.values()
-                    for attribute in template.find_all(nodes.Getattr)
-                    if isinstance(attribute.node, nodes.Name) and attribute.node.name == "parameters"
-                ),
+                parameters=frozenset(name for template in parsed.values() for name in _parameters(template)),
             )
         except TemplateError as error:
             raise PromptError(f"a template does not compile: {error}") from error
+        except RecursionError as error:
+            raise PromptError("a template does not compile: it is nested too deeply") from error
+        if declared is not None and (undeclared := prompts.parameters - set(declared)):
+            raise PromptError(f"the templates use undeclared parameters: {', '.join(sorted(undeclared))}")
+        given = defaultdict(lambda: "text") if declared is None else dict.fromkeys(declared, "text")
         for name in VARIABLES:
-            prompts.try_out(name)
+            prompts.try_out(name, given)
         return prompts
 
-    def try_out(self, name: str) -> None:
+    def try_out(self, name: str, parameters: Mapping[str, str]) -> None:
         """Raise PromptError if the template cannot render the samples of its variables."""
         for sample in SAMPLES:
+            values = {**sample, "parameters": parameters}
             try:
-                self.render(name, **{variable: sample[variable] for variable in VARIABLES[name]})
-            except TemplateError as error:
+                self.render(name, **{variable: values[variable] for variable in VARIABLES[name]})
+            except Exception as error:  # a template may raise anything
                 raise PromptError(f"the template {name!r} cannot be rendered: {error}") from error
 
     def render(self, name: str, **values: object) -> str:
         return self.templates[name].render(values)
+
+
+def _parameters(template: nodes.Template) -> Sequence[str]:
+    """The task's parameters that a template names: as an attribute, by an index, or by ``get``."""
+    found: list[object] = []
+    for node in template.find_all((nodes.Getattr, nodes.Getitem, nodes.Call)):
+        match node:
+            case nodes.Getattr(node=nodes.Name(name="parameters"), attr=str(name)) if name not in (
+                "get",
+                "items",
+                "keys",
+            ):
+                found.append(name)
+            case nodes.Getitem(node=nodes.Name(name="parameters"), arg=nodes.Const(value=name)):
+                found.append(name)
+            case nodes.Call(
+                node=nodes.Getattr(node=nodes.Name(name="parameters"), attr="get"), args=[nodes.Const(value=name), *_]
+            ):
+                found.append(name)
+    return [name for name in found if isinstance(name, str)]
+
+
+def _refuse_what_is_unbounded(name: str, template: nodes.Template) -> None:
+    """Raises PromptError for what reaches other files, and for loops in loops in loops."""
+    if next(template.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)), None):
+        raise PromptError(f"the template {name!r} reads another: there are no other templates")
+    pairs: list[tuple[nodes.Node, int]] = [(template, 0)]
+    while pairs:
+        node, depth = pairs.pop()
+        depth += isinstance(node, nodes.For)
+        if depth > MAX_LOOPS or (isinstance(node, nodes.For) and node.recursive):
+            raise PromptError(f"the template {name!r} has loops more than {MAX_LOOPS} deep")
+        pairs += [(child, depth) for child in node.iter_child_nodes()]

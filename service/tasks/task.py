@@ -133,7 +133,14 @@ def _own(folder: Path | None, part: str) -> dict[str, bytes]:
         return {}
     if not folder.is_dir():
         raise TaskError(f"{folder} is not a folder")
-    return {path.name: path.read_bytes() for path in folder.joinpath(part).glob("*.toml")}
+    return {path.name: _read(path) for path in folder.joinpath(part).glob("*.toml")}
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:  # a folder, a link that leads nowhere, a file of somebody else
+        raise TaskError(f"{path}: it cannot be read: {error.strerror}") from error
 
 
 def _name(file: str) -> str:
@@ -149,16 +156,16 @@ def _parsed(model: type[_File], file: str, source: bytes) -> _File:
         raise TaskError(f"{file}: {problems}") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, TypeError) as error:
         raise TaskError(f"{file}: {error}") from error
+    except RecursionError as error:
+        raise TaskError(f"{file}: it is nested too deeply") from error
 
 
 def _task(file: str, content: _TaskFile, general: _TaskFile, rubrics: Mapping[str, Rubric], tools: Toolbox) -> Task:
     try:
-        prompts = Prompts.compiled({**general.prompts, **content.prompts})
+        prompts = Prompts.compiled({**general.prompts, **content.prompts}, content.parameters)
         evaluators = tuple(evaluator.resolved(tools) for evaluator in content.evaluators)
     except (PromptError, RefusedField) as error:
         raise TaskError(f"{file}: {error}") from error
-    if undeclared := prompts.parameters - content.parameters.keys():
-        raise TaskError(f"{file}: the template 'draft' uses undeclared parameters: {', '.join(sorted(undeclared))}")
     if unknown := [name for name in content.rubrics if name not in rubrics]:
         raise TaskError(f"{file}: rubrics: there are none named {', '.join(unknown)}; there are {', '.join(rubrics)}")
     return Task(

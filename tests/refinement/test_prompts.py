@@ -64,3 +64,40 @@ def test_a_draft_that_needs_choices_where_there_may_be_none_is_refused() -> None
 def test_a_template_reaches_nothing_but_its_values(source: str) -> None:
     with pytest.raises(PromptError, match="unsafe"):
         Prompts.compiled({**SOURCES, "draft": source})
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("{% for a in range(1000) %}{% for b in range(1000) %}{% for c in range(1000) %}{% endfor %}", "2 deep"),
+        ("{% for a in (1, 2) recursive %}{{ loop((1, 2)) }}", "2 deep"),
+        ("{{ range(1001) }}", "at most 1000"),
+        ("{{ prompt * 1000000000 }}", "products and remainders of numbers"),
+        ("{{ [prompt] * 1000000000 }}", "products and remainders of numbers"),
+        ("{{ 10 ** 1000000000 }}", "products and remainders of numbers"),
+        ("{{ '%1000000000d' % 1 }}", "products and remainders of numbers"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
+        ("{% import 'x' as x %}", "no other templates"),
+        ("{% extends 'x' %}", "no other templates"),
+    ],
+)
+def test_a_template_is_bounded(source: str, reason: str) -> None:
+    ends = "{% endfor %}" * (source.count("{% for") - source.count("{% endfor"))
+    with pytest.raises(PromptError, match=reason):
+        Prompts.compiled({**SOURCES, "draft": source + ends})
+
+
+def test_numbers_may_be_multiplied() -> None:
+    prompts = Prompts.compiled({**SOURCES, "draft": "{{ 2 * 3 }} {{ 7 % 4 }} {{ range(2) | join }}"})
+
+    assert prompts.render("draft", prompt="", parameters={}, choices=()) == "6 3 01"
+
+
+def test_parameters_that_are_declared_may_be_used_by_any_way() -> None:
+    loop = "{% for name, value in parameters.items() %}{{ value }}{% endfor %}"
+    source = f"{{{{ parameters.a }}}}{{{{ parameters['b'] }}}}{{{{ parameters.get('c') }}}}{loop}"
+    prompts = Prompts.compiled({**SOURCES, "draft": source}, ("a", "b", "c"))
+
+    assert prompts.parameters == {"a", "b", "c"}
+    with pytest.raises(PromptError, match="undeclared parameters: b, c"):
+        Prompts.compiled({**SOURCES, "draft": source}, ("a",))

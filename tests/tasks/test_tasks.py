@@ -198,6 +198,35 @@ def test_a_task_file_may_state_everything(tmp_path: Path) -> None:
             "mood",
             id="an undeclared parameter",
         ),
+        pytest.param(
+            f"{SMALLEST}\n[prompts]\ndraft = \"{{{{ parameters['mood'] }}}}\"",
+            "undeclared parameters: mood",
+            id="an undeclared parameter, by an index",
+        ),
+        pytest.param(
+            f"{SMALLEST}\n[prompts]\ndraft = \"{{{{ parameters.get('mood') }}}}\"",
+            "undeclared parameters: mood",
+            id="an undeclared parameter, by a call",
+        ),
+        pytest.param(
+            f'{SMALLEST}\n[prompts]\ndraft = "{{{{ parameters[prompt] }}}}"',
+            "'draft' cannot be rendered",
+            id="a parameter whose name is the caller's",
+        ),
+        pytest.param(
+            f"{SMALLEST}\n[prompts]\ndraft = '{{% for i in range(999999999) %}}{{% endfor %}}'",
+            "a range has at most 1000 numbers",
+            id="an endless loop",
+        ),
+        pytest.param(f"{SMALLEST}\n[prompts]\ndraft = '{{{{ (1).x.y }}}}'", "cannot be rendered", id="no attribute"),
+        pytest.param(f"{SMALLEST}\n[prompts]\ndraft = '{{{{ 1 // 0 }}}}'", "cannot be rendered", id="no number"),
+        pytest.param(
+            f"{SMALLEST}\n[prompts]\ndraft = '{{% include \"general.toml\" %}}'", "no other templates", id="an include"
+        ),
+        pytest.param(f"{SMALLEST}\nx = {'[' * 3000}{']' * 3000}", "nested too deeply", id="nested lists"),
+        pytest.param(
+            f"{SMALLEST}\n[prompts]\ndraft = '{{{{ {'(' * 3000}1{')' * 3000} }}}}'", "nested", id="nested brackets"
+        ),
     ],
 )
 def test_a_broken_file_is_named_with_what_is_wrong_in_it(tmp_path: Path, text: str, said: str) -> None:
@@ -213,6 +242,22 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(TaskError, match=r"^haiku\.toml"):
         load_tasks(tmp_path)
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "folder.toml").mkdir()
+    with pytest.raises(TaskError, match=r"folder\.toml: it cannot be read: Is a directory"):
+        load_tasks(tmp_path)
+    (tmp_path / "folder.toml").rmdir()
+    (tmp_path / "link.toml").symlink_to("nowhere.toml")
+    with pytest.raises(TaskError, match=r"link\.toml: it cannot be read: No such file"):
+        load_tasks(tmp_path)
+
+
+def test_a_rubric_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "rubrics" / "polite.toml").mkdir(parents=True)
+    with pytest.raises(TaskError, match=r"polite\.toml: it cannot be read"):
+        load_rubrics(tmp_path)
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
