@@ -33,10 +33,11 @@ LABEL org.opencontainers.image.title="Redraft" \
       org.opencontainers.image.description="Drafts, critiques and refines text with a language model until it is good enough" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-# libnuma is what vLLM's CPU build links to, bubblewrap the sandbox of code_tests; the distribution keeps both mended.
+# libnuma is what vLLM's CPU build links to, bubblewrap the sandbox of code_tests, tini the first process, which takes the
+# exit status of processes that have lost their parent; the distribution keeps them mended.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends bubblewrap libnuma1 \
+    && apt-get install --yes --no-install-recommends bubblewrap libnuma1 tini \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log \
     && useradd --uid 10001 --user-group --no-create-home --home-dir /var/cache/redraft/compile redraft \
     && install --directory --owner=redraft --group=redraft /var/cache/redraft/models /var/cache/redraft/compile
@@ -60,7 +61,7 @@ USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=180s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as http; http.urlopen(f\"http://127.0.0.1:{os.environ.get('REDRAFT_PORT', 8000)}/health/ready\")"]
-ENTRYPOINT ["python", "-m", "service"]
+ENTRYPOINT ["tini", "--", "python", "-m", "service"]
 CMD ["serve"]
 
 # hadolint ignore=DL3006
@@ -76,7 +77,7 @@ COPY requirements/gpu.lock /opt/redraft/
 # hadolint ignore=DL3008
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     apt-get update \
-    && apt-get install --yes --no-install-recommends bubblewrap \
+    && apt-get install --yes --no-install-recommends bubblewrap tini \
     && rm -rf /var/lib/apt/lists/* \
     && python3 -m pip install --no-cache-dir --no-deps --target /opt/redraft/lib --requirement /opt/redraft/gpu.lock \
     && useradd --uid 10001 --user-group --no-create-home --home-dir /var/cache/redraft/compile redraft \
@@ -96,7 +97,7 @@ EXPOSE 8000
 # A large model takes minutes to load; the first time, it is fetched too.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=1800s --retries=3 \
     CMD ["python3", "-c", "import os, urllib.request as http; http.urlopen(f\"http://127.0.0.1:{os.environ.get('REDRAFT_PORT', 8000)}/health/ready\")"]
-ENTRYPOINT ["python3", "-m", "service"]
+ENTRYPOINT ["tini", "--", "python3", "-m", "service"]
 CMD ["serve"]
 
 # What `docker build .` makes.

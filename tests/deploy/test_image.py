@@ -65,19 +65,27 @@ def test_image_says_what_it_is_and_how_it_is_run(storage: Storage) -> None:
     found = storage.inspected()
     config = found["Config"]
     assert config["User"] == "10001:10001"
-    assert config["Entrypoint"] == ["python", "-m", "service"]
+    assert config["Entrypoint"] == ["tini", "--", "python", "-m", "service"]
     assert config["Volumes"].keys() == {"/var/cache/redraft/models", "/var/cache/redraft/compile"}
     assert config["Labels"]["org.opencontainers.image.title"] == "Redraft"
     assert config["Labels"]["org.opencontainers.image.revision"] == "checked"
     assert found["Healthcheck"]["Test"][0] == "CMD"
 
 
-def test_process_is_the_first_and_has_no_rights(container: Container) -> None:
+def test_service_runs_below_an_init_without_rights(container: Container) -> None:
     assert container.shell("id -u; id -g").split() == ["10001", "10001"]
-    assert container.shell("tr '\\0' ' ' </proc/1/cmdline").strip() == "python -m service serve"
-    status = dict(line.split(":", 1) for line in container.shell("cat /proc/1/status").splitlines())
-    assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
-    assert status["NoNewPrivs"].strip() == "1"
+    assert container.shell("tr '\\0' ' ' </proc/1/cmdline").strip() == "tini -- python -m service serve"
+    children = container.shell("cat /proc/1/task/1/children").split()
+    for process in ("1", *children):
+        status = dict(line.split(":", 1) for line in container.shell(f"cat /proc/{process}/status").splitlines())
+        assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
+        assert status["NoNewPrivs"].strip() == "1"
+    assert container.shell(f"tr '\\0' ' ' </proc/{children[0]}/cmdline").strip() == "python -m service serve"
+
+
+def test_processes_without_a_parent_leave_no_zombies(container: Container) -> None:
+    container.shell("for number in 1 2 3; do (sleep 0.1 &) done; sleep 1")
+    assert container.shell("grep -l '^State:.Z' /proc/[0-9]*/status || true") == ""
 
 
 def test_health_check_of_the_image_succeeds(container: Container) -> None:
