@@ -53,3 +53,14 @@ class Bounds:
 def amount(quantity: int | Bounds, plural: str) -> str:
     """A quantity of things whose plural ends in "s": "1 word", "at most 40 words"."""
     return f"{quantity} {plural.removesuffix('s') if f' {quantity}'.endswith(' 1') else plural}"
+
+
+def amount_in_chinese(bounds: Bounds, unit: str) -> str:
+    """A quantity in Chinese. ``unit`` is a measure word, with or without a noun: "不超过 30 个词", "正好 3 次"."""
+    if bounds.max == 0:
+        return f"0 {unit}"
+    if bounds.min == bounds.max:
+        return f"正好 {bounds.max} {unit}"
+    if bounds.min is None:
+        return f"不超过 {bounds.max} {unit}"
+    return f"至少 {bounds.min} {unit}" if bounds.max is None else f"{bounds.min} 到 {bounds.max} {unit}"
