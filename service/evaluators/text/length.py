@@ -8,7 +8,9 @@ from annotated_types import Len
 
 from service.evaluators.base import Check, RefusedField, Verifier
 from service.evaluators.text.bounds import Bounds, Count, amount
-from service.evaluators.text.words import count_lines, count_sentences, count_words, paragraphs
+from service.evaluators.text.counting import count_words
+from service.evaluators.text.sentences import count_sentences
+from service.evaluators.text.words import count_lines, paragraphs
 
 Unit = Literal["characters", "words", "sentences", "paragraphs", "lines"]
 
@@ -23,7 +25,8 @@ _COUNTERS: Mapping[Unit, Callable[[str], int]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Length(Verifier):
-    """How long the text is. A character is a code point, so an emoji may be several; a CRLF is one.
+    """How long the text is, without white space around it. A character is a code point, so an emoji may be several; a
+    CRLF is one. The other units are defined where they are counted.
 
     ``separator``: the line that stands between two paragraphs, where that is not a blank one.
     """
@@ -47,10 +50,12 @@ class Length(Verifier):
 
     def check(self, text: str) -> Sequence[Check]:
         bounds = self.bounds
+        order = f"Use {amount(bounds, self.unit)}"
         if self.separator is None:
             count = _COUNTERS[self.unit](text.strip().replace("\r\n", "\n"))
-            order = f"Use {amount(bounds, self.unit)}."
         else:
-            count = len(paragraphs(text, self.separator))
-            order = f'Use {amount(bounds, self.unit)}, with the line "{self.separator.strip()}" between them.'
-        return [Check(self.unit, bounds.score(count), bounds.verdict(count, self.unit), order)]
+            line = self.separator.strip()
+            count = len(paragraphs(text, line))
+            order += f', with the line "{line}" between them'
+        score, message = bounds.score(count), bounds.verdict(count, self.unit)
+        return [Check(self.unit, score, message, f"{order}.")]

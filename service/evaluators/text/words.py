@@ -1,60 +1,46 @@
-"""How a text is read: its words, sentences, paragraphs and lines, and what makes two wordings the same."""
+"""How a text is read: its paragraphs and lines, and what makes two wordings the same."""
 
 import re
 from collections.abc import Sequence
 from itertools import groupby
 from unicodedata import category, normalize
 
+import regex
+
 QUOTATION_MARKS = "\"'“”„\u2018\u2019«»「」『』"
 WRAPPING = f"{QUOTATION_MARKS}()[]{{}}*_"
 """Characters that may stand around a word or a sentence."""
 
-_STOPS = (*".!?…。\uff01\uff1f", "\u061f", "\u06d4", "\u0964", "\u0965")  # the last four: Arabic, Urdu, Hindi
-_IDEOGRAPHIC_STOP = re.compile("([。\uff01\uff1f])")
-_ABBREVIATION = re.compile(r"(?:[^\W\d_]\.)+|(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|No|Fig)\.")
-_NUMBERING = re.compile(r"\d+\.")
-
-
-def count_words(text: str) -> int:
-    """Runs between white space or em dashes that hold a letter or a digit: "well-known" and "don't" are one word each.
-
-    A run of a script that is written without spaces is one word too; ``characters`` is the unit for those.
-    """
-    return sum(any(map(str.isalnum, run)) for run in text.replace("—", " ").split())
-
-
-def count_sentences(text: str) -> int:
-    """Pieces with a letter or a digit that end at a stop before white space, or where a paragraph ends.
-
-    A stop ends nothing before a word in lower case ("e.g. this"), after a single letter ("J. K. Rowling", "U.S.") or a
-    common title ("Dr."), or after the number of a list item. So a list without stops is one sentence, and
-    "It was I. He left." too.
-    """
-    count = 0
-    for paragraph in paragraphs(text):
-        words = _IDEOGRAPHIC_STOP.sub(r"\1 ", paragraph).split()
-        begun = False
-        for word, following in zip(words, [*words[1:], ""], strict=True):
-            core = word.strip(WRAPPING)
-            if not begun and following and _NUMBERING.fullmatch(core):
-                continue
-            begun = begun or any(map(str.isalnum, core))
-            closed = core.endswith(_STOPS) and not _ABBREVIATION.fullmatch(core)
-            if begun and (not following or (closed and not following.lstrip(WRAPPING)[:1].islower())):
-                count, begun = count + 1, False
-    return count
+_VISIBLE = regex.compile(r"[^\s\p{DI}\u2800]")
+_RULED = "-*_=—–―─━═＊＿－＝※☆★◆◇■□●○•·・"
+_RULE = regex.compile(rf"\s*+([{_RULED}])(?:\s*+\1){{2,}}+\s*+")
 
 
 def paragraphs(text: str, separator: str = "") -> Sequence[str]:
-    """The blocks between lines that hold the separator and nothing else, by default blank lines."""
-    blocks = groupby(text.splitlines(), key=lambda line: line.strip() != separator.strip())
-    joined = ("\n".join(lines) for inside, lines in blocks if inside)
-    return [block for block in joined if block.strip()]
+    """The blocks between lines that hold the separator and nothing else.
+
+    By default those are blank lines, and lines that hold a horizontal rule such as "---", "* * *" or "———". A block of
+    nothing but such lines is no paragraph, whatever the separator.
+    """
+    wanted = separator.strip()
+    blocks = groupby(text.splitlines(), key=lambda line: line.strip() == wanted if wanted else not _has_content(line))
+    return ["\n".join(block) for divides, lines in blocks if not divides and any(map(_has_content, block := [*lines]))]
 
 
 def count_lines(text: str) -> int:
-    """Lines that are not blank."""
-    return sum(bool(line.strip()) for line in text.splitlines())
+    """Lines that are not blank. One with nothing but white space and invisible characters is."""
+    return sum(map(_is_visible, text.splitlines()))
+
+
+def _has_content(line: str) -> bool:
+    bare = line.strip()
+    if len(bare) < 3 and bare.isascii():
+        return bool(bare)
+    return _is_visible(bare) and not _RULE.fullmatch(bare)
+
+
+def _is_visible(line: str) -> bool:
+    return _VISIBLE.search(line) is not None
 
 
 def unquoted(text: str) -> str:

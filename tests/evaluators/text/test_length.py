@@ -4,55 +4,8 @@ import pytest
 
 from service.evaluators.base import Check
 from service.evaluators.text.length import Length, Unit
-from service.evaluators.text.words import count_sentences, count_words, paragraphs
+from service.evaluators.text.words import count_lines, paragraphs
 from tests.evaluators.text.checks import only, refusals
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("", 0),
-        (" \n ", 0),
-        ("one", 1),
-        ("one two\tthree\r\nfour", 4),
-        ("a well-known fact; don't ask, it\u2019s fine", 7),
-        ("wait—what \u2013 no - yes …", 4),
-        ("3.14 is π", 3),
-        ("😀 😀 fine", 1),
-        ("हिन्दी भाषा", 2),
-        ("cafe\u0301 olé", 2),
-        ("你好世界", 1),
-    ],
-)
-def test_words_are_runs_with_a_letter_or_a_digit(text: str, words: int) -> None:
-    assert count_words(text) == words
-
-
-@pytest.mark.parametrize(
-    ("text", "sentences"),
-    [
-        ("", 0),
-        ("...", 0),
-        ("No stop", 1),
-        ("One. Two! Three? Four…", 4),
-        ("What?! Really...", 2),
-        ("Dr. Smith met J. K. Rowling in the U.S. Capitol. They talked.", 2),
-        ("Fruit, e.g. apples, costs 3.50 euros. Buy it.", 2),
-        ("“Stop!” he said. (She did not.) **Bold.**", 3),
-        ("Fruit etc. (and more) sold. End.", 2),
-        ("1. First thing.\n2. Second thing.", 2),
-        ("The answer is 42. It was easy.", 2),
-        ("A title\n\nA sentence. Another", 3),
-        ("A title\r\n\r\nA sentence.", 2),
-        ("- an item\n- another item", 1),
-        ("今日は。元気ですか\uff1fはい", 3),
-        ("क्या? हाँ। ठीक है।", 3),
-        ("مرحبا. كيف حالك؟ جيد\u06d4 شكرا", 4),
-        ("It broke over\ntwo lines.", 1),
-    ],
-)
-def test_sentences(text: str, sentences: int) -> None:
-    assert count_sentences(text) == sentences
 
 
 @pytest.mark.parametrize(
@@ -88,7 +41,8 @@ def test_units(unit: Unit, text: str, count: int) -> None:
 def test_length_says_how_close_and_what_to_do(
     bounds: dict[str, Any], words: int, score: float, message: str, instruction: str
 ) -> None:
-    assert Length(unit="words", **bounds).check("w " * words) == [Check("words", score, message, instruction)]
+    check = only(Length(unit="words", **bounds).check("w " * words))
+    assert (check.rule, check.score, check.message, check.instruction) == ("words", score, message, instruction)
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
@@ -139,6 +93,26 @@ def test_only_paragraphs_have_a_separator() -> None:
     assert refusals(**length, unit="paragraphs", separator=" ").keys() == {("length",)}
     assert refusals(**length, unit="paragraphs", separator="*\n*").keys() == {("length",)}
     assert refusals(**length, unit="paragraphs", separator="").keys() == {("length", "separator")}
+
+
+@pytest.mark.parametrize("rule", ["---", "***", "___", "- - -", " * * *", "———", "＊＊＊", "※ ※ ※", "──────", "==="])
+def test_a_horizontal_rule_is_no_paragraph(rule: str) -> None:
+    assert paragraphs(f"First.\n\n{rule}\n\nSecond.") == ["First.", "Second."]
+    assert paragraphs(f"{rule}\nFirst.\n{rule}") == ["First."]
+    assert paragraphs(f"First.\n***\n{rule}\n***\nSecond.", "***") == ["First.", "Second."]
+
+
+@pytest.mark.parametrize("line", ["--", "……", "...", "!!!", "- * -", "--- a", "?", "…"])
+def test_a_line_of_other_signs_is_part_of_a_paragraph(line: str) -> None:
+    assert paragraphs(f"First.\n\n{line}\n\nSecond.") == ["First.", line, "Second."]
+
+
+@pytest.mark.parametrize("blank", ["", " \t", "\u3000\u3000", "\u200b", "\ufeff", "\u2060\xa0", "\u3164", "\u2800"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\x85", "\u2028", "\u2029"])
+def test_a_line_without_anything_to_see_is_blank(blank: str, end: str) -> None:
+    text = end.join(["First.", blank, "Second.", "Still.", blank, blank])
+    assert paragraphs(text) == ["First.", "Second.\nStill."]
+    assert count_lines(text) == 3
 
 
 def test_paragraphs_keep_their_lines() -> None:

@@ -1,0 +1,62 @@
+"""What is known of single languages: their common words and their abbreviations."""
+
+import tomllib
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from importlib.resources import files
+
+import regex
+
+_WORD = regex.compile(r"[\p{L}\p{M}]{2,}+")
+_CUE = 10_000
+"""Characters that tell the language of a text."""
+_ENOUGH = 3
+"""Common words in a text that is not too short to tell its language."""
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """The fields are explained in ``languages.toml``. Common words are in small letters."""
+
+    common: Set[str]
+    titles: Set[str]
+    numbered: Set[str]
+    abbreviations: Set[str]
+    closings: Set[str]
+    ordinals: Set[str]
+
+
+@cache
+def _languages() -> Sequence[Language]:
+    tables = tomllib.loads(files(__package__).joinpath("languages.toml").read_text("utf-8"))
+    return [
+        Language(**{field.name: frozenset(table.get(field.name, "").split()) for field in fields(Language)})
+        for table in tables.values()
+    ]
+
+
+@cache
+def _any_language() -> Language:
+    """All in one. Of common words of one letter it has those of English only: elsewhere they would be initials."""
+    merged, english = _merge(_languages()), _languages()[0]
+    return replace(merged, common={word for word in merged.common if len(word) > 1} | english.common)
+
+
+def language_of(text: str) -> Language:
+    """The language, or the few, with most common words at the beginning of the text; all of them where those are few.
+
+    Cheap, and only good enough to choose lists of abbreviations: the verifier ``language`` tells languages.
+    """
+    words = _WORD.findall(text[:_CUE].lower())
+    found = [sum(map(language.common.__contains__, words)) for language in _languages()]
+    if max(found) < _ENOUGH:
+        return _any_language()
+    return _merge([language for language, hits in zip(_languages(), found, strict=True) if hits > 0.7 * max(found)])
+
+
+def _merge(languages: Sequence[Language]) -> Language:
+    def union(name: str) -> Set[str]:
+        return frozenset[str]().union(*(getattr(language, name) for language in languages))
+
+    return Language(**{field.name: union(field.name) for field in fields(Language)})

@@ -1,0 +1,257 @@
+"""How the sentences of a text are counted.
+
+The stops are Unicode's (its property Sentence_Terminal, and the Tibetan shad), and where they end a sentence follows
+its rules (UAX #29, "Sentence Boundaries") with these changes:
+
+1. What continues is no new sentence: a comma or another stop after the stop, a text that follows the closing quotation
+   mark without a space (母は「早く寝なさい。」と言った。), or in small letters after a space (“Stop!” he said).
+2. A stop within 《》 or 〈〉, which hold titles, ends nothing.
+3. A full stop ends a sentence before a small letter too. A question or an exclamation mark does so only in a text that
+   begins no sentence with a capital letter, an ellipsis never.
+4. The full stop of an abbreviation, an initial, an ordinal number or the number of a list item ends nothing. Of those
+   that no name follows, some do before a common word with a capital letter: "in the U.S. He left."
+5. An ASCII stop ends nothing between two ASCII characters, as in "example.com?a=b".
+
+A paragraph ends a sentence too. Thai and Lao have no stops, so each of their paragraphs is one sentence, unless it
+borrows some.
+"""
+
+import re
+from functools import cached_property
+from typing import Literal
+from unicodedata import normalize
+
+import regex
+
+from service.evaluators.text.classes import Classes, signs
+from service.evaluators.text.languages import Language, language_of
+from service.evaluators.text.words import paragraphs
+
+_CLASSES = Classes(
+    regex.compile(r"""(?xV1)
+    (?<full>[.．﹒\u2024]) | (?<ellipsis>[…⋯]) | (?<question>[;\u037e]) | (?<mark>[!?！？؟])
+    | (?<comma>[,:、，；：،؛·\u104a])  # the last: Burmese
+    | (?<stop>[\p{STerm}\u0f0d-\u0f11])
+    | (?<title>[《〈]) | (?<titled>[》〉]) | (?<guillemet>[»›]) | (?<closing>[[\p{Pf}」』〞〟]]) | (?<quotation>["'])
+    | (?<pointing>[\p{Pi}„‚]) | (?<left>\[) | (?<right>\]) | (?<bracket>\p{Pe}) | (?<opening>[\p{Ps}¿¡])
+    | (?<emphasis>[*_`~]) | (?<note>[\u00b9\u00b2\u00b3\u2070-\u2079]) | (?<bullet>[\#>+•◦‣▪●]) | (?<dash>\p{Pd})
+    | (?<combining>\p{M}(?<!\ufe0f)|[\uff9e\uff9f])
+    | (?<small_greek>[\p{Greek}&&\p{Ll}]) | (?<capital_greek>[\p{Greek}&&\p{Lu}])
+    | (?<unspaced>[[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]&&[\p{L}\p{N}]])
+    | (?<small>[\p{Ll}--\p{Georgian}]) | (?<capital>[\p{Lu}\p{Lt}]) | (?<caseless>[\p{L}--\p{DI}])
+    | (?<digit>\p{N})
+    | (?<emoji>[\p{Extended_Pictographic}\p{RI}\p{Emoji_Modifier}\ufe0f\u200d])
+    | (?<newline>[\n\r\x85\u2028\u2029]) | (?<space>[\s\u200b])
+    """),
+    {
+        "full": ".", "ellipsis": "e", "question": ";", "mark": "!", "comma": ",", "stop": "s",
+        "title": "<", "titled": ">", "guillemet": "f", "closing": "q", "quotation": '"', "pointing": "p",
+        "left": "[", "right": "]", "bracket": ")", "opening": "(", "emphasis": "*", "note": "^", "bullet": "b",
+        "dash": "-", "small_greek": "g", "capital_greek": "G", "unspaced": "u", "small": "a", "capital": "A",
+        "caseless": "c", "digit": "0", "combining": "m", "emoji": "E", "newline": "n", "space": " ", None: "x",
+    },
+)  # fmt: skip
+_NOTE = r"(?:[*^E]| ?\[0{1,3}\]| E)*+"
+"""What may follow a stop: emphasis, the marks of footnotes, emoji."""
+_STOP = re.compile(
+    rf"<[^<>]*+>"
+    rf"|(?P<stop>[.!se]++(?: [.!se]++)*+|(?<=[gG]);)"
+    rf"{_NOTE}(?P<closing>(?:[)\]>q\"]|p(?![aAgGcu0])| ?f(?![aAgGcu0]))*+){_NOTE}"
+    rf"(?P<gap>[ n]*+)(?P<more>[,;)\]>q.!se]|f(?![aAgGcu0]))?(?P<opening>[(\[<p\"f*b\- n]{{0,20}}+)"
+)
+_QUOTATION = re.compile('["pqf]')
+_OPENS = re.compile('[(<p"f]')
+_WORD = re.compile("[aAgGcum]{1,20}+")
+_CONTENT = re.compile("[aAgGcu0]")
+_TOKEN = frozenset("aAgGcum0.")
+_TOKEN_LENGTH = 30
+_LIST_ITEM = re.compile(r"(?:[-*+•–◦‣▪●]|[(（]?\d{1,3}[.)、．）])\s")
+_SPEECH = re.compile("[^。！？!?:：“”「」『』]{1,20}[:：] ?[“「『]")
+_NUMBERING = re.compile(r"[\s\"'“(（\[【#>*_+•–-]{0,8}(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,5}|[一二三四五六七八九十]{1,3})")
+_NUMBERING_LENGTH = 13
+_CAPITAL_START = regex.compile(r"(?m)(?:^|[.!?…]\W{0,3}\s)[^\w\n]{0,5}\p{Lu}")
+_INITIALS = regex.compile(
+    r"(?V1)(?:[\p{L}--[\p{Hangul}\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}]]\p{M}{0,4}+\.)++"
+)
+_CONSONANTS = re.compile("[B-DF-HJ-NP-TV-XZ]?[b-df-hj-np-tv-xz]+")
+_ROMAN = re.compile("[IVXLC]{2,}")
+
+_Abbreviation = Literal["before a name", "before a number", "number", "closing", "other"]
+
+
+def count_sentences(text: str) -> int:
+    """Pieces with a letter or a digit that end at a stop or where a paragraph ends; see above for the rules.
+
+    >>> count_sentences("Dr. Wu asked: “Is it true?” He said so on p. 5.")
+    2
+    """
+    reader = _Reader(text)
+    return sum(map(reader.count, paragraphs(text)))
+
+
+class _Reader:
+    """Reads one text. What its author's language and habits are is found out where that matters."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._table = _CLASSES.table(text)
+        self._kinds: dict[str, _Abbreviation | None] = {}
+
+    @cached_property
+    def _language(self) -> Language:
+        return language_of(self._text)
+
+    @cached_property
+    def _begins_small(self) -> bool:
+        return _CAPITAL_START.search(self._text) is None
+
+    def count(self, paragraph: str) -> int:
+        classes = signs(paragraph, self._table)
+        count, start = 0, 0
+        for match in _STOP.finditer(classes):
+            at, end = match.start("stop"), match.end("gap")
+            if at < 0 or match["more"]:  # a title, or what continues
+                continue
+            if end == len(classes) or self._ends(_Stop(paragraph, classes, start, match)):
+                count += _CONTENT.search(classes, start, at) is not None
+                start = end
+        return count + (_CONTENT.search(classes, start) is not None)
+
+    def _ends(self, stop: "_Stop") -> bool:
+        if stop.kind == "s" and not stop.closing:
+            return True
+        if stop.kind == "." and not stop.closing and stop.is_numbering():
+            return False
+        if stop.gap == "":
+            return self._ends_unspaced(stop)
+        if "n" in stop.gap and stop.is_before_list_item():
+            return True
+        if stop.kind == "." and not stop.closing:
+            return self._ends_at_full_stop(stop)
+        if stop.following in ("a", "g"):
+            return stop.kind != "e" and not stop.closing and not stop.opening and self._begins_small
+        if stop.following in ("c", "u") and stop.kind == "!" and _QUOTATION.search(stop.closing):
+            return _OPENS.search(stop.opening) is not None or stop.is_before_speech()
+        return True
+
+    def _ends_unspaced(self, stop: "_Stop") -> bool:
+        """Whether a stop ends a sentence where no space follows it and what closes after it."""
+        if stop.closing:
+            return _OPENS.search(stop.opening) is not None or stop.is_before_speech()
+        if stop.kind == "e":
+            return False
+        if stop.kind != ".":
+            return not stop.is_amid_ascii()
+        if "0" == stop.before == stop.following:
+            return False
+        unspaced = "u" in (stop.before, stop.following) or stop.is_wide()
+        return unspaced and self._abbreviation(stop) is None
+
+    def _ends_at_full_stop(self, stop: "_Stop") -> bool:
+        """Whether a single full stop ends a sentence before a space."""
+        small = stop.following in ("a", "g")
+        abbreviation = self._abbreviation(stop)
+        if abbreviation is None:
+            return not small or ("-" not in stop.opening and not _CONSONANTS.fullmatch(stop.token()))
+        if abbreviation == "before a name":
+            return False
+        if abbreviation == "number":
+            return not self._is_ordinal(stop, small)
+        if abbreviation == "before a number":
+            return stop.following != "0" and not small
+        if stop.following not in ("A", "G") or stop.is_before_initial():
+            return False
+        return abbreviation == "closing" or self._is_common(stop.word())
+
+    def _abbreviation(self, stop: "_Stop") -> _Abbreviation | None:
+        """What is before a full stop, if it is no plain word."""
+        token = stop.token()
+        if token not in self._kinds:
+            self._kinds[token] = self._kind(token)
+        return self._kinds[token]
+
+    def _kind(self, token: str) -> _Abbreviation | None:
+        if token.isdecimal() or _ROMAN.fullmatch(token):
+            return "number"
+        forms = {token, token[:1].lower() + token[1:]}
+        if forms & self._language.titles:
+            return "before a name"
+        if forms & self._language.numbered:
+            return "before a number"
+        if forms & self._language.closings:
+            return "closing"
+        return "other" if forms & self._language.abbreviations or _INITIALS.fullmatch(f"{token}.") else None
+
+    def _is_common(self, word: str) -> bool:
+        return word.lower() in self._language.common
+
+    def _is_ordinal(self, stop: "_Stop", small: bool) -> bool:
+        """Whether the number before a full stop is an ordinal one, by the words around it."""
+        ordinals, word = self._language.ordinals, stop.word()
+        if not ordinals or (not small and self._is_common(word)):
+            return False
+        return small or stop.following == "0" or word in ordinals or stop.word_before().lower() in ordinals
+
+
+class _Stop:
+    """A stop, or some in a row, and what is around it.
+
+    ``kind`` is "." for a single full stop, "e" for an ellipsis, "!" for a question or an exclamation, else "s".
+    ``before`` and ``following`` are the classes of the characters before it and after all that closes, spaces and
+    opens.
+    """
+
+    def __init__(self, paragraph: str, classes: str, start: int, match: re.Match[str]) -> None:
+        self._paragraph, self._classes, self._start = paragraph, classes, start
+        stop, self.closing, self.gap, _, self.opening = match.groups()
+        self._at, self._end, self._word = match.start("stop"), match.end("stop"), match.end()
+        self.before, self.following = classes[self._at - 1 : self._at], classes[self._word : self._word + 1]
+        if stop == ".":
+            self.kind = "."
+        elif stop.strip(".e "):
+            self.kind = "s" if stop[-1] == "s" else "!"
+        else:
+            self.kind = "e"
+
+    def is_wide(self) -> bool:
+        return self._paragraph.startswith("．", self._at)
+
+    def is_amid_ascii(self) -> bool:
+        """Whether it and the characters on both sides of it are ASCII, with no marks on the second."""
+        near = self._paragraph[max(0, self._at - 1) : self._end] + self._paragraph[self._word : self._word + 1]
+        return near.isascii() and not self._classes.startswith("m", self._word + 1)
+
+    def token(self) -> str:
+        """The word before it, with the full stops inside; none where that is a part of an address or the like."""
+        at, least = self._at, max(self._start, self._at - _TOKEN_LENGTH)
+        while at > least and self._classes[at - 1] in _TOKEN:
+            at -= 1
+        if at > least and self._classes[at - 1] == "x":
+            return ""
+        return normalize("NFC", self._paragraph[at : self._at].lstrip("."))
+
+    def word_before(self) -> str:
+        """The word before the token and a space."""
+        words = self._paragraph[max(self._start, self._at - _TOKEN_LENGTH) : self._at].split()
+        return words[-2].lstrip("(") if len(words) > 1 else ""
+
+    def word(self) -> str:
+        """The word after it."""
+        match = _WORD.match(self._classes, self._word)
+        return normalize("NFC", self._paragraph[self._word : match.end()]) if match else ""
+
+    def is_before_initial(self) -> bool:
+        match = _WORD.match(self._classes, self._word)
+        return match is not None and match.end() == self._word + 1 and self._classes.startswith(".", match.end())
+
+    def is_numbering(self) -> bool:
+        """Whether it follows the number of a list item, and nothing else before it."""
+        short = self._at - self._start <= _NUMBERING_LENGTH
+        return short and _NUMBERING.fullmatch(self._paragraph, self._start, self._at) is not None
+
+    def is_before_speech(self) -> bool:
+        """Whether somebody else begins to speak: 李四答：“……”"""
+        return _SPEECH.match(self._paragraph, self._word) is not None
+
+    def is_before_list_item(self) -> bool:
+        return _LIST_ITEM.match(self._paragraph, self._word - len(self.opening)) is not None
