@@ -2,15 +2,41 @@
 
 import re
 
-_HAN = re.compile("[\u3400-\u9fff\U00020000-\U0003ffff]")
-_WORD = re.compile("[A-Za-z\u00c0-\u024f\u0370-\u058f\u0600-\u06ff\u0900-\u0dff\u3040-\u30ff\uac00-\ud7af]+")
+import regex
+
+from service.evaluators.text.words import paragraphs
+
+_MATERIAL = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]*`|https?://\S+|<[^<>\n]*>", re.DOTALL)
+_SENTENCE = re.compile("[^。！？：\n]+")
+_HAN = regex.compile(r"\p{Han}")
+_OTHER = regex.compile(r"(?V1)[\p{L}--\p{Han}][[\p{L}\p{M}'’-]--\p{Han}]*+")
+_NOT_CHINESE = regex.compile(r"(?V1)[[\p{Hiragana}\p{Hangul}]--の]")
+_BEGINNING = 200
+_ENOUGH = 4
 
 
 def instruction_language(request: str) -> str:
     """The language for instructions to the writer of a request: "zh" where most of it is Chinese, else "en".
 
-    A Chinese character weighs as much as a whole word of another script, so that names and code in Latin letters do
-    not decide. A long request is known by its end.
+    A Chinese character weighs as much as a whole word of another script, so that names in Latin letters do not decide.
+    Characters in a sentence with Hiragana or Hangul are not Chinese. Code, markup and addresses are left out. A short
+    beginning decides alone, since what follows may be material: a line that ends with a colon, or else a paragraph.
+    A long request is known by its end.
     """
-    end = request[-4000:]
-    return "zh" if len(_HAN.findall(end)) > len(_WORD.findall(end)) else "en"
+    prose = _MATERIAL.sub(" ", request[-4000:])
+    blocks = paragraphs(prose)
+    beginning = blocks[0].strip() if blocks else ""
+    line = beginning.partition("\n")[0].rstrip()
+    if line.endswith((":", "：")):
+        beginning = line
+    chinese, other = _weigh(beginning)
+    if len(request) > 4000 or len(beginning) > _BEGINNING or chinese + other < _ENOUGH:
+        chinese, other = _weigh(prose)
+    return "zh" if chinese >= max(other, 1) else "en"
+
+
+def _weigh(text: str) -> tuple[int, int]:
+    """How many Chinese characters there are, and how many words of other languages."""
+    sentences = _SENTENCE.findall(text)
+    chinese = sum(len(_HAN.findall(sentence)) for sentence in sentences if not _NOT_CHINESE.search(sentence))
+    return chinese, len(_OTHER.findall(text))
