@@ -7,7 +7,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from service.engines.scripted import Script
+from service.engines.scripted import Call, Script
+from service.evaluators.text.length import Length
 from tests.refinement.scripts import role_of, stall
 from tests.serving import Served, reply, serving
 
@@ -200,6 +201,27 @@ async def test_refine_streams_the_account_as_it_happens_and_ends_with_the_respon
     # Durations, and what the cache held already, differ from one time to the next.
     same = ("model", "text", "score", "passed", "improved", "selected", "stop_reason")
     assert {key: done[key] for key in same} == {key: whole[key] for key in same}
+
+
+async def test_a_request_in_chinese_is_revised_by_instructions_in_chinese() -> None:
+    asked: list[str] = []
+
+    def write(call: Call) -> str:
+        asked.append(call.prompt)
+        return "海很大浪很高。"
+
+    length = {"type": "length", "unit": "words", "max": 3}
+    async with serving(Script(reply=write)) as served:
+        body = {"prompt": "写一句关于大海的话。", "evaluators": [length], "judge": False, "search": {"rounds": 1}}
+        response = await served.post("/v1/refine", body)
+
+    assert response.json()["rounds"][0]["candidates"][0]["evaluations"][0]["issues"] == [
+        {"rule": "words", "message": "6 words; at most 3 are allowed"}
+    ]
+    revision = asked[1]
+    [check] = Length(unit="words", max=3).check("")
+    assert check.instruction_in("zh") in revision
+    assert "at most" not in revision
 
 
 async def test_the_callers_draft_is_refined(served: Served) -> None:

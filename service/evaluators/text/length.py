@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Len
 
 from service.evaluators.base import Check, RefusedField, Verifier
-from service.evaluators.text.bounds import Bounds, Count, amount
+from service.evaluators.text.bounds import Bounds, Count, amount, amount_in_chinese
 from service.evaluators.text.counting import count_words
 from service.evaluators.text.sentences import count_sentences
 from service.evaluators.text.words import count_lines, paragraphs
@@ -21,6 +21,15 @@ _COUNTERS: Mapping[Unit, Callable[[str], int]] = {
     "paragraphs": lambda text: len(paragraphs(text)),
     "lines": count_lines,
 }
+
+_CHINESE: Mapping[Unit, tuple[str, str]] = {
+    "characters": ("个字符", "（标点和空格也算）"),
+    "words": ("字", "（外文和数字每个词算一字，标点不算）"),
+    "sentences": ("句话", ""),
+    "paragraphs": ("段", ""),
+    "lines": ("行", "（空行不算）"),
+}
+"""By unit: its measure word, and what counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +60,14 @@ class Length(Verifier):
     def check(self, text: str) -> Sequence[Check]:
         bounds = self.bounds
         order = f"Use {amount(bounds, self.unit)}"
+        measure, note = _CHINESE[self.unit]
+        chinese = f"篇幅：{amount_in_chinese(bounds, measure)}{note}"
         if self.separator is None:
             count = _COUNTERS[self.unit](text.strip().replace("\r\n", "\n"))
         else:
             line = self.separator.strip()
             count = len(paragraphs(text, line))
             order += f', with the line "{line}" between them'
+            chinese += f"，段与段之间单独用一行“{line}”隔开"
         score, message = bounds.score(count), bounds.verdict(count, self.unit)
-        return [Check(self.unit, score, message, f"{order}.")]
+        return [Check(self.unit, score, message, f"{order}.", {"zh": f"{chinese}。"})]

@@ -45,6 +45,20 @@ def test_length_says_how_close_and_what_to_do(
     assert (check.rule, check.score, check.message, check.instruction) == ("words", score, message, instruction)
 
 
+@pytest.mark.parametrize(
+    ("length", "instruction"),
+    [
+        (Length(unit="words", max=30), "篇幅：不超过 30 字（外文和数字每个词算一字，标点不算）。"),
+        (Length(unit="characters", min=2, max=5), "篇幅：2 到 5 个字符（标点和空格也算）。"),
+        (Length(unit="sentences", min=3, max=3), "篇幅：正好 3 句话。"),
+        (Length(unit="paragraphs", min=2), "篇幅：至少 2 段。"),
+        (Length(unit="lines", max=8), "篇幅：不超过 8 行（空行不算）。"),
+    ],
+)
+def test_length_speaks_chinese(length: Length, instruction: str) -> None:
+    assert only(length.check("")).instruction_in("zh") == instruction
+
+
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_both_bounds_are_allowed(count: int) -> None:
     assert only(Length(unit="words", min=2, max=4).check("w " * count)).score == 1.0
@@ -83,6 +97,7 @@ def test_a_separator_is_a_line_of_its_own(text: str, count: int) -> None:
             count / 3,
             f"{count} paragraph{'s' * (count != 1)}; at least 3 are needed",
             'Use at least 3 paragraphs, with the line "***" between them.',
+            {"zh": "篇幅：至少 3 段，段与段之间单独用一行“***”隔开。"},
         )
     ]
 
