@@ -13,7 +13,8 @@ from annotated_types import Len
 from service.evaluators.base import Check, Verifier
 from service.evaluators.schema import REPLY_WITH_JSON, json_document
 from service.evaluators.text.bounds import Bounds, Count, amount
-from service.evaluators.text.words import count_lines, folded, unquoted
+from service.evaluators.text.wording import folded, unquoted
+from service.evaluators.text.words import count_lines
 
 Kind = Literal[
     "json",

@@ -1,14 +1,26 @@
 """Verifiers of which words are in the text: keywords, and one of several options."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from annotated_types import Len
 
 from service.evaluators.base import Check, RefusedField, Verifier
-from service.evaluators.text.bounds import Bounds, amount
-from service.evaluators.text.words import QUOTATION_MARKS, excerpt, folded, lowered, marked, normalised
+from service.evaluators.text.bounds import Bounds, amount, amount_in_chinese
+from service.evaluators.text.phrases import PhraseIndex, tokens
+from service.evaluators.text.wording import (
+    BRACKET_PAIRS,
+    ENDING_STOPS,
+    MARKUP,
+    QUOTATION_MARKS,
+    case_foldings,
+    folded,
+    lowered,
+    normalised,
+    of_one_width,
+)
+from service.evaluators.text.words import excerpt
 
 Keyword = Annotated[str, Len(1, 200)]
 Letter = Annotated[str, Len(1, 1)]
@@ -17,13 +29,15 @@ KeywordList = Annotated[tuple[Keyword, ...], Len(0, 100)]
 
 @dataclass(frozen=True, kw_only=True)
 class Keywords(Verifier):
-    """Which words or phrases stand in the text, or do not, or how often; only as whole words. And how often letters,
-    or any other characters, do.
+    """Which words or phrases are in the text, or are not, or how often; only as whole words. And how often letters, or
+    any other characters, are.
 
     Letters and digits make a word: "art" is not in "party", but "Paris" is in "_Paris_", and "C++" in "C++17". In a
-    script without spaces, such as Chinese or Thai, a word is found anywhere. White space inside a phrase matches any
-    white space. Case is ignored by Unicode case folding unless ``case_sensitive``, and the ways to write an accented
-    character, an apostrophe or a hyphen are equal.
+    script without spaces, such as Chinese or Thai, a word is found anywhere. A Korean word may have particles: "서울"
+    is in "서울에서", but not in "서울대학교". White space inside a phrase matches any white space. Case is ignored by
+    Unicode case folding unless ``case_sensitive``. The ways to write an accented character, an apostrophe or a hyphen
+    are equal, and so are full-width and half-width forms, and words with and without the vowel signs of Arabic and
+    Hebrew.
     """
 
     type: Literal["keywords"] = "keywords"
@@ -34,54 +48,82 @@ class Keywords(Verifier):
     case_sensitive: bool = False
 
     def __post_init__(self) -> None:
-        keywords = (*self.include, *self.exclude, *self.counts, *self.letters)
-        if not keywords:
+        keywords = self._keywords
+        if not keywords and not self.letters:
             raise ValueError("include, exclude, counts or letters is needed")
-        if not all(keyword.strip() for keyword in keywords):
+        if not all(map(_is_visible, keywords)) or not all(letter.strip() for letter in self.letters):
             raise ValueError("a keyword or a letter is blank")
 
+    def work(self, text: str) -> int:
+        return len(text) * (1 + len(self._keywords) // 50) + sum(map(len, self._keywords))
+
+    @property
+    def _keywords(self) -> Sequence[str]:
+        return (*self.include, *self.exclude, *self.counts)
+
     def check(self, text: str) -> Sequence[Check]:
-        words = marked(text, self.case_sensitive)
-        keywords = (*self.include, *self.exclude, *self.counts)
-        found = {keyword: words.count(marked(keyword, self.case_sensitive)) for keyword in keywords}
+        found = _occurrences(self._keywords, text, self.case_sensitive)
         checks = []
         if self.include:
             missing = [word for word in self.include if not found[word]]
             score = 1 - len(missing) / len(self.include)
             order = f"Use all of these words: {_quoted(self.include)}."
-            checks.append(Check("include", score, f"missing: {', '.join(missing)}", order))
+            chinese = f"请使用以下所有词语：{_quoted_in_chinese(self.include)}。"
+            checks.append(Check("include", score, f"missing: {', '.join(missing)}", order, {"zh": chinese}))
         if self.exclude:
             used = [word for word in self.exclude if found[word]]
             score = 1 - len(used) / len(self.exclude)
             order = f"Use none of these words: {_quoted(self.exclude)}."
-            checks.append(Check("exclude", score, f"found: {', '.join(used)}", order))
+            chinese = f"请不要使用以下任何词语：{_quoted_in_chinese(self.exclude)}。"
+            checks.append(Check("exclude", score, f"found: {', '.join(used)}", order, {"zh": chinese}))
         for word, bounds in self.counts.items():
-            fault = f'"{word}" stands {bounds.verdict(found[word], "times")}'
-            order = _times(f'"{word}"', bounds)
-            checks.append(Check("counts", bounds.score(found[word]), fault, order))
-        alike = normalised if self.case_sensitive else lowered
+            checks.append(_times("counts", "", word, found[word], bounds))
+        alike = of_one_width if self.case_sensitive else lowered
         letters = alike(text) if self.letters else ""
         for letter, bounds in self.letters.items():
-            count = letters.count(alike(letter))
-            fault = f'the letter "{letter}" stands {bounds.verdict(count, "times")}'
-            order = _times(f'the letter "{letter}"', bounds)
-            checks.append(Check("letters", bounds.score(count), fault, order))
+            checks.append(_times("letters", "the letter ", letter, letters.count(alike(letter)), bounds))
         return checks
 
 
-def _times(thing: str, bounds: Bounds) -> str:
-    return f"Do not use {thing}." if bounds.max == 0 else f"Use {thing} {amount(bounds, 'times')}."
+def _is_visible(text: str) -> bool:
+    return bool(normalised(text).strip())
 
 
-def _quoted(words: Sequence[str]) -> str:
+def _occurrences(phrases: Sequence[str], text: str, case_sensitive: bool) -> Mapping[str, int]:
+    """How often each of the phrases is in the text."""
+    found = dict.fromkeys(phrases, 0)
+    for turkic in case_foldings(case_sensitive, text, *phrases):
+        index = PhraseIndex(tokens(text, case_sensitive, turkic))
+        for phrase in found:
+            found[phrase] = max(found[phrase], index.count(tokens(phrase, case_sensitive, turkic)))
+    return found
+
+
+def _times(rule: str, kind: str, thing: str, count: int, bounds: Bounds) -> Check:
+    named = f'{kind}"{thing}"'
+    named_in_chinese = f"{'字符' if kind else ''}“{thing}”"
+    if bounds.max == 0:
+        order, chinese = f"Do not use {named}.", f"请不要使用{named_in_chinese}。"
+    else:
+        order = f"Use {named} {amount(bounds, 'times')}."
+        chinese = f"{named_in_chinese}的出现次数：{amount_in_chinese(bounds, '次')}。"
+    fault = f"{named} stands {bounds.verdict(count, 'times')}"
+    return Check(rule, bounds.score(count), fault, order, {"zh": chinese})
+
+
+def _quoted(words: Iterable[str]) -> str:
     return ", ".join(f'"{word}"' for word in words)
+
+
+def _quoted_in_chinese(words: Iterable[str]) -> str:
+    return "、".join(f"“{word}”" for word in words)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OneOf(Verifier):
-    """Whether the text is one of the options: all of it, but for white space, quotation marks and asterisks around it
-    and a full stop or an exclamation mark at its end; or, with ``anywhere``, whether at least one of them stands in it,
-    as whole words."""
+    """Whether the text is one of the options: all of it, but for white space, quotation marks, brackets and Markdown's
+    marks around it and full stops or exclamation marks at its end, in any script; or, with ``anywhere``, whether at
+    least one of them is in it, as whole words."""
 
     type: Literal["one_of"] = "one_of"
     options: Annotated[tuple[Keyword, ...], Len(2, 50)]
@@ -89,19 +131,43 @@ class OneOf(Verifier):
     case_sensitive: bool = False
 
     def __post_init__(self) -> None:
-        if not all(map(str.strip, self.options)):
+        if not all(map(_is_visible, self.options)):
             raise RefusedField("options", "an option is blank")
 
-    def check(self, text: str) -> Sequence[Check]:
-        if self.anywhere:
-            words = marked(text, self.case_sensitive)
-            met = any(marked(option, self.case_sensitive) in words for option in self.options)
-            order = f"Use one of these, word for word: {_quoted(self.options)}."
-            return [Check("options", float(met), "none of the options is in it", order)]
-        met = self._bare(text) in map(self._bare, self.options)
-        order = f"Reply with one of these and nothing else: {_quoted(self.options)}."
-        return [Check("options", float(met), f'"{excerpt(text.strip())}" is none of the options', order)]
+    def work(self, text: str) -> int:
+        return len(text) + sum(map(len, self.options))
 
-    def _bare(self, text: str) -> str:
-        whole = folded(text, self.case_sensitive)
-        return whole.strip(f"{QUOTATION_MARKS}* ").rstrip(f".!{QUOTATION_MARKS}* ") or whole
+    def check(self, text: str) -> Sequence[Check]:
+        options, options_in_chinese = _quoted(self.options), _quoted_in_chinese(self.options)
+        if self.anywhere:
+            met = any(_occurrences(self.options, text, self.case_sensitive).values())
+            order = f"Use one of these, word for word: {options}."
+            chinese = f"请原样使用以下选项之一：{options_in_chinese}。"
+            return [Check("options", float(met), "none of the options is in it", order, {"zh": chinese})]
+        met = any(
+            self._bare(text, turkic) in [self._bare(option, turkic) for option in self.options]
+            for turkic in case_foldings(self.case_sensitive, text, *self.options)
+        )
+        order = f"Reply with one of these and nothing else: {options}."
+        chinese = f"请只回答以下选项之一，不要写任何其他内容：{options_in_chinese}。"
+        fault = f'"{excerpt(text.strip())}" is none of the options'
+        return [Check("options", float(met), fault, order, {"zh": chinese})]
+
+    def _bare(self, text: str, turkic: bool) -> str:
+        whole = folded(text, self.case_sensitive, turkic)
+        return _without_marks(whole) or whole
+
+
+def _without_marks(text: str) -> str:
+    """Brackets go in pairs only: "f(x)" keeps its own."""
+    for _ in range(_MAX_NESTING):
+        text = text.strip(f"{_MARKS}¡").rstrip(f"{_MARKS}{ENDING_STOPS}")
+        if text[:1] + text[-1:] not in BRACKET_PAIRS:
+            break
+        text = text[1:-1]
+    return text
+
+
+_MARKS = f"{QUOTATION_MARKS}{MARKUP} "
+_MAX_NESTING = 4
+"""Pairs of brackets around an answer that are looked into."""

@@ -2,14 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from string import whitespace
 from typing import Annotated, Literal
 
+import regex
 from annotated_types import Ge, Le, Len
 
 from service.evaluators.base import Check, RefusedField, Verifier
 from service.evaluators.text.keywords import Keyword
-from service.evaluators.text.words import WRAPPING, folded, marked, normalised, paragraphs, unquoted
+from service.evaluators.text.phrases import PhraseIndex, tokens
+from service.evaluators.text.wording import (
+    AROUND_TEXT,
+    case_foldings,
+    folded,
+    normalised,
+    unquoted,
+)
+from service.evaluators.text.words import paragraphs
 
 MAX_PASSAGE = 20_000
 """Characters of a text to start or to end with: a whole request to repeat fits."""
@@ -17,10 +25,11 @@ MAX_PASSAGE = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class _Passage(Verifier):
-    """A text that stands at one end of another, character by character: "Dear" begins "Dearest".
+    """A text that is at one end of another, character by character: "Dear" begins "Dearest".
 
-    Quotation marks around the whole text do not count. Where case does not matter, it does not matter either which
-    white space is used.
+    Marks around the text do not count: quotation marks, brackets and Markdown's. Nor does the width of characters, nor
+    do the vowel signs of Arabic and Hebrew. Where case does not matter, it does not matter either which white space is
+    used.
     """
 
     text: Annotated[str, Len(1, MAX_PASSAGE)]
@@ -29,14 +38,20 @@ class _Passage(Verifier):
     def __post_init__(self) -> None:
         _refuse_blank(self.text)
 
-    def _held(self, text: str, verb: str, stands: Callable[[str, str], bool], end: slice) -> Check:
-        given, wanted = text.strip(), self.text.strip()
-        fault = f'it {verb}s with "{given[end]}"' if given else "it is empty"
-        met = any(stands(self._comparable(whole), self._comparable(wanted)) for whole in (given, unquoted(given)))
-        return Check("text", float(met), fault, f"{verb.capitalize()} with {_passage(wanted)}.")
+    def work(self, text: str) -> int:
+        return 2 * len(text) + len(self.text)
 
-    def _comparable(self, text: str) -> str:
-        return normalised(text.strip()) if self.case_sensitive else folded(text)
+    def _meets(self, text: str, is_at_end: Callable[[str, str], bool], inside: Callable[[str], str]) -> bool:
+        """``inside``: a text without the marks at the end that matters."""
+        wholes = {text, unquoted(text), inside(text)}
+        return any(
+            is_at_end(self._comparable(whole, turkic), self._comparable(self.text, turkic))
+            for turkic in case_foldings(self.case_sensitive, text, self.text)
+            for whole in wholes
+        )
+
+    def _comparable(self, text: str, turkic: bool) -> str:
+        return normalised(text).strip() if self.case_sensitive else folded(text, turkic=turkic)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +59,12 @@ class StartsWith(_Passage):
     type: Literal["starts_with"] = "starts_with"
 
     def check(self, text: str) -> Sequence[Check]:
-        return [self._held(text, "start", str.startswith, slice(60))]
+        passage, given = self.text.strip(), text.strip()
+        fault = f'it starts with "{given[:60]}"' if given else "it is empty"
+        order, chinese = f"Start with {_named(passage)}.", f"请以{_named_in_chinese(passage)}开头。"
+        return [
+            Check("text", float(self._meets(given, str.startswith, _from_first_word)), fault, order, {"zh": chinese})
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,24 +72,38 @@ class EndsWith(_Passage):
     type: Literal["ends_with"] = "ends_with"
 
     def check(self, text: str) -> Sequence[Check]:
-        return [self._held(text, "end", str.endswith, slice(-60, None))]
+        passage, given = self.text.strip(), text.strip()
+        fault = f'it ends with "{given[-60:]}"' if given else "it is empty"
+        order, chinese = f"End with {_named(passage)}.", f"请以{_named_in_chinese(passage)}结尾。"
+        return [Check("text", float(self._meets(given, str.endswith, _to_last_mark)), fault, order, {"zh": chinese})]
 
 
 def _refuse_blank(text: str) -> None:
-    if not text.strip():
+    if not normalised(text).strip():
         raise RefusedField("text", "text is blank")
 
 
-def _passage(text: str) -> str:
-    """A passage as an order names it: whole, or by its two ends if it is long."""
-    return f'"{text}"' if len(text) <= 1000 else f'the whole text from "{text[:60]}" to "{text[-60:]}", word for word'
+_LONG = 1000
+"""Characters from which on an instruction names a passage by its two ends."""
+
+
+def _named(passage: str) -> str:
+    if len(passage) <= _LONG:
+        return f'"{passage}"'
+    return f'the whole text from "{passage[:60]}" to "{passage[-60:]}", word for word'
+
+
+def _named_in_chinese(passage: str) -> str:
+    if len(passage) <= _LONG:
+        return f"“{passage}”"
+    return f"从“{passage[:60]}”到“{passage[-60:]}”的全部原文"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParagraphStarts(Verifier):
-    """Whether a paragraph, counted from 1 and set off by blank lines, begins with a word or some words.
+    """Whether a paragraph, counted from 1, begins with a word or some words.
 
-    Case does not matter, nor do quotation marks, brackets or asterisks before the word.
+    Case does not matter, nor do white space, quotation marks, brackets, dashes and Markdown's marks before the word.
     """
 
     type: Literal["paragraph_starts"] = "paragraph_starts"
@@ -77,16 +111,32 @@ class ParagraphStarts(Verifier):
     text: Keyword
 
     def __post_init__(self) -> None:
-        _refuse_blank(self.text.lstrip(_BEFORE_A_WORD))
+        _refuse_blank(_from_first_word(self.text))
 
     def check(self, text: str) -> Sequence[Check]:
         found, wanted = paragraphs(text), self.text.strip()
         order = f'Start paragraph {self.paragraph} with "{wanted}".'
+        chinese = {"zh": f"第 {self.paragraph} 段请以“{wanted}”开头。"}
         if len(found) < self.paragraph:
-            return [Check("text", 0.0, f"there is no paragraph {self.paragraph}", order)]
-        given = found[self.paragraph - 1].lstrip(_BEFORE_A_WORD)
-        met = marked(given).startswith(marked(wanted.lstrip(_BEFORE_A_WORD)))
-        return [Check("text", float(met), f'paragraph {self.paragraph} starts with "{given[:60]}"', order)]
+            return [Check("text", 0.0, f"there is no paragraph {self.paragraph}", order, chinese)]
+        given, wanted = _from_first_word(found[self.paragraph - 1]), _from_first_word(wanted)
+        met = any(
+            PhraseIndex(tokens(given, turkic=turkic)).starts_with(tokens(wanted, turkic=turkic))
+            for turkic in case_foldings(False, given, wanted)
+        )
+        return [Check("text", float(met), f'paragraph {self.paragraph} starts with "{given[:60]}"', order, chinese)]
 
 
-_BEFORE_A_WORD = f"{WRAPPING}{whitespace}"
+def _from_first_word(text: str) -> str:
+    return text[first.start() :] if (first := _FIRST_WORD.search(text)) else ""
+
+
+def _to_last_mark(text: str) -> str:
+    """Stops count at an end, what surrounds the text does not."""
+    return normalised(text).rstrip(AROUND_TEXT)
+
+
+_FIRST_WORD = regex.compile(
+    r"[^\p{Ps}\p{Pe}\p{Pi}\p{Pf}\p{Pd}\s\p{Default_Ignorable_Code_Point}"  # brackets, quotation marks, dashes, spaces
+    r"\"'<>＂＇＜＞*_~`#＊＿～｀＃¿¡…⋯•●○·・]"
+)

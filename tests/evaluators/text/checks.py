@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,11 @@ WIRE: TypeAdapter[StatedEvaluator] = TypeAdapter(AnyEvaluator)
 def only(checks: Sequence[Check]) -> Check:
     (check,) = checks
     return check
+
+
+def in_english(checks: Sequence[Check]) -> Sequence[Check]:
+    """The checks without their translations."""
+    return [replace(check, translations={}) for check in checks]
 
 
 def refusals(**body: Any) -> dict[tuple[int | str, ...], str]:

@@ -5,7 +5,7 @@ import pytest
 from service.evaluators.base import Check
 from service.evaluators.text.bounds import Bounds
 from service.evaluators.text.keywords import Keywords, OneOf
-from tests.evaluators.text.checks import only, refusals
+from tests.evaluators.text.checks import in_english, only, refusals
 
 
 @pytest.mark.parametrize(
@@ -54,13 +54,14 @@ def test_keywords_have_one_check_a_rule() -> None:
         exclude=("London", "Oslo"),
         counts={"cat": Bounds(max=2), "dog": Bounds(min=1)},
     )
-    assert keywords.check("Paris, London: cat, cat, cat.") == [
+    assert in_english(keywords.check("Paris, London: cat, cat, cat.")) == [
         Check("include", 1 - 2 / 3, "missing: Rome, Bonn", 'Use all of these words: "Paris", "Rome", "Bonn".'),
         Check("exclude", 0.5, "found: London", 'Use none of these words: "London", "Oslo".'),
         Check("counts", 2 / 3, '"cat" stands 3 times; at most 2 are allowed', 'Use "cat" at most 2 times.'),
         Check("counts", 0.0, '"dog" stands 0 times; at least 1 is needed', 'Use "dog" at least 1 time.'),
     ]
-    assert Keywords(counts={"!": Bounds(max=0)}, letters={"q": Bounds(min=0, max=0)}).check("Quick!") == [
+    none = Keywords(counts={"!": Bounds(max=0)}, letters={"q": Bounds(min=0, max=0)})
+    assert in_english(none.check("Quick!")) == [
         Check("counts", 0.0, '"!" stands 1 time; none is allowed', 'Do not use "!".'),
         Check("letters", 0.0, 'the letter "q" stands 1 time; none is allowed', 'Do not use the letter "q".'),
     ]
@@ -84,12 +85,14 @@ def test_keywords_have_one_check_a_rule() -> None:
 )
 def test_letters_are_counted(letter: str, case_sensitive: bool, count: int) -> None:
     keywords = Keywords(letters={letter: Bounds(min=8)}, case_sensitive=case_sensitive)
-    assert only(keywords.check("Ein Essen: CAFE\u0301, café, Straße!!")) == Check(
-        "letters",
-        count / 8,
-        f'the letter "{letter}" stands {count} time{"s" * (count != 1)}; at least 8 are needed',
-        f'Use the letter "{letter}" at least 8 times.',
-    )
+    assert in_english(keywords.check("Ein Essen: CAFE\u0301, café, Straße!!")) == [
+        Check(
+            "letters",
+            count / 8,
+            f'the letter "{letter}" stands {count} time{"s" * (count != 1)}; at least 8 are needed',
+            f'Use the letter "{letter}" at least 8 times.',
+        )
+    ]
 
 
 def test_keywords_refuse_what_makes_no_sense() -> None:
@@ -145,7 +148,7 @@ def test_one_of_the_options(fields: dict[str, Any], text: str, score: float) -> 
 
 def test_one_of_says_what_the_options_are() -> None:
     options = ("yes", "no")
-    assert OneOf(options=options).check("x" * 1000) == [
+    assert in_english(OneOf(options=options).check("x" * 1000)) == [
         Check(
             "options",
             0.0,
@@ -153,7 +156,7 @@ def test_one_of_says_what_the_options_are() -> None:
             'Reply with one of these and nothing else: "yes", "no".',
         )
     ]
-    assert OneOf(options=options, anywhere=True).check("maybe") == [
+    assert in_english(OneOf(options=options, anywhere=True).check("maybe")) == [
         Check("options", 0.0, "none of the options is in it", 'Use one of these, word for word: "yes", "no".')
     ]
 
@@ -163,3 +166,9 @@ def test_one_of_needs_options() -> None:
     assert refusals(type="one_of", options=["x"] * 51).keys() == {("one_of", "options")}
     assert refusals(type="one_of", options=["yes", " "]).keys() == {("one_of",)}
     assert [only(OneOf(options=("!", "**")).check(text)).score for text in ("!", "**", "?", "")] == [1.0, 1.0, 0.0, 0.0]
+
+
+def test_many_keywords_are_more_work() -> None:
+    many = Keywords(include=tuple(f"word{number}" for number in range(100)))
+    assert many.work("a " * 500) > 2000 > 1100 > Keywords(include=("a",)).work("a " * 500) >= 1000
+    assert many.work("") >= 500

@@ -2,19 +2,19 @@ import pytest
 
 from service.evaluators.base import Check
 from service.evaluators.text.passages import EndsWith, ParagraphStarts, StartsWith
-from tests.evaluators.text.checks import only, refusals
+from tests.evaluators.text.checks import in_english, only, refusals
 
 
 def test_starts_and_ends_ignore_only_white_space_around() -> None:
     text = "\r\n Dear Ann, all is well. \n"
     assert only(StartsWith(text="Dear Ann").check(text)).score == 1.0
     assert only(EndsWith(text=" is well.\n").check(text)).score == 1.0
-    assert only(StartsWith(text="dear").check(text)) == Check(
-        "text", 0.0, 'it starts with "Dear Ann, all is well."', 'Start with "dear".'
-    )
-    assert only(EndsWith(text="Well.").check(text)) == Check(
-        "text", 0.0, 'it ends with "Dear Ann, all is well."', 'End with "Well.".'
-    )
+    assert in_english(StartsWith(text="dear").check(text)) == [
+        Check("text", 0.0, 'it starts with "Dear Ann, all is well."', 'Start with "dear".')
+    ]
+    assert in_english(EndsWith(text="Well.").check(text)) == [
+        Check("text", 0.0, 'it ends with "Dear Ann, all is well."', 'End with "Well.".')
+    ]
 
 
 def test_starts_and_ends_take_characters_as_typed() -> None:
@@ -86,7 +86,7 @@ def test_the_word_that_starts_a_paragraph(text: str, score: float) -> None:
 
 def test_a_paragraph_s_start_is_said() -> None:
     second = ParagraphStarts(paragraph=2, text=" In short, ")
-    assert second.check("One.") == [
+    assert in_english(second.check("One.")) == [
         Check("text", 0.0, "there is no paragraph 2", 'Start paragraph 2 with "In short,".')
     ]
     assert only(second.check("a\n\nIn short: b\n\nc")).message == 'paragraph 2 starts with "In short: b"'

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.concurrency import SerialThread
 from service.evaluators.base import Submission, Verifier
 from service.evaluators.rules import Regex
 from service.evaluators.text.bounds import Bounds
@@ -14,7 +15,8 @@ from service.evaluators.text.keywords import Keywords, OneOf
 from service.evaluators.text.length import Length, Unit
 from service.evaluators.text.number import Number
 from service.evaluators.text.passages import EndsWith, ParagraphStarts, StartsWith
-from service.evaluators.text.words import excerpt, folded
+from service.evaluators.text.wording import folded
+from service.evaluators.text.words import excerpt
 from tests.evaluators.text.checks import WIRE, refusals
 
 RULES: Sequence[Verifier] = [
@@ -33,6 +35,7 @@ RULES: Sequence[Verifier] = [
     ParagraphStarts(paragraph=2, text="é"),
     OneOf(options=("a", "1.5")),
     OneOf(options=("a b", "1.,"), anywhere=True),
+    Keywords(counts={"가": Bounds(max=3), "a 가": Bounds(min=1), "كـ": Bounds(min=1), "ｶﾞ字": Bounds(min=1)}),
     Number(value=1.5, tolerance=0.5),
 ]
 
@@ -52,7 +55,8 @@ def test_a_rule_judges_any_text(rule: Verifier, text: str) -> None:
 @pytest.mark.parametrize("rule", RULES, ids=repr)
 @pytest.mark.parametrize("text", ["", "a", "a 1.5.", "a straße a b!", "é 0. B. C\n\n2\n\n3"])
 async def test_a_rule_is_passed_exactly_with_score_one(rule: Verifier, text: str) -> None:
-    evaluation = await rule.evaluate(cast(Submission, SimpleNamespace(text=text, language="en", evaluators=1)))
+    submission = SimpleNamespace(text=text, language="en", evaluators=1, thread=SerialThread())
+    evaluation = await rule.evaluate(cast(Submission, submission))
     assert evaluation.score is not None
     assert evaluation.passed == (evaluation.score == 1.0) == (not evaluation.issues)
 
@@ -60,7 +64,10 @@ async def test_a_rule_is_passed_exactly_with_score_one(rule: Verifier, text: str
 @pytest.mark.parametrize("rule", RULES, ids=repr)
 @pytest.mark.parametrize(
     "piece",
-    ["a ", "\n \n", "1,", ".5", "1.", ".'", "Dr. A. ", "é\u0301", "\u0301\u0316", "\u0f73", "字", "e\u093e"],
+    [
+        *("a ", "\n \n", "1,", ".5", "1.", ".'", "Dr. A. ", "é\u0301", "\u0301\u0316", "\u0f73", "字", "e\u093e"),
+        *("가는 ", "에게서", "كِـ", "\u200c", "ｶﾞ", "“（", "\u3000", "ı ", "a é "),
+    ],
     ids=repr,
 )
 def test_a_megabyte_takes_no_time(rule: Verifier, piece: str) -> None:

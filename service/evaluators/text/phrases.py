@@ -1,0 +1,78 @@
+"""Phrases found in a text as whole words, in every script."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import regex
+
+from service.evaluators.text.particles import bare_nouns
+from service.evaluators.text.wording import folded
+
+_UNSPACED = (
+    r"[[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Yi}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
+    r"\p{Tai_Le}\p{New_Tai_Lue}\p{Tai_Tham}\p{Javanese}\p{Balinese}ー]&&[\p{L}\p{M}\p{Nl}]]"
+)
+_HANGUL = r"[\p{Hangul}&&\p{L}]"
+_RIGHT_TO_LEFT = r"[[\p{Arabic}\p{Hebrew}\p{Syriac}\p{Thaana}\p{Nko}]&&[\p{L}\p{M}]]"
+_OTHER = rf"[[\p{{L}}\p{{N}}]--{_UNSPACED}--{_HANGUL}--{_RIGHT_TO_LEFT}]"
+_STACKED = r"(?<=[\u17d2\u1039])\p{L}"  # a consonant under another, in Khmer and Burmese
+_TOKEN = regex.compile(
+    rf"{_UNSPACED}(?:\p{{M}}|{_STACKED})*+|{_HANGUL}++|{_RIGHT_TO_LEFT}++|{_OTHER}[{_OTHER}\p{{M}}]*+|.",
+    regex.VERSION1 | regex.DOTALL,
+)
+_IN_HANGUL = regex.compile(_HANGUL, regex.VERSION1)
+
+
+def tokens(text: str, case_sensitive: bool = False, turkic: bool = False) -> Sequence[str]:
+    """The words of a text, folded, and between them every other character by itself, such as a space.
+
+    Letters and digits make a word, with the marks on them. In a script without spaces each character is one, so that a
+    word of such a script is found in the middle of a sentence, and also inside a longer word. A word ends where the
+    script changes to or from one without spaces, Hangul, or one that runs from right to left.
+    """
+    return _TOKEN.findall(folded(text, case_sensitive, turkic))
+
+
+class PhraseIndex:
+    """A text, read once, in which many phrases are looked up. Both are tokens.
+
+    The last word of a phrase may have Korean particles in the text.
+    """
+
+    def __init__(self, text: Sequence[str]) -> None:
+        self._codes: dict[str, str] = {}
+        codes = self._codes
+        self._coded = "".join([codes.setdefault(token, chr(len(codes))) for token in text])
+
+    def count(self, phrase: Sequence[str]) -> int:
+        """How often the phrase is in the text, without overlaps."""
+        coded = self._coded
+        if not phrase or any(token not in self._codes for token in phrase[:-1]):
+            return 0
+        head = "".join([self._codes[token] for token in phrase[:-1]])
+        first, *others = self._forms(phrase[-1]) or [""]
+        if others:
+            coded = coded.translate(dict.fromkeys(map(ord, others), first))
+        return coded.count(head + first) if first else 0
+
+    def starts_with(self, phrase: Sequence[str]) -> bool:
+        """Whether the text begins with the phrase."""
+        place = len(phrase) - 1
+        head = "".join([self._codes.get(token, "") for token in phrase[:-1]])
+        begun = len(head) == place < len(self._coded) and self._coded.startswith(head)
+        return begun and self._coded[place] in self._forms(phrase[-1])
+
+    def _forms(self, word: str) -> Sequence[str]:
+        """The codes of all words of the text that are this one, or this one with particles."""
+        plain = [self._codes[word]] if word in self._codes else []
+        return [*plain, *self._with_particles.get(word, ())] if _IN_HANGUL.match(word) else plain
+
+    @cached_property
+    def _with_particles(self) -> Mapping[str, Sequence[str]]:
+        found = defaultdict(list)
+        for word, code in self._codes.items():
+            if _IN_HANGUL.match(word):
+                for noun in bare_nouns(word):
+                    found[noun].append(code)
+        return found

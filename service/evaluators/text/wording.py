@@ -1,0 +1,110 @@
+"""What makes two wordings the same: the width of characters, marks that a script may leave out, case, white space,
+and the marks around a text."""
+
+from collections.abc import Callable, Mapping, Sequence
+from unicodedata import decomposition, normalize
+
+import regex
+
+BRACKET_PAIRS = ("()", "[]", "{}", "<>", "【】", "〔〕", "〖〗", "〘〙", "〚〛", "〈〉", "《》", "⟨⟩", "⟪⟫", "‹›")
+QUOTATION_MARKS = "\"'“”„‟‘’‚‛«»「」『』〝〞〟﹁﹂﹃﹄❝❞❛❜"
+MARKUP = "*_~`"
+AROUND_TEXT = f"{QUOTATION_MARKS}{''.join(BRACKET_PAIRS)}{MARKUP} "
+"""What may surround a normalised text without being part of its wording."""
+ENDING_STOPS = ".!。।॥۔։՜።។៕။།᠃᠉߹‼❗❕꓿"
+"""The full stops and exclamation marks of all scripts, normalised."""
+
+_STRAIGHT = str.maketrans("＂״", '""')
+_DOUBLE_QUOTATIONS = (
+    *('""', "“”", "„“", "„”", "„‟", "‟”", "””", "”“", "«»", "»«", "»»"),
+    *("「」", "『』", "〝〞", "〝〟", "﹁﹂", "﹃﹄", "❝❞"),
+)
+
+
+def unquoted(text: str) -> str:
+    """Without the double quotation marks around all of it: straight ones, or a pair of typographic ones."""
+    quotation = (text[0] + text[-1]).translate(_STRAIGHT) if len(text) > 2 else ""
+    return text[1:-1] if quotation in _DOUBLE_QUOTATIONS else text
+
+
+def of_one_width(text: str) -> str:
+    """The same for all ways to write an accented character, an apostrophe or a hyphen, and for full-width, half-width
+    and positional forms: "ＹＥＳ" is "YES"."""
+    return text if text.isascii() else normalize("NFC", _stream_safe(text.translate(_PLAIN_FORMS)))
+
+
+def normalised(text: str) -> str:
+    """As ``of_one_width``, and without what readers fill in themselves or do not see.
+
+    These are the vowel signs of Arabic and Hebrew, the stretching of Arabic letters, joiners, soft hyphens and other
+    invisible characters, and the dots of "ё". The Arabic forms of yeh and kaf are the Persian ones.
+    """
+    return text if text.isascii() else of_one_width(text.translate(_AS_READ)).translate(_UNDOTTED)
+
+
+def lowered(text: str) -> str:
+    """Of one width, in lower case letter by letter: case folding would make two letters of "ß"."""
+    return of_one_width(text.lower().replace("ς", "σ"))
+
+
+def folded(text: str, case_sensitive: bool = False, turkic: bool = False) -> str:
+    """Normalised, and the same for any white space, and for either case (by Unicode case folding) unless that matters.
+
+    ``turkic``: "I" is the capital of "ı", and "İ" that of "i".
+    """
+    if turkic:
+        text = text.translate(_TURKIC)
+    return " ".join(normalised(text if case_sensitive else text.casefold()).split())
+
+
+def case_foldings(case_sensitive: bool, *texts: str) -> Sequence[bool]:
+    """The values of ``turkic`` to compare texts under: both where one of them has letters that only Turkic languages
+    use, since nothing else tells whether its "I" is a dotted one."""
+    return (False, True) if not case_sensitive and any("ı" in text or "İ" in text for text in texts) else (False,)
+
+
+_TURKIC = str.maketrans({"I": "ı", "İ": "i"})
+_UNDOTTED = str.maketrans({"ё": "е", "Ё": "Е"})
+_PERSIAN = str.maketrans({"ي": "ی", "ك": "ک"})
+_AS_TYPED = str.maketrans({"’": "'", "ʼ": "'", "׳": "'", "״": '"', "\u2010": "-", "\u2011": "-"})
+_OTHER_FORMS = ("<wide>", "<narrow>", "<small>", "<vertical>", "<initial>", "<medial>", "<final>", "<isolated>")
+_MAX_FORM = 4
+"""Letters that one character is taken apart into: a few stand for whole phrases."""
+_OPTIONAL = regex.compile(
+    r"[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7"  # the points of Hebrew
+    r"\u0610-\u061a\u0640\u064b-\u0652\u0656-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed"  # Arabic
+    r"[\p{Default_Ignorable_Code_Point}--[\u1160\u3164\uffa0]]]",  # the last three are letters of Korean
+    regex.VERSION1,
+)
+
+
+def _plain_form(character: str) -> str:
+    """What a character of another width or position is written with; itself where it is plain already."""
+    kind, *points = decomposition(character).split() or [""]
+    if kind not in _OTHER_FORMS or len(points) > _MAX_FORM:
+        return character
+    return "".join(chr(int(point, 16)) for point in points)
+
+
+def _as_read(character: str) -> str:
+    """A plain form without what is optional; Hebrew letters with points have a character each."""
+    form = normalize("NFD", character) if "\ufb1d" <= character <= "\ufb4f" else _plain_form(character)
+    return _OPTIONAL.sub("", form.translate(_AS_TYPED)).translate(_PERSIAN)
+
+
+def _table(form: Callable[[str], str]) -> Mapping[int, str]:
+    """What ``form`` changes, of all characters that it can change."""
+    special = map(chr, (*range(0x80, 0x3001), *range(0xFB1D, 0x10000), *range(0xE0000, 0xE1000)))
+    return {ord(character): form(character) for character in special if form(character) != character}
+
+
+_PLAIN_FORMS: Mapping[int, str] = {**_table(_plain_form), **_AS_TYPED}
+_AS_READ = _table(_as_read)
+_TOO_MANY_MARKS = regex.compile(r"(\p{M}{30})\p{M}++")
+
+
+def _stream_safe(text: str) -> str:
+    """At most 30 combining marks in a row, as in Unicode's stream-safe format (UAX #15): more belong to no language,
+    and Python's normalisation takes time quadratic in their number. (The combining class will not do to tell them: that
+    of U+0F73 is 0, yet it is normalised to two marks.)"""
+    return _TOO_MANY_MARKS.sub(r"\1", text)
