@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import regex
 from annotated_types import Len
 
 from service.evaluators.base import Check, Verifier
 from service.evaluators.schema import REPLY_WITH_JSON, json_document
-from service.evaluators.text.bounds import Bounds, Count, amount
+from service.evaluators.text.bounds import Bounds, Count, amount, amount_in_chinese
+from service.evaluators.text.markers import count_bullets, count_numbered, count_sections, heading
 from service.evaluators.text.wording import folded, unquoted
 from service.evaluators.text.words import count_lines
 
@@ -42,13 +44,26 @@ _COUNTED: Mapping[Kind, str] = {
     "capital_words": "words in capital letters",
 }
 """The kinds that count something, and what to do without where there may be none of it."""
+_COUNTED_IN_CHINESE: Mapping[Kind, str] = {
+    "bullet_list": "项目符号",
+    "numbered_list": "编号列表",
+    "sections": "带编号的小节",
+    "highlighted": "星号来突出文字",
+    "placeholders": "方括号占位符",
+    "capital_words": "全大写的单词",
+}
 _MARKED: Sequence[Kind] = ("bullet_list", "sections", "postscript")
 
-_LINE_START = r"^[ \t]*+(?!([-*_])(?:[ \t]*+\1){2,}+[ \t\r]*$)"  # "- - -" is no item but a rule across the page
-_BULLET = rf"{_LINE_START}(?:[-*+\u2013◦‣▪●][ \t]|•)[ \t]*\S"
-_NUMBERED = r"^[ \t]*[*_]{0,3}\(?\d{1,3}[.)][*_]{0,3}[ \t]+\S"  # four digits are a year
-_HIGHLIGHTED = r"(?<!\*)\*++(?!\s)[^*\n]+(?<!\s)\*"  # an asterisk before a space is a bullet or stands for "times"
-_PLACEHOLDER = r"\[([^\[\]\n]+)\](?!\()"  # a bracket after it makes a Markdown link
+_HIGHLIGHTED = r"(?<!\*)\*++(?!\s)[^*]+(?<!\s)\*"  # an asterisk before a space is a bullet or stands for "times"
+_PLACEHOLDER = r"\[([^\[\]]+)\](?!\()"  # a bracket after it makes a Markdown link
+_AS_ASCII = str.maketrans("＊［］【】＜＞", "*[][]<>")
+_BETWEEN_CAPITALS = regex.compile(
+    r"[\s,;…—―\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+    r"ー・\u3000-\u303f[\uff01-\uff65&&\p{P}]\p{Script=Arabic}]+",
+    regex.VERSION1,
+)
+"""What ends a word in capital letters: white space, commas, and the scripts that may touch it."""
+_COMMAS = ",，﹐、﹑､︐︑،՝፣᠂᠈߸၊꓾꘍꛵⸁⸲⸴⹁⹌"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,108 +100,172 @@ class Format(Verifier):
         text, marker = text.strip(), (self.marker or "").strip()
         if self.kind == "bullet_list":
             bullet = marker or "-"
-            pattern = rf"{_LINE_START}{re.escape(bullet)}[ \t]+\S" if marker else _BULLET
-            order = f'Write a bullet list of {{}}, each on a line of its own that begins with "{bullet} ".'
-            return [self._counted(_matches(pattern, text), "items", order)]
-        if self.kind == "numbered_list":
-            order = 'Write a numbered list of {}, each on a line of its own: "1. ", "2. " and so on.'
-            return [self._counted(_matches(_NUMBERED, text), "items", order)]
+            start = f"{bullet} " if bullet.isascii() else bullet
+            return [
+                self._counted(
+                    count_bullets(text, marker),
+                    "items",
+                    f'Write a bullet list of {{}}, each on a line of its own that begins with "{start}".',
+                    "项",
+                    f"请用项目符号列出{{}}，每项单独成行，以“{start}”开头。",
+                )
+            ]
         if self.kind == "sections":
-            word = marker or "Section"
-            pattern = rf"^[#*_> \t]*{re.escape(word)}[ \t]*\d+\b"
-            order = f'Write {{}}, each under a heading on a line of its own: "{word} 1", "{word} 2" and so on.'
-            return [self._counted(_matches(pattern, text), "sections", order)]
-        if self.kind == "highlighted":
-            order = "Highlight {} with asterisks, such as *this one*."
-            return [self._counted(_matches(_HIGHLIGHTED, text), "parts", order)]
-        if self.kind == "placeholders":
-            count = sum(bool(name.strip()) for name in re.findall(_PLACEHOLDER, text))
-            return [self._counted(count, "placeholders", "Use {} in square brackets, such as [address].")]
-        if self.kind == "capital_words":
-            count = sum(map(str.isupper, text.split()))
-            return [self._counted(count, "capital words", "Use {}, such as THIS.")]
+            english, chinese = marker or "Section", marker or "第"
+            return [
+                self._counted(
+                    count_sections(text, marker),
+                    "sections",
+                    f'Write {{}}, each under a heading on a line of its own: "{heading(english, 1)}",'
+                    f' "{heading(english, 2)}" and so on.',
+                    "节",
+                    f"请写{{}}，每节的标题单独成行，依次为“{heading(chinese, 1)}”“{heading(chinese, 2)}”等。",
+                )
+            ]
         if self.kind == "postscript":
             return [_postscript(text, marker or "P.S.")]
+        if self.kind in _COUNTERS:
+            return [self._counted(_COUNTERS[self.kind](text), *_ORDERS[self.kind])]
         return [_FORMS[self.kind](text)]
 
-    def _counted(self, count: int, plural: str, order: str) -> Check:
-        """``order`` has a pair of braces where the amount goes; a later pair is the marker's own."""
-        none = f"Use no {_COUNTED[self.kind]}."
-        instruction = none if self.bounds.max == 0 else order.replace("{}", amount(self.bounds, plural), 1)
-        return Check(self.kind, self.bounds.score(count), self.bounds.verdict(count, plural), instruction)
+    def _counted(self, count: int, plural: str, order: str, unit: str, chinese: str) -> Check:
+        """``order`` and ``chinese`` have a pair of braces where the amount goes; a later pair is the marker's own."""
+        bounds = self.bounds
+        if bounds.max == 0:
+            order, chinese = f"Use no {_COUNTED[self.kind]}.", f"请不要使用{_COUNTED_IN_CHINESE[self.kind]}。"
+        else:
+            order = order.replace("{}", amount(bounds, plural), 1)
+            amounts = amount_in_chinese(bounds, unit)
+            chinese = chinese.replace("{}", f" {amounts}" if amounts[0].isdigit() else amounts, 1)
+        return Check(self.kind, bounds.score(count), bounds.verdict(count, plural), order, {"zh": chinese})
 
 
-def _matches(pattern: str, text: str) -> int:
-    return len(re.findall(pattern, text, re.MULTILINE))
+def _count_highlighted(text: str) -> int:
+    return sum(len(re.findall(_HIGHLIGHTED, line)) for line in text.translate(_AS_ASCII).splitlines())
+
+
+def _count_placeholders(text: str) -> int:
+    lines = text.translate(_AS_ASCII).splitlines()
+    return sum(bool(name.strip()) for line in lines for name in re.findall(_PLACEHOLDER, line))
+
+
+def _count_capital_words(text: str) -> int:
+    return sum(map(str.isupper, _BETWEEN_CAPITALS.split(text)))
+
+
+_COUNTERS: Mapping[Kind, Callable[[str], int]] = {
+    "numbered_list": count_numbered,
+    "highlighted": _count_highlighted,
+    "placeholders": _count_placeholders,
+    "capital_words": _count_capital_words,
+}
+_ORDERS: Mapping[Kind, tuple[str, str, str, str]] = {
+    "numbered_list": (
+        "items",
+        'Write a numbered list of {}, each on a line of its own: "1. ", "2. " and so on.',
+        "项",
+        "请用编号列出{}，每项单独成行，依次以“1. ”“2. ”等开头。",
+    ),
+    "highlighted": (
+        "parts",
+        "Highlight {} with asterisks, such as *this one*.",
+        "处",
+        "请用星号突出{}，例如 *这里*。",
+    ),
+    "placeholders": (
+        "placeholders",
+        "Use {} in square brackets, such as [address].",
+        "个",
+        "请使用{}方括号占位符，例如 [地址]。",
+    ),
+    "capital_words": ("capital words", "Use {}, such as THIS.", "个", "请使用{}全大写的单词，例如 THIS。"),
+}
+"""For each: what is counted, the instruction, and both in Chinese."""
 
 
 def _postscript(text: str, marker: str) -> Check:
     """A line that begins with the marker, in either case, and something said before and after it."""
     said = [position for position, character in enumerate(text) if character.isalnum()]
-    found = re.finditer(rf"^[*_> \t]*{re.escape(marker)}", text, re.MULTILINE | re.IGNORECASE)
+    found = re.finditer(rf"^(?:[*_>]|[^\S\n])*+{re.escape(marker)}", text, re.MULTILINE | re.IGNORECASE)
     met = any(said and said[0] < match.start() and match.end() <= said[-1] for match in found)
     fault = f'no line after the text that begins with "{marker}" and goes on'
-    return Check("postscript", float(met), fault, f'Add a postscript at the end that begins with "{marker}".')
+    order, chinese = (
+        f'Add a postscript at the end that begins with "{marker}".',
+        f"请在文末加上以“{marker}”开头的附言。",
+    )
+    return Check("postscript", float(met), fault, order, {"zh": chinese})
 
 
 def _two_responses(text: str) -> Check:
     """Six asterisks or more stand between them; case and white space alone make no difference."""
-    responses = {folded(response) for response in re.split(r"\*{6,}", text)} - {""}
+    responses = {folded(response) for response in re.split(r"\*{6,}", text.translate(_AS_ASCII))} - {""}
     bounds, count = Bounds(min=2, max=2), len(responses)
     order = 'Give two different responses, with a line of six asterisks "******" between them.'
-    return Check("two_responses", bounds.score(count), bounds.verdict(count, "different responses"), order)
+    chinese = "请给出两个不同的回答，中间用单独一行的六个星号“******”隔开。"
+    verdict = bounds.verdict(count, "different responses")
+    return Check("two_responses", bounds.score(count), verdict, order, {"zh": chinese})
 
 
 def _json(text: str) -> Check:
     """Any JSON value will do, bare or in a fence."""
+    chinese = {"zh": "请只回复 JSON，不要有任何其他文字。"}
     try:
         json_document(text)
     except ValueError as error:
-        return Check("json", 0.0, str(error), REPLY_WITH_JSON)
-    return Check("json", 1.0, "", REPLY_WITH_JSON)
+        return Check("json", 0.0, str(error), REPLY_WITH_JSON, chinese)
+    return Check("json", 1.0, "", REPLY_WITH_JSON, chinese)
 
 
 def _title(text: str) -> Check:
-    found = any(title.strip() for title in re.findall(r"<<([^<>\r\n]+)>>", text))
+    lines = text.translate(_AS_ASCII).splitlines()
+    found = any(title.strip() for line in lines for title in re.findall(r"<<([^<>]+)>>", line))
     order = "Give the text a title in double angular brackets, such as <<A good title>>."
-    return Check("title", float(found), "no title in double angular brackets", order)
+    chinese = "请用双尖括号给全文加上标题，例如 <<一个好标题>>。"
+    return Check("title", float(found), "no title in double angular brackets", order, {"zh": chinese})
 
 
 def _single_line(text: str) -> Check:
     bounds, count = Bounds(min=1, max=1), count_lines(text)
-    return Check("single_line", bounds.score(count), bounds.verdict(count, "lines"), "Write everything on one line.")
+    verdict, chinese = bounds.verdict(count, "lines"), "请把全部内容写在一行里。"
+    return Check("single_line", bounds.score(count), verdict, "Write everything on one line.", {"zh": chinese})
 
 
 def _no_commas(text: str) -> Check:
-    """The ideographic, full-width and Arabic commas are commas."""
-    count = sum(map(text.count, ",、\uff0c،"))
+    """The commas of all scripts are commas, and those in numbers too."""
+    count = sum(map(text.count, _COMMAS))
     score, fault = (1 / (1 + count), f"{amount(count, 'commas')}; none is allowed") if text else (0.0, "it is empty")
-    return Check("no_commas", score, fault, "Do not use any commas.")
+    return Check("no_commas", score, fault, "Do not use any commas.", {"zh": "请不要使用任何逗号和顿号。"})
 
 
 def _lowercase(text: str) -> Check:
-    return _cased("lowercase", text, str.lower, "Write in lower case only: no capital letters.")
+    order, chinese = "Write in lower case only: no capital letters.", "请只使用小写字母，不要使用大写字母。"
+    return _cased("lowercase", text, str.lower, order, chinese)
 
 
 def _uppercase(text: str) -> Check:
-    return _cased("uppercase", text, str.upper, "Write in CAPITAL LETTERS only.")
+    return _cased("uppercase", text, str.upper, "Write in CAPITAL LETTERS only.", "请只使用大写字母。")
 
 
-def _cased(kind: Kind, text: str, fold: Callable[[str], str], order: str) -> Check:
-    """The share of letters in the right case; characters without case count neither way, nor does "ß", whose capital
-    is seldom used. An empty text is in no case."""
+def _cased(kind: Kind, text: str, fold: Callable[[str], str], order: str, chinese: str) -> Check:
+    """The share of letters in the right case. Characters without case count neither way, nor do those whose capitals
+    are seldom used: "ß", and the letters of Georgian. An empty text is in no case."""
     if not text:
-        return Check(kind, 0.0, "it is empty", order)
-    cased = [letter for letter in text if letter.lower() != letter.upper() and letter != "ß"]
+        return Check(kind, 0.0, "it is empty", order, {"zh": chinese})
+    cased = [letter for letter in text if letter.lower() != letter.upper() and not _is_caseless(letter)]
     wrong = sum(letter != fold(letter) for letter in cased)
     score = 1 - wrong / len(cased) if cased else 1.0
-    return Check(kind, score, f"{amount(wrong, 'letters')} of {len(cased)} in the wrong case", order)
+    fault = f"{amount(wrong, 'letters')} of {len(cased)} in the wrong case"
+    return Check(kind, score, fault, order, {"zh": chinese})
+
+
+def _is_caseless(letter: str) -> bool:
+    return letter == "ß" or "\u10d0" <= letter <= "\u10ff"
 
 
 def _quoted(text: str) -> Check:
     wrapped = unquoted(text) != text
-    order = "Wrap the whole text in double quotation marks."
-    return Check("quoted", float(wrapped), "not wrapped in double quotation marks", order)
+    order, chinese = "Wrap the whole text in double quotation marks.", "请用双引号把全文括起来。"
+    return Check("quoted", float(wrapped), "not wrapped in double quotation marks", order, {"zh": chinese})
 
 
 _FORMS: Mapping[Kind, Callable[[str], Check]] = {

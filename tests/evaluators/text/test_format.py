@@ -48,7 +48,7 @@ BULLETS = "Here you are:\r\n- one\r\n  * two\r\n• three\r\n+ four\r\n-not\r\n*
         ({"kind": "bullet_list", "min": 5, "max": 5}, "\u2013 a\n◦ b\n  ‣ c\n▪ d\n● e\n\u20133 degrees", 1.0),
         ({"kind": "numbered_list", "min": 3, "max": 3}, "1. a\n2) b\n  10. c\n3.5 is no item\n4.", 1.0),
         ({"kind": "numbered_list", "min": 2}, "1. a", 0.5),
-        ({"kind": "numbered_list", "min": 4, "max": 4}, "**1.** a\n(2) b\n**3. c**\n4\\. d\n(10.) e\n12) f", 1.0),
+        ({"kind": "numbered_list", "min": 6, "max": 6}, "**1.** a\n(2) b\n**3. c**\n4\\. d\n(10.) e\n12) f", 1.0),
         ({"kind": "numbered_list"}, "2024. was good", 0.0),
         ({"kind": "title"}, "<<A poem>>\nText", 1.0),
         ({"kind": "title"}, "<< >>", 0.0),
@@ -105,6 +105,31 @@ BULLETS = "Here you are:\r\n- one\r\n  * two\r\n• three\r\n+ four\r\n-not\r\n*
         ({"kind": "postscript"}, "Dear Ann.\nP.S. …", 0.0),
         ({"kind": "postscript", "marker": "P.P.S"}, "P.S. a\nP.P.S. b", 1.0),
         ({"kind": "postscript", "marker": "P.P.S"}, "P.S. a\nPxPxS b", 0.0),
+        ({"kind": "no_commas"}, "a、b，c،d፣e՝f︐g﹐h", 1 / 8),
+        ({"kind": "no_commas"}, "3,5 ‚zitiert‘ ʻokina；و؛", 0.5),
+        ({"kind": "lowercase"}, "ǆ ქართული ß ı i̇ ﬁ 中文", 1.0),
+        ({"kind": "lowercase"}, "ǅaaa", 0.75),
+        ({"kind": "lowercase"}, "ẞa", 0.5),
+        ({"kind": "uppercase"}, "ǅA", 0.5),
+        ({"kind": "uppercase"}, "ǄQ GROẞ İI ქართული ΕΛΛΆΔΑ العربية ไทย", 1.0),
+        ({"kind": "uppercase"}, "Iı", 0.5),
+        ({"kind": "single_line"}, "一\u2028二", 0.5),
+        ({"kind": "single_line"}, "一\x85\x85二", 0.5),
+        ({"kind": "quoted"}, "『はい』", 1.0),
+        ({"kind": "quoted"}, "＂Hi＂", 1.0),
+        ({"kind": "quoted"}, "”Hej”", 1.0),
+        ({"kind": "quoted"}, "»Hallo«", 1.0),
+        ({"kind": "quoted"}, "״שלום״", 1.0),
+        ({"kind": "quoted"}, "〝はい〟", 1.0),
+        ({"kind": "quoted"}, "《书名》", 0.0),
+        ({"kind": "quoted"}, "‘Hi’", 0.0),
+        ({"kind": "title"}, "＜＜春天＞＞\n正文", 1.0),
+        ({"kind": "title"}, "《春天》\n正文", 0.0),
+        ({"kind": "two_responses"}, "一。\n＊＊＊＊＊＊\n二。", 1.0),
+        ({"kind": "two_responses"}, "ＹＥＳ\n******\nyes", 0.5),
+        ({"kind": "postscript", "marker": "附："}, "亲爱的安：\n你好。\n附：别忘了。", 1.0),
+        ({"kind": "postscript", "marker": "又及"}, "你好。\n　又及：别忘了。", 1.0),
+        ({"kind": "postscript"}, "你好。\n附：别忘了。", 0.0),
         # As in the paper's code:
         ({"kind": "placeholders", "min": 2, "max": 2}, "- [x] done [1]", 1.0),
         ({"kind": "highlighted"}, "2*3*4", 1.0),
@@ -257,10 +282,15 @@ def test_a_form_judges_any_text(kind: Kind, text: str) -> None:
 @pytest.mark.parametrize("kind", get_args(Kind))
 @pytest.mark.parametrize(
     "piece",
-    ["<<", "<<a", "[", "- ", "1. a\n", "\n \n", "```\n", "*", "*a ", "[a", "P.S. ", "P.S.\n", "- -  ", "- - -x\n"],
+    [
+        *("<<", "<<a", "[", "- ", "1. a\n", "\n \n", "```\n", "*", "*a ", "[a", "P.S. ", "P.S.\n", "- -  ", "- - -x\n"),
+        *("\u3000", "・", "第1", "①", "一", "ＣＰＵ、", "【", "＊", "1\ufe0f\u20e3", "> ", "**1", "Section "),
+    ],
     ids=repr,
 )
 def test_a_megabyte_takes_no_time(kind: Kind, piece: str) -> None:
+    text = "x" + piece * (1_000_000 // len(piece)) + "x"
     begun = time.perf_counter()
-    Format(kind=kind).check(piece * (1_000_000 // len(piece)))
+    for each in (text, text[1:]):
+        Format(kind=kind).check(each)
     assert time.perf_counter() - begun < 5

@@ -1,0 +1,103 @@
+"""How lists and sections are marked in the texts of many languages: bullets, numbers, headings with numbers."""
+
+from unicodedata import category
+
+import regex
+
+BULLETS = "- * + • – ◦ ‣ ⁃ ▪ ▫ ■ □ ● ○ ◆ ◇ ★ ☆ ▶ ► ➢ ➤ · ・"
+"""What a bullet may look like where none is asked for. The first three and the dash need white space after them."""
+SECTION_WORDS = ("Section", "第", "제", "Abschnitt", "Sección", "Раздел", "القسم", "بخش", "अनुभाग", "ส่วนที่")
+"""The word before a section's number, by language, where none is asked for."""
+
+_RULE = r"\s*+([-*_－＊＿—–])(?:\s*+\1){2,}+\s*+\Z"  # "- - -" is no item but a rule across the page
+_SPACED = r"[-*+–－＊＋]\s"
+_UNSPACED = f"[{''.join(BULLETS.split()[5:])}•]"
+_BULLET = regex.compile(rf"(?!{_RULE})\s*+(?:{_SPACED}|({_UNSPACED})\ufe0f?(?!\s*+\2))\s*+\S")
+
+_EMPHASIS = "[*_]{0,3}+"
+_DIGITS = rf"{_EMPHASIS}\d{{1,3}}+{_EMPHASIS}"  # four are a year
+_HAN_DIGIT = "[〇零一二三四五六七八九十百]"
+_ENCLOSED = r"(?:[①-⒛⓪-⓿❶-➓㈠-㈩㉈-㉟㊀-㊉㊱-㊿]|[0-9]\ufe0f?\u20e3|\U0001f51f)"
+_NUMBERED = regex.compile(
+    rf"""(?x) \s*+
+    (?: {_DIGITS} \\? [.．。｡] (?![\d.．ºª])  # no decimal, no date
+      | {_DIGITS} [.．]? [ºª] (?=\s) (?! \s*+ de\b ) | {_EMPHASIS} \d° (?=\s) (?! \s*+ [CF]\b )
+      | {_DIGITS} [-–ـ] (?= \s | \p{{Arabic}} ) (?!\d)
+      | {_DIGITS} [、､] (?! \s*+ \d++ \s*+ [、､和与及或とや] )
+      | {_EMPHASIS} [(（]? {_DIGITS} (?: \\? [.．] {_EMPHASIS} )? \\? [)）] [、.．]? (?!\d)
+      | {_EMPHASIS} (?: 【{_DIGITS}】 | 〔{_DIGITS}〕 | ［{_DIGITS}］ )
+      | {_EMPHASIS} {_HAN_DIGIT}{{1,4}}+ (?: [、､] (?!{_HAN_DIGIT}) | [.．] )
+      | {_EMPHASIS} [(（] {_HAN_DIGIT}{{1,4}}+ [)）] [、.．]?
+      | {_EMPHASIS} {_ENCLOSED} [、.．]? (?! \s*+ {_ENCLOSED} )
+    ) {_EMPHASIS} \s*+ [^\s,;、，；､]"""
+)
+
+_HAN_NUMBER = "[〇零一二三四五六七八九十百千两]++"
+_UNITS = {
+    "第": (
+        "(?:[章节節部条條回卷巻篇編编課课讲講幕集册冊款項项段話话步单單単階阶問问題题層层關关場场季期号號]"
+        r"|小[节節题題问問]|\p{Han}{0,2}[:：]|$)(?!目)"
+    ),
+    "제": r"(?:[장절조부편과항권막회화강관]|단원|단계|\p{Hangul}{0,2}[:：]|$)",
+}
+"""What follows the number of a section. "第" and "제" make any number an ordinal: "第一章" and "第一天：" are headings,
+but neither "第一次世界大战" nor "第一，" is."""
+_ROMAN = r"(?:(?=[IVX]{2})X{0,3}(?:IX|IV|V?I{0,3})(?!\w)|(?:[IVX]|[Ⅰ-Ⅻ])(?=\s*+(?:$|[\p{P}|])))"
+_NOT_SPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_BEFORE_HEADINGS = r"[#*_>\s【〔［\[（(「『《〈]*+"
+
+
+def count_bullets(text: str, marker: str = "") -> int:
+    """Lines that begin with the marker, by default any of ``BULLETS``, and go on.
+
+    A marker that ends in an ASCII character, a letter or a digit needs white space after it: "-5" is no item, but
+    "・りんご" is.
+    """
+    pattern = _BULLET if not marker else regex.compile(rf"(?!{_RULE})\s*+{_after_marker(marker)}")
+    return _count(pattern, text)
+
+
+def _after_marker(marker: str) -> str:
+    last, escaped = marker[-1], regex.escape(marker)
+    if last.isascii() or last.isalnum():
+        return rf"{escaped}\s++\S"
+    sign = r"(?!\d)" if category(last) == "Pd" else ""  # "–3" is a number
+    return rf"{escaped}\ufe0f?{sign}\s*+(?!{regex.escape(last)})\S"
+
+
+def count_numbered(text: str) -> int:
+    """Lines that begin with a number of up to three digits and a stop or a bracket, or with a number in a circle, and
+    go on.
+
+    Digits may be of any script, and numerals Chinese ("一、"). Ordinals ("1º") and numbers before a dash ("1- ") need
+    white space after them, the others do not: "1.苹果". A decimal, a date in digits or a year is no item.
+    """
+    return _count(_NUMBERED, text)
+
+
+def count_sections(text: str, marker: str = "") -> int:
+    """Lines that begin with the marker, by default any of ``SECTION_WORDS``, and a number: digits of any script, a
+    Roman numeral or a Chinese one."""
+    numbered = [_numbered_heading(marker)] if marker else map(_usual_heading, SECTION_WORDS)
+    return _count(regex.compile(rf"{_BEFORE_HEADINGS}(?:{'|'.join(numbered)})"), text)
+
+
+def heading(word: str, number: int) -> str:
+    """How a section's heading begins: "Section 1", "第1节"."""
+    return {"第": f"第{number}节", "제": f"제{number}장"}.get(word, f"{word} {number}")
+
+
+def _usual_heading(word: str) -> str:
+    if word not in _UNITS:
+        return _numbered_heading(word)
+    return rf"{regex.escape(word)}\s*+(?:\d++|[Ⅰ-Ⅻ]|{_HAN_NUMBER})(?=\s*+{_UNITS[word]})"
+
+
+def _numbered_heading(word: str) -> str:
+    unit = _UNITS["第"] if word in _UNITS else rf"(?:[^\p{{Han}}]|$|{_UNITS['第']})"
+    digits, han = rf"\d++(?![^\W{_NOT_SPACED}])", rf"{_HAN_NUMBER}(?=\s*+{unit})"
+    return rf"{regex.escape(word)}\s*+(?:{digits}|{han}|{_ROMAN})"
+
+
+def _count(pattern: "regex.Pattern[str]", text: str) -> int:
+    return sum(pattern.match(line) is not None for line in text.splitlines())
