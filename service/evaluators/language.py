@@ -6,7 +6,7 @@ flatten where a text is long.
 """
 
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +17,8 @@ from annotated_types import Len
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from service.evaluators.base import Check, RefusedField, Verifier
+from service.evaluators.text.east_asian import east_asian_language
+from service.evaluators.text.main_script import in_main_script
 
 _NAMES = """
 af Afrikaans, am Amharic, an Aragonese, ar Arabic, as Assamese, az Azerbaijani, ba Bashkir, be Belarusian, bg Bulgarian,
@@ -36,6 +38,25 @@ zu Zulu
 LANGUAGES: Mapping[str, str] = {name[:2]: name[3:] for name in " ".join(_NAMES.split()).split(", ")}
 """Names in English, by ISO 639-1 code, of all that the detector knows. "no" is Bokmål."""
 
+_NAMES_IN_CHINESE = """
+af 南非荷兰语, am 阿姆哈拉语, an 阿拉贡语, ar 阿拉伯语, as 阿萨姆语, az 阿塞拜疆语, ba 巴什基尔语, be 白俄罗斯语,
+bg 保加利亚语, bn 孟加拉语, br 布列塔尼语, bs 波斯尼亚语, ca 加泰罗尼亚语, cs 捷克语, cy 威尔士语, da 丹麦语, de 德语,
+dz 宗喀语, el 希腊语, en 英语, eo 世界语, es 西班牙语, et 爱沙尼亚语, eu 巴斯克语, fa 波斯语, fi 芬兰语, fo 法罗语,
+fr 法语, fy 西弗里斯兰语, ga 爱尔兰语, gd 苏格兰盖尔语, gl 加利西亚语, gu 古吉拉特语, ha 豪萨语, he 希伯来语,
+hi 印地语, hr 克罗地亚语, ht 海地克里奥尔语, hu 匈牙利语, hy 亚美尼亚语, id 印度尼西亚语, ig 伊博语, is 冰岛语,
+it 意大利语, ja 日语, jv 爪哇语, ka 格鲁吉亚语, kk 哈萨克语, km 高棉语, kn 卡纳达语, ko 韩语, ku 库尔德语,
+ky 吉尔吉斯语, la 拉丁语, lb 卢森堡语, lg 干达语, ln 林加拉语, lo 老挝语, lt 立陶宛语, lv 拉脱维亚语, mg 马达加斯加语,
+mk 马其顿语, ml 马拉雅拉姆语, mn 蒙古语, mr 马拉地语, ms 马来语, mt 马耳他语, my 缅甸语, ne 尼泊尔语, nl 荷兰语,
+nn 新挪威语, no 挪威语, oc 奥克语, om 奥罗莫语, or 奥里亚语, pa 旁遮普语, pl 波兰语, ps 普什图语, pt 葡萄牙语,
+qu 克丘亚语, ro 罗马尼亚语, ru 俄语, rw 卢旺达语, sa 梵语, se 北萨米语, si 僧伽罗语, sk 斯洛伐克语, sl 斯洛文尼亚语,
+sn 绍纳语, so 索马里语, sq 阿尔巴尼亚语, sr 塞尔维亚语, st 南索托语, sv 瑞典语, sw 斯瓦希里语, ta 泰米尔语,
+te 泰卢固语, tg 塔吉克语, th 泰语, tk 土库曼语, tl 他加禄语, tr 土耳其语, tt 鞑靼语, ug 维吾尔语, uk 乌克兰语,
+ur 乌尔都语, uz 乌兹别克语, vi 越南语, vo 沃拉普克语, wa 瓦隆语, xh 科萨语, yo 约鲁巴语, zh 中文, zu 祖鲁语
+"""
+LANGUAGES_IN_CHINESE: Mapping[str, str] = {
+    name[:2]: name[3:] for name in " ".join(_NAMES_IN_CHINESE.split()).split(", ")
+}
+
 _PIECE = 500
 """Characters that are read at once."""
 _SHORT = 25
@@ -43,6 +64,9 @@ _SHORT = 25
 beforehand, takes "Hello" for Breton. It is off by a factor of at most 55 there on the texts that we tried."""
 _UNSURE = 0.2
 """Where no language is more probable than this, the text is too odd to tell."""
+_EAST_ASIAN = ("zh", "ja", "ko")
+_SIBLINGS: Sequence[frozenset[str]] = (frozenset(("bs", "hr", "sr")), frozenset(("id", "ms")))
+"""Languages so close that most sentences of one are also sentences of the other."""
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+", re.DOTALL)
 
 
@@ -51,8 +75,10 @@ class Language(Verifier):
     """Whether the text is in a language, or most of it where it is mixed. Code and addresses do not count.
 
     Else the score is the probability of the language. A text of fewer than 25 letters passes unless another language
-    is more than 64 times as probable; a longer one that is too odd to tell, unless another is more than twice as
-    probable. One without letters passes unless it is empty.
+    is more than 64 times as probable; so does one in a language that is hardly told from the one asked for: Bosnian,
+    Croatian and Serbian, Indonesian and Malay. A longer one that is too odd to tell passes unless another is more than
+    twice as probable. One without letters passes unless it is empty. Kana, Hangul and the forms of Han characters tell
+    Chinese, Japanese and Korean apart.
     """
 
     in_thread: ClassVar[bool] = True  # the first check reads the model, in half a second
@@ -66,15 +92,18 @@ class Language(Verifier):
 
     def check(self, text: str) -> Sequence[Check]:
         order = f"Write in {LANGUAGES[self.code]}."
+        chinese = {"zh": f"请用{LANGUAGES_IN_CHINESE[self.code]}书写。"}
         prose = " ".join(_CODE.sub(" ", text).split())
         if not any(map(str.isalpha, prose)):
-            return [Check("code", float(bool(text.strip())), "it is empty", order)]
+            return [Check("code", float(bool(text.strip())), "it is empty", order, chinese)]
         probabilities = _probabilities(prose)
         likeliest = max(probabilities, key=lambda code: probabilities[code])
         most, given = probabilities[likeliest], probabilities[self.code]
-        lead = 64 if sum(map(str.isalpha, prose)) < _SHORT else 2 if most < _UNSURE else 1
+        short = sum(map(str.isalpha, prose)) < _SHORT
+        unclear = short or any({likeliest, self.code} <= siblings for siblings in _SIBLINGS)
+        lead = 64 if unclear else 2 if most < _UNSURE else 1
         met = given * lead >= most
-        return [Check("code", 1.0 if met else given, f"it is in {LANGUAGES[likeliest]}", order)]
+        return [Check("code", 1.0 if met else given, f"it is in {LANGUAGES[likeliest]}", order, chinese)]
 
 
 _READING = Lock()
@@ -92,9 +121,19 @@ def _probabilities(prose: str) -> Mapping[str, float]:
     """By code: the mean over the pieces of the text, weighted by their length."""
     with _READING:  # threads that come at once read it once
         detector = _detector()
-    totals: Counter[str] = Counter()
+    totals: dict[str, float] = defaultdict(float)
     for start in range(0, len(prose), _PIECE):
         piece = prose[start : start + _PIECE]
-        for code, probability in detector.rank(piece):
+        read = in_main_script(piece)
+        for code, probability in _settled(read, dict(detector.rank(read))).items():
             totals[code] += probability * len(piece) / len(prose)
     return totals
+
+
+def _settled(piece: str, probabilities: Mapping[str, float]) -> Mapping[str, float]:
+    """The probabilities, with all that Chinese, Japanese and Korean have for the one that the characters tell."""
+    code = east_asian_language(piece)
+    if code is None:
+        return probabilities
+    together = sum(probabilities[each] for each in _EAST_ASIAN)
+    return {**probabilities, **dict.fromkeys(_EAST_ASIAN, 0.0), code: together}

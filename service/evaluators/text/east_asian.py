@@ -1,0 +1,65 @@
+"""Which of Chinese, Japanese and Korean a text is in, told by its characters.
+
+The three share Han characters, by which a detector of n-grams tells them apart only where there are many. But only
+Japanese has kana and only Korean has Hangul, and each country writes some Han characters in a way of its own: the old
+standards of character sets say which.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from functools import lru_cache
+
+_PAIRS = ("「」", "『』", "《》", "〈〉", "“”", "‘’", "()", "（）", '""')
+_QUOTED = re.compile("|".join(f"{re.escape(pair[0])}[^{re.escape(pair)}]*{re.escape(pair[1])}" for pair in _PAIRS))
+_KANA = re.compile("[\u3041-\u3096\u30a1-\u30fa\u31f0-\u31ff\uff66-\uff6f\uff71-\uff9d]")
+_HANGUL = re.compile("[\uac00-\ud7af\u1100-\u11ff\u3131-\u318e]")
+_HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff々〆]")
+_CHINESE_WORDS = "們這嗎麼你妳您呢吧啊她它很沒哪怎甚"
+"""Characters of everyday Chinese that Japanese and Korean have in their standards, and hardly use."""
+
+_KANA_PER_CHARACTER = 0.5
+_HANGUL_PER_CHARACTER = 0.7
+_CHINESE_PER_CHARACTER = 0.3
+"""How much of an ordinary text is what only its own language has, roughly."""
+
+
+def east_asian_language(text: str) -> str | None:
+    """One of "zh", "ja" or "ko"; None where the characters do not tell. What is quoted counts only if all of it is.
+
+    >>> east_asian_language("東京都千代田区")
+    'ja'
+    """
+    outside = _QUOTED.sub(" ", text)
+    return _told(outside) or (_told(text) if outside != text else None)
+
+
+def _told(text: str) -> str | None:
+    characters = Counter(_HAN.findall(text))
+    extents: Mapping[str, float] = {
+        "ja": len(_KANA.findall(text)) / _KANA_PER_CHARACTER,
+        "ko": len(_HANGUL.findall(text)) / _HANGUL_PER_CHARACTER,
+        "zh": sum(count for each, count in characters.items() if _is_only_chinese(each)) / _CHINESE_PER_CHARACTER,
+    }
+    likeliest = max(extents, key=lambda code: extents[code])
+    if extents[likeliest]:
+        return likeliest
+    return "ja" if characters and _is_in_no_chinese_standard("".join(characters)) else None
+
+
+@lru_cache(4096)
+def _is_only_chinese(character: str) -> bool:
+    return character in _CHINESE_WORDS or not (_is_in("shift_jis", character) or _is_in("euc_kr", character))
+
+
+def _is_in_no_chinese_standard(han: str) -> bool:
+    """Of a text in characters of Japanese: 東 is traditional there and 区 simplified, which no Chinese text mixes."""
+    return _is_in("shift_jis", han) and not _is_in("gb2312", han) and not _is_in("big5", han)
+
+
+def _is_in(encoding: str, characters: str) -> bool:
+    try:
+        characters.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
