@@ -15,7 +15,7 @@ from service.evaluators.base import Check, Verifier
 from service.evaluators.schema import REPLY_WITH_JSON, json_document
 from service.evaluators.text.bounds import Bounds, Count, amount, amount_in_chinese
 from service.evaluators.text.markers import count_bullets, count_numbered, count_sections, heading
-from service.evaluators.text.wording import folded, unquoted
+from service.evaluators.text.wording import folded, unquoted, visible
 from service.evaluators.text.words import count_lines
 
 Kind = Literal[
@@ -87,7 +87,7 @@ class Format(Verifier):
             raise ValueError(f"{self.kind} takes no min and no max")
         if self.kind not in _MARKED and self.marker is not None:
             raise ValueError(f"{self.kind} takes no marker")
-        if self.marker is not None and not self.marker.strip():
+        if self.marker is not None and not visible(self.marker).strip():
             raise ValueError("marker is blank")
         _ = self.bounds  # which refuses what makes no sense
 
@@ -97,7 +97,9 @@ class Format(Verifier):
         return Bounds(min=least if self.min is None else self.min, max=self.max)
 
     def check(self, text: str) -> Sequence[Check]:
-        text, marker = text.strip(), (self.marker or "").strip()
+        if self.kind == "json":
+            return [_json(text.strip())]
+        text, marker = visible(text).strip(), visible(self.marker or "").strip()
         if self.kind == "bullet_list":
             bullet = marker or "-"
             start = f"{bullet} " if bullet.isascii() else bullet
@@ -269,7 +271,6 @@ def _quoted(text: str) -> Check:
 
 
 _FORMS: Mapping[Kind, Callable[[str], Check]] = {
-    "json": _json,
     "two_responses": _two_responses,
     "title": _title,
     "single_line": _single_line,

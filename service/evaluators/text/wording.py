@@ -14,6 +14,7 @@ AROUND_TEXT = f"{QUOTATION_MARKS}{''.join(BRACKET_PAIRS)}{MARKUP} "
 ENDING_STOPS = ".!。।॥۔։՜።។៕။།᠃᠉߹‼❗❕꓿"
 """The full stops and exclamation marks of all scripts, normalised."""
 
+_INVISIBLE = regex.compile(r"\p{Default_Ignorable_Code_Point}++")
 _STRAIGHT = str.maketrans("＂״", '""')
 _DOUBLE_QUOTATIONS = (
     *('""', "“”", "„“", "„”", "„‟", "‟”", "””", "”“", "«»", "»«", "»»"),
@@ -25,6 +26,11 @@ def unquoted(text: str) -> str:
     """Without the double quotation marks around all of it: straight ones, or a pair of typographic ones."""
     quotation = (text[0] + text[-1]).translate(_STRAIGHT) if len(text) > 2 else ""
     return text[1:-1] if quotation in _DOUBLE_QUOTATIONS else text
+
+
+def visible(text: str) -> str:
+    """Without joiners, direction marks, soft hyphens and other characters that are not seen."""
+    return text if text.isascii() else _INVISIBLE.sub("", text)
 
 
 def of_one_width(text: str) -> str:
