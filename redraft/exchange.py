@@ -45,9 +45,13 @@ class Exchange:
             method,
             f"{self.root}/v1/{path}",
             json=body,
-            headers={b"Authorization": f"Bearer {self.api_key.strip()}".encode()} if self.api_key else {},
+            headers={b"Authorization": self._authorization()} if self.api_key else {},
             timeout=httpx.Timeout(self.timeout, connect=CONNECT_SECONDS),
         )
+
+    def _authorization(self) -> bytes:
+        """In UTF-8, as a terminal gives the key to sha256sum."""
+        return b"Bearer " + (self.api_key or "").strip(" \t\r\n").encode("utf-8", "surrogateescape")
 
     def wait_after(self, error: RedraftError, attempt: int) -> float | None:
         """Seconds until the request may be sent again after its ``attempt``-th failure, from 0; None for never.

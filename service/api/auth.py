@@ -20,8 +20,9 @@ class Keys:
         if not self.digests:
             return ANONYMOUS
         scheme, _, secret = (authorization or "").partition(" ")
-        # A header's text is its bytes in Latin-1 (ASGI); what a key cannot hold becomes "?" and matches nothing.
-        presented = hashlib.sha256(secret.strip().encode("latin-1", "replace")).digest()
+        # A header's text is its bytes in Latin-1 (ASGI), so white space is stripped from the bytes: that of Latin-1 may
+        # be the end of a character. What a key cannot hold becomes "?" and matches nothing.
+        presented = hashlib.sha256(secret.encode("latin-1", "replace").strip(b" \t")).digest()
         caller = None
         for name, digest in self.digests:  # to the end, so that the time taken tells nothing
             if hmac.compare_digest(digest, presented):

@@ -16,10 +16,22 @@ KEYS = Keys((("ann", digest("one")), ("bob", digest("two")), ("bob", digest("zw�
 
 @pytest.mark.parametrize(
     ("header", "caller"),
-    [("Bearer one", "ann"), ("bearer two", "bob"), ("BEARER  one ", "ann"), ("Bearer zwölf", "bob")],
+    [
+        ("Bearer one", "ann"),
+        ("bearer two", "bob"),
+        ("BEARER  one ", "ann"),
+        ("Bearer \t one \t", "ann"),
+        ("Bearer zwölf", "bob"),
+    ],
 )
 def test_a_known_key_gives_its_name(header: str, caller: str) -> None:
     assert KEYS.caller(header) == caller
+
+
+@pytest.mark.parametrize("secret", ["voilà", "keyÅ", "ключ", "鍵", "é\xa0", "é\x85", "\u3000x", "a b"])
+def test_a_key_may_have_any_characters_in_utf_8(secret: str) -> None:
+    keys = Keys((("ann", hashlib.sha256(secret.encode()).digest()),))
+    assert keys.caller(f"Bearer {secret}".encode().decode("latin-1")) == "ann"
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Bearer three", "Basic one", "one", "Bearer 三"])

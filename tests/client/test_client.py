@@ -194,6 +194,17 @@ def test_a_url_without_its_scheme_is_refused() -> None:
         Redraft("localhost:8000")
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("key", ["voilà", "keyÅ", "ключ", " 鍵\n"])
+async def test_a_key_may_have_any_characters(way: str, key: str) -> None:
+    digest = hashlib.sha256(key.strip().encode()).hexdigest()
+    async with (
+        serving(api_keys=f"someone:{digest}") as served,
+        calling(way, served.client.base_url, key) as caller,
+    ):
+        assert (await caller.ask("generate", prompt="Write.")).choices[0].text == "Waves."
+
+
 def test_keys_are_not_shown() -> None:
     with Redraft(api_key="hush") as client:
         assert "hush" not in repr(vars(client))
