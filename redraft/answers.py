@@ -1,5 +1,6 @@
 """How an HTTP response becomes a result or an error."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import MappingProxyType
@@ -22,6 +23,7 @@ OPENAI_CODES: Mapping[str, str] = MappingProxyType(
 )
 """What OpenAI's clients are told, on the routes that are theirs too, and the service's own codes."""
 
+SECONDS = re.compile(r"[0-9]{1,9}")
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
@@ -55,7 +57,8 @@ def read(kind: type[R], value: object) -> R:
 def refusal(response: httpx.Response) -> ProblemError:
     """The error that a response states, whose body has been read; whatever stands between may have sent it."""
     seconds = response.headers.get("Retry-After", "")  # the service states no dates
-    return problem_error(_problem(response), request_id(response), int(seconds) if seconds.isdecimal() else None)
+    retry_after = int(seconds) if SECONDS.fullmatch(seconds) else None
+    return problem_error(_problem(response), request_id(response), retry_after)
 
 
 def _problem(response: httpx.Response) -> Problem:
