@@ -22,6 +22,7 @@ from service.api.middleware import UNMATCHED, BodyLimit, RequestContext, Request
 from service.api.openai import ChatRequest
 from service.api.programs import Bounds, Programs
 from service.api.requests import CritiqueRequest, GenerateRequest, RefineRequest
+from service.api.responses import Problem
 from service.api.routes import router, v1
 from service.api.served import ServedModels
 from service.engines import bundled, openai
@@ -252,5 +253,5 @@ def create_app(
     app.include_router(v1)
     app.include_router(openai_routes.v1)
     app.include_router(router)
-    add_schemas(app, [GenerateRequest, CritiqueRequest, RefineRequest, ChatRequest, BatchRequest])
+    add_schemas(app, [GenerateRequest, CritiqueRequest, RefineRequest, ChatRequest, BatchRequest, Problem])
     return app

@@ -15,6 +15,7 @@ from tests.serving import Served, reply, serving
 PROMPT = {"prompt": "Write about the sea."}
 SALT = {"evaluators": [{"type": "keywords", "include": ["salt"]}]}
 USAGE = {"calls", "prompt_tokens", "cached_tokens", "completion_tokens"}
+USER = {"role": "user", "content": "Write about the sea."}
 TIMING = {"queued_seconds", "total_seconds"}
 VERIFIED = {"evaluator", "authority", "hard", "passed", "score", "issues", "error"}
 
@@ -319,6 +320,45 @@ async def test_the_openapi_document_tells_the_truth(served: Served, path: str, m
         jsonschema.validate(response.json(), {**answered, **components})
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"surprise": 1}, {**schema, **components})
+
+
+CALLS: list[tuple[str, str, str, Any]] = [
+    ("GET", "/v1/tasks", "/v1/tasks", None),
+    ("GET", "/v1/tasks/{name}", "/v1/tasks/general", None),
+    ("GET", "/v1/tasks/{name}", "/v1/tasks/nothing", None),
+    ("GET", "/v1/rubrics", "/v1/rubrics", None),
+    ("GET", "/v1/models", "/v1/models", None),
+    ("GET", "/v1/models/{model}", "/v1/models/scripted", None),
+    ("GET", "/v1/models/{model}", "/v1/models/nothing", None),
+    ("GET", "/health/live", "/health/live", None),
+    ("GET", "/health/ready", "/health/ready", None),
+    ("GET", "/metrics", "/metrics", None),
+    ("POST", "/v1/generate", "/v1/generate", PROMPT),
+    ("POST", "/v1/generate", "/v1/generate", {**PROMPT, "stream": True}),
+    ("POST", "/v1/generate", "/v1/generate", {"prompt": 5}),
+    ("POST", "/v1/critique", "/v1/critique", {**PROMPT, "candidate": "Sand."}),
+    ("POST", "/v1/critique", "/v1/critique", PROMPT),
+    ("POST", "/v1/refine", "/v1/refine", {**PROMPT, "stream": True}),
+    ("POST", "/v1/refine", "/v1/refine", {**PROMPT, "task": 5}),
+    ("POST", "/v1/batches", "/v1/batches", {"requests": [{"custom_id": "a", "url": "/v1/generate", "body": PROMPT}]}),
+    ("POST", "/v1/batches", "/v1/batches", {"requests": []}),
+    ("POST", "/v1/chat/completions", "/v1/chat/completions", {"model": "scripted", "messages": []}),
+    ("POST", "/v1/chat/completions", "/v1/chat/completions", {"model": "nothing", "messages": [USER]}),
+    ("POST", "/v1/chat/completions", "/v1/chat/completions", {"model": "scripted", "messages": [USER], "stream": True}),
+]
+
+
+@pytest.mark.parametrize("keys", [None, f"ann:{'0' * 64}"], ids=["let in", "without the key"])
+async def test_every_answer_has_a_status_and_a_type_that_the_openapi_document_names(keys: str | None) -> None:
+    async with serving(api_keys=keys) as served:
+        paths = (await served.client.get("/openapi.json")).json()["paths"]
+        for method, route, path, body in CALLS:
+            answer = await served.client.request(method, path, json=body)
+            described = paths[route][method.lower()]["responses"]
+            assert str(answer.status_code) in described, (path, answer.status_code)
+            media_type = answer.headers["content-type"].partition(";")[0]
+            assert media_type in described[str(answer.status_code)]["content"], (path, media_type)
+    assert {route for _, route, _, _ in CALLS} == paths.keys()
 
 
 async def test_the_documentation_page_is_served(served: Served) -> None:

@@ -86,8 +86,13 @@ def _decoded_at_length(decoding: Callable[[bytes], T], body: bytes) -> T:
 def json_body(model: type[BaseModel], **content: Any) -> dict[str, Any]:
     """The ``openapi_extra`` of a route that reads ``model``, or ``content`` by other media types; add_schemas adds the
     schema that it refers to."""
-    schema = {"$ref": REF_TEMPLATE.format(model=model.__name__)}
+    schema = {"$ref": schema_ref(model)}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}, **content}}}
+
+
+def schema_ref(model: type[BaseModel]) -> str:
+    """Where the OpenAPI document has the model's schema, once add_schemas has added it."""
+    return REF_TEMPLATE.format(model=model.__name__)
 
 
 def add_schemas(app: FastAPI, models: Iterable[type[BaseModel]]) -> None:

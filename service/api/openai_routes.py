@@ -34,7 +34,6 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse, "description": description}
     for status, description in {
         400: "The body is not JSON, or the request is not valid; `param` is the first field that is wrong.",
-        401: "No key, or a wrong one.",
         404: "There is no such model.",
         413: "The body is too large.",
         429: "The caller's own limit is reached.",
@@ -42,7 +41,14 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 
-v1 = APIRouter(prefix=routes.v1.prefix, dependencies=routes.v1.dependencies)
+v1 = APIRouter(
+    prefix=routes.v1.prefix,
+    dependencies=routes.v1.dependencies,
+    responses={
+        401: {"model": ErrorResponse, "description": "No key, or a wrong one."},
+        "default": {"model": ErrorResponse, "description": "Any other error."},
+    },
+)
 
 
 async def read_chat(request: Request) -> Chat:

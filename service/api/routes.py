@@ -6,11 +6,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Security
 from fastapi.security import HTTPBearer
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from service.api.answering import generating, refining, reviewing
 from service.api.batches import JSON_LINES, BatchRequest, BatchResult, read_batch, results
-from service.api.body import json_body
+from service.api.body import json_body, schema_ref
 from service.api.desk import authenticated, desk_of, has_room, has_room_for_batch
 from service.api.images import decoded
 from service.api.requests import CritiqueRequest, GenerateRequest, RefineRequest
@@ -23,12 +23,12 @@ from service.api.responses import (
 from service.api.sse import EventStream, line
 from service.errors import NotFound
 
+PROBLEM: dict[str, Any] = {"content": {"application/problem+json": {"schema": {"$ref": schema_ref(Problem)}}}}
 EVENT_STREAM: dict[str, Any] = {"content": {"text/event-stream": {}}}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "content": {"application/problem+json": {}}, "description": description}
+    status: {**PROBLEM, "description": description}
     for status, description in {
-        400: "The body is not JSON.",
-        401: "No key, or a wrong one.",
+        400: "The body is not JSON, or the request is not HTTP.",
         413: "The body is too large.",
         422: "The request is not valid; `errors` names the fields.",
         429: "The caller's own limit is reached.",
@@ -36,9 +36,23 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 
-router = APIRouter()
+ANY_OTHER: dict[int | str, dict[str, Any]] = {"default": {**PROBLEM, "description": "Any other error."}}
+NO_KEY: dict[int | str, dict[str, Any]] = {401: {**PROBLEM, "description": "No key, or a wrong one."}}
+UNAVAILABLE: dict[int | str, dict[str, Any]] = {503: {**PROBLEM, "description": "It is not so now; see `code`."}}
+
+router = APIRouter(responses=ANY_OTHER)
 # The scheme is there for the OpenAPI document; ``authenticated`` decides.
-v1 = APIRouter(prefix="/v1", dependencies=[Security(HTTPBearer(auto_error=False)), Depends(authenticated)])
+v1 = APIRouter(
+    prefix="/v1",
+    dependencies=[Security(HTTPBearer(auto_error=False)), Depends(authenticated)],
+    responses={**NO_KEY, **ANY_OTHER},
+)
+
+
+class JsonLines(JSONResponse):
+    """What the OpenAPI document takes the type of a batch's answer from."""
+
+    media_type = JSON_LINES[0]
 
 
 @v1.post(
@@ -89,8 +103,9 @@ async def refine(request: Request, wanted: Annotated[RefineRequest, Depends(deco
 @v1.post(
     "/batches",
     summary="Answer many requests that nobody waits for",
+    response_class=JsonLines,
     response_model=BatchResult,
-    responses={200: {"content": {JSON_LINES[0]: {}}, "description": "A line of JSON for each request."}, **PROBLEMS},
+    responses={200: {"description": "A line of JSON for each request."}, **PROBLEMS},
     openapi_extra=json_body(BatchRequest, **{media_type: {} for media_type in JSON_LINES}),
     dependencies=[Depends(has_room_for_batch)],
 )
@@ -106,7 +121,11 @@ async def tasks(request: Request) -> Response:
     return JSONResponse({"tasks": [{"name": task.name, "description": task.description} for task in found]})
 
 
-@v1.get("/tasks/{name}", summary="One task: its parameters, choices and rubric, and an example")
+@v1.get(
+    "/tasks/{name}",
+    summary="One task: its parameters, choices and rubric, and an example",
+    responses={404: {**PROBLEM, "description": "There is no such task."}},
+)
 async def task(request: Request, name: str) -> Response:
     desk = desk_of(request)
     if name not in desk.tasks:
@@ -131,14 +150,14 @@ async def rubrics(request: Request) -> Response:
     return JSONResponse({"rubrics": [asdict(rubric) for rubric in found]})
 
 
-@router.get("/health/live", summary="Whether the process should go on", tags=["health"])
+@router.get("/health/live", summary="Whether the process should go on", tags=["health"], responses=UNAVAILABLE)
 async def live(request: Request) -> Response:
     """503 once the engine is dead, so that an orchestrator restarts the process."""
     await desk_of(request).check_alive()
     return JSONResponse({"status": "alive"})
 
 
-@router.get("/health/ready", summary="Whether requests are served", tags=["health"])
+@router.get("/health/ready", summary="Whether requests are served", tags=["health"], responses=UNAVAILABLE)
 async def ready(request: Request) -> Response:
     """503 while the engine loads, while the service drains, and once the engine is dead; so too for a critic or a judge
     of the operator's choice."""
@@ -146,7 +165,7 @@ async def ready(request: Request) -> Response:
     return JSONResponse({"status": "ready"})
 
 
-@router.get("/metrics", summary="Prometheus metrics", tags=["health"])
+@router.get("/metrics", summary="Prometheus metrics", tags=["health"], response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     desk = desk_of(request)
     return Response(desk.metrics.page(await desk.state()), media_type="text/plain; version=0.0.4; charset=utf-8")
