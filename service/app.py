@@ -242,6 +242,7 @@ def create_app(
         version="1",
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,
         swagger_ui_oauth2_redirect_url=None,
     )
     app.state.admission = admission  # for whoever drains the app
