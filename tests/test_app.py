@@ -65,6 +65,20 @@ async def test_generate_streams_its_pieces_then_the_account() -> None:
     assert done["usage"]["calls"] == 4
 
 
+@pytest.mark.parametrize("end", ["\u0085", "\u2028", "\u2029"])
+async def test_no_answer_is_cut_by_readers_of_lines(end: str) -> None:
+    async with serving(Script(reply=lambda call: f"Waves.{end}Salt.")) as served:
+        whole = await served.post("/v1/generate", PROMPT)
+        streamed = await served.post("/v1/generate", {**PROMPT, "stream": True})
+        lines = {"requests": [{"custom_id": "a", "url": "/v1/generate", "body": PROMPT}]}
+        batch = await served.post("/v1/batches", lines)
+    assert whole.text.splitlines() == [whole.text]
+    assert whole.json()["choices"][0]["text"] == f"Waves.{end}Salt."
+    assert streamed.text.splitlines() == streamed.text.split("\n")[:-1]
+    [line] = batch.text.splitlines()
+    assert json.loads(line)["body"]["choices"][0]["text"] == f"Waves.{end}Salt."
+
+
 async def test_critique_answers_with_evaluations_and_feedback(served: Served) -> None:
     criteria = [{"name": "accuracy", "question": "Is it right?", "weight": 1.0}]
 

@@ -29,6 +29,7 @@ from service.api.responses import (
     total,
 )
 from service.api.sse import EventStream, named
+from service.api.wire import escape_line_ends
 from service.refinement.events import Event, Generated, Refined, Relayed, Reviewed, Started
 from service.refinement.loop import refine
 from service.refinement.program import Generation, Program, Review, ToolChat
@@ -59,7 +60,7 @@ class Answering(Generic[P]):
 
         async def work() -> Response:
             response = await last_response(self._admitted(request))
-            return Response(response.model_dump_json(), media_type="application/json")
+            return Response(escape_line_ends(response.model_dump_json()), media_type="application/json")
 
         return await unless_disconnected(request, work())
 

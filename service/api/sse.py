@@ -1,7 +1,6 @@
 """Server-sent events (WHATWG HTML, section 9.2), and JSON lines, which are sent the same way."""
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
@@ -13,6 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from service.api.disconnect import ClientLeft, unless_disconnected
 from service.api.middleware import request_id
 from service.api.problems import error_body, public
+from service.api.wire import encode
 
 KEEP_ALIVE = b": keep-alive\n\n"
 
@@ -20,22 +20,20 @@ SEND_SECONDS = 30.0
 
 Event = tuple[str, Mapping[str, Any]]
 
-_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
 
 def named(name: str, data: Mapping[str, Any]) -> bytes:
     """The frame of an event under its name."""
-    return f"event: {name}\ndata: {_JSON.encode(data)}\n\n".encode()
+    return f"event: {name}\ndata: {encode(data)}\n\n".encode()
 
 
 def unnamed(name: str, data: Mapping[str, Any]) -> bytes:
     """The frame of an event as OpenAI sends it: the data alone; ``[DONE]`` for the event ``done``."""
-    return f"data: {'[DONE]' if name == 'done' else _JSON.encode(data)}\n\n".encode()
+    return f"data: {'[DONE]' if name == 'done' else encode(data)}\n\n".encode()
 
 
 def line(name: str, data: Mapping[str, Any]) -> bytes:
     """An event as a line of JSON."""
-    return f"{_JSON.encode(data)}\n".encode()
+    return f"{encode(data)}\n".encode()
 
 
 class EventStream(Response):

@@ -1,6 +1,6 @@
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import pytest
@@ -8,7 +8,7 @@ from fastapi import FastAPI
 
 from service.api.disconnect import ClientLeft
 from service.api.problems import install
-from service.api.sse import Event, EventStream
+from service.api.sse import Event, EventStream, line, named, unnamed
 from service.errors import EngineDead, Overloaded
 from tests.api.peer import Peer
 
@@ -143,6 +143,15 @@ async def test_a_client_that_leaves_closes_the_generator(before: tuple[Event, ..
     assert source.closed.is_set()
     assert len(source.tasks) == 1
     assert bool(peer.sent) == bool(before)
+
+
+@pytest.mark.parametrize("frame", [named, unnamed, line])
+async def test_a_frame_is_cut_nowhere_by_readers_of_lines(frame: Callable[[str, Any], bytes]) -> None:
+    text = "".join(map(chr, range(0x20))) + "a\u0085b\u2028c\u2029d\u007fé"
+    sent = frame("delta", {"text": text}).decode()
+    *_, data = sent.rstrip("\n").splitlines()
+    assert sent.rstrip("\n").count("\n") == len(sent.rstrip("\n").splitlines()) - 1
+    assert json.loads(data.removeprefix("data: ")) == {"text": text}
 
 
 async def test_a_cancelled_response_closes_the_generator() -> None:
