@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import gc
 import logging
+import resource
 import signal
 import sys
 import time
@@ -17,6 +18,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from service import command, demo
 from service.api.admission import Admission
+from service.api.connection import Connection
 from service.app import StartEngine, TracingUnavailable, create_app, open_toolbox, start_engine
 from service.engines import bundled
 from service.engines.openai import Tokenizers
@@ -30,6 +32,9 @@ from service.standard_streams import Output
 from service.tasks.task import TaskError
 
 log = logging.getLogger("service")
+
+OTHER_FILES = 512
+"""So many files may be open besides the connections of clients: those of engines, webhooks, sandboxes, logs."""
 
 
 def main() -> int:
@@ -86,6 +91,7 @@ def serve(start: StartEngine = start_engine) -> int:
     except (SettingsError, TaskError, WebhookMisconfigured, PluginError, TracingUnavailable) as error:
         say(f"Cannot start: {error}")
         return 1
+    _allow_open_files(settings.max_connections + OTHER_FILES)
     asyncio.run(server.serve())
     return 1 if server.engine_failed else 0
 
@@ -128,6 +134,9 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                http=Connection,
+                ws="none",
+                limit_concurrency=settings.max_connections,
                 timeout_graceful_shutdown=5,
             )
         )
@@ -184,6 +193,14 @@ class Server(uvicorn.Server):
             say(f"The engine could not be started: {error}")
         self.engine_failed = True
         self.should_exit = True
+
+
+def _allow_open_files(count: int) -> None:
+    """Let the process have so many files open, as far as it may decide that: each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 
 def _spare_collections() -> None:

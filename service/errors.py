@@ -2,15 +2,19 @@
 
 RedraftError
 ├── RequestError                      the caller can mend it
+│   ├── MalformedRequest       400    what comes is not HTTP, so the connection ends with the answer
 │   ├── MalformedBody          400
 │   ├── Unauthorized           401
 │   ├── NotFound               404
 │   ├── MethodNotAllowed       405
+│   ├── HeadTimeout         408
 │   ├── BodyTooLarge           413
+│   ├── UriTooLong             414
 │   ├── InvalidRequest         422    names the fields
 │   │   ├── PromptTooLong      422    names the lengths that are known
 │   │   └── ModelNotFound      404
-│   └── CallerLimit            429
+│   ├── CallerLimit            429
+│   └── HeadersTooLarge        431
 └── Unavailable                503    trying again later can help
     ├── Overloaded
     ├── Starting
@@ -52,6 +56,10 @@ class RequestError(RedraftError):
     """The request, not the service, has to change."""
 
 
+class MalformedRequest(RequestError):
+    status, code, title = 400, "malformed_request", "This is not an HTTP request"
+
+
 class MalformedBody(RequestError):
     status, code, title = 400, "malformed_body", "The body is not JSON"
 
@@ -68,8 +76,16 @@ class MethodNotAllowed(RequestError):
     status, code, title = 405, "method_not_allowed", "This path does not take that method"
 
 
+class HeadTimeout(RequestError):
+    status, code, title = 408, "head_timeout", "The head of the request did not arrive in time"
+
+
 class BodyTooLarge(RequestError):
     status, code, title = 413, "body_too_large", "The body is too large"
+
+
+class UriTooLong(RequestError):
+    status, code, title = 414, "uri_too_long", "The URL is too long"
 
 
 class InvalidRequest(RequestError):
@@ -117,6 +133,10 @@ class ModelNotFound(InvalidRequest):
 
 class CallerLimit(RequestError):
     status, code, title = 429, "caller_limit", "Too many requests under this key"
+
+
+class HeadersTooLarge(RequestError):
+    status, code, title = 431, "headers_too_large", "The headers are too large"
 
 
 class Unavailable(RedraftError):

@@ -81,6 +81,7 @@ class Settings(BaseSettings):
     max_programs_per_key: int | None = Field(
         None, ge=1, description="requests at work or waiting under one key; past it, 429; none for no limit"
     )
+    max_connections: int = Field(1_000, ge=1, description="connections at once; past it, one that waits is closed")
     max_body_bytes: int = Field(1_048_576, ge=1, description="bytes of a request's body; past it, 413")
     max_batches: int = Field(4, ge=1, description="batches at work at once; past it, 503")
     max_batch_programs: int = Field(8, ge=1, description="lines of all batches at work at once, behind other requests")

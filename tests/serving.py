@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from redraft.sse import EventDecoder
+from service.api.connection import Connection
 from service.api.image_fetch import RemoteImages
 from service.app import StartEngine, create_app
 from service.engines.scripted import Call, Script, ScriptedEngine
@@ -93,7 +94,7 @@ async def serving(
 
     stated = Settings(engine="scripted", **settings)
     app = create_app(stated, tools=tools, images=images, start=start or started, on_failure=failures.append)
-    async with listening(app) as url, httpx.AsyncClient(base_url=url) as client:
+    async with listening(app, stated.max_connections) as url, httpx.AsyncClient(base_url=url) as client:
         served = Served(client, app, engine, failures)
         if start is None:
             while (await client.get("/health/ready")).status_code != 200:
@@ -102,10 +103,12 @@ async def serving(
 
 
 @asynccontextmanager
-async def listening(app: ASGIApp) -> AsyncIterator[str]:
+async def listening(app: ASGIApp, max_connections: int = 1_000) -> AsyncIterator[str]:
     """Serve an app on loopback; gives its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(app, lifespan="on", ws="none", log_config=None)
+        config = uvicorn.Config(
+            app, lifespan="on", http=Connection, ws="none", log_config=None, limit_concurrency=max_connections
+        )
         config.load()
         server = uvicorn.Server(config)
         server.lifespan = config.lifespan_class(config)

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from service.api.desk import desk_of
 from service.api.disconnect import unless_disconnected
@@ -39,6 +40,9 @@ from service.refinement.single import generate, review
 log = logging.getLogger(__name__)
 
 P = TypeVar("P", Generation, Review, Program, ToolChat)
+PIECE_BYTES = 65_536
+"""So much of a whole answer is sent at once: as much as the server holds before it waits for the client."""
+
 Done = Generated | Refined | Relayed | Reviewed
 
 
@@ -57,12 +61,7 @@ class Answering(Generic[P]):
 
     async def whole(self, request: Request) -> Response:
         """Run the program to its end; stop it as soon as the client has left."""
-
-        async def work() -> Response:
-            response = await last_response(self._admitted(request))
-            return Response(escape_line_ends(response.model_dump_json()), media_type="application/json")
-
-        return await unless_disconnected(request, work())
+        return WholeAnswer(self._admitted(request))
 
     def streamed(self, request: Request) -> Response:
         """Send the events as they happen."""
@@ -108,12 +107,50 @@ class Answering(Generic[P]):
                 yield event
 
 
+class WholeAnswer(Response):
+    """The response that a program's events end with.
+
+    The program keeps its place until the client has taken all but the last piece, so that what nobody reads does not
+    pile up behind places that are free. A client that leaves, or takes nothing, ends it with ClientLeft.
+    """
+
+    def __init__(self, events: AsyncGenerator[Event | BaseModel, None]) -> None:
+        self.status_code = 200
+        self.media_type = "application/json"
+        self.background = None
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await unless_disconnected(Request(scope, receive), self._respond(send))
+
+    async def _respond(self, send: Send) -> None:
+        async with aclosing(self._events) as events:
+            self.body = escape_line_ends((await _response(events)).model_dump_json()).encode()
+            self.init_headers()
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            *earlier, last = range(0, len(self.body), PIECE_BYTES)
+            for start in earlier:
+                await _send_body(send, self.body[start : start + PIECE_BYTES])
+            if earlier:
+                await _send_body(send, b"")  # returns once the piece before it was taken
+        # With its last byte the client may send the next request, so this must be the end for the server too.
+        await _send_body(send, self.body[last:], more=False)
+
+
+async def _send_body(send: Send, piece: bytes, *, more: bool = True) -> None:
+    await send({"type": "http.response.body", "body": piece, "more_body": more})
+
+
 async def last_response(events: AsyncGenerator[Event | BaseModel, None]) -> BaseModel:
     """Read a program's events to their end, which is the response."""
     async with aclosing(events):
-        async for event in events:
-            if isinstance(event, BaseModel):
-                return event
+        return await _response(events)
+
+
+async def _response(events: AsyncGenerator[Event | BaseModel, None]) -> BaseModel:
+    async for event in events:
+        if isinstance(event, BaseModel):
+            return event
     raise RuntimeError("a program ends with its last event")
 
 

@@ -15,10 +15,13 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.problems import problem, public
-from service.errors import BodyTooLarge
+from service.errors import BodyTooLarge, MalformedRequest, RedraftError
 from service.spans import Tracer, within
 
 HEADER = "X-Request-ID"
+REFUSED = "refused"
+"""Where the server puts into ``scope["state"]`` why it gives up a request: a RedraftError."""
+DECLARED_BYTES = re.compile(r"[0-9]{1,19}")
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 UNMATCHED = "unmatched"
 CLIENT_LEFT_STATUS = 499  # nginx's word for a client that left before the response began
@@ -102,13 +105,16 @@ class RequestContext:
 
     async def _answer(self, scope: Scope, receive: Receive, response: "_Response") -> None:
         try:
-            await self.app(scope, receive, response.send)
+            _check_accepted(scope)
+            await self.app(scope, _checked(receive, scope), response.send)
         except ClientDisconnect:
             pass  # there is nobody to answer
         except Exception as error:  # noqa: BLE001 (public logs it)
-            known = public(error, response.request_id)
-            if response.status is None:  # otherwise the server closes the connection, for the response is cut short
-                await problem(known, scope["path"])(scope, receive, response.send)
+            await self._refuse(public(error, response.request_id), scope, receive, response)
+
+    async def _refuse(self, error: RedraftError, scope: Scope, receive: Receive, response: "_Response") -> None:
+        if response.status is None:  # otherwise the server closes the connection, for the response is cut short
+            await problem(error, scope["path"])(scope, receive, response.send)
 
 
 class BodyLimit:
@@ -116,8 +122,9 @@ class BodyLimit:
 
     ``max_bytes`` for every path but those in ``others``, which have a bound of their own.
 
-    Raises BodyTooLarge, which becomes a response outside. The connection stays open and the server drops what still
-    comes: closing it would reset it under a client that still sends, which then never reads the refusal.
+    Raises BodyTooLarge or MalformedRequest, which become responses outside. The connection stays open and the server
+    drops what still comes: closing it would reset it under a client that still sends, which then never reads the
+    refusal.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, others: Mapping[str, int] = MappingProxyType({})) -> None:
@@ -129,9 +136,8 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        declared = Headers(scope=scope).get("content-length", "")
         max_bytes = self.others.get(scope["path"], self.max_bytes)
-        _check_size(int(declared) if declared.isdecimal() else 0, max_bytes)
+        _check_size(_declared_bytes(scope), max_bytes)
         await self.app(scope, self._counted(receive, max_bytes), send)
 
     def _counted(self, receive: Receive, max_bytes: int) -> Receive:
@@ -145,6 +151,31 @@ class BodyLimit:
             return message
 
         return counted
+
+
+def _check_accepted(scope: Scope) -> None:
+    refused = scope["state"].get(REFUSED)
+    if isinstance(refused, RedraftError):
+        raise refused
+
+
+def _checked(receive: Receive, scope: Scope) -> Receive:
+    """``receive``, but raises why the server has given up the request meanwhile."""
+
+    async def checked() -> Message:
+        message = await receive()
+        _check_accepted(scope)
+        return message
+
+    return checked
+
+
+def _declared_bytes(scope: Scope) -> int:
+    """What Content-Length says, 0 without one."""
+    declared = Headers(scope=scope).get("content-length", "0")
+    if not DECLARED_BYTES.fullmatch(declared):
+        raise MalformedRequest("a Content-Length is a number of at most 19 digits")
+    return int(declared)
 
 
 def _check_size(size: int, max_bytes: int) -> None:

@@ -9,14 +9,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from service.api.disconnect import ClientLeft, unless_disconnected
+from service.api.disconnect import unless_disconnected
 from service.api.middleware import request_id
 from service.api.problems import error_body, public
 from service.api.wire import encode
 
 KEEP_ALIVE = b": keep-alive\n\n"
-
-SEND_SECONDS = 30.0
 
 Event = tuple[str, Mapping[str, Any]]
 
@@ -92,10 +90,7 @@ class EventStream(Response):
 
 
 class _Wire:
-    """The response: begun by the first write, one writer at a time, and something after each silence.
-
-    A client that takes nothing for SEND_SECONDS counts as gone: ClientLeft.
-    """
+    """The response: begun by the first write, one writer at a time, and something after each silence."""
 
     def __init__(self, send: Send, start: Message) -> None:
         self.started = False
@@ -107,14 +102,10 @@ class _Wire:
 
     async def write(self, frame: bytes, *, more: bool = True) -> None:
         async with self._sending:
-            try:
-                async with asyncio.timeout(SEND_SECONDS):
-                    if not self.started:
-                        self.started = True
-                        await self._send(self._start)
-                    await self._send({"type": "http.response.body", "body": frame, "more_body": more})
-            except TimeoutError:
-                raise ClientLeft from None
+            if not self.started:
+                self.started = True
+                await self._send(self._start)
+            await self._send({"type": "http.response.body", "body": frame, "more_body": more})
             self._written = self._clock()
 
     async def end(self) -> None:

@@ -10,6 +10,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from starlette.types import Message
 
+from service.api.connection import Connection
 from service.api.disconnect import ClientLeft, unless_disconnected
 from service.api.middleware import BodyLimit, RequestContext, RequestRecord
 from service.api.problems import install
@@ -92,7 +93,7 @@ async def test_a_failure_to_receive_ends_the_work() -> None:
 async def served(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """A client of ``app`` behind a real server on a free loopback port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, lifespan="off", ws="none", log_config=None))
+        server = uvicorn.Server(uvicorn.Config(app, lifespan="off", http=Connection, ws="none", log_config=None))
         serving = asyncio.create_task(server.serve([listener]))
         try:
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}") as client:

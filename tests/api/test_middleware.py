@@ -3,11 +3,12 @@ from collections.abc import Callable
 
 import pytest
 from fastapi import APIRouter, FastAPI, Request, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from service.api.disconnect import ClientLeft
-from service.api.middleware import BodyLimit, RequestContext, RequestRecord, request_id
+from service.api.middleware import REFUSED, BodyLimit, RequestContext, RequestRecord, request_id
 from service.api.problems import install
+from service.errors import HeadersTooLarge, MalformedRequest
 from tests.api.peer import Peer
 
 
@@ -96,6 +97,30 @@ async def test_a_bug_after_the_response_began_is_logged(caplog: pytest.LogCaptur
     assert len(caplog.records) == 1
 
 
+async def test_a_request_that_the_server_refuses_never_reaches_the_app() -> None:
+    peer = Peer(path="/v1/size", method="POST")
+    peer.scope["state"][REFUSED] = HeadersTooLarge("there are too many")
+    await peer.call(RequestContext(refuses_to_run, lambda record: None))
+    assert (peer.status, peer.json["code"]) == (431, "headers_too_large")
+    assert peer.headers["x-request-id"]
+
+
+async def refuses_to_run(scope: Scope, receive: Receive, send: Send) -> None:
+    pytest.fail("the app ran")
+
+
+async def test_what_the_server_refuses_while_the_body_is_read_becomes_the_response() -> None:
+    peer = Peer(method="POST", path="/v1/size")
+    app = made_app()
+
+    async def receive() -> Message:
+        peer.scope["state"][REFUSED] = MalformedRequest("a chunk has no size")
+        return {"type": "http.request", "body": b"", "more_body": True}
+
+    await app(peer.scope, receive, peer.send)
+    assert (peer.status, peer.json["code"]) == (400, "malformed_request")
+
+
 async def test_a_cancelled_request_is_recorded() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise SystemExit
@@ -121,6 +146,14 @@ async def test_a_declared_body_past_the_limit_is_not_read() -> None:
     assert (peer.status, peer.json["code"], peer.received) == (413, "body_too_large", 0)
     assert peer.headers["content-type"] == "application/problem+json"
     assert "x-request-id" in peer.headers
+
+
+@pytest.mark.parametrize("declared", ["0" * 5_000 + "5", "9" * 5_001, "+5", "5_0", "-5", "5.0", "", "²", "5, 5", "0x5"])
+async def test_a_declared_length_that_is_no_number_is_refused(declared: str) -> None:
+    peer = Peer(b"xxxxx", method="POST", path="/v1/size")
+    peer.scope["headers"].append((b"content-length", declared.encode("latin-1")))
+    await peer.call(made_app())
+    assert (peer.status, peer.json["code"], peer.received) == (400, "malformed_request", 0)
 
 
 async def test_a_streamed_body_is_read_no_further_than_the_limit() -> None:
