@@ -36,6 +36,9 @@ log = logging.getLogger("service")
 OTHER_FILES = 512
 """So many files may be open besides the connections of clients: those of engines, webhooks, sandboxes, logs."""
 
+LAST_WORDS_SECONDS = 1.0
+"""How long requests that are cut off when the process ends may take to answer that."""
+
 
 def main() -> int:
     """Run a command; returns its exit code."""
@@ -145,6 +148,12 @@ class Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         self._listening.set()
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Uvicorn's, which cancels what is left after some seconds; but let that say so to its clients."""
+        await super().shutdown(sockets)
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=LAST_WORDS_SECONDS)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._drain is None and self.started:

@@ -3,6 +3,7 @@
 ``add_middleware`` puts the one added last outside, so they are added the other way round.
 """
 
+import asyncio
 import re
 import time
 import uuid
@@ -15,7 +16,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.problems import problem, public
-from service.errors import BodyTooLarge, MalformedRequest, RedraftError
+from service.errors import BodyTooLarge, Draining, MalformedRequest, RedraftError
 from service.spans import Tracer, within
 
 HEADER = "X-Request-ID"
@@ -109,6 +110,8 @@ class RequestContext:
             await self.app(scope, _checked(receive, scope), response.send)
         except ClientDisconnect:
             pass  # there is nobody to answer
+        except asyncio.CancelledError:  # the server ends, and cancels what is left; it expects no cancellation back
+            await self._refuse(Draining("the service has shut down"), scope, receive, response)
         except Exception as error:  # noqa: BLE001 (public logs it)
             await self._refuse(public(error, response.request_id), scope, receive, response)
 

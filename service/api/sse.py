@@ -13,6 +13,7 @@ from service.api.disconnect import unless_disconnected
 from service.api.middleware import request_id
 from service.api.problems import error_body, public
 from service.api.wire import encode
+from service.errors import Draining
 
 KEEP_ALIVE = b": keep-alive\n\n"
 
@@ -38,8 +39,8 @@ class EventStream(Response):
     """A response that sends each (name, data) of ``events`` as it comes, and ``keep_alive`` after each silence.
 
     ``frame`` puts an event into bytes. What ``events`` raises before anything was sent is raised here, while another
-    response is still possible; later it becomes a last ``error`` event. The generator runs in one task and is closed
-    there, whatever ends the stream; a client that leaves ends it with ClientLeft.
+    response is still possible; later it becomes a last ``error`` event, and so does the server's end. The generator
+    runs in one task and is closed there, whatever ends the stream; a client that leaves ends it with ClientLeft.
     """
 
     def __init__(
@@ -63,10 +64,17 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        await unless_disconnected(request, self._respond(request, send))
-
-    async def _respond(self, request: Request, send: Send) -> None:
         wire = _Wire(send, {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        try:
+            await unless_disconnected(request, self._respond(request, wire))
+        except asyncio.CancelledError:
+            if wire.started:
+                cut_off = Draining("the service has shut down before the answer was finished")
+                await wire.write(self._frame("error", error_body(cut_off, request.scope["path"])))
+                await wire.end()
+            raise
+
+    async def _respond(self, request: Request, wire: "_Wire") -> None:
         async with aclosing(self._events):
             keeping = asyncio.create_task(wire.keep_alive(self._keep_alive, self._keep_alive_seconds))
             try:

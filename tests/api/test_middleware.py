@@ -1,3 +1,4 @@
+import asyncio
 import re
 from collections.abc import Callable
 
@@ -119,6 +120,24 @@ async def test_what_the_server_refuses_while_the_body_is_read_becomes_the_respon
 
     await app(peer.scope, receive, peer.send)
     assert (peer.status, peer.json["code"]) == (400, "malformed_request")
+
+
+async def test_a_request_that_is_cancelled_with_the_server_says_so() -> None:
+    begun = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    records: list[RequestRecord] = []
+    peer = Peer()
+    call = asyncio.create_task(peer.call(RequestContext(app, records.append)))
+    await begun.wait()
+    call.cancel()
+    await call
+    assert (peer.status, peer.json["code"], peer.headers["retry-after"]) == (503, "draining", "1")
+    assert peer.headers["connection"] == "close"
+    assert [record.status for record in records] == [503]
 
 
 async def test_a_cancelled_request_is_recorded() -> None:

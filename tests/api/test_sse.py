@@ -154,6 +154,29 @@ async def test_a_frame_is_cut_nowhere_by_readers_of_lines(frame: Callable[[str, 
     assert json.loads(data.removeprefix("data: ")) == {"text": text}
 
 
+async def test_a_stream_that_is_cancelled_with_the_server_ends_with_an_error() -> None:
+    source = Source(("started", {}), asyncio.Event())
+    peer = Peer()
+    call = asyncio.create_task(peer.call(EventStream(source.events)))
+    await source.waiting.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert [(name, data.get("code")) for name, data in frames(peer.body)] == [("started", None), ("error", "draining")]
+    assert not peer.sent[-1]["more_body"]
+
+
+async def test_a_stream_that_is_cancelled_before_its_first_event_sends_nothing() -> None:
+    source = Source(asyncio.Event())
+    peer = Peer()
+    call = asyncio.create_task(peer.call(EventStream(source.events)))
+    await source.waiting.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert peer.sent == []
+
+
 async def test_a_cancelled_response_closes_the_generator() -> None:
     source = Source(("started", {}), asyncio.Event())
     peer = Peer()

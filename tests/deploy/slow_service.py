@@ -1,5 +1,6 @@
-"""``python -m tests.deploy.slow_service``: the service with the scripted engine, whose calls take a while."""
+"""``python -m tests.deploy.slow_service``: the service with the scripted engine, whose calls take SECONDS_PER_CALL."""
 
+import os
 import sys
 
 from service.__main__ import serve
@@ -7,7 +8,7 @@ from service.engines.openai import Tokenizers
 from service.engines.scripted import Script, ScriptedEngine
 from service.settings import Settings
 
-SECONDS_PER_CALL = 0.4
+SECONDS_PER_CALL = float(os.environ.get("SECONDS_PER_CALL", "0.4"))
 
 
 async def start(settings: Settings, tokenizers: Tokenizers) -> ScriptedEngine:

@@ -12,14 +12,14 @@ import httpx
 
 
 @asynccontextmanager
-async def served(**settings: str) -> AsyncGenerator[tuple[Process, httpx.AsyncClient], None]:
+async def served(module: str = "service", **settings: str) -> AsyncGenerator[tuple[Process, httpx.AsyncClient], None]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "service",
+        module,
         env={**os.environ, **settings, "REDRAFT_PORT": str(port)},
         stdout=asyncio.subprocess.PIPE,
     )
