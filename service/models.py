@@ -4,10 +4,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx
 from annotated_types import Len
-from pydantic import BaseModel, ConfigDict, Discriminator, StringConstraints, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, StringConstraints, Tag, model_validator
 
-ServerUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s,@]+$")]
+
+def server_url(text: str) -> str:
+    """The address of an engine's server. ValueError where it is none, or may hold a secret; no message repeats it."""
+    if any(mark in text for mark in "?#@"):
+        raise ValueError(
+            "an engine's address may have no query, no fragment and no user name, for addresses are logged; its key "
+            "goes into REDRAFT_ENGINE_KEY, or into the key_file of REDRAFT_MODELS"
+        )
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        raise ValueError("an engine's address is not a URL") from None
+    if url.scheme not in ("http", "https") or not url.host or (url.port or 1) > 65535 or not text.isprintable():
+        raise ValueError("an engine's address is a URL that begins with http:// or https://, and names a host")
+    if " " in text:
+        raise ValueError("an engine's address has no blanks; commas separate several")
+    return text
+
+
+ServerUrl = Annotated[str, AfterValidator(server_url)]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._/-]{1,128}$")]
 """Without a colon: what follows one says how the model is to work."""
 

@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from service.engines import bundled
 from service.evaluators.outbound import parse_origin
 from service.evaluators.webhook_client import WebhookSettings
-from service.models import Adapter, FurtherModel, ModelName, Servers
+from service.models import Adapter, FurtherModel, ModelName, Servers, server_url
 
 PREFIX = "REDRAFT_"
 KEY_ENTRY = re.compile(r"([A-Za-z0-9._-]{1,64}):([0-9A-Fa-f]{64})")
@@ -32,6 +32,12 @@ def _host(text: str) -> str:
 
 
 Host = Annotated[str, AfterValidator(_host)]
+
+
+def _server_urls(text: str) -> str:
+    for url in text.split(","):
+        server_url(url.strip())
+    return text
 
 
 class Settings(BaseSettings):
@@ -49,9 +55,8 @@ class Settings(BaseSettings):
     engine: Literal["vllm", "openai", "scripted"] = Field(
         "vllm", description="vllm in this process, openai for remote servers, or scripted for tests"
     )
-    engine_urls: str | None = Field(
+    engine_urls: Annotated[str, AfterValidator(_server_urls)] | None = Field(
         None,
-        pattern=r"^https?://[^\s,@]+(,\s*https?://[^\s,@]+)*$",
         description="addresses of remote servers of one model, comma-separated, with or without /v1 at their ends",
     )
     engine_key: str | None = Field(

@@ -37,6 +37,13 @@ def test_environment_is_read_and_settings_are_frozen(monkeypatch: pytest.MonkeyP
         ("ENGINE_URLS", "http://a"),
         ("ENGINE_URLS", "http://name:hush@a"),
         ("ENGINE_URLS", "ftp://a"),
+        ("ENGINE_URLS", "http://a?key=hush"),
+        ("ENGINE_URLS", "http://a/v1#hush"),
+        ("ENGINE_URLS", "http://b, http://a?key=hush"),
+        ("ENGINE_URLS", "http://a b"),
+        ("ENGINE_URLS", "http://[::1"),
+        ("ENGINE_URLS", "http://a:99999"),
+        ("ENGINE_URLS", "http://a,"),
         ("ENGINE_KEY", "hush\n"),
         ("TOKENIZER", "a"),
         ("ENGINE_ARGS", "[1]"),
@@ -173,3 +180,11 @@ def test_table_lists_every_setting() -> None:
 def test_remote_servers_are_a_list_that_names_each_once() -> None:
     settings = Settings(engine="openai", engine_urls="http://a/v1, https://b:8000,http://a/v1", model="a model")
     assert settings.servers.urls == ("http://a/v1", "https://b:8000")
+
+
+@pytest.mark.parametrize("url", ["http://a?key=hush", "http://a#hush", "http://me:hush@a", "http://hush@a"])
+def test_an_address_that_may_hold_a_secret_is_refused_with_a_sentence(url: str) -> None:
+    with pytest.raises(ValueError, match="no query, no fragment and no user name") as refused:
+        Settings(engine="openai", engine_urls=f"http://b,{url}", model="a model")
+
+    assert "hush" not in str(refused.value)
