@@ -26,7 +26,8 @@ class Timing(Result):
 
 
 class Choice(Result):
-    """``finish_reason``: stop, or length where the text was cut. ``text``: of a stream what its deltas join to."""
+    """``finish_reason``: stop, length where the text was cut, or content_filter where a remote engine's filter broke it
+    off. ``text``: of a stream what its deltas join to."""
 
     prompt_index: int
     index: int

@@ -125,7 +125,10 @@ class Server(uvicorn.Server):
         self.engine_failed = False
         self._settings = settings
         self._start = start
-        app = create_app(settings, tools=tools, start=self._start_engine, on_failure=self._give_up)
+        self._begun = time.perf_counter()
+        app = create_app(
+            settings, tools=tools, start=self._start_engine, on_failure=self._give_up, on_ready=self._tell_ready
+        )
         self._admission: Admission = app.state.admission
         self._drain: asyncio.Task[None] | None = None
         self._listening = asyncio.Event()
@@ -176,16 +179,16 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     async def _start_engine(self, settings: Settings, tokenizers: Tokenizers) -> ServedEngine:
-        started = time.perf_counter()
         if settings.engine == "vllm" and settings.model == "bundled" and not bundled.is_prepared():
             say("Converting the embedded model. This happens once and takes about 20 seconds.")
         if settings.engine == "vllm":
             say(f"Starting the engine with {settings.model_name}. On two CPU cores that takes about 30 seconds.")
-        engine = await self._start(settings, tokenizers)
+        return await self._start(settings, tokenizers)
+
+    async def _tell_ready(self) -> None:
         await self._listening.wait()
         _spare_collections()
-        say(f"Ready after {time.perf_counter() - started:.0f} seconds. Try it:\n\n{self._example()}\n")
-        return engine
+        say(f"Ready after {time.perf_counter() - self._begun:.0f} seconds. Try it:\n\n{self._example()}\n")
 
     def _example(self) -> str:
         host = "127.0.0.1" if self._settings.host in ("0.0.0.0", "::") else self._settings.host  # noqa: S104 - no bind

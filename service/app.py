@@ -83,7 +83,7 @@ async def start_engine(settings: Settings, tokenizers: Tokenizers | None = None)
 async def start_remote(
     name: str, servers: Servers, tokenizers: Tokenizers, kind: type[ReplicatedEngine] = ReplicatedEngine
 ) -> ReplicatedEngine:
-    """Wait until one of the model's servers serves."""
+    """The engine on the model's servers, which need not serve yet."""
     connect = partial(
         openai.connect,
         model=servers.model,
@@ -91,7 +91,7 @@ async def start_remote(
         key=servers.key,
         tokenizer=servers.tokenizer,
     )
-    return await kind.start(name, {url: partial(connect, url) for url in servers.urls})
+    return kind.open(name, {url: partial(connect, url) for url in servers.urls})
 
 
 async def start_adapter(name: str, stated: Adapter, main: EngineLifetime) -> ServedEngine:
@@ -102,10 +102,15 @@ async def start_adapter(name: str, stated: Adapter, main: EngineLifetime) -> Ser
     return await engine.adapted(name, stated.adapter)
 
 
-def fleet_of(settings: Settings, start: StartEngine, on_failure: Callable[[BaseException], None]) -> Fleet:
-    """The engines that the settings name."""
+def fleet_of(
+    settings: Settings,
+    start: StartEngine,
+    on_failure: Callable[[BaseException], None],
+    on_ready: Callable[[], Awaitable[None]] | None = None,
+) -> Fleet:
+    """The engines that the settings name. ``on_ready`` is for the main model's."""
     tokenizers = Tokenizers()
-    main = EngineLifetime(settings.model_name, lambda: start(settings, tokenizers), on_failure)
+    main = EngineLifetime(settings.model_name, lambda: start(settings, tokenizers), on_failure, on_ready)
     lifetimes = {settings.model_name: main}
     for name, stated in settings.models.items():
         starting: Callable[[], Awaitable[ServedEngine]]
@@ -172,9 +177,10 @@ def create_app(
     images: RemoteImages | None = None,
     start: StartEngine = start_engine,
     on_failure: Callable[[BaseException], None] = lambda error: None,
+    on_ready: Callable[[], Awaitable[None]] | None = None,
 ) -> FastAPI:
-    """The service as an ASGI app. ``tools`` and ``images`` are closed with it, and ``on_failure`` is told why, should
-    an engine fail to start.
+    """The service as an ASGI app. ``tools`` and ``images`` are closed with it; ``on_failure`` is told why, should an
+    engine fail to start, and ``on_ready`` is awaited once the main model's engine serves.
 
     Raises TracingUnavailable.
     """
@@ -205,7 +211,7 @@ def create_app(
                 stack.push_async_callback(tracer.close)
             stack.push_async_callback(tools.close)
             stack.push_async_callback(images.close)
-            fleet = await stack.enter_async_context(fleet_of(settings, start, on_failure))
+            fleet = await stack.enter_async_context(fleet_of(settings, start, on_failure, on_ready))
             yield {
                 "desk": Desk(
                     engine=fleet.engine,

@@ -5,26 +5,34 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 
-from service.engines.served import ServedEngine
-from service.errors import EngineDead, Starting
+from service.engines.served import EngineMisconfigured, Joining, ServedEngine
+from service.errors import EngineDead, EngineUnavailable, Starting
 
 log = logging.getLogger(__name__)
 
 
 class EngineLifetime:
-    """A model's engine from the start of its loading to its end. Loading goes on beside the app, which answers
-    meanwhile."""
+    """A model's engine from the start of its loading to its end. Loading goes on while the app answers already.
+
+    ``on_ready`` is awaited once the engine serves, and ``on_failure`` is called with the reason if it never will.
+    """
 
     def __init__(
-        self, model: str, start: Callable[[], Awaitable[ServedEngine]], on_failure: Callable[[BaseException], None]
+        self,
+        model: str,
+        start: Callable[[], Awaitable[ServedEngine]],
+        on_failure: Callable[[BaseException], None],
+        on_ready: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._model = model
         self._start = start
         self._on_failure = on_failure
+        self._on_ready = on_ready
         self._loading: asyncio.Future[ServedEngine] | None = None
+        self._joining: Joining | None = None
 
     async def __aenter__(self) -> "EngineLifetime":
-        self._loading = asyncio.ensure_future(self._start())
+        self._loading = asyncio.ensure_future(self._load())
         self._loading.add_done_callback(self._loaded)
         return self
 
@@ -37,8 +45,14 @@ class EngineLifetime:
             await self._loading.result().close()
 
     def engine(self) -> ServedEngine:
-        """The engine once it serves. Raises Starting before that, and EngineDead if it could not be started."""
+        """The engine once it serves.
+
+        Raises Starting before that, EngineUnavailable where it is known why its servers do not serve yet, and
+        EngineDead if it could not be started.
+        """
         if self._loading is None or not self._loading.done():
+            if self._joining is not None and (missing := self._joining.missing):
+                raise EngineUnavailable(f"the engine of {self._model} cannot serve: {missing}")
             raise Starting(f"the engine of {self._model} is still loading", retry_after=5)
         if self._loading.cancelled() or self._loading.exception() is not None:
             raise EngineDead(f"the engine of {self._model} could not be started")
@@ -51,10 +65,26 @@ class EngineLifetime:
         await asyncio.wait([self._loading])
         return self.engine()
 
+    async def _load(self) -> ServedEngine:
+        engine = await self._start()
+        try:
+            if isinstance(engine, Joining):
+                self._joining = engine
+                await engine.joined()
+            if self._on_ready is not None:
+                await self._on_ready()
+        except BaseException:
+            await engine.close()
+            raise
+        return engine
+
     def _loaded(self, loading: asyncio.Future[ServedEngine]) -> None:
-        if not loading.cancelled() and (error := loading.exception()) is not None:
-            log.error("the engine could not be started", extra={"model": self._model}, exc_info=error)
-            self._on_failure(error)
+        if loading.cancelled() or (error := loading.exception()) is None:
+            return
+        expected = isinstance(error, EngineMisconfigured)
+        extra = {"model": self._model, "reason": str(error)}  # nobody's text: no request has been served
+        log.error("the engine could not be started", extra=extra, exc_info=None if expected else error)
+        self._on_failure(error)
 
 
 class Fleet:

@@ -94,7 +94,10 @@ async def serving(
 
     stated = Settings(engine="scripted", **settings)
     app = create_app(stated, tools=tools, images=images, start=start or started, on_failure=failures.append)
-    async with listening(app, stated.max_connections) as url, httpx.AsyncClient(base_url=url) as client:
+    async with (
+        listening(app, stated.max_connections) as url,
+        httpx.AsyncClient(base_url=url, trust_env=False) as client,
+    ):
         served = Served(client, app, engine, failures)
         if start is None:
             while (await client.get("/health/ready")).status_code != 200:

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.engines.replicas import ReplicatedEngine
+from service.app import start_remote
+from service.engines.openai import Tokenizers
 from service.engines.scripted import Script
 from service.engines.served import ServedEngine
 from service.errors import EngineUnavailable
+from service.models import Servers
 from tests.refinement.scripts import stall
 from tests.serving import Served, reply, serving
 
@@ -183,7 +185,7 @@ async def test_the_state_is_what_the_readiness_route_says() -> None:
 
 async def test_the_state_tells_that_no_server_of_a_remote_engine_answers() -> None:
     async def start(*_: object) -> ServedEngine:
-        return ReplicatedEngine("someone's", [])
+        return await start_remote("someone's", Servers(("http://127.0.0.1:9",), "model"), Tokenizers())
 
     async with serving(start=start) as served:
         while (unavailable := await state(served)) == "starting":

@@ -1,6 +1,7 @@
 """A service with further models, which are other services over HTTP: who is asked, what is told, and what if one is
 gone."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -107,15 +108,18 @@ async def test_openai_s_clients_name_every_model_and_its_modes() -> None:
 @pytest.mark.parametrize("setting", ["critic", "judge"])
 async def test_a_model_that_does_not_answer_keeps_only_those_waiting_who_need_it(setting: str) -> None:
     async with serving(models={"lost": {"urls": [NOBODY]}}) as front:
+        while "still loading" in (await front.post("/v1/generate", {**PROMPT, "model": "lost"})).text:
+            await asyncio.sleep(0.002)
         assert (await front.post("/v1/refine", {**PROMPT, **SALT})).status_code == 200
         refused = await front.post("/v1/refine", {**PROMPT, "models": {setting: "lost"}})
-        assert (refused.status_code, refused.json()["code"]) == (503, "starting")
-        assert "lost" in refused.json()["detail"]
+        assert (refused.status_code, refused.json()["code"]) == (503, "engine_unavailable")
+        assert "lost cannot serve: the engine's server cannot be reached" in refused.json()["detail"]
 
     settings: dict[str, Any] = {"models": {"lost": {"urls": [NOBODY]}}, setting: "lost"}
     async with serving(start=scripted, **settings) as front:
-        response = await front.client.get("/health/ready")
-        assert (response.status_code, response.json()["code"]) == (503, "starting")
+        while (response := await front.client.get("/health/ready")).json()["code"] == "starting":
+            await asyncio.sleep(0.002)
+        assert (response.status_code, response.json()["code"]) == (503, "engine_unavailable")
         assert (await front.client.get("/health/live")).status_code == 200
 
 
@@ -139,15 +143,14 @@ async def test_a_judge_that_goes_down_is_told_in_the_evaluation_and_loses_nothin
         assert judge["error"].startswith("aide cannot serve: ")
 
 
-async def test_settings_that_a_server_cannot_meet_end_the_service() -> None:
-    async with serving() as aide:
-        models = {"aide": {"urls": [str(aide.client.base_url)], "model": "another"}}
-        async with serving(models=models) as front:
-            await front.until(lambda: bool(front.failures))
-            [failure] = front.failures
-            assert "has no model 'another'" in str(failure)
-            refused = await front.post("/v1/generate", {**PROMPT, "model": "aide"})
-            assert (refused.status_code, refused.json()["code"]) == (503, "engine_dead")
+async def test_settings_that_can_never_be_met_end_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "socks5://127.0.0.1:9")
+    async with serving(models={"aide": {"urls": ["http://aide.example"]}}) as front:
+        await front.until(lambda: bool(front.failures))
+        [failure] = front.failures
+        assert "is not an HTTP proxy" in str(failure)
+        refused = await front.post("/v1/generate", {**PROMPT, "model": "aide"})
+        assert (refused.status_code, refused.json()["code"]) == (503, "engine_dead")
 
 
 async def test_the_key_of_a_file_opens_the_servers(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from service.engines import openai
+from service.engines import openai, openai_probes
 from service.engines.replica import Replica
 from service.engines.replicas import ReplicatedEngine
 from service.engines.scripted import Script
@@ -19,6 +19,13 @@ from tests.serving import Served, frames, serving
 
 FAULTS = ("500", "hang", "reset", "half", "nonsense")
 PROBLEMS = {"engine_unavailable", "deadline_exceeded"}
+
+
+@pytest.fixture(autouse=True)
+def no_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that hangs is not one that loads its model."""
+    monkeypatch.setattr(openai_probes, "LOAD_SECONDS", 5.0)
+    monkeypatch.setattr(openai_probes, "PROBE_SECONDS", 5.0)
 
 
 class CountingEngine(ReplicatedEngine):

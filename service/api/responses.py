@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field
 
-from service.engines.base import Usage
+from service.engines.base import FinishReason, Usage
 from service.evaluators.base import CriterionScore, Evaluation
 from service.refinement.candidate import Assessment, Candidate, Critique, Form, Verification
 from service.refinement.diff import Change, diff
@@ -55,7 +55,7 @@ class ChoiceBody(BaseModel):
     prompt_index: int
     index: int
     text: str
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
 
 
 class GenerateResponse(BaseModel):
@@ -122,7 +122,7 @@ class CandidateBody(BaseModel):
     form: Form
     parent: str | None
     text: str
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
     score: float | None
     passed: bool | None
     evaluations: list[EvaluationBody]

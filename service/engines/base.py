@@ -11,7 +11,8 @@ from typing import Any, Literal, Protocol
 
 from service.engines.conversation import Conversation
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "content_filter"]
+"""Why a reply ends: by itself or at a stop text, cut off, or broken off by a filter of a remote server's."""
 JsonSchema = Mapping[str, Any]
 
 

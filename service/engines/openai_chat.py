@@ -13,25 +13,27 @@ import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator, WrapValidator
 
 from service.concurrency import gather
 from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Sampling, Usage
 from service.engines.conversation import Conversation, Turn
-from service.engines.openai_failures import Answer, ReplyTooLong
-from service.engines.openai_relay import ServerRelay
-from service.engines.openai_server import (
-    CHAT,
-    MODELS,
-    SHORT_SECONDS,
-    TOKENIZE,
-    OpenAIServer,
-    TokenizeAnswer,
+from service.engines.openai_answers import (
+    CompletedChoice,
+    CompletionAnswer,
+    Logprob,
+    ModelList,
+    Text,
     UsageAnswer,
     finish_reason,
+    object_or_nothing,
+    or_none,
 )
+from service.engines.openai_failures import NotOffered, ReplyTooLong, WrongAnswer
+from service.engines.openai_relay import ServerRelay
+from service.engines.openai_server import CHAT, MODELS, OpenAIServer
 from service.engines.relay import ChatBody, MessageEnd, MessagePiece, without_system
 from service.engines.tokenization import log_sum_exp
 from service.errors import EngineUnavailable, InvalidRequest, PromptTooLong
@@ -40,12 +42,12 @@ MOST_LOGPROBS = 20
 
 
 class ChatText(BaseModel):
-    content: str | None = None
+    content: Text = None
 
 
 class TokenLogprob(BaseModel):
     token: str
-    logprob: float
+    logprob: Logprob
 
 
 class ChatTokenLogprobs(TokenLogprob):
@@ -56,13 +58,12 @@ class ChatLogprobs(BaseModel):
     content: list[ChatTokenLogprobs] | None = None
 
 
-class ChatChoice(BaseModel):
+class ChatChoice(CompletedChoice):
     """``message`` in a whole answer, ``delta`` in a stream's event."""
 
-    message: ChatText = ChatText()
-    delta: ChatText = ChatText()
-    finish_reason: str | None = None
-    logprobs: ChatLogprobs | None = None
+    message: Annotated[ChatText, BeforeValidator(object_or_nothing)] = ChatText()
+    delta: Annotated[ChatText, BeforeValidator(object_or_nothing)] = ChatText()
+    logprobs: Annotated[ChatLogprobs | None, WrapValidator(or_none)] = None
 
     @property
     def weighed(self) -> list[TokenLogprob]:
@@ -71,11 +72,8 @@ class ChatChoice(BaseModel):
         return content[0].top_logprobs if content else []
 
 
-class ChatAnswer(Answer):
+class ChatAnswer(CompletionAnswer[ChatChoice]):
     """The last event of a stream has the usage and no choice."""
-
-    choices: list[ChatChoice]
-    usage: UsageAnswer | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,9 @@ class ChatAbilities:
     """What the server does. ``schemas``: replies that fit a JSON schema. ``logprobs``: the most probable tokens.
     ``system``: its chat template knows that role. ``images``: it takes them. ``limit``: how it calls the most tokens of
     a reply. ``context_tokens``: what its context holds, where it also counts a conversation's tokens, as vLLM's does;
-    such a server goes on with a reply that has begun, and ranks requests where ``ranks``."""
+    such a server goes on with a reply that has begun, and ranks requests where ``ranks``. ``lists_models``: it has a
+    list of models, by which it can be looked at. ``whole_top_p``: it takes a ``top_p`` of 1, which leaves no token
+    out."""
 
     schemas: bool
     logprobs: bool
@@ -92,6 +92,8 @@ class ChatAbilities:
     images: bool = False
     context_tokens: int | None = None
     limit: str = "max_tokens"
+    lists_models: bool = True
+    whole_top_p: bool = True
 
 
 class ChatEngine:
@@ -128,7 +130,8 @@ class ChatEngine:
         async def sibling(index: int) -> Completion:
             seed = sampling.sibling(index).seed
             choice, usage = await self._answer(conversation, priority, {**wish, "seed": seed})
-            return _completion(_unwrapped(choice.message.content or "", sampling), choice, usage)
+            text = _unwrapped(choice.message.content or "", sampling)
+            return Completion(text, finish_reason(choice.finish_reason), usage)
 
         return await gather(sibling(index) for index in range(n))
 
@@ -142,19 +145,19 @@ class ChatEngine:
             return
         conversation, wish = self._wish(conversation, sampling, schema)
         wish["max_tokens"] = min(sampling.max_tokens, await self._room(conversation))
-        text, last, usage = "", None, None
+        text, begun, reason, usage = "", False, None, None
         body = self._body(conversation, priority, wish)
         async with aclosing(self._events(body)) as events:
             async for event in events:
                 for choice in event.choices:
-                    last = choice
+                    begun, reason = True, choice.finish_reason or reason
                     if piece := choice.delta.content:
                         text += piece
                         yield piece
                 usage = event.usage or usage
-        if last is None:
+        if not begun:
             raise EngineUnavailable("the engine's server wrote nothing")
-        yield _completion(text, last, _cost(usage))
+        yield Completion(text, finish_reason(reason), _cost(usage))
 
     async def choose(
         self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0
@@ -180,11 +183,17 @@ class ChatEngine:
         self, asked: ChatBody, *, stream: bool, priority: int = 0
     ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
         can = self._abilities
-        relay = ServerRelay(self._server, self._model, can.system, can.ranks, can.context_tokens, can.limit)
+        relay = ServerRelay(
+            self._server, self._model, can.system, can.ranks, can.context_tokens, can.limit, can.whole_top_p
+        )
         return relay.relay(asked, stream=stream, priority=priority)
 
     async def check(self) -> None:
-        await self._server.get(MODELS, Answer)
+        try:
+            await self._server.get(MODELS, ModelList)
+        except (NotOffered, WrongAnswer):
+            if self._abilities.lists_models:
+                raise
 
     async def close(self) -> None:
         await self._server.close()
@@ -230,7 +239,7 @@ class ChatEngine:
         if context_tokens is None:
             return sys.maxsize
         body = {"model": self._model, "messages": self._messages(conversation)}
-        count = (await self._server.post(TOKENIZE, body, TokenizeAnswer, seconds=SHORT_SECONDS)).count
+        count = (await self._server.tokenize(body)).count
         if count + tokens > context_tokens:
             raise PromptTooLong(count, context_tokens)
         return context_tokens - count
@@ -264,7 +273,7 @@ class ChatEngine:
         wish: dict[str, object] = {
             "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
+            "top_p": sampling.top_p if sampling.top_p < 1 or self._abilities.whole_top_p else None,
             "stop": sampling.stop or None,
             "seed": sampling.seed,
         }
@@ -323,7 +332,3 @@ def _unwrapped(text: str, sampling: Sampling) -> str:
 def _cost(usage: UsageAnswer | None) -> Usage:
     """One call; that is all that is known where the server does not tell what it cost."""
     return usage.usage() if usage else Usage(calls=1)
-
-
-def _completion(text: str, choice: ChatChoice, usage: Usage) -> Completion:
-    return Completion(text, finish_reason(choice.finish_reason), usage)

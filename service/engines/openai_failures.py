@@ -2,9 +2,10 @@
 
 A server that refuses for now, with 429 or with 503 and a time to come back, is busy: nothing is wrong with it.
 
-That a conversation does not fit the context is known by what servers mean for programs: OpenAI's code, or the sentence
-that OpenAI's, vLLM's (renderers/params.py) and others' messages begin with. It has to be their beginning, for a message
-may repeat what a caller wrote.
+That a conversation does not fit the context is known by what servers mean for programs: OpenAI's code, llama.cpp's
+type, or the sentence that the messages of OpenAI, vLLM (renderers/params.py), llama.cpp (tools/server), Text Generation
+Inference (router/src/validation.rs) and others begin with. It has to be their beginning, for a message may repeat what
+a caller wrote.
 """
 
 import math
@@ -12,19 +13,24 @@ import re
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from time import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import httpx
-from pydantic import AfterValidator, BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator
+from pydantic_core import from_json
 
 from service.errors import EngineBusy, EngineUnavailable, InvalidRequest, PromptTooLong, RedraftError
 
 REFUSED = (httpx.codes.BAD_REQUEST, httpx.codes.REQUEST_ENTITY_TOO_LARGE, httpx.codes.UNPROCESSABLE_ENTITY)
 NOT_OFFERED = (httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED, httpx.codes.NOT_IMPLEMENTED)
+KEY_REFUSED = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
+REFUSAL = "the engine's server refuses the request: "
 LONGEST_MESSAGE = 500  # characters of what a server says of a failure
 LONGEST_TOLD_SECONDS = 3600
+LABEL = re.compile(r"[A-Za-z0-9_.-]{1,40}")
+"""What a server may call a kind of failure. Anything else may hold a caller's text."""
 
-TOO_LONG_CODE = "context_length_exceeded"
+TOO_LONG_CODES = ("context_length_exceeded", "exceed_context_size_error")
 TOO_LONG = re.compile(r"This model's maximum context length is (\d+) tokens\. However, ")
 PROMPT_TOKENS = re.compile(r"your (?:prompt contains|messages resulted in|request has) (\d+)(?: input)? tokens")
 BOTH_TOKENS = re.compile(r"you requested (\d+) tokens \([^)]*, (\d+) in the completion\)")
@@ -33,14 +39,41 @@ NO_ROOM = re.compile(r"max_tokens must be at least 1, got (?:0|-\d+)\b")
 """vLLM of a prompt that fills the context: it cuts what was asked for to what is left, and nobody here asks for 0."""
 ABOVE_CONTEXT = re.compile(r"max_(?:completion_)?tokens=\d+ cannot be greater than max_model_len=(\d+)\.")
 """vLLM of a reply longer than the whole context, whatever the prompt. It cuts a shorter one itself."""
+PROMPT_THEN_CONTEXT = re.compile(
+    r"(?:the )?request \((\d+) tokens\) exceeds the available context size \((\d+) tokens\)"
+    r"|Trying to keep the first (\d+) tokens when context the overflows\. However, the model is loaded with context "
+    r"length of only (\d+) tokens"
+)
+"""llama.cpp, then LM Studio."""
+TGI_PROMPT = re.compile(r"Input validation error: `inputs` must have less than (\d+) tokens\. Given: (\d+)")
+TGI_BOTH = re.compile(
+    r"Input validation error: `inputs` tokens \+ `max_new_tokens` must be <= (\d+)\. "
+    r"Given: (\d+) `inputs` tokens and \d+ `max_new_tokens`"
+)
 
 
-class NotOffered(EngineUnavailable):
+class ServerSaysNo(EngineUnavailable):
+    """The server answers, and not with what it was asked for. ``words``: what it says, which may repeat a request."""
+
+    def __init__(self, detail: str, words: str = "") -> None:
+        super().__init__(detail)
+        self.words = words
+
+
+class NotOffered(ServerSaysNo):
     """The server has nothing at that path."""
 
 
-class ServerFailed(EngineUnavailable):
-    """The server answers, and says that it failed."""
+class KeyRefused(ServerSaysNo):
+    """The server does not take the key, or wants one."""
+
+
+class ServerFailed(ServerSaysNo):
+    """The server says that it failed."""
+
+
+class WrongAnswer(ServerSaysNo):
+    """The server answers something else than an OpenAI server would."""
 
 
 class ReplyTooLong(InvalidRequest):
@@ -52,40 +85,93 @@ class ReplyTooLong(InvalidRequest):
 
 
 class ErrorBody(BaseModel):
-    message: Annotated[str, AfterValidator(lambda text: text[:LONGEST_MESSAGE])]
-    code: int | str | None = None
+    """``message`` may hold what a caller wrote, so no log does. ``kind`` and ``code`` are the server's own words."""
+
+    message: str = ""
+    kind: str = ""
+    code: str = ""
+
+    @property
+    def label(self) -> str:
+        """What the server calls the failure; nothing where it has no short name for it."""
+        return self.code or self.kind
+
+
+def _error(said: Any) -> ErrorBody | None:
+    """The error that a server tells of: an object, or a sentence, as LM Studio and TGI say it. Nothing is no error."""
+    if not said:
+        return None
+    if not isinstance(said, dict):
+        return ErrorBody(message=str(said)[:LONGEST_MESSAGE])
+    message = said.get("message") or said.get("detail") or said.get("error") or ""
+    return ErrorBody(
+        message=str(message)[:LONGEST_MESSAGE],
+        kind=_label(said.get("type") or said.get("error_type")),
+        code=_label(said.get("code")),
+    )
+
+
+def _label(said: object) -> str:
+    """A server's name for a kind of failure, unless it is not one."""
+    text = str(said) if isinstance(said, str | int) else ""
+    return text if LABEL.fullmatch(text) else ""
+
+
+def _error_of(document: Any) -> ErrorBody | None:
+    """The error that a JSON document tells of, or is, as with older vLLM servers and with FastAPI."""
+    if not isinstance(document, dict):
+        return None
+    if error := _error(document.get("error")):
+        if not error.kind:
+            error = error.model_copy(update={"kind": _label(document.get("error_type"))})
+        return error
+    if "choices" in document or "data" in document:
+        return None
+    return _error(document) if document.get("message") or document.get("detail") else None
 
 
 class Answer(BaseModel):
-    """What a server answers; it may tell of an error instead, also within a stream."""
+    """What a server answers; it may tell of an error instead, with status 200 too, and within a stream."""
 
-    error: ErrorBody | None = None
+    error: Annotated[ErrorBody | None, BeforeValidator(_error)] = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether it holds nothing of what was asked for, so that it may tell of an error in some other form."""
+        return False
 
 
 def failure(response: httpx.Response) -> RedraftError:
     """The error for a response whose status is not 200."""
     status, said = response.status_code, said_by(response)
     if status in REFUSED:
-        return _too_long(said) or InvalidRequest(f"the engine's server refuses the request: {said.message}")
+        return _too_long(said) or InvalidRequest(REFUSAL + said.message)
     seconds = _retry_after(response)
     if status == httpx.codes.TOO_MANY_REQUESTS or (status == httpx.codes.SERVICE_UNAVAILABLE and seconds is not None):
         return EngineBusy("the engine's server has too much to do", retry_after=seconds or 1)
-    kind = EngineUnavailable
+    detail = f"the engine's server answered with status {status}"
     if status in NOT_OFFERED:
-        kind = NotOffered
-    elif response.is_server_error:
-        kind = ServerFailed
-    return kind(f"the engine's server answered with status {status}")
+        return NotOffered(detail, said.message)
+    if status in KEY_REFUSED:
+        return KeyRefused(detail, said.message)
+    if response.is_server_error:
+        return _too_long(said) or ServerFailed(detail, said.message)
+    return EngineUnavailable(detail)
 
 
 def said_by(response: httpx.Response) -> ErrorBody:
-    """The error that a body holds, or is, as with older vLLM servers; else whatever it says."""
-    with suppress(ValidationError):
-        if error := Answer.model_validate_json(response.content).error:
+    """The error that a body holds, or is; else whatever it says."""
+    with suppress(ValueError):
+        if error := _error_of(from_json(response.content)):
             return error
-    with suppress(ValidationError):
-        return ErrorBody.model_validate_json(response.content)
-    return ErrorBody(message=response.text or response.reason_phrase)
+    return ErrorBody(message=(response.text or response.reason_phrase)[:LONGEST_MESSAGE])
+
+
+def told_error(data: bytes) -> ErrorBody | None:
+    """The error that an answer with status 200, or an event of a stream, tells of instead of what was asked for."""
+    with suppress(ValueError):
+        return _error_of(from_json(data))
+    return None
 
 
 def _too_long(said: ErrorBody) -> PromptTooLong | ReplyTooLong | None:
@@ -94,16 +180,28 @@ def _too_long(said: ErrorBody) -> PromptTooLong | ReplyTooLong | None:
         return PromptTooLong(None, None)
     if above := ABOVE_CONTEXT.match(said.message):
         return ReplyTooLong(int(above[1]))
+    if found := PROMPT_THEN_CONTEXT.match(said.message):
+        prompt_tokens, context_tokens = (int(number) for number in found.groups() if number)
+        return PromptTooLong(prompt_tokens, context_tokens)
+    if found := TGI_PROMPT.match(said.message):
+        return PromptTooLong(int(found[2]), int(found[1]))
+    if found := TGI_BOTH.match(said.message):
+        return _either_too_long(int(found[2]), int(found[1]))
     sentence = TOO_LONG.match(said.message)
     if sentence is None:
-        return PromptTooLong(None, None) if said.code == TOO_LONG_CODE else None
+        too_long = said.code in TOO_LONG_CODES or said.kind in TOO_LONG_CODES
+        return PromptTooLong(None, None) if too_long else None
     context_tokens, rest = int(sentence[1]), said.message[sentence.end() :]
-    prompt_tokens = None
     if both := BOTH_TOKENS.match(rest):
-        prompt_tokens = int(both[1]) - int(both[2])
-    elif prompt := PROMPT_TOKENS.match(rest):
-        prompt_tokens = int(prompt[1])
-    if prompt_tokens is not None and prompt_tokens < context_tokens:
+        return _either_too_long(int(both[1]) - int(both[2]), context_tokens)
+    if prompt := PROMPT_TOKENS.match(rest):
+        return _either_too_long(int(prompt[1]), context_tokens)
+    return PromptTooLong(None, context_tokens)
+
+
+def _either_too_long(prompt_tokens: int, context_tokens: int) -> PromptTooLong | ReplyTooLong:
+    """What does not fit: the reply, if the prompt does."""
+    if prompt_tokens < context_tokens:
         return ReplyTooLong(context_tokens - prompt_tokens)
     return PromptTooLong(prompt_tokens, context_tokens)
 

@@ -3,20 +3,20 @@
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
+from typing import Annotated
 
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 
 from service.engines.base import Usage
-from service.engines.openai_failures import Answer
-from service.engines.openai_server import (
-    CHAT,
-    SHORT_SECONDS,
-    TOKENIZE,
-    OpenAIServer,
-    TokenizeAnswer,
+from service.engines.openai_answers import (
+    CompletedChoice,
+    CompletionAnswer,
+    Text,
     UsageAnswer,
     finish_reason,
+    object_or_nothing,
 )
+from service.engines.openai_server import CHAT, OpenAIServer
 from service.engines.relay import CallPiece, ChatBody, MessageEnd, MessagePiece, without_system
 from service.errors import EngineUnavailable, FieldError, InvalidRequest, PromptTooLong
 
@@ -31,7 +31,7 @@ class ToolCallAnswer(BaseModel):
 
     index: int | None = None
     id: str | None = None
-    function: FunctionAnswer = FunctionAnswer()
+    function: Annotated[FunctionAnswer, BeforeValidator(object_or_nothing)] = FunctionAnswer()
 
     def piece(self, place: int) -> CallPiece:
         index = place if self.index is None else self.index
@@ -39,34 +39,30 @@ class ToolCallAnswer(BaseModel):
 
 
 class MessageAnswer(BaseModel):
-    content: str | None = None
+    content: Text = None
     tool_calls: list[ToolCallAnswer] | None = None
 
     def piece(self) -> MessagePiece:
         return MessagePiece(self.content, tuple(call.piece(place) for place, call in enumerate(self.tool_calls or ())))
 
 
-class RelayChoice(BaseModel):
+class RelayChoice(CompletedChoice):
     """``message`` in a whole answer, ``delta`` in a stream's event."""
 
-    message: MessageAnswer = MessageAnswer()
-    delta: MessageAnswer = MessageAnswer()
-    finish_reason: str | None = None
+    message: Annotated[MessageAnswer, BeforeValidator(object_or_nothing)] = MessageAnswer()
+    delta: Annotated[MessageAnswer, BeforeValidator(object_or_nothing)] = MessageAnswer()
 
 
-class RelayAnswer(Answer):
+class RelayAnswer(CompletionAnswer[RelayChoice]):
     """The last event of a stream has the usage and no choice."""
-
-    choices: list[RelayChoice]
-    usage: UsageAnswer | None = None
 
 
 @dataclass(frozen=True)
 class ServerRelay:
     """A Relay on a server that knows the model as ``model``.
 
-    ``system``: whether its chat template knows that role. ``ranks``, ``context_tokens`` and ``limit`` are those of
-    ChatAbilities.
+    ``system``: whether its chat template knows that role. ``ranks``, ``context_tokens``, ``limit`` and ``whole_top_p``
+    are those of ChatAbilities.
     """
 
     server: OpenAIServer
@@ -75,6 +71,7 @@ class ServerRelay:
     ranks: bool = False
     context_tokens: int | None = None
     limit: str = "max_tokens"
+    whole_top_p: bool = True
 
     async def relay(
         self, asked: ChatBody, *, stream: bool, priority: int = 0
@@ -84,6 +81,8 @@ class ServerRelay:
             body["messages"] = without_system(body["messages"])
         if self.ranks:
             body["priority"] = priority
+        if not self.whole_top_p and body.get("top_p") == 1:
+            del body["top_p"]
         with _naming("tools" if "tools" in body else "messages"):
             if self.context_tokens is not None:
                 body["max_tokens"] = min(body["max_tokens"], await self._room(body, self.context_tokens))
@@ -119,7 +118,7 @@ class ServerRelay:
     async def _room(self, body: ChatBody, context_tokens: int) -> int:
         """The tokens that are left for the answer. Only a server that counts tokens has a known context."""
         counted = {name: body[name] for name in ("model", "messages", "tools") if name in body}
-        count = (await self.server.post(TOKENIZE, counted, TokenizeAnswer, seconds=SHORT_SECONDS)).count
+        count = (await self.server.tokenize(counted)).count
         if count >= context_tokens:
             raise PromptTooLong(count, context_tokens)
         return context_tokens - count

@@ -13,9 +13,9 @@ from pydantic import BaseModel
 from service.concurrency import gather
 from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Sampling, Usage
 from service.engines.conversation import Conversation
-from service.engines.openai_failures import Answer
+from service.engines.openai_answers import CompletedChoice, CompletionAnswer, Logprob, finish_reason
 from service.engines.openai_relay import ServerRelay
-from service.engines.openai_server import OpenAIServer, UsageAnswer, finish_reason
+from service.engines.openai_server import OpenAIServer
 from service.engines.relay import ChatBody, MessageEnd, MessagePiece
 from service.engines.tokenization import ChatTokenizer
 from service.errors import EngineUnavailable
@@ -33,13 +33,13 @@ PLAIN_SAMPLING = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 
 
 class Weight(BaseModel):
-    logprob: float
+    logprob: Logprob
 
 
 class TextLogprobs(BaseModel):
     """By ``token_id:123``, as vLLM names tokens when asked to return them as ids."""
 
-    top_logprobs: list[dict[str, float] | None]
+    top_logprobs: list[dict[str, Logprob] | None]
 
     def first(self) -> dict[int, float]:
         """The natural-log probabilities of the first token's candidates, by their ids."""
@@ -48,20 +48,16 @@ class TextLogprobs(BaseModel):
         return {token: logprob for token, logprob in weights.items() if logprob > LEAST_LOGPROB}
 
 
-class TextChoice(BaseModel):
+class TextChoice(CompletedChoice):
     text: str
-    finish_reason: str | None = None
     stop_reason: int | str | None = None
     token_ids: list[int] | None = None
     logprobs: TextLogprobs | None = None
     prompt_logprobs: list[dict[int, Weight] | None] | None = None
 
 
-class TextAnswer(Answer):
+class TextAnswer(CompletionAnswer[TextChoice]):
     """The last event of a stream has the usage and no choice."""
-
-    choices: list[TextChoice]
-    usage: UsageAnswer | None = None
 
 
 @dataclass(frozen=True)
@@ -125,7 +121,8 @@ class TokenEngine:
                 for choice in event.choices:
                     text += choice.text
                     sampled += choice.token_ids or ()
-                    last = choice
+                    if last is None or choice.finish_reason:
+                        last = choice
                     if choice.text:
                         yield choice.text
                 usage = event.usage or usage

@@ -83,6 +83,7 @@ class ReplicatedEngine:
         self.replicas = replicas
         self._retries = RetryBudget()
         self._watching: list[asyncio.Future[None]] = []
+        self._changed = asyncio.Event()
 
     @property
     def backend(self) -> object:
@@ -99,21 +100,42 @@ class ReplicatedEngine:
     async def start(cls, model: str, servers: Mapping[str, Connect]) -> Self:
         """Wait until one of the servers, by their names, serves, and go on looking at all of them.
 
-        Until then what ``connect`` raises besides EngineUnavailable is raised here.
+        Raises what ``joined`` raises.
         """
-        changed = asyncio.Event()
-        engine = cls(model, [Replica(name, connect, changed.set) for name, connect in servers.items()])
-        engine._watching = [asyncio.ensure_future(replica.watch()) for replica in engine.replicas]
+        engine = cls.open(model, servers)
         try:
-            while not any(replica.up for replica in engine.replicas):
-                await changed.wait()
-                changed.clear()
-                for replica in engine.replicas:
-                    replica.check_settings()
+            await engine.joined()
         except BaseException:
             await engine.close()
             raise
         return engine
+
+    @classmethod
+    def open(cls, model: str, servers: Mapping[str, Connect]) -> Self:
+        """Begin to look at the servers, by their names; none of them has to serve yet."""
+        changed = asyncio.Event()
+        engine = cls(model, [Replica(name, connect, changed.set) for name, connect in servers.items()])
+        engine._changed = changed
+        engine._watching = [asyncio.ensure_future(replica.watch()) for replica in engine.replicas]
+        return engine
+
+    async def joined(self) -> None:
+        """Wait until one of the servers serves. Raises what ``connect`` raises until then besides EngineUnavailable."""
+        while not any(replica.up for replica in self.replicas):
+            await self._changed.wait()
+            self._changed.clear()
+            for replica in self.replicas:
+                replica.check_settings()
+
+    @property
+    def missing(self) -> str:
+        """Why no server serves, as far as that is known; without their addresses, which are the operator's."""
+        if any(replica.up for replica in self.replicas):
+            return ""
+        if len(self.replicas) == 1:
+            return self.replicas[0].reason
+        reasons = [(number, replica.reason) for number, replica in enumerate(self.replicas, 1) if replica.reason]
+        return "; ".join(f"server {number}: {reason}" for number, reason in reasons)
 
     async def close(self) -> None:
         for watching in self._watching:
@@ -168,11 +190,12 @@ class ReplicatedEngine:
         return self._streamed(key, lambda engine: relay_of(engine).relay(asked, stream=stream, priority=priority))
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
-        await self._call(beginning(conversation), lambda engine: engine.fit(conversation, tokens))
+        await self._call(beginning(conversation), lambda engine: engine.fit(conversation, tokens), writes=False)
 
     async def check(self) -> None:
         if not any(replica.up for replica in self.replicas):
-            raise EngineUnavailable("none of its servers answers")
+            missing = self.missing
+            raise EngineUnavailable("none of its servers answers" + (f": {missing}" if missing else ""))
 
     async def _streamed(self, key: str, call: Callable[[Engine], AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
         course = self._begin(key)
@@ -192,12 +215,12 @@ class ReplicatedEngine:
                 if begun or not await self._again(course, replica, error):
                     raise
 
-    async def _call(self, key: str, call: Callable[[Engine], Awaitable[T]]) -> T:
+    async def _call(self, key: str, call: Callable[[Engine], Awaitable[T]], *, writes: bool = True) -> T:
         course = self._begin(key)
         while True:
             replica = await self._next(course)
             try:
-                async with replica.called():
+                async with replica.called(writes=writes):
                     return await call(replica.serving())
             except EngineUnavailable as error:
                 if not await self._again(course, replica, error):

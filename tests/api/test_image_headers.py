@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.api.image_headers import LONGEST_SIDE, MOST_BYTES, read_image
-from service.engines.openai import blank_png
+from service.engines.openai_probes import blank_png
 from tests.api.test_images import GIF, JPEG, PNG, WEBP
 
 KINDS = {"image/png": PNG, "image/jpeg": JPEG, "image/gif": GIF, "image/webp": WEBP}

@@ -10,7 +10,7 @@ import pytest
 
 from service.engines.base import Completion, Engine, Sampling
 from service.engines.conversation import Conversation, Image, Turn
-from service.engines.openai import blank_png
+from service.engines.openai_probes import blank_png
 from service.errors import InvalidRequest, PromptTooLong
 
 GREEDY = Sampling(temperature=0.0, max_tokens=24)

@@ -7,7 +7,14 @@ from typing import Any
 import httpx
 import pytest
 
-from service.engines.openai_failures import LONGEST_MESSAGE, NotOffered, ReplyTooLong, ServerFailed, failure
+from service.engines.openai_failures import (
+    LONGEST_MESSAGE,
+    KeyRefused,
+    NotOffered,
+    ReplyTooLong,
+    ServerFailed,
+    failure,
+)
 from service.errors import EngineBusy, EngineUnavailable, InvalidRequest, PromptTooLong
 
 VLLM = (
@@ -32,6 +39,17 @@ BOTH = (
     "the completion). Please reduce the length of the messages or completion."
 )
 
+LLAMA_CPP = "request (9000 tokens) exceeds the available context size (8192 tokens), try increasing it"
+LM_STUDIO = (
+    "Trying to keep the first 9000 tokens when context the overflows. However, the model is loaded with context length "
+    "of only 8192 tokens, which is not enough."
+)
+TGI = "Input validation error: `inputs` must have less than 8192 tokens. Given: 9000"
+TGI_BOTH = (
+    "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 8192. "
+    "Given: 121 `inputs` tokens and 9000 `max_new_tokens`"
+)
+
 
 def refused(message: str, code: object = 400, status: int = 400) -> httpx.Response:
     error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
@@ -49,6 +67,9 @@ def refused(message: str, code: object = 400, status: int = 400) -> httpx.Respon
         (BOTH.format(13096, 9000), None, (9000, 8192)),
         (BOTH.format(12288, 8192), "invalid_request_error", (8192, 8192)),
         ("Your input exceeds the context window of this model.", "context_length_exceeded", (None, None)),
+        (LLAMA_CPP, 400, (9000, 8192)),
+        (LM_STUDIO, None, (9000, 8192)),
+        (TGI, None, (9000, 8192)),
     ],
 )
 def test_a_prompt_that_does_not_fit_is_too_long(message: str, code: object, lengths: tuple[int | None, ...]) -> None:
@@ -64,6 +85,18 @@ def test_a_reply_that_does_not_fit_leaves_room_for_a_shorter_one() -> None:
 
     assert isinstance(error, ReplyTooLong)
     assert error.room == 8192 - 121
+
+
+def test_text_generation_inference_tells_the_room_too() -> None:
+    error = failure(httpx.Response(422, json={"error": TGI_BOTH, "error_type": "validation"}))
+
+    assert isinstance(error, ReplyTooLong)
+    assert error.room == 8192 - 121
+
+
+def test_a_type_alone_says_that_a_prompt_is_too_long() -> None:
+    said = {"error": {"code": 400, "message": "the request exceeds it", "type": "exceed_context_size_error"}}
+    assert isinstance(failure(httpx.Response(400, json=said)), PromptTooLong)
 
 
 def test_a_reply_longer_than_the_context_may_be_as_long_as_that() -> None:
@@ -145,7 +178,8 @@ def test_the_time_to_come_back_may_be_a_date() -> None:
         (405, {}, NotOffered),
         (501, {}, NotOffered),
         (302, {}, EngineUnavailable),
-        (401, {}, EngineUnavailable),
+        (401, {}, KeyRefused),
+        (403, {}, KeyRefused),
     ],
 )
 def test_any_other_failure_is_the_server_s(status: int, headers: dict[str, str], kind: type[Any]) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from service.engines.base import Sampling
 from service.engines.conversation import Conversation, Image, Turn
-from service.engines.openai import blank_png, takes_images
 from service.engines.openai_chat import ChatAbilities, ChatEngine, messages
+from service.engines.openai_probes import blank_png, takes_images
 from service.engines.openai_server import OpenAIServer
 from tests.evaluators.listener import Answer, Listener, answered, listening
 

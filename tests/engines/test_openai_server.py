@@ -110,10 +110,20 @@ async def test_any_other_failure_makes_the_engine_unavailable(status: int, body:
 
 @pytest.mark.parametrize(
     "tail",
-    ["", 'data: {"choi', "data: nothing\n\n", 'data: {"error": {"message": "the engine died", "code": 500}}\n\n'],
+    [
+        "",
+        'data: {"choi',
+        "data: nothing\n\n",
+        'data: {"error": {"message": "the engine died", "code": 500}}\n\n',
+        'data: {"error": "the engine died", "error_type": "generation"}\n\n',
+        'event: error\ndata: {"object": "error", "message": "the engine died", "code": 500}\n\ndata: [DONE]\n\n',
+        'data: {"detail": "the engine died"}\n\ndata: [DONE]\n\n',
+        'data: {"error": {"code": 502}, "choices": [{"delta": {"content": ""}, "finish_reason": "error"}]}\n\n',
+    ],
 )
 async def test_a_stream_that_breaks_off_says_so_after_what_it_brought(tail: str) -> None:
-    async with answering(200, EVENTS + tail, "text/event-stream") as server:
+    begun = EVENTS.replace(', "finish_reason": "stop"', "")
+    async with answering(200, begun + tail, "text/event-stream") as server:
         events = streamed(server)
         for _ in range(3):
             await anext(events)

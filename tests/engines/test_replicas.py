@@ -381,6 +381,69 @@ async def test_a_replica_whose_calls_fail_is_left_out_until_it_has_shown_that_it
         await until(lambda: engine.replicas[0].up)
 
 
+async def test_calls_that_fail_by_what_they_ask_for_take_the_replica_from_nobody() -> None:
+    shown = 0
+
+    def fault(call: Call) -> None:
+        if "poison" in next(call.conversation.turns()).text:
+            raise EngineUnavailable("500")
+
+    alone = ScriptedEngine(Script(fault=fault))
+
+    async def connect() -> ServedEngine:
+        nonlocal shown
+        shown += 1
+        return alone
+
+    poison = Conversation(Turn("user", "poison"))
+    async with started({"alone": connect}) as engine:
+        for _ in range(10 * one_replica.MOST_FAILED):
+            with pytest.raises(EngineUnavailable):
+                await engine.complete(poison, GREEDY)
+            await engine.check()
+            assert engine.replicas[0].up
+        await until(lambda: shown > 1)
+        await engine.complete(QUESTION, GREEDY)
+
+
+async def test_one_that_cannot_show_that_it_serves_says_why_it_is_down() -> None:
+    broken = asyncio.Event()
+
+    def fault(_: Call) -> None:
+        if broken.is_set():
+            raise EngineUnavailable("500")
+
+    async def connect() -> ServedEngine:
+        if broken.is_set():
+            raise EngineUnavailable("it answers no chat")
+        return ScriptedEngine(Script(fault=fault))
+
+    async with started({"alone": connect}) as engine:
+        broken.set()
+        for _ in range(one_replica.MOST_FAILED):
+            await engine.fit(QUESTION)  # which succeeds, and says nothing of the model
+            with pytest.raises(EngineUnavailable):
+                await engine.complete(QUESTION, GREEDY)
+        await until(lambda: not engine.replicas[0].up)
+        with pytest.raises(EngineUnavailable, match=r"none of its servers answers: .*it answers no chat"):
+            await engine.check()
+
+
+async def test_why_no_server_serves_is_told_for_each_without_its_address() -> None:
+    async def refused() -> ServedEngine:
+        raise EngineUnavailable("it refuses the key")
+
+    async def silent() -> ServedEngine:
+        raise EngineUnavailable("it cannot be reached")
+
+    engine = ReplicatedEngine.open("scripted", {"http://one": refused, "http://two": silent})
+    try:
+        await until(lambda: all(replica.reason for replica in engine.replicas))
+        assert engine.missing == "server 1: it refuses the key; server 2: it cannot be reached"
+    finally:
+        await engine.close()
+
+
 async def test_a_replica_that_is_set_wrong_stops_no_other() -> None:
     late = asyncio.Event()
 

@@ -10,12 +10,12 @@ import pytest_asyncio
 
 from bench.servers import Server, plain_vllm
 from service.concurrency import gather
-from service.engines import bundled, openai
+from service.engines import bundled, openai, openai_probes
 from service.engines.base import Completion, Sampling
 from service.engines.openai_chat import ChatAbilities, ChatEngine
 from service.engines.openai_server import OpenAIServer
 from service.engines.openai_tokens import Abilities, TokenEngine
-from service.engines.served import ServedEngine
+from service.engines.served import EngineUnusable, ServedEngine
 from service.errors import EngineUnavailable, InvalidRequest
 from service.settings import Settings
 from tests.engines.contract import GREEDY, QUESTION, EngineContract, LikelihoodContract
@@ -65,7 +65,7 @@ async def test_what_the_server_can_do_is_found_out(token_engine: TokenEngine) ->
 
 async def test_a_server_without_its_tokenizer_at_hand_is_given_messages(server: Server) -> None:
     remote = OpenAIServer(server.url)
-    abilities = await openai.chat_abilities(remote, MODEL, 8192)
+    abilities = await openai_probes.chat_abilities(remote, MODEL, 8192)
     await remote.close()
 
     assert abilities == ChatAbilities(schemas=True, logprobs=True, ranks=True, context_tokens=8192)
@@ -99,7 +99,7 @@ async def test_both_weigh_options_alike(token_engine: TokenEngine, chat_engine: 
 
 
 async def test_a_model_that_the_server_does_not_have_is_refused_at_the_start(server: Server) -> None:
-    with pytest.raises(openai.EngineMisconfigured, match="has no model 'another'; it has model"):
+    with pytest.raises(EngineUnusable, match="has no model 'another'; it has model"):
         await openai.connect(server.url, "another", tokenizers=openai.Tokenizers())
 
 

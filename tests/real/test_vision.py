@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from bench.servers import Server, plain_vllm
 from service.api.image_headers import read_image
-from service.engines import bundled, openai
+from service.engines import bundled, openai, openai_probes
 from service.engines.conversation import Conversation, Image, Turn
 from service.engines.openai_chat import ChatEngine
 from service.engines.openai_tokens import TokenEngine
@@ -120,7 +120,7 @@ async def test_a_request_with_an_image_is_generated_and_refined(server: Server) 
 
 
 def openai_grey() -> Image:
-    return Image("image/png", openai.blank_png(64))
+    return Image("image/png", openai_probes.blank_png(64))
 
 
 def red() -> Image:
