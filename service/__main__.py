@@ -14,7 +14,6 @@ from types import FrameType
 import uvicorn
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
-from pythonjsonlogger.json import JsonFormatter
 
 from service import command, demo
 from service.api.admission import Admission
@@ -26,6 +25,7 @@ from service.engines.served import ServedEngine
 from service.evaluators.plugins import PluginError
 from service.evaluators.toolbox import Toolbox
 from service.evaluators.webhook_client import WebhookMisconfigured
+from service.log_format import LineFormatter, first_line_only
 from service.settings import PREFIX, Settings
 from service.spans import current
 from service.standard_streams import Output
@@ -226,12 +226,8 @@ def _spare_collections() -> None:
 def configure_logging(level: str) -> None:
     """One JSON object a line, on stderr."""
     handler = logging.StreamHandler()
-    handler.setFormatter(
-        JsonFormatter(
-            "%(asctime)s %(levelname)s %(name)s %(message)s",
-            rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
-        )
-    )
+    handler.setFormatter(LineFormatter())
+    handler.addFilter(first_line_only)
     handler.addFilter(_note_trace)
     logging.basicConfig(level=level.upper(), handlers=[handler])
     for noisy in ("httpx", "httpcore", "uvicorn"):

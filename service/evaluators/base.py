@@ -45,7 +45,10 @@ class EvaluationFailed(Exception):
     """What an evaluator raises where no result is nobody's bug: a service that does not answer, a test that cannot run.
 
     The message is for the caller, as the evaluation's ``error``. Any other exception is logged with its traceback.
+    ``loggable``: whether the message holds nothing that a caller or a model wrote, so that the log may hold it.
     """
+
+    loggable: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, slots=True)

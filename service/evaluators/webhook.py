@@ -19,7 +19,7 @@ from service.evaluators.base import (
     resolved_hard,
 )
 from service.evaluators.text.words import excerpt
-from service.evaluators.webhook_client import Hook, WebhookFailed
+from service.evaluators.webhook_client import Hook, WebhookMistaken
 
 if TYPE_CHECKING:
     from service.evaluators.toolbox import Toolbox
@@ -109,7 +109,7 @@ class HookEvaluator:
         verifies = self.authority == "verifier"
         if answer.passed not in ((None, answer.score == 1.0) if verifies else (None,)):
             expected = "true exactly when score is 1" if verifies else "left out by a judge"
-            raise WebhookFailed(f"the answer's passed must be {expected}")
+            raise WebhookMistaken(f"the answer's passed must be {expected}")
         issues = tuple(Issue(issue.rule, issue.message, issue.instruction or issue.message) for issue in answer.issues)
         return Evaluation.of(self, answer.score, issues=issues)
 
@@ -129,4 +129,4 @@ def _parse(body: bytes) -> Answer:
     except ValidationError as error:
         fault = error.errors()[0]
         where = "".join(f"{step}: " for step in fault["loc"])
-        raise WebhookFailed(excerpt(f"the answer is wrong: {where}{fault['msg']}", MAX_REASON)) from None
+        raise WebhookMistaken(excerpt(f"the answer is wrong: {where}{fault['msg']}", MAX_REASON)) from None

@@ -40,6 +40,14 @@ class WebhookMisconfigured(ValueError):
 class WebhookFailed(EvaluationFailed):
     """No answer, or one that cannot be used. The message is for the caller, and holds no URL and no address."""
 
+    loggable = True
+
+
+class WebhookMistaken(WebhookFailed):
+    """An answer in another form than it has to have. The message may hold a part of it."""
+
+    loggable = False
+
 
 class WebhookBusy(WebhookFailed):
     """``retry_after``: whole seconds that the webhook asks to wait, 0 where it does not say."""

@@ -180,7 +180,8 @@ class Steps:
             log.warning("the judge cannot serve", extra={"model": judge, "reason": str(error)})
             evaluation = _without_result(evaluator, f"{judge} cannot serve: {error}")
         except EvaluationFailed as error:
-            log.info("no evaluation", extra={"evaluator": evaluator.type, "reason": str(error)})
+            reason = str(error) if error.loggable else type(error).__name__
+            log.info("no evaluation", extra={"evaluator": evaluator.type, "reason": reason})
             evaluation = _without_result(evaluator, str(error))
         except Exception as error:
             log.warning("an evaluator failed", extra={"evaluator": evaluator.type}, exc_info=error)

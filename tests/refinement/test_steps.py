@@ -114,6 +114,23 @@ async def test_only_what_nobody_expects_is_logged_with_its_traceback(
     assert record.__dict__["evaluator"] == "broken"
 
 
+class Told(EvaluationFailed):
+    loggable = True
+
+
+@pytest.mark.parametrize(("kind", "logged"), [(EvaluationFailed, "EvaluationFailed"), (Told, "no answer")])
+async def test_a_reason_is_logged_only_where_it_holds_nobody_s_text(
+    caplog: pytest.LogCaptureFixture, kind: type[EvaluationFailed], logged: str
+) -> None:
+    caplog.set_level("INFO")
+    found: list[Assessment] = []
+
+    await steps(engine(), Raising(error=kind("no answer"))).assess("x", found.append)
+
+    assert [evaluation.error for evaluation in found[-1].evaluations] == ["no answer"]
+    assert [record.__dict__["reason"] for record in caplog.records] == [logged]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Found(Broken):
     issue: Issue
