@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from service.engines.openai_bytes import TooMuch
 from service.engines.openai_chat import ChatEngine
 from service.engines.openai_probes import (
     QUESTION,
@@ -22,7 +23,7 @@ from service.engines.openai_probes import (
 )
 from service.engines.openai_server import OpenAIServer
 from service.engines.openai_tokens import TokenEngine
-from service.engines.served import EngineMisconfigured
+from service.engines.served import EngineMisconfigured, EngineUnusable
 from service.engines.tokenization import ChatTokenizer
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,9 @@ async def connect(
     server = OpenAIServer(url, key)
     try:
         return await _engine(server, model, tokenizer, tokenizers)
+    except TooMuch as error:
+        await server.close()
+        raise EngineUnusable(error.detail) from error
     except BaseException:
         await server.close()
         raise

@@ -1,6 +1,6 @@
 """What a server answers to a completion's request, and what it makes of the reply, read as leniently as is safe.
 
-Servers are OpenAI's only nearly: a part that is null is as good as absent, and a count that cannot be is none.
+Servers are OpenAI's only nearly. A part that is null counts as absent, and a count that cannot be as 0.
 """
 
 import math
@@ -27,7 +27,7 @@ MOST_TOKENS = 100_000_000
 CUT = ("length", "max_tokens", "max_output_tokens", "model_length")
 FILTERED = ("content_filter", "content-filter", "safety", "sensitive", "recitation", "prohibited_content")
 GIVEN_UP = ("abort", "error", "network_error", "insufficient_system_resource")
-"""What servers call the end of a reply that is none: vLLM's, OpenRouter's, Zhipu's and DeepSeek's words."""
+"""What servers call the end of a reply that they gave up: vLLM's, OpenRouter's, Zhipu's and DeepSeek's words."""
 
 
 def _count(told: Any) -> int:

@@ -167,7 +167,9 @@ def _crc(data: bytes) -> bytes:
 
 
 def _key_refused() -> EngineUnusable:
-    return EngineUnusable("the engine's server refuses the key that it is sent, or wants one (REDRAFT_ENGINE_KEY)")
+    return EngineUnusable(
+        "the engine's server refuses the key that it is sent, or wants one (REDRAFT_ENGINE_KEY, or key_file)"
+    )
 
 
 def _unusable(server: OpenAIServer, words: str, listed: bool, otherwise: str = "") -> EngineUnusable:

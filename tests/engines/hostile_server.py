@@ -18,7 +18,7 @@ EVENT = b'data: {"choices": [{"index": 0, "delta": {"content": "words and words 
 WHOLE = {"choices": [{"index": 0, "message": {"content": "Yes."}, "finish_reason": "stop"}]}
 ONE = {"prompt_tokens": 9, "completion_tokens": 1}
 MOST_SENT = 300 * 1024 * 1024
-"""After that the server gives up: whoever reads so much has no bound."""
+"""After that the server gives up: a client that reads so much has no bound."""
 
 Write = Callable[[bytes], Any]
 
@@ -29,7 +29,7 @@ async def endless_body(write: Write) -> None:
 
 
 async def endless_line(write: Write) -> None:
-    """One event without an end; in small pieces, for which a reader that joins and cuts anew takes quadratic time."""
+    """One event without an end; in small pieces, which take quadratic time where each is joined to all before it."""
     await write(head("text/event-stream") + b'data: {"choices": [{"delta": {"content": "')
     await forever(write, b"x" * 1024)
 

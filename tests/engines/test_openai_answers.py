@@ -61,7 +61,7 @@ async def relayed(body: bytes) -> MessageEnd:
 
 STREAMS = {
     "as OpenAI": events(TEXT, {"choices": [choice({}, "length")]}, {"choices": [], "usage": USAGE}),
-    "usage beside a blank choice": events(
+    "usage with a blank choice": events(
         TEXT, {"choices": [choice({}, "length")]}, {"choices": [choice({})], "usage": USAGE}
     ),
     "null choices": events(TEXT, {"choices": [choice({}, "length")]}, {"choices": None, "usage": USAGE}),
