@@ -94,8 +94,10 @@ async def test_the_service_comes_up_and_works_before(kind: type[StandIn], key: s
 
 @pytest.mark.parametrize("kind", STAND_INS, ids=lambda kind: kind.name)
 async def test_a_judge_scores_before(kind: type[StandIn]) -> None:
-    async with listening(kind().app()) as url, before(url) as front:
+    server = kind()
+    async with listening(server.app()) as url, before(url) as front:
         await ready(front)
+        server.bodies.clear()
         judged = await front.post(
             "/v1/critique", {**PROMPT, "candidate": "Waves.", "criteria": [RIGHT], "feedback": False}
         )
@@ -103,6 +105,8 @@ async def test_a_judge_scores_before(kind: type[StandIn]) -> None:
     assert judged.status_code == 200, judged.text
     [evaluation] = judged.json()["evaluations"]
     assert evaluation["score"] == pytest.approx(0.5, abs=0.05), evaluation
+    asked = {LMStudio: None, TextGenerationInference: 5}.get(kind, 20)
+    assert {body.get("top_logprobs") for body in server.bodies} == {asked}
 
 
 @pytest.mark.parametrize("kind", STAND_INS, ids=lambda kind: kind.name)

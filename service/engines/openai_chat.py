@@ -83,7 +83,7 @@ class ChatAbilities:
     a reply. ``context_tokens``: what its context holds, where it also counts a conversation's tokens, as vLLM's does;
     such a server goes on with a reply that has begun, and ranks requests where ``ranks``. ``lists_models``: it has a
     list of models, by which it can be looked at. ``whole_top_p``: it takes a ``top_p`` of 1, which leaves no token
-    out."""
+    out. ``most_logprobs``: how many tokens it tells the probabilities of."""
 
     schemas: bool
     logprobs: bool
@@ -94,6 +94,7 @@ class ChatAbilities:
     limit: str = "max_tokens"
     lists_models: bool = True
     whole_top_p: bool = True
+    most_logprobs: int = MOST_LOGPROBS
 
 
 class ChatEngine:
@@ -164,7 +165,8 @@ class ChatEngine:
     ) -> Choice:
         if not self._abilities.logprobs:
             return await self._chosen(conversation, options, priority)
-        wish = {"max_tokens": 1, "temperature": 0.0, "logprobs": True, "top_logprobs": MOST_LOGPROBS}
+        most = self._abilities.most_logprobs
+        wish = {"max_tokens": 1, "temperature": 0.0, "logprobs": True, "top_logprobs": most}
         choice, usage = await self._answer(conversation, priority, wish, lead)
         logprobs = [
             log_sum_exp(found.logprob for found in choice.weighed if found.token.strip() == option)

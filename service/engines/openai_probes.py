@@ -34,6 +34,8 @@ LOAD_SECONDS = 120.0
 """For the first chat: LM Studio and Ollama load the model for it, and stop loading when nobody waits any more."""
 PROBE_SECONDS = 10.0
 """For every other answer of a few tokens."""
+FEW_LOGPROBS = 5
+"""What Text Generation Inference and some gateways tell the probabilities of, and refuse to be asked for more."""
 PICTURE_SIDE = 64
 """Enough for any model: some refuse smaller pictures."""
 LATEST = ":latest"
@@ -127,10 +129,16 @@ async def chat_abilities(
     async def asked(more: Mapping[str, object]) -> ChatAnswer | None:
         return await _chat(server, {**probe, **more})
 
-    weighed = await asked({"logprobs": True, "top_logprobs": MOST_LOGPROBS})
+    most_logprobs = 0
+    for count in (MOST_LOGPROBS, FEW_LOGPROBS):
+        weighed = await asked({"logprobs": True, "top_logprobs": count})
+        if weighed is not None:
+            most_logprobs = count if any(choice.weighed for choice in weighed.choices) else 0
+            break
     return ChatAbilities(
         schemas=await asked({"response_format": {"type": "json_schema", "json_schema": FORM}}) is not None,
-        logprobs=weighed is not None and any(choice.weighed for choice in weighed.choices),
+        logprobs=most_logprobs > 0,
+        most_logprobs=most_logprobs,
         system=await asked({"messages": messages(INSTRUCTED)}) is not None,
         ranks=context_tokens is not None and await asked({"priority": 1}) is not None,
         context_tokens=context_tokens,

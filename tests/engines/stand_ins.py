@@ -222,8 +222,8 @@ class TextGenerationInference(StandIn):
     """Hugging Face's TGI (huggingface/text-generation-inference, router/src/server.rs, lib.rs and validation.rs).
 
     Its /tokenize wants ``inputs``; axum refuses a body without, in plain text. Its list of models needs no key, and a
-    wrong key is an empty 401. At most 5 probable tokens are told. A ``top_p`` of 1 is refused. A reply that ends by
-    itself ends with ``stop``, one at a stop text with ``stop_sequence``. The usage comes in an event with no choice.
+    wrong key is an empty 401. At most 5 probable tokens may be asked for.
+    A ``top_p`` of 1 is refused. The usage comes in an event with no choice.
     """
 
     name = "Text Generation Inference"
@@ -251,6 +251,9 @@ class TextGenerationInference(StandIn):
         if has_images(body):
             return invalid("image modality is not supported")
         return None
+
+    def logprobs(self, body: dict[str, Any]) -> dict[str, Any] | None:
+        return top_logprobs(body["top_logprobs"]) if body.get("logprobs") else None
 
 
 @dataclass
