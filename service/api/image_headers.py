@@ -17,6 +17,8 @@ from service.engines.conversation import Image
 MOST_BYTES = 4_194_304
 LONGEST_SIDE = 8_192
 MOST_PIXELS = 16_777_216
+MOST_SEGMENTS = 32_768
+"""Parts of a file that are stepped over. A GIF of MOST_BYTES has 16,448 blocks of full length; others have fewer."""
 
 Sizes = Iterator[tuple[int, int]]
 """Each width and height that a file states, in pixels."""
@@ -52,10 +54,25 @@ def _still(is_animated: bool) -> None:
         raise ValueError("an animated image is not taken")
 
 
+class _Steps:
+    """Counts the parts of one file. A file of many tiny ones would take a quarter of a second to step through."""
+
+    def __init__(self) -> None:
+        self._left = MOST_SEGMENTS
+
+    def take(self) -> None:
+        """ValueError once there were more than MOST_SEGMENTS."""
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError(f"an image may have at most {MOST_SEGMENTS} segments before it ends")
+
+
 def _png(data: bytes) -> Sizes:
     """Chunks up to the first of pixels. A second header would count for some decoders."""
     at = 8
+    steps = _Steps()
     while (kind := data[at + 4 : at + 8]) != b"IDAT":
+        steps.take()
         (length,) = struct.unpack_from(">I", data, at)
         if kind == b"IHDR":
             yield struct.unpack_from(">II", data, at + 8)
@@ -66,7 +83,9 @@ def _png(data: bytes) -> Sizes:
 def _jpeg(data: bytes) -> Sizes:
     """Marker segments up to the first scan."""
     at = 2
+    steps = _Steps()
     while True:
+        steps.take()
         if data[at] != 0xFF:
             raise ValueError("the JPEG has something else than a marker between its segments")
         marker = data[at + 1]
@@ -89,15 +108,17 @@ def _gif(data: bytes) -> Sizes:
     yield width, height
     at = 13 + _table_bytes(flags)
     frames = 0
+    steps = _Steps()
     while at < len(data) and data[at] != 0x3B:  # the trailer; some files lack it
+        steps.take()
         if data[at] == 0x2C:
             frames += 1
             _still(frames > 1)
             left, top, width, height, flags = struct.unpack_from("<HHHHB", data, at + 1)
             yield left + width, top + height
-            at = _after_blocks(data, at + 11 + _table_bytes(flags))
+            at = _after_blocks(data, at + 11 + _table_bytes(flags), steps)
         elif data[at] == 0x21:
-            at = _after_blocks(data, at + 2)
+            at = _after_blocks(data, at + 2, steps)
         else:
             raise ValueError("the GIF has something else than a block between its blocks")
 
@@ -107,9 +128,10 @@ def _table_bytes(flags: int) -> int:
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
-def _after_blocks(data: bytes, at: int) -> int:
+def _after_blocks(data: bytes, at: int, steps: "_Steps") -> int:
     """Where a series of sub-blocks ends that begins there."""
     while data[at]:
+        steps.take()
         at += 1 + data[at]
     return at + 1
 

@@ -91,6 +91,20 @@ def test_too_many_bytes_are_refused() -> None:
         read_image(PNG + b"\0" * MOST_BYTES)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        JPEG[:2] + b"\xff" * 100_000,
+        GIF[:6] + b"\1\0\1\0\0\0\0" + b"\x21\xf9" + b"\1a" * 100_000,
+        PNG[:8] + chunk(b"tEXt", b"") * 100_000,
+    ],
+)
+def test_a_file_of_very_many_parts_is_refused(data: bytes) -> None:
+    """To step through four million would hold up everybody."""
+    with pytest.raises(ValueError, match="at most 32768 segments"):
+        read_image(data)
+
+
 @pytest.mark.parametrize("data", [b"", b"RIFF", b"RIFF____WAVEfmt ", b"GIF89a", PNG[:8], JPEG[:30], b"BM" + PNG])
 def test_what_is_no_picture_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"image|say"):
