@@ -58,7 +58,7 @@ def _reply(call: Call) -> str:
     seed = call.sampling.seed if call.sampling else None
     seen = "".join(image.digest for image in call.images)
     digest = hashlib.sha256(f"{seed}:{seen}{call.prompt}".encode()).hexdigest()
-    return f"Reply {digest[:8]} to: {' '.join(call.prompt.split()[:12])}"
+    return f"Reply {digest[:8]} to: {' '.join(call.prompt[:1_000].split()[:12])}"
 
 
 def _weights(call: Call) -> Sequence[float]:
