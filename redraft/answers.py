@@ -69,8 +69,18 @@ def _problem(response: httpx.Response) -> Problem:
         said = OpenAIAnswer.model_validate_json(response.content).error
         word = said.code or code
         code, detail = OPENAI_CODES.get(word, word), said.message
-    title, status = f"HTTP status {response.status_code}", response.status_code
-    return Problem(type="about:blank", title=title, status=status, detail=detail, code=code)
+    return _made_problem(response.status_code, code, detail)
+
+
+def openai_problem(status: int, body: object) -> Problem:
+    """The problem that an error in OpenAI's form tells of."""
+    said = read(OpenAIAnswer, body).error
+    word = said.code or "unknown"
+    return _made_problem(status, OPENAI_CODES.get(word, word), said.message)
+
+
+def _made_problem(status: int, code: str, detail: str) -> Problem:
+    return Problem(type="about:blank", title=f"HTTP status {status}", status=status, detail=detail, code=code)
 
 
 def request_id(response: httpx.Response) -> str | None:

@@ -7,15 +7,21 @@ from typing import Any
 
 import httpx
 
-from redraft.answers import parsed, read, request_id
+from redraft.answers import openai_problem, parsed, read, request_id
 from redraft.errors import ProblemError, UnexpectedAnswer, problem_error
 from redraft.requests import BatchLine
-from redraft.results import CritiqueResult, GenerateResult, Problem, RefineResult, Result
+from redraft.results import ChatCompletion, CritiqueResult, GenerateResult, Problem, RefineResult, Result
 
-Answer = GenerateResult | CritiqueResult | RefineResult
+Answer = GenerateResult | CritiqueResult | RefineResult | ChatCompletion
 
+CHAT_URL = "/v1/chat/completions"
 ANSWERS: Mapping[str, type[Answer]] = MappingProxyType(
-    {"/v1/generate": GenerateResult, "/v1/critique": CritiqueResult, "/v1/refine": RefineResult}
+    {
+        "/v1/generate": GenerateResult,
+        "/v1/critique": CritiqueResult,
+        "/v1/refine": RefineResult,
+        CHAT_URL: ChatCompletion,
+    }
 )
 
 
@@ -39,6 +45,22 @@ class Line(Result):
     body: dict[str, Any]
 
 
+class ChatResponse(Result):
+    status_code: int
+    body: dict[str, Any]
+
+
+class ChatLine(Result):
+    """What a chat completion's line is answered with, as in OpenAI's batches."""
+
+    custom_id: str
+    response: ChatResponse
+
+
+class Named(Result):
+    custom_id: str
+
+
 class BatchResults:
     """The results in ``response``. ``finished``: there is one for each line."""
 
@@ -56,12 +78,19 @@ class BatchResults:
         *lines, self._begun = (self._begun + chunk).split(b"\n")
         for line in lines:
             if line.strip():
-                yield self._result(parsed(Line, line))
+                yield self._result(line)
 
-    def _result(self, line: Line) -> BatchResult:
-        url = self._waiting.pop(line.custom_id, None)
+    def _result(self, text: bytes) -> BatchResult:
+        custom_id = parsed(Named, text).custom_id
+        url = self._waiting.pop(custom_id, None)
         if url is None:
-            raise UnexpectedAnswer(f"there is an answer to a line that was not sent, {line.custom_id!r}")
+            raise UnexpectedAnswer(f"there is an answer to a line that was not sent, {custom_id!r}")
+        if url == CHAT_URL:
+            response = parsed(ChatLine, text).response
+            line = Line(custom_id=custom_id, status=response.status_code, body=response.body)
+        else:
+            line = parsed(Line, text)
         if line.status == httpx.codes.OK:
             return BatchResult(**dict(line), answer=read(ANSWERS[url], line.body))
-        return BatchResult(**dict(line), error=problem_error(read(Problem, line.body), self._request_id))
+        problem = openai_problem(line.status, line.body) if url == CHAT_URL else read(Problem, line.body)
+        return BatchResult(**dict(line), error=problem_error(problem, self._request_id))

@@ -126,8 +126,9 @@ class RefineFields(EvaluatedFields, total=False):
 
 
 class BatchLine(TypedDict):
-    """``custom_id``: up to 128 characters, of one line only. ``body``: the fields of that request."""
+    """``custom_id``: up to 128 characters, of one line only. ``body``: the fields of that request; those of a chat
+    completion are OpenAI's."""
 
     custom_id: str
-    url: Literal["/v1/generate", "/v1/critique", "/v1/refine"]
-    body: GenerateFields | CritiqueFields | RefineFields
+    url: Literal["/v1/generate", "/v1/critique", "/v1/refine", "/v1/chat/completions"]
+    body: GenerateFields | CritiqueFields | RefineFields | Mapping[str, Any]

@@ -4,6 +4,8 @@ Fields that a newer service adds are ignored, and what takes a word of a list is
 no older client. ``model_dump_json(exclude_unset=True)`` gives an answer as it was sent.
 """
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -43,6 +45,35 @@ class GenerateResult(Result):
     choices: tuple[Choice, ...]
     usage: Usage
     timing: Timing
+
+
+class ChatMessage(Result):
+    """``tool_calls``: as the model made them."""
+
+    role: str
+    content: str | None = None
+    tool_calls: tuple[dict[str, Any], ...] | None = None
+
+
+class ChatChoice(Result):
+    index: int
+    message: ChatMessage
+    finish_reason: str
+
+
+class ChatUsage(Result):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ChatCompletion(Result):
+    """What a chat completion's line of a batch is answered with."""
+
+    id: str
+    model: str
+    choices: tuple[ChatChoice, ...]
+    usage: ChatUsage
 
 
 class Issue(Result):

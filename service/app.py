@@ -13,13 +13,15 @@ from fastapi import FastAPI
 from service.api import openai_routes, problems
 from service.api.admission import Admission
 from service.api.auth import Keys
-from service.api.background import Background
+from service.api.background import LINE_BYTES, Background
 from service.api.batches import BatchRequest
 from service.api.body import add_schemas
 from service.api.desk import Desk
 from service.api.image_fetch import RemoteImages
+from service.api.intake import Intake
 from service.api.middleware import UNMATCHED, BodyLimit, RequestContext, RequestRecord, RequestTrace
 from service.api.openai import ChatRequest
+from service.api.origin import Cors, OriginGuard
 from service.api.programs import Bounds, Programs
 from service.api.requests import CritiqueRequest, GenerateRequest, RefineRequest
 from service.api.responses import Problem
@@ -201,7 +203,9 @@ def create_app(
     served = ServedModels(settings.model_names, settings.critic, settings.judge)
     bounds = Bounds(settings.max_candidates, settings.max_rounds, settings.max_tokens, settings.max_seconds)
     programs = Programs(tasks, bounds, served, rubrics, tools)
-    background = Background(admission, programs, settings.max_batch_programs)
+    line_bytes = max(settings.max_body_bytes, LINE_BYTES)
+    background = Background(admission, programs, settings.max_batch_programs, settings.max_batch_seconds, line_bytes)
+    intake = Intake(settings.max_body_memory, settings.max_body_seconds, on_shed=metrics.request_shed)
     metrics.watch_batches(lambda: background.waiting)
 
     @asynccontextmanager
@@ -223,7 +227,8 @@ def create_app(
                     tasks=tasks,
                     served=served,
                     images=images,
-                )
+                ),
+                "intake": intake,
             }
 
     def finished(record: RequestRecord) -> None:
@@ -253,7 +258,10 @@ def create_app(
     )
     app.state.admission = admission  # for whoever drains the app
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, others={"/v1/batches": settings.max_batch_bytes})
+    app.add_middleware(OriginGuard, hosts=settings.hosts, origins=settings.page_origins, open_paths=POLLED)
     app.add_middleware(RequestContext, on_finished=finished)
+    if settings.cors_origins:
+        app.add_middleware(Cors, origins=settings.cors_origins)
     if tracer is not None:
         app.add_middleware(RequestTrace, tracer=tracer, untraced=POLLED)
     problems.install(app)

@@ -5,9 +5,11 @@ RedraftError
 │   ├── MalformedRequest       400    what comes is not HTTP, so the connection ends with the answer
 │   ├── MalformedBody          400
 │   ├── Unauthorized           401
+│   ├── Forbidden              403
 │   ├── NotFound               404
 │   ├── MethodNotAllowed       405
 │   ├── HeadTimeout         408
+│   ├── BodyTimeout            408
 │   ├── BodyTooLarge           413
 │   ├── UriTooLong             414
 │   ├── InvalidRequest         422    names the fields
@@ -68,6 +70,10 @@ class Unauthorized(RequestError):
     status, code, title = 401, "unauthorized", "A valid key is needed"
 
 
+class Forbidden(RequestError):
+    status, code, title = 403, "forbidden", "This origin or host is not allowed"
+
+
 class NotFound(RequestError):
     status, code, title = 404, "not_found", "There is nothing here"
 
@@ -78,6 +84,10 @@ class MethodNotAllowed(RequestError):
 
 class HeadTimeout(RequestError):
     status, code, title = 408, "head_timeout", "The head of the request did not arrive in time"
+
+
+class BodyTimeout(RequestError):
+    status, code, title = 408, "body_timeout", "The body did not arrive in time"
 
 
 class BodyTooLarge(RequestError):

@@ -32,6 +32,9 @@ def _host(text: str) -> str:
 
 
 Host = Annotated[str, AfterValidator(_host)]
+HostName = Annotated[str, StringConstraints(pattern=r"^(\*|[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])$", to_lower=True)]
+WebOrigin = Annotated[str, StringConstraints(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\s,]+)$")]
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
 def _server_urls(text: str) -> str:
@@ -52,6 +55,13 @@ class Settings(BaseSettings):
     api_keys: str | None = Field(None, repr=False, description="bearer keys, name:sha256-hex each, comma-separated")
     api_keys_file: Path | None = Field(None, description="file of bearer keys, one name:sha256-hex a line; # comments")
     allow_anonymous: bool = Field(False, description="serve beyond loopback without any key")
+    allowed_hosts: list[HostName] | None = Field(
+        None,
+        description="JSON list of names in Host headers; * for any; by default loopback's, where no key guards it",
+    )
+    cors_origins: list[WebOrigin] = Field(
+        [], description='JSON list of origins whose web pages may use the service, such as "https://app.example.com"'
+    )
     engine: Literal["vllm", "openai", "scripted"] = Field(
         "vllm", description="vllm in this process, openai for remote servers, or scripted for tests"
     )
@@ -88,9 +98,18 @@ class Settings(BaseSettings):
     )
     max_connections: int = Field(1_000, ge=1, description="connections at once; past it, one that waits is closed")
     max_body_bytes: int = Field(1_048_576, ge=1, description="bytes of a request's body; past it, 413")
+    max_body_memory: int = Field(
+        134_217_728, ge=1, description="bytes of all bodies that are being read at once; past it, 503"
+    )
+    max_body_seconds: float = Field(
+        30.0, gt=0, allow_inf_nan=False, description="seconds in which a body must arrive; past it, 408"
+    )
     max_batches: int = Field(4, ge=1, description="batches at work at once; past it, 503")
     max_batch_programs: int = Field(8, ge=1, description="lines of all batches at work at once, behind other requests")
     max_batch_bytes: int = Field(16_777_216, ge=1, description="bytes of a batch's body; past it, 413")
+    max_batch_seconds: float = Field(
+        86_400.0, gt=0, allow_inf_nan=False, description="seconds after which no further line of a batch is begun"
+    )
     max_candidates: int = Field(16, ge=1, description="candidates that one request may ask for")
     max_rounds: int = Field(10, ge=0, description="rounds that one request may ask for")
     max_tokens: int = Field(4096, ge=1, description="completion tokens a call that one request may ask for")
@@ -121,6 +140,18 @@ class Settings(BaseSettings):
     def keys(self) -> tuple[tuple[str, bytes], ...]:
         """Every configured key: its name and the SHA-256 of its secret. A name may have several, to rotate them."""
         return tuple(_parse_key(where, entry) for where, entry in self._key_entries())
+
+    @property
+    def hosts(self) -> frozenset[str] | None:
+        """The names that the service answers to beside the address that it listens on; None for any."""
+        if self.allowed_hosts is None and not self.keys and _is_loopback(self.host):
+            return frozenset(LOOPBACK_NAMES)
+        return None if self.allowed_hosts is None or "*" in self.allowed_hosts else frozenset(self.allowed_hosts)
+
+    @property
+    def page_origins(self) -> frozenset[str] | None:
+        """The origins whose web pages may send requests; None for any. A key is a page's own permission."""
+        return None if self.keys or "*" in self.cors_origins else frozenset(self.cors_origins)
 
     @property
     def servers(self) -> Servers:
@@ -190,6 +221,15 @@ class Settings(BaseSettings):
             if name is not None and name not in self.model_names:
                 known = ", ".join(self.model_names)
                 raise ValueError(f"{PREFIX}{setting}: there is no model {name!r}; there are {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_bodies_that_never_fit(self) -> Self:
+        if self.max_body_memory < max(self.max_body_bytes, self.max_batch_bytes):
+            raise ValueError(
+                f"{PREFIX}MAX_BODY_MEMORY must hold the largest body: at least {PREFIX}MAX_BODY_BYTES and "
+                f"{PREFIX}MAX_BATCH_BYTES"
+            )
         return self
 
     @model_validator(mode="after")

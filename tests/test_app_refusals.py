@@ -52,6 +52,7 @@ async def uploading(
     which the server tells by an answer of status 100."""
     host, port = served.client.base_url.host, served.client.base_url.port
     stated = {"Host": host, "Expect": "100-continue", "Content-Length": len(json.dumps(PROMPT)), **headers}
+    stated["Content-Type"] = "application/json"
     lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in stated.items())]
     reader, writer = await asyncio.open_connection(host, port)
     try:

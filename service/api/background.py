@@ -7,6 +7,7 @@ is in the engine is never thrown out of it: it is short.
 
 import asyncio
 import itertools
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -23,6 +24,8 @@ T = TypeVar("T")
 
 PROGRAMS_PER_CALL = 4
 """While others are at work there is one background call for so many of them, and at least one."""
+LINE_BYTES = 1_048_576
+"""A line may have as many at least. The parser holds everybody up for the length of a line."""
 REST = 4.0
 """And after each its place is empty for so many times as long as it took, so that it is used a fifth of the time. A
 call may be a prompt that is read at once, while all others stand still."""
@@ -30,12 +33,21 @@ call may be a prompt that is read at once, while all others stand still."""
 
 class Background:
     """``programs`` makes programs that rank behind all others. At most ``max_programs`` are at work, and as many of
-    their calls as long as nothing else is."""
+    their calls as long as nothing else is. ``max_seconds``: from a batch's arrival, after which no line is begun."""
 
-    def __init__(self, admission: Admission, programs: Programs, max_programs: int) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        programs: Programs,
+        max_programs: int,
+        max_seconds: float = math.inf,
+        max_line_bytes: int = LINE_BYTES,
+    ) -> None:
+        self.max_seconds = max_seconds
+        self.max_line_bytes = max_line_bytes
         self.programs = replace(programs, arrivals=itertools.count(BEHIND_ALL))
         self.max_programs = max_programs
-        self._queues: list[deque[Any]] = []
+        self._queues: dict[int, deque[Any]] = {}  # by identity: two batches may have the same lines
         self._admission = admission
         self._places = asyncio.Semaphore(max_programs)
         self._gate = Gate(self._most_calls, self._rest)
@@ -44,17 +56,17 @@ class Background:
     @property
     def waiting(self) -> int:
         """Lines that nobody has begun."""
-        return sum(map(len, self._queues))
+        return sum(map(len, self._queues.values()))
 
     @contextmanager
     def queue(self, lines: Iterable[T]) -> Iterator[deque[T]]:
         """The lines of a batch, to be taken from the left; what is in there counts as waiting."""
         queue = deque(lines)
-        self._queues.append(queue)
+        self._queues[id(queue)] = queue
         try:
             yield queue
         finally:
-            self._queues.remove(queue)
+            del self._queues[id(queue)]
 
     def place(self) -> AbstractAsyncContextManager[None]:
         """A place at work; who waits gets one in the order of arrival, so that batches take turns."""

@@ -1,56 +1,59 @@
 """Many requests in one body. Each line is answered by itself, as soon as it is finished, and none can harm another."""
 
 import asyncio
-import json
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
+from uuid import uuid4
 
 from annotated_types import Len
-from pydantic import AfterValidator, BaseModel, ConfigDict
-from pydantic_core import from_json
+from pydantic import BaseModel, ConfigDict
+from pydantic_core import from_json, to_json
 from starlette.requests import Request
 
 from service.api.answering import Answering, generating, last_response, refining, reviewing
+from service.api.background import LINE_BYTES
+from service.api.batch_lines import MOST_LINES, lines, members_of_lists, too_many_lines
 from service.api.body import beside, decode, media_type_of, read
 from service.api.desk import desk_of
 from service.api.images import with_images
 from service.api.middleware import request_id, seconds_since_arrival
-from service.api.problems import problem_body, public
-from service.api.programs import Programs
+from service.api.openai import Chat, ChatRequest
+from service.api.openai_answering import answering_chat
+from service.api.problems import MOST_FIELD_ERRORS, error_body, public, status_at
 from service.api.requests import CritiqueRequest, GenerateRequest, RefineRequest
 from service.api.sse import Event
-from service.api.wire import WireModel
-from service.errors import Draining, MalformedBody, wrong_field
-from service.evaluators.base import RefusedField
+from service.api.wire import BodyModel
+from service.errors import (
+    BodyTooLarge,
+    DeadlineExceeded,
+    Draining,
+    FieldError,
+    InvalidRequest,
+    MalformedBody,
+    wrong_field,
+    wrong_fields,
+)
+from service.fail_fast import FAIL_FAST
 
-MOST_LINES = 1_000
-JSON_LINES = ("application/jsonl", "application/x-ndjson")
+JSON_LINES = ("application/jsonl", "application/x-ndjson", "application/x-jsonlines", "application/json-lines")
+"""The media types of JSON lines; answers have the first."""
+CHAT_URL = "/v1/chat/completions"
 
 
-class BatchLine(WireModel):
+class BatchLine(BodyModel):
     """One request, in the form of a line of OpenAI's batches. ``body``: what the endpoint at ``url`` takes."""
 
     custom_id: Annotated[str, Len(1, 128)]
     method: Literal["POST"] = "POST"
-    url: Literal["/v1/generate", "/v1/critique", "/v1/refine"]
+    url: Literal["/v1/generate", "/v1/critique", "/v1/refine", "/v1/chat/completions"]
     body: dict[str, Any]
 
 
-def _told_apart(lines: tuple[BatchLine, ...]) -> tuple[BatchLine, ...]:
-    if not lines:
-        raise ValueError("there is no line")
-    seen = set[str]()
-    for index, line in enumerate(lines):
-        if line.custom_id in seen:
-            raise RefusedField(f"{index}.custom_id", "an earlier line has the same")
-        seen.add(line.custom_id)
-    return lines
-
-
-class BatchRequest(WireModel):
+class BatchRequest(BodyModel):
     """Requests that nobody waits for one by one; they are answered behind all others, in the order in which they are
     finished."""
 
@@ -67,7 +70,7 @@ class BatchRequest(WireModel):
         }
     )
 
-    requests: Annotated[tuple[BatchLine, ...], Len(0, MOST_LINES), AfterValidator(_told_apart)]
+    requests: Annotated[tuple[BatchLine, ...], Len(0, MOST_LINES), FAIL_FAST]
 
 
 class BatchResult(BaseModel):
@@ -78,35 +81,104 @@ class BatchResult(BaseModel):
     body: dict[str, Any]
 
 
-async def read_batch(request: Request) -> BatchRequest:
-    """The batch that the request's body holds, as JSON or as JSON lines."""
-    return await read(request, decode_batch)
+class ChatBatchResponse(BaseModel):
+    """``body``: a chat completion, or an error as chat completions have it."""
+
+    status_code: int
+    request_id: str
+    body: dict[str, Any]
 
 
-def decode_batch(body: bytes, content_type: str | None) -> BatchRequest:
-    """Raises MalformedBody or InvalidRequest, which say which line is wrong, counted from 0."""
+class ChatBatchResult(BaseModel):
+    """The answer to a chat completion's line, in the form of OpenAI's batches. ``error`` is always null."""
+
+    id: str
+    custom_id: str
+    response: ChatBatchResponse
+    error: None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line whose envelope is valid. ``raw``: the bytes of the BatchLine; its body is not yet looked at."""
+
+    custom_id: str
+    url: str
+    raw: bytes
+
+    @property
+    def body(self) -> bytes:
+        """The request as JSON."""
+        return to_json(from_json(self.raw)["body"])
+
+
+async def read_batch(request: Request) -> list[Line]:
+    """The lines that the request's body holds, as JSON or as JSON lines."""
+    return await read(request, partial(decode_batch, max_line_bytes=desk_of(request).background.max_line_bytes))
+
+
+def decode_batch(body: bytes, content_type: str | None, max_line_bytes: int = LINE_BYTES) -> list[Line]:
+    """The lines of a batch in either form. Raises BodyTooLarge, MalformedBody or InvalidRequest.
+
+    Messages count lines from 1. A field is ``requests.0.url`` where the caller wrote a list, whose indices begin with
+    0, and ``lines.1.url`` where the caller wrote lines.
+    """
     if content_type is None or media_type_of(content_type) not in JSON_LINES:
-        return decode(BatchRequest, body, content_type)
-    lines = [line for line in body.split(b"\n") if line.strip()]
-    for index, line in enumerate(lines):
+        rest, found = members_of_lists(body)
+        decode(BatchRequest, rest, content_type)
+        made = _decoded(found, max_line_bytes, "requests", first=0)
+    else:
+        made = _decoded(lines(body), max_line_bytes, "lines", first=1)
+    if not made:
+        raise wrong_field("requests", "there is no line")
+    return made
+
+
+def _decoded(raw_lines: Iterable[bytes], max_line_bytes: int, name: str, first: int) -> list[Line]:
+    """The lines. ``first``: the index of the first one in the paths of errors, which begin with ``name``."""
+    made, numbers, wrong = list[Line](), dict[str, int](), list[FieldError]()
+    for number, raw in enumerate(raw_lines, 1):
+        if number > MOST_LINES:
+            raise too_many_lines()
+        path = f"{name}.{number - 1 + first}"
         try:
-            from_json(line)
-        except ValueError as error:
-            raise MalformedBody(f"line {index} is not JSON: {error}") from None
-    return decode(BatchRequest, b'{"requests":[' + b",".join(lines) + b"]}", None)
+            if len(raw) > max_line_bytes:
+                raise BodyTooLarge(f"line {number}: a line may have at most {max_line_bytes} bytes")
+            line = decode(BatchLine, raw, None)
+        except MalformedBody as error:
+            raise MalformedBody(f"line {number}: {error.detail}") from None
+        except InvalidRequest as error:
+            wrong += _under(path, error, raw)
+            if len(wrong) >= MOST_FIELD_ERRORS:
+                break
+            continue
+        if line.custom_id in numbers:
+            wrong.append(FieldError(f"{path}.custom_id", f"line {numbers[line.custom_id]} has the same"))
+            continue
+        numbers[line.custom_id] = number
+        made.append(Line(line.custom_id, line.url, raw))
+    if wrong:
+        raise wrong_fields(wrong[:MOST_FIELD_ERRORS])
+    return made
 
 
-async def results(request: Request, batch: BatchRequest) -> AsyncGenerator[Event, None]:
+def _under(path: str, error: InvalidRequest, raw: bytes) -> Iterator[FieldError]:
+    """The errors of the line at ``path``."""
+    is_object = isinstance(from_json(raw), dict)  # what is none has no fields
+    return (FieldError(f"{path}.{item.field}" if is_object else path, item.message) for item in error.errors)
+
+
+async def results(request: Request, batch: Sequence[Line]) -> AsyncGenerator[Event, None]:
     """The answer to each line as it is finished. Closing the generator ends all work."""
     desk = desk_of(request)
     await desk.check_ready()
-    with desk.admission.batch(request.state.caller), desk.background.queue(batch.requests) as lines:
+    with desk.admission.batch(request.state.caller), desk.background.queue(batch) as waiting:
         finished = asyncio.Queue[Event](maxsize=1)  # for a client that does not read, no more is begun
         workers = [
-            asyncio.create_task(_work(request, lines, finished)) for _ in batch.requests[: desk.background.max_programs]
+            asyncio.create_task(_work(request, waiting, finished)) for _ in batch[: desk.background.max_programs]
         ]
         try:
-            for _ in batch.requests:
+            for _ in batch:
                 yield await finished.get()
         finally:
             for worker in workers:
@@ -114,33 +186,43 @@ async def results(request: Request, batch: BatchRequest) -> AsyncGenerator[Event
             await asyncio.wait(workers)
 
 
-async def _work(request: Request, lines: deque[BatchLine], finished: asyncio.Queue[Event]) -> None:
+async def _work(request: Request, waiting: deque[Line], finished: asyncio.Queue[Event]) -> None:
     desk = desk_of(request)
-    while lines:
+    while waiting:
         async with desk.background.place():
-            if not lines:  # others have taken the last one meanwhile
+            if not waiting:  # others have taken the last one meanwhile
                 return
-            result = await _result(request, lines.popleft())
-        desk.metrics.batch_line(result.status)
-        await finished.put(("result", result.model_dump()))
+            line = waiting.popleft()
+            status, body = await _answer_or_error(request, line)
+        desk.metrics.batch_line(status)
+        await finished.put(("result", _result(request, line, status, body).model_dump()))
 
 
-async def _result(request: Request, line: BatchLine) -> BatchResult:
+def _result(request: Request, line: Line, status: int, body: dict[str, Any]) -> BatchResult | ChatBatchResult:
+    if line.url != CHAT_URL:
+        return BatchResult(custom_id=line.custom_id, status=status, body=body)
+    response = ChatBatchResponse(status_code=status, request_id=request_id(request), body=body)
+    return ChatBatchResult(id=f"batch_req_{uuid4().hex}", custom_id=line.custom_id, response=response)
+
+
+async def _answer_or_error(request: Request, line: Line) -> tuple[int, dict[str, Any]]:
+    """The status and the body that the line would have had as a request of its own."""
     try:
-        return BatchResult(custom_id=line.custom_id, status=200, body=await _answer(request, line))
+        return 200, await _answer(request, line)
     except Exception as error:  # noqa: BLE001 (public logs it)
         known = public(error, request_id(request))
-        return BatchResult(custom_id=line.custom_id, status=known.status, body=problem_body(known))
+        return status_at(known, line.url), error_body(known, line.url)
 
 
-async def _answer(request: Request, line: BatchLine) -> Mapping[str, Any]:
+async def _answer(request: Request, line: Line) -> dict[str, Any]:
     desk = desk_of(request)
     queued_seconds = seconds_since_arrival(request)
     if desk.admission.draining:
         raise Draining("the service is shutting down, and this line was not begun")
+    if queued_seconds > desk.background.max_seconds:
+        raise DeadlineExceeded(f"the batch's {desk.background.max_seconds:g} seconds are over; this line was not begun")
     with _cancellation_from_inside():
-        wanted = await beside(partial(_wanted, line.url), json.dumps(line.body).encode())
-        made = _answering(await with_images(request, wanted), desk.background.programs)
+        made = await _answering(request, line)
         roles = desk.background.roles(desk.roles(made.program.models))
         response = await last_response(made.events(request, roles, queued_seconds))
     answer: dict[str, Any] = from_json(response.model_dump_json())  # what cannot be sent fails here, for this line only
@@ -159,20 +241,32 @@ def _cancellation_from_inside() -> Iterator[None]:
         raise RuntimeError("a line's work was cancelled from inside") from error
 
 
-def _wanted(url: str, body: bytes) -> GenerateRequest | CritiqueRequest | RefineRequest:
-    if url == "/v1/critique":
-        return decode(CritiqueRequest, body, None)
-    wanted = decode(GenerateRequest, body, None) if url == "/v1/generate" else decode(RefineRequest, body, None)
-    if wanted.stream:
+async def _answering(request: Request, line: Line) -> Answering[Any]:
+    desk = desk_of(request)
+    programs, served = desk.background.programs, desk.served.names
+    wanted = await beside(lambda raw: _wanted(line, served), line.raw)
+    match wanted:
+        case Chat():
+            return await answering_chat(request, wanted, programs)
+        case GenerateRequest():
+            return generating(await with_images(request, wanted), programs)
+        case CritiqueRequest():
+            return reviewing(await with_images(request, wanted), programs)
+        case RefineRequest():
+            return refining(await with_images(request, wanted), programs)
+
+
+def _wanted(line: Line, served: Sequence[str]) -> Chat | GenerateRequest | CritiqueRequest | RefineRequest:
+    wanted: Chat | GenerateRequest | RefineRequest
+    match line.url:
+        case "/v1/critique":
+            return decode(CritiqueRequest, line.body, None)
+        case "/v1/generate":
+            wanted = decode(GenerateRequest, line.body, None)
+        case "/v1/refine":
+            wanted = decode(RefineRequest, line.body, None)
+        case _:
+            wanted = Chat.of(decode(ChatRequest, line.body, None), served)
+    if wanted.asked.stream if isinstance(wanted, Chat) else wanted.stream:
         raise wrong_field("stream", "a batch's lines are answered whole")
     return wanted
-
-
-def _answering(wanted: GenerateRequest | CritiqueRequest | RefineRequest, programs: Programs) -> Answering[Any]:
-    match wanted:
-        case GenerateRequest():
-            return generating(wanted, programs)
-        case CritiqueRequest():
-            return reviewing(wanted, programs)
-        case RefineRequest():
-            return refining(wanted, programs)

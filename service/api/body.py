@@ -5,6 +5,7 @@ in one strict step, so FastAPI has to be told what to document.
 """
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
@@ -15,7 +16,9 @@ from pydantic.json_schema import models_json_schema
 from pydantic_core import from_json
 from starlette.requests import Request
 
-from service.api.problems import invalid
+from service.api import structure
+from service.api.intake import Intake
+from service.api.problems import listed, named
 from service.errors import FieldError, InvalidRequest, MalformedBody
 from service.evaluators.patterns import TooMuchToCompile, allowing
 
@@ -31,19 +34,25 @@ T = TypeVar("T")
 
 
 def decode(model: type[M], body: bytes, content_type: str | None) -> M:
-    """The model that ``body`` holds. Raises MalformedBody or InvalidRequest."""
+    """The model that ``body`` holds. ``content_type`` is None where the body is known to be JSON.
+
+    Raises BodyTooLarge, MalformedBody or InvalidRequest.
+    """
     if content_type is not None and not _is_json(content_type):
         wrong = FieldError("content-type", "must be application/json")
         raise InvalidRequest("the body must be sent as application/json", [wrong])
+    structure.check(body)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        if first["type"] == "json_invalid":
-            raise MalformedBody(f"the body is not JSON: {first['ctx']['error']}") from None
-        raise invalid(error, from_json(body)) from None
+        found = listed(error)  # the error itself holds every wrong value, and ends here
     except RecursionError:
         raise MalformedBody("the body is nested too deeply") from None
+    try:
+        given = from_json(body)
+    except ValueError as error:
+        raise MalformedBody(f"the body is not JSON: {error}") from None
+    raise named(found, given)
 
 
 def decoded(model: type[M]) -> Callable[[Request], Awaitable[M]]:
@@ -56,9 +65,18 @@ def decoded(model: type[M]) -> Callable[[Request], Awaitable[M]]:
 
 
 async def read(request: Request, decoding: Callable[[bytes, str | None], T]) -> T:
-    """What ``decoding`` makes of the request's body and its content type."""
-    content_type = request.headers.get("content-type")
-    return await beside(lambda body: decoding(body, content_type), await request.body())
+    """What ``decoding`` makes of the request's body and its content type, "" where there is none.
+
+    A web page may send a body without a type to any address, and without asking first, so such a body is refused.
+    """
+    content_type = request.headers.get("content-type", "")
+    async with _intake(request).body(request) as body:
+        return await beside(lambda body: decoding(body, content_type), body)
+
+
+def _intake(request: Request) -> Intake:
+    """What the app's requests share; an app without one has no bound."""
+    return getattr(request.state, "intake", None) or Intake(sys.maxsize, 3600.0, on_shed=lambda reason: None)
 
 
 async def beside(decoding: Callable[[bytes], T], body: bytes) -> T:

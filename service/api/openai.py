@@ -19,9 +19,10 @@ from service.api.openai_tools import NamedTool, ToolCall, ToolChoice, ToolReques
 from service.api.parts import Content, TextPart
 from service.api.problems import LONGEST_PATH
 from service.api.requests import GenerateRequest, RefineRequest
-from service.api.wire import WireModel
+from service.api.wire import BodyModel, WireModel
 from service.errors import FieldError, InvalidRequest, ModelNotFound, wrong_field
 from service.evaluators.base import RefusedField
+from service.fail_fast import FAIL_FAST
 from service.refinement.program import PRESETS
 
 MODES: Mapping[str, str | None] = MappingProxyType(
@@ -37,7 +38,7 @@ REFINE_FIELDS = RefineRequest.model_fields.keys() - {"prompt", "messages", "mode
 """What ``redraft`` may hold. OpenAI has its own names for the other fields of Redraft's requests."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # equal values would share one annotation in typing's cache: 0 and False are equal
 class Only:
     """For a field that cannot be followed: takes null, or the ``value`` by which a client says that it need not be."""
 
@@ -47,7 +48,8 @@ class Only:
         return core_schema.no_info_after_validator_function(self._check, handler(source))
 
     def _check(self, given: Any) -> Any:
-        if given not in (None, self.value):
+        same = given == self.value and isinstance(given, bool) == isinstance(self.value, bool)
+        if given is not None and not same:
             instead = "" if self.value is None else f" or send {json.dumps(self.value)}"
             raise ValueError(f"not supported here: leave it out{instead}")
         return given
@@ -85,7 +87,7 @@ class ChatMessage(WireModel):
     parsed: Ignored = None
     refusal: Annotated[Any, Only()] = None
     audio: Annotated[Any, Only()] = None
-    tool_calls: tuple[ToolCall, ...] | None = None
+    tool_calls: Annotated[tuple[ToolCall, ...], FAIL_FAST] | None = None
     tool_call_id: str | None = None
     function_call: Annotated[Any, Only()] = None
 
@@ -128,7 +130,7 @@ class StreamOptions(WireModel):
     include_obfuscation: Ignored = None
 
 
-class ChatRequest(WireModel):
+class ChatRequest(BodyModel):
     """A chat completion as OpenAI's clients ask for it. ``redraft``: fields of Redraft's own request; the bounds of the
     others are those of its fields too."""
 
@@ -146,12 +148,12 @@ class ChatRequest(WireModel):
     )
 
     model: str
-    messages: tuple[ChatMessage, ...]
+    messages: Annotated[tuple[ChatMessage, ...], FAIL_FAST]
     temperature: float | None = None
     top_p: float | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
-    stop: str | tuple[str, ...] | None = None
+    stop: str | Annotated[tuple[str, ...], FAIL_FAST] | None = None
     seed: int | None = None
     n: int | None = None
     tools: Tools | None = None

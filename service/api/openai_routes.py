@@ -1,8 +1,5 @@
 """The routes that OpenAI's clients know. A chat completion is a generate or a refine under another name."""
 
-import time
-from dataclasses import replace
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
@@ -10,25 +7,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.api import routes
-from service.api.answering import Answering
 from service.api.body import decode, json_body, read
 from service.api.desk import desk_of, has_room
-from service.api.images import with_images
-from service.api.openai import Chat, ChatRequest, model_names, named_model, naming
-from service.api.openai_responses import (
-    ChatCompletion,
-    Chunks,
-    ErrorResponse,
-    generated_completion,
-    refined_completion,
-    relayed_completion,
-)
-from service.api.openai_tools import ToolRequest
-from service.api.programs import Programs
-from service.api.requests import RefineRequest
-from service.api.sse import unnamed
-from service.refinement.loop import refine
-from service.refinement.single import generate, relay
+from service.api.openai import Chat, ChatRequest, model_names, named_model
+from service.api.openai_answering import answering_chat
+from service.api.openai_responses import ChatCompletion, ErrorResponse
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse, "description": description}
@@ -69,28 +52,8 @@ async def chat_completion(request: Request, chat: Annotated[Chat, Depends(read_c
 
     With `stream` the text comes in chunks; of a refine first all that happens, in the chunks' `redraft`.
     """
-    with naming(chat.names):
-        if not isinstance(chat.wanted, ToolRequest):
-            chat = replace(chat, wanted=await with_images(request, chat.wanted))
-        answering = _answering(chat, desk_of(request).programs)
+    answering = await answering_chat(request, chat, desk_of(request).programs)
     return answering.streamed(request) if chat.asked.stream else await answering.whole(request)
-
-
-def _answering(chat: Chat, programs: Programs) -> Answering[Any]:
-    model, created = chat.asked.model, int(time.time())
-    options = chat.asked.stream_options
-    chunks = partial(Chunks, model=model, created=created, include_usage=bool(options and options.include_usage))
-    if isinstance(chat.wanted, RefineRequest):
-        program = programs.program(chat.wanted)
-        body = partial(refined_completion, model=model, created=created, trace=chat.wanted.trace)
-        return Answering(program, refine, body, chunks(program.id, texts=1).of, unnamed)
-    if isinstance(chat.wanted, ToolRequest):
-        chat_with_tools = programs.tool_chat(chat.wanted)
-        body = partial(relayed_completion, model=model, created=created)
-        return Answering(chat_with_tools, relay, body, chunks(chat_with_tools.id, texts=1).of, unnamed)
-    generation = programs.generation(chat.wanted)
-    whole = partial(generated_completion, model=model, created=created)
-    return Answering(generation, generate, whole, chunks(generation.id, texts=generation.n).of, unnamed)
 
 
 @v1.get("/models", summary="The models that requests may name")

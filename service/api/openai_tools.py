@@ -9,9 +9,10 @@ from annotated_types import Len
 from pydantic import Field
 
 from service.api.requests import BoundedSchema
-from service.api.wire import WireModel
+from service.api.wire import BodyModel, WireModel
 from service.engines.base import Sampling
 from service.engines.relay import ChatBody
+from service.fail_fast import FAIL_FAST
 from service.tasks.overrides import SamplingOverrides
 
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
@@ -43,7 +44,7 @@ class NamedTool(WireModel):
     function: FunctionReference
 
 
-Tools = Annotated[tuple[Tool, ...], Len(0, 128)]
+Tools = Annotated[tuple[Tool, ...], Len(0, 128), FAIL_FAST]
 ToolChoice = Literal["none", "auto", "required"] | NamedTool
 
 
@@ -64,11 +65,11 @@ class ToolCall(WireModel):
     function: FunctionCall
 
 
-class ToolRequest(WireModel):
+class ToolRequest(BodyModel):
     """A chat with tools. ``messages`` are in OpenAI's words, made of validated ones, in whatever order they came."""
 
     model: str
-    messages: Annotated[tuple[dict[str, Any], ...], Len(1, 256)]
+    messages: Annotated[tuple[dict[str, Any], ...], Len(1, 256), FAIL_FAST]
     tools: Tools = ()
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None

@@ -18,6 +18,7 @@ from service.api.image_headers import MOST_BYTES, read_image
 from service.api.wire import WireModel
 from service.engines.conversation import Image
 from service.evaluators.outbound import Origin, parse_url
+from service.fail_fast import FAIL_FAST
 
 MOST_PARTS = 64
 LONGEST_ADDRESS = 2_048
@@ -74,14 +75,21 @@ class ImagePart(WireModel):
 
 
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
-Parts = Annotated[tuple[Part, ...], Len(1, MOST_PARTS)]
+Parts = Annotated[tuple[Part, ...], Len(1, MOST_PARTS), FAIL_FAST]
 
 
-def _form(content: object) -> str:
-    return "parts" if isinstance(content, list | tuple) else "text"
+def _form(content: object) -> str | None:
+    if isinstance(content, str):
+        return "text"
+    return "parts" if isinstance(content, list | tuple) else None
 
 
-Content = Annotated[Annotated[str, Tag("text")] | Annotated[Parts, Tag("parts")], Discriminator(_form)]
+Content = Annotated[
+    Annotated[str, Tag("text")] | Annotated[Parts, Tag("parts")],
+    Discriminator(
+        _form, custom_error_type="content_form", custom_error_message="Input should be a text or a list of parts"
+    ),
+]
 """What a message says: a text, or parts."""
 
 

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.errors import (
+    BodyTimeout,
     DeadlineExceeded,
     Draining,
     EngineDead,
@@ -26,8 +27,22 @@ from service.errors import (
 from service.evaluators.base import RefusedField
 
 MOST_FIELD_ERRORS = 20
+MOST_BUILT_ERRORS = 100  # each is a dictionary of about a kilobyte
 LONGEST_PATH = 200  # characters; a path may hold the caller's own keys
 PYDANTIC_PREFIXES = ("Value error, ", "Assertion failed, ")
+NOT_BLANK = r"\S"
+MESSAGES: Mapping[str, str] = {
+    "tuple_type": "Input should be a list",
+    "dict_type": "Input should be an object",
+    "model_type": "Input should be an object",
+    "dataclass_type": "Input should be an object",
+    "extra_forbidden": "Extra inputs are not permitted",
+    "unexpected_keyword_argument": "Extra inputs are not permitted",
+    "union_tag_not_found": "Field required",
+    "union_tag_invalid": "Input should be one of {expected_tags}",  # pydantic's own words repeat the tag
+    "string_pattern_mismatch": "Input should match the pattern {pattern}",
+}
+"""Our words for errors that pydantic tells in words of Python, or with the value; the others are plain as they are."""
 
 OPENAI_PATHS = ("/v1/chat/", "/v1/models")
 OPENAI_CODES: Mapping[str, str] = {
@@ -78,20 +93,24 @@ def problem_body(error: RedraftError) -> dict[str, Any]:
     return body
 
 
+def status_at(error: RedraftError, path: str) -> int:
+    """OpenAI has no 422."""
+    return 400 if error.status == 422 and path.startswith(OPENAI_PATHS) else error.status
+
+
 def problem(error: RedraftError, path: str) -> Response:
     """The response that tells of ``error`` at ``path``."""
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
-    if isinstance(error, Draining):
-        headers["Connection"] = "close"  # on a connection that is kept, the next request would come here again
+    if isinstance(error, Draining | BodyTimeout):
+        headers["Connection"] = "close"  # on one that is kept, the next request would come here again, or half a body
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
     if path.startswith(OPENAI_PATHS):
         if isinstance(error, DeadlineExceeded | EngineDead):
             headers["x-should-retry"] = "false"  # the SDKs would: for as long again, or in vain
-        status = 400 if error.status == 422 else error.status  # OpenAI has no 422
-        return JSONResponse(_openai_body(error), status, headers)
+        return JSONResponse(_openai_body(error), status_at(error, path), headers)
     return JSONResponse(problem_body(error), error.status, headers, media_type="application/problem+json")
 
 
@@ -108,8 +127,34 @@ def public(error: Exception, request_id: str) -> RedraftError:
 
 def invalid(error: ValidationError, given: object) -> InvalidRequest:
     """Name the fields of ``given``, the caller's JSON value, that pydantic refused. No message repeats a value."""
-    found = error.errors(include_url=False, include_input=False)
+    return named(listed(error), given)
+
+
+def listed(error: ValidationError) -> Sequence[Any]:
+    """What pydantic found, without the caller's values.
+
+    It builds all of its errors or none, so where there are very many, they are only counted.
+    """
+    if (count := error.error_count()) > MOST_BUILT_ERRORS:
+        message = f"{count} fields are wrong or unknown; at most {MOST_BUILT_ERRORS} can be named"
+        return [{"type": "too_many_errors", "loc": (), "msg": message}]
+    return _without_echoes(error.errors(include_url=False, include_input=False))
+
+
+def named(found: Sequence[Any], given: object) -> InvalidRequest:
+    """The error for what was ``listed`` of ``given``."""
     return _invalid([_field_error(item, given) for item in found[:MOST_FIELD_ERRORS]], len(found))
+
+
+def _without_echoes(found: Sequence[Any]) -> Sequence[Any]:
+    """Without the lists that are too short only since pydantic left out their wrong members."""
+    places = [item["loc"] for item in found]
+
+    def is_echo(item: Any) -> bool:
+        length = len(item["loc"])
+        return item["type"] == "too_short" and any(p[:length] == item["loc"] and len(p) > length for p in places)
+
+    return [item for item in found if not is_echo(item)]
 
 
 def install(app: FastAPI) -> None:
@@ -199,11 +244,22 @@ def _dotted(path: Sequence[int | str]) -> str:
 
 
 def _message(item: Any) -> str:
-    if item["type"] == "union_tag_invalid":  # pydantic's own words repeat the tag
-        return f"Input should be one of {item['ctx']['expected_tags']}"
-    if item["type"] == "union_tag_not_found":
-        return "Field required"
+    kind, context = item["type"], item.get("ctx", {})
+    if kind in ("too_short", "too_long"):
+        return _length_message(kind, context)
+    if kind == "string_pattern_mismatch" and context["pattern"] == NOT_BLANK:
+        return "Input should not be blank"
+    if kind in MESSAGES:
+        return MESSAGES[kind].format(**context)
     message: str = item["msg"]
     for prefix in PYDANTIC_PREFIXES:
         message = message.removeprefix(prefix)
     return message
+
+
+def _length_message(kind: str, context: Mapping[str, Any]) -> str:
+    """For a list, or for an object, which pydantic calls a dictionary."""
+    length = context["min_length" if kind == "too_short" else "max_length"]
+    bound = "least" if kind == "too_short" else "most"
+    name = "member" if context["field_type"] == "Dictionary" else "item"
+    return f"Input should have at {bound} {length} {name}{'' if length == 1 else 's'}"

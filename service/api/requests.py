@@ -5,14 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Gt, Len
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from service.api.parts import Address, Content, images_of, text_of, with_images
-from service.api.wire import WireModel
+from service.api.wire import BodyModel, WireModel
 from service.engines.conversation import Image
 from service.evaluators.base import RefusedField
 from service.evaluators.catalogue import AnyEvaluator
 from service.evaluators.judge import Criterion
+from service.fail_fast import FAIL_FAST
 from service.tasks.overrides import SamplingOverrides, SearchOverrides, StopOverrides
 
 Text = Annotated[str, Field(pattern=r"\S")]
@@ -77,14 +78,34 @@ def _few_images(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     return messages
 
 
-class CommonFields(WireModel):
+class CommonFields(BodyModel):
     """What every request has. Exactly one of ``prompt`` and ``messages`` is given."""
 
-    messages: Annotated[tuple[Message, ...], Len(1, 256), AfterValidator(_few_images)] | None = None
+    messages: Annotated[tuple[Message, ...], Len(1, 256), FAIL_FAST, AfterValidator(_few_images)] | None = None
     task: str = "general"
     parameters: Annotated[dict[str, str], Len(0, 64)] = {}  # noqa: RUF012 - pydantic copies it
     sampling: SamplingOverrides = SamplingOverrides()
     model: str | None = None
+
+
+def _prompt_form(prompt: object) -> str | None:
+    if prompt is None:
+        return "null"
+    if isinstance(prompt, str):
+        return "text"
+    return "texts" if isinstance(prompt, list | tuple) else None
+
+
+Prompt = Annotated[
+    Annotated[Text, Tag("text")]
+    | Annotated[tuple[Text, ...], Len(1, 64), FAIL_FAST, Tag("texts")]
+    | Annotated[None, Tag("null")],
+    Discriminator(
+        _prompt_form,
+        custom_error_type="prompt_form",
+        custom_error_message="Input should be a text or a list of texts",
+    ),
+]
 
 
 class GenerateRequest(CommonFields):
@@ -96,7 +117,7 @@ class GenerateRequest(CommonFields):
         }
     )
 
-    prompt: Text | Annotated[tuple[Text, ...], Len(1, 64)] | None = None
+    prompt: Prompt = None
     n: Annotated[int, Ge(1)] = 1
     response_schema: BoundedSchema | None = None
     stream: bool = False
@@ -106,9 +127,9 @@ class EvaluatedFields(CommonFields):
     """``criteria`` replaces the task's rubric, ``rubrics`` adds to it, ``evaluators`` adds to the task's."""
 
     prompt: Text | None = None
-    criteria: Annotated[tuple[Criterion, ...], Len(0, 16)] = ()
-    rubrics: Annotated[tuple[str, ...], Len(0, 16)] = ()
-    evaluators: Annotated[tuple[AnyEvaluator, ...], Len(0, 32)] = ()
+    criteria: Annotated[tuple[Criterion, ...], Len(0, 16), FAIL_FAST] = ()
+    rubrics: Annotated[tuple[str, ...], Len(0, 16), FAIL_FAST] = ()
+    evaluators: Annotated[tuple[AnyEvaluator, ...], Len(0, 32), FAIL_FAST] = ()
 
 
 class ReviewModels(WireModel):
@@ -176,7 +197,7 @@ class RefineRequest(EvaluatedFields):
     draft: Text | None = None
     models: ProgramModels = ProgramModels()
     judge: bool | None = None
-    principles: Annotated[tuple[Text, ...], Len(0, 32)] = ()
+    principles: Annotated[tuple[Text, ...], Len(0, 32), FAIL_FAST] = ()
     search: SearchOverrides = SearchOverrides()
     stop: StopOverrides = StopOverrides()
     budget: BudgetFields = BudgetFields()

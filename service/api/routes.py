@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from service.api.answering import generating, refining, reviewing
-from service.api.batches import JSON_LINES, BatchRequest, BatchResult, read_batch, results
+from service.api.batches import JSON_LINES, BatchRequest, BatchResult, ChatBatchResult, Line, read_batch, results
 from service.api.body import json_body, schema_ref
 from service.api.desk import authenticated, desk_of, has_room, has_room_for_batch
 from service.api.images import decoded
@@ -29,6 +29,8 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {**PROBLEM, "description": description}
     for status, description in {
         400: "The body is not JSON, or the request is not HTTP.",
+        403: "The host or the origin is not allowed.",
+        408: "The body did not arrive in time.",
         413: "The body is too large.",
         422: "The request is not valid; `errors` names the fields.",
         429: "The caller's own limit is reached.",
@@ -104,12 +106,12 @@ async def refine(request: Request, wanted: Annotated[RefineRequest, Depends(deco
     "/batches",
     summary="Answer many requests that nobody waits for",
     response_class=JsonLines,
-    response_model=BatchResult,
+    response_model=BatchResult | ChatBatchResult,
     responses={200: {"description": "A line of JSON for each request."}, **PROBLEMS},
     openapi_extra=json_body(BatchRequest, **{media_type: {} for media_type in JSON_LINES}),
     dependencies=[Depends(has_room_for_batch)],
 )
-async def batches(request: Request, batch: Annotated[BatchRequest, Depends(read_batch)]) -> Response:
+async def batches(request: Request, batch: Annotated[list[Line], Depends(read_batch)]) -> Response:
     """Up to 1,000 requests, answered behind all others: a line of JSON for each as soon as it is finished, with its
     `custom_id`, its `status` and its `body`. An empty line says that the work goes on."""
     return EventStream(results(request, batch), line, media_type=JSON_LINES[0], keep_alive=b"\n")

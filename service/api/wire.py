@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _LINE_ENDS = {end: f"\\u{ord(end):04x}" for end in "\u0085\u2028\u2029"}
@@ -28,3 +28,16 @@ def escape_line_ends(document: str) -> str:
     for end, escaped in _LINE_ENDS.items():
         document = document.replace(end, escaped)
     return document
+
+
+class BodyModel(WireModel):
+    """A whole body, which becomes Python values once, before any field is looked at.
+
+    Otherwise each error would hold a copy of its own of the value that it is about: for a field that is missing, of the
+    whole object around it.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_python(cls, given: Any) -> Any:
+        return given

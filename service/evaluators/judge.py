@@ -15,6 +15,7 @@ from annotated_types import Len
 
 from service.concurrency import settle
 from service.evaluators.base import STRICT, Authority, CriterionScore, Evaluation, Submission, Weight
+from service.fail_fast import FAIL_FAST
 
 if TYPE_CHECKING:
     from service.evaluators.toolbox import Toolbox
@@ -44,7 +45,7 @@ class Judge:
     hard: ClassVar[bool] = False
 
     type: Literal["judge"] = "judge"
-    criteria: Annotated[tuple[Criterion, ...], Len(1, 16)]
+    criteria: Annotated[tuple[Criterion, ...], Len(1, 16), FAIL_FAST]
     weight: Weight = 1.0
 
     def resolved(self, tools: "Toolbox") -> "Judge":

@@ -20,6 +20,7 @@ from service.evaluators.base import (
 )
 from service.evaluators.text.words import excerpt
 from service.evaluators.webhook_client import Hook, WebhookMistaken
+from service.fail_fast import FAIL_FAST
 
 if TYPE_CHECKING:
     from service.evaluators.toolbox import Toolbox
@@ -85,7 +86,7 @@ class Answer:
 
     score: Annotated[float, Ge(0.0), Le(1.0)]
     passed: bool | None = None
-    issues: Annotated[tuple[AnsweredIssue, ...], Len(0, 20)] = ()
+    issues: Annotated[tuple[AnsweredIssue, ...], Len(0, 20), FAIL_FAST] = ()
 
 
 _ANSWER = TypeAdapter(Answer)

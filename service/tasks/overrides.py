@@ -6,6 +6,7 @@ from annotated_types import Ge, Gt, Le, Len
 from pydantic import BaseModel, ConfigDict
 
 from service.engines.base import Sampling
+from service.fail_fast import FAIL_FAST
 from service.refinement.program import PRESETS, Carry, Critic, Search, Select, Stop
 
 Preset = Literal["self_refine", "best_of_n", "vote", "beam", "reflexion", "constitutional", "adaptive"]
@@ -26,9 +27,9 @@ class SamplingOverrides(Overrides):
     temperature: Annotated[float, Ge(0.0), Le(2.0)] | None = None
     top_p: Annotated[float, Gt(0.0), Le(1.0)] | None = None
     max_tokens: Annotated[int, Ge(1)] | None = None
-    stop: Annotated[tuple[Annotated[str, Len(1, 100)], ...], Len(0, 8)] | None = None
+    stop: Annotated[tuple[Annotated[str, Len(1, 100)], ...], Len(0, 8), FAIL_FAST] | None = None
     seed: Annotated[int, Ge(0), Le(2**31 - 1)] | None = None
-    choices: Annotated[tuple[Annotated[str, Len(1, 200)], ...], Len(2, 50)] | None = None
+    choices: Annotated[tuple[Annotated[str, Len(1, 200)], ...], Len(2, 50), FAIL_FAST] | None = None
 
     def applied_to(self, sampling: Sampling) -> Sampling:
         return Sampling(**{**_fields(sampling), **self.stated()})

@@ -20,6 +20,7 @@ from service.evaluators.base import Evaluator, RefusedField
 from service.evaluators.catalogue import AnyEvaluator
 from service.evaluators.judge import Criterion
 from service.evaluators.toolbox import Toolbox
+from service.fail_fast import FAIL_FAST
 from service.refinement.program import Search, Stop
 from service.refinement.prompts import PromptError, Prompts
 from service.tasks.overrides import Preset, SamplingOverrides, SearchOverrides, StopOverrides
@@ -50,18 +51,18 @@ class _TaskFile(_Strict):
     description: Annotated[str, Len(1)]
     parameters: dict[str, Parameter] = {}
     prompts: dict[str, str] = {}
-    criteria: tuple[Criterion, ...] = ()
-    evaluators: tuple[AnyEvaluator, ...] = ()
-    principles: tuple[str, ...] = ()
-    rubrics: tuple[str, ...] = ()
+    criteria: Annotated[tuple[Criterion, ...], FAIL_FAST] = ()
+    evaluators: Annotated[tuple[AnyEvaluator, ...], FAIL_FAST] = ()
+    principles: Annotated[tuple[str, ...], FAIL_FAST] = ()
+    rubrics: Annotated[tuple[str, ...], FAIL_FAST] = ()
     defaults: _Defaults = _Defaults()
     example: dict[str, Any]
 
 
 class _RubricFile(_Strict):
     description: Annotated[str, Len(1)]
-    principles: Annotated[tuple[Annotated[str, Len(1)], ...], Len(1)]
-    criteria: Annotated[tuple[Criterion, ...], Len(1, 16)]
+    principles: Annotated[tuple[Annotated[str, Len(1)], ...], Len(1), FAIL_FAST]
+    criteria: Annotated[tuple[Criterion, ...], Len(1, 16), FAIL_FAST]
 
 
 _File = TypeVar("_File", _TaskFile, _RubricFile)

@@ -129,7 +129,12 @@ async def test_a_line_without_a_place_is_waiting() -> None:
 
 async def test_json_lines(served: Served) -> None:
     text = "\n\n".join(json.dumps(line(name, method="POST")) for name in "ab") + "\r\n"
-    for media_type in ("application/jsonl", "application/x-ndjson; charset=utf-8"):
+    for media_type in (
+        "application/jsonl",
+        "application/x-ndjson; charset=utf-8",
+        "application/x-jsonlines",
+        "application/json-lines",
+    ):
         headers = {"content-type": media_type}
         assert told(await served.client.post("/v1/batches", content=text, headers=headers)).keys() == {"a", "b"}
 
@@ -160,7 +165,131 @@ async def test_a_line_that_is_no_json_is_named(served: Served) -> None:
     content = f'{json.dumps(line("a"))}\n{{"custom_id": "b"'
     response = await served.client.post("/v1/batches", content=content, headers={"content-type": "application/jsonl"})
     assert (response.status_code, response.json()["code"]) == (400, "malformed_body")
-    assert "line 1" in response.json()["detail"]
+    assert "line 2" in response.json()["detail"], "lines are counted from 1"
+
+
+async def test_a_line_of_a_list_that_is_no_json_is_named(served: Served) -> None:
+    content = f'{{"requests": [{json.dumps(line("a"))}, {{"custom_id" "b"}}]}}'
+    response = await served.client.post("/v1/batches", content=content, headers={"content-type": "application/json"})
+    assert (response.status_code, response.json()["code"]) == (400, "malformed_body")
+    assert "line 2" in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "errors"),
+    [
+        ([line("a"), 5], [("lines.2", "Input should be an object")]),
+        ([line("a"), line("a")], [("lines.2.custom_id", "line 1 has the same")]),
+        ([{"custom_id": "a"}, line("b")], [("lines.1.url", "Field required"), ("lines.1.body", "Field required")]),
+    ],
+)
+async def test_wrong_json_lines_are_named_by_their_numbers(
+    served: Served, lines: list[Any], errors: list[tuple[str, str]]
+) -> None:
+    content = "\n".join(map(json.dumps, lines))
+    response = await served.client.post("/v1/batches", content=content, headers={"content-type": "application/jsonl"})
+    assert response.status_code == 422
+    assert [(error["field"], error["message"]) for error in response.json()["errors"]] == errors
+    assert served.engine.calls == []
+
+
+async def test_a_line_has_a_bound_of_bytes(served: Served) -> None:
+    lines = [line("a"), line("b", body={"prompt": "x" * (1 << 20)})]
+    response = await served.post("/v1/batches", {"requests": lines})
+    assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
+    assert "line 2" in response.json()["detail"]
+
+
+async def test_of_many_wrong_lines_the_first_errors_are_told(served: Served) -> None:
+    response = await served.post("/v1/batches", {"requests": [{}] * 1_000})
+    fields = [error["field"] for error in response.json()["errors"]]
+    assert (len(fields), fields[0], fields[-1]) == (20, "requests.0.custom_id", "requests.6.url")
+
+
+CHAT = {"model": "scripted", "messages": [{"role": "user", "content": "Write about the sea."}]}
+
+
+async def test_a_chat_completion_s_line_is_answered_as_openai_s_batches_are(served: Served) -> None:
+    lines = [
+        line("chat", "/v1/chat/completions", CHAT),
+        line("refined", "/v1/chat/completions", {**CHAT, "model": "scripted:refine"}),
+        line("native"),
+    ]
+    response = await served.post("/v1/batches", {"requests": lines})
+    results = told(response)
+
+    assert results["native"].keys() == {"custom_id", "status", "body"}
+    for name in ("chat", "refined"):
+        result = results[name]
+        assert result.keys() == {"id", "custom_id", "response", "error"}
+        assert result["id"].startswith("batch_req_")
+        assert result["error"] is None
+        assert result["response"]["status_code"] == 200
+        assert result["response"]["request_id"] == response.headers["x-request-id"]
+        assert result["response"]["body"]["object"] == "chat.completion"
+    assert results["chat"]["response"]["body"]["choices"][0]["message"]["content"] == "Waves."
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status", "param"),
+    [
+        ({"model": "none"}, 404, "model"),
+        ({"stream": True}, 400, "stream"),
+        ({"logprobs": True}, 400, "logprobs"),
+        ({"messages": [{"role": "user", "content": 5}]}, 400, "messages.0.content"),
+    ],
+)
+async def test_what_is_wrong_with_a_chat_completion_s_line_is_told_as_openai_does(
+    served: Served, wrong: dict[str, Any], status: int, param: str | None
+) -> None:
+    lines = [line("bad", "/v1/chat/completions", {**CHAT, **wrong}), line("good")]
+    results = told(await served.post("/v1/batches", {"requests": lines}))
+
+    said = results["bad"]["response"]
+    assert (said["status_code"], said["body"]["error"]["param"]) == (status, param)
+    assert results["good"]["status"] == 200
+
+
+async def test_two_equal_batches_do_not_harm_each_other() -> None:
+    """A client that tries again leaves the first one, and the second has the same lines."""
+    batch = {"requests": [line(str(number)) for number in range(4)]}
+    async with serving(max_batch_programs=1) as served:
+        reached, go_on = asyncio.Event(), asyncio.Event()
+        complete = served.engine.complete
+
+        async def held(*arguments: Any, **others: Any) -> Any:
+            reached.set()
+            await go_on.wait()
+            return await complete(*arguments, **others)
+
+        served.engine.complete = held  # type: ignore[method-assign]
+        first = asyncio.create_task(served.post("/v1/batches", batch))
+        async with asyncio.timeout(5):
+            await reached.wait()
+        second = asyncio.create_task(served.post("/v1/batches", batch))
+        page = ""
+        async with asyncio.timeout(5):
+            while "redraft_batch_lines_waiting 7.0" not in page:
+                page = (await served.client.get("/metrics")).text
+        second.cancel()
+        await asyncio.wait([second])
+        async with asyncio.timeout(5):
+            while "redraft_batch_lines_waiting 3.0" not in page:
+                page = (await served.client.get("/metrics")).text
+        go_on.set()
+        results = told(await first)
+        page = (await served.client.get("/metrics")).text
+    assert {result["status"] for result in results.values()} == {200}
+    assert len(results) == 4
+    assert "redraft_batch_lines_waiting 0.0" in page
+
+
+async def test_a_batch_s_time_ends_with_the_lines_that_are_begun() -> None:
+    script = Script(reply=reply, seconds_per_call=1.2)
+    async with serving(script, max_batch_programs=1, max_batch_seconds=1.0) as served:
+        results = told(await served.post("/v1/batches", {"requests": [line("a"), line("b"), line("c")]}))
+    assert results["a"]["status"] == 200
+    assert {results[name]["body"]["code"] for name in "bc"} == {"deadline_exceeded"}
 
 
 async def test_batches_have_a_bound_of_bytes_of_their_own() -> None:

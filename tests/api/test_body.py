@@ -9,9 +9,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from service.api.body import add_schemas, beside, decode, decoded, json_body
 from service.api.problems import install
+from service.api.requests import GenerateRequest, RefineRequest
 from service.errors import InvalidRequest, MalformedBody
 from service.evaluators.patterns import linear_pattern
 from tests.api.peer import Peer
+
+JSON = {"Content-Type": "application/json"}
 
 
 class Part(BaseModel):
@@ -102,10 +105,10 @@ def made_app() -> FastAPI:
 
 async def test_a_route_reads_its_body() -> None:
     app = made_app()
-    good = Peer(b'{"cou', b'nt": 2}', method="POST", path="/items")
+    good = Peer(b'{"cou', b'nt": 2}', method="POST", path="/items", headers=JSON)
     await good.call(app)
     assert (good.status, good.json) == (200, 2)
-    bad = Peer(b"{}", method="POST", path="/items")
+    bad = Peer(b"{}", method="POST", path="/items", headers=JSON)
     await bad.call(app)
     assert (bad.status, bad.json["errors"]) == (422, [{"field": "count", "message": "Field required"}])
 
@@ -159,3 +162,54 @@ async def test_a_small_body_that_takes_long_to_compile_is_decoded_in_a_thread() 
 async def test_a_request_may_compile_only_so_much() -> None:
     with pytest.raises(InvalidRequest, match="the patterns and schemas of the request take too long to compile"):
         await beside(partial(decode, Patterns, content_type=None), patterns(300))
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "errors"),
+    [
+        (GenerateRequest, {"messages": []}, [("messages", "Input should have at least 1 item")]),
+        (GenerateRequest, {"messages": 5}, [("messages", "Input should be a list")]),
+        (GenerateRequest, {"messages": [5]}, [("messages.0", "Input should be an object")]),
+        (GenerateRequest, {"prompt": " "}, [("prompt", "Input should not be blank")]),
+        (GenerateRequest, {"prompt": []}, [("prompt", "Input should have at least 1 item")]),
+        (GenerateRequest, {"prompt": ["a", " "]}, [("prompt.1", "Input should not be blank")]),
+        (GenerateRequest, {"prompt": 5}, [("prompt", "Input should be a text or a list of texts")]),
+        (GenerateRequest, {"parameters": 5}, [("parameters", "Input should be an object")]),
+        (
+            GenerateRequest,
+            {"parameters": {str(number): "" for number in range(65)}},
+            [("parameters", "Input should have at most 64 members")],
+        ),
+        (
+            GenerateRequest,
+            {"messages": [{"role": "user", "content": {"type": "text", "text": "hi"}}]},
+            [("messages.0.content", "Input should be a text or a list of parts")],
+        ),
+        (
+            RefineRequest,
+            {"prompt": "x", "evaluators": [{"type": "one_of", "options": ["a"]}]},
+            [("evaluators.0.options", "Input should have at least 2 items")],
+        ),
+        (
+            RefineRequest,
+            {"prompt": "x", "evaluators": [{"type": "number", "value": 1, "unit": "m"}]},
+            [("evaluators.0.unit", "Extra inputs are not permitted")],
+        ),
+    ],
+)
+def test_each_error_is_told_once_and_in_words_of_json(
+    model: type[BaseModel], body: dict[str, Any], errors: list[tuple[str, str]]
+) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        decode(model, json.dumps(body).encode(), None)
+    assert [(error.field, error.message) for error in raised.value.errors] == errors
+
+
+def test_of_two_members_of_one_name_the_last_counts() -> None:
+    assert decode(Item, b'{"count": 1, "count": 2}', None) == Item(count=2)
+
+
+def test_a_value_is_as_strict_as_it_says_in_lists_too() -> None:
+    for wrong in ({"prompt": "x", "rubrics": [5]}, {"prompt": "x", "sampling": {"temperature": "1"}}):
+        with pytest.raises(InvalidRequest):
+            decode(RefineRequest, json.dumps(wrong).encode(), None)

@@ -532,3 +532,32 @@ async def test_the_openapi_document_tells_the_truth(served: Served) -> None:
     jsonschema.validate((await served.post(PATH, wrong)).json(), {**refused, **components})
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(wrong, {**schema, **components})
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong", "right", "instead"),
+    [
+        ("logprobs", True, False, "false"),
+        ("logprobs", 0, False, "false"),
+        ("frequency_penalty", 1, 0, "0"),
+        ("frequency_penalty", False, 0.0, "0"),
+        ("top_logprobs", 3, 0, "0"),
+        ("functions", [{}], [], "[]"),
+        ("reasoning_effort", "low", "none", '"none"'),
+    ],
+)
+async def test_what_may_be_sent_instead_is_told(
+    served: Served, field: str, wrong: Any, right: Any, instead: str
+) -> None:
+    asked = {"model": "scripted", "messages": [{"role": "user", "content": "Hi."}]}
+    refused = (await served.post(PATH, {**asked, field: wrong})).json()["error"]
+    assert refused["param"] == field
+    assert f"or send {instead}" in refused["message"]
+    assert (await served.post(PATH, {**asked, field: right})).status_code == 200
+
+
+async def test_one_part_in_place_of_a_list_of_parts_is_named_itself(served: Served) -> None:
+    content = {"type": "text", "text": "Hi."}
+    response = await served.post(PATH, {"model": "scripted", "messages": [{"role": "user", "content": content}]})
+    assert response.json()["error"]["param"] == "messages.0.content"
+    assert "a text or a list of parts" in response.json()["error"]["message"]

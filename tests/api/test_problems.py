@@ -102,6 +102,14 @@ def test_the_number_of_errors_and_the_length_of_a_path_are_bounded() -> None:
     assert len(refused({"x" * 10_000: 1}).errors[0].field) == 200
 
 
+def test_very_many_errors_are_only_counted() -> None:
+    """To build each would take a kilobyte."""
+    error = refused({str(number): 1 for number in range(500)})
+    assert [(item.field, item.message) for item in error.errors] == [
+        ("body", "500 fields are wrong or unknown; at most 100 can be named")
+    ]
+
+
 def test_the_members_of_a_problem() -> None:
     assert problem_body(NotFound("no such task")) == {
         "type": "urn:redraft:problem:not_found",

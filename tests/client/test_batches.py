@@ -15,6 +15,7 @@ from redraft import (
     RefineResult,
     UnexpectedAnswer,
 )
+from redraft.results import ChatCompletion
 from tests.client.callers import WAYS, calling
 from tests.serving import Served, serving
 
@@ -24,6 +25,11 @@ LINES = [
     {"custom_id": "c", "url": "/v1/critique", "body": {**PROMPT, "candidate": "Sand."}},
     {"custom_id": "r", "url": "/v1/refine", "body": PROMPT},
     {"custom_id": "w", "url": "/v1/refine", "body": {**PROMPT, "task": "none"}},
+]
+CHAT = {"model": "scripted", "messages": [{"role": "user", "content": "Write about the sea."}]}
+CHATS = [
+    {"custom_id": "good", "url": "/v1/chat/completions", "body": CHAT},
+    {"custom_id": "bad", "url": "/v1/chat/completions", "body": {**CHAT, "model": "none"}},
 ]
 PROBLEM = {"type": "about:blank", "title": "No", "status": 503, "detail": "not now", "code": "draining"}
 
@@ -45,6 +51,19 @@ async def test_each_result_has_its_type_or_its_error(served: Served, way: str) -
     assert isinstance(results["w"].error, InvalidRequest)
     assert [problem.field for problem in results["w"].error.errors] == ["task"]
     assert (results["w"].status, results["w"].body["code"]) == (422, "invalid_request")
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_chat_completions_have_their_results_too(served: Served, way: str) -> None:
+    async with calling(way, served.client.base_url) as caller:
+        results = {result.custom_id: result for result in await caller.events("batch", lines=CHATS)}
+
+    good, bad = results["good"], results["bad"]
+    assert isinstance(good.answer, ChatCompletion)
+    assert good.answer.choices[0].message.content == good.body["choices"][0]["message"]["content"] == "Waves."
+    assert (bad.status, bad.answer) == (404, None)
+    assert bad.error is not None
+    assert bad.error.code == "model_not_found"
 
 
 @pytest.mark.parametrize("way", WAYS)

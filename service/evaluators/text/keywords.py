@@ -21,10 +21,11 @@ from service.evaluators.text.wording import (
     of_one_width,
 )
 from service.evaluators.text.words import excerpt
+from service.fail_fast import FAIL_FAST, few_members
 
 Keyword = Annotated[str, Len(1, 200)]
 Letter = Annotated[str, Len(1, 1)]
-KeywordList = Annotated[tuple[Keyword, ...], Len(0, 100)]
+KeywordList = Annotated[tuple[Keyword, ...], Len(0, 100), FAIL_FAST]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +44,8 @@ class Keywords(Verifier):
     type: Literal["keywords"] = "keywords"
     include: KeywordList = ()
     exclude: KeywordList = ()
-    counts: Annotated[Mapping[Keyword, Bounds], Len(0, 100)] = field(default_factory=dict)
-    letters: Annotated[Mapping[Letter, Bounds], Len(0, 100)] = field(default_factory=dict)
+    counts: Annotated[Mapping[Keyword, Bounds], Len(0, 100), few_members(100)] = field(default_factory=dict)
+    letters: Annotated[Mapping[Letter, Bounds], Len(0, 100), few_members(100)] = field(default_factory=dict)
     case_sensitive: bool = False
 
     def __post_init__(self) -> None:
@@ -126,7 +127,7 @@ class OneOf(Verifier):
     least one of them is in it, as whole words."""
 
     type: Literal["one_of"] = "one_of"
-    options: Annotated[tuple[Keyword, ...], Len(2, 50)]
+    options: Annotated[tuple[Keyword, ...], Len(2, 50), FAIL_FAST]
     anywhere: bool = False
     case_sensitive: bool = False
 
