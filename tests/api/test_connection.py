@@ -24,8 +24,8 @@ from tests.real.process import served as served_process
 from tests.refinement.scripts import stall
 from tests.serving import Served, serving
 
-GET = b"GET /health/live HTTP/1.1\r\nHost: x\r\n"
-POST = b"POST /v1/generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+GET = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+POST = b"POST /v1/generate HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 BODY = json.dumps({"prompt": "Write about the sea."}).encode()
 STREAM = json.dumps({"prompt": "Write about the sea.", "stream": True}).encode()
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -149,7 +149,7 @@ async def test_floods_of_heads_are_refused_and_take_no_memory() -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        b"GET /health/live?" + b"q" * 16_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /health/live?" + b"q" * 16_000 + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
         GET + b"A: " + b"v" * 60_000 + b"\r\n\r\n",
         GET + b"".join(b"a%d: b\r\n" % number for number in range(99)) + b"\r\n",
         b"\r\n\r\n" + GET + b"\r\n",
@@ -176,7 +176,7 @@ NOT_HTTP = {
     "TLS": bytes.fromhex("1603010200010001fc0303") + b"a" * 100,
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "no path": b"GET\r\n\r\n",
-    "a path that is not ASCII": "GET /é HTTP/1.1\r\nHost: x\r\n\r\n".encode(),
+    "a path that is not ASCII": "GET /é HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode(),
     "CONNECT": b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n",
     "NUL in a header": GET + b"A: b\x00c\r\n\r\n",
     "a folded header": GET + b"A: b\r\n c\r\n\r\n",
@@ -211,7 +211,7 @@ async def test_what_is_not_http_gets_a_problem_document(
 
 async def test_a_refusal_on_openai_s_routes_has_openai_s_form(served: Served) -> None:
     async with connected(served.client) as client:
-        client.send(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n" + b"a: b\r\n" * 200)
+        client.send(b"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\n" + b"a: b\r\n" * 200)
         response = await client.answer()
     assert (response.status_code, response.json()["error"]["code"]) == (431, "headers_too_large")
 
@@ -222,7 +222,7 @@ async def test_a_request_for_another_protocol_is_answered_in_this_one(
     served: Served, path: str, status: int, protocol: bytes
 ) -> None:
     async with connected(served.client) as client:
-        client.send(b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n" % path.encode())
+        client.send(b"GET %b HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\n" % path.encode())
         client.send(b"Upgrade: %b\r\nSec-WebSocket-Key: dGhlIHNhbXBsZQ==\r\n\r\n" % protocol)
         response = await client.answer()
     assert response.status_code == status
@@ -233,7 +233,7 @@ async def test_trailers_are_no_headers() -> None:
     async with serving(api_keys=KEY) as served, connected(served.client) as client:
         client.send(CHUNKED + b"2\r\n{}\r\n0\r\nAuthorization: Bearer secret\r\n\r\n")
         assert problem(await client.answer()) == (401, "unauthorized")
-        client.send(b"GET /v1/tasks HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.send(b"GET /v1/tasks HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         assert problem(await client.answer()) == (401, "unauthorized")
 
 
@@ -304,7 +304,7 @@ async def test_a_client_that_still_sends_its_body_does_not_lose_the_refusal() ->
     async with serving(max_batch_bytes=100_000_000) as served:
         served.app.state.admission.drain()
         async with connected(served.client) as client:
-            client.send(b"POST /v1/batches HTTP/1.1\r\nHost: x\r\nContent-Length: 20000000\r\n\r\n")
+            client.send(b"POST /v1/batches HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 20000000\r\n\r\n")
             for _ in range(200):
                 client.send(b" " * 100_000)
                 await client.writer.drain()
