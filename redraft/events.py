@@ -10,7 +10,7 @@ import httpx
 
 from redraft.answers import parsed, request_id
 from redraft.errors import UnexpectedAnswer, problem_error
-from redraft.results import Critique, Evaluation, GenerateResult, Models, Problem, RefineResult, Result
+from redraft.results import Choice, Critique, Evaluation, GenerateResult, Models, Problem, RefineResult, Result
 from redraft.sse import EventDecoder
 
 E = TypeVar("E", bound=Result)
@@ -18,6 +18,14 @@ E = TypeVar("E", bound=Result)
 
 class Delta(Result):
     """A piece of one text."""
+
+    prompt_index: int
+    index: int
+    text: str
+
+
+class ReasoningDelta(Result):
+    """A piece of what the model thinks before that text; only where it was asked for."""
 
     prompt_index: int
     index: int
@@ -32,13 +40,15 @@ class Started(Result):
 
 
 class CandidateAdded(Result):
-    """``form``: draft, redraft or edit. ``parent``: the id of the candidate that it edits."""
+    """``form``: draft, redraft or edit. ``parent``: the id of the candidate that it edits. ``reasoning``: None unless
+    it was asked for."""
 
     round: int
     id: str
     form: str
     parent: str | None
     text: str
+    reasoning: str | None = None
     finish_reason: str
 
 
@@ -62,7 +72,7 @@ class RoundEnded(Result):
     gain: float | None
 
 
-GenerateEvent = Delta | GenerateResult
+GenerateEvent = Delta | ReasoningDelta | GenerateResult
 RefineEvent = Started | CandidateAdded | CandidateEvaluated | Critiqued | RoundEnded | RefineResult
 
 REFINE_EVENTS: Mapping[str, type[RefineEvent]] = MappingProxyType(
@@ -115,6 +125,7 @@ class GenerateEvents(Events[GenerateEvent]):
     def __init__(self, response: httpx.Response) -> None:
         super().__init__(response)
         self._texts: defaultdict[tuple[int, int], str] = defaultdict(str)
+        self._thoughts: defaultdict[tuple[int, int], str] = defaultdict(str)
 
     def _event(self, name: str, data: str) -> GenerateEvent | None:
         match name:
@@ -122,14 +133,19 @@ class GenerateEvents(Events[GenerateEvent]):
                 delta = parsed(Delta, data)
                 self._texts[delta.prompt_index, delta.index] += delta.text
                 return delta
+            case "reasoning":
+                thought = parsed(ReasoningDelta, data)
+                self._thoughts[thought.prompt_index, thought.index] += thought.text
+                return thought
             case "done":
                 return self._with_texts(parsed(GenerateResult, data))
             case _:
                 return None
 
     def _with_texts(self, result: GenerateResult) -> GenerateResult:
-        choices = tuple(
-            choice.model_copy(update={"text": self._texts[choice.prompt_index, choice.index]})
-            for choice in result.choices
-        )
-        return result.model_copy(update={"choices": choices})
+        return result.model_copy(update={"choices": tuple(map(self._with_text, result.choices))})
+
+    def _with_text(self, choice: Choice) -> Choice:
+        place = choice.prompt_index, choice.index
+        thoughts = self._thoughts.get(place)
+        return choice.model_copy(update={"text": self._texts[place], "reasoning": thoughts and thoughts.strip()})

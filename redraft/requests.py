@@ -45,6 +45,7 @@ class Sampling(TypedDict, total=False):
     stop: Sequence[str] | None
     seed: int | None
     choices: Sequence[str] | None
+    thinking: bool | None
 
 
 class Search(TypedDict, total=False):
@@ -85,6 +86,7 @@ class GenerateFields(CommonFields, total=False):
     prompt: str | Sequence[str] | None
     n: int
     response_schema: Mapping[str, Any] | None
+    reasoning: bool
 
 
 class EvaluatedFields(CommonFields, total=False):
@@ -123,6 +125,7 @@ class RefineFields(EvaluatedFields, total=False):
     stop: Stop
     budget: Budget
     trace: bool
+    reasoning: bool
 
 
 class BatchLine(TypedDict):

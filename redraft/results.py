@@ -14,12 +14,14 @@ class Result(BaseModel):
 
 
 class Usage(Result):
-    """What engine calls cost. ``cached_tokens`` is a part of ``prompt_tokens``."""
+    """What engine calls cost. ``cached_tokens`` is a part of ``prompt_tokens``, and ``reasoning_tokens`` of
+    ``completion_tokens``."""
 
     calls: int
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
+    reasoning_tokens: int = 0
 
 
 class Timing(Result):
@@ -29,11 +31,12 @@ class Timing(Result):
 
 class Choice(Result):
     """``finish_reason``: stop, length where the text was cut, or content_filter where a remote engine's filter broke it
-    off. ``text``: of a stream what its deltas join to."""
+    off. ``text`` and ``reasoning``: of a stream what its events join to; no ``reasoning`` unless it was asked for."""
 
     prompt_index: int
     index: int
     text: str = ""
+    reasoning: str | None = None
     finish_reason: str
 
 
@@ -133,12 +136,14 @@ class Change(Result):
 
 
 class Candidate(Result):
-    """``form``: draft, redraft or edit. ``diff``: what differs from ``parent``; None where there is no parent."""
+    """``form``: draft, redraft or edit. ``diff``: what differs from ``parent``; None where there is no parent.
+    ``reasoning``: None unless it was asked for."""
 
     id: str
     form: str
     parent: str | None
     text: str
+    reasoning: str | None = None
     finish_reason: str
     score: float | None
     passed: bool | None

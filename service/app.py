@@ -70,7 +70,9 @@ async def start_engine(settings: Settings, tokenizers: Tokenizers | None = None)
         if model == "bundled":
             model = str(await asyncio.to_thread(bundled.prepare))
         prepared = clock()
-        engine = await VllmEngine.start(model, settings.model_name, settings.engine_args, settings.adapters)
+        engine = await VllmEngine.start(
+            model, settings.model_name, settings.engine_args, settings.adapters, settings.thinking
+        )
     started = clock()
     try:
         await warm(engine)
@@ -92,6 +94,7 @@ async def start_remote(
         tokenizers=tokenizers,
         key=servers.key,
         tokenizer=servers.tokenizer,
+        thinking=servers.thinking,
     )
     return kind.open(name, {url: partial(connect, url) for url in servers.urls})
 

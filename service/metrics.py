@@ -101,7 +101,7 @@ class Metrics:
         )
         self.tokens = Counter(
             "redraft_tokens",
-            "Tokens of engine calls; cached ones are also counted as prompt tokens.",
+            "Tokens of engine calls; cached ones are also counted as prompt tokens, reasoning as completion tokens.",
             ["role", "model", "kind"],
             registry=registry,
         )
@@ -145,6 +145,7 @@ class Metrics:
                 self.tokens.labels(role, model, "prompt").inc(usage.prompt_tokens)
                 self.tokens.labels(role, model, "cached").inc(usage.cached_tokens)
                 self.tokens.labels(role, model, "completion").inc(usage.completion_tokens)
+                self.tokens.labels(role, model, "reasoning").inc(usage.reasoning_tokens)
             case EvaluatorEnded(evaluator, seconds, failed):
                 self.evaluator_seconds.labels(evaluator).observe(seconds)
                 self.evaluator_errors.labels(evaluator).inc(1 if failed else 0)

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import httpx
 from annotated_types import Len
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, StringConstraints, Tag, model_validator
+
+from service.engines.thoughts import Thinking
 
 
 def server_url(text: str) -> str:
@@ -34,12 +36,14 @@ ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._/-]{1,128}$"
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Where a model is served, by the name ``model``. ``key``: a bearer key. ``tokenizer``: its folder or hub name."""
+    """Where a model is served, by the name ``model``. ``key``: a bearer key. ``tokenizer``: its folder or hub name.
+    ``thinking``: how it thinks."""
 
     urls: tuple[str, ...]
     model: str
     key: str | None = field(default=None, repr=False)
     tokenizer: str | None = None
+    thinking: Thinking = field(default_factory=Thinking)
 
 
 class _Stated(BaseModel):
@@ -51,16 +55,21 @@ class RemoteModel(_Stated):
 
     ``model``: as the servers call it, by default its name here. ``key_file``: holds their bearer key. ``tokenizer``:
     folder or hub name of its tokenizer; by default the folder that a server says it loaded, if that is here.
+    ``reasoning_parser``: ``none`` to leave its texts as they are. ``chat_template_kwargs``: variables for its chat
+    template.
     """
 
     urls: Annotated[tuple[ServerUrl, ...], Len(1)]
     model: Annotated[str, StringConstraints(min_length=1)] | None = None
     key_file: Path | None = None
     tokenizer: Annotated[str, StringConstraints(min_length=1)] | None = None
+    reasoning_parser: Literal["auto", "none"] = "auto"
+    chat_template_kwargs: dict[str, Any] = {}
 
     def servers(self, name: str) -> Servers:
         """Where the model of that name is served. ValueError where the key's file holds none."""
-        return Servers(tuple(dict.fromkeys(self.urls)), self.model or name, self._key(), self.tokenizer)
+        thinking = Thinking(self.reasoning_parser, self.chat_template_kwargs)
+        return Servers(tuple(dict.fromkeys(self.urls)), self.model or name, self._key(), self.tokenizer, thinking)
 
     def _key(self) -> str | None:
         if self.key_file is None:

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.engines import bundled
+from service.engines.thoughts import AUTO, NONE, Thinking
 from service.evaluators.outbound import parse_origin
 from service.evaluators.webhook_client import WebhookSettings
 from service.models import Adapter, FurtherModel, ModelName, Servers, server_url
@@ -83,6 +84,14 @@ class Settings(BaseSettings):
     )
     models: dict[ModelName, FurtherModel] = Field(
         {}, repr=False, description="JSON object of further models by name: on remote servers, or adapters"
+    )
+    reasoning_parser: str = Field(
+        "auto",
+        pattern=r"^[a-z0-9_]+$",
+        description="how a model's thoughts are told apart: auto, none, or a parser of vLLM's by its name",
+    )
+    chat_template_kwargs: dict[str, Any] = Field(
+        {}, description="JSON object of variables for the model's chat template, such as enable_thinking"
     )
     critic: str | None = Field(
         None, description="model that criticises where a request names none; by default the request's writer"
@@ -157,7 +166,12 @@ class Settings(BaseSettings):
     def servers(self) -> Servers:
         """Where the main model is, if it is on remote servers."""
         urls = dict.fromkeys(url.strip() for url in (self.engine_urls or "").split(","))
-        return Servers(tuple(urls), self.model, self.engine_key, self.tokenizer)
+        return Servers(tuple(urls), self.model, self.engine_key, self.tokenizer, self.thinking)
+
+    @property
+    def thinking(self) -> Thinking:
+        """How the main model thinks."""
+        return Thinking(self.reasoning_parser, self.chat_template_kwargs)
 
     @property
     def adapters(self) -> list[Path]:
@@ -209,6 +223,11 @@ class Settings(BaseSettings):
             )
         if self.engine != "openai" and (self.engine_urls or self.engine_key or self.tokenizer):
             raise ValueError("engine_urls, engine_key and tokenizer are for the engine openai only")
+        if self.engine != "vllm" and self.reasoning_parser not in (AUTO, NONE):
+            raise ValueError(
+                f"{PREFIX}REASONING_PARSER names a parser of vLLM's, and those are for the engine vllm: start remote "
+                "servers with --reasoning-parser"
+            )
         return self
 
     @model_validator(mode="after")

@@ -299,11 +299,15 @@ async def test_events_and_their_fields() -> None:
 
     refine = {"prompt": "Why?", "search": {"rounds": 1}, "stream": True}
     found: set[tuple[str, str, frozenset[str]]] = set()
-    for script in (Script(reply=critical), Script(fault=dying)):
+    for script in (
+        Script(reply=critical),
+        Script(fault=dying),
+        Script(reply=lambda call: "<think>Hm.</think>Why not?"),
+    ):
         async with serving(Settings(engine="scripted"), script) as client:
             responses = [(await client.post("/v1/refine", json=refine), "refine")]
             if script.fault is not dying:
-                generate = {"prompt": "Why?", "stream": True}
+                generate = {"prompt": "Why?", "stream": True, "reasoning": True}
                 responses.append((await client.post("/v1/generate", json=generate), "generate"))
         for response, endpoint in responses:
             found |= {(name, where, frozenset(keys)) for name, where, keys in frames(response, endpoint)}

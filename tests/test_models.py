@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from service.engines.thoughts import Thinking
 from service.models import Adapter, RemoteModel, Servers
 from service.settings import Settings
 
@@ -30,15 +31,18 @@ def test_models_have_names_servers_and_adapters(monkeypatch: pytest.MonkeyPatch,
     stated = {
         "org/judge-72b": {"urls": [URL, "http://b", URL], "model": "big", "key_file": str(key), "tokenizer": "org/t"},
         "plain": {"urls": [URL]},
+        "thinker": {"urls": [URL], "reasoning_parser": "none", "chat_template_kwargs": {"thinking": True}},
         "style": {"adapter": str(adapter)},
     }
     made = settings(monkeypatch, stated, CRITIC="style", JUDGE="org/judge-72b")
 
-    assert made.model_names == ("SmolLM2-135M-Instruct", "org/judge-72b", "plain", "style")
+    assert made.model_names == ("SmolLM2-135M-Instruct", "org/judge-72b", "plain", "thinker", "style")
     assert (made.critic, made.judge, made.adapters) == ("style", "org/judge-72b", [adapter])
-    judge, plain, style = made.models.values()
+    judge, plain, thinker, style = made.models.values()
     assert isinstance(judge, RemoteModel)
     assert isinstance(plain, RemoteModel)
+    assert isinstance(thinker, RemoteModel)
+    assert thinker.servers("thinker").thinking == Thinking("none", {"thinking": True})
     assert style == Adapter(adapter=adapter)
     assert judge.servers("org/judge-72b") == Servers((URL, "http://b"), "big", "hush", "org/t")
     assert plain.servers("plain") == Servers((URL,), "plain")

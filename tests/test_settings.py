@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from service.__main__ import serve
+from service.engines.thoughts import Thinking
 from service.evaluators.webhook_client import WebhookSettings
 from service.settings import Settings
 
@@ -188,3 +189,25 @@ def test_an_address_that_may_hold_a_secret_is_refused_with_a_sentence(url: str) 
         Settings(engine="openai", engine_urls=f"http://b,{url}", model="a model")
 
     assert "hush" not in str(refused.value)
+
+
+def test_how_a_model_thinks_is_set_for_the_engine_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDRAFT_REASONING_PARSER", "qwen3")
+    monkeypatch.setenv("REDRAFT_CHAT_TEMPLATE_KWARGS", '{"enable_thinking": false}')
+
+    assert Settings().thinking == Thinking("qwen3", {"enable_thinking": False})
+
+
+def test_a_parser_of_vllm_s_is_no_setting_for_remote_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (
+        ("ENGINE", "openai"),
+        ("ENGINE_URLS", "http://a"),
+        ("MODEL", "m"),
+        ("REASONING_PARSER", "qwen3"),
+    ):
+        monkeypatch.setenv(f"REDRAFT_{name}", value)
+    with pytest.raises(ValueError, match="start remote servers with --reasoning-parser"):
+        Settings()
+
+    monkeypatch.setenv("REDRAFT_REASONING_PARSER", "none")
+    assert Settings().servers.thinking == Thinking("none")

@@ -155,8 +155,10 @@ async def _response(events: AsyncGenerator[Event | BaseModel, None]) -> BaseMode
 
 
 def generating(wanted: GenerateRequest, programs: Programs) -> Answering[Generation]:
-    told = partial(sse_events, left_out={"choices": {"__all__": {"text"}}})  # streamed before
-    return Answering(programs.generation(wanted), generate, generate_response, told)
+    streamed_before = {"choices": {"__all__": {"text", "reasoning"}}}
+    told = partial(sse_events, left_out=streamed_before, reasoning=wanted.reasoning)
+    body = partial(generate_response, reasoning=wanted.reasoning)
+    return Answering(programs.generation(wanted), generate, body, told)
 
 
 def reviewing(wanted: CritiqueRequest, programs: Programs) -> Answering[Review]:
@@ -164,7 +166,9 @@ def reviewing(wanted: CritiqueRequest, programs: Programs) -> Answering[Review]:
 
 
 def refining(wanted: RefineRequest, programs: Programs) -> Answering[Program]:
-    return Answering(programs.program(wanted), refine, partial(refine_response, trace=wanted.trace))
+    told = partial(sse_events, reasoning=wanted.reasoning)
+    body = partial(refine_response, trace=wanted.trace, reasoning=wanted.reasoning)
+    return Answering(programs.program(wanted), refine, body, told)
 
 
 def _summary(done: Done, task: str, timing: Timing) -> Mapping[str, Any]:

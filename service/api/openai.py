@@ -34,7 +34,7 @@ _ROLES = {"developer": "system"}
 _FORMS = '{"type": "text", "text": "…"} and {"type": "image_url", "image_url": {"url": "…"}}'
 
 GENERATE_FIELDS = frozenset({"task", "parameters"})
-REFINE_FIELDS = RefineRequest.model_fields.keys() - {"prompt", "messages", "model", "sampling", "stream"}
+REFINE_FIELDS = RefineRequest.model_fields.keys() - {"prompt", "messages", "model", "sampling", "stream", "reasoning"}
 """What ``redraft`` may hold. OpenAI has its own names for the other fields of Redraft's requests."""
 
 
@@ -90,6 +90,8 @@ class ChatMessage(WireModel):
     tool_calls: Annotated[tuple[ToolCall, ...], FAIL_FAST] | None = None
     tool_call_id: str | None = None
     function_call: Annotated[Any, Only()] = None
+    reasoning_content: str | None = None
+    reasoning: Ignored = None
 
     @property
     def engine_role(self) -> str:
@@ -102,6 +104,8 @@ class ChatMessage(WireModel):
             made |= {"content": self.content or None, "tool_calls": [call.model_dump() for call in self.tool_calls]}
         if self.tool_call_id is not None:
             made["tool_call_id"] = self.tool_call_id
+        if self.reasoning_content:
+            made["reasoning_content"] = self.reasoning_content  # models go on thinking between their calls
         return made
 
 
@@ -160,6 +164,7 @@ class ChatRequest(BodyModel):
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: Annotated[TextFormat | JsonFormat | SchemaFormat, Field(discriminator="type")] | None = None
+    include_reasoning: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     redraft: dict[str, Any] | None = None
@@ -317,6 +322,7 @@ def _translated(
         "max_tokens": getattr(asked, limit),
         "stop": (asked.stop,) if isinstance(asked.stop, str) else asked.stop,
         "seed": asked.seed,
+        "thinking": False if asked.reasoning_effort == "none" else None,
     }
     names = {f"sampling.{name}": name for name in sampling}
     names |= {name: name for name in ("model", "messages", "n")}
@@ -326,6 +332,7 @@ def _translated(
         "messages": _messages(asked.messages),
         "sampling": sampling,
         "stream": bool(asked.stream),
+        "reasoning": bool(asked.include_reasoning),
     }
     own, schema = asked.redraft or {}, _schema(asked)
     if kind is ToolRequest:

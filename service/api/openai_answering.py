@@ -30,15 +30,16 @@ async def answering_chat(request: Request, chat: Chat, programs: Programs) -> An
 def _answering(chat: Chat, programs: Programs) -> Answering[Any]:
     model, created = chat.asked.model, int(time.time())
     options = chat.asked.stream_options
-    chunks = partial(Chunks, model=model, created=created, include_usage=bool(options and options.include_usage))
+    reasoning, usage = chat.wanted.reasoning, bool(options and options.include_usage)
+    chunks = partial(Chunks, model=model, created=created, include_usage=usage, reasoning=reasoning)
     if isinstance(chat.wanted, RefineRequest):
         program = programs.program(chat.wanted)
-        body = partial(refined_completion, model=model, created=created, trace=chat.wanted.trace)
+        body = partial(refined_completion, model=model, created=created, trace=chat.wanted.trace, reasoning=reasoning)
         return Answering(program, refine, body, chunks(program.id, texts=1).of, unnamed)
     if isinstance(chat.wanted, ToolRequest):
         chat_with_tools = programs.tool_chat(chat.wanted)
-        body = partial(relayed_completion, model=model, created=created)
+        body = partial(relayed_completion, model=model, created=created, reasoning=reasoning)
         return Answering(chat_with_tools, relay, body, chunks(chat_with_tools.id, texts=1).of, unnamed)
     generation = programs.generation(chat.wanted)
-    whole = partial(generated_completion, model=model, created=created)
+    whole = partial(generated_completion, model=model, created=created, reasoning=reasoning)
     return Answering(generation, generate, whole, chunks(generation.id, texts=generation.n).of, unnamed)

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel
 
 from service.api.responses import LEFT_OUT_IF_NONE, SseEvent, Timing, refine_response, sse_event, total
-from service.engines.base import Usage
+from service.engines.base import Completion, Usage
 from service.engines.relay import CallPiece, MessagePiece, RelayFinish
-from service.refinement.events import Delta, Event, Generated, Refined, Relayed
+from service.refinement.events import Delta, Event, Generated, ReasoningDelta, Refined, Relayed
 from service.refinement.roles import CallRole
 
 
@@ -38,10 +38,11 @@ class ToolCallBody(BaseModel):
 
 
 class AnswerBody(BaseModel):
-    """``content`` is null where the model only called tools."""
+    """``content`` is null where the model only called tools. ``reasoning_content`` is there if it was asked for."""
 
     role: Literal["assistant"] = "assistant"
     content: str | None
+    reasoning_content: Annotated[str | None, LEFT_OUT_IF_NONE] = None
     refusal: None = None
     tool_calls: Annotated[list[ToolCallBody] | None, LEFT_OUT_IF_NONE] = None
 
@@ -57,6 +58,10 @@ class PromptTokensDetails(BaseModel):
     cached_tokens: int
 
 
+class CompletionTokensDetails(BaseModel):
+    reasoning_tokens: int
+
+
 class CompletionUsage(BaseModel):
     """Of all calls of the program."""
 
@@ -64,6 +69,7 @@ class CompletionUsage(BaseModel):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
 
 
 class ChatCompletion(BaseModel):
@@ -78,30 +84,37 @@ class ChatCompletion(BaseModel):
     redraft: Annotated[dict[str, Any] | None, LEFT_OUT_IF_NONE] = None
 
 
-def generated_completion(done: Generated, timing: Timing, *, model: str, created: int) -> ChatCompletion:
+def generated_completion(
+    done: Generated, timing: Timing, *, model: str, created: int, reasoning: bool = False
+) -> ChatCompletion:
     [completions] = done.completions
-    choices = [_choice(index, c.text, c.finish_reason) for index, c in enumerate(completions)]
+    choices = [_choice(index, c, reasoning) for index, c in enumerate(completions)]
     return ChatCompletion(id=done.program, created=created, model=model, choices=choices, usage=_usage(done.usage))
 
 
-def refined_completion(done: Refined, timing: Timing, *, model: str, created: int, trace: bool) -> ChatCompletion:
-    response = refine_response(done, timing, trace=trace)
+def refined_completion(
+    done: Refined, timing: Timing, *, model: str, created: int, trace: bool, reasoning: bool = False
+) -> ChatCompletion:
+    response = refine_response(done, timing, trace=trace, reasoning=reasoning)
     return ChatCompletion(
         id=done.program,
         created=created,
         model=model,
-        choices=[_choice(0, done.selected.text, done.selected.completion.finish_reason)],
+        choices=[_choice(0, done.selected.completion, reasoning)],
         usage=_usage(done.usage),
         redraft=response.model_dump(mode="json", exclude={"id", "model", "text"}),
     )
 
 
-def relayed_completion(done: Relayed, timing: Timing, *, model: str, created: int) -> ChatCompletion:
+def relayed_completion(
+    done: Relayed, timing: Timing, *, model: str, created: int, reasoning: bool = False
+) -> ChatCompletion:
     calls = [
         ToolCallBody(id=call.id or "", function=FunctionCallBody(name=call.name or "", arguments=call.arguments))
         for call in done.message.calls
     ]
-    message = AnswerBody(content=done.message.content, tool_calls=calls or None)
+    thoughts = done.message.thoughts if reasoning else None
+    message = AnswerBody(content=done.message.content, reasoning_content=thoughts, tool_calls=calls or None)
     return ChatCompletion(
         id=done.program,
         created=created,
@@ -111,8 +124,9 @@ def relayed_completion(done: Relayed, timing: Timing, *, model: str, created: in
     )
 
 
-def _choice(index: int, text: str, finish_reason: RelayFinish) -> ChatChoice:
-    return ChatChoice(index=index, message=AnswerBody(content=text), finish_reason=finish_reason)
+def _choice(index: int, said: Completion, reasoning: bool) -> ChatChoice:
+    message = AnswerBody(content=said.text, reasoning_content=said.thoughts if reasoning else None)
+    return ChatChoice(index=index, message=message, finish_reason=said.finish_reason)
 
 
 def _usage(by_role: Mapping[CallRole, Usage]) -> CompletionUsage:
@@ -122,18 +136,21 @@ def _usage(by_role: Mapping[CallRole, Usage]) -> CompletionUsage:
         completion_tokens=spent.completion_tokens,
         total_tokens=spent.tokens,
         prompt_tokens_details=PromptTokensDetails(cached_tokens=spent.cached_tokens),
+        completion_tokens_details=CompletionTokensDetails(reasoning_tokens=spent.reasoning_tokens),
     )
 
 
 @dataclass
 class Chunks:
-    """The chunks of one streamed answer with so many ``texts``. The first chunk of each says whose it is."""
+    """The chunks of one streamed answer with so many ``texts``. The first chunk of each says whose it is.
+    ``reasoning``: the model's thoughts are told too."""
 
     id: str
     model: str
     created: int
     texts: int
     include_usage: bool
+    reasoning: bool = False
     _begun: bool = False
 
     def of(self, event: Event | ChatCompletion) -> Iterator[SseEvent]:
@@ -144,11 +161,15 @@ class Chunks:
                 yield self._choice(index, {"role": "assistant", "content": ""})
         if isinstance(event, ChatCompletion):
             yield from self._ended(event)
+        elif isinstance(event, ReasoningDelta):
+            if self.reasoning:
+                yield self._choice(event.index, {"reasoning_content": event.text})
         elif isinstance(event, Delta):
             yield self._choice(event.index, {"content": event.text})
         elif isinstance(event, MessagePiece):
-            yield self._choice(0, _delta(event))
-        elif told := sse_event(event):
+            if delta := _delta(event, self.reasoning):
+                yield self._choice(0, delta)
+        elif told := sse_event(event, reasoning=self.reasoning):
             name, data = told
             yield self._choice(0, {}, redraft={"event": name, **data})
 
@@ -156,6 +177,8 @@ class Chunks:
         for choice in done.choices:
             account = {}
             if done.redraft is not None:  # only now is it known which text it is
+                if choice.message.reasoning_content:
+                    yield self._choice(choice.index, {"reasoning_content": choice.message.reasoning_content})
                 yield self._choice(choice.index, {"content": choice.message.content})
                 account = {"redraft": {"event": "done", **done.redraft}}
             yield self._choice(choice.index, {}, choice.finish_reason, **account)
@@ -174,8 +197,10 @@ class Chunks:
         return "chunk", {**head, "choices": choices, **usage, **more}
 
 
-def _delta(piece: MessagePiece) -> dict[str, Any]:
+def _delta(piece: MessagePiece, reasoning: bool) -> dict[str, Any]:
     delta: dict[str, Any] = {}
+    if piece.thoughts and reasoning:
+        delta["reasoning_content"] = piece.thoughts
     if piece.content:
         delta["content"] = piece.content
     if piece.calls:

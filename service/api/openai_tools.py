@@ -75,6 +75,7 @@ class ToolRequest(BodyModel):
     parallel_tool_calls: bool | None = None
     response_schema: BoundedSchema | None = None
     sampling: SamplingOverrides = SamplingOverrides()
+    reasoning: bool = False
     stream: bool = False
 
     def body(self, sampling: Sampling) -> ChatBody:
@@ -89,5 +90,6 @@ class ToolRequest(BodyModel):
             "max_tokens": sampling.max_tokens,
             "stop": sampling.stop or None,
             "seed": sampling.seed,
+            "reasoning_effort": None if sampling.thinking else "none",
         }
         return {name: value for name, value in body.items() if value is not None}

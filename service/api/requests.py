@@ -109,7 +109,8 @@ Prompt = Annotated[
 
 
 class GenerateRequest(CommonFields):
-    """Texts for one prompt, or for up to 64 at once. ``n``: how many for each."""
+    """Texts for one prompt, or for up to 64 at once. ``n``: how many for each. ``reasoning``: tell the model's thoughts
+    too."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -120,6 +121,7 @@ class GenerateRequest(CommonFields):
     prompt: Prompt = None
     n: Annotated[int, Ge(1)] = 1
     response_schema: BoundedSchema | None = None
+    reasoning: bool = False
     stream: bool = False
 
 
@@ -178,7 +180,8 @@ class RefineRequest(EvaluatedFields):
     """A text, drafted and then revised until it is good enough or the budget is spent.
 
     ``draft``: a first text to start from. ``judge``: whether the rubric is scored; by default yes, unless the
-    result is voted on or compared. ``trace``: whether the answer tells of the rounds.
+    result is voted on or compared. ``trace``: whether the answer tells of the rounds; ``reasoning``: whether its
+    candidates have the model's thoughts with them.
     """
 
     model_config = ConfigDict(
@@ -203,3 +206,4 @@ class RefineRequest(EvaluatedFields):
     budget: BudgetFields = BudgetFields()
     stream: bool = False
     trace: bool = True
+    reasoning: bool = False

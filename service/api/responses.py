@@ -17,6 +17,7 @@ from service.refinement.events import (
     Delta,
     Event,
     Generated,
+    ReasoningDelta,
     Refined,
     Reviewed,
     Round,
@@ -52,9 +53,12 @@ class Timing(BaseModel):
 
 
 class ChoiceBody(BaseModel):
+    """``reasoning`` is there if it was asked for."""
+
     prompt_index: int
     index: int
     text: str
+    reasoning: Annotated[str | None, LEFT_OUT_IF_NONE] = None
     finish_reason: FinishReason
 
 
@@ -116,12 +120,13 @@ class CritiqueResponse(BaseModel):
 
 
 class CandidateBody(BaseModel):
-    """``diff`` is against the parent; null where there is no parent."""
+    """``diff`` is against the parent; null where there is no parent. ``reasoning`` is there if it was asked for."""
 
     id: str
     form: Form
     parent: str | None
     text: str
+    reasoning: Annotated[str | None, LEFT_OUT_IF_NONE] = None
     finish_reason: FinishReason
     score: float | None
     passed: bool | None
@@ -189,9 +194,15 @@ def total(usage: Mapping[Any, Usage]) -> Usage:
     return sum(usage.values(), Usage())
 
 
-def generate_response(done: Generated, timing: Timing) -> GenerateResponse:
+def generate_response(done: Generated, timing: Timing, *, reasoning: bool = False) -> GenerateResponse:
     choices = [
-        ChoiceBody(prompt_index=prompt_index, index=index, text=c.text, finish_reason=c.finish_reason)
+        ChoiceBody(
+            prompt_index=prompt_index,
+            index=index,
+            text=c.text,
+            reasoning=c.thoughts if reasoning else None,
+            finish_reason=c.finish_reason,
+        )
         for prompt_index, siblings in enumerate(done.completions)
         for index, c in enumerate(siblings)
     ]
@@ -215,7 +226,7 @@ def critique_response(done: Reviewed, timing: Timing) -> CritiqueResponse:
     )
 
 
-def refine_response(done: Refined, timing: Timing, *, trace: bool) -> RefineResponse:
+def refine_response(done: Refined, timing: Timing, *, trace: bool, reasoning: bool = False) -> RefineResponse:
     assessment = done.assessments.get(done.selected.id)
     return RefineResponse(
         id=done.program,
@@ -227,7 +238,7 @@ def refine_response(done: Refined, timing: Timing, *, trace: bool) -> RefineResp
         improved=done.selected.id != done.first.id,
         selected=Selected(round=done.selected.round, candidate=done.selected.id),
         stop_reason=done.stop_reason,
-        rounds=_round_bodies(done) if trace else None,
+        rounds=_round_bodies(done, reasoning) if trace else None,
         usage=RefineUsage(
             total=total(done.usage),
             by_role={role: done.usage.get(role, Usage()) for role in get_args(CallRole)},
@@ -236,27 +247,32 @@ def refine_response(done: Refined, timing: Timing, *, trace: bool) -> RefineResp
     )
 
 
-def _round_bodies(done: Refined) -> list[RoundBody]:
+def _round_bodies(done: Refined, reasoning: bool) -> list[RoundBody]:
     texts = {candidate.id: candidate.text for ended in done.rounds for candidate in ended.candidates}
-    return [_round_body(ended, texts, done.assessments) for ended in done.rounds]
+    return [_round_body(ended, texts, done.assessments, reasoning) for ended in done.rounds]
 
 
-def _round_body(ended: Round, texts: Mapping[str, str], assessments: Mapping[str, Assessment]) -> RoundBody:
+def _round_body(
+    ended: Round, texts: Mapping[str, str], assessments: Mapping[str, Assessment], reasoning: bool
+) -> RoundBody:
     return RoundBody(
         round=ended.number,
         accepted=ended.accepted,
         seconds=ended.seconds,
         critiques=[CritiqueBody.of(critique) for critique in ended.critiques],
-        candidates=[_candidate_body(c, texts, assessments.get(c.id)) for c in ended.candidates],
+        candidates=[_candidate_body(c, texts, assessments.get(c.id), reasoning) for c in ended.candidates],
     )
 
 
-def _candidate_body(candidate: Candidate, texts: Mapping[str, str], assessment: Assessment | None) -> CandidateBody:
+def _candidate_body(
+    candidate: Candidate, texts: Mapping[str, str], assessment: Assessment | None, reasoning: bool
+) -> CandidateBody:
     return CandidateBody(
         id=candidate.id,
         form=candidate.form,
         parent=candidate.parent,
         text=candidate.text,
+        reasoning=candidate.completion.thoughts if reasoning else None,
         finish_reason=candidate.completion.finish_reason,
         score=assessment.score if assessment else None,
         passed=assessment.passed if assessment else None,
@@ -265,16 +281,19 @@ def _candidate_body(candidate: Candidate, texts: Mapping[str, str], assessment: 
     )
 
 
-def sse_events(event: Event | BaseModel, left_out: Any = None) -> Iterator[SseEvent]:
+def sse_events(event: Event | BaseModel, left_out: Any = None, *, reasoning: bool = False) -> Iterator[SseEvent]:
     """What a stream tells of an event or, last, of the response: ``done``, less what pydantic is to exclude of it."""
     if isinstance(event, BaseModel):
         yield "done", event.model_dump(mode="json", exclude=left_out)
-    elif told := sse_event(event):
+    elif told := sse_event(event, reasoning=reasoning):
         yield told
 
 
-def sse_event(event: Event) -> SseEvent | None:
-    """An event as it is streamed; None for those that only the metrics and the log read, and for the last."""
+def sse_event(event: Event, *, reasoning: bool = False) -> SseEvent | None:
+    """An event as it is streamed; None for those that only the metrics and the log read, and for the last.
+
+    ``reasoning``: with the model's thoughts.
+    """
     match event:
         case Started():
             return "started", {
@@ -283,6 +302,8 @@ def sse_event(event: Event) -> SseEvent | None:
                 "models": asdict(event.models),
                 "task": event.task,
             }
+        case ReasoningDelta() if reasoning:
+            return "reasoning", {"prompt_index": event.prompt_index, "index": event.index, "text": event.text}
         case Delta():
             return "delta", {"prompt_index": event.prompt_index, "index": event.index, "text": event.text}
         case CandidateAdded(candidate):
@@ -292,6 +313,7 @@ def sse_event(event: Event) -> SseEvent | None:
                 "form": candidate.form,
                 "parent": candidate.parent,
                 "text": candidate.text,
+                **({"reasoning": candidate.completion.thoughts} if reasoning else {}),
                 "finish_reason": candidate.completion.finish_reason,
             }
         case CandidateEvaluated(candidate, assessment):

@@ -18,12 +18,14 @@ JsonSchema = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What engine calls cost; one sampled sequence is one call. ``cached_tokens`` is a part of ``prompt_tokens``."""
+    """What engine calls cost; one sampled sequence is one call. ``cached_tokens`` is a part of ``prompt_tokens``, and
+    ``reasoning_tokens``, which went into thoughts, of ``completion_tokens``."""
 
     calls: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    reasoning_tokens: int = 0
 
     @property
     def tokens(self) -> int:
@@ -35,17 +37,34 @@ class Usage:
             self.prompt_tokens + other.prompt_tokens,
             self.cached_tokens + other.cached_tokens,
             self.completion_tokens + other.completion_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
         )
 
 
 @dataclass(frozen=True, slots=True)
+class Thought:
+    """A piece of what a model thinks before it answers."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
-    """One sampled text. ``token_ids`` are the ids as sampled, without the end token; None where an engine has none."""
+    """One sampled text. ``token_ids`` are the ids as sampled, without the end token; None where an engine has none, and
+    where ``thoughts`` came before the text.
+
+    A reply that ended inside its thoughts has no text, and its finish reason is ``length``.
+    """
 
     text: str
     finish_reason: FinishReason
     usage: Usage
     token_ids: tuple[int, ...] | None = None
+    thoughts: str = ""
+
+
+Piece = str | Thought | Completion
+"""What a stream yields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +85,9 @@ class Likelihood:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to sample. ``max_tokens`` bounds the completion; the context's end bounds it too. ``choices``, unless empty,
-    are the only texts that it can be or be cut from; they never stand beside a schema."""
+    """How to sample. ``max_tokens`` bounds the completion with its thoughts; the context's end bounds it too.
+    ``choices``, unless empty, are the only texts that it can be or be cut from; they never stand beside a schema.
+    ``thinking``: a reasoning model may think first. Without it the model is asked not to."""
 
     temperature: float = 0.7
     top_p: float = 1.0
@@ -75,6 +95,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     seed: int | None = None
     choices: tuple[str, ...] = ()
+    thinking: bool = True
 
     def sibling(self, index: int) -> "Sampling":
         """The sampling of the ``index``-th of several completions, so that a seed gives different siblings."""
@@ -109,13 +130,15 @@ class Engine(Protocol):
 
     def stream(
         self, conversation: Conversation, sampling: Sampling, *, schema: JsonSchema | None = None, priority: int = 0
-    ) -> AsyncGenerator[str | Completion, None]:
-        """Yield pieces of one reply as they are sampled, then the whole completion as the last item."""
+    ) -> AsyncGenerator[Piece, None]:
+        """Yield pieces of one reply as they are sampled, its thoughts first, then the whole completion as the last
+        item."""
 
     async def choose(
         self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0
     ) -> Choice:
-        """Weigh the options as the next token of a reply that begins with ``lead``. Each option is one character."""
+        """Weigh the options as the next token of a reply without thoughts that begins with ``lead``. Each option is one
+        character."""
 
     async def likelihood(self, conversation: Conversation, reply: str, *, priority: int = 0) -> Likelihood:
         """Weigh a reply that is given, token by token. PromptTooLong if the two together fill the context."""

@@ -7,7 +7,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from service.concurrency import gather
-from service.engines.base import Choice, Completion, Engine, JsonSchema, Likelihood, Sampling
+from service.engines.base import Choice, Completion, Engine, JsonSchema, Likelihood, Piece, Sampling
 from service.engines.conversation import Conversation
 
 
@@ -102,7 +102,7 @@ class GatedEngine:
 
     async def stream(
         self, conversation: Conversation, sampling: Sampling, *, schema: JsonSchema | None = None, priority: int = 0
-    ) -> AsyncGenerator[str | Completion, None]:
+    ) -> AsyncGenerator[Piece, None]:
         async with (
             self.gate.passed(),
             aclosing(self.engine.stream(conversation, sampling, schema=schema, priority=priority)) as items,

@@ -81,15 +81,21 @@ class PromptTokens(BaseModel):
     cached_tokens: Count = 0
 
 
+class CompletionTokens(BaseModel):
+    reasoning_tokens: Count = 0
+
+
 class UsageAnswer(BaseModel):
     prompt_tokens: Count = 0
     completion_tokens: Count = 0
     prompt_tokens_details: Annotated[PromptTokens, BeforeValidator(object_or_nothing)] = PromptTokens()
+    completion_tokens_details: Annotated[CompletionTokens, BeforeValidator(object_or_nothing)] = CompletionTokens()
 
     def usage(self) -> Usage:
         """The cost of one call; no cached tokens where the server does not tell of them."""
         cached = min(self.prompt_tokens_details.cached_tokens, self.prompt_tokens)
-        return Usage(1, self.prompt_tokens, cached, self.completion_tokens)
+        thoughts = min(self.completion_tokens_details.reasoning_tokens, self.completion_tokens)
+        return Usage(1, self.prompt_tokens, cached, self.completion_tokens, thoughts)
 
 
 class CompletedChoice(BaseModel):

@@ -12,20 +12,20 @@ import math
 import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, WrapValidator
 
 from service.concurrency import gather
-from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Sampling, Usage
+from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Piece, Sampling, Thought, Usage
 from service.engines.conversation import Conversation, Turn
 from service.engines.openai_answers import (
     CompletedChoice,
     CompletionAnswer,
     Logprob,
     ModelList,
-    Text,
     UsageAnswer,
     finish_reason,
     object_or_nothing,
@@ -34,15 +34,13 @@ from service.engines.openai_answers import (
 from service.engines.openai_failures import NotOffered, ReplyTooLong, WrongAnswer
 from service.engines.openai_relay import ServerRelay
 from service.engines.openai_server import CHAT, MODELS, OpenAIServer
+from service.engines.openai_thoughts import ChatReader, SaidText, ThinkingFields, counted
 from service.engines.relay import ChatBody, MessageEnd, MessagePiece, without_system
+from service.engines.thoughts import Habit, Way, asked_for
 from service.engines.tokenization import log_sum_exp
 from service.errors import EngineUnavailable, InvalidRequest, PromptTooLong
 
 MOST_LOGPROBS = 20
-
-
-class ChatText(BaseModel):
-    content: Text = None
 
 
 class TokenLogprob(BaseModel):
@@ -61,8 +59,8 @@ class ChatLogprobs(BaseModel):
 class ChatChoice(CompletedChoice):
     """``message`` in a whole answer, ``delta`` in a stream's event."""
 
-    message: Annotated[ChatText, BeforeValidator(object_or_nothing)] = ChatText()
-    delta: Annotated[ChatText, BeforeValidator(object_or_nothing)] = ChatText()
+    message: Annotated[SaidText, BeforeValidator(object_or_nothing)] = SaidText()
+    delta: Annotated[SaidText, BeforeValidator(object_or_nothing)] = SaidText()
     logprobs: Annotated[ChatLogprobs | None, WrapValidator(or_none)] = None
 
     @property
@@ -83,7 +81,8 @@ class ChatAbilities:
     a reply. ``context_tokens``: what its context holds, where it also counts a conversation's tokens, as vLLM's does;
     such a server goes on with a reply that has begun, and ranks requests where ``ranks``. ``lists_models``: it has a
     list of models, by which it can be looked at. ``whole_top_p``: it takes a ``top_p`` of 1, which leaves no token
-    out. ``most_logprobs``: how many tokens it tells the probabilities of."""
+    out. ``most_logprobs``: how many tokens it tells the probabilities of. ``direct``: how it is asked for a reply
+    without thoughts."""
 
     schemas: bool
     logprobs: bool
@@ -95,15 +94,26 @@ class ChatAbilities:
     lists_models: bool = True
     whole_top_p: bool = True
     most_logprobs: int = MOST_LOGPROBS
+    direct: Mapping[str, Any] | None = None
 
 
 class ChatEngine:
-    """An Engine on a server that knows the model as ``model``."""
+    """An Engine on a server that knows the model as ``model``. ``habit``: how its replies begin; ``variables``: those
+    of its chat template that the operator sets."""
 
-    def __init__(self, server: OpenAIServer, model: str, abilities: ChatAbilities) -> None:
+    def __init__(
+        self,
+        server: OpenAIServer,
+        model: str,
+        abilities: ChatAbilities,
+        habit: Habit | None = None,
+        variables: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         self._server = server
         self._model = model
         self._abilities = abilities
+        self._habit = habit or Habit()
+        self._thinking = ThinkingFields(variables, abilities.direct)
 
     @property
     def model(self) -> str:
@@ -131,34 +141,40 @@ class ChatEngine:
         async def sibling(index: int) -> Completion:
             seed = sampling.sibling(index).seed
             choice, usage = await self._answer(conversation, priority, {**wish, "seed": seed})
-            text = _unwrapped(choice.message.content or "", sampling)
-            return Completion(text, finish_reason(choice.finish_reason), usage)
+            reader = self._reader(conversation, sampling, schema)
+            reader.feed(choice.message)
+            _, completion = self._completion(reader, choice.finish_reason, usage, sampling)
+            return replace(completion, text=_unwrapped(completion.text, sampling))
 
         return await gather(sibling(index) for index in range(n))
 
     async def stream(
         self, conversation: Conversation, sampling: Sampling, *, schema: JsonSchema | None = None, priority: int = 0
-    ) -> AsyncGenerator[str | Completion, None]:
+    ) -> AsyncGenerator[Piece, None]:
         if sampling.choices:  # their JSON would be streamed
             [completion] = await self.complete(conversation, sampling, priority=priority)
+            yield Thought(completion.thoughts)
             yield completion.text
             yield completion
             return
         conversation, wish = self._wish(conversation, sampling, schema)
         wish["max_tokens"] = min(sampling.max_tokens, await self._room(conversation))
-        text, begun, reason, usage = "", False, None, None
+        begun, reason, usage = False, None, None
         body = self._body(conversation, priority, wish)
+        reader = self._reader(conversation, sampling, schema)
         async with aclosing(self._events(body)) as events:
             async for event in events:
                 for choice in event.choices:
                     begun, reason = True, choice.finish_reason or reason
-                    if piece := choice.delta.content:
-                        text += piece
+                    for piece in reader.feed(choice.delta):
                         yield piece
                 usage = event.usage or usage
         if not begun:
             raise EngineUnavailable("the engine's server wrote nothing")
-        yield Completion(text, finish_reason(reason), _cost(usage))
+        rest, completion = self._completion(reader, reason, _cost(usage), sampling)
+        for piece in rest:
+            yield piece
+        yield completion
 
     async def choose(
         self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0
@@ -167,6 +183,7 @@ class ChatEngine:
             return await self._chosen(conversation, options, priority)
         most = self._abilities.most_logprobs
         wish = {"max_tokens": 1, "temperature": 0.0, "logprobs": True, "top_logprobs": most}
+        wish |= self._thinking.of(thinking=False)
         choice, usage = await self._answer(conversation, priority, wish, lead)
         logprobs = [
             log_sum_exp(found.logprob for found in choice.weighed if found.token.strip() == option)
@@ -186,7 +203,15 @@ class ChatEngine:
     ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
         can = self._abilities
         relay = ServerRelay(
-            self._server, self._model, can.system, can.ranks, can.context_tokens, can.limit, can.whole_top_p
+            self._server,
+            self._model,
+            can.system,
+            can.ranks,
+            can.context_tokens,
+            can.limit,
+            can.whole_top_p,
+            self._habit,
+            self._thinking.of(thinking=True),
         )
         return relay.relay(asked, stream=stream, priority=priority)
 
@@ -202,9 +227,26 @@ class ChatEngine:
 
     async def _chosen(self, conversation: Conversation, options: Sequence[str], priority: int) -> Choice:
         """The option that the model says, taken for certain."""
-        sampling = Sampling(temperature=0.0, max_tokens=16, choices=tuple(options))
+        sampling = Sampling(temperature=0.0, max_tokens=16, choices=tuple(options), thinking=False)
         [said] = await self.complete(conversation, sampling, priority=priority)
         return Choice(tuple(0.0 if said.text.strip() == option else -math.inf for option in options), said.usage)
+
+    def _reader(self, conversation: Conversation, sampling: Sampling, schema: JsonSchema | None) -> ChatReader:
+        way: Way = "free"
+        if schema is not None or sampling.choices:
+            way = "grammar"
+        elif not sampling.thinking and self._thinking.direct is not None:
+            way = "direct"
+        return ChatReader(self._habit.splitter(asked_for(conversation), way))
+
+    def _completion(
+        self, reader: ChatReader, reason: str | None, usage: Usage, sampling: Sampling
+    ) -> tuple[list[str | Thought], Completion]:
+        """The last pieces of a reply that was read, and the whole."""
+        last, split = reader.end(finish_reason(reason))
+        if sampling.thinking:
+            self._habit.learn(reader.splitter, split.finish_reason)
+        return last, Completion(split.text, split.finish_reason, counted(usage, split), thoughts=split.thoughts)
 
     async def _answer(
         self, conversation: Conversation, priority: int, wish: Mapping[str, object], lead: str = ""
@@ -278,6 +320,7 @@ class ChatEngine:
             "top_p": sampling.top_p if sampling.top_p < 1 or self._abilities.whole_top_p else None,
             "stop": sampling.stop or None,
             "seed": sampling.seed,
+            **self._thinking.of(sampling.thinking),
         }
         if sampling.choices:
             schema = _one_of(sampling.choices)

@@ -8,15 +8,17 @@ import struct
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from service.engines.conversation import Conversation, Image, Turn
 from service.engines.openai_answers import ModelCard, ModelList
 from service.engines.openai_chat import MOST_LOGPROBS, ChatAbilities, ChatAnswer, messages
 from service.engines.openai_failures import REFUSAL, KeyRefused, NotOffered, ServerFailed, WrongAnswer
 from service.engines.openai_server import CHAT, MODELS, OpenAIServer, TokenizeAnswer
+from service.engines.openai_thoughts import DIRECT, PROBE_TOKENS, ThinkingFields, begins_with_thoughts, first_habit
 from service.engines.openai_tokens import COMPLETIONS, Abilities, TextAnswer
 from service.engines.served import EngineUnusable
+from service.engines.thoughts import Habit, Thinking
 from service.engines.tokenization import ChatTokenizer
 from service.errors import EngineBusy, EngineUnavailable, InvalidRequest
 
@@ -95,9 +97,10 @@ async def find_limit(server: OpenAIServer, model: str, *, listed: bool = True) -
     raise reasons[-1 if refuses_a_name else 0]
 
 
-async def counted_tokens(server: OpenAIServer, model: str) -> TokenizeAnswer | None:
+async def counted_tokens(server: OpenAIServer, model: str, thinking: Thinking) -> TokenizeAnswer | None:
     """A conversation's tokens as the server counts them, if it does so as vLLM's."""
-    body = {"model": model, "messages": messages(QUESTION)}
+    body = {"model": model, "messages": messages(QUESTION), "return_token_strs": True}
+    body |= ThinkingFields(thinking.variables).of(thinking=True)
     return await _accepted(lambda: server.tokenize(body))
 
 
@@ -145,6 +148,27 @@ async def chat_abilities(
         limit=limit,
         whole_top_p=await asked({"top_p": 1.0}) is not None,
     )
+
+
+async def find_habit(
+    server: OpenAIServer, model: str, limit: str, counted: TokenizeAnswer | None, thinking: Thinking
+) -> Habit:
+    """How the model begins its replies, by what it says first."""
+    body = {"model": model, "messages": messages(QUESTION), limit: PROBE_TOKENS, "temperature": 0.0}
+    answer = await _chat(server, {**body, **ThinkingFields(thinking.variables).of(thinking=True)})
+    if answer is None:
+        return Habit("unknown")
+    [choice, *_] = answer.choices
+    return first_habit(choice.message, choice.finish_reason, counted.token_strs if counted else None, thinking)
+
+
+async def find_direct(server: OpenAIServer, model: str, limit: str) -> Mapping[str, Any] | None:
+    """How the server is asked for a reply without thoughts; None if it knows no way."""
+    for fields in DIRECT:
+        answer = await _chat(server, {"model": model, "messages": messages(QUESTION), limit: PROBE_TOKENS, **fields})
+        if answer and not begins_with_thoughts(answer.choices[0].message):
+            return fields
+    return None
 
 
 async def takes_images(server: OpenAIServer, model: str, limit: str = LIMITS[0]) -> bool:

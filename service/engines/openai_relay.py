@@ -1,23 +1,24 @@
 """Chat completions with tools on a server that has them (relay.py): its answer, whole or piece by piece."""
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator
 
-from service.engines.base import Usage
+from service.engines.base import Thought, Usage
 from service.engines.openai_answers import (
     CompletedChoice,
     CompletionAnswer,
-    Text,
     UsageAnswer,
     finish_reason,
     object_or_nothing,
 )
 from service.engines.openai_server import CHAT, OpenAIServer
+from service.engines.openai_thoughts import ChatReader, SaidText, counted
 from service.engines.relay import CallPiece, ChatBody, MessageEnd, MessagePiece, without_system
+from service.engines.thoughts import Habit, Marks, Split, named_in
 from service.errors import EngineUnavailable, FieldError, InvalidRequest, PromptTooLong
 
 
@@ -38,12 +39,12 @@ class ToolCallAnswer(BaseModel):
         return CallPiece(index, self.id, self.function.name, self.function.arguments or "")
 
 
-class MessageAnswer(BaseModel):
-    content: Text = None
+class MessageAnswer(SaidText):
     tool_calls: list[ToolCallAnswer] | None = None
 
-    def piece(self) -> MessagePiece:
-        return MessagePiece(self.content, tuple(call.piece(place) for place, call in enumerate(self.tool_calls or ())))
+    @property
+    def calls(self) -> tuple[CallPiece, ...]:
+        return tuple(call.piece(place) for place, call in enumerate(self.tool_calls or ()))
 
 
 class RelayChoice(CompletedChoice):
@@ -62,7 +63,7 @@ class ServerRelay:
     """A Relay on a server that knows the model as ``model``.
 
     ``system``: whether its chat template knows that role. ``ranks``, ``context_tokens``, ``limit`` and ``whole_top_p``
-    are those of ChatAbilities.
+    are those of ChatAbilities. ``habit``: how its replies begin. ``fields``: further ones that it is sent.
     """
 
     server: OpenAIServer
@@ -72,11 +73,14 @@ class ServerRelay:
     context_tokens: int | None = None
     limit: str = "max_tokens"
     whole_top_p: bool = True
+    habit: Habit = field(default_factory=Habit)
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
     async def relay(
         self, asked: ChatBody, *, stream: bool, priority: int = 0
     ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
-        body = {**asked, "model": self.model}
+        body = {**asked, **self.fields, "model": self.model}
+        reader = ChatReader(self.habit.splitter(_named(asked)))
         if not self.system:
             body["messages"] = without_system(body["messages"])
         if self.ranks:
@@ -88,32 +92,40 @@ class ServerRelay:
                 body["max_tokens"] = min(body["max_tokens"], await self._room(body, self.context_tokens))
             if "max_tokens" in body:
                 body[self.limit] = body.pop("max_tokens")
-            async with aclosing(self._streamed(body) if stream else self._whole(body)) as items:
+            answer = self._streamed(body, reader) if stream else self._whole(body, reader)
+            async with aclosing(answer) as items:
                 async for item in items:
                     yield item
 
-    async def _whole(self, body: ChatBody) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
+    async def _whole(self, body: ChatBody, reader: ChatReader) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
         answer = await self.server.post(CHAT, body, RelayAnswer)
         if len(answer.choices) != 1:
             raise EngineUnavailable("the engine's server answers without one choice")
         [choice] = answer.choices
-        yield choice.message.piece()
-        yield _end(choice.finish_reason, answer.usage)
+        reader.feed(choice.message)
+        _, split, end = _ended(reader, choice.finish_reason, answer.usage)
+        content = split.text or (None if choice.message.calls or choice.message.content is None else "")
+        yield MessagePiece(content, choice.message.calls, split.thoughts)
+        yield end
 
-    async def _streamed(self, body: ChatBody) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
+    async def _streamed(self, body: ChatBody, reader: ChatReader) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
         said, usage, begun = None, None, False
         async with aclosing(self.server.stream(CHAT, body, RelayAnswer)) as events:
             async for event in events:
                 for choice in event.choices:
                     begun = True
                     said = choice.finish_reason or said
-                    piece = choice.delta.piece()
-                    if piece.content or piece.calls:
-                        yield piece
+                    for piece in reader.feed(choice.delta):
+                        yield _piece(piece)
+                    if choice.delta.calls:
+                        yield MessagePiece(calls=choice.delta.calls)
                 usage = event.usage or usage
         if not begun:
             raise EngineUnavailable("the engine's server wrote nothing")
-        yield _end(said, usage)
+        rest, _, end = _ended(reader, said, usage)
+        for piece in rest:
+            yield _piece(piece)
+        yield end
 
     async def _room(self, body: ChatBody, context_tokens: int) -> int:
         """The tokens that are left for the answer. Only a server that counts tokens has a known context."""
@@ -124,9 +136,21 @@ class ServerRelay:
         return context_tokens - count
 
 
-def _end(said: str | None, usage: UsageAnswer | None) -> MessageEnd:
-    reason = "tool_calls" if said == "tool_calls" else finish_reason(said)
-    return MessageEnd(reason, usage.usage() if usage else Usage(calls=1))
+def _named(asked: ChatBody) -> frozenset[Marks]:
+    return named_in(str(message["content"]) for message in asked["messages"] if message["role"] != "assistant")
+
+
+def _piece(piece: str | Thought) -> MessagePiece:
+    return MessagePiece(thoughts=piece.text) if isinstance(piece, Thought) else MessagePiece(piece)
+
+
+def _ended(
+    reader: ChatReader, said: str | None, usage: UsageAnswer | None
+) -> tuple[list[str | Thought], Split, MessageEnd]:
+    """The last pieces of a message, the whole, and its end."""
+    rest, split = reader.end(finish_reason(said))
+    spent = counted(usage.usage() if usage else Usage(calls=1), split)
+    return rest, split, MessageEnd("tool_calls" if said == "tool_calls" else split.finish_reason, spent)
 
 
 @contextmanager

@@ -60,10 +60,11 @@ END_SECONDS = 1.0
 
 
 class TokenizeAnswer(Answer):
-    """The tokens of a prompt; vLLM's own."""
+    """The tokens of a prompt; vLLM's own. ``token_strs``: where they are asked for."""
 
     count: Annotated[int, Ge(0)]
     tokens: list[int]
+    token_strs: list[str] | None = None
 
 
 A = TypeVar("A", bound=Answer)

@@ -6,17 +6,21 @@ Siblings of one call are separate requests, so that each reports its own cached 
 import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
 
 from pydantic import BaseModel
 
 from service.concurrency import gather
-from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Sampling, Usage
+from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Piece, Sampling, Thought, Usage
 from service.engines.conversation import Conversation
 from service.engines.openai_answers import CompletedChoice, CompletionAnswer, Logprob, finish_reason
 from service.engines.openai_relay import ServerRelay
 from service.engines.openai_server import OpenAIServer
+from service.engines.openai_thoughts import ThinkingFields
 from service.engines.relay import ChatBody, MessageEnd, MessagePiece
+from service.engines.thoughts import Habit, Splitter, asked_for
 from service.engines.tokenization import ChatTokenizer
 from service.errors import EngineUnavailable
 
@@ -70,16 +74,24 @@ class Abilities:
 
 
 class TokenEngine:
-    """An Engine on a server that knows the model as ``model``, with its tokenizer here."""
+    """An Engine on a server that knows the model as ``model``, with its tokenizer here. ``variables``: those of the
+    chat template that the operator sets."""
 
     def __init__(
-        self, server: OpenAIServer, model: str, chat: ChatTokenizer, context_tokens: int, abilities: Abilities
+        self,
+        server: OpenAIServer,
+        model: str,
+        chat: ChatTokenizer,
+        context_tokens: int,
+        abilities: Abilities,
+        variables: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._server = server
         self._model = model
         self._chat = chat
         self._context_tokens = context_tokens
         self.abilities = abilities
+        self._variables = variables
 
     @property
     def model(self) -> str:
@@ -102,38 +114,44 @@ class TokenEngine:
         schema: JsonSchema | None = None,
         priority: int = 0,
     ) -> Sequence[Completion]:
-        ids = await self._fitting_ids(conversation)
+        thinking = _thinks(sampling, schema)
+        ids = await self._fitting_ids(conversation, thinking=thinking)
 
         async def sibling(index: int) -> Completion:
             choice, usage = await self._answer(ids, priority, self._wish(ids, sampling.sibling(index), schema))
-            return self._completion(choice, choice.text, choice.token_ids, usage)
+            reader = self._reader(conversation, thinking)
+            reader.feed(choice.text)
+            return self._completion(choice, reader, choice.token_ids, usage)[1]
 
         return await gather(sibling(index) for index in range(n))
 
     async def stream(
         self, conversation: Conversation, sampling: Sampling, *, schema: JsonSchema | None = None, priority: int = 0
-    ) -> AsyncGenerator[str | Completion, None]:
-        ids = await self._fitting_ids(conversation)
-        text, sampled, last, usage = "", list[int](), None, None
+    ) -> AsyncGenerator[Piece, None]:
+        thinking = _thinks(sampling, schema)
+        ids = await self._fitting_ids(conversation, thinking=thinking)
+        reader, sampled, last, usage = self._reader(conversation, thinking), list[int](), None, None
         body = self._body(ids, priority, self._wish(ids, sampling, schema))
         async with aclosing(self._server.stream(COMPLETIONS, body, TextAnswer)) as events:
             async for event in events:
                 for choice in event.choices:
-                    text += choice.text
                     sampled += choice.token_ids or ()
                     if last is None or choice.finish_reason:
                         last = choice
-                    if choice.text:
-                        yield choice.text
+                    for piece in reader.feed(choice.text):
+                        yield piece
                 usage = event.usage or usage
         if last is None or usage is None:
             raise EngineUnavailable("the engine's server wrote without saying what it cost")
-        yield self._completion(last, text, sampled, usage.usage())
+        rest, completion = self._completion(last, reader, sampled, usage.usage())
+        for piece in rest:
+            yield piece
+        yield completion
 
     async def choose(
         self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0
     ) -> Choice:
-        ids = await self._fitting_ids(conversation, lead)
+        ids = await self._fitting_ids(conversation, lead, thinking=False)
         wish: dict[str, object] = {**ONE_TOKEN, "logprobs": MOST_LOGPROBS, "return_tokens_as_token_ids": True}
         if self.abilities.weighs_any_token:
             wish["logprob_token_ids"] = self._chat.option_ids(options)
@@ -142,8 +160,8 @@ class TokenEngine:
         return Choice(self._chat.option_logprobs(options, weights), usage)
 
     async def likelihood(self, conversation: Conversation, reply: str, *, priority: int = 0) -> Likelihood:
-        ids = await self._fitting_ids(conversation, reply)
-        begin = len(self._chat.prompt_ids(conversation))
+        ids = await self._fitting_ids(conversation, reply, thinking=False)
+        begin = len(self._chat.prompt_ids(conversation, thinking=False))
         choice, usage = await self._answer(ids, priority, {**ONE_TOKEN, "prompt_logprobs": 0})
         weighed = zip(ids[begin:], (choice.prompt_logprobs or [])[begin:], strict=True)
         return Likelihood(tuple(weights[token].logprob if weights else -math.inf for token, weights in weighed), usage)
@@ -155,8 +173,11 @@ class TokenEngine:
         self, asked: ChatBody, *, stream: bool, priority: int = 0
     ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
         """By the server's chat completions: they, and not the tokenizer here, know how a model writes tool calls."""
-        ranks, system = self.abilities.ranks, self._chat.knows_system
-        relay = ServerRelay(self._server, self._model, system, ranks, self._context_tokens)
+        ranks, system, known = self.abilities.ranks, self._chat.knows_system, self._chat.habit
+        # A server with a parser tells thoughts apart itself, and whether it has one is not known.
+        habit = Habit("unknown" if known.opening == "open" else known.opening, known.marks)
+        fields = ThinkingFields(self._variables).of(thinking=True)
+        relay = ServerRelay(self._server, self._model, system, ranks, self._context_tokens, habit=habit, fields=fields)
         return relay.relay(asked, stream=stream, priority=priority)
 
     async def check(self) -> None:
@@ -165,8 +186,13 @@ class TokenEngine:
     async def close(self) -> None:
         await self._server.close()
 
-    async def _fitting_ids(self, conversation: Conversation, lead: str = "", tokens: int = 1) -> list[int]:
-        return await self._chat.fitting_ids(conversation, self._context_tokens, lead, tokens)
+    async def _fitting_ids(
+        self, conversation: Conversation, lead: str = "", tokens: int = 1, *, thinking: bool = True
+    ) -> list[int]:
+        return await self._chat.fitting_ids(conversation, self._context_tokens, lead, tokens, thinking=thinking)
+
+    def _reader(self, conversation: Conversation, thinking: bool) -> Splitter:
+        return self._chat.habit.splitter(asked_for(conversation), "free" if thinking else "direct")
 
     async def _answer(self, ids: list[int], priority: int, wish: Mapping[str, object]) -> tuple[TextChoice, Usage]:
         answer = await self._server.post(COMPLETIONS, self._body(ids, priority, wish), TextAnswer)
@@ -191,10 +217,23 @@ class TokenEngine:
             "stop": sampling.stop,
             "seed": sampling.seed,
             "structured_outputs": structure,
+            **({"skip_special_tokens": False} if self._chat.hides_marks else {}),
         }
 
-    def _completion(self, choice: TextChoice, text: str, sampled: Sequence[int] | None, usage: Usage) -> Completion:
+    def _completion(
+        self, choice: TextChoice, reader: Splitter, sampled: Sequence[int] | None, usage: Usage
+    ) -> tuple[list[str | Thought], Completion]:
+        """The last pieces of a reply that was read, and the whole."""
         if sampled is None:
             raise EngineUnavailable("the engine's server does not tell which tokens it sampled")
+        last, split = reader.end(finish_reason(choice.finish_reason))
+        if split.thoughts:
+            usage = replace(usage, reasoning_tokens=self._chat.thought_tokens(sampled, split.text))
+            return last, Completion(split.text, split.finish_reason, usage, None, split.thoughts)
         ids = self._chat.reply_ids(sampled, stopped_at_text=isinstance(choice.stop_reason, str))
-        return Completion(text, finish_reason(choice.finish_reason), usage, ids)
+        return last, Completion(split.text, split.finish_reason, usage, ids)
+
+
+def _thinks(sampling: Sampling, schema: JsonSchema | None) -> bool:
+    """Whether the model may think: not under a grammar, which a server without a parser begins at once."""
+    return sampling.thinking and schema is None and not sampling.choices

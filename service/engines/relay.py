@@ -29,10 +29,12 @@ class CallPiece:
 
 @dataclass(frozen=True, slots=True)
 class MessagePiece:
-    """A piece of a message, or the whole of it; a call's pieces are in order."""
+    """A piece of a message, or the whole of it; a call's pieces are in order. ``thoughts``: what the model thought
+    before it answered."""
 
     content: str | None = None
     calls: tuple[CallPiece, ...] = ()
+    thoughts: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,10 @@ def relay_of(engine: object) -> Relay:
 def joined(pieces: Iterable[MessagePiece]) -> MessagePiece:
     """The message that the pieces make up."""
     content: str | None = None
+    thoughts = ""
     calls: dict[int, CallPiece] = {}
     for piece in pieces:
+        thoughts += piece.thoughts
         if piece.content is not None:
             content = (content or "") + piece.content
         for call in piece.calls:
@@ -76,7 +80,7 @@ def joined(pieces: Iterable[MessagePiece]) -> MessagePiece:
                     name=begun.name or call.name,
                     arguments=begun.arguments + call.arguments,
                 )
-    return MessagePiece(content, tuple(calls[index] for index in sorted(calls)))
+    return MessagePiece(content, tuple(calls[index] for index in sorted(calls)), thoughts.strip())
 
 
 def without_system(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Self, TypeVar
 
 from service.concurrency import gather
-from service.engines.base import Choice, Completion, Engine, JsonSchema, Likelihood, Sampling
+from service.engines.base import Choice, Completion, Engine, JsonSchema, Likelihood, Piece, Sampling
 from service.engines.conversation import Conversation
 from service.engines.relay import ChatBody, MessageEnd, MessagePiece, relay_of
 from service.engines.replica import Connect, Replica
@@ -165,7 +165,7 @@ class ReplicatedEngine:
 
     def stream(
         self, conversation: Conversation, sampling: Sampling, *, schema: JsonSchema | None = None, priority: int = 0
-    ) -> AsyncGenerator[str | Completion, None]:
+    ) -> AsyncGenerator[Piece, None]:
         return self._streamed(
             beginning(conversation),
             lambda engine: engine.stream(conversation, sampling, schema=schema, priority=priority),

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.concurrency import gather
-from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Sampling, Usage
+from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Piece, Sampling, Usage
 from service.engines.conversation import Conversation, Image, Turn
+from service.engines.thoughts import Habit, Opening, asked_for
 from service.errors import EngineDead, PromptTooLong
 
 BLOCK_TOKENS = 16
@@ -73,7 +74,8 @@ def _likelihood(call: Call, token: str) -> float:
 @dataclass(frozen=True, kw_only=True)
 class Script:
     """How the engine behaves. ``weights`` gives a probability per option, ``likelihood`` that of one token of a given
-    reply; ``fault`` may raise before a call begins."""
+    reply; ``fault`` may raise before a call begins. ``opening``: how replies begin; thoughts stand in them between
+    ``<think>`` and ``</think>``."""
 
     reply: Callable[[Call], str] = _reply
     weights: Callable[[Call], Sequence[float]] = _weights
@@ -82,6 +84,7 @@ class Script:
     seconds_per_call: float = 0.0
     seconds_per_token: float = 0.0
     context_tokens: int = 8192
+    opening: Opening = "plain"
     takes_images: bool = False
 
 
@@ -132,7 +135,7 @@ class ScriptedEngine:
         *,
         schema: JsonSchema | None = None,
         priority: int = 0,
-    ) -> AsyncGenerator[str | Completion, None]:
+    ) -> AsyncGenerator[Piece, None]:
         call = Call(conversation, sampling, schema)
         with self._running(call):
             prompt_tokens, cached_tokens = self._prefill(conversation)
@@ -141,15 +144,18 @@ class ScriptedEngine:
             for stop in sampling.stop:
                 text = text.partition(stop)[0]
             tokens = _tokens(text)
-            for token in tokens[: sampling.max_tokens]:
-                await self._pause(self.script.seconds_per_token)
-                yield token
             spoken = tokens[: sampling.max_tokens]
-            yield Completion(
-                text="".join(spoken),
-                finish_reason="stop" if len(spoken) == len(tokens) else "length",
-                usage=Usage(1, prompt_tokens, cached_tokens, len(spoken)),
-            )
+            reader = Habit(self.script.opening).splitter(asked_for(conversation))
+            for token in spoken:
+                await self._pause(self.script.seconds_per_token)
+                for piece in reader.feed(token):
+                    yield piece
+            rest, split = reader.end("stop" if len(spoken) == len(tokens) else "length")
+            for piece in rest:
+                yield piece
+            thoughts = len(spoken) - len(_tokens(split.text)) if split.thoughts else 0
+            usage = Usage(1, prompt_tokens, cached_tokens, len(spoken), thoughts)
+            yield Completion(split.text, split.finish_reason, usage, thoughts=split.thoughts)
 
     async def choose(
         self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0

@@ -8,17 +8,23 @@ turns and because decoding then encoding sampled ids need not give the same ids.
 The texts of turns are encoded without special tokens, so a text that contains ``<|im_end|>`` becomes the
 characters of it and can never open or close a turn. That holds too for what a template puts between
 turns and the tokenizer keeps as one token without calling it special, as some do with ``<|user|>`` or ``<think>``.
+
+History has no thoughts in it, as with the chat templates of reasoning models: a reply that followed thoughts stands
+there by its text, after a beginning that opens none. So a longer conversation begins with the tokens of the shorter
+one up to the reply, and the reply is computed once more (docs/decisions/0021-thoughts.md).
 """
 
 import asyncio
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from jinja2 import TemplateError
 
 from service.engines.conversation import Conversation, Role, Turn
+from service.engines.thoughts import NONE, Habit, Marks, Thinking, left_open, marks_in
 from service.errors import PromptTooLong
 
 _MARKS = ("\u2983first\u2984", "\u2983second\u2984", "\u2983third\u2984")
@@ -40,36 +46,59 @@ class Tokenizer(Protocol):
     def encode(self, text: str, *, add_special_tokens: bool, split_special_tokens: bool) -> list[int]: ...
 
     def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
+        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool, **variables: Any
     ) -> str: ...
 
 
-class ChatTokenizer:
-    """Turns conversations into token ids for one model. ``knows_system``: its chat template has that role."""
+NO_THINKING: Mapping[str, object] = MappingProxyType({"enable_thinking": False, "thinking": False})
+"""The variables by which chat templates are asked that a reply begin without thoughts; each knows one or none."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+
+class ChatTokenizer:
+    """Turns conversations into token ids for one model.
+
+    ``thinking``: what the operator says of its thoughts. ``marks``: those around them, where they are known; else what
+    the chat template shows of them. ``knows_system``: the template has that role. ``habit``: how replies begin.
+    ``hides_marks``: those around thoughts are special tokens, which engines leave out of texts unless they are asked
+    for them.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, thinking: Thinking | None = None, marks: Marks | None = None) -> None:
+        thinking = thinking or Thinking()
         self._tokenizer = tokenizer
+        self._variables = thinking.variables
         self._ids: WeakKeyDictionary[Conversation, list[int]] = WeakKeyDictionary()
         self._spelled: dict[int, list[int]] = {}
         self.knows_system = True
-        self._before = self._pieces()
-        marks = {token for piece in self._before.values() for token in piece}.union(tokenizer.all_special_ids)
+        self.habit = Habit(certain=True)
+        asking, direct = self._asking(marks)
+        if thinking.parser == NONE:
+            self.habit = Habit("whole", certain=True)
+        self._direct = self._encoded(direct)
+        self._ask = self._encoded(asking)
+        self._before = self._pieces(asking)
+        pieces = [*self._before.values(), self._ask, self._direct]
+        marks_used = {token for piece in pieces for token in piece}.union(tokenizer.all_special_ids)
         self._spelled = {
             token: [part for character in mark for part in self._split(character)]
             for mark, token in tokenizer.get_added_vocab().items()
-            if token in marks and not mark.isspace()
+            if token in marks_used and not mark.isspace()
         }
         self.special_ids = frozenset([*tokenizer.all_special_ids, *self._spelled])
+        marks_ids = (
+            {token for mark in self.habit.marks for token in self._encoded(mark)} if self.habit.thinks else set()
+        )
+        self.hides_marks = not marks_ids.isdisjoint(tokenizer.all_special_ids)
 
-    def prompt_ids(self, conversation: Conversation, lead: str = "") -> list[int]:
+    def prompt_ids(self, conversation: Conversation, lead: str = "", *, thinking: bool = True) -> list[int]:
         """The ids that ask for the next reply to ``conversation``, whose last turn is the user's; it has no images.
 
-        ``lead`` is a text that the reply begins with.
+        ``lead`` is a text that the reply begins with. ``thinking``: the reply may begin with thoughts.
         """
         if conversation.turn.role != "user":
             raise ValueError("only a user turn can be replied to")
         conversation.refuse_images()
-        return [*self._history(conversation), *self._before["user", "assistant"], *self.encode(lead)]
+        return [*self._history(conversation), *(self._ask if thinking else self._direct), *self.encode(lead)]
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, in which nothing is special."""
@@ -79,13 +108,13 @@ class ChatTokenizer:
         return [part for token in ids for part in self._spelled.get(token, (token,))]
 
     async def fitting_ids(
-        self, conversation: Conversation, context_tokens: int, lead: str = "", tokens: int = 1
+        self, conversation: Conversation, context_tokens: int, lead: str = "", tokens: int = 1, *, thinking: bool = True
     ) -> list[int]:
         """The conversation's ids; PromptTooLong if the context has no room for a reply of so many tokens."""
         if sum(len(turn.text) for turn in conversation.turns()) + len(lead) > LONG_TEXT_CHARACTERS:
-            ids = await asyncio.to_thread(self.prompt_ids, conversation, lead)
+            ids = await asyncio.to_thread(self.prompt_ids, conversation, lead, thinking=thinking)
         else:
-            ids = self.prompt_ids(conversation, lead)
+            ids = self.prompt_ids(conversation, lead, thinking=thinking)
         if len(ids) + tokens > context_tokens:
             raise PromptTooLong(len(ids), context_tokens)
         return ids
@@ -99,6 +128,14 @@ class ChatTokenizer:
         if ids and ids[-1] in self.special_ids:
             del ids[-1]
         return tuple(ids) if not stopped_at_text and self.special_ids.isdisjoint(ids) else None
+
+    def thought_tokens(self, sampled: Sequence[int], text: str) -> int:
+        """How many of a reply's tokens came before its text: as many as end with the mark that ends thoughts and leave
+        about what the text needs; where the mark is not one token, as many as the text does not need."""
+        more = max(0, len(sampled) - len(self.encode(text)))
+        ends = self._encoded(self.habit.marks.end)
+        until = [place for place, token in enumerate(sampled, 1) if [token] == ends]
+        return min(until, key=lambda place: abs(place - more)) if until else more
 
     def option_ids(self, options: Sequence[str]) -> list[int]:
         """The tokens that spell one-character options: each at a reply's start, or after a blank."""
@@ -141,37 +178,56 @@ class ChatTokenizer:
     def _turn_ids(self, turn: Turn) -> Sequence[int]:
         return self.encode(turn.text) if turn.token_ids is None else turn.token_ids
 
-    def _pieces(self) -> dict[tuple[Role | None, Role], list[int]]:
+    def _asking(self, marks: Marks | None) -> tuple[str, str]:
+        """The ends of prompts: one that leaves the model free to think, and one after which it answers at once."""
+        *_, free = self._render("user")
+        *_, direct = self._render("user", **NO_THINKING)
+        opened = left_open(free)
+        marks = marks or opened or marks_in(direct) or marks_in(free)
+        if marks is None or (marks_in(free) and not opened):
+            return free, direct  # the model does not think, or its template has ended the thoughts for it already
+        self.habit = Habit("open" if opened else "tagged", marks, certain=True)
+        if left_open(direct) or direct == free:
+            direct += marks.closing if opened else f"{marks.start}{marks.closing}"
+        return free, direct
+
+    def _pieces(self, asking: str) -> dict[tuple[Role | None, Role], list[int]]:
         """The ids that stand between two turns, by their roles; None is the start."""
-        to_user, to_reply = self._render("user")
+        to_user, _ = self._render("user")
         _, _, reply_to_user, _ = self._render("user", "assistant", "user")
         try:
             to_system, system_to_user, _ = self._render("system", "user")
         except (TemplateError, ValueError):
             # What the system says then begins the user's first turn.
             self.knows_system = False
-            to_system, system_to_user = to_user, self.encode("\n\n")
-        return {
+            to_system, system_to_user = to_user, "\n\n"
+        opened = left_open(asking)
+        pieces: dict[tuple[Role | None, Role], str] = {
             (None, "user"): to_user,
             (None, "system"): to_system,
             ("system", "user"): system_to_user,
-            ("user", "assistant"): to_reply,
+            ("user", "assistant"): asking.rpartition(opened.start)[0] if opened else asking,
             ("assistant", "user"): reply_to_user,
         }
+        return {roles: self._encoded(piece) for roles, piece in pieces.items()}
 
-    def _render(self, *roles: Role) -> list[list[int]]:
-        """Render the template around placeholder turns; give the ids before, between and after them."""
+    def _render(self, *roles: Role, **variables: object) -> list[str]:
+        """Render the template around placeholder turns; give what stands before, between and after them."""
         turns = [{"role": role, "content": mark} for role, mark in zip(roles, _MARKS, strict=False)]
-        text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        text = self._tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=True, **{**self._variables, **variables}
+        )
         pieces = []
         for turn in turns:
             piece, found, text = text.partition(turn["content"])
             if not found:
                 raise ValueError(f"the model's chat template leaves out a turn of the roles {roles}")
             pieces.append(piece)
-        return [
-            self._tokenizer.encode(p, add_special_tokens=False, split_special_tokens=False) for p in [*pieces, text]
-        ]
+        return [*pieces, text]
+
+    def _encoded(self, piece: str) -> list[int]:
+        """The ids of what a template writes."""
+        return self._tokenizer.encode(piece, add_special_tokens=False, split_special_tokens=False)
 
 
 def log_sum_exp(logprobs: Iterable[float]) -> float:

@@ -14,14 +14,18 @@ import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from service.concurrency import gather
-from service.engines.base import Choice, Completion, FinishReason, JsonSchema, Likelihood, Sampling, Usage
+from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Piece, Sampling, Thought, Usage
 from service.engines.conversation import Conversation
+from service.engines.thoughts import Split, Thinking, asked_for
 from service.engines.tokenization import ChatTokenizer
+from service.engines.vllm_reasoning import Reader, Reasoning, parser_name
 from service.errors import EngineDead, InvalidRequest
 
 if TYPE_CHECKING:
@@ -39,6 +43,7 @@ MOST_LOGPROBS = 20
 """The most probable tokens that vLLM tells of unless it is set otherwise. With speculation it tells of no others, and a
 token that is not among them is taken for impossible."""
 
+NO_ARGUMENTS: Mapping[str, Any] = MappingProxyType({})
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Those that vLLM can be started for; smaller adapters fit in."""
 
@@ -54,19 +59,26 @@ ENVIRONMENT = {
 class VllmEngine:
     """An Engine on ``AsyncLLM``. Make one with ``start``; it lives in the event loop that made it."""
 
-    def __init__(self, llm: "AsyncLLM", model: str) -> None:
+    def __init__(self, llm: "AsyncLLM", model: str, thinking: Thinking) -> None:
         self._llm = llm
         self._model = model
         self._lora: LoRARequest | None = None
         self._lora_ids = itertools.count(1)
         self.tokenizer = llm.get_tokenizer()
-        self._chat = ChatTokenizer(self.tokenizer)
+        name = llm.vllm_config.structured_outputs_config.reasoning_parser
+        self._reasoning = Reasoning(name, self.tokenizer, llm.model_config, thinking) if name else None
+        self._chat = ChatTokenizer(self.tokenizer, thinking, self._reasoning.marks if self._reasoning else None)
         self._context_tokens: int = llm.model_config.max_model_len
         self._speculates = llm.vllm_config.speculative_config is not None
 
     @classmethod
     async def start(
-        cls, model: str, name: str, arguments: Mapping[str, Any], adapters: Sequence[Path] = ()
+        cls,
+        model: str,
+        name: str,
+        arguments: Mapping[str, Any],
+        adapters: Sequence[Path] = (),
+        thinking: Thinking | None = None,
     ) -> "VllmEngine":
         """Load ``model`` (a folder or a hub name) and serve it as ``name``.
 
@@ -76,7 +88,8 @@ class VllmEngine:
         """
         for variable, value in ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
-        return cls(await _loaded(model, name, {**lora_arguments(adapters), **arguments}), name)
+        thinking = thinking or Thinking()
+        return cls(await _loaded(model, name, {**lora_arguments(adapters), **arguments}, thinking), name, thinking)
 
     async def adapted(self, name: str, folder: Path) -> "VllmEngine":
         """The same engine with a LoRA adapter, as the model ``name``.
@@ -128,13 +141,15 @@ class VllmEngine:
     ) -> Sequence[Completion]:
         from vllm.sampling_params import RequestOutputKind
 
-        ids = await self._fitting_ids(conversation)
+        asked = await self._asked(conversation, sampling, schema)
 
         async def sibling(index: int) -> Completion:
-            params = _parameters(sampling.sibling(index), schema, RequestOutputKind.FINAL_ONLY)
-            output = await self._final(ids, params, priority)
+            params = self._parameters(sampling.sibling(index), schema, RequestOutputKind.FINAL_ONLY)
+            output = await self._final(asked.ids, params, priority, asked.arguments)
             reply = output.outputs[0]
-            return self._completion(output, reply.text, reply.token_ids)
+            reader = self._reader(conversation, asked, whole=True)
+            reader.feed(reply.text, reply.token_ids)
+            return self._completion(output, reader, reply.token_ids)[1]
 
         return await gather(sibling(index) for index in range(n))
 
@@ -145,21 +160,24 @@ class VllmEngine:
         *,
         schema: JsonSchema | None = None,
         priority: int = 0,
-    ) -> AsyncGenerator[str | Completion, None]:
+    ) -> AsyncGenerator[Piece, None]:
         from vllm.sampling_params import RequestOutputKind
 
-        ids = await self._fitting_ids(conversation)
-        params = _parameters(sampling, schema, RequestOutputKind.DELTA)
-        text, sampled = "", list[int]()
-        async with aclosing(self._outputs(ids, params, priority)) as outputs:
+        asked = await self._asked(conversation, sampling, schema)
+        params = self._parameters(sampling, schema, RequestOutputKind.DELTA)
+        reader = self._reader(conversation, asked, whole=False)
+        sampled = list[int]()
+        async with aclosing(self._outputs(asked.ids, params, priority, asked.arguments)) as outputs:
             async for output in outputs:
                 reply = output.outputs[0]
-                text += reply.text
                 sampled += reply.token_ids
-                if reply.text:
-                    yield reply.text
+                for piece in reader.feed(reply.text, reply.token_ids):
+                    yield piece
                 if output.finished:
-                    yield self._completion(output, text, sampled)
+                    rest, completion = self._completion(output, reader, sampled)
+                    for piece in rest:
+                        yield piece
+                    yield completion
 
     async def choose(
         self,
@@ -177,7 +195,7 @@ class VllmEngine:
             params.logprobs = MOST_LOGPROBS
         else:
             params.logprob_token_ids = self._chat.option_ids(options)
-        ids = await self._fitting_ids(conversation, lead)
+        ids = await self._fitting_ids(conversation, lead, thinking=False)
         output = await self._final(ids, params, priority)
         [found] = output.outputs[0].logprobs or [{}]
         weights = {token: weight.logprob for token, weight in found.items()}
@@ -194,9 +212,9 @@ class VllmEngine:
         params = SamplingParams(
             max_tokens=1, temperature=0.0, prompt_logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY
         )
-        ids = await self._fitting_ids(conversation, reply)
+        ids = await self._fitting_ids(conversation, reply, thinking=False)
         output = await self._final(ids, params, priority)
-        begin = len(self.prompt_ids(conversation))
+        begin = len(self.prompt_ids(conversation, thinking=False))
         weighed = zip(ids[begin:], (output.prompt_logprobs or [])[begin:], strict=True)
         return Likelihood(
             logprobs=tuple(weights[token].logprob for token, weights in weighed),
@@ -210,40 +228,90 @@ class VllmEngine:
         with _translated():
             await self._llm.check_health()
 
-    def prompt_ids(self, conversation: Conversation, lead: str = "") -> list[int]:
+    def prompt_ids(self, conversation: Conversation, lead: str = "", *, thinking: bool = True) -> list[int]:
         """The token ids that the model is given for a reply to ``conversation`` that begins with ``lead``."""
-        return self._chat.prompt_ids(conversation, lead)
+        return self._chat.prompt_ids(conversation, lead, thinking=thinking)
 
-    async def _fitting_ids(self, conversation: Conversation, lead: str = "", tokens: int = 1) -> list[int]:
-        return await self._chat.fitting_ids(conversation, self._context_tokens, lead, tokens)
+    async def _fitting_ids(
+        self, conversation: Conversation, lead: str = "", tokens: int = 1, *, thinking: bool = True
+    ) -> list[int]:
+        return await self._chat.fitting_ids(conversation, self._context_tokens, lead, tokens, thinking=thinking)
+
+    async def _asked(self, conversation: Conversation, sampling: Sampling, schema: JsonSchema | None) -> "_Asked":
+        """A grammar begins after the thoughts, but only thoughts that the prompt opens are sure to end."""
+        thinking, structured = sampling.thinking, schema is not None or bool(sampling.choices)
+        opens = self._chat.habit.opening == "open"
+        if structured:
+            thinking = thinking and opens and self._reasoning is not None
+        ids = await self._fitting_ids(conversation, thinking=thinking)
+        arguments = self._reasoning.request_arguments(ids) if structured and self._reasoning else {}
+        return _Asked(ids, opened=thinking and opens, direct=not thinking, arguments=arguments)
+
+    def _reader(self, conversation: Conversation, asked: "_Asked", *, whole: bool) -> Reader:
+        plain = self._chat.habit.splitter(asked_for(conversation), "direct" if asked.direct else "free")
+        return plain if self._reasoning is None else self._reasoning.reader(asked.ids, asked.opened, plain, whole=whole)
 
     async def _outputs(
-        self, ids: list[int], params: "SamplingParams", priority: int
+        self, ids: list[int], params: "SamplingParams", priority: int, arguments: Mapping[str, Any] = NO_ARGUMENTS
     ) -> "AsyncGenerator[RequestOutput, None]":
         from vllm.inputs.engine import tokens_input
 
-        request = self._llm.generate(tokens_input(ids), params, uuid4().hex, lora_request=self._lora, priority=priority)
+        request = self._llm.generate(
+            tokens_input(ids), params, uuid4().hex, lora_request=self._lora, priority=priority, **arguments
+        )
         with _translated():
             async with aclosing(request) as outputs:
                 async for output in outputs:
                     yield output
 
-    async def _final(self, ids: list[int], params: "SamplingParams", priority: int) -> "RequestOutput":
+    async def _final(
+        self, ids: list[int], params: "SamplingParams", priority: int, arguments: Mapping[str, Any] = NO_ARGUMENTS
+    ) -> "RequestOutput":
         """The only output of a request whose outputs are FINAL_ONLY."""
-        async with aclosing(self._outputs(ids, params, priority)) as outputs:
+        async with aclosing(self._outputs(ids, params, priority, arguments)) as outputs:
             return await anext(outputs)
 
-    def _completion(self, output: "RequestOutput", text: str, sampled: Sequence[int]) -> Completion:
+    def _completion(
+        self, output: "RequestOutput", reader: Reader, sampled: Sequence[int]
+    ) -> tuple[list[str | Thought], Completion]:
+        """The last pieces of a reply that was read, and the whole."""
         reply = output.outputs[0]
-        finish_reason: FinishReason = "length" if reply.finish_reason == "length" else "stop"
-        ids = self._chat.reply_ids(sampled, stopped_at_text=isinstance(reply.stop_reason, str))
-        return Completion(text, finish_reason, _usage(output, len(sampled)), ids)
+        last, split = reader.end("length" if reply.finish_reason == "length" else "stop")
+        usage = _usage(output, len(sampled), self._thought_tokens(split, sampled))
+        ids = None
+        if not split.thoughts:
+            ids = self._chat.reply_ids(sampled, stopped_at_text=isinstance(reply.stop_reason, str))
+        return last, Completion(split.text, split.finish_reason, usage, ids, split.thoughts)
+
+    def _thought_tokens(self, split: Split, sampled: Sequence[int]) -> int:
+        if not split.thoughts:
+            return 0
+        if self._reasoning is not None and self._reasoning.marks is None:
+            return self._reasoning.count(sampled)
+        return self._chat.thought_tokens(sampled, split.text)
+
+    def _parameters(self, sampling: Sampling, schema: JsonSchema | None, output_kind: Any) -> "SamplingParams":
+        params = _parameters(sampling, schema, output_kind)
+        if self._chat.hides_marks or (self._reasoning is not None and self._reasoning.raw):
+            params.skip_special_tokens = False
+        return params
 
 
-async def _loaded(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncLLM":
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A prompt. ``opened``: it begins the reply's thoughts; ``direct``: it asks for none. ``arguments``: further ones
+    of the engine's request."""
+
+    ids: list[int]
+    opened: bool
+    direct: bool
+    arguments: Mapping[str, Any]
+
+
+async def _loaded(model: str, name: str, arguments: Mapping[str, Any], thinking: Thinking) -> "AsyncLLM":
     """Load in a thread. Cancelled, end what the thread has started and wait for it: a thread cannot be cancelled,
     but without its processes it fails at once."""
-    loading = asyncio.ensure_future(asyncio.to_thread(_load, model, name, arguments))
+    loading = asyncio.ensure_future(asyncio.to_thread(_load, model, name, arguments, thinking))
     try:
         return await asyncio.shield(loading)
     except asyncio.CancelledError:
@@ -256,7 +324,7 @@ async def _loaded(model: str, name: str, arguments: Mapping[str, Any]) -> "Async
         raise
 
 
-def _load(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncLLM":
+def _load(model: str, name: str, arguments: Mapping[str, Any], thinking: Thinking) -> "AsyncLLM":
     if Path(model).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # else a start without a network hangs on look-ups
     begun = time.perf_counter()
@@ -265,7 +333,10 @@ def _load(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncLLM":
 
     log.info("vllm imported", extra={"seconds": round(time.perf_counter() - begun, 1)})
     # The default context would halve the batch: it is meant for offline use.
-    return AsyncLLM.from_engine_args(_arguments(model, name, arguments), UsageContext.OPENAI_API_SERVER)
+    made = _arguments(model, name, arguments)
+    named = {"reasoning_parser": parser_name(made, thinking)}
+    made.structured_outputs_config = {**named, **made.structured_outputs_config}
+    return AsyncLLM.from_engine_args(made, UsageContext.OPENAI_API_SERVER)
 
 
 def _arguments(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncEngineArgs":
@@ -325,8 +396,9 @@ def _parameters(sampling: Sampling, schema: JsonSchema | None, output_kind: Any)
     )
 
 
-def _usage(output: "RequestOutput", completion_tokens: int) -> Usage:
-    return Usage(1, len(output.prompt_token_ids or ()), output.num_cached_tokens or 0, completion_tokens)
+def _usage(output: "RequestOutput", completion_tokens: int, reasoning_tokens: int = 0) -> Usage:
+    prompt_tokens, cached_tokens = len(output.prompt_token_ids or ()), output.num_cached_tokens or 0
+    return Usage(1, prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens)
 
 
 @contextmanager

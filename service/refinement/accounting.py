@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 
-from service.engines.base import Choice, Completion, Engine, JsonSchema, Likelihood, Sampling, Usage
+from service.engines.base import Choice, Completion, Engine, JsonSchema, Likelihood, Piece, Sampling, Usage
 from service.engines.conversation import Conversation
 from service.refinement import telemetry
 from service.refinement.events import CallEnded, Event
@@ -129,7 +129,7 @@ class MeteredEngine:
         *,
         schema: JsonSchema | None = None,
         priority: int | None = None,
-    ) -> AsyncGenerator[str | Completion, None]:
+    ) -> AsyncGenerator[Piece, None]:
         started = time.perf_counter()
         with self.ledger.spending(1, sampling.max_tokens) as max_tokens:
             limited = replace(sampling, max_tokens=max_tokens)

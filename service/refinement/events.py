@@ -44,6 +44,15 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """A piece of what the model thinks before that answer."""
+
+    prompt_index: int
+    index: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class CandidateAdded:
     candidate: Candidate
 
@@ -130,6 +139,7 @@ Event = (
     | CallEnded
     | EvaluatorEnded
     | Delta
+    | ReasoningDelta
     | MessagePiece
     | CandidateAdded
     | CandidateEvaluated

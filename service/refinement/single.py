@@ -6,14 +6,14 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager, contextmanager
 
 from service.concurrency import gather
-from service.engines.base import Completion, Engine, Usage
+from service.engines.base import Completion, Engine, Thought, Usage
 from service.engines.conversation import Conversation
 from service.engines.relay import MessageEnd, MessagePiece, joined, relay_of
 from service.errors import DeadlineExceeded, PromptTooLong
 from service.refinement import telemetry
 from service.refinement.accounting import Emit, Ledger, MeteredEngine
 from service.refinement.candidate import Assessment, Candidate
-from service.refinement.events import Critiqued, Delta, Event, Generated, Relayed, Reviewed
+from service.refinement.events import Critiqued, Delta, Event, Generated, ReasoningDelta, Relayed, Reviewed
 from service.refinement.program import Budget, Generation, Review, ToolChat
 from service.refinement.roles import Roles
 from service.refinement.steps import Steps
@@ -68,7 +68,10 @@ async def _streamed(
             async for item in items:
                 if isinstance(item, Completion):
                     return item
-                emit(Delta(prompt_index, index, item))
+                if isinstance(item, Thought):
+                    emit(ReasoningDelta(prompt_index, index, item.text))
+                else:
+                    emit(Delta(prompt_index, index, item))
         raise RuntimeError("the engine ended a stream without its completion")
 
     return await gather(sibling(index) for index in range(generation.n))

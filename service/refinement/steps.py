@@ -29,8 +29,9 @@ from service.refinement.roles import CallRole, Roles
 
 log = logging.getLogger(__name__)
 
-CRITIC_SAMPLING = Sampling(temperature=0.0, max_tokens=160)
-ANSWER_SAMPLING = Sampling(temperature=0.0, max_tokens=60)
+CRITIC_SAMPLING = Sampling(temperature=0.0, max_tokens=160, thinking=False)
+ANSWER_SAMPLING = Sampling(temperature=0.0, max_tokens=60, thinking=False)
+"""Too few tokens for thoughts: the critic says what it sees, as the judge does."""
 
 
 MOST_LISTED = 3

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Itera
 from dataclasses import replace
 
 from service.refinement.accounting import Emit
-from service.refinement.events import Delta, Event
+from service.refinement.events import Delta, Event, ReasoningDelta
 
 
 async def events_of(work: Callable[[Emit], Awaitable[None]]) -> AsyncGenerator[Event, None]:
@@ -39,12 +39,13 @@ async def events_of(work: Callable[[Emit], Awaitable[None]]) -> AsyncGenerator[E
 
 def _joined(events: Iterable[Event]) -> Iterator[Event]:
     """The events in their order, but of deltas that stand together one for each text."""
-    texts: dict[tuple[int, int], Delta] = {}
+    texts: dict[tuple[type[Event], int, int], Delta | ReasoningDelta] = {}
     for event in events:
-        if isinstance(event, Delta):
-            before = texts.setdefault((event.prompt_index, event.index), event)
+        if isinstance(event, Delta | ReasoningDelta):
+            place = type(event), event.prompt_index, event.index
+            before = texts.setdefault(place, event)
             if before is not event:
-                texts[event.prompt_index, event.index] = replace(before, text=before.text + event.text)
+                texts[place] = replace(before, text=before.text + event.text)
         else:
             yield from texts.values()
             texts.clear()

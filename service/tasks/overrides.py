@@ -30,6 +30,7 @@ class SamplingOverrides(Overrides):
     stop: Annotated[tuple[Annotated[str, Len(1, 100)], ...], Len(0, 8), FAIL_FAST] | None = None
     seed: Annotated[int, Ge(0), Le(2**31 - 1)] | None = None
     choices: Annotated[tuple[Annotated[str, Len(1, 200)], ...], Len(2, 50), FAIL_FAST] | None = None
+    thinking: bool | None = None
 
     def applied_to(self, sampling: Sampling) -> Sampling:
         return Sampling(**{**_fields(sampling), **self.stated()})

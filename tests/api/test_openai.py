@@ -90,7 +90,8 @@ async def test_a_completion_has_openai_s_shape(served: Served) -> None:
         for index in (0, 1)
     ]
     usage = body["usage"]
-    assert usage.keys() == {"prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details"}
+    details = {"prompt_tokens_details", "completion_tokens_details"}
+    assert usage.keys() == {"prompt_tokens", "completion_tokens", "total_tokens", *details}
     assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (10, 2, 12)
     assert usage["prompt_tokens_details"] == {"cached_tokens": 0}
 
@@ -189,6 +190,7 @@ async def test_a_refine_answers_with_its_text_and_its_account(served: Served) ->
         "completion_tokens": spent["completion_tokens"],
         "total_tokens": spent["prompt_tokens"] + spent["completion_tokens"],
         "prompt_tokens_details": {"cached_tokens": spent["cached_tokens"]},
+        "completion_tokens_details": {"reasoning_tokens": 0},
     }
 
 

@@ -244,7 +244,7 @@ async def test_a_failure_in_a_stream_is_the_client_s_own_exception() -> None:
 
 def test_every_field_of_the_client_is_followed_ignored_or_refused() -> None:
     theirs = CompletionCreateParamsBase.__annotations__.keys()
-    assert ChatRequest.model_fields.keys() == theirs | {"stream", "redraft"}
+    assert ChatRequest.model_fields.keys() == theirs | {"stream", "redraft", "include_reasoning"}
 
 
 async def test_the_documented_program_works(served: Served, capsys: pytest.CaptureFixture[str]) -> None:

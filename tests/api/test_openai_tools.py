@@ -54,6 +54,7 @@ async def test_a_tool_call_comes_back_and_is_counted(front: Served) -> None:
         "completion_tokens": 6,
         "total_tokens": 26,
         "prompt_tokens_details": {"cached_tokens": 16},
+        "completion_tokens_details": {"reasoning_tokens": 0},
     }
     assert 'redraft_tokens_total{kind="prompt",model="scripted",role="draft"} 20.0' in page
     assert 'redraft_tokens_total{kind="cached",model="scripted",role="draft"} 16.0' in page

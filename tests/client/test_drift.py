@@ -115,16 +115,20 @@ def critical(call: Call) -> str:
 
 
 async def test_events() -> None:
-    asked = {"prompt": "Why?", "search": {"rounds": 1, "critic": "factored"}}
+    asked = {"prompt": "Why?", "search": {"rounds": 1, "critic": "factored"}, "reasoning": True}
     async with serving(Script(reply=critical)) as served:
         streamed = await served.stream("/v1/refine", asked)
         deltas = await served.stream("/v1/generate", {"prompt": "Why?"})
+    async with serving(Script(reply=lambda call: "<think>Hm.</think>Why not?")) as served:
+        thoughts = await served.stream("/v1/generate", {"prompt": "Why?", "reasoning": True})
 
     assert {name for name, _ in streamed} == events.REFINE_EVENTS.keys()
     for name, data in streamed:
         assert data.keys() == events.REFINE_EVENTS[name].model_fields.keys(), name
     assert [name for name, _ in deltas[-2:]] == ["delta", "done"]
     assert deltas[0][1].keys() == events.Delta.model_fields.keys()
+    assert thoughts[0][0] == "reasoning"
+    assert thoughts[0][1].keys() == events.ReasoningDelta.model_fields.keys()
 
 
 async def test_lists(served: Served) -> None:

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
-from service.engines.base import Completion, Engine, Sampling
+from service.engines.base import Completion, Engine, Sampling, Thought
 from service.engines.conversation import Conversation, Image, Turn
 from service.engines.openai_probes import blank_png
 from service.errors import InvalidRequest, PromptTooLong
@@ -197,6 +197,62 @@ class EngineContract:
         await engine.check()
         [reply] = await engine.complete(QUESTION, GREEDY)
         assert reply.text
+
+
+class ThinkingContract:
+    """What an engine does whose model thinks before it answers QUESTION, in more than two tokens."""
+
+    ASKED = Sampling(temperature=0.0, max_tokens=60)
+
+    async def test_thoughts_are_no_part_of_the_text_and_are_counted(self, engine: Engine) -> None:
+        [reply] = await engine.complete(QUESTION, self.ASKED)
+
+        assert reply.text.strip()
+        assert reply.thoughts.strip()
+        assert not reply.text.startswith((" ", "\n", "<think>"))
+        assert reply.thoughts not in reply.text
+        assert 0 < reply.usage.reasoning_tokens < reply.usage.completion_tokens
+        assert reply.token_ids is None
+
+    async def test_thoughts_are_streamed_before_the_text(self, engine: Engine) -> None:
+        *pieces, last = [item async for item in engine.stream(QUESTION, self.ASKED)]
+        [whole] = await engine.complete(QUESTION, self.ASKED)
+
+        kinds = [type(piece) for piece in pieces]
+        assert kinds == sorted(kinds, key=[Thought, str].index)
+        assert kinds.count(Thought) > 1
+        assert isinstance(last, Completion)
+        assert "".join(piece.text for piece in pieces if isinstance(piece, Thought)).strip() == last.thoughts
+        assert "".join(piece for piece in pieces if isinstance(piece, str)) == last.text
+        assert (last.text, last.thoughts, last.usage.reasoning_tokens) == (
+            whole.text,
+            whole.thoughts,
+            whole.usage.reasoning_tokens,
+        )
+
+    async def test_a_reply_that_is_cut_inside_its_thoughts_has_no_text(self, engine: Engine) -> None:
+        cut = Sampling(temperature=0.0, max_tokens=3)
+
+        [reply] = await engine.complete(QUESTION, cut)
+        *_, streamed = [item async for item in engine.stream(QUESTION, cut)]
+
+        assert (reply.text, reply.finish_reason, reply.usage.reasoning_tokens) == ("", "length", 3)
+        assert isinstance(streamed, Completion)
+        assert (streamed.text, streamed.finish_reason) == ("", "length")
+
+    async def test_history_has_no_thoughts(self, engine: Engine) -> None:
+        [reply] = await engine.complete(QUESTION, self.ASKED)
+
+        [longer] = await engine.complete(QUESTION.with_reply(reply).with_user("And then?"), self.ASKED)
+        [told] = await engine.complete(QUESTION.with_reply(reply.text).with_user("And then?"), self.ASKED)
+
+        assert cost_of(longer) == cost_of(told)
+
+    async def test_a_model_that_is_asked_not_to_think_answers_at_once(self, engine: Engine) -> None:
+        [reply] = await engine.complete(QUESTION, Sampling(temperature=0.0, max_tokens=3, thinking=False))
+
+        assert reply.text
+        assert (reply.thoughts, reply.usage.reasoning_tokens) == ("", 0)
 
 
 class LikelihoodContract:

@@ -6,9 +6,9 @@ import pytest
 
 from service.engines.base import Engine, Sampling
 from service.engines.conversation import Conversation, Turn
-from service.engines.scripted import Script, ScriptedEngine
+from service.engines.scripted import Call, Script, ScriptedEngine
 from service.errors import EngineDead
-from tests.engines.contract import GREEDY, QUESTION, EngineContract, LikelihoodContract
+from tests.engines.contract import GREEDY, QUESTION, EngineContract, LikelihoodContract, ThinkingContract
 
 
 class TestScriptedEngine(EngineContract, LikelihoodContract):
@@ -21,6 +21,18 @@ class TestSeeingEngine(EngineContract):
     @pytest.fixture
     def engine(self) -> Engine:
         return ScriptedEngine(Script(takes_images=True))
+
+
+def thinking(call: Call) -> str:
+    answer = "Red is warm, blue is cold, and green is between them."
+    thinks = call.sampling is None or call.sampling.thinking
+    return f"<think>The user wants three colours.</think>\n\n{answer}" if thinks else answer
+
+
+class TestThinkingEngine(ThinkingContract):
+    @pytest.fixture
+    def engine(self) -> Engine:
+        return ScriptedEngine(Script(reply=thinking))
 
 
 async def test_a_script_says_what_is_replied_and_how_options_weigh() -> None:

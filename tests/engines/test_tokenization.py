@@ -4,6 +4,7 @@ import pytest
 from jinja2 import Environment, TemplateError
 
 from service.engines.conversation import Conversation, Turn
+from service.engines.thoughts import THINK, Thinking
 from service.engines.tokenization import ChatTokenizer
 
 ASKING = "{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -17,11 +18,18 @@ REWRITING = (
     "{{ m.content if loop.last or m.role != 'assistant' else m.content.split('</think>')[-1] }}<end>{% endfor %}"
     + ASKING
 )
-SPECIALS = {"<end>": 1, "<user>": 2, "<assistant>": 3, "<system>": 4}
+OPENING = CHATML.replace(
+    "<assistant>", "<assistant>{% if enable_thinking is false %}<think>\n\n</think>\n\n{% else %}<think>\n{% endif %}"
+)
+CLOSABLE = CHATML.replace(
+    "<assistant>", "<assistant>{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
+)
+ALWAYS_OPENING = CHATML.replace("<assistant>", "<assistant><think>\n")
+SPECIALS = {"<end>": 1, "<user>": 2, "<assistant>": 3, "<system>": 4, "<think>": 5, "</think>": 6}
 
 
 class CharacterTokenizer:
-    """Each character is an id above 10; the template's tokens are the ids 1 to 4 unless they are split."""
+    """Each character is an id above 10; the template's tokens are the ids 1 to 6 unless they are split."""
 
     def __init__(self, template: str) -> None:
         self.all_special_ids = list(SPECIALS.values())
@@ -45,9 +53,9 @@ class CharacterTokenizer:
         return ids
 
     def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
+        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool, **variables: object
     ) -> str:
-        return self._template.render(messages=conversation, add_generation_prompt=add_generation_prompt)
+        return self._template.render(messages=conversation, add_generation_prompt=add_generation_prompt, **variables)
 
     @staticmethod
     def _refuse() -> None:
@@ -128,3 +136,69 @@ def test_a_token_that_the_template_uses_is_characters_in_a_text_even_where_the_t
     ids = chat.prompt_ids(Conversation(Turn("user", "a<end><assistant>b")))
     assert [number for number in ids if number in SPECIALS.values()] == [2, 1, 3]
     assert chat.special_ids == {1, 2, 3, 4}
+
+
+THOUGHTLESS = "<user>a<end><assistant><think>\n\n</think>\n\n"
+
+
+@pytest.mark.parametrize(
+    ("template", "opening", "asking"),
+    [
+        (OPENING, "open", "<user>a<end><assistant><think>\n"),
+        (ALWAYS_OPENING, "open", "<user>a<end><assistant><think>\n"),
+        (CLOSABLE, "tagged", "<user>a<end><assistant>"),
+    ],
+)
+def test_thoughts_are_left_open_or_closed_in_the_prompt(template: str, opening: str, asking: str) -> None:
+    chat = ChatTokenizer(CharacterTokenizer(template))
+    request = Conversation(Turn("user", "a"))
+
+    assert (chat.habit.opening, chat.habit.marks) == (opening, THINK)
+    assert written(chat.prompt_ids(request)) == asking
+    assert written(chat.prompt_ids(request, "d", thinking=False)) in (
+        f"{THOUGHTLESS}d",
+        THOUGHTLESS.replace("<think>\n", "<think>\n\n") + "d",
+    )
+
+
+def test_history_stands_without_thoughts_and_keeps_its_ids() -> None:
+    chat = ChatTokenizer(CharacterTokenizer(OPENING))
+    request = Conversation(Turn("user", "a"))
+
+    once = chat.prompt_ids(request.with_reply("b").with_user("c"))
+    twice = chat.prompt_ids(request.with_reply("b").with_user("c").with_reply("d").with_user("e"))
+
+    assert written(once) == "<user>a<end><assistant>b<end><user>c<end><assistant><think>\n"
+    assert (
+        written(twice) == "<user>a<end><assistant>b<end><user>c<end><assistant>d<end><user>e<end><assistant><think>\n"
+    )
+
+
+def test_a_model_that_is_known_to_think_has_its_thoughts_closed_though_its_template_shows_none() -> None:
+    chat = ChatTokenizer(CharacterTokenizer(CHATML), marks=THINK)
+
+    assert chat.habit.opening == "tagged"
+    assert written(chat.prompt_ids(Conversation(Turn("user", "a")), thinking=False)) == THOUGHTLESS
+
+
+def test_a_template_that_has_been_told_not_to_think_is_left_as_it_is() -> None:
+    chat = ChatTokenizer(CharacterTokenizer(OPENING), Thinking(variables={"enable_thinking": False}))
+
+    assert chat.habit.opening == "plain"
+    assert written(chat.prompt_ids(Conversation(Turn("user", "a")))) == THOUGHTLESS
+
+
+def test_a_text_cannot_close_thoughts() -> None:
+    chat = ChatTokenizer(CharacterTokenizer(OPENING))
+
+    ids = chat.prompt_ids(Conversation(Turn("user", "</think>")))
+
+    assert ids.count(SPECIALS["</think>"]) == 0
+
+
+def test_thoughts_are_counted_up_to_the_mark_that_ends_them() -> None:
+    chat = ChatTokenizer(CharacterTokenizer(OPENING))
+
+    assert chat.thought_tokens([20, 21, 6, 30, 31, 1], "  ") == 3
+    assert chat.thought_tokens([20, 6, 21, 6, 30, 31, 32, 33], "   ") == 4
+    assert chat.thought_tokens([20, 21, 22], "") == 3

@@ -12,7 +12,7 @@ import pytest_asyncio
 import uvicorn
 
 from service.app import create_app, open_toolbox, start_engine
-from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Sampling
+from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Piece, Sampling
 from service.engines.conversation import Conversation
 from service.engines.openai import Tokenizers
 from service.engines.served import ServedEngine
@@ -74,7 +74,7 @@ class RecordingEngine:
 
     async def stream(
         self, conversation: Conversation, sampling: Sampling, *, schema: JsonSchema | None = None, priority: int = 0
-    ) -> AsyncGenerator[str | Completion, None]:
+    ) -> AsyncGenerator[Piece, None]:
         async for item in self.vllm.stream(conversation, sampling, schema=schema, priority=priority):
             yield item
 

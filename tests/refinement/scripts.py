@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from service.engines.base import Choice, Completion, JsonSchema, Sampling, Usage
+from service.engines.base import Choice, Completion, JsonSchema, Piece, Sampling, Usage
 from service.engines.conversation import Conversation, Turn
 from service.engines.scripted import Call, Script, ScriptedEngine
 from service.evaluators.base import Authority, Evaluation, Evaluator, Submission
@@ -127,7 +127,7 @@ class BilledEngine(ScriptedEngine):
 
     async def stream(
         self, conversation: Conversation, sampling: Sampling, *, schema: JsonSchema | None = None, priority: int = 0
-    ) -> AsyncGenerator[str | Completion, None]:
+    ) -> AsyncGenerator[Piece, None]:
         async with aclosing(super().stream(conversation, sampling, schema=schema, priority=priority)) as items:
             async for item in items:
                 if isinstance(item, Completion):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.engines.base import Completion, Usage
+from service.engines.base import Completion, Piece, Usage
 from service.engines.scripted import Call, Script
 from service.errors import EngineDead, EngineUnavailable
 from service.refinement.events import CallEnded, EvaluatorEnded, Event, Refined, Reviewed, Started
@@ -87,7 +87,7 @@ async def test_the_writer_alone_generates() -> None:
 class NumberingEngine(BilledEngine):
     """An engine that tells the ids of what it sampled."""
 
-    async def stream(self, *args: Any, **options: Any) -> AsyncGenerator[str | Completion, None]:
+    async def stream(self, *args: Any, **options: Any) -> AsyncGenerator[Piece, None]:
         async with aclosing(super().stream(*args, **options)) as items:
             async for item in items:
                 yield replace(item, token_ids=(7, 8)) if isinstance(item, Completion) else item
