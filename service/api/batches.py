@@ -42,6 +42,8 @@ from service.fail_fast import FAIL_FAST
 JSON_LINES = ("application/jsonl", "application/x-ndjson", "application/x-jsonlines", "application/json-lines")
 """The media types of JSON lines; answers have the first."""
 CHAT_URL = "/v1/chat/completions"
+MOST_EVALUATORS = 4_096
+"""In all lines: each costs the event loop some microseconds."""
 
 
 class BatchLine(BodyModel):
@@ -137,6 +139,7 @@ def decode_batch(body: bytes, content_type: str | None, max_line_bytes: int = LI
 def _decoded(raw_lines: Iterable[bytes], max_line_bytes: int, name: str, first: int) -> list[Line]:
     """The lines. ``first``: the index of the first one in the paths of errors, which begin with ``name``."""
     made, numbers, wrong = list[Line](), dict[str, int](), list[FieldError]()
+    evaluators = 0
     for number, raw in enumerate(raw_lines, 1):
         if number > MOST_LINES:
             raise too_many_lines()
@@ -155,11 +158,21 @@ def _decoded(raw_lines: Iterable[bytes], max_line_bytes: int, name: str, first: 
         if line.custom_id in numbers:
             wrong.append(FieldError(f"{path}.custom_id", f"line {numbers[line.custom_id]} has the same"))
             continue
+        evaluators += _evaluators(line)
+        if evaluators > MOST_EVALUATORS:
+            raise wrong_field(path, f"the lines up to this one have more than {MOST_EVALUATORS:,} evaluators in all")
         numbers[line.custom_id] = number
         made.append(Line(line.custom_id, line.url, raw))
     if wrong:
         raise wrong_fields(wrong[:MOST_FIELD_ERRORS])
     return made
+
+
+def _evaluators(line: BatchLine) -> int:
+    """How many evaluators a line states, or may state: its body is not yet validated."""
+    own = line.body.get("redraft") if line.url == CHAT_URL else line.body
+    stated = own.get("evaluators") if isinstance(own, dict) else None
+    return len(stated) if isinstance(stated, list) else 0
 
 
 def _under(path: str, error: InvalidRequest, raw: bytes) -> Iterator[FieldError]:

@@ -300,6 +300,8 @@ def _without_result(evaluator: Evaluator, error: str) -> Evaluation:
 
 def _sendable(evaluation: Evaluation) -> Evaluation:
     """With texts that responses and prompts can hold, whoever wrote them."""
+    if not evaluation.issues and evaluation.error is None:
+        return evaluation
     issues = tuple(
         Issue(_encodable(issue.rule), _encodable(issue.message), _encodable(issue.instruction))
         for issue in evaluation.issues
@@ -309,7 +311,7 @@ def _sendable(evaluation: Evaluation) -> Evaluation:
 
 def _encodable(text: str) -> str:
     """Without lone surrogates."""
-    return text.encode(errors="replace").decode()
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def found_by_evaluators(candidate: Candidate, assessment: Assessment | None) -> Critique:

@@ -411,3 +411,16 @@ async def test_batches_take_turns() -> None:
         await served.until(lambda: len(finished) > 1)
         await asyncio.gather(early, send("late", 4))
     assert finished.index("late3") < finished.index("early39")
+
+
+async def test_the_evaluators_of_all_lines_are_bounded(served: Served) -> None:
+    rule = {"type": "length", "unit": "words", "max": 5}
+    body = {**PROMPT, "candidate": "Sand.", "judge": False, "feedback": False, "evaluators": [rule] * 32}
+    chat = {"model": "scripted:refine", "messages": [], "redraft": {"evaluators": [rule] * 32}}
+    lines = [line(str(number), "/v1/critique", body) for number in range(64)]
+    lines += [line(str(number), "/v1/chat/completions", chat) for number in range(64, 129)]
+
+    response = await served.post("/v1/batches", {"requests": lines})
+
+    assert response.status_code == 422
+    assert [error["field"] for error in response.json()["errors"]] == ["requests.128"]
