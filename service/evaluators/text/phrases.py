@@ -1,7 +1,7 @@
 """Phrases found in a text as whole words, in every script."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 import regex
@@ -24,14 +24,14 @@ _TOKEN = regex.compile(
 _IN_HANGUL = regex.compile(_HANGUL, regex.VERSION1)
 
 
-def tokens(text: str, case_sensitive: bool = False, turkic: bool = False) -> Sequence[str]:
+def tokens(text: str, case_sensitive: bool = False, turkic: bool = False) -> Iterator[str]:
     """The words of a text, folded, and between them every other character by itself, such as a space.
 
     Letters and digits make a word, with the marks on them. In a script without spaces each character is one, so that a
     word of such a script is found in the middle of a sentence, and also inside a longer word. A word ends where the
     script changes to or from one without spaces, Hangul, or one that runs from right to left.
     """
-    return _TOKEN.findall(folded(text, case_sensitive, turkic))
+    return (match[0] for match in _TOKEN.finditer(folded(text, case_sensitive, turkic)))
 
 
 class PhraseIndex:
@@ -40,14 +40,14 @@ class PhraseIndex:
     The last word of a phrase may have Korean particles in the text.
     """
 
-    def __init__(self, text: Sequence[str]) -> None:
+    def __init__(self, text: Iterable[str]) -> None:
         self._codes: dict[str, str] = {}
         codes = self._codes
         self._coded = "".join([codes.setdefault(token, chr(len(codes))) for token in text])
 
-    def count(self, phrase: Sequence[str]) -> int:
+    def count(self, words: Iterable[str]) -> int:
         """How often the phrase is in the text, without overlaps."""
-        coded = self._coded
+        phrase, coded = list(words), self._coded
         if not phrase or any(token not in self._codes for token in phrase[:-1]):
             return 0
         head = "".join([self._codes[token] for token in phrase[:-1]])
@@ -56,8 +56,9 @@ class PhraseIndex:
             coded = coded.translate(dict.fromkeys(map(ord, others), first))
         return coded.count(head + first) if first else 0
 
-    def starts_with(self, phrase: Sequence[str]) -> bool:
+    def starts_with(self, words: Iterable[str]) -> bool:
         """Whether the text begins with the phrase."""
+        phrase = list(words)
         place = len(phrase) - 1
         head = "".join([self._codes.get(token, "") for token in phrase[:-1]])
         begun = len(head) == place < len(self._coded) and self._coded.startswith(head)

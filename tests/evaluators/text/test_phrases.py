@@ -25,7 +25,7 @@ from tests.evaluators.text.checks import only
     ],
 )
 def test_the_words_of_a_text(text: str, words: list[str]) -> None:
-    assert tokens(text) == words
+    assert list(tokens(text)) == words
 
 
 def test_phrases_are_counted_without_overlaps() -> None:
@@ -87,7 +87,7 @@ def test_a_word_between_separators_is_found_as_often_as_it_was_put_there(script:
 
 @given(st.text(), st.text(min_size=1, max_size=200))
 def test_a_keyword_is_there_or_is_not(text: str, keyword: str) -> None:
-    assume(keyword.strip() and tokens(keyword))
+    assume(keyword.strip() and any(tokens(keyword)))
     included, excluded = Keywords(include=(keyword,), exclude=(keyword,)).check(text)
     assert included.score + excluded.score == 1.0
     assert only(Keywords(include=(keyword,)).check(f"{text} {keyword} {text}")).score == 1.0
