@@ -60,7 +60,16 @@ def folded(text: str, case_sensitive: bool = False, turkic: bool = False) -> str
     """
     if turkic:
         text = text.translate(_TURKIC)
-    return " ".join(normalised(text if case_sensitive else text.casefold()).split())
+    return _with_single_spaces(normalised(text if case_sensitive else text.casefold()))
+
+
+def _with_single_spaces(text: str) -> str:
+    """With one space for each run of white space, and none at the ends. ``str.split`` would hold every word."""
+    for character in _WHITE_SPACE:
+        text = text.replace(character, " ")
+    while "  " in text:
+        text = text.replace("  ", " ")
+    return text.strip(" ")
 
 
 def case_foldings(case_sensitive: bool, *texts: str) -> Sequence[bool]:
@@ -69,6 +78,7 @@ def case_foldings(case_sensitive: bool, *texts: str) -> Sequence[bool]:
     return (False, True) if not case_sensitive and any("ı" in text or "İ" in text for text in texts) else (False,)
 
 
+_WHITE_SPACE = "".join(character for character in map(chr, range(0x3001)) if character.isspace() and character != " ")
 _TURKIC = str.maketrans({"I": "ı", "İ": "i"})
 _UNDOTTED = str.maketrans({"ё": "е", "Ё": "Е"})
 _PERSIAN = str.maketrans({"ي": "ی", "ك": "ک"})
