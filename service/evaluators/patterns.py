@@ -90,8 +90,9 @@ class LinearPattern:
         return self.compiled.search(text)
 
 
-def linear_pattern(pattern: str) -> LinearPattern:
-    """The pattern, in RE2's syntax, compiled. ValueError, with the reason, where it does not compile or is too large.
+def linear_pattern(pattern: str, *, name: str | None = None) -> LinearPattern:
+    """The pattern, in RE2's syntax, compiled. ValueError, with the reason, where it does not compile or is too large;
+    it calls the pattern ``name`` where that is given.
 
     >>> linear_pattern("^a+$").search("aaa") is not None
     True
@@ -116,4 +117,4 @@ def linear_pattern(pattern: str) -> LinearPattern:
     spend(MAX_PROGRAM)
     if reason.startswith("pattern too large"):
         reason = f"too large; at most {MAX_PROGRAM} instructions of RE2 are allowed"
-    raise ValueError(f"{excerpt(pattern)}: {reason}")
+    raise ValueError(f"{excerpt(name or pattern)}: {reason}")

@@ -6,8 +6,8 @@ A schema is a program: it can fetch, loop, multiply its own work and run regular
   Anchors are refused: each use of one would make the library search the whole document.
 * ``$schema`` and ``$id`` stand at the top only: jsonschema would answer a nested ``$schema`` with its stock validator,
   and none of what follows would hold there.
-* Patterns run on RE2. ``unevaluatedProperties`` beside ``patternProperties`` is refused, since jsonschema matches
-  those itself, with backtracking.
+* Patterns are ECMA-262's and run on RE2. ``unevaluatedProperties`` beside ``patternProperties`` is refused, since
+  jsonschema matches those itself, with backtracking.
 * A check takes a bounded number of steps, however the schema multiplies them.
 
 ``format`` is an annotation and asserts nothing.
@@ -17,6 +17,7 @@ import json
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from itertools import islice
 from typing import Any, ClassVar, Literal
@@ -30,16 +31,17 @@ from jsonschema import (
     ValidationError,
 )
 from jsonschema.validators import extend
-from pydantic_core import from_json
 from referencing import Registry, Resource, Specification
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT6, DRAFT7, DRAFT201909, DRAFT202012
 
 from service.evaluators.base import Check, RefusedField, Verifier
+from service.evaluators.documents import REPLY_WITH_JSON, exactly, is_multiple, json_document
 from service.evaluators.patterns import LinearPattern, linear_pattern, spend
 from service.evaluators.rules import MAX_TEXT
 from service.evaluators.text.bounds import Bounds
 from service.evaluators.text.words import excerpt
+from service.expressions import parsed, written_for_re2
 
 MAX_SCHEMA = 32_768
 """Characters of the schema, as JSON."""
@@ -50,23 +52,6 @@ PATTERN_COST_OF_STEP = 4_000
 """The cost of a search (see LinearPattern) that counts for one step."""
 MAX_ISSUES = 10
 MAX_MESSAGE = 300
-
-REPLY_WITH_JSON = "Reply with JSON only, without any other text."
-
-
-def json_document(text: str) -> Any:
-    """The JSON document that is the whole text, bare or in one Markdown fence; ValueError says why there is none.
-
-    Half a surrogate pair is refused too, since it could not be sent on, and so is nesting deeper than 200.
-    """
-    body = text.strip()
-    fence, _, rest = body.partition("\n")
-    if fence.rstrip().lower() in ("```", "```json") and rest.endswith("```"):
-        body = rest.removesuffix("```")
-    try:
-        return from_json(body, allow_inf_nan=False)
-    except ValueError as error:
-        raise ValueError(f"not JSON: {error}") from None
 
 
 class _OutOfSteps(Exception):
@@ -127,6 +112,19 @@ def _unique_items(validator: Any, wanted: bool, instance: Any, _schema: Any) -> 
         yield ValidationError("two items are equal")
 
 
+def _multiple_of(validator: Any, unit: Any, instance: Any, _schema: Any) -> Iterator[ValidationError]:
+    if validator.is_type(instance, "number"):
+        _RUN.get().spend(len(str(instance)) // 50)
+        if not is_multiple(instance, unit):
+            yield ValidationError(f"{instance!r} is not a multiple of {unit!r}")
+
+
+def _is_integer(_checker: Any, instance: Any) -> bool:
+    if isinstance(instance, Decimal):
+        return instance == instance.to_integral_value()
+    return isinstance(instance, int) and not isinstance(instance, bool)
+
+
 def _canonical(value: Any) -> Hashable:
     """A value that equals another exactly when their JSON values are equal: 1 is 1.0 and is not true."""
     match value:
@@ -160,9 +158,12 @@ def _confined(stock: Any) -> Any:
         "patternProperties": _pattern_properties,
         "additionalProperties": _additional_properties,
         "uniqueItems": _unique_items,
+        "multipleOf": _multiple_of,
     }
     keywords = {**stock.VALIDATORS, **own}
-    return extend(stock, {name: _metered(keyword) for name, keyword in keywords.items()})  # type: ignore[no-untyped-call]
+    metered = {name: _metered(keyword) for name, keyword in keywords.items()}
+    types = stock.TYPE_CHECKER.redefine("integer", _is_integer)
+    return extend(stock, metered, type_checker=types)  # type: ignore[no-untyped-call]
 
 
 _DIALECTS: Mapping[str, tuple[Any, Specification[Any]]] = {
@@ -228,7 +229,7 @@ class JsonSchema(Verifier):
 def _order(error: ValidationError) -> str:
     if error.validator is None:  # the schema ``false``, which nothing fits
         return "Leave out of the JSON what its schema forbids."
-    rule = json.dumps({error.validator: error.validator_value}, ensure_ascii=False)
+    rule = json.dumps({error.validator: error.validator_value}, ensure_ascii=False, default=float)
     return excerpt(f"In the JSON, {error.json_path} must fit the schema {rule}", MAX_MESSAGE)
 
 
@@ -258,7 +259,7 @@ def _compile(schema: dict[str, Any]) -> tuple[Any, Mapping[str, LinearPattern]]:
         validator.check_schema(root, format_checker=None)
     except SchemaError as error:
         raise ValueError(excerpt(f"{error.json_path}: {error.message}", MAX_MESSAGE)) from None
-    return validator(root), _patterns(specification.create_resource(root))
+    return validator(exactly(root)), _patterns(specification.create_resource(root))
 
 
 def _patterns(root: Resource[Any]) -> Mapping[str, LinearPattern]:
@@ -272,7 +273,15 @@ def _patterns(root: Resource[Any]) -> Mapping[str, LinearPattern]:
             patterns.add(subschema["pattern"])
     if len(patterns) > MAX_PATTERNS:
         raise ValueError(f"{len(patterns)} patterns; at most {MAX_PATTERNS} are allowed")
-    return {pattern: linear_pattern(pattern) for pattern in patterns}
+    return {pattern: _compiled_pattern(pattern) for pattern in patterns}
+
+
+def _compiled_pattern(pattern: str) -> LinearPattern:
+    try:
+        translated = written_for_re2(parsed(pattern))
+    except ValueError as error:
+        raise ValueError(f"{excerpt(pattern)}: {error}") from None
+    return linear_pattern(translated, name=pattern)
 
 
 def _walk(resource: Resource[Any]) -> Iterator[Resource[Any]]:
