@@ -6,7 +6,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test test-fast check check-deploy image format lint types contracts \
+.PHONY: help serve demo test test-fast check check-deploy check-schemas image format lint types contracts \
 	bench bench-overhead bench-scheduling bench-overload bench-batches bench-cost bench-replicas bench-quality bench-attacks lock clean
 
 help: ## Show the targets
@@ -28,6 +28,9 @@ check: format lint types contracts test ## Format, lint, types, import contracts
 
 check-deploy: .venv/deploy.lock ## Check what is deployed: image, compose, Kubernetes, monitoring; 10 minutes, as root
 	@$(BIN)/python -m pytest -m deploy
+
+check-schemas: .venv/dev.lock ## Sample under 3,000 JSON Schemas on the real engine and check what it wrote; 15 minutes, goes on where it was cut
+	@$(BIN)/python -m bench.schemas
 
 image: ## Build the CPU image, redraft-cpu
 	@docker build --target cpu --build-arg REVISION=$$(git rev-parse HEAD) --tag redraft-cpu:$(VERSION) .

@@ -1,0 +1,209 @@
+"""The keywords that combine schemas, worked off: what remains are alternatives, each a set of schemas that all hold.
+
+``$ref`` and ``allOf`` join the set; ``anyOf``, ``oneOf``, ``if`` and the dependent keywords split it. ``not`` splits it
+where it is about members or types, and stays in it otherwise.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import Any
+
+from service.grammar.reading import Reader, Schema, UnsupportedSchema
+from service.grammar.values import canonical
+
+Flat = dict[str, Any]
+"""A schema of which only the keywords that say something about one value count."""
+Together = tuple[Flat, ...]
+
+MOST_ALTERNATIVES = 256
+TYPES = frozenset({"null", "boolean", "number", "string", "array", "object"})
+_LEADS_TO_ITSELF = "it leads to itself, so that nothing would ever end"
+
+
+class Branches:
+    """``disjoint``: whether nothing fits two schemas at once, as far as can be told. None: take ``oneOf`` for
+    ``anyOf``, which allows more."""
+
+    def __init__(self, reader: Reader, disjoint: Callable[[Schema, Schema], bool] | None) -> None:
+        self._reader = reader
+        self._disjoint = disjoint
+        self._made: dict[tuple[object, ...], Schema] = {}
+        self._kept: list[Schema] = []
+        self._outlines: dict[tuple[str, int], dict[str, Any]] = {}
+
+    def of(self, schemas: Sequence[Schema], trail: frozenset[int] = frozenset()) -> list[Together]:
+        """The alternatives in which all the schemas hold."""
+        found: list[Together] = [()]
+        for schema in schemas:
+            options = self._of(schema, trail)
+            found = [(*before, *option) for before, option in product(found, options)]
+            self._refuse_many(found, schema)
+        return found
+
+    def _of(self, schema: Schema, trail: frozenset[int]) -> list[Together]:
+        if isinstance(schema, bool):
+            return [()] if schema else []
+        path = self._reader.paths.get(id(schema), ())
+        if id(schema) in trail:
+            raise UnsupportedSchema(path, "$ref", _LEADS_TO_ITSELF)
+        trail |= {id(schema)}
+        found = self.of([*self._joined(schema)], trail)
+        for options in self._splits(schema):
+            branches = [branch for option in options for branch in self._of(option, trail)]
+            found = [(*before, *branch) for before, branch in product(found, branches)]
+            self._refuse_many(found, schema)
+        return [self._closed(schema, (schema, *together)) for together in found]
+
+    def _refuse_many(self, found: Sequence[Together], schema: Schema) -> None:
+        if len(found) > MOST_ALTERNATIVES:
+            path = self._reader.paths.get(id(schema), ())
+            raise UnsupportedSchema(path, "", f"it has more than {MOST_ALTERNATIVES} alternatives")
+
+    def _joined(self, schema: Flat) -> list[Schema]:
+        joined = list(schema.get("allOf", ()))
+        if "$ref" in schema:
+            joined.append(self._reader.target(schema["$ref"], self._reader.paths.get(id(schema), ())))
+        if "not" in schema:
+            joined.append(self._negated(schema["not"]))
+        return joined
+
+    def _splits(self, schema: Flat) -> list[list[Schema]]:
+        splits = list[list[Schema]]()
+        if "anyOf" in schema:
+            splits.append(schema["anyOf"])
+        if "oneOf" in schema:
+            splits.append(self._one_of(schema))
+        if "if" in schema and ("then" in schema or "else" in schema):
+            condition = schema["if"]
+            met = self._make("all", {"allOf": [condition, schema.get("then", True)]}, condition, schema)
+            missed = {"allOf": [self._negated(condition), schema.get("else", True)]}
+            splits.append([met, self._make("else", missed, condition, schema)])
+        for name, names in schema.get("dependentRequired", {}).items():
+            splits.append([self._without(name), self._make("with", {"required": [name, *names]}, names, name)])
+        for name, wanted in schema.get("dependentSchemas", {}).items():
+            present = {"allOf": [{"required": [name]}, wanted]}
+            splits.append([self._without(name), self._make("with", present, wanted, name)])
+        return splits
+
+    def _make(self, kind: str, schema: Flat, about: object, more: object = None) -> Schema:
+        """A schema that is made here. The same one is the same object again, so that recursion comes to an end."""
+        key = (kind, about if isinstance(about, str) else id(about), more if isinstance(more, str) else id(more))
+        if key not in self._made:
+            self._made[key] = schema
+            if isinstance(about, dict):
+                self._reader.paths.setdefault(id(schema), self._reader.paths.get(id(about), ()))
+        return self._made[key]
+
+    def _without(self, name: str) -> Schema:
+        return self._make("without", {"properties": {name: False}}, name)
+
+    def _negated(self, schema: Schema) -> Schema:
+        """A schema that fits exactly what does not fit this one."""
+        if isinstance(schema, bool):
+            return not schema
+        keywords = schema.keys()
+        types = {schema["type"]} if isinstance(schema.get("type"), str) else {*schema.get("type", ())}
+        if keywords == {"type"} and "integer" not in types - ({"integer"} if "number" in types else set()):
+            return self._make("types", {"type": sorted(TYPES - types)}, schema)
+        if keywords == {"not"}:
+            return schema["not"]  # type: ignore[no-any-return]
+        if keywords == {"anyOf"}:
+            return self._make("none", {"allOf": [self._negated(option) for option in schema["anyOf"]]}, schema)
+        if keywords <= {"type", "properties", "required"} and types <= {"object"} and keywords != {"type"}:
+            return self._make("object", {"anyOf": self._negated_object(schema)}, schema)
+        return self._make("not", {"unlike": schema}, schema)
+
+    def _negated_object(self, schema: Flat) -> list[Schema]:
+        options = list[Schema]()
+        if "type" in schema:
+            options.append({"type": sorted(TYPES - {"object"})})
+        for name in schema.get("required", ()):
+            options.append({"type": "object", "properties": {name: False}})
+        for name, wanted in schema.get("properties", {}).items():
+            options.append({"type": "object", "required": [name], "properties": {name: self._negated(wanted)}})
+        return options
+
+    def _one_of(self, schema: Flat) -> list[Schema]:
+        """The options, if no two of them share a value. Else those of objects are told apart by a member that they all
+        must then have, if one tells them apart."""
+        options: list[Schema] = schema["oneOf"]
+        if self._disjoint is None or self._apart(options, options):
+            return options
+        for name in self._tags(options):
+            tagged = [self._make(f"tag {name}", _tagged(option, name), option) for option in options]
+            if self._apart(tagged, options):
+                return tagged
+        path = self._reader.paths.get(id(schema), ())
+        raise UnsupportedSchema(
+            path, "oneOf", "two of its schemas may fit the same value: use anyOf if that does not matter"
+        )
+
+    def _apart(self, narrow: Sequence[Schema], wide: Sequence[Schema]) -> bool:
+        """Whether what fits one of the narrow options fits no other of the wide ones."""
+        for i, one in enumerate(narrow):
+            for j, other in enumerate(wide):
+                if i == j or (narrow is wide and i > j):
+                    continue
+                if not (self._told_apart(one, other) or (self._disjoint is not None and self._disjoint(one, other))):
+                    return False
+        return True
+
+    def _told_apart(self, one: Schema, other: Schema) -> bool:
+        """Whether a member that the first must have has other values in the second: the usual case, found fast."""
+        first, second = self._outline(one), self._outline(other)
+        for name in first["required"] if first["object"] or second["object"] else ():
+            values, others = first["values"].get(name), second["values"].get(name)
+            if values is not None and others is not None and not values & others:
+                return True
+        return False
+
+    def _outline(self, schema: Schema) -> dict[str, Any]:
+        """What a schema, its references and its ``allOf`` say of objects: the members that are required or listed."""
+        key = ("outline", id(schema))
+        if (known := self._outlines.get(key)) is not None:
+            return known
+        found: dict[str, Any] = {"object": False, "required": set(), "values": {}}
+        pending, seen = [schema], set[int]()
+        while pending:
+            part = pending.pop()
+            if not isinstance(part, dict) or id(part) in seen:
+                continue
+            seen.add(id(part))
+            found["object"] |= part.get("type") == "object"
+            found["required"] |= {*part.get("required", ())}
+            for name, member in part.get("properties", {}).items():
+                if isinstance(member, dict) and ("const" in member or "enum" in member):
+                    listed = [member["const"]] if "const" in member else member["enum"]
+                    found["values"].setdefault(name, {*map(canonical, listed)})
+            pending += part.get("allOf", ())
+            if "$ref" in part:
+                pending.append(self._reader.target(part["$ref"], self._reader.paths.get(id(part), ())))
+        self._kept.append(schema)
+        self._outlines[key] = found
+        return found
+
+    def _tags(self, options: Sequence[Schema]) -> list[str]:
+        """The members of which all options list the values."""
+        return sorted(set.intersection(*(set(self._outline(option)["values"]) for option in options)))
+
+    def _closed(self, schema: Flat, together: Together) -> Together:
+        """With what ``unevaluatedProperties`` and ``unevaluatedItems`` say, as keywords that need no look around."""
+        if "unevaluatedProperties" in schema and not any("additionalProperties" in flat for flat in together):
+            names = dict.fromkeys(name for flat in together for name in flat.get("properties", ()))
+            if any("patternProperties" in flat for flat in together):
+                path = self._reader.paths.get(id(schema), ())
+                raise UnsupportedSchema(path, "unevaluatedProperties", "it cannot be held next to patternProperties")
+            rest = schema["unevaluatedProperties"]
+            together = (*together, self._keep({"properties": dict.fromkeys(names, True), "additionalProperties": rest}))
+        if "unevaluatedItems" in schema and not any("items" in flat for flat in together):
+            first = max((len(flat.get("prefixItems", ())) for flat in together), default=0)
+            together = (*together, self._keep({"prefixItems": [True] * first, "items": schema["unevaluatedItems"]}))
+        return together
+
+    def _keep(self, schema: Flat) -> Flat:
+        self._kept.append(schema)  # what is known by its id must not be freed
+        return schema
+
+
+def _tagged(option: Schema, name: str) -> Flat:
+    return {"allOf": [option, {"type": "object", "required": [name]}]}

@@ -1,0 +1,97 @@
+"""JSON Schemas of all drafts, read into the form of draft 2020-12 with what is only said about a value left out."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import unquote
+
+Schema = dict[str, Any] | bool
+Path = tuple[str, ...]
+
+OLD_DRAFTS = ("draft-06", "draft-07")
+_REFUSED = ("$dynamicRef", "$recursiveRef", "contains", "minContains", "maxContains")
+_ONE = ("additionalProperties", "propertyNames", "items", "not", "if", "then", "else", "unevaluatedItems")
+_SCHEMAS = (*_ONE, "unevaluatedProperties", "contains", "additionalItems")
+_LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
+_MAPS = ("properties", "patternProperties", "dependentSchemas")
+_PLAIN = (
+    *("type", "enum", "const", "required", "dependentRequired", "minProperties", "maxProperties", "minItems"),
+    *("maxItems", "uniqueItems", "minLength", "maxLength", "pattern", "format", "minimum", "maximum"),
+    *("exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+)
+
+
+class UnsupportedSchema(ValueError):
+    """A schema that no grammar is made of. ``path``: where the keyword stands, as the schema's members are named."""
+
+    def __init__(self, path: Sequence[str], keyword: str, reason: str) -> None:
+        self.path = (*path, keyword) if keyword else tuple(path)
+        self.keyword = keyword
+        self.reason = reason
+        super().__init__(f"{keyword}: {reason}" if keyword else reason)
+
+
+class Reader:
+    """Reads subschemas once each, so that the same one is the same object again. ``paths``: where they stand."""
+
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        self._root = dict(root)
+        self._old = any(draft in str(root.get("$schema")) for draft in OLD_DRAFTS)
+        self._read: dict[int, Schema] = {}
+        self.paths: dict[int, Path] = {}
+        self.root = self.read(self._root, ())
+
+    def read(self, schema: Any, path: Path) -> Schema:
+        if isinstance(schema, bool):
+            return schema
+        if (known := self._read.get(id(schema))) is not None:
+            return known
+        made: dict[str, Any] = {}
+        self._read[id(schema)] = made
+        self.paths[id(made)] = path
+        for name, value in self._members(schema):
+            made[name] = self._member(name, value, (*path, name))
+        return made or True
+
+    def target(self, reference: str, path: Path) -> Schema:
+        """The subschema that a reference leads to."""
+        found: Any = self._root
+        steps = [unquote(step).replace("~1", "/").replace("~0", "~") for step in reference.split("/")[1:]]
+        try:
+            for step in steps:
+                found = found[int(step)] if isinstance(found, list) else found[step]
+        except (KeyError, ValueError, IndexError, TypeError):
+            raise UnsupportedSchema(path, "$ref", "it leads nowhere") from None
+        if not reference.startswith("#") or not isinstance(found, dict | bool):
+            raise UnsupportedSchema(path, "$ref", "it leads nowhere")
+        return self.read(found, tuple(steps))
+
+    def _members(self, schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        if self._old and "$ref" in schema:
+            yield "$ref", schema["$ref"]  # nothing next to it counts
+            return
+        for name, value in schema.items():
+            if name == "items" and isinstance(value, list):
+                yield "prefixItems", value
+                if "additionalItems" in schema:
+                    yield "items", schema["additionalItems"]
+            elif name == "dependencies" and self._old:
+                lists = {key: names for key, names in value.items() if isinstance(names, list)}
+                yield "dependentRequired", lists
+                yield "dependentSchemas", {key: wanted for key, wanted in value.items() if key not in lists}
+            elif name in (*_PLAIN, *_ONE, *_LISTS, *_MAPS, *_REFUSED, "unevaluatedProperties", "$ref"):
+                yield name, value
+
+    def _member(self, name: str, value: Any, path: Path) -> Any:
+        if name in _SCHEMAS:
+            return self.read(value, path)
+        if name in _LISTS:
+            return [self.read(item, (*path, str(index))) for index, item in enumerate(value)]
+        if name in _MAPS:
+            return {key: self.read(item, (*path, key)) for key, item in value.items()}
+        return value
+
+
+def dotted(path: Sequence[str]) -> str:
+    """A path as the name of a field: "properties.age.minimum"."""
+    return ".".join(re.sub(r"\s", " ", step) for step in path)

@@ -1,0 +1,185 @@
+"""Whether a value that a schema names itself, as in ``enum``, fits the rest of the schema."""
+
+from collections.abc import Callable, Hashable, Mapping
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import re2
+
+from service.expressions import parsed, written_for_re2
+from service.grammar.reading import Reader, Schema, UnsupportedSchema
+
+MOST_STEPS = 100_000
+
+
+def number(value: float) -> Decimal:
+    """The number as it is written: the shortest decimal that is read as this float."""
+    return Decimal(repr(value))
+
+
+def types_of(value: object) -> frozenset[str]:
+    match value:
+        case None:
+            return frozenset({"null"})
+        case bool():
+            return frozenset({"boolean"})
+        case str():
+            return frozenset({"string"})
+        case list():
+            return frozenset({"array"})
+        case Mapping():
+            return frozenset({"object"})
+        case int() | float():
+            whole = number(value) == number(value).to_integral_value()
+            return frozenset({"integer", "number"}) if whole else frozenset({"number"})
+    raise TypeError(f"{value!r} is not a value of JSON")
+
+
+def canonical(value: Any) -> Hashable:
+    """Equals that of another value exactly where the two are equal in JSON: 1 is 1.0 and is not true."""
+    match value:
+        case Mapping():
+            return frozenset((name, canonical(item)) for name, item in value.items())
+        case list():
+            return tuple(map(canonical, value))
+        case bool():
+            return bool, value
+        case _:
+            return value  # type: ignore[no-any-return]
+
+
+def matches(pattern: str, text: str) -> bool:
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(written_for_re2(parsed(pattern)), options).search(text) is not None
+    except re2.error as error:
+        raise ValueError("a pattern is not understood") from error
+
+
+class Fitting:
+    """Holds values against schemas. Takes a bounded number of steps in all."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._steps = MOST_STEPS
+        self._lists: dict[int, frozenset[Hashable]] = {}
+
+    def fits(self, value: Any, schema: Schema) -> bool:
+        """Raises UnsupportedSchema where a keyword is in the way that is not understood here."""
+        if isinstance(schema, bool):
+            return schema
+        for keyword, wanted in schema.items():
+            self._steps -= 1
+            path = self._reader.paths.get(id(schema), ())
+            if self._steps < 0:
+                raise UnsupportedSchema(path, keyword, "the schema takes too long to read")
+            try:
+                if not self._holds(value, keyword, wanted, schema):
+                    return False
+            except UnsupportedSchema:
+                raise
+            except (ValueError, RecursionError) as error:
+                raise UnsupportedSchema(path, keyword, str(error)) from None
+        return True
+
+    def _holds(self, value: Any, keyword: str, wanted: Any, schema: dict[str, Any]) -> bool:
+        if (test := _TESTS.get(keyword)) is not None:
+            kind, holds = test
+            return kind not in types_of(value) or holds(value, wanted)
+        match keyword:
+            case "type":
+                return bool(types_of(value) & {wanted} if isinstance(wanted, str) else types_of(value) & {*wanted})
+            case "const":
+                return canonical(value) == canonical(wanted)
+            case "enum":
+                return canonical(value) in self._listed(wanted)
+            case "allOf":
+                return all(self.fits(value, item) for item in wanted)
+            case "anyOf":
+                return any(self.fits(value, item) for item in wanted)
+            case "oneOf":
+                return sum(self.fits(value, item) for item in wanted) == 1
+            case "not":
+                return not self.fits(value, wanted)
+            case "if":
+                branch = "then" if self.fits(value, wanted) else "else"
+                return self.fits(value, schema.get(branch, True))
+            case "then" | "else" | "format":
+                return True
+            case "$ref":
+                return self.fits(value, self._reader.target(wanted, self._reader.paths.get(id(schema), ())))
+        if isinstance(value, list):
+            return self._holds_items(value, keyword, wanted, schema)
+        return self._holds_members(value, keyword, wanted, schema) if isinstance(value, Mapping) else True
+
+    def _listed(self, values: list[Any]) -> frozenset[Hashable]:
+        if id(values) not in self._lists:
+            self._lists[id(values)] = frozenset(map(canonical, values))
+        return self._lists[id(values)]
+
+    def _holds_items(self, value: list[Any], keyword: str, wanted: Any, schema: dict[str, Any]) -> bool:
+        match keyword:
+            case "prefixItems":
+                return all(map(self.fits, value, wanted))
+            case "items":
+                return all(self.fits(item, wanted) for item in value[len(schema.get("prefixItems", ())) :])
+            case "contains" | "minContains" | "maxContains" | "unevaluatedItems":
+                raise ValueError("it is not supported")
+        return True
+
+    def _holds_members(self, value: Mapping[str, Any], keyword: str, wanted: Any, schema: dict[str, Any]) -> bool:
+        match keyword:
+            case "properties":
+                return all(self.fits(value[name], item) for name, item in wanted.items() if name in value)
+            case "patternProperties":
+                pairs = (
+                    (item, value[name]) for pattern, item in wanted.items() for name in value if matches(pattern, name)
+                )
+                return all(self.fits(member, item) for item, member in pairs)
+            case "additionalProperties":
+                return all(self.fits(item, wanted) for name, item in value.items() if not named(name, schema))
+            case "propertyNames":
+                return all(self.fits(name, wanted) for name in value)
+            case "dependentRequired":
+                return all(set(names) <= value.keys() for name, names in wanted.items() if name in value)
+            case "dependentSchemas":
+                return all(self.fits(value, item) for name, item in wanted.items() if name in value)
+            case "unevaluatedProperties":
+                raise ValueError("it is not supported")
+        return True
+
+
+def named(name: str, schema: Mapping[str, Any]) -> bool:
+    """Whether ``properties`` or ``patternProperties`` speak of a name."""
+    return name in schema.get("properties", ()) or any(
+        matches(each, name) for each in schema.get("patternProperties", ())
+    )
+
+
+def is_multiple(value: float, unit: float) -> bool:
+    quotient = Fraction(number(value)) / Fraction(number(unit))
+    return quotient.denominator == 1
+
+
+def _distinct(items: list[Any]) -> bool:
+    return len({*map(canonical, items)}) == len(items)
+
+
+_TESTS: Mapping[str, tuple[str, Callable[[Any, Any], bool]]] = {
+    "minimum": ("number", lambda value, bound: number(value) >= number(bound)),
+    "maximum": ("number", lambda value, bound: number(value) <= number(bound)),
+    "exclusiveMinimum": ("number", lambda value, bound: number(value) > number(bound)),
+    "exclusiveMaximum": ("number", lambda value, bound: number(value) < number(bound)),
+    "multipleOf": ("number", is_multiple),
+    "minLength": ("string", lambda value, bound: len(value) >= bound),
+    "maxLength": ("string", lambda value, bound: len(value) <= bound),
+    "pattern": ("string", lambda value, pattern: matches(pattern, value)),
+    "minItems": ("array", lambda value, bound: len(value) >= bound),
+    "maxItems": ("array", lambda value, bound: len(value) <= bound),
+    "uniqueItems": ("array", lambda value, wanted: not wanted or _distinct(value)),
+    "minProperties": ("object", lambda value, bound: len(value) >= bound),
+    "maxProperties": ("object", lambda value, bound: len(value) <= bound),
+    "required": ("object", lambda value, names: set(names) <= value.keys()),
+}

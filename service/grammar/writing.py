@@ -1,0 +1,183 @@
+"""The grammar of the texts that fit a schema, in xgrammar's EBNF.
+
+Members are written in the schema's order, with at most one space after a comma or a colon, and strings without ``\\u``.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+from service.grammar import numbers, strings
+from service.grammar.merging import Merger
+from service.grammar.reading import Reader, UnsupportedSchema
+from service.grammar.shapes import Array, Member, NodeId, Nodes, Object, Shape, possible, pruned_array, pruned_object
+from service.grammar.strings import CHARACTER_RULE, literal
+
+MOST_CHARACTERS = 100_000
+"""Of the grammar, as the engine compiles it."""
+_NOTHING = '""'
+_COMMA, _COLON = '"," space', '":" space'
+
+
+def grammar_of(schema: Mapping[str, Any]) -> str:
+    """The grammar of JSON texts each of which fits the schema, which is valid by its draft.
+
+    Raises UnsupportedSchema, which names the keyword, where there is no such grammar.
+
+    >>> print(grammar_of({"type": "boolean"}).splitlines()[0])
+    root ::= node0
+    """
+    try:
+        return _grammar_of(json.dumps(schema))
+    except RecursionError:
+        raise UnsupportedSchema((), "", "the schema is nested too deeply") from None
+
+
+@lru_cache(maxsize=256)
+def _grammar_of(schema: str) -> str:
+    reader = Reader(json.loads(schema))
+    merger = Merger(reader)
+    root = merger.node([reader.root])
+    writer = _Writer(merger.nodes)
+    if root not in writer.possible:
+        raise _impossible(merger, root, writer.possible)
+    written = writer.grammar(root)
+    if len(written) > MOST_CHARACTERS:
+        raise UnsupportedSchema((), "", "the schema is too large for a grammar")
+    return written
+
+
+def _impossible(merger: Merger, root: NodeId, possible: frozenset[NodeId]) -> UnsupportedSchema:
+    """The error for a schema that nothing fits. It names the innermost part that nothing fits and that is needed."""
+    node, seen, path = root, set[NodeId](), tuple[str, ...]()
+    while node not in seen:
+        seen.add(node)
+        path = merger.origins[node][0] or path
+        for shape in merger.nodes[node]:
+            needed = [(member.node, ("properties", member.name)) for member in _required(shape)]
+            needed += [(item, ("prefixItems", str(index))) for index, item in enumerate(_needed_items(shape))]
+            inner = next(((item, step) for item, step in needed if item not in possible), None)
+            if inner is not None and inner[0] not in seen and len(merger.nodes[node]) == 1:
+                node, path = inner[0], (*path, *inner[1])
+    keywords = [name for name in merger.origins[node][1] if name != "$ref"]
+    return UnsupportedSchema(path, "", f"nothing fits it: look at {', '.join(keywords) or 'false'}")
+
+
+def _required(shape: Shape) -> list[Member]:
+    return [] if shape.object is None else [member for member in shape.object.members if member.required]
+
+
+def _needed_items(shape: Shape) -> list[NodeId]:
+    if shape.array is None:
+        return []
+    first = list(shape.array.first[: shape.array.least])
+    return [*first, shape.array.rest] if shape.array.rest is not None and shape.array.least > len(first) else first
+
+
+class _Writer:
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
+        self.possible = possible(nodes)
+        self._rules: dict[str, str] = {}
+
+    def grammar(self, root: NodeId) -> str:
+        wanted, written = [root], set[NodeId]()
+        while wanted:
+            if (node := wanted.pop()) in written:
+                continue
+            written.add(node)
+            options = [
+                option for index, shape in enumerate(self._nodes[node]) for option in self._shape(node, index, shape)
+            ]
+            self._rules[f"node{node}"] = " | ".join(dict.fromkeys(options))
+            wanted += [node for shape in self._nodes[node] for node in self._children(shape)]
+        rules = "\n".join(f"{name} ::= {body}" for name, body in self._rules.items())
+        return f'root ::= node{root}\n{rules}\nspace ::= "" | " "\n{CHARACTER_RULE}\n'
+
+    def _children(self, shape: Shape) -> Iterator[NodeId]:
+        if shape.array is not None and (array := pruned_array(shape.array, self.possible)):
+            yield from (*array.first, *(() if array.rest is None else (array.rest,)))
+        if shape.object is not None and (made := pruned_object(shape.object, self.possible)):
+            yield from (member.node for member in made.members)
+            yield from () if made.values is None else (made.values,)
+
+    def _shape(self, node: NodeId, index: int, shape: Shape) -> Iterator[str]:
+        yield from (literal(json.dumps(value, ensure_ascii=False, separators=(",", ":"))) for value in shape.constants)
+        if shape.numbers is not None and not shape.numbers.empty:
+            yield from numbers.expressions(shape.numbers)
+        if shape.strings is not None and not shape.strings.empty:
+            yield strings.expression(shape.strings)
+        name = f"node{node}_{index}"
+        if shape.array is not None and (array := pruned_array(shape.array, self.possible)):
+            yield self._array(f"{name}_item", array)
+        if shape.object is not None and (made := pruned_object(shape.object, self.possible)):
+            yield self._members(f"{name}_member", made) if made.values is None else self._pairs(made)
+
+    def _array(self, name: str, array: Array) -> str:
+        """A rule for each item of the prefix: it and what follows it, or the end."""
+        following = self._rest(array)
+        for index in reversed(range(len(array.first))):
+            comma = f"{_COMMA} " if index else ""
+            behind = f"{comma}node{array.first[index]} {following}"
+            rule = f"{name}{index}"
+            self._rules[rule] = behind if index < array.least else f"{behind} | {_NOTHING}"
+            following = rule
+        return f'"[" {following} "]"'
+
+    def _rest(self, array: Array) -> str:
+        if array.rest is None:
+            return _NOTHING
+        item, before = f"node{array.rest}", len(array.first)
+        least = max(0, array.least - before)
+        most = None if array.most is None else array.most - before
+        if before:
+            return _repeated(f"({_COMMA} {item})", least, most)
+        if most == 0:
+            return _NOTHING
+        more = _repeated(f"({_COMMA} {item})", max(0, least - 1), None if most is None else most - 1)
+        return f"{item} {more}" if least else f"({item} {more} | {_NOTHING})"
+
+    def _pairs(self, made: Object) -> str:
+        pair = f"{strings.expression(made.names)} {_COLON} node{made.values}"
+        if made.most == 0:
+            return '"{" "}"'
+        more = _repeated(f"({_COMMA} {pair})", 0, None if made.most is None else made.most - 1)
+        return f'"{{" {pair} {more} "}}"' if made.least else f'"{{" ({pair} {more} | {_NOTHING}) "}}"'
+
+    def _members(self, name: str, made: Object) -> str:
+        """A rule for each member and each count of members before it: with it, or without it where that may be."""
+        count = len(made.members)
+        cap = max(made.least, 1 if made.most is None else made.most + 1)  # counts above it are all alike
+
+        def rule(index: int, before: int) -> str | None:
+            if made.most is not None and before > made.most:
+                return None
+            if index == count:
+                return _NOTHING if before >= made.least else None
+            return rules.get((index, before))
+
+        rules: dict[tuple[int, int], str] = {}
+        for index in reversed(range(count)):
+            member = made.members[index]
+            pair = f"{name}{index}"
+            self._rules[pair] = f"{literal(json.dumps(member.name, ensure_ascii=False))} {_COLON} node{member.node}"
+            for before in range(min(index, cap) + 1):
+                options = list[str]()
+                if (behind := rule(index + 1, min(before + 1, cap))) is not None:
+                    options.append(f"{_COMMA + ' ' if before else ''}{pair} {behind}")
+                if not member.required and (without := rule(index + 1, before)) is not None:
+                    options.append(without)
+                if options:
+                    rules[index, before] = f"{name}{index}_{before}"
+                    self._rules[rules[index, before]] = " | ".join(options)
+        first = rule(0, 0)
+        if first is None:
+            raise UnsupportedSchema((), "maxProperties", "no object has so few properties")
+        return f'"{{" {first} "}}"'
+
+
+def _repeated(item: str, least: int, most: int | None) -> str:
+    if most is None:
+        return f"{item}*" if least == 0 else f"{item}{{{least},}}"
+    return _NOTHING if most == 0 else f"{item}{{{least},{most}}}"

@@ -1,0 +1,89 @@
+import json
+import re
+
+import jsonschema_rs
+import pytest
+
+from service.grammar.strings import CHARACTER_RULE, FORMATS, Strings, expression, literal
+from tests.grammar.walks import accepts, compiled, walk
+
+
+def grammar(strings: Strings) -> str:
+    return f"root ::= {expression(strings)}\n{CHARACTER_RULE}\n"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_format_writes_values_of_the_format(name: str) -> None:
+    validator = jsonschema_rs.validator_for({"format": name}, validate_formats=True)
+    rules = compiled(grammar(Strings(patterns=(FORMATS[name],))))
+    for seed in range(100):
+        text = walk(rules, seed)
+        assert text is not None
+        assert validator.is_valid(json.loads(text)), text
+
+
+@pytest.mark.parametrize(
+    ("strings", "good", "bad"),
+    [
+        (Strings(), ["", "a", 'é"\\\n\t好\U0001f600'], []),
+        (Strings(2, 3), ["ab", "\U0001f600\n\\"], ["", "a", "abcd"]),
+        (Strings(patterns=("ab",)), ["ab", "xabx"], ["a b"]),
+        (Strings(patterns=("^a|b$",)), ["a", "ax", "xb"], ["ba", "c"]),
+        (Strings(patterns=("^(?:a|b)$",)), ["a", "b"], ["ab", ""]),
+        (Strings(3, 3, ("^[A-Z]{3}$",)), ["ABC"], ["AB", "abc"]),
+        (Strings(patterns=(r'^["\\]\n$',)), ['"\n', "\\\n"], ["a\n"]),
+        (Strings(patterns=(r"^[\u4e00-\u9fff]+$",)), ["汉字"], ["a", ""]),
+        (Strings(patterns=(r"^\p{Lu}[^\p{Lu}]*$",)), ["Éa1"], ["éa", "AB"]),
+        (Strings(patterns=(r"^\P{L}$",)), ["1", "\ue000"], ["a"]),
+        (Strings(patterns=("^.{2}(?:x|)$",)), ["ab", "abx"], ["abc"]),
+        (Strings(patterns=("^a{2,}$",)), ["aa", "aaaa"], ["a"]),
+        (Strings(patterns=("",)), ["", "anything"], []),
+        (Strings(patterns=("^",)), ["", "anything"], []),
+        (Strings(patterns=("^$",)), [""], ["a"]),
+        (Strings(0, 0), [""], ["a"]),
+    ],
+    ids=repr,
+)
+def test_strings(strings: Strings, good: list[str], bad: list[str]) -> None:
+    rules = compiled(grammar(strings))
+    assert [text for text in good if not accepts(rules, _in_json(text))] == []
+    assert [text for text in bad if accepts(rules, _in_json(text))] == []
+
+
+@pytest.mark.parametrize(
+    ("strings", "reason"),
+    [
+        (Strings(patterns=("a", "b")), "a string cannot be held to two patterns or formats"),
+        (
+            Strings(0, 30, ("^[a-z]+@",)),
+            "maxLength cannot be held next to a pattern or format that allows longer strings",
+        ),
+        (
+            Strings(2, None, ("^a?$",)),
+            "minLength cannot be held next to a pattern or format that allows shorter strings",
+        ),
+        (
+            Strings(patterns=(r"\bword\b",)),
+            "a pattern's ^, $ and \\b are understood at its two ends only, and \\b not there",
+        ),
+        (Strings(patterns=("a^b",)), "a pattern's ^, $ and \\b are understood at its two ends only, and \\b not there"),
+        (Strings(patterns=("(?=a)",)), "(?= is look-ahead, which is not supported"),
+        (Strings(patterns=(r"^\x00$",)), "a pattern needs a character that is not written here"),
+        (Strings(patterns=(r"^\p{Emoji}$",)), "a pattern's \\p{ is not supported with that name"),
+    ],
+    ids=repr,
+)
+def test_strings_that_are_not_understood(strings: Strings, reason: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(reason)}$"):
+        expression(strings)
+
+
+@pytest.mark.parametrize("text", ["", "a", '"', "\\", "\n", "é好\U0001f600", "\x7f", "\u2028", "]-[^"])
+def test_a_literal_writes_its_text_only(text: str) -> None:
+    rules = compiled(f"root ::= {literal(text)}\n")
+    assert accepts(rules, text)
+    assert not accepts(rules, f"{text}a")
+
+
+def _in_json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
