@@ -22,6 +22,7 @@ RedraftError
     ├── Starting
     ├── Draining
     ├── DeadlineExceeded              nothing was drafted in time
+    ├── FormNotKept                   an engine wrote what does not fit the schema that it was given
     └── EngineUnavailable             a remote engine does not answer, or refuses to work
         ├── EngineBusy                for now: it has too much to do
         └── EngineDead                for good: the process has to be started again
@@ -172,6 +173,10 @@ class Draining(Unavailable):
 
 class DeadlineExceeded(Unavailable):
     code, title = "deadline_exceeded", "Time ran out before anything was written"
+
+
+class FormNotKept(Unavailable):
+    code, title = "form_not_kept", "The text does not fit its schema"
 
 
 class EngineUnavailable(Unavailable):

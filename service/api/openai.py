@@ -258,8 +258,14 @@ def naming(names: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     except InvalidRequest as error:
-        errors = [FieldError(_named(item.field, names), item.message) for item in error.errors]
+        errors = [_in_words_of(names, item) for item in error.errors]
         raise InvalidRequest(error.detail, errors) from None
+
+
+def _in_words_of(names: Mapping[str, str], error: FieldError) -> FieldError:
+    """``response_format`` is named as a whole, as OpenAI's own errors name it."""
+    named, _, inner = _named(error.field, names).partition("response_format.")
+    return FieldError("response_format", f"{inner}: {error.message}") if inner else FieldError(named, error.message)
 
 
 def _named(field: str, names: Mapping[str, str]) -> str:

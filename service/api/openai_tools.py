@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Len
 from pydantic import Field
 
-from service.api.requests import BoundedSchema
-from service.api.wire import BodyModel, WireModel
+from service.api.requests import BoundedSchema, FormFields
+from service.api.wire import WireModel
 from service.engines.base import Sampling
 from service.engines.relay import ChatBody
 from service.fail_fast import FAIL_FAST
@@ -65,7 +65,7 @@ class ToolCall(WireModel):
     function: FunctionCall
 
 
-class ToolRequest(BodyModel):
+class ToolRequest(FormFields):
     """A chat with tools. ``messages`` are in OpenAI's words, made of validated ones, in whatever order they came."""
 
     model: str
@@ -73,7 +73,6 @@ class ToolRequest(BodyModel):
     tools: Tools = ()
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    response_schema: BoundedSchema | None = None
     sampling: SamplingOverrides = SamplingOverrides()
     reasoning: bool = False
     stream: bool = False

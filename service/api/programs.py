@@ -76,6 +76,8 @@ class Programs:
             n=request.n,
             sampling=sampling,
             schema=request.response_schema,
+            form=request.form,
+            threads=self.tools.threads,
             stream=request.stream,
         )
 
@@ -88,6 +90,8 @@ class Programs:
             task=task.name,
             models=Models.single(request.model),
             asked=request.body(self._sampling(request, task)),
+            form=request.form,
+            threads=self.tools.threads,
             budget=self._budget(BudgetFields()),
             stream=request.stream,
         )

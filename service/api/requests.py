@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Gt, Len
@@ -13,7 +14,11 @@ from service.engines.conversation import Image
 from service.evaluators.base import RefusedField
 from service.evaluators.catalogue import AnyEvaluator
 from service.evaluators.judge import Criterion
+from service.evaluators.patterns import spend
+from service.evaluators.schema import JsonSchema
 from service.fail_fast import FAIL_FAST
+from service.grammar.reading import UnsupportedSchema, dotted
+from service.grammar.writing import grammar_of
 from service.tasks.overrides import SamplingOverrides, SearchOverrides, StopOverrides
 
 Text = Annotated[str, Field(pattern=r"\S")]
@@ -22,6 +27,8 @@ Text = Annotated[str, Field(pattern=r"\S")]
 
 MOST_IMAGES = 8
 MOST_SCHEMA_CHARACTERS = 32_768
+SCHEMA_WORK = 50_000
+"""What it takes to make a grammar, in microseconds: too long for the event loop."""
 
 
 def _bounded(schema: dict[str, Any]) -> dict[str, Any]:
@@ -108,7 +115,33 @@ Prompt = Annotated[
 ]
 
 
-class GenerateRequest(CommonFields):
+class FormFields(BodyModel):
+    """``response_schema``: what a text must fit. It is refused where no grammar holds a text to it."""
+
+    response_schema: BoundedSchema | None = None
+
+    @cached_property
+    def form(self) -> JsonSchema | None:
+        """What holds a finished text against the schema."""
+        if self.response_schema is None:
+            return None
+        spend(SCHEMA_WORK)
+        try:
+            form = JsonSchema(schema=self.response_schema)
+            grammar_of(self.response_schema)
+        except UnsupportedSchema as error:
+            raise RefusedField(".".join(filter(None, ("response_schema", dotted(error.path)))), str(error)) from None
+        except RefusedField as error:
+            raise RefusedField("response_schema", str(error)) from None
+        return form
+
+    @model_validator(mode="after")
+    def _refuse_schemas_without_grammar(self) -> Self:
+        _ = self.form
+        return self
+
+
+class GenerateRequest(CommonFields, FormFields):
     """Texts for one prompt, or for up to 64 at once. ``n``: how many for each. ``reasoning``: tell the model's thoughts
     too."""
 
@@ -120,7 +153,6 @@ class GenerateRequest(CommonFields):
 
     prompt: Prompt = None
     n: Annotated[int, Ge(1)] = 1
-    response_schema: BoundedSchema | None = None
     reasoning: bool = False
     stream: bool = False
 

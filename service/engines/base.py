@@ -10,6 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from service.engines.conversation import Conversation
+from service.errors import FieldError, InvalidRequest
+from service.grammar.reading import UnsupportedSchema, dotted
+from service.grammar.writing import grammar_of
 
 FinishReason = Literal["stop", "length", "content_filter"]
 """Why a reply ends: by itself or at a stop text, cut off, or broken off by a filter of a remote server's."""
@@ -100,6 +103,15 @@ class Sampling:
     def sibling(self, index: int) -> "Sampling":
         """The sampling of the ``index``-th of several completions, so that a seed gives different siblings."""
         return self if self.seed is None else replace(self, seed=self.seed + index)
+
+
+def grammar(schema: JsonSchema) -> str:
+    """The grammar under which texts fit ``schema``. InvalidRequest, which names the keyword, where there is none."""
+    try:
+        return grammar_of(schema)
+    except UnsupportedSchema as error:
+        wrong = FieldError(".".join(filter(None, ("response_schema", dotted(error.path)))), str(error))
+        raise InvalidRequest(f"{wrong.field}: {wrong.message}", [wrong]) from None
 
 
 class Engine(Protocol):

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from service.concurrency import gather
-from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Piece, Sampling, Thought, Usage
+from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Piece, Sampling, Thought, Usage, grammar
 from service.engines.conversation import Conversation
 from service.engines.openai_answers import CompletedChoice, CompletionAnswer, Logprob, finish_reason
 from service.engines.openai_relay import ServerRelay
@@ -207,7 +207,7 @@ class TokenEngine:
     def _wish(self, ids: list[int], sampling: Sampling, schema: JsonSchema | None) -> dict[str, object]:
         structure: dict[str, object] | None = None
         if schema is not None:
-            structure = {"json": schema}
+            structure = {"grammar": grammar(schema)}
         elif sampling.choices:
             structure = {"choice": sampling.choices}
         return {

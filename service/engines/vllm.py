@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from service.concurrency import gather
-from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Piece, Sampling, Thought, Usage
+from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Piece, Sampling, Thought, Usage, grammar
 from service.engines.conversation import Conversation
 from service.engines.thoughts import Split, Thinking, asked_for
 from service.engines.tokenization import ChatTokenizer
@@ -70,6 +70,7 @@ class VllmEngine:
         self._chat = ChatTokenizer(self.tokenizer, thinking, self._reasoning.marks if self._reasoning else None)
         self._context_tokens: int = llm.model_config.max_model_len
         self._speculates = llm.vllm_config.speculative_config is not None
+        self._parsing = asyncio.Lock()
 
     @classmethod
     async def start(
@@ -144,6 +145,7 @@ class VllmEngine:
         asked = await self._asked(conversation, sampling, schema)
 
         async def sibling(index: int) -> Completion:
+            await self._spread(schema)
             params = self._parameters(sampling.sibling(index), schema, RequestOutputKind.FINAL_ONLY)
             output = await self._final(asked.ids, params, priority, asked.arguments)
             reply = output.outputs[0]
@@ -164,6 +166,7 @@ class VllmEngine:
         from vllm.sampling_params import RequestOutputKind
 
         asked = await self._asked(conversation, sampling, schema)
+        await self._spread(schema)
         params = self._parameters(sampling, schema, RequestOutputKind.DELTA)
         reader = self._reader(conversation, asked, whole=False)
         sampled = list[int]()
@@ -250,6 +253,12 @@ class VllmEngine:
     def _reader(self, conversation: Conversation, asked: "_Asked", *, whole: bool) -> Reader:
         plain = self._chat.habit.splitter(asked_for(conversation), "direct" if asked.direct else "free")
         return plain if self._reasoning is None else self._reasoning.reader(asked.ids, asked.opened, plain, whole=whole)
+
+    async def _spread(self, schema: JsonSchema | None) -> None:
+        """vLLM parses a request's grammar on the event loop, for milliseconds: many at once take turns with others."""
+        if schema is not None:
+            async with self._parsing:
+                await asyncio.sleep(0)
 
     async def _outputs(
         self, ids: list[int], params: "SamplingParams", priority: int, arguments: Mapping[str, Any] = NO_ARGUMENTS
@@ -383,7 +392,7 @@ def _parameters(sampling: Sampling, schema: JsonSchema | None, output_kind: Any)
     structured = None
     if schema is not None or sampling.choices:
         structured = StructuredOutputsParams(
-            json=None if schema is None else dict(schema), choice=list(sampling.choices) or None
+            grammar=None if schema is None else grammar(schema), choice=list(sampling.choices) or None
         )
     return SamplingParams(
         temperature=sampling.temperature,

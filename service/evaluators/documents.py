@@ -26,12 +26,20 @@ def json_document(text: str) -> Any:
     Half a surrogate pair is refused, since it could not be sent on, and so are nesting deeper than 200 and numbers of
     more than 4,300 digits.
     """
-    body, fence = text.strip(), whole_fence(text)
-    if fence is not None and (not fence.language or "json" in fence.language):
-        body = fence.content
+    return bare_document(unwrapped(text.strip()))
+
+
+def unwrapped(text: str) -> str:
+    """What stands in the Markdown fence that is the whole text, if there is one that may hold JSON; else the text."""
+    fence = whole_fence(text)
+    return fence.content if fence is not None and (not fence.language or "json" in fence.language) else text
+
+
+def bare_document(text: str) -> Any:
+    """The JSON document that is the whole text, without a fence. ValueError as above."""
     try:
-        from_json(body, allow_inf_nan=False)
-        return json.loads(body, parse_float=_exact)
+        from_json(text, allow_inf_nan=False)
+        return json.loads(text, parse_float=_exact)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON: {error}") from None
 

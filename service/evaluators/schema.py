@@ -36,8 +36,8 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT6, DRAFT7, DRAFT201909, DRAFT202012
 
 from service.evaluators.base import Check, RefusedField, Verifier
-from service.evaluators.documents import REPLY_WITH_JSON, exactly, is_multiple, json_document
-from service.evaluators.patterns import LinearPattern, linear_pattern, spend
+from service.evaluators.documents import REPLY_WITH_JSON, bare_document, exactly, is_multiple, json_document, unwrapped
+from service.evaluators.patterns import LinearPattern, SearchTooLarge, linear_pattern, spend
 from service.evaluators.rules import MAX_TEXT
 from service.evaluators.text.bounds import Bounds
 from service.evaluators.text.words import excerpt
@@ -56,6 +56,9 @@ MAX_MESSAGE = 300
 
 class _OutOfSteps(Exception):
     pass
+
+
+_TOO_MUCH = (_OutOfSteps, SearchTooLarge, RecursionError, ArithmeticError)
 
 
 @dataclass
@@ -211,19 +214,39 @@ class JsonSchema(Verifier):
             document = json_document(text)
         except ValueError as error:
             return [Check("json", 0.0, str(error), REPLY_WITH_JSON)]
-        validator, patterns = self._compiled
-        token = _RUN.set(_Run(patterns))
         try:
-            errors = list(islice(validator.iter_errors(document), MAX_ISSUES))
-        except (_OutOfSteps, RecursionError, ArithmeticError):
+            errors = self._errors(document, MAX_ISSUES)
+        except _TOO_MUCH:
             return [Check("schema", 0.0, "the JSON is too large or too deep to check", "Reply with less JSON.")]
-        finally:
-            _RUN.reset(token)
         score = 1 / (1 + len(errors))
         return [
             Check("schema", score, excerpt(f"{error.json_path}: {error.message}", MAX_MESSAGE), _order(error))
             for error in errors
         ] or [Check("schema", 1.0, "", REPLY_WITH_JSON)]
+
+    def unwrapped(self, text: str) -> str:
+        """The text without a Markdown fence around all of it."""
+        return unwrapped(text)
+
+    def misfit(self, text: str) -> str | None:
+        """Why a text is not JSON that fits, without a fence around it; None also where it is too large to be checked
+        against the schema."""
+        try:
+            document = bare_document(text)
+            errors = self._errors(document, 1) if len(text) <= MAX_TEXT else []
+        except _TOO_MUCH:
+            return None
+        except ValueError as error:
+            return str(error)
+        return excerpt(f"{errors[0].json_path}: {errors[0].message}", MAX_MESSAGE) if errors else None
+
+    def _errors(self, document: Any, most: int) -> list[ValidationError]:
+        validator, patterns = self._compiled
+        token = _RUN.set(_Run(patterns))
+        try:
+            return list(islice(validator.iter_errors(document), most))
+        finally:
+            _RUN.reset(token)
 
 
 def _order(error: ValidationError) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, Protocol
 
 from service.engines.base import JsonSchema, Sampling
 from service.engines.conversation import Conversation
@@ -16,6 +16,16 @@ from service.refinement.roles import Models
 Carry = Literal["best", "last", "none", "adaptive"]
 Critic = Literal["auto", "model", "factored", "evaluators", "none"]
 Select = Literal["score", "pairwise", "vote"]
+
+
+class Form(Protocol):
+    """What a finished text must be."""
+
+    def unwrapped(self, text: str) -> str:
+        """The text without what some models put around it."""
+
+    def misfit(self, text: str) -> str | None:
+        """Why the text is not of the form; None if it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +134,10 @@ class Review(Brief):
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """One generate request: ``n`` answers to each conversation, told piece by piece if ``stream``."""
+    """One generate request: ``n`` answers to each conversation, told piece by piece if ``stream``.
+
+    ``form``: what a finished text must pass, by ``threads``; with a ``schema`` it is that of the schema.
+    """
 
     id: str
     task: str
@@ -134,6 +147,8 @@ class Generation:
     n: int = 1
     sampling: Sampling = field(default_factory=Sampling)
     schema: JsonSchema | None = None
+    form: Form | None = None
+    threads: Executor | None = None
     stream: bool = False
     arrival: int = 0
 
@@ -147,5 +162,7 @@ class ToolChat:
     models: Models
     asked: ChatBody
     budget: Budget
+    form: Form | None = None
+    threads: Executor | None = None
     stream: bool = False
     arrival: int = 0

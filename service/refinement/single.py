@@ -4,12 +4,13 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager, contextmanager
+from dataclasses import replace
 
 from service.concurrency import gather
 from service.engines.base import Completion, Engine, Thought, Usage
 from service.engines.conversation import Conversation
 from service.engines.relay import MessageEnd, MessagePiece, joined, relay_of
-from service.errors import DeadlineExceeded, PromptTooLong
+from service.errors import DeadlineExceeded, FormNotKept, PromptTooLong
 from service.refinement import telemetry
 from service.refinement.accounting import Emit, Ledger, MeteredEngine
 from service.refinement.candidate import Assessment, Candidate
@@ -43,7 +44,12 @@ async def _generate(generation: Generation, roles: Roles, emit: Emit) -> None:
 
     async def answered(index: int, request: Conversation) -> Sequence[Completion]:
         with naming(index):
-            return await answer(generation, writer, emit, index, request)
+            completions = await answer(generation, writer, emit, index, request)
+        if not generation.sampling.stop:  # a text that is cut there need not fit
+            for completion in completions:
+                if completion.finish_reason == "stop":
+                    await _hold(completion.text, generation)
+        return completions
 
     for index, request in enumerate(generation.requests):
         with naming(index):
@@ -53,10 +59,21 @@ async def _generate(generation: Generation, roles: Roles, emit: Emit) -> None:
     emit(Generated(generation.id, writer.model, completions, ledger.usage))
 
 
+async def _hold(text: str, program: Generation | ToolChat) -> None:
+    """Raises FormNotKept where a finished text is not what its form asks for."""
+    if program.form is not None:
+        fault = await asyncio.get_running_loop().run_in_executor(program.threads, program.form.misfit, text)
+        if fault is not None:
+            raise FormNotKept(f"the engine wrote a text that does not fit the schema: {fault}")
+
+
 async def _complete(
     generation: Generation, engine: Engine, emit: Emit, prompt_index: int, request: Conversation
 ) -> Sequence[Completion]:
-    return await engine.complete(request, generation.sampling, n=generation.n, schema=generation.schema)
+    completions = await engine.complete(request, generation.sampling, n=generation.n, schema=generation.schema)
+    if (form := generation.form) is None:
+        return completions
+    return [replace(completion, text=form.unwrapped(completion.text)) for completion in completions]
 
 
 async def _streamed(
@@ -138,8 +155,11 @@ async def _relay(chat: ToolChat, roles: Roles, emit: Emit) -> None:
         if end is None:
             raise RuntimeError("the engine ended a message without saying how")
         telemetry.called(end.usage, ())
+    whole = joined(pieces)
+    if end.finish_reason == "stop" and not chat.asked.get("stop") and not whole.calls:
+        await _hold(whole.content or "", chat)
     ledger.record("draft", end.usage, time.perf_counter() - started, roles.writer.model)
-    emit(Relayed(chat.id, roles.writer.model, joined(pieces), end.finish_reason, ledger.usage))
+    emit(Relayed(chat.id, roles.writer.model, whole, end.finish_reason, ledger.usage))
 
 
 @asynccontextmanager
