@@ -4,8 +4,8 @@
 where it is about members or types, and stays in it otherwise.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
-from itertools import product
 from typing import Any
 
 from service.grammar.reading import Reader, Schema, UnsupportedSchema
@@ -16,6 +16,9 @@ Flat = dict[str, Any]
 Together = tuple[Flat, ...]
 
 MOST_ALTERNATIVES = 256
+COMBINING = frozenset(
+    {"$ref", "allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentRequired", "dependentSchemas"}
+)
 TYPES = frozenset({"null", "boolean", "number", "string", "array", "object"})
 _LEADS_TO_ITSELF = "it leads to itself, so that nothing would ever end"
 
@@ -29,28 +32,36 @@ class Branches:
         self._disjoint = disjoint
         self._made: dict[tuple[object, ...], Schema] = {}
         self._kept: list[Schema] = []
+        self._begun: set[int] = set()
+        self._found: dict[int, list[Together]] = {}
         self._outlines: dict[tuple[str, int], dict[str, Any]] = {}
 
-    def of(self, schemas: Sequence[Schema], trail: frozenset[int] = frozenset()) -> list[Together]:
+    def of(self, schemas: Sequence[Schema]) -> list[Together]:
         """The alternatives in which all the schemas hold."""
         found: list[Together] = [()]
         for schema in schemas:
-            options = self._of(schema, trail)
-            found = [(*before, *option) for before, option in product(found, options)]
+            found = _joined(found, self._of(schema))
             self._refuse_many(found, schema)
         return found
 
-    def _of(self, schema: Schema, trail: frozenset[int]) -> list[Together]:
+    def _of(self, schema: Schema) -> list[Together]:
         if isinstance(schema, bool):
             return [()] if schema else []
-        path = self._reader.paths.get(id(schema), ())
-        if id(schema) in trail:
+        key = id(schema)
+        if key in self._begun and key not in self._found:
+            path = self._reader.paths.get(key, ())
             raise UnsupportedSchema(path, "$ref", _LEADS_TO_ITSELF)
-        trail |= {id(schema)}
-        found = self.of([*self._joined(schema)], trail)
+        if key not in self._found:
+            self._begun.add(key)
+            self._kept.append(schema)
+            self._found[key] = self._worked_off(schema)
+        return self._found[key]
+
+    def _worked_off(self, schema: Flat) -> list[Together]:
+        found = self.of(self._joined(schema))
         for options in self._splits(schema):
-            branches = [branch for option in options for branch in self._of(option, trail)]
-            found = [(*before, *branch) for before, branch in product(found, branches)]
+            branches = [branch for option in options for branch in self._of(option)]
+            found = _joined(found, branches)
             self._refuse_many(found, schema)
         return [self._closed(schema, (schema, *together)) for together in found]
 
@@ -203,6 +214,12 @@ class Branches:
     def _keep(self, schema: Flat) -> Flat:
         self._kept.append(schema)  # what is known by its id must not be freed
         return schema
+
+
+def _joined(found: Sequence[Together], options: Sequence[Together]) -> list[Together]:
+    """Each alternative with each of the options; a schema counts once."""
+    pairs = (itertools.chain(before, option) for before, option in itertools.product(found, options))
+    return [tuple({id(flat): flat for flat in pair}.values()) for pair in pairs]
 
 
 def _tagged(option: Schema, name: str) -> Flat:

@@ -5,15 +5,19 @@ from decimal import Decimal
 from typing import Any
 
 from service.grammar import numbers, strings
-from service.grammar.branches import TYPES, Branches, Flat, Together
+from service.grammar.branches import COMBINING, TYPES, Branches, Flat, Together
 from service.grammar.numbers import MOST_DECIMALS, Numbers
 from service.grammar.reading import Path, Reader, Schema, UnsupportedSchema
 from service.grammar.shapes import Array, Member, NodeId, Object, Shape, possible
 from service.grammar.strings import FORMATS, Strings
-from service.grammar.values import Fitting, canonical, matches, named, number, types_of
+from service.grammar.values import Fitting, canonical, number, types_of
 
 MOST_STEPS = 5_000
 """Sets of schemas and their alternatives, those included that are only compared with each other."""
+MOST_REFERENCES = 50
+"""From reference to reference, before it is left to be found out whether they lead in a circle."""
+CHEAP_CONSTANTS = 50
+"""Values of an enum that count for one step."""
 MOST_CONSTANTS = 1_000
 """Integers of a range that are told one by one, where a keyword leaves no other way."""
 _HINTS = frozenset({"password"})
@@ -39,6 +43,7 @@ class Merger:
 
     def node(self, schemas: Sequence[Schema]) -> NodeId:
         """The node of what fits all the schemas."""
+        schemas = [self._meant(schema) for schema in schemas]
         self._kept += schemas
         key = frozenset(0 if schema is False else id(schema) for schema in schemas if schema is not True)
         if (known := self._ids.get(key)) is not None:
@@ -54,6 +59,14 @@ class Merger:
         self._spend(len(alternatives))
         self.nodes[made] = tuple(self._shape(together) for together in alternatives)
         return made
+
+    def _meant(self, schema: Schema) -> Schema:
+        """What a schema that is a mere reference refers to, so that equal ones share a node."""
+        for _ in range(MOST_REFERENCES):
+            if not isinstance(schema, dict) or schema.keys() != {"$ref"}:
+                break
+            schema = self._reader.target(schema["$ref"], self._path(schema))
+        return schema
 
     def _spend(self, steps: int) -> None:
         self._budget[0] -= steps
@@ -80,6 +93,7 @@ class Merger:
         unlike = [flat["unlike"] for flat in flats if "unlike" in flat]
         listed = next((_listed(flat) for flat in flats if "const" in flat or "enum" in flat), None)
         if listed is not None:
+            self._spend(len(listed) // CHEAP_CONSTANTS)
             return Shape(self._constants(listed, flats))
         constants: list[Any] = [value for value in (None, True, False) if types_of(value) & types]
         interval = self._numbers(flats, whole="number" not in types) if types & {"number", "integer"} else None
@@ -115,10 +129,10 @@ class Merger:
         return tuple(found.values())
 
     def _plain(self, flat: Flat) -> Flat:
-        """What can be held against a value as it is."""
-        plain = {name: {"not": wanted} if name == "unlike" else wanted for name, wanted in flat.items()}
+        """What can be held against a value as it is: what combines schemas has been worked off."""
+        plain = {name: wanted for name, wanted in flat.items() if name not in COMBINING}
         if "unlike" in plain:
-            plain |= plain.pop("unlike")
+            plain["not"] = plain.pop("unlike")
         self._kept.append(plain)
         self._reader.paths[id(plain)] = self._path(flat)
         return plain
@@ -267,12 +281,19 @@ class Merger:
                     yield False
                 if name in flat.get("properties", ()):
                     yield flat["properties"][name]
-                yield from (item for each, item in flat.get("patternProperties", {}).items() if matches(each, name))
-                if "additionalProperties" in flat and not named(name, flat):
+                yield from (
+                    item
+                    for each, item in flat.get("patternProperties", {}).items()
+                    if self._fitting.matches(each, name)
+                )
+                if "additionalProperties" in flat and not self._fitting.named(name, flat):
                     yield flat["additionalProperties"]
-            except ValueError:
+            except UnsupportedSchema:
                 if not self._wide:
                     raise
+            except ValueError as error:
+                if not self._wide:
+                    raise self._refuse(flats, "patternProperties", str(error)) from None
 
     def _extras(self, key: Strings, flats: Together) -> tuple[Strings, NodeId]:
         patterns = {pattern: item for flat in flats for pattern, item in flat.get("patternProperties", {}).items()}

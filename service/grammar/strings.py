@@ -19,7 +19,6 @@ from service.expressions import (
     complement,
     edges,
     parsed,
-    set_for_re2,
 )
 
 CHARACTER = "char"
@@ -72,6 +71,7 @@ class Strings:
         return self.most is not None and self.least > self.most
 
 
+@lru_cache(maxsize=256)
 def expression(strings: Strings) -> str:
     """An expression that writes such strings, with their quotation marks, and no others.
 
@@ -183,22 +183,29 @@ def _range(first: int, last: int) -> str:
     return f"\\U{first:08X}" if first == last else f"\\U{first:08X}-\\U{last:08X}"
 
 
-def _ranges(node: Set) -> tuple[Range, ...]:
-    if node.properties:
-        return _by_property(set_for_re2(node))
-    return complement(node.ranges) if node.negated else tuple(sorted(node.ranges))
+def _ranges(node: Set) -> Sequence[Range]:
+    """The characters of a set; of those outside the Basic Multilingual Plane only where no property is asked for."""
+    ranges = list(node.ranges)
+    for name, negated in node.properties:
+        found = _with_property(name)
+        ranges += _common(complement(found), _BASIC) if negated else found
+    if not node.negated:
+        return sorted(ranges)
+    return _common(complement(ranges), _BASIC) if node.properties else complement(ranges)
 
 
-@lru_cache(maxsize=64)
-def _by_property(characters: str) -> tuple[Range, ...]:
-    """The characters of a set, of those in the Basic Multilingual Plane."""
+_BASIC: tuple[Range, ...] = ((0, 0xD7FF), (0xE000, 0xFFFD))
+
+
+@lru_cache(maxsize=512)
+def _with_property(name: str) -> tuple[Range, ...]:
     options = re2.Options()
     options.log_errors = False
     try:
-        compiled = re2.compile(f"{characters}+", options)
+        compiled = re2.compile(rf"\p{{{name}}}+", options)
     except re2.error:
         raise ValueError("a pattern's \\p{ is not supported with that name") from None
-    blocks = ("".join(map(chr, block)) for block in (range(0xD800), range(0xE000, 0xFFFE)))
+    blocks = ("".join(map(chr, range(first, last + 1))) for first, last in _BASIC)
     return tuple((ord(run[0][0]), ord(run[0][-1])) for block in blocks for run in compiled.finditer(block))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Hashable, Mapping
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import re2
@@ -11,6 +12,8 @@ from service.expressions import parsed, written_for_re2
 from service.grammar.reading import Reader, Schema, UnsupportedSchema
 
 MOST_STEPS = 100_000
+CHEAP_SEARCH = 500
+"""Instructions of a pattern times characters of a text, which count for one step."""
 
 
 def number(value: float) -> Decimal:
@@ -49,11 +52,13 @@ def canonical(value: Any) -> Hashable:
             return value  # type: ignore[no-any-return]
 
 
-def matches(pattern: str, text: str) -> bool:
+@lru_cache(maxsize=256)
+def _compiled(pattern: str) -> Any:
     options = re2.Options()
     options.log_errors = False
+    options.max_mem = 1 << 19
     try:
-        return re2.compile(written_for_re2(parsed(pattern)), options).search(text) is not None
+        return re2.compile(written_for_re2(parsed(pattern)), options)
     except re2.error as error:
         raise ValueError("a pattern is not understood") from error
 
@@ -106,6 +111,8 @@ class Fitting:
             case "if":
                 branch = "then" if self.fits(value, wanted) else "else"
                 return self.fits(value, schema.get(branch, True))
+            case "pattern":
+                return not isinstance(value, str) or self.matches(wanted, value)
             case "then" | "else" | "format":
                 return True
             case "$ref":
@@ -113,6 +120,19 @@ class Fitting:
         if isinstance(value, list):
             return self._holds_items(value, keyword, wanted, schema)
         return self._holds_members(value, keyword, wanted, schema) if isinstance(value, Mapping) else True
+
+    def matches(self, pattern: str, text: str) -> bool:
+        """Whether a pattern matches anywhere. ValueError where it takes too long."""
+        compiled = _compiled(pattern)
+        self._steps -= compiled.programsize * len(text) // CHEAP_SEARCH
+        if self._steps < 0:
+            raise ValueError("the schema takes too long to read")
+        return compiled.search(text) is not None
+
+    def named(self, name: str, schema: Mapping[str, Any]) -> bool:
+        """Whether ``properties`` or ``patternProperties`` speak of a name."""
+        patterns = schema.get("patternProperties", ())
+        return name in schema.get("properties", ()) or any(self.matches(pattern, name) for pattern in patterns)
 
     def _listed(self, values: list[Any]) -> frozenset[Hashable]:
         if id(values) not in self._lists:
@@ -134,12 +154,14 @@ class Fitting:
             case "properties":
                 return all(self.fits(value[name], item) for name, item in wanted.items() if name in value)
             case "patternProperties":
-                pairs = (
-                    (item, value[name]) for pattern, item in wanted.items() for name in value if matches(pattern, name)
+                return all(
+                    self.fits(member, item)
+                    for pattern, item in wanted.items()
+                    for name, member in value.items()
+                    if self.matches(pattern, name)
                 )
-                return all(self.fits(member, item) for item, member in pairs)
             case "additionalProperties":
-                return all(self.fits(item, wanted) for name, item in value.items() if not named(name, schema))
+                return all(self.fits(item, wanted) for name, item in value.items() if not self.named(name, schema))
             case "propertyNames":
                 return all(self.fits(name, wanted) for name in value)
             case "dependentRequired":
@@ -149,13 +171,6 @@ class Fitting:
             case "unevaluatedProperties":
                 raise ValueError("it is not supported")
         return True
-
-
-def named(name: str, schema: Mapping[str, Any]) -> bool:
-    """Whether ``properties`` or ``patternProperties`` speak of a name."""
-    return name in schema.get("properties", ()) or any(
-        matches(each, name) for each in schema.get("patternProperties", ())
-    )
 
 
 def is_multiple(value: float, unit: float) -> bool:
@@ -175,7 +190,6 @@ _TESTS: Mapping[str, tuple[str, Callable[[Any, Any], bool]]] = {
     "multipleOf": ("number", is_multiple),
     "minLength": ("string", lambda value, bound: len(value) >= bound),
     "maxLength": ("string", lambda value, bound: len(value) <= bound),
-    "pattern": ("string", lambda value, pattern: matches(pattern, value)),
     "minItems": ("array", lambda value, bound: len(value) >= bound),
     "maxItems": ("array", lambda value, bound: len(value) <= bound),
     "uniqueItems": ("array", lambda value, wanted: not wanted or _distinct(value)),

@@ -80,6 +80,7 @@ class _Writer:
         self._nodes = nodes
         self.possible = possible(nodes)
         self._rules: dict[str, str] = {}
+        self._characters = 0
 
     def grammar(self, root: NodeId) -> str:
         wanted, written = [root], set[NodeId]()
@@ -91,6 +92,9 @@ class _Writer:
                 option for index, shape in enumerate(self._nodes[node]) for option in self._shape(node, index, shape)
             ]
             self._rules[f"node{node}"] = " | ".join(dict.fromkeys(options))
+            self._characters += len(self._rules[f"node{node}"])
+            if self._characters > MOST_CHARACTERS:
+                raise UnsupportedSchema((), "", "the schema is too large for a grammar")
             wanted += [node for shape in self._nodes[node] for node in self._children(shape)]
         rules = "\n".join(f"{name} ::= {body}" for name, body in self._rules.items())
         return f'root ::= node{root}\n{rules}\nspace ::= "" | " "\n{CHARACTER_RULE}\n'

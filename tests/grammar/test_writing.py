@@ -135,8 +135,8 @@ def test_schemas(schema: dict[str, Any], good: list[str], bad: list[str]) -> Non
         ({"allOf": [{"$ref": "#"}]}, "$ref", "$ref: it leads to itself, so that nothing would ever end"),
         (
             {"type": "object", "properties": {"next": {"$ref": "#"}}, "required": ["next"]},
-            "properties.next",
-            "nothing fits it: look at",
+            "",
+            "nothing fits it: look at type, properties, required",
         ),
         (
             {"oneOf": [DIGIT, {"type": "integer", "minimum": 3}]},
