@@ -111,3 +111,46 @@ async def test_a_batch_names_the_keyword_for_its_line() -> None:
             "/v1/batches", {"requests": [{"custom_id": "a", "url": "/v1/generate", "body": body}]}
         )
     assert FIELD in response.text
+
+
+def judged(*schemas: dict[str, Any]) -> dict[str, Any]:
+    evaluators = [{"type": "json_schema", "schema": schema} for schema in schemas]
+    return {**PROMPT, "candidate": "1", "judge": False, "feedback": False, "evaluators": evaluators}
+
+
+def of_patterns(*patterns: str) -> dict[str, Any]:
+    return {"patternProperties": {pattern: {} for pattern in patterns}}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (judged(of_patterns(*(rf"(?:\pL?){{50}}{number}" for number in range(17)))), "too large; at most 10000"),
+        (judged({"pattern": "(?:a?){1000}" * 30 + "Z"}), "too large; at most 10000"),
+        (
+            judged(*(of_patterns(*(f"(?:a?){{999}}{n}" for n in range(90))) for _ in range(5))),
+            "take too long to compile",
+        ),
+        (judged(*({"allOf": [{"title": "a"}] * 1500} for _ in range(4))), "take too long to compile"),
+    ],
+)
+async def test_what_takes_long_to_compile_is_refused(body: dict[str, Any], message: str) -> None:
+    async with serving() as served:
+        response = await served.post("/v1/critique", body)
+    assert response.status_code == 422
+    assert message in response.json()["detail"]
+
+
+async def test_prices_are_multiples_of_a_cent() -> None:
+    schema = {"properties": {"price": {"multipleOf": 0.01}}, "required": ["price"]}
+    async with serving() as served:
+        response = await served.post("/v1/critique", {**judged(schema), "candidate": '{"price": 19.99}'})
+    assert response.json()["passed"]
+
+
+@pytest.mark.parametrize("text", ["``` json\n{}\n```", "````json\n{}\n````", "~~~json\n{}\n~~~"])
+async def test_every_fence_of_markdown_may_be_around_json(text: str) -> None:
+    evaluators = [{"type": "format", "kind": "json"}, {"type": "json_schema", "schema": {"type": "object"}}]
+    async with serving() as served:
+        response = await served.post("/v1/critique", {**judged(), "candidate": text, "evaluators": evaluators})
+    assert [found["passed"] for found in response.json()["evaluations"]] == [True, True]
