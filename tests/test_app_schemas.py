@@ -131,7 +131,7 @@ def of_patterns(*patterns: str) -> dict[str, Any]:
             judged(*(of_patterns(*(f"(?:a?){{999}}{n}" for n in range(90))) for _ in range(5))),
             "take too long to compile",
         ),
-        (judged(*({"allOf": [{"title": "a"}] * 1500} for _ in range(4))), "take too long to compile"),
+        (judged(*({"allOf": [{}] * 1000} for _ in range(4))), "take too long to compile"),
     ],
 )
 async def test_what_takes_long_to_compile_is_refused(body: dict[str, Any], message: str) -> None:
