@@ -14,7 +14,7 @@ from tests.serving import Served, reply, serving
 
 PROMPT = {"prompt": "Write about the sea."}
 SALT = {"evaluators": [{"type": "keywords", "include": ["salt"]}]}
-USAGE = {"calls", "prompt_tokens", "cached_tokens", "completion_tokens"}
+USAGE = {"calls", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens"}
 USER = {"role": "user", "content": "Write about the sea."}
 TIMING = {"queued_seconds", "total_seconds"}
 VERIFIED = {"evaluator", "authority", "hard", "passed", "score", "issues", "error"}
