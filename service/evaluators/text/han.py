@@ -27,12 +27,15 @@ _MYRIADS: Mapping[str, int] = {**dict.fromkeys("万萬만", 4), **dict.fromkeys(
 _ZEROS = ("零", "〇")
 _TEN = ("十", "拾")
 _HAN = "".join([*_DIGITS, *_TENS, *_MYRIADS])
-_MEASURES = frozenset("个個只隻本块塊元岁歲枚张張条條人名位次件台颗顆杯瓶辆輛棵份套匹冊回円歳倍题題道页頁天年")
+_MEASURES = frozenset("个個只隻本块塊元岁歲枚张張条條人名位次件台颗顆杯瓶辆輛棵份套匹冊回円歳倍题題道页頁天年度")
+_SOME = "几幾数數"
 _NO_DIGIT_AFTER = "周週期拜初高老张張王李统統唯专專再连連乱亂其不大"
 
-_RUN = rf"(?:\d++(?:[.,]\d++)*+|(?!千[克米瓦卡伏赫帕焦])[{_HAN}]|(?<=[만천억])\s(?=\d))++"
+_RUN = rf"(?:\d++(?:[.,]\d++)*+|(?!千[克米瓦卡伏赫帕焦])[{_HAN}]|(?<=[만천억조])\s(?=\d))++"
+_DECIMALS = rf"[点點][{''.join(_DIGITS)}]++(?![十百千刻分时時钟鐘是])(?:{'|'.join(_MYRIADS)})?+"
 _NUMERAL = regex.compile(
-    rf"(?<![\d.,])(?:(?P<denominator>{_RUN})\s?(?:分[之の]|분의)\s?)?(?P<number>{_RUN})(?=(?P<next>.?))"
+    rf"(?<![\d.,])(?:(?P<denominator>{_RUN})\s?(?:分[之の]|분의)\s?)?"
+    rf"(?P<number>(?P<whole>{_RUN})(?:(?<=[{_HAN}])(?P<decimals>{_DECIMALS}))?)(?=(?P<next>.?))"
 )
 _HAS_HAN = regex.compile(f"[{_HAN}]|分[之の]|분의")
 _TOKEN = regex.compile(rf"\d+(?:[.,]\d+)*|[{_HAN}]")
@@ -49,13 +52,30 @@ def write_in_digits(text: str) -> str:
 
 def _rewrite(match: "regex.Match[str]") -> str:
     numeral, denominator = match["number"], match["denominator"]
+    if numeral[0] not in _DIGITS and match.string[match.start() - 1 : match.start()] in [*_SOME]:
+        return match[0]  # 几十: some tens
     if denominator is None:
-        value = _read(numeral) if len(numeral) > 1 or _is_counted(match) else None
+        value = _value_of(match) if len(numeral) > 1 or _is_counted(match) else None
         return numeral if value is None else f"{value:f}"
-    value, divisor = _read(numeral), Decimal(100) if denominator == "百" else _read(denominator)
+    value, divisor = _value_of(match), _read_divisor(denominator)
     if value is None or divisor is None:
         return match[0]
     return f"{value:f}%" if denominator == "百" else f"{value:f}\u2044{divisor:f}"
+
+
+def _value_of(match: "regex.Match[str]") -> Decimal | None:
+    """With decimals, as in 三点一四 and 三点五亿."""
+    whole, decimals = _read(match["whole"]), match["decimals"]
+    if whole is None or decimals is None:
+        return whole
+    scale = _MYRIADS.get(decimals[-1], 0)
+    digits = "".join(str(_DIGITS[each]) for each in decimals[1:] if each in _DIGITS)
+    return Decimal(f"{whole:f}.{digits}").scaleb(scale)
+
+
+def _read_divisor(numeral: str) -> Decimal | None:
+    scale = {**_TENS, **_MYRIADS}.get(numeral)
+    return _read(numeral) if scale is None else Decimal(1).scaleb(scale)
 
 
 def _is_counted(match: "regex.Match[str]") -> bool:
@@ -102,16 +122,17 @@ def _add_up(tokens: Sequence[str]) -> Decimal | None:
     total = section = Decimal(0)
     number: Decimal | None = None
     scale, myriad, previous = 4, 16, ""
+    has_digits = any(token not in _TENS and token not in _MYRIADS for token in tokens)
     for token in tokens:
         if token in _TENS:
-            if _TENS[token] >= scale or (number is None and token not in _TEN):
+            if _TENS[token] >= scale or (number is None and token not in _TEN and (previous or not has_digits)):
                 return None
             scale = _TENS[token]
             section, number = section + (Decimal(1) if number is None else number).scaleb(scale), None
         elif token in _MYRIADS:
             section, number = section + (number or 0), None
-            if not section and previous in _MYRIADS and _MYRIADS[token] > _MYRIADS[previous]:
-                total = total.scaleb(_MYRIADS[token])  # 万亿
+            if _MYRIADS[token] > myriad and total + section < Decimal(1).scaleb(_MYRIADS[token]):
+                total, section = (total + section).scaleb(_MYRIADS[token]), Decimal(0)  # 万亿
             elif not section or _MYRIADS[token] >= myriad:
                 return None
             else:

@@ -7,18 +7,19 @@ A numeral is read in the form that a careful reader takes it for:
   no-break and thin spaces ("12 345"), and the other mark before decimals: "1.234,50".
 * One dot, or one comma that does not leave three digits, is a decimal mark: "1.234" is a little over one, "1,5" is one
   and a half, and "1,234" is over a thousand. A locale can say otherwise.
+* Fractions: "3/4", "1 1/4", "2½". Between Persian digits a slash is a decimal mark.
 * LaTeX: "12{,}480", "12\\,480", "\\frac{3}{4}", "5 \\times 10^{3}".
-* A word or a character of scale after the digits: "3 million", "5k", "3万5千", "2 lakh".
+* Words or a character of scale after the digits: "3 million", "5 mil millones", "5k", "3万5千", "70ล้าน".
+* A word for a minus: "minus 5", "零下5度".
 * Chinese and Japanese numerals where they can only be numbers: "三百二十一", "二〇二四", "三个", "三分之二".
 * Units and particles may touch it: "5kg", "100元", "42입니다".
 
 Not numerals: digits after a letter ("H2O", "v2"), English ordinals ("2nd"), versions, dates with dots and addresses
-("1.2.3"), subscripts, exponents and roots ("x_2", "m^2", "√2").
+("1.2.3"), subscripts, exponents, roots and multiples of them ("x_2", "m^2", "√2", "2√3", "5π"), and fractions of them.
 
 A text is rewritten into one notation first, so that one pattern finds every numeral.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from typing import Literal
@@ -27,6 +28,7 @@ from unicodedata import digit, normalize
 import regex
 
 from service.evaluators.text.han import write_in_digits
+from service.evaluators.text.scales import SCALES, power_of_ten
 
 EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 """Sums, differences and products of the numbers that a text can state are exact in it: nothing is rounded."""
@@ -45,51 +47,67 @@ _MARKS = ".,'\u2019٫٬ \u00a0\u202f\u2009\u2007"
 _FRACTION = "\u2044"
 _PLUS = "\u2064"  # invisible plus: between the whole part and the fraction of "2½"
 
-_SCALES: Mapping[int, str] = {
-    2: "hundred",
-    3: "thousand|k|K|[Tt]sd|[Tt]ausend|mille|mil|тыс(?:яч[аи]?)?|हज़ार|हज़ार|ألف|آلاف|هزار|nghìn|ngàn|พัน",
-    4: "หมื่น",
-    5: "lakhs?|लाख|แสน",
-    6: "[Mm]illion(?:s|en)?|[Mm]io|mn|M|mill[oó]n(?:es)?|milh(?:ão|ões)|mln|млн|миллион(?:а|ов)?|مليون|ملايين|میلیون"
-    "|triệu|ล้าน",
-    7: "crores?|करोड़|करोड़",
-    9: "[Bb]illions?|bn|B|[Mm]illiarden?|[Mm]rd|milliards?|млрд|миллиард(?:а|ов)?|अरब|مليار|میلیارد|tỷ|tỉ",
-}
-_SCALE = "|".join(f"(?P<e{power}>{words})" for power, words in _SCALES.items())
-
+_MINUS = (
+    r"minus|Minus|negative|mínus|miinus|минус|мінус|eksi|âm|سالب|منفی|माइनस|ลบ|마이너스|영하|负|負|零下|マイナス|氷点下"
+    r"|(?<!\b(?:a|al|ao|au|de|du|lo|o|ou|pelo)\s)(?:moins|menos|meno)\b"
+)
+"""Words for a minus, but not those of "at least", such as "au moins"."""
 _UNITS = (
     r"[numkMGTcdhµμ]?(?:m|g|s|mol|l|L|Hz|N|Pa|J|W|Wh|V|A|Ω|F|eV|cal|bar|bit|B)|km/h|min|h|d|ft|yd|oz|lbs?|mi|mph|kph|rpm"
-    r"|dB|px|pt|em|ha|t|kt|ppm|fps|[KMGT]iB|USD|EUR|GBP|JPY|CNY|RMB|INR|KRW|CHF|руб|р|кг|г|мг|км|м|см|мм|л|мл|ч|мин|с|т"
+    r"|dB|px|pt|em|ha|t|kt|ppm|fps|[KMGT]iB|kgs|secs?|mins|hrs?|yrs?|wks?|[ap]m|[AP]M"
+    r"|USD|EUR|GBP|JPY|CNY|RMB|INR|KRW|CHF|kr|zł|Kč|Ft|TL|đ|грн|лв|руб|р|кг|г|мг|км|м|см|мм|л|мл|ч|мин|с|т"
 )
 # Digits do not follow a letter or a digit, a mark inside a number, or the sign of an exponent, a root or an index.
 _BEFORE = (
-    r"(?<![\p{Lu}\p{Ll}\p{Lt}\p{N}]) (?<!\p{N}[.,'\u2019]) (?<!\^) (?<!\^\{) (?<!√) (?<!sqrt\{)"
+    r"(?<![\p{Lu}\p{Ll}\p{Lt}\p{N}]) (?<!\p{N}[.,'\u2019]) (?<!\^) (?<!\^\{) (?<!√)"
     r" (?<![\p{L}\p{N})\}]_) (?<![\p{L}\p{N})\}]_\{)"
 )
-_UNIT = rf"(?: {_UNITS} ) (?! [\p{{Lu}}\p{{Ll}}\p{{Lt}}\p{{N}}] )"
+_UNIT = rf"(?: {_UNITS} ) [²³]? (?! [\p{{Lu}}\p{{Ll}}\p{{Lt}}\p{{N}}] )"
+_POWER = r"\^ \{? (?P<power> [+-]?\d{1,4}+ ) \}? | (?P<raised> [⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,4}+ )"
 _NUMERAL = regex.compile(
     rf"""
-    (?P<sign> (?<! [\p{{Lu}}\p{{Ll}}\p{{Lt}}\p{{Arabic}}\p{{Hebrew}}\p{{N}})\]+-] ) [+-] | 负 | 負 | マイナス )?
-    (?: \p{{Sc}} | (?<!\p{{L}}) (?: Rs\.? | USD | EUR | GBP | INR | CHF | (?:US|HK|NT|R|A|C)\$ ) | {_BEFORE} )
+    (?P<sign> (?<! [\p{{Lu}}\p{{Ll}}\p{{Lt}}\p{{Arabic}}\p{{Hebrew}}\p{{N}})\]+-] ) [+-]
+      | (?<= [=≈]\s? ) -\s | (?<! [\p{{N}})]\s? ) (?<! [\p{{Lu}}\p{{Ll}}] ) (?: {_MINUS} ) \s? )?
+    (?: (?P<currency> \p{{Sc}} | (?<!\p{{L}}) (?: Rs\.? | USD | EUR | GBP | INR | CHF | (?:US|HK|NT|R|A|C)\$ ) )
+      | {_BEFORE} )
     (?: (?P<whole> \d++ ) {_PLUS} )?
     (?P<digits> (?: (?<! [\p{{L}}\p{{N}}.] ) \. )? \d++ (?: [.,'\u2019٫٬{_SPACES}] \d++ )*+ )
     (?: {_FRACTION} (?P<divisor> \d++ ) )?
     (?: [eE] (?P<exponent> [+-]?\d{{1,4}} )
-      | (?<= (?<!\d) 10 ) \^ \{{? (?P<ten> [+-]?\d{{1,4}}+ ) \}}?
-      | \s? [×x*·⋅] \s? 10 (?: \^ \{{? (?P<power> [+-]?\d{{1,4}}+ ) \}}? | (?P<raised> [⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]{{1,4}}+ ) )
-      | [\s\u00a0\u202f]? (?: {_SCALE} ) (?! [\p{{L}}\p{{M}}\p{{N}}] )
+      | (?P<ten> (?<= (?<!\d) 10 ) ) (?: {_POWER} )
+      | \s? [×x*·⋅] \s? 10 (?: {_POWER} )
+      | (?P<scales> (?(currency) m (?! [\p{{L}}\p{{N}}/²³] ) | (?!) )
+          | (?: \s? (?: de\s )? {SCALES} ){{1,2}}+ )
     )?+
-    (?P<ends> (?! [\p{{Lu}}\p{{Ll}}\p{{Lt}}\p{{N}}^] ) | (?= {_UNIT} ) )?
+    (?P<ends> (?! [\p{{Lu}}\p{{Ll}}\p{{Lt}}\p{{N}}^√] ) | (?= {_UNIT} ) )?
     (?P<measured> (?= \s? (?: \p{{Sc}} | {_UNIT} ) ) )?
     """,
     regex.VERBOSE,
 )
 _FOREIGN_DIGIT = regex.compile(r"[^\P{Nd}0-9]")
-_WIDE = {"．": ".", "，": ",", "－": "-", "＋": "+", "−": "-", "＄": "$"}
+_WIDE = {"．": ".", "，": ",", "／": "/", "＄": "$", "＋": "+", **dict.fromkeys("－−﹣‐‑", "-")}
 _WIDE_MARK = regex.compile("[" + "".join(_WIDE) + "]")
-_LATEX_MARK = regex.compile(r"(?<=\d)(?:\{([.,])\}|\\[,;:!]\s?)(?=\d)|\\([$%])|\\(times|cdot)\b")
-_LATEX_FRACTION = regex.compile(r"\\[dt]?frac\s?\{\s?(\d+)\s?\}\{\s?(\d+)\s?\}")
-_VULGAR = regex.compile(r"(?<=(\d?))[¼-¾⅐-⅞]")
+_DASH_AS_MINUS = regex.compile(r"(?<![^\s(\[])(?<!\p{N}\s)–(?=\d)")
+_UNDERSCORED = regex.compile(r"(?<![\p{L}\p{N}_])\d{1,3}(?:_\d{3})++(?![\p{N}_])")
+_PERSIAN_DECIMALS = regex.compile(r"(?<![/۰-۹])([۰-۹]++)/([۰-۹]++)(?!/)")
+_ARABIC_COMMA = regex.compile(r"(?<=\d)،(?=\d)(?=(\d{3}(?!\d))?)")
+_PLAIN_FRACTION = regex.compile(
+    r"(?<![\p{L}\p{N}/.,_^])(?:(?P<whole>\d{1,4})\s)?(?P<above>\d{1,4})/(?P<below>\d{1,4})(?![\p{Lu}\p{Ll}\p{Lt}\p{N}/]|[.,]\d)"
+)
+_VULGAR = regex.compile(r"(?:(?<=(\d))\s?)?[¼-¾⅐-⅞]")
+
+_LATEX_MARK = regex.compile(
+    r"(?<=\d)(?:\{(?P<mark>[.,])\}|(?P<mark>,)\\!|(?P<space>\\[,;:!]\s?))(?=\d)|\\(?P<mark>[$%])"
+)
+_LATEX_SIGN = regex.compile(r"(?P<times>\\(?:times|cdot)(?![a-zA-Z]))|\s?\\pi(?![a-zA-Z])|\^\s?\{?\s?\\circ\s?\}?")
+_LATEX_FRACTION = regex.compile(
+    r"(?P<mixed>(?<=\d)\s?)?\\[cdt]?frac\s?(?:\{\s?(?P<above>-?\d++(?:,\d{3})*+)\s?\}|(?P<above>\d))"
+    r"\s?(?:\{\s?(?P<below>\d++(?:,\d{3})*+)\s?\}|(?P<below>\d))"
+)
+_ARGUMENT = r"\{(?:[^{}]|\{[^{}]*+\})*+\}"
+_LATEX_TERM = regex.compile(
+    rf"\s?\\(?:[cdt]?(?:frac|binom)\s?{_ARGUMENT}\s?{_ARGUMENT}|sqrt(?:\[[^\[\]]*+\])?\s?(?:{_ARGUMENT}|\d))"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +152,37 @@ def _find_last(text: str, decimal: DecimalMark | None, spaces: bool) -> "tuple[r
 
 def _rewrite(text: str) -> str:
     """The text with every numeral in ASCII digits, marks and signs, and fractions as "3⁄4"."""
+    text = _PERSIAN_DECIMALS.sub(r"\1٫\2", text)
     text = _FOREIGN_DIGIT.sub(lambda match: str(digit(match[0])), text)
     text = _WIDE_MARK.sub(lambda match: _WIDE[match[0]], text)
+    text = _DASH_AS_MINUS.sub("-", text)
+    text = _UNDERSCORED.sub(lambda match: match[0].replace("_", ""), text)
+    text = _ARABIC_COMMA.sub(lambda match: "٬" if match[1] else ",", text)
     if "\\" in text or "{" in text:
-        text = _LATEX_MARK.sub(lambda match: "×" if match[3] else match[1] or match[2] or "\u2009", text)
-        text = _LATEX_FRACTION.sub(rf"\1{_FRACTION}\2", text)
-    text = _VULGAR.sub(lambda match: (_PLUS if match[1] else "") + normalize("NFKC", match[0]), text)
+        text = _rewrite_latex(text)
+    text = _PLAIN_FRACTION.sub(_rewrite_fraction, text)
+    text = _VULGAR.sub(lambda match: (_PLUS if match[1] else "") + normalize("NFKC", match[0].strip()), text)
     return write_in_digits(text)
+
+
+def _rewrite_latex(text: str) -> str:
+    """What is no plain number, such as a root, becomes an "x"."""
+    text = _LATEX_MARK.sub(lambda match: match["mark"] or "\u2009", text)
+    text = _LATEX_SIGN.sub(lambda match: "×" if match["times"] else "π" if "pi" in match[0] else "°", text)
+    text = _LATEX_FRACTION.sub(
+        lambda match: (
+            (_PLUS if match["mixed"] is not None else "")
+            + f"{match['above']}{_FRACTION}{match['below']}".replace(",", "")
+        ),
+        text,
+    )
+    return _LATEX_TERM.sub("x", text)
+
+
+def _rewrite_fraction(match: "regex.Match[str]") -> str:
+    whole, above, below = match.group("whole", "above", "below")
+    between = _PLUS if int(above) < int(below) else " "
+    return f"{whole + between if whole else ''}{above}{_FRACTION}{below}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,14 +195,15 @@ class _Digits:
 
 def _evaluate(match: "regex.Match[str]", digits: _Digits) -> Numeral:
     value, divisor = Decimal(digits.number), Decimal(match["divisor"] or 1) or Decimal(1)
-    if match["ten"]:
+    if match["ten"] is not None:
         value = Decimal(1)
     if match["whole"]:
         value = EXACT.add(value, EXACT.multiply(Decimal(match["whole"]), divisor))
     raised = normalize("NFKC", match["raised"] or "0").replace("\u2212", "-")
-    power = int(match["exponent"] or match["ten"] or match["power"] or raised)
-    scale = next((scale for scale in _SCALES if match[f"e{scale}"]), 0)
-    value = value.scaleb(power + scale, EXACT)
+    power = int(match["exponent"] or match["power"] or raised)
+    scales = match["scales"] or ""
+    power += 6 if scales == "m" else power_of_ten(scales)
+    value = value.scaleb(power, EXACT)
     if digits.first and match["sign"] not in (None, "+"):
         value = value.copy_negate()
     return Numeral(match[0].strip() if digits.first else digits.number, value, divisor)
@@ -177,6 +220,7 @@ def _read_digits(digits: str, decimal: DecimalMark | None, spaced: bool) -> _Dig
         return None if digits[-len(member) - 1] == "." else _Digits(member, first=False)
     parts = regex.split(r"\D", digits)
     marks = regex.findall(r"\D", digits)
+    spaced = spaced or any(part.startswith("0") for part in parts[1:])  # "12 000"
     if " " in marks and not spaced and marks[-1] != ",":
         last = _read_digits(digits.rpartition(" ")[2], decimal, spaced)
         return last and _Digits(last.number, first=False)

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from service.evaluators.base import Check, StatedEvaluator
 from service.evaluators.catalogue import AnyEvaluator
+from service.evaluators.text.number import Number
 
 WIRE: TypeAdapter[StatedEvaluator] = TypeAdapter(AnyEvaluator)
 
@@ -29,3 +30,10 @@ def refusals(**body: Any) -> dict[tuple[int | str, ...], str]:
     with pytest.raises(ValidationError) as caught:
         WIRE.validate_json(json.dumps(body))
     return {error["loc"]: error["msg"] for error in caught.value.errors()}
+
+
+def assert_last(text: str, value: float | None, locale: str | None = None) -> None:
+    """The last number is ``value``, or there is none; quotients are compared to 12 digits."""
+    wanted = value or 0.0
+    check = only(Number(value=wanted, tolerance=abs(wanted) * 1e-12, locale=locale).check(text))
+    assert check.message.startswith("there is no number") if value is None else check.score == 1.0, check.message

@@ -12,7 +12,7 @@ from service.evaluators.text.bounds import Bounds
 from service.evaluators.text.format import Format, Kind
 from service.evaluators.text.keywords import Keywords, OneOf
 from service.evaluators.text.passages import EndsWith, ParagraphStarts, StartsWith
-from tests.evaluators.text.checks import only
+from tests.evaluators.text.checks import assert_last, only
 
 TABLES = Path(__file__).parent / "tables"
 
@@ -33,7 +33,7 @@ def rows(name: str) -> Sequence[Any]:
     "name",
     [
         *("bullet_list", "numbered_list", "sections", "highlighted", "placeholders", "capital_words"),
-        *("keywords", "one_of", "passages", "paragraph_starts", "language"),
+        *("keywords", "one_of", "passages", "paragraph_starts", "language", "numbers"),
     ],
 )
 def test_a_table_has_five_texts_in_each_of_twelve_languages(name: str) -> None:
@@ -105,6 +105,12 @@ def test_beginnings_of_paragraphs(row: Row) -> None:
     words, paragraph, met = row
     rule = ParagraphStarts(paragraph=2, text=words)
     assert only(rule.check(f"A first paragraph.\n\n{paragraph}\n\nA last one.")).score == float(met)
+
+
+@pytest.mark.parametrize("row", rows("numbers"))
+def test_last_numbers(row: Row) -> None:
+    value, text, *locale = row
+    assert_last(text, None if value == "none" else value, *locale)
 
 
 @pytest.mark.parametrize(("code", "text"), [(code, text) for code, texts in read("language").items() for text in texts])
