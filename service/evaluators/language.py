@@ -13,6 +13,7 @@ from functools import cache
 from threading import Lock
 from typing import Annotated, ClassVar, Literal
 
+import regex
 from annotated_types import Len
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
@@ -62,11 +63,12 @@ _PIECE = 500
 _SHORT = 25
 """A text with fewer letters is too short to tell: the detector, to which all its languages are equally likely
 beforehand, takes "Hello" for Breton. It is off by a factor of at most 55 there on the texts that we tried."""
-_UNSURE = 0.2
+_UNSURE = 0.4
 """Where no language is more probable than this, the text is too odd to tell."""
 _EAST_ASIAN = ("zh", "ja", "ko")
 _SIBLINGS: Sequence[frozenset[str]] = (frozenset(("bs", "hr", "sr")), frozenset(("id", "ms")))
 """Languages so close that most sentences of one are also sentences of the other."""
+_LETTER = regex.compile(r"\p{L}|\p{M}")  # the vowels of Devanagari are marks
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+", re.DOTALL)
 
 
@@ -99,7 +101,7 @@ class Language(Verifier):
         probabilities = _probabilities(prose)
         likeliest = max(probabilities, key=lambda code: probabilities[code])
         most, given = probabilities[likeliest], probabilities[self.code]
-        short = sum(map(str.isalpha, prose)) < _SHORT
+        short = len(_LETTER.findall(prose)) < _SHORT
         unclear = short or any({likeliest, self.code} <= siblings for siblings in _SIBLINGS)
         lead = 64 if unclear else 2 if most < _UNSURE else 1
         met = given * lead >= most

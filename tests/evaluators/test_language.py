@@ -140,6 +140,25 @@ def test_a_short_text_that_is_plainly_in_another_language_fails(code: str, text:
     assert checked(code, text).score < 0.5
 
 
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("hr", "Vlak je kasnio, pa smo propustili koncert."),
+        ("sr", "Voz je kasnio, pa smo propustili koncert."),
+        ("hr", "Nisam znao da je trgovina zatvorena nedjeljom."),
+        ("sk", "Vlak meškal, takže sme zmeškali koncert."),
+        ("sl", "Rad berem knjige pred spanjem."),
+    ],
+)
+def test_a_text_in_one_of_several_likely_languages_passes(code: str, text: str) -> None:
+    assert checked(code, text).score == 1.0
+    assert max(checked(other, text).score for other in ("ru", "tr", "en")) < 0.1
+
+
+def test_vowel_signs_count_as_letters() -> None:
+    assert checked("hi", "मेरो भाइ काठमाडौंमा बस्छ र डाक्टर हो।").score < 0.5
+
+
 def test_a_longer_text_must_be_in_the_language() -> None:
     """Danish is half as probable as Norwegian here: that would do for a short text."""
     assert checked("da", SENTENCES["no"]).score < 0.5

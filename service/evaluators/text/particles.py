@@ -1,9 +1,9 @@
 """The particles that Korean attaches to a noun: "서울" is a word of "서울에서는", but not of "서울대학교".
 
 A closed list, in the order in which particles follow each other, with the forms that the last sound of the noun asks
-for ("책이", "사과가"). Endings that make other words as often as not are left out, such as "인" ("한국인"). What a
-noun with a particle looks like may be another word too ("종이" is paper, and "종" with a particle): only the sentence
-would tell.
+for ("책이", "사과가"). Endings that make other words as often as not are left out, such as "인" ("한국인"). What looks
+like a noun with a particle may be another word: "종이" is paper, and "종" with a particle. Where that is nearly always
+meant, the word is on a list; elsewhere only the sentence would tell.
 """
 
 import re
@@ -34,6 +34,90 @@ _COPULA_AFTER_VOWELS = (
     "<다 <며 <란 <라고 <라고는 <라고도 <라는 <라면 <라서 <라며 <라도 <지만 <므로 <니까 <였다 <였고 <였던 <였지만"
     " <였습니다 <예요 <여서 <죠"
 )
+_NOUNS = frozenset(
+    [
+        "가로",
+        "세로",
+        "도로",
+        "미로",
+        "피로",
+        "회로",
+        "서로",
+        "새로",
+        "따로",
+        "별로",
+        "바로",
+        "강도",
+        "고도",
+        "기도",
+        "농도",
+        "밀도",
+        "속도",
+        "수도",
+        "습도",
+        "시도",
+        "온도",
+        "용도",
+        "의도",
+        "인도",
+        "정도",
+        "제도",
+        "지도",
+        "진도",
+        "태도",
+        "파도",
+        "포도",
+        "효도",
+        "거의",
+        "강의",
+        "결의",
+        "논의",
+        "동의",
+        "모의",
+        "문의",
+        "정의",
+        "편의",
+        "합의",
+        "협의",
+        "호의",
+        "회의",
+        "하나",
+        "누나",
+        "바나나",
+        "바다",
+        "소다",
+        "수다",
+        "마다",
+        "요가",
+        "유가",
+        "주가",
+        "추가",
+        "허가",
+        "휴가",
+        "결과",
+        "성과",
+        "통과",
+        "학과",
+        "종이",
+        "깊이",
+        "높이",
+        "넓이",
+        "놀이",
+        "먹이",
+        "거북이",
+        "고양이",
+        "원숭이",
+        "호랑이",
+        "낭만",
+        "불만",
+        "비만",
+        "자만",
+        "미만",
+        "대만",
+    ]
+)
+"""Words that end as if with a particle."""
+_LONGEST_NOUN = max(map(len, _NOUNS))
 _LONGEST = 14
 """Syllables that are tried as particles at the end of a word."""
 
@@ -55,6 +139,7 @@ def bare_nouns(word: str) -> Iterator[str]:
     >>> sorted(bare_nouns("서울에서는"))
     ['서울', '서울에서']
     """
-    for end in range(max(1, len(word) - _LONGEST), len(word)):
+    known = max((end for end in range(1, _LONGEST_NOUN + 1) if word[:end] in _NOUNS), default=1)
+    for end in range(max(known, len(word) - _LONGEST), len(word)):
         if _PARTICLES.fullmatch(word, end):
             yield word[:end]

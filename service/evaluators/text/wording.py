@@ -43,9 +43,10 @@ def normalised(text: str) -> str:
     """As ``of_one_width``, and without what readers fill in themselves or do not see.
 
     These are the vowel signs of Arabic and Hebrew, the stretching of Arabic letters, joiners, soft hyphens and other
-    invisible characters, and the dots of "ё". The Arabic forms of yeh and kaf are the Persian ones.
+    invisible characters, and the dots of "ё". The Arabic forms of yeh and kaf are the Persian ones, and the vowel am
+    of Thai and Lao is one character.
     """
-    return text if text.isascii() else of_one_width(text.translate(_AS_READ)).translate(_UNDOTTED)
+    return text if text.isascii() else _AM.sub(_joined, of_one_width(text.translate(_AS_READ)).translate(_UNDOTTED))
 
 
 def lowered(text: str) -> str:
@@ -76,6 +77,13 @@ def case_foldings(case_sensitive: bool, *texts: str) -> Sequence[bool]:
     """The values of ``turkic`` to compare texts under: both where one of them has letters that only Turkic languages
     use, since nothing else tells whether its "I" is a dotted one."""
     return (False, True) if not case_sensitive and any("ı" in text or "İ" in text for text in texts) else (False,)
+
+
+_AM = regex.compile("[\u0e4d\u0ecd]([\u0e48-\u0e4b\u0ec8-\u0ecb]?)([\u0e32\u0eb2])")
+
+
+def _joined(am: "regex.Match[str]") -> str:
+    return am[1] + chr(ord(am[2]) + 1)
 
 
 _WHITE_SPACE = "".join(character for character in map(chr, range(0x3001)) if character.isspace() and character != " ")

@@ -35,6 +35,7 @@ def test_a_noun_is_seen_before_its_particles(noun: str, particles: str) -> None:
         ("한국인", "한국"),
         ("한국어", "한국"),
         ("나라", "나"),
+        *(("바다", "바"), ("종이", "종"), ("종이에", "종"), ("회의의", "회"), ("지도", "지"), ("고양이가", "고양")),
         ("나무", "나"),
         ("책상", "책"),
         ("눈물", "눈"),
@@ -55,3 +56,10 @@ def test_a_longer_word_is_no_noun_with_particles(word: str, noun: str) -> None:
 
 def test_only_the_end_of_a_long_word_is_tried() -> None:
     assert max(map(len, bare_nouns("가" * 100_000 + "에서"))) == 100_000
+
+
+@pytest.mark.parametrize(
+    ("word", "noun"), [("바다의", "바다"), ("종이도", "종이"), ("인도에서", "인도"), ("휴가가", "휴가"), ("길이", "길")]
+)
+def test_particles_follow_words_that_look_like_a_noun_with_one(word: str, noun: str) -> None:
+    assert noun in [*bare_nouns(word)]
