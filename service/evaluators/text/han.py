@@ -2,7 +2,7 @@
 
 Only what can be nothing but a number is read. A single character is one before a measure word ("三个"), or after a word
 such as 是 where a clause ends; 一 before a measure word is mostly an article. Two digits in a row ("三四个", three or
-four), short forms of speech ("一千二") and runs without a digit ("千万") are left alone.
+four), "some" before a scale ("几十"), short forms of speech ("一千二") and runs without a digit ("千万") are left alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ _ZEROS = ("零", "〇")
 _TEN = ("十", "拾")
 _HAN = "".join([*_DIGITS, *_TENS, *_MYRIADS])
 _MEASURES = frozenset("个個只隻本块塊元岁歲枚张張条條人名位次件台颗顆杯瓶辆輛棵份套匹冊回円歳倍题題道页頁天年度")
-_SOME = "几幾数數"
+_SOME = frozenset("几幾数數")
 _NO_DIGIT_AFTER = "周週期拜初高老张張王李统統唯专專再连連乱亂其不大"
 
 _RUN = rf"(?:\d++(?:[.,]\d++)*+|(?!千[克米瓦卡伏赫帕焦])[{_HAN}]|(?<=[만천억조])\s(?=\d))++"
@@ -52,7 +52,7 @@ def write_in_digits(text: str) -> str:
 
 def _rewrite(match: "regex.Match[str]") -> str:
     numeral, denominator = match["number"], match["denominator"]
-    if numeral[0] not in _DIGITS and match.string[match.start() - 1 : match.start()] in [*_SOME]:
+    if numeral[0] not in _DIGITS and match.string[match.start() - 1 : match.start()] in _SOME:
         return match[0]  # 几十: some tens
     if denominator is None:
         value = _value_of(match) if len(numeral) > 1 or _is_counted(match) else None

@@ -163,9 +163,12 @@ def _without_marks(text: str) -> str:
     """Brackets go in pairs only: "f(x)" keeps its own."""
     for _ in range(_MAX_NESTING):
         text = text.strip(f"{_MARKS}¡").rstrip(f"{_MARKS}{ENDING_STOPS}")
-        if text[:1] + text[-1:] not in BRACKET_PAIRS:
+        if text.endswith(")") and "(" not in text:  # "A)"
+            text = text[:-1]
+        elif text[:1] + text[-1:] in BRACKET_PAIRS:
+            text = text[1:-1]
+        else:
             break
-        text = text[1:-1]
     return text
 
 

@@ -67,6 +67,7 @@ async def test_a_rule_is_passed_exactly_with_score_one(rule: Verifier, text: str
     [
         *("a ", "\n \n", "1,", ".5", "1.", ".'", "Dr. A. ", "é\u0301", "\u0301\u0316", "\u0f73", "字", "e\u093e"),
         *("가는 ", "에게서", "كِـ", "\u200c", "ｶﾞ", "“（", "\u3000", "ı ", "a é "),
+        *("\\frac{x}{", "\\sqrt[", "1_000_", "minus 5 mil 1/", "۱/"),
     ],
     ids=repr,
 )
