@@ -1,8 +1,9 @@
 """Numerals in Chinese characters, and in digits with characters of scale: "三百二十一", "3万5千", "三分之二".
 
 Only what can be nothing but a number is read. A single character is one before a measure word ("三个"), or after a word
-such as 是 where a clause ends; 一 before a measure word is mostly an article. Two digits in a row ("三四个", three or
-four), "some" before a scale ("几十"), short forms of speech ("一千二") and runs without a digit ("千万") are left alone.
+such as 是 where a clause ends; 一 before a measure word is mostly an article. Left alone are two digits in a row
+("三四个", three or four), scales after "some" ("几十"), short forms of speech ("一千二") and runs without a digit
+("千万").
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ _SOME = frozenset("几幾数數")
 _NO_DIGIT_AFTER = "周週期拜初高老张張王李统統唯专專再连連乱亂其不大"
 
 _RUN = rf"(?:\d++(?:[.,]\d++)*+|(?!千[克米瓦卡伏赫帕焦])[{_HAN}]|(?<=[만천억조])\s(?=\d))++"
-_DECIMALS = rf"[点點][{''.join(_DIGITS)}]++(?![十百千刻分时時钟鐘是])(?:{'|'.join(_MYRIADS)})?+"
+_DECIMALS = rf"[点點][{''.join(_DIGITS)}]++(?![十百千刻分时時钟鐘是共])[{''.join(_MYRIADS)}]{{0,2}}+"
 _NUMERAL = regex.compile(
     rf"(?<![\d.,])(?:(?P<denominator>{_RUN})\s?(?:分[之の]|분의)\s?)?"
     rf"(?P<number>(?P<whole>{_RUN})(?:(?<=[{_HAN}])(?P<decimals>{_DECIMALS}))?)(?=(?P<next>.?))"
@@ -64,16 +65,18 @@ def _rewrite(match: "regex.Match[str]") -> str:
 
 
 def _value_of(match: "regex.Match[str]") -> Decimal | None:
-    """With decimals, as in 三点一四 and 三点五亿."""
+    """With decimals, as in 三点一四 and 三点五万亿."""
     whole, decimals = _read(match["whole"]), match["decimals"]
     if whole is None or decimals is None:
         return whole
-    scale = _MYRIADS.get(decimals[-1], 0)
-    digits = "".join(str(_DIGITS[each]) for each in decimals[1:] if each in _DIGITS)
-    return Decimal(f"{whole:f}.{digits}").scaleb(scale)
+    if len(decimals) > _LONGEST:
+        return None
+    digits = "".join(str(_DIGITS[each]) for each in decimals if each in _DIGITS)
+    return Decimal(f"{whole:f}.{digits}e{sum(_MYRIADS.get(each, 0) for each in decimals)}")
 
 
 def _read_divisor(numeral: str) -> Decimal | None:
+    """What is before 分之: also a scale by itself, as in 千分之五."""
     scale = {**_TENS, **_MYRIADS}.get(numeral)
     return _read(numeral) if scale is None else Decimal(1).scaleb(scale)
 

@@ -48,7 +48,7 @@ _FRACTION = "\u2044"
 _PLUS = "\u2064"  # invisible plus: between the whole part and the fraction of "2½"
 
 _MINUS = (
-    r"minus|Minus|negative|mínus|miinus|минус|мінус|eksi|âm|سالب|منفی|माइनस|ลบ|마이너스|영하|负|負|零下|マイナス|氷点下"
+    r"[Mm]inus|[Nn]egative|mínus|miinus|минус|мінус|eksi|âm|سالب|منفی|माइनस|ลบ|마이너스|영하|负|負|零下|マイナス|氷点下"
     r"|(?<!\b(?:a|al|ao|au|de|du|lo|o|ou|pelo)\s)(?:moins|menos|meno)\b"
 )
 """Words for a minus, but not those of "at least", such as "au moins"."""

@@ -238,6 +238,25 @@ def test_characters_that_may_be_no_number_are_none(text: str) -> None:
     assert find_last_numeral(text) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("约三点一四一五九二六五三五", "3.1415926535"),
+        ("一百二十三点四五", "123.45"),
+        ("三点五万亿", "3500000000000"),
+        ("三点" + "一" * 100, None),
+        ("十二亿三千四百五十六万", "1234560000"),
+        ("有三点五个苹果", "3.5"),
+        ("百分之九十九点九", "99.9"),
+        ("5分之3", "0.6"),
+        ("第一点一共", None),
+    ],
+)
+def test_decimals_in_characters(text: str, value: str | None) -> None:
+    numeral = find_last_numeral(text)
+    assert (numeral and numeral.value / numeral.divisor) == (value and Decimal(value))
+
+
 @given(st.integers(-(10**15), 10**15), st.sampled_from([",", "\u202f", "\u00a0", "\u2019"]))
 def test_thousands_are_read_back(number: int, separator: str) -> None:
     numeral = find_last_numeral(f"it is {number:,}.".replace(",", separator))
