@@ -33,7 +33,7 @@ def rows(name: str) -> Sequence[Any]:
     "name",
     [
         *("bullet_list", "numbered_list", "sections", "highlighted", "placeholders", "capital_words"),
-        *("keywords", "one_of", "passages", "paragraph_starts", "language", "numbers"),
+        *("keywords", "one_of", "passages", "paragraph_starts", "language", "numbers", "letters"),
     ],
 )
 def test_a_table_has_five_texts_in_each_of_twelve_languages(name: str) -> None:
@@ -85,6 +85,13 @@ def test_keywords(row: Row) -> None:
     assert only(counted.check(text)).score == 1.0, only(counted.check(text)).message
     assert only(Keywords(include=(keyword,)).check(text)).score == float(count > 0)
     assert only(Keywords(exclude=(keyword,)).check(text)).score == float(count == 0)
+
+
+@pytest.mark.parametrize("row", rows("letters"))
+def test_letters(row: Row) -> None:
+    letter, text, count = row
+    counted = Keywords(letters={letter: Bounds(min=count, max=count)})
+    assert only(counted.check(text)).score == 1.0, only(counted.check(text)).message
 
 
 @pytest.mark.parametrize("row", rows("one_of"))
