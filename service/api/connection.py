@@ -74,6 +74,7 @@ class Connection(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self._begin_parsing()
         self._max_connections = self.limit_concurrency
         self.limit_concurrency = None  # uvicorn's own refusal is no problem document
         self._since = 0.0  # when the connection came to wait for a head, to begin one, to work, or to have answered
@@ -135,6 +136,8 @@ class Connection(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self._asks_for_another_protocol:
+            return
         self._in_head = False
         self._since = self.loop.time()
         super().on_headers_complete()
@@ -148,6 +151,8 @@ class Connection(HttpToolsProtocol):
         self._framing_bytes = max(self._framing_bytes - CHUNK_BYTES, 0)
 
     def on_message_complete(self) -> None:
+        if self._asks_for_another_protocol:
+            return
         self._framing_bytes = 0
         self._message_open = False
         super().on_message_complete()
@@ -157,9 +162,6 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self._since = self.loop.time()
         super().on_response_complete()
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """A request that asks for another protocol is answered as if it did not."""
 
     # The bounds.
 
@@ -172,9 +174,7 @@ class Connection(HttpToolsProtocol):
             self._since = self.loop.time()
         self._framing_bytes += len(piece)
         try:
-            self.parser.feed_data(piece)
-        except httptools.HttpParserUpgrade:
-            pass
+            self._feed(piece)
         except httptools.HttpParserError as error:
             known = error.__context__
             if not isinstance(known, _NotHeard):
@@ -182,6 +182,33 @@ class Connection(HttpToolsProtocol):
         else:
             if self._framing_bytes > MAX_HEAD_BYTES:
                 self._refuse(HeadersTooLarge(f"a request may have at most {MAX_HEAD_BYTES} bytes besides its body"))
+
+    def _feed(self, piece: bytes) -> None:
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._stay_with_http(piece[upgrade.args[0] :])
+
+    @property
+    def _asks_for_another_protocol(self) -> bool:
+        """CONNECT does so too, by its method, and is refused for its URL."""
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+
+    def _stay_with_http(self, rest: bytes) -> None:
+        """Answer a request as if it did not ask for another protocol.
+
+        The parser takes all behind such a head for that protocol's, and the body would then pass for a request. So
+        another parser reads the head again, without that header.
+        """
+        head = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        head += [b"%b: %b" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        self._begin_parsing()
+        self.parser.feed_data(b"\r\n".join([*head, b"", b""]))
+        self._feed(rest)
+
+    def _begin_parsing(self) -> None:
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # it is dropped later
 
     def _refuse(self, error: RedraftError) -> None:
         """Have the app answer with ``error``, and hear no more."""

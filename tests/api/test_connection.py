@@ -229,6 +229,44 @@ async def test_a_request_for_another_protocol_is_answered_in_this_one(
     assert response.headers["x-request-id"]
 
 
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQBAAAA\r\n"
+STATED = b"Content-Length: %d\r\n\r\n" % len(BODY)
+IN_CHUNKS = b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("framing", [STATED, IN_CHUNKS], ids=["stated", "chunked"])
+@pytest.mark.parametrize("pieces", [1, 2, 1_000])
+async def test_a_request_for_another_protocol_keeps_its_body(served: Served, framing: bytes, pieces: int) -> None:
+    body = BODY if framing is STATED else b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+    raw = POST + UPGRADE + framing + body
+    async with connected(served.client) as client:
+        for _ in range(2):
+            size = -(-len(raw) // pieces)
+            for start in range(0, len(raw), size):
+                client.send(raw[start : start + size])
+                await asyncio.sleep(0)
+            response = await client.answer()
+            assert (response.status_code, len(response.json()["choices"])) == (200, 1)
+            assert "connection" not in response.headers
+
+
+async def test_the_body_of_a_request_for_another_protocol_is_no_request(served: Served) -> None:
+    inside = b"GET /v1/tasks HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    async with connected(served.client) as client:
+        client.send(POST + UPGRADE + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(inside))
+        await asyncio.sleep(0.05)
+        client.send(inside)
+        assert problem(await client.answer()) == (400, "malformed_body")
+        assert await client.closed() == b""
+
+
+async def test_connect_is_refused(served: Served) -> None:
+    async with connected(served.client) as client:
+        client.send(b"CONNECT 127.0.0.1:80 HTTP/1.1\r\nHost: 127.0.0.1:80\r\n\r\n")
+        assert problem(await client.answer()) == (400, "malformed_request")
+        assert await client.closed() == b""
+
+
 async def test_trailers_are_no_headers() -> None:
     async with serving(api_keys=KEY) as served, connected(served.client) as client:
         client.send(CHUNKED + b"2\r\n{}\r\n0\r\nAuthorization: Bearer secret\r\n\r\n")
