@@ -43,7 +43,7 @@ class ChatReader:
 
     def __init__(self, splitter: Splitter) -> None:
         self.splitter = splitter
-        self._thoughts = ""
+        self._thoughts: list[str] = []
         self._begun = False
 
     def feed(self, said: SaidText) -> list[str | Thought]:
@@ -52,7 +52,7 @@ class ChatReader:
             made.append(Thought(thoughts))
             if not (self._thoughts or self._begun):
                 self.splitter = Splitter.after(self.splitter.marks, self.splitter.asked)
-            self._thoughts += thoughts
+            self._thoughts.append(thoughts)
         if said.content:
             self._begun = True
             made += self.splitter.feed(said.content)
@@ -60,7 +60,8 @@ class ChatReader:
 
     def end(self, finish_reason: FinishReason) -> tuple[list[str | Thought], Split]:
         last, split = self.splitter.end(finish_reason)
-        thoughts = "\n\n".join(part for part in (self._thoughts.strip(), split.thoughts) if part)
+        told = "".join(self._thoughts).strip()
+        thoughts = "\n\n".join(part for part in (told, split.thoughts) if part)
         return last, replace(split, thoughts=thoughts)
 
 

@@ -1,7 +1,8 @@
 """Thoughts told apart from answers, where a reasoning model writes them into its text.
 
-Thoughts come first: a block between two marks, such as ``<think>`` and ``</think>``, or several in a row. Marks further
-on are part of the text. Some chat templates write the opening mark themselves, so that a reply begins inside its
+Thoughts come first: a block between two marks, such as ``<think>`` and ``</think>``, or several in a row, MOST_BLOCKS
+at most. Marks further on, or behind more than MOST_BLANKS blanks, are part of the text: so what a server writes takes
+time linear in its length. Some chat templates write the opening mark themselves, so that a reply begins inside its
 thoughts and has the closing mark alone. Some callers ask for such marks: where a prompt has the opening mark in it, a
 reply that begins with it is taken for what was asked for, unless the model is known to think.
 """
@@ -20,6 +21,10 @@ marks. ``open``: inside thoughts. ``unknown``: perhaps inside thoughts. ``whole`
 Way = Literal["free", "direct", "grammar"]
 """How a reply is asked for. ``direct``: its prompt has ended the thoughts. ``grammar``: the server's grammar may have
 begun at once, so that no mark could be written."""
+
+MOST_BLOCKS = 16
+MOST_BLANKS = 1_000
+"""Characters."""
 
 AUTO = "auto"
 NONE = "none"
@@ -141,7 +146,8 @@ class Splitter:
     thought: bool = False
     _state: Literal["before", "inside", "held", "after", "text"] = "before"
     _waiting: str = ""
-    _seen: int = 0
+    _blocks: int = 0
+    _held: list[str] = field(default_factory=list)
     _written: list[str | Thought] = field(default_factory=list)
 
     @classmethod
@@ -156,7 +162,7 @@ class Splitter:
 
     def end(self, finish_reason: FinishReason) -> tuple[list[str | Thought], Split]:
         """The rest, and the whole."""
-        rest, self._waiting = self._waiting, ""
+        rest, self._waiting = "".join([*self._held, self._waiting]), ""
         thinking = self._state == "inside" or (self._state == "before" and self.opening == "open")
         if not thinking:
             last = self._kept([rest.lstrip() if self._state == "after" else rest])
@@ -194,7 +200,8 @@ class Splitter:
     def _begun(self) -> Iterator[Thought]:
         """Find out whether a block of thoughts begins here."""
         begun = self._waiting.lstrip()
-        expected = self._expected()
+        is_far = len(self._waiting) - len(begun) > MOST_BLANKS
+        expected = [] if is_far else self._expected()
         if any(len(begun) < len(marks.start) and marks.start.startswith(begun) for marks in expected):
             return
         found = next((marks for marks in expected if begun.startswith(marks.start)), None)
@@ -202,7 +209,10 @@ class Splitter:
             if self._state == "after":
                 yield Thought("\n\n")
             self.tagged = self.tagged or self.opening != "open"
+            self._blocks += 1
             self._go("inside", begun.removeprefix(found.start), found)
+        elif self._state == "after" and is_far:
+            self._go("text", self._waiting)
         elif self._state == "after":
             if begun:
                 blank = self._waiting.removesuffix(begun)
@@ -215,7 +225,7 @@ class Splitter:
             self._go("text", self._waiting)
 
     def _go(self, state: Literal["inside", "held", "after", "text"], waiting: str, marks: Marks | None = None) -> None:
-        self._state, self._waiting, self._seen = state, waiting, 0
+        self._state, self._waiting = state, waiting
         self.marks = marks or self.marks
 
     def _expected(self) -> Iterable[Marks]:
@@ -223,26 +233,27 @@ class Splitter:
         if self.opening == "whole":
             return []
         if self._state == "after":
-            return [] if self.marks in self.asked else [self.marks]
+            return [] if self.marks in self.asked or self._blocks >= MOST_BLOCKS else [self.marks]
         return [marks for marks in MARKS if self.opening in ("tagged", "open") or marks not in self.asked]
 
     def _thought(self) -> Iterator[Thought]:
         """What is known to be thought: all up to the closing mark, and before that, unless it is held, what cannot be
         the mark's beginning."""
         end = self.marks.end
-        at = self._waiting.find(end, self._seen)
+        at = self._waiting.find(end)
         if at >= 0:
             self.closed_alone = not self.tagged
-            thought = self._waiting[:at]
+            thought = "".join([*self._held, self._waiting[:at]])
+            self._held.clear()
             self._go("after", self._waiting[at + len(end) :])
             yield Thought(thought)
             return
         sure = len(self._waiting) - begun_at_the_end(self._waiting, end)
-        if self._state == "held":
-            self._seen = sure
-            return
         thought, self._waiting = self._waiting[:sure], self._waiting[sure:]
-        yield Thought(thought)
+        if self._state == "held":
+            self._held.append(thought)
+        else:
+            yield Thought(thought)
 
 
 def str_of(piece: str | Thought) -> str:

@@ -8,7 +8,18 @@ from hypothesis import strategies as st
 
 from service.engines.base import FinishReason, Thought
 from service.engines.conversation import Conversation, Turn
-from service.engines.thoughts import MARKS, THINK, Habit, Opening, Split, Splitter, asked_for, left_open
+from service.engines.thoughts import (
+    MARKS,
+    MOST_BLANKS,
+    MOST_BLOCKS,
+    THINK,
+    Habit,
+    Opening,
+    Split,
+    Splitter,
+    asked_for,
+    left_open,
+)
 
 NOBODY = frozenset[object]()
 
@@ -54,6 +65,43 @@ def split(text: str, splitter: Splitter, finish_reason: FinishReason = "stop", s
 )
 def test_only_a_beginning_is_thought(opening: Opening, written: str, text: str, thoughts: str, size: int) -> None:
     assert split(written, Splitter(opening), size=size) == Split(text, thoughts, "stop")
+
+
+@pytest.mark.parametrize("size", [1, 7, 10**6])
+def test_only_so_many_blocks_in_a_row_are_thoughts(size: int) -> None:
+    block = "<think>x</think>"
+    whole = split(block * (MOST_BLOCKS + 3), Splitter(), size=size)
+    assert whole.text == block * 3
+    assert whole.thoughts.count("x") == MOST_BLOCKS
+
+
+@pytest.mark.parametrize("size", [1, 7, 10**6])
+@pytest.mark.parametrize(
+    ("before", "text", "thoughts"),
+    [("", "", "b"), ("<think>a</think>", "", "a\n\nb")],
+    ids=["before any block", "behind a block"],
+)
+def test_blanks_before_a_block_are_bounded(before: str, text: str, thoughts: str, size: int) -> None:
+    near = f"{before}{' ' * MOST_BLANKS}<think>b</think>"
+    assert split(near, Splitter(), size=size) == Split(text, thoughts, "stop")
+    far = f"{' ' * (MOST_BLANKS + 1)}<think>b</think>"
+    assert split(before + far, Splitter(), size=size).text == far
+
+
+def test_endless_blanks_are_not_kept_waiting() -> None:
+    told = Splitter().feed(" " * (MOST_BLANKS + 1))
+    assert told == [" " * (MOST_BLANKS + 1)]
+    splitter = Splitter("open")
+    assert [*splitter.feed(" " * MOST_BLANKS), *splitter.feed("  "), *splitter.feed("   ")] == [
+        Thought(" " * (MOST_BLANKS + 2)),
+        Thought("   "),
+    ]
+
+
+@pytest.mark.parametrize(("end", "text"), [("</think>\nYes.", "Yes."), ("", "x <" * 5_000)])
+def test_what_is_held_is_whole(end: str, text: str) -> None:
+    whole = split("x <" * 5_000 + end, Splitter("unknown"), size=3)
+    assert whole == Split(text, "x <" * 5_000 if end else "", "stop")
 
 
 @pytest.mark.parametrize("marks", MARKS)
