@@ -118,11 +118,15 @@ class _Job:
     outcome: "asyncio.Future[Any]"
 
     def attempt(self) -> "tuple[Any, Exception | None]":
-        """The function's result, or what it raised."""
+        """The function's result, or what it raised; a RuntimeError for what a future cannot hold or a loop ends with."""
         try:
             return self.function(), None
-        except Exception as error:  # noqa: BLE001 - its caller gets it
-            return None, error
+        except BaseException as error:  # noqa: BLE001 - its caller gets it
+            if isinstance(error, Exception) and not isinstance(error, StopIteration):
+                return None, error
+            failed = RuntimeError(f"a function in a thread raised {type(error).__name__}")
+            failed.__cause__ = error
+            return None, failed
 
 
 _Done = tuple["asyncio.Future[Any]", Any, Exception | None]

@@ -23,6 +23,18 @@ async def test_what_a_function_raises_is_its_caller_s() -> None:
     assert results[2] == 8
 
 
+@pytest.mark.parametrize("kind", [StopIteration, SystemExit, asyncio.CancelledError])
+async def test_what_no_future_can_hold_is_a_failure_and_the_thread_goes_on(kind: type[BaseException]) -> None:
+    thread = SerialThread()
+
+    def end() -> None:
+        raise kind
+
+    with pytest.raises(RuntimeError, match=kind.__name__):
+        await asyncio.wait_for(thread.run(end), 5)
+    assert await asyncio.wait_for(thread.run(int, "7"), 5) == 7
+
+
 async def test_no_two_functions_run_at_a_time() -> None:
     thread = SerialThread()
     busy = threading.Lock()
