@@ -118,7 +118,7 @@ class _Job:
     outcome: "asyncio.Future[Any]"
 
     def attempt(self) -> "tuple[Any, Exception | None]":
-        """The function's result, or what it raised; a RuntimeError for what a future cannot hold or a loop ends with."""
+        """The function's result, or what it raised; a RuntimeError for what no future can hold."""
         try:
             return self.function(), None
         except BaseException as error:  # noqa: BLE001 - its caller gets it
