@@ -242,6 +242,46 @@ FORGERIES = [
 ]
 
 
+WALK_UP = """
+def spoil(frame):
+    while frame:
+        if "described" in frame.f_globals:
+            frame.f_globals["described"] = lambda error: {}
+        frame = frame.f_back
+
+def f(x):
+    try: 1 / 0
+    except Exception as error: caught = error
+    try: spoil(look(caught))
+    except Exception: pass
+    return 0
+"""
+FORGERIES += [
+    Forgery(
+        "classes of the runner",
+        """
+for kind in object.__subclasses__():
+    for value in list(vars(kind).values()):
+        names = getattr(value, "__globals__", {})
+        if "described" in names: names["described"] = lambda error: {}
+    if kind.__module__ not in ("builtins", __name__) and kind.__init__ is not object.__init__:
+        try: kind.code = property(lambda self: compile("", "", "exec"))
+        except TypeError: pass
+"""
+        + WRONG,
+    ),
+    Forgery(
+        "frames of a debugger",
+        "import bdb\nlook = lambda e: bdb.Bdb().get_stack(None, e.__traceback__)[0][0][0]" + WALK_UP,
+    ),
+    Forgery(
+        "frames of a report",
+        "import inspect\nlook = lambda e: inspect.getinnerframes(e.__traceback__)[0].frame" + WALK_UP,
+    ),
+    Forgery("frames of a task", "import asyncio\nlook = lambda e: asyncio.current_task().get_stack()[0]" + WALK_UP),
+]
+
+
 @pytest.mark.parametrize("forgery", FORGERIES, ids=lambda forgery: forgery.name)
 async def test_no_test_passes_that_is_not_met(sandbox: Sandbox, forgery: Forgery) -> None:
     evaluation = await evaluated(sandbox, forgery.code, tests=forgery.tests, timeout_seconds=10.0)

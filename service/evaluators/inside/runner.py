@@ -32,7 +32,7 @@ import sys
 from _thread import get_ident
 from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
 from functools import partial
-from types import CodeType, CoroutineType, FunctionType, ModuleType
+from types import CodeType, CoroutineType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 CODE, TESTS = "<code>", "<tests>"
@@ -47,7 +47,7 @@ Record = dict[str, Any]
 
 def run(payload: dict[str, Any], report: int) -> None:
     attempt, audit = attempter(), sys.audit
-    tests: list[Statement] = []
+    tests: list[SimpleNamespace] = []
     watch(report, payload.pop("nonce"), sys._getframe())
     if fault := attempt(lambda: tests.extend(compiled(payload["tests"]))):
         return audit(TELL, {"what": "tests", **fault})
@@ -81,7 +81,7 @@ def run(payload: dict[str, Any], report: int) -> None:
         elif fault:
             return audit(TELL, {"what": "setup", "place": place, **fault})
         elif name := functions.get(str(place)):
-            defined = (*defined, (place, statement.defined(scope[name])))
+            defined = (*defined, (place, defined_by(statement, scope[name])))
     for place, function in defined:
         fault = attempt(partial(call, function, drive))
         replaced = restore() or rebind(frozenset())
@@ -99,7 +99,20 @@ PRIVATE = {
     "object.__setattr__": frozenset({"__code__"}),
 }
 """Attributes that lead to a frame, or give a function that exists other code."""
-GIVE_FRAMES_AWAY = frozenset({"<lambda>", "currentframe", "stack", "trace", "walk_stack", "walk_tb"})
+GIVE_FRAMES_AWAY = frozenset(
+    {
+        "<lambda>",
+        "_task_get_stack",
+        "currentframe",
+        "get_stack",
+        "getinnerframes",
+        "getouterframes",
+        "stack",
+        "trace",
+        "walk_stack",
+        "walk_tb",
+    }
+)
 """Functions of the standard library that hand frames to their callers."""
 REFUSED = frozenset(
     {
@@ -215,7 +228,7 @@ Names = Collection[str]
 
 
 def binder(
-    scope: MutableMapping[str, Any], tests: "Sequence[Statement]"
+    scope: MutableMapping[str, Any], tests: "Sequence[SimpleNamespace]"
 ) -> tuple[Callable[[Names], None], Callable[[Names], str | None]]:
     """Two functions: one notes the values that names of the tests have by now; one gives names their values back, but
     for those that the last statement binds, and says which had another."""
@@ -242,7 +255,9 @@ def binder(
     return keep, rebind
 
 
-def visible(names: Mapping[str, Any], tests: "Sequence[Statement]", untouched: Mapping[str, Any]) -> dict[str, Any]:
+def visible(
+    names: Mapping[str, Any], tests: "Sequence[SimpleNamespace]", untouched: Mapping[str, Any]
+) -> dict[str, Any]:
     """The candidate's names, but for those of builtins that the tests use. Such a name is the candidate's only if the
     tests use no other name that Python has not: they are then tests of it."""
     used = frozenset[str]().union(*(statement.uses for statement in tests))
@@ -307,23 +322,28 @@ def entry_point(source: str) -> str | None:
     return next((name for name in reversed(names) if name not in by_others), names[-1] if names else None)
 
 
-class Statement:
-    """A top statement of the tests: its code, the names that it binds in their scope and those that it reads."""
+Statement = SimpleNamespace
+"""A top statement of the tests: its code, the names that it binds in their scope and those that it reads. No class of
+this program may exist: the candidate would find it among those of ``object``, and its methods lead to the runner."""
 
-    def __init__(self, tree: ast.stmt) -> None:
-        self.code = compile(ast.Module([tree], type_ignores=[]), TESTS, "exec", dont_inherit=True)
-        self.is_async = isinstance(tree, ast.AsyncFunctionDef)
-        self.is_plain = isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef) and not tree.decorator_list
-        nodes = [*ast.walk(tree)]
-        self.uses = frozenset(node.id for node in nodes if isinstance(node, ast.Name) and type(node.ctx) is ast.Load)
-        self.binds = frozenset(name for node in nodes for name in bound_by(node))
-        self.declares_global = frozenset(name for node in nodes if isinstance(node, ast.Global) for name in node.names)
 
-    def defined(self, function: Any) -> Any:
-        """The function, as this statement has defined it. Raises RuntimeError for another."""
-        if self.is_plain and (type(function) is not FunctionType or function.__code__ not in self.code.co_consts):
-            raise RuntimeError("the function of a test was replaced")
-        return function
+def statement_of(tree: ast.stmt) -> SimpleNamespace:
+    nodes = [*ast.walk(tree)]
+    return Statement(
+        code=compile(ast.Module([tree], type_ignores=[]), TESTS, "exec", dont_inherit=True),
+        is_async=isinstance(tree, ast.AsyncFunctionDef),
+        is_plain=isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef) and not tree.decorator_list,
+        uses=frozenset(node.id for node in nodes if isinstance(node, ast.Name) and type(node.ctx) is ast.Load),
+        binds=frozenset(name for node in nodes for name in bound_by(node)),
+        declares_global=frozenset(name for node in nodes if isinstance(node, ast.Global) for name in node.names),
+    )
+
+
+def defined_by(statement: SimpleNamespace, function: Any) -> Any:
+    """The function, as this statement has defined it. Raises RuntimeError for another."""
+    if statement.is_plain and (type(function) is not FunctionType or function.__code__ not in statement.code.co_consts):
+        raise RuntimeError("the function of a test was replaced")
+    return function
 
 
 def bound_by(node: ast.AST) -> Sequence[str]:
@@ -343,7 +363,7 @@ def bound_by(node: ast.AST) -> Sequence[str]:
     return []
 
 
-def compiled(source: str) -> Sequence[Statement]:
+def compiled(source: str) -> Sequence[SimpleNamespace]:
     """Each top statement by itself. A comparison that is asserted leaves both its sides behind, as two variables."""
     tree = ast.parse(source, TESTS)
     for node in ast.walk(tree):
@@ -351,7 +371,7 @@ def compiled(source: str) -> Sequence[Statement]:
             case ast.Assert(test=ast.Compare(left=left, ops=[_], comparators=[right]) as comparison):
                 comparison.left = kept(LEFT, left)
                 comparison.comparators = [kept(RIGHT, right)]
-    return [Statement(statement) for statement in tree.body]
+    return [statement_of(statement) for statement in tree.body]
 
 
 def kept(name: str, value: ast.expr) -> ast.expr:
