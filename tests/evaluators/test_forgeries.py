@@ -242,6 +242,11 @@ FORGERIES = [
 ]
 
 
+AS_LIBRARY = """
+import os
+FILE = os.path.dirname(os.__file__) + "/traceback.py"
+SOURCE = "def look(e): return e.__traceback__.tb_frame"
+"""
 WALK_UP = """
 def spoil(frame):
     while frame:
@@ -269,6 +274,43 @@ for kind in object.__subclasses__():
         except TypeError: pass
 """
         + WRONG,
+    ),
+    Forgery(
+        "code under the name of a library's file",
+        AS_LIBRARY + "names = {}\nexec(compile(SOURCE, FILE, 'exec'), names)\nlook = names['look']" + WALK_UP,
+    ),
+    Forgery(
+        "code renamed to a library's file",
+        AS_LIBRARY
+        + """
+from types import FunctionType
+look = lambda e: e.__traceback__.tb_frame
+look = FunctionType(look.__code__.replace(co_filename=FILE), globals())
+"""
+        + WALK_UP,
+    ),
+    Forgery(
+        "code that importlib compiles",
+        AS_LIBRARY
+        + """
+from importlib.machinery import SourceFileLoader
+names = {}
+exec(SourceFileLoader("x", FILE).source_to_code(SOURCE.encode(), FILE), names)
+look = names["look"]
+"""
+        + WALK_UP,
+    ),
+    Forgery(
+        "code behind a path through the library",
+        """
+import os
+FILE = os.path.dirname(os.__file__) + "/" + "../" * 9 + "tmp/x.py"
+with open("/tmp/x.py", "w") as file: file.write("def look(e): return e.__traceback__.tb_frame")
+names = {}
+exec(compile(open("/tmp/x.py").read(), FILE, "exec"), names)
+look = names["look"]
+"""
+        + WALK_UP,
     ),
     Forgery(
         "frames of a debugger",
