@@ -121,7 +121,7 @@ class Settings(BaseSettings):
     )
     max_candidates: int = Field(16, ge=1, description="candidates that one request may ask for")
     max_rounds: int = Field(10, ge=0, description="rounds that one request may ask for")
-    max_tokens: int = Field(4096, ge=1, description="completion tokens a call that one request may ask for")
+    max_tokens: int = Field(32_768, ge=1, description="completion tokens a call that one request may ask for")
     max_seconds: float = Field(600.0, gt=0, allow_inf_nan=False, description="seconds that one request may take")
     tasks_dir: Path | None = Field(None, description="folder of task files beside the built-in ones")
     webhooks: dict[WebhookName, WebhookSettings] = Field(

@@ -210,7 +210,8 @@ def test_search_stop_and_sampling_defaults() -> None:
     assert {quoted(row[0])[0]: written(row[1]) for row in table(API, "Stopping")} == dataclasses.asdict(Stop())
     assert set(names(table(API, "Stopping"))) == set(StopOverrides.model_fields)
     shown = {quoted(row[0])[0]: written(row[1]) for row in table(API, "Sampling")}
-    assert shown == {**dataclasses.asdict(general), "stop": None, "choices": None}
+    stated = {name: getattr(general, name) for name in SamplingOverrides.model_fields}
+    assert shown == {**stated, "stop": None, "choices": None}
     assert shown.keys() == SamplingOverrides.model_fields.keys()
 
 

@@ -40,6 +40,7 @@ def _answering(chat: Chat, programs: Programs) -> Answering[Any]:
         chat_with_tools = programs.tool_chat(chat.wanted)
         body = partial(relayed_completion, model=model, created=created, reasoning=reasoning)
         return Answering(chat_with_tools, relay, body, chunks(chat_with_tools.id, texts=1).of, unnamed)
-    generation = programs.generation(chat.wanted)
+    open_ended = "task" not in (chat.asked.redraft or {})  # who names a task wants what is its own
+    generation = programs.generation(chat.wanted, open_ended=open_ended)
     whole = partial(generated_completion, model=model, created=created, reasoning=reasoning)
     return Answering(generation, generate, whole, chunks(generation.id, texts=generation.n).of, unnamed)

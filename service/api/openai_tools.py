@@ -86,7 +86,7 @@ class ToolRequest(FormFields):
             "response_format": None if self.response_schema is None else {"type": "json_schema", "json_schema": schema},
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "max_tokens": sampling.max_tokens,
+            "max_tokens": sampling.stated_tokens,
             "stop": sampling.stop or None,
             "seed": sampling.seed,
             "reasoning_effort": None if sampling.thinking else "none",

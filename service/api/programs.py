@@ -58,12 +58,14 @@ class Programs:
     arrivals: Iterator[int] = field(default_factory=itertools.count)
     """Gives each program its number in order of arrival."""
 
-    def generation(self, request: GenerateRequest) -> Generation:
+    def generation(self, request: GenerateRequest, *, open_ended: bool = False) -> Generation:
+        """``open_ended``: without a limit of its own a text may have what the context holds, as in a chat, and not what
+        its task says."""
         models, task = self.served.of(request), self._task(request)
         prompts = request.prompt if isinstance(request.prompt, tuple) else (request.prompt,)
         if request.n > self.bounds.candidates:
             raise wrong_field("n", f"at most {self.bounds.candidates} are allowed")
-        sampling = self._sampling(request, task)
+        sampling = self._sampling(request, task, open_ended=open_ended)
         if request.response_schema is not None and sampling.choices:
             raise wrong_field("response_schema", "a text cannot be one of sampling.choices and JSON that fits a schema")
         return Generation(
@@ -89,7 +91,7 @@ class Programs:
             arrival=next(self.arrivals),
             task=task.name,
             models=Models.single(request.model),
-            asked=request.body(self._sampling(request, task)),
+            asked=request.body(self._sampling(request, task, open_ended=True)),
             form=request.form,
             threads=self.tools.threads,
             budget=self._budget(BudgetFields()),
@@ -215,11 +217,13 @@ class Programs:
         assert conversation is not None  # noqa: S101 - there is a last turn
         return conversation
 
-    def _sampling(self, request: CommonFields | ToolRequest, task: Task) -> Sampling:
+    def _sampling(self, request: CommonFields | ToolRequest, task: Task, *, open_ended: bool = False) -> Sampling:
         wanted = request.sampling.max_tokens
         if wanted is not None and wanted > self.bounds.tokens:
             raise wrong_field("sampling.max_tokens", f"at most {self.bounds.tokens} are allowed")
         sampling = request.sampling.applied_to(task.sampling)
+        if open_ended and wanted is None:
+            return replace(sampling, max_tokens=self.bounds.tokens, open_ended=True)
         return replace(sampling, max_tokens=min(sampling.max_tokens, self.bounds.tokens))
 
     def _budget(self, budget: BudgetFields) -> Budget:

@@ -17,6 +17,8 @@ from service.grammar.writing import grammar_of
 FinishReason = Literal["stop", "length", "content_filter"]
 """Why a reply ends: by itself or at a stop text, cut off, or broken off by a filter of a remote server's."""
 JsonSchema = Mapping[str, Any]
+UNSTATED_TOKENS = 32_768
+"""What a reply may have whose length was left to a server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,8 @@ class Likelihood:
 class Sampling:
     """How to sample. ``max_tokens`` bounds the completion with its thoughts; the context's end bounds it too.
     ``choices``, unless empty, are the only texts that it can be or be cut from; they never stand beside a schema.
-    ``thinking``: a reasoning model may think first. Without it the model is asked not to."""
+    ``thinking``: a reasoning model may think first. Without it the model is asked not to. ``open_ended``: the caller
+    set no limit, and ``max_tokens`` is the operator's."""
 
     temperature: float = 0.7
     top_p: float = 1.0
@@ -99,6 +102,13 @@ class Sampling:
     seed: int | None = None
     choices: tuple[str, ...] = ()
     thinking: bool = True
+    open_ended: bool = False
+
+    @property
+    def stated_tokens(self) -> int | None:
+        """The limit that a server is sent whose context is not known. None leaves the length to the server, where the
+        caller set no limit and the operator's is not below what is read of such a reply."""
+        return None if self.open_ended and self.max_tokens >= UNSTATED_TOKENS else self.max_tokens
 
     def sibling(self, index: int) -> "Sampling":
         """The sampling of the ``index``-th of several completions, so that a seed gives different siblings."""

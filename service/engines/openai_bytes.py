@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from service.engines.base import UNSTATED_TOKENS
 from service.errors import EngineUnavailable
 
 MIB = 1 << 20
@@ -19,8 +20,6 @@ TOKEN_BYTES = 2048
 """For each token that was asked for: an event of its own with all that proxies add, several times over."""
 MOST_BYTES = 128 * MIB
 """What no answer may pass."""
-UNSTATED_TOKENS = 32_768
-"""For a reply whose length was left to the server."""
 LIST_BYTES = 8 * MIB
 """A list of models: a gateway's names hundreds, each with a page of its own."""
 FAILURE_BYTES = 65_536

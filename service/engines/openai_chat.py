@@ -15,6 +15,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Annotated, Any
+from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel, BeforeValidator, WrapValidator
 
@@ -114,6 +115,7 @@ class ChatEngine:
         self._abilities = abilities
         self._habit = habit or Habit()
         self._thinking = ThinkingFields(variables, abilities.direct)
+        self._counts: WeakKeyDictionary[Conversation, int] = WeakKeyDictionary()
 
     @property
     def model(self) -> str:
@@ -137,6 +139,8 @@ class ChatEngine:
         priority: int = 0,
     ) -> Sequence[Completion]:
         conversation, wish = self._wish(conversation, sampling, schema)
+        if sampling.open_ended:  # else the server is asked at once, and again if it says that there is less room
+            wish["max_tokens"] = await self._limit(conversation, sampling)
 
         async def sibling(index: int) -> Completion:
             seed = sampling.sibling(index).seed
@@ -158,7 +162,7 @@ class ChatEngine:
             yield completion
             return
         conversation, wish = self._wish(conversation, sampling, schema)
-        wish["max_tokens"] = min(sampling.max_tokens, await self._room(conversation))
+        wish["max_tokens"] = await self._limit(conversation, sampling)
         begun, reason, usage = False, None, None
         body = self._body(conversation, priority, wish)
         reader = self._reader(conversation, sampling, schema)
@@ -258,7 +262,7 @@ class ChatEngine:
             answer = await self._server.post(CHAT, {**body, limit: error.room}, ChatAnswer)
         except InvalidRequest:
             room = await self._room(conversation)  # says it better, where nothing fits
-            if room >= body[limit]:
+            if room >= body.get(limit, 0):
                 raise
             answer = await self._server.post(CHAT, {**body, limit: room}, ChatAnswer)
         if len(answer.choices) != 1:
@@ -277,13 +281,21 @@ class ChatEngine:
                 async for event in events:
                     yield event
 
+    async def _limit(self, conversation: Conversation, sampling: Sampling) -> int | None:
+        """The most tokens of a reply; None where that is left to the server."""
+        if self._abilities.context_tokens is None:
+            return sampling.stated_tokens
+        return min(sampling.max_tokens, await self._room(conversation))
+
     async def _room(self, conversation: Conversation, tokens: int = 1) -> int:
         """The most tokens that a reply may have; PromptTooLong if they are fewer than ``tokens``."""
         context_tokens = self._abilities.context_tokens
         if context_tokens is None:
             return sys.maxsize
-        body = {"model": self._model, "messages": self._messages(conversation)}
-        count = (await self._server.tokenize(body)).count
+        count = self._counts.get(conversation)
+        if count is None:
+            body = {"model": self._model, "messages": self._messages(conversation)}
+            count = self._counts[conversation] = (await self._server.tokenize(body)).count
         if count + tokens > context_tokens:
             raise PromptTooLong(count, context_tokens)
         return context_tokens - count

@@ -88,7 +88,7 @@ class ServerRelay:
         if not self.whole_top_p and body.get("top_p") == 1:
             del body["top_p"]
         with _naming("tools" if "tools" in body else "messages"):
-            if self.context_tokens is not None:
+            if self.context_tokens is not None and "max_tokens" in body:
                 body["max_tokens"] = min(body["max_tokens"], await self._room(body, self.context_tokens))
             if "max_tokens" in body:
                 body[self.limit] = body.pop("max_tokens")

@@ -144,7 +144,7 @@ class ScriptedEngine:
             for stop in sampling.stop:
                 text = text.partition(stop)[0]
             tokens = _tokens(text)
-            spoken = tokens[: sampling.max_tokens]
+            spoken = tokens[: min(sampling.max_tokens, self.script.context_tokens - prompt_tokens)]
             reader = Habit(self.script.opening).splitter(asked_for(conversation))
             for token in spoken:
                 await self._pause(self.script.seconds_per_token)

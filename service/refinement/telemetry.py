@@ -85,7 +85,7 @@ def call(role: CallRole, model: str, calls: int, sampling: Sampling | None = Non
     }
     if sampling is not None:
         known |= {
-            "gen_ai.request.max_tokens": sampling.max_tokens,
+            "gen_ai.request.max_tokens": sampling.stated_tokens,
             "gen_ai.request.temperature": sampling.temperature,
             "gen_ai.request.top_p": sampling.top_p,
             "gen_ai.request.seed": sampling.seed,

@@ -26,6 +26,7 @@ USAGE = {
     "total_tokens": 26,
     "prompt_tokens_details": {"cached_tokens": 16},
 }
+COUNT = 20
 ARGUMENTS = ('{"city": ', '"Oslo"}')
 
 
@@ -35,6 +36,8 @@ class ChatServer:
 
     ``asked``: the bodies of chats since it was connected. ``fault``: what some are answered instead. ``failures``: how
     many of the next ones fail. ``breaks``: streams end after their first piece. ``held``: answers wait for the event.
+    ``context_tokens``: what its context holds; it then counts tokens too, as vLLM's server does: COUNT, whatever it is
+    asked. ``counts``: how often it counted.
     """
 
     tools: bool = True
@@ -44,15 +47,27 @@ class ChatServer:
     failures: int = 0
     breaks: bool = False
     held: asyncio.Event | None = None
+    context_tokens: int | None = None
+    counts: int = 0
     in_flight: int = 0
 
     def app(self) -> Starlette:
         return Starlette(
-            routes=[Route("/v1/models", self._models), Route("/v1/chat/completions", self._chat, methods=["POST"])]
+            routes=[
+                Route("/v1/models", self._models),
+                Route("/v1/chat/completions", self._chat, methods=["POST"]),
+                Route("/tokenize", self._tokenize, methods=["POST"]),
+            ]
         )
 
     async def _models(self, _: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [{"id": "scripted"}]})
+        return JSONResponse({"object": "list", "data": [{"id": "scripted", "max_model_len": self.context_tokens}]})
+
+    async def _tokenize(self, _: Request) -> Response:
+        if self.context_tokens is None:
+            return Response("Not Found", 404)
+        self.counts += 1
+        return JSONResponse({"count": COUNT, "max_model_len": self.context_tokens, "tokens": [0] * COUNT})
 
     async def _chat(self, request: Request) -> Response:
         body = await request.json()

@@ -2,16 +2,18 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from starlette.responses import Response
 
 from service.engines import openai
-from service.engines.base import Sampling
+from service.engines.base import Completion, Sampling
+from service.engines.conversation import Conversation, Turn
 from service.engines.openai_chat import ChatEngine
 from service.errors import EngineBusy, EngineUnavailable
-from tests.engines.chat_server import ChatServer, refusal
+from tests.engines.chat_server import COUNT, ChatServer, refusal
 from tests.engines.contract import GREEDY, QUESTION
 from tests.serving import listening
 
@@ -98,3 +100,65 @@ async def test_a_server_that_is_busy_is_not_one_that_lacks_something(field: str)
             await openai.connect(url, "scripted", tokenizers=openai.Tokenizers())
 
     assert busy.value.retry_after == 9
+
+
+OPEN = Sampling(max_tokens=32_768, open_ended=True)
+
+
+async def said(engine: ChatEngine, conversation: Conversation, sampling: Sampling) -> None:
+    """Whole, streamed, and several at once."""
+    await engine.complete(conversation, sampling)
+    async for _ in engine.stream(conversation, sampling):
+        pass
+    await engine.complete(conversation, sampling, n=2)
+
+
+@pytest.mark.parametrize(
+    ("context_tokens", "sampling", "stated"),
+    [
+        (None, OPEN, None),
+        (None, replace(OPEN, max_tokens=100), 100),
+        (100, OPEN, 100 - COUNT),
+        (100_000, OPEN, 32_768),
+        (100_000, Sampling(max_tokens=50), 50),
+    ],
+)
+async def test_a_reply_without_a_limit_may_have_what_the_context_holds(
+    context_tokens: int | None, sampling: Sampling, stated: int | None
+) -> None:
+    server = ChatServer(context_tokens=context_tokens)
+    async with connected(server) as engine:
+        await said(engine, Conversation(Turn("user", "Hello.")), sampling)
+
+    assert [body.get("max_tokens") for body in server.asked] == [stated] * 4
+
+
+async def test_a_conversation_s_tokens_are_counted_once() -> None:
+    server = ChatServer(context_tokens=100)
+    conversation = Conversation(Turn("user", "Hello."))
+    async with connected(server) as engine:
+        counts = server.counts
+        await engine.fit(conversation)
+        await said(engine, conversation, OPEN)
+
+    assert server.counts == counts + 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_server_that_wants_a_shorter_reply_than_it_was_left_gets_its_way(stream: bool) -> None:
+    def full(body: dict[str, Any]) -> Response | None:
+        told = (
+            "This model's maximum context length is 50 tokens. However, you requested 60 tokens (20 in the messages, "
+        )
+        return None if body.get("max_tokens") else refusal(told + "40 in the completion).")
+
+    server = ChatServer(fault=full)
+    async with connected(server) as engine:
+        if stream:
+            *_, reply = [piece async for piece in engine.stream(QUESTION, OPEN)]
+        else:
+            [reply] = await engine.complete(QUESTION, OPEN)
+
+    assert isinstance(reply, Completion)
+    assert reply.text == "Hello."
+    assert [body.get("max_tokens") for body in server.asked] == [None, 30]

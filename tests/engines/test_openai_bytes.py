@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.engines.base import UNSTATED_TOKENS
 from service.engines.openai_bytes import (
     LEAST_BYTES,
     MOST_BYTES,
     TOKEN_BYTES,
-    UNSTATED_TOKENS,
     EventDecoder,
     most_bytes,
 )
