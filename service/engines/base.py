@@ -17,6 +17,9 @@ from service.grammar.writing import grammar_of
 FinishReason = Literal["stop", "length", "content_filter"]
 """Why a reply ends: by itself or at a stop text, cut off, or broken off by a filter of a remote server's."""
 JsonSchema = Mapping[str, Any]
+SEEDS = 2**63 - 1
+"""How many seeds engines take, from 0 on. OpenAI's and vLLM's servers take signed ones of 64 bits, and to vLLM -1 is no
+seed at all."""
 UNSTATED_TOKENS = 32_768
 """What a reply may have whose length was left to a server."""
 
@@ -93,7 +96,7 @@ class Sampling:
     """How to sample. ``max_tokens`` bounds the completion with its thoughts; the context's end bounds it too.
     ``choices``, unless empty, are the only texts that it can be or be cut from; they never stand beside a schema.
     ``thinking``: a reasoning model may think first. Without it the model is asked not to. ``open_ended``: the caller
-    set no limit, and ``max_tokens`` is the operator's."""
+    set no limit, and ``max_tokens`` is the operator's. ``seed``: one of SEEDS (``engine_seed``)."""
 
     temperature: float = 0.7
     top_p: float = 1.0
@@ -112,7 +115,16 @@ class Sampling:
 
     def sibling(self, index: int) -> "Sampling":
         """The sampling of the ``index``-th of several completions, so that a seed gives different siblings."""
-        return self if self.seed is None else replace(self, seed=self.seed + index)
+        return self if self.seed is None else replace(self, seed=engine_seed(self.seed + index))
+
+
+def engine_seed(seed: int) -> int:
+    """What engines are given for any number: the number itself where they take it.
+
+    >>> engine_seed(7), engine_seed(-1) == engine_seed(2**63 - 2), engine_seed(2**64 - 1)
+    (7, True, 1)
+    """
+    return seed % SEEDS
 
 
 def grammar(schema: JsonSchema) -> str:

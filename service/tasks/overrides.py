@@ -1,11 +1,12 @@
 """Settings of a program as a request or a task file states them: only what differs from the default."""
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Len
 from pydantic import BaseModel, ConfigDict
 
-from service.engines.base import Sampling
+from service.engines.base import Sampling, engine_seed
 from service.fail_fast import FAIL_FAST
 from service.refinement.program import PRESETS, Carry, Critic, Search, Select, Stop
 
@@ -28,12 +29,13 @@ class SamplingOverrides(Overrides):
     top_p: Annotated[float, Gt(0.0), Le(1.0)] | None = None
     max_tokens: Annotated[int, Ge(1)] | None = None
     stop: Annotated[tuple[Annotated[str, Len(1, 100)], ...], Len(0, 8), FAIL_FAST] | None = None
-    seed: Annotated[int, Ge(0), Le(2**31 - 1)] | None = None
+    seed: Annotated[int, Ge(-(2**63)), Le(2**64 - 1)] | None = None
     choices: Annotated[tuple[Annotated[str, Len(1, 200)], ...], Len(2, 50), FAIL_FAST] | None = None
     thinking: bool | None = None
 
     def applied_to(self, sampling: Sampling) -> Sampling:
-        return Sampling(**{**_fields(sampling), **self.stated()})
+        applied = Sampling(**{**_fields(sampling), **self.stated()})
+        return applied if applied.seed is None else replace(applied, seed=engine_seed(applied.seed))
 
 
 class SearchOverrides(Overrides):

@@ -289,7 +289,7 @@ async def test_a_failure_in_a_stream_is_its_last_event(asked: dict[str, Any]) ->
         ({"top_p": 0}, "top_p"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_completion_tokens": 5, "max_tokens": 5}, "max_tokens"),
-        ({"seed": -1}, "seed"),
+        ({"seed": 2**64}, "seed"),
         ({"stop": ["x"] * 9}, "stop"),
         ({"stop": ["fine", ""]}, "stop.1"),
         ({"n": 0}, "n"),

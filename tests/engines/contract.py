@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
-from service.engines.base import Completion, Engine, Sampling, Thought
+from service.engines.base import SEEDS, Completion, Engine, Sampling, Thought
 from service.engines.conversation import Conversation, Image, Turn
 from service.engines.openai_probes import blank_png
 from service.errors import InvalidRequest, PromptTooLong
@@ -77,6 +77,11 @@ class EngineContract:
 
         assert first.text == again.text
         assert first.text != other.text
+
+    async def test_the_last_seed_has_siblings_too(self, engine: Engine) -> None:
+        replies = await engine.complete(QUESTION, Sampling(temperature=1.0, max_tokens=4, seed=SEEDS - 1), n=2)
+
+        assert [reply.usage.calls for reply in replies] == [1, 1]
 
     async def test_a_stop_text_ends_the_reply_before_it(self, engine: Engine) -> None:
         [whole] = await engine.complete(QUESTION, GREEDY)
