@@ -30,6 +30,7 @@ from service.refinement.program import Budget, Generation, Program, Review, Sear
 from service.refinement.roles import Models
 from service.tasks.task import Rubric, Task
 
+_ANSWERS_TO = {None: "user or assistant", "user": "assistant", "assistant": "user"}
 _TAKES_ITS_PLACE = {"vote": "the vote takes its place", "pairwise": "the comparison takes its place"}
 
 
@@ -260,14 +261,20 @@ def _new_fence() -> str:
 
 
 def _turns(messages: Sequence[Message]) -> list[Turn]:
-    """The messages as turns: a system message may come first, then user and assistant alternate, the user last."""
-    expected = "user"
+    """The messages as turns: a system message may come first, then user and assistant alternate, the user last.
+
+    A system message alone is what the model answers to, and so it is the user's turn: every chat template takes that.
+    """
+    if [message.role for message in messages] == ["system"]:
+        messages = [messages[0].model_copy(update={"role": "user"})]
+    said: str | None = None
     for index, message in enumerate(messages):
         if message.role == "system" and index == 0:
             continue
-        if message.role != expected:
+        if message.role in ("system", said):
+            expected = _ANSWERS_TO[said]
             raise wrong_field(f"messages.{index}.role", f"expected {expected}: roles alternate after a system message")
-        expected = "assistant" if expected == "user" else "user"
+        said = message.role
     last = len(messages) - 1
     if messages[last].role != "user":
         raise wrong_field(f"messages.{last}.role", "the last message must be the user's")

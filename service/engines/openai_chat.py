@@ -36,7 +36,7 @@ from service.engines.openai_failures import NotOffered, ReplyTooLong, WrongAnswe
 from service.engines.openai_relay import ServerRelay
 from service.engines.openai_server import CHAT, MODELS, OpenAIServer
 from service.engines.openai_thoughts import ChatReader, SaidText, ThinkingFields, counted
-from service.engines.relay import ChatBody, MessageEnd, MessagePiece, without_system
+from service.engines.relay import ChatBody, MessageEnd, MessagePiece, with_user_first, without_system
 from service.engines.thoughts import Habit, Way, asked_for
 from service.engines.tokenization import log_sum_exp
 from service.errors import EngineUnavailable, InvalidRequest, PromptTooLong
@@ -78,16 +78,17 @@ class ChatAnswer(CompletionAnswer[ChatChoice]):
 @dataclass(frozen=True)
 class ChatAbilities:
     """What the server does. ``schemas``: replies that fit a JSON schema. ``logprobs``: the most probable tokens.
-    ``system``: its chat template knows that role. ``images``: it takes them. ``limit``: how it calls the most tokens of
-    a reply. ``context_tokens``: what its context holds, where it also counts a conversation's tokens, as vLLM's does;
-    such a server goes on with a reply that has begun, and ranks requests where ``ranks``. ``lists_models``: it has a
-    list of models, by which it can be looked at. ``whole_top_p``: it takes a ``top_p`` of 1, which leaves no token
-    out. ``most_logprobs``: how many tokens it tells the probabilities of. ``direct``: how it is asked for a reply
-    without thoughts."""
+    ``system``: its chat template knows that role. ``greetings``: an assistant's message may come first. ``images``:
+    it takes them. ``limit``: how it calls the most tokens of a reply. ``context_tokens``: what its context holds,
+    where it also counts a conversation's tokens, as vLLM's does; such a server goes on with a reply that has begun,
+    and ranks requests where ``ranks``. ``lists_models``: it has a list of models, by which it can be looked at.
+    ``whole_top_p``: it takes a ``top_p`` of 1, which leaves no token out. ``most_logprobs``: how many tokens it
+    tells the probabilities of. ``direct``: how it is asked for a reply without thoughts."""
 
     schemas: bool
     logprobs: bool
     system: bool = True
+    greetings: bool = True
     ranks: bool = False
     images: bool = False
     context_tokens: int | None = None
@@ -216,6 +217,7 @@ class ChatEngine:
             can.whole_top_p,
             self._habit,
             self._thinking.of(thinking=True),
+            can.greetings,
         )
         return relay.relay(asked, stream=stream, priority=priority)
 
@@ -303,8 +305,10 @@ class ChatEngine:
     def _messages(self, conversation: Conversation) -> list[Mapping[str, Any]]:
         if not self.takes_images:
             conversation.refuse_images()
-        made = messages(conversation)
-        return list(made) if self._abilities.system else without_system(made)
+        made: Sequence[Mapping[str, Any]] = messages(conversation)
+        if not self._abilities.system:
+            made = without_system(made)
+        return list(made) if self._abilities.greetings else with_user_first(made)
 
     def _body(
         self, conversation: Conversation, priority: int, wish: Mapping[str, object], lead: str = ""

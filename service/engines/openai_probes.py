@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 QUESTION = Conversation(Turn("user", "Say yes.")).with_reply("Yes.").with_user("Say no.")
 INSTRUCTED = Conversation(Turn("system", "Be brief.")).with_user("Say yes.")
+GREETED = Conversation(Turn("assistant", "Hello!")).with_user("Say yes.")
 DIGITS = "12345"
 LIMITS = ("max_tokens", "max_completion_tokens")
 """How servers call the most tokens of a reply. The old name is tried first: a server that knows no other may not refuse
@@ -143,6 +144,7 @@ async def chat_abilities(
         logprobs=most_logprobs > 0,
         most_logprobs=most_logprobs,
         system=await asked({"messages": messages(INSTRUCTED)}) is not None,
+        greetings=await asked({"messages": messages(GREETED)}) is not None,
         ranks=context_tokens is not None and await asked({"priority": 1}) is not None,
         context_tokens=context_tokens,
         limit=limit,

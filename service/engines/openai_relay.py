@@ -17,7 +17,7 @@ from service.engines.openai_answers import (
 )
 from service.engines.openai_server import CHAT, OpenAIServer
 from service.engines.openai_thoughts import ChatReader, SaidText, counted
-from service.engines.relay import CallPiece, ChatBody, MessageEnd, MessagePiece, without_system
+from service.engines.relay import CallPiece, ChatBody, MessageEnd, MessagePiece, with_user_first, without_system
 from service.engines.thoughts import Habit, Marks, Split, named_in
 from service.errors import EngineUnavailable, FieldError, InvalidRequest, PromptTooLong
 
@@ -62,8 +62,9 @@ class RelayAnswer(CompletionAnswer[RelayChoice]):
 class ServerRelay:
     """A Relay on a server that knows the model as ``model``.
 
-    ``system``: whether its chat template knows that role. ``ranks``, ``context_tokens``, ``limit`` and ``whole_top_p``
-    are those of ChatAbilities. ``habit``: how its replies begin. ``fields``: further ones that it is sent.
+    ``system``: whether its chat template knows that role. ``greetings``, ``ranks``, ``context_tokens``, ``limit`` and
+    ``whole_top_p`` are those of ChatAbilities. ``habit``: how its replies begin. ``fields``: further ones that it is
+    sent.
     """
 
     server: OpenAIServer
@@ -75,6 +76,7 @@ class ServerRelay:
     whole_top_p: bool = True
     habit: Habit = field(default_factory=Habit)
     fields: Mapping[str, Any] = field(default_factory=dict)
+    greetings: bool = True
 
     async def relay(
         self, asked: ChatBody, *, stream: bool, priority: int = 0
@@ -83,6 +85,8 @@ class ServerRelay:
         reader = ChatReader(self.habit.splitter(_named(asked)))
         if not self.system:
             body["messages"] = without_system(body["messages"])
+        if not self.greetings:
+            body["messages"] = with_user_first(body["messages"])
         if self.ranks:
             body["priority"] = priority
         if not self.whole_top_p and body.get("top_p") == 1:

@@ -177,7 +177,17 @@ class TokenEngine:
         # A server with a parser tells thoughts apart itself, and whether it has one is not known.
         habit = Habit("unknown" if known.opening == "open" else known.opening, known.marks)
         fields = ThinkingFields(self._variables).of(thinking=True)
-        relay = ServerRelay(self._server, self._model, system, ranks, self._context_tokens, habit=habit, fields=fields)
+        greetings = self._chat.takes_greetings
+        relay = ServerRelay(
+            self._server,
+            self._model,
+            system,
+            ranks,
+            self._context_tokens,
+            habit=habit,
+            fields=fields,
+            greetings=greetings,
+        )
         return relay.relay(asked, stream=stream, priority=priority)
 
     async def check(self) -> None:

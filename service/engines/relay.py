@@ -93,9 +93,22 @@ def without_system(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, A
         elif message["role"] == "user" and said:
             made.append({**message, "content": _before("\n\n".join(said), message["content"])})
             said = []
+        elif said and not made:  # else it would be said after the assistant's greeting
+            made += [{"role": "user", "content": "\n\n".join(said)}, message]
+            said = []
         else:
             made.append(message)
     return [*made, {"role": "user", "content": "\n\n".join(said)}] if said else made
+
+
+def with_user_first(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The messages for a chat template that wants the user's first: where an assistant's is, an empty one of the
+    user's comes before it."""
+    roles = [message["role"] for message in messages]
+    spoken = next((place for place, role in enumerate(roles) if role != "system"), len(roles))
+    if roles[spoken : spoken + 1] != ["assistant"]:
+        return list(messages)
+    return [*messages[:spoken], {"role": "user", "content": ""}, *messages[spoken:]]
 
 
 def _before(text: str, content: str | list[Any]) -> str | list[Any]:

@@ -58,7 +58,8 @@ class ChatTokenizer:
     """Turns conversations into token ids for one model.
 
     ``thinking``: what the operator says of its thoughts. ``marks``: those around them, where they are known; else what
-    the chat template shows of them. ``knows_system``: the template has that role. ``habit``: how replies begin.
+    the chat template shows of them. ``knows_system``: the template has that role. ``takes_greetings``: an
+    assistant's turn may come first in it. ``habit``: how replies begin.
     ``hides_marks``: those around thoughts are special tokens, which engines leave out of texts unless they are asked
     for them.
     """
@@ -69,7 +70,7 @@ class ChatTokenizer:
         self._variables = thinking.variables
         self._ids: WeakKeyDictionary[Conversation, list[int]] = WeakKeyDictionary()
         self._spelled: dict[int, list[int]] = {}
-        self.knows_system = True
+        self.knows_system = self.takes_greetings = True
         self.habit = Habit(certain=True)
         asking, direct = self._asking(marks)
         if thinking.parser == NONE:
@@ -202,14 +203,28 @@ class ChatTokenizer:
             self.knows_system = False
             to_system, system_to_user = to_user, "\n\n"
         opened = left_open(asking)
+        to_reply = asking.rpartition(opened.start)[0] if opened else asking
         pieces: dict[tuple[Role | None, Role], str] = {
             (None, "user"): to_user,
             (None, "system"): to_system,
             ("system", "user"): system_to_user,
-            ("user", "assistant"): asking.rpartition(opened.start)[0] if opened else asking,
+            (None, "assistant"): self._greeting("assistant") or to_user + to_reply,
+            ("system", "assistant"): to_reply,
+            ("user", "assistant"): to_reply,
             ("assistant", "user"): reply_to_user,
         }
+        if self.knows_system:
+            pieces["system", "assistant"] = self._greeting("system", "assistant") or system_to_user + to_reply
         return {roles: self._encoded(piece) for roles, piece in pieces.items()}
+
+    def _greeting(self, *roles: Role) -> str | None:
+        """What stands before an assistant's turn that no user's comes before. None where the template wants the user's
+        first: then an empty one is."""
+        try:
+            return self._render(*roles, "user")[len(roles) - 1]
+        except (TemplateError, ValueError):
+            self.takes_greetings = False
+            return None
 
     def _render(self, *roles: Role, **variables: object) -> list[str]:
         """Render the template around placeholder turns; give what stands before, between and after them."""

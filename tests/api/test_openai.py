@@ -147,6 +147,44 @@ async def test_what_the_system_says_later_is_the_user_s(served: Served) -> None:
     assert turns == [("system", "A\n\nB"), ("user", "C\n\nD"), ("assistant", "E"), ("user", "F")]
 
 
+@pytest.mark.parametrize("model", ["scripted", "scripted:refine"])
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (["assistant", "user"], ["assistant", "user"]),
+        (["system", "assistant", "user"], ["system", "assistant", "user"]),
+        (["assistant", "assistant", "user"], ["assistant", "user"]),
+        (["assistant", "system"], ["assistant", "user"]),
+        (["system"], ["user"]),
+        (["developer", "system"], ["user"]),
+    ],
+)
+async def test_a_chat_need_not_begin_with_the_user(
+    served: Served, model: str, said: list[str], expected: list[str]
+) -> None:
+    chat = {
+        "model": model,
+        "messages": [{"role": role, "content": f"Say {number}."} for number, role in enumerate(said)],
+        "redraft": {**SALT, "search": {"rounds": 0}} if "refine" in model else None,
+    }
+    line = {"custom_id": "a", "url": PATH, "body": chat}
+    alone = await served.post(PATH, chat)
+    batch = await served.post("/v1/batches", {"requests": [line]})
+
+    assert (alone.status_code, batch.json()["response"]["status_code"]) == (200, 200)
+    for call in served.engine.calls:
+        assert [turn.role for turn in call.conversation.turns()] == expected
+        assert call.conversation.turn.text.endswith(f"Say {len(said) - 1}.")
+
+
+async def test_an_answer_that_the_caller_has_begun_is_refused(served: Served) -> None:
+    begun = {"role": "assistant", "content": "Once"}
+    response = await served.post(PATH, {**ASKED, "messages": [*ASKED["messages"], begun]})
+
+    assert refusal(response) == (400, "invalid_request_error", "messages.1.role", "invalid_request")
+    assert "must be the user's" in response.json()["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("stated", "answer"), [(AS_SCHEMA, {"warm": True}), ({"type": "json_object"}, {}), ({"type": "text"}, None)]
 )

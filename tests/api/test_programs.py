@@ -57,10 +57,12 @@ COMMON = [
     ("parameters.target_language", {**PROMPT, "task": "translate"}),
     ("parameters.mood", {**PROMPT, "parameters": {"mood": "merry"}}),
     ("parameters.query", {**PROMPT, "task": "judge_relevance"}),
-    ("messages.0.role", {"messages": [RULES]}),
     ("messages.0.role", {"messages": [ANSWER]}),
-    ("messages.0.role", {"messages": [ANSWER, HELLO]}),
-    ("messages.1.role", {"messages": [RULES, ANSWER, HELLO]}),
+    ("messages.1.role", {"messages": [ANSWER, ANSWER, HELLO]}),
+    ("messages.1.role", {"messages": [RULES, ANSWER]}),
+    ("messages.1.role", {"messages": [RULES, RULES]}),
+    ("messages.2.role", {"messages": [ANSWER, HELLO, RULES]}),
+    ("messages.0.content", {"messages": [{"role": "system", "content": " "}]}),
     ("messages.1.role", {"messages": [HELLO, HELLO]}),
     ("messages.1.role", {"messages": [HELLO, RULES]}),
     ("messages.1.role", {"messages": [HELLO, ANSWER]}),
@@ -198,6 +200,25 @@ async def test_only_the_last_message_is_put_into_the_tasks_prompt() -> None:
     assert role == "user"
     assert "into French" in text
     assert "The sea is deep." in text
+
+
+@pytest.mark.parametrize("make", [generation, program, review])
+@pytest.mark.parametrize("before", [[ANSWER], [RULES, ANSWER], [ANSWER, HELLO, ANSWER]])
+async def test_an_assistant_s_greeting_may_come_first(make: Any, before: list[dict[str, str]]) -> None:
+    made = make(messages=[*before, HELLO])
+
+    conversation = made.requests[0] if isinstance(made, Generation) else made.request
+    assert turns(conversation) == [(message["role"], message["content"]) for message in [*before, HELLO]]
+
+
+@pytest.mark.parametrize("make", [generation, program, review])
+async def test_a_system_message_alone_is_what_is_answered(make: Any) -> None:
+    made = make(messages=[RULES], task="summarize")
+
+    conversation = made.requests[0] if isinstance(made, Generation) else made.request
+    [(role, text)] = turns(conversation)
+    assert role == "user"
+    assert text.endswith("Text:\nBe brief.")
 
 
 async def test_a_prompt_is_never_rendered() -> None:

@@ -1,14 +1,17 @@
 """Messages put together, and put for templates without a system role; and such servers, over real HTTP."""
 
+from typing import Any
+
 import pytest
+from starlette.responses import Response
 
 from service.engines import openai
 from service.engines.conversation import Conversation, Turn
 from service.engines.openai_chat import ChatEngine
-from service.engines.relay import CallPiece, MessagePiece, joined, relay_of, without_system
+from service.engines.relay import CallPiece, MessagePiece, joined, relay_of, with_user_first, without_system
 from service.engines.scripted import ScriptedEngine
 from service.errors import InvalidRequest
-from tests.engines.chat_server import ChatServer
+from tests.engines.chat_server import ChatServer, refusal
 from tests.engines.contract import GREEDY
 from tests.serving import listening
 
@@ -40,6 +43,16 @@ def test_what_the_system_says_begins_the_user_s_next_message() -> None:
         {"role": "user", "content": "Be brief."},
     ]
     assert without_system([HELLO, reply]) == [HELLO, reply]
+    assert without_system([BRIEF, reply, HELLO]) == [{"role": "user", "content": "Be brief."}, reply, HELLO]
+
+
+def test_an_empty_message_of_the_user_s_comes_before_a_greeting() -> None:
+    empty, reply = {"role": "user", "content": ""}, {"role": "assistant", "content": "Hi."}
+
+    assert with_user_first([reply, HELLO]) == [empty, reply, HELLO]
+    assert with_user_first([BRIEF, reply, HELLO]) == [BRIEF, empty, reply, HELLO]
+    for fine in ([HELLO, reply, HELLO], [BRIEF, HELLO], [BRIEF], []):
+        assert with_user_first(fine) == fine
 
 
 def test_what_the_system_says_begins_a_message_of_parts_too() -> None:
@@ -71,3 +84,24 @@ async def test_a_template_without_a_system_role_is_found_out_and_served(knows_sy
     assert reply.text == "Hello."
     assert relayed[0] == MessagePiece("Hello.")
     assert [asked["messages"] for asked in server.asked] == [[BRIEF, HELLO] if knows_system else folded] * 2
+
+
+@pytest.mark.parametrize("user_first", [True, False])
+async def test_a_template_that_wants_the_user_first_is_found_out_and_served(user_first: bool) -> None:
+    def fault(body: dict[str, Any]) -> Response | None:
+        begins = body["messages"][0]["role"]
+        return refusal("Conversation roles must alternate") if user_first and begins == "assistant" else None
+
+    server = ChatServer(fault=fault)
+    reply = {"role": "assistant", "content": "Hi."}
+    async with listening(server.app()) as url:
+        engine = await openai.connect(url, "scripted", tokenizers=openai.Tokenizers())
+        assert isinstance(engine, ChatEngine)
+        server.asked.clear()
+        await engine.complete(Conversation(Turn("assistant", "Hi.")).with_user("Hello."), GREEDY)
+        async for _ in engine.relay({"messages": [reply, HELLO]}, stream=False):
+            pass
+        await engine.close()
+
+    before = [{"role": "user", "content": ""}] if user_first else []
+    assert [asked["messages"] for asked in server.asked] == [[*before, reply, HELLO]] * 2

@@ -13,6 +13,11 @@ WITHOUT_SYSTEM = (
     "{% for m in messages %}{% if m.role == 'system' %}{{ refuse() }}{% endif %}"
     "<{{ m.role }}>{{ m.content }}<end>{% endfor %}" + ASKING
 )
+USER_FIRST = (
+    "{% set ns = namespace(said='') %}{% for m in messages %}{% if m.role != 'system' %}"
+    "{% if m.role == 'assistant' and not ns.said %}{{ refuse() }}{% endif %}{% set ns.said = m.role %}{% endif %}"
+    "<{{ m.role }}>{{ m.content }}<end>{% endfor %}" + ASKING
+)
 REWRITING = (
     "{% for m in messages %}<{{ m.role }}>"
     "{{ m.content if loop.last or m.role != 'assistant' else m.content.split('</think>')[-1] }}<end>{% endfor %}"
@@ -89,6 +94,43 @@ def test_without_a_system_role_the_system_turn_begins_the_first_user_turn() -> N
     conversation = Conversation(Turn("system", "S")).with_user("a")
 
     assert prompt(WITHOUT_SYSTEM, conversation) == "<user>S\n\na<end><assistant>"
+
+
+GREETING = Conversation(Turn("assistant", "a")).with_user("b")
+INSTRUCTED_GREETING = Conversation(Turn("assistant", "a"), Conversation(Turn("system", "S"))).with_user("b")
+
+
+@pytest.mark.parametrize(
+    ("template", "greeting", "instructed"),
+    [
+        (
+            CHATML,
+            "<assistant>a<end><user>b<end><assistant>",
+            "<system>S<end><assistant>a<end><user>b<end><assistant>",
+        ),
+        (
+            USER_FIRST,
+            "<user><end><assistant>a<end><user>b<end><assistant>",
+            "<system>S<end><user><end><assistant>a<end><user>b<end><assistant>",
+        ),
+        (
+            WITHOUT_SYSTEM,
+            "<assistant>a<end><user>b<end><assistant>",
+            "<user>S<end><assistant>a<end><user>b<end><assistant>",
+        ),
+        (
+            OPENING,
+            "<assistant>a<end><user>b<end><assistant><think>\n",
+            "<system>S<end><assistant>a<end><user>b<end><assistant><think>\n",
+        ),
+    ],
+)
+def test_a_greeting_comes_first_where_the_template_takes_it_and_else_after_an_empty_turn(
+    template: str, greeting: str, instructed: str
+) -> None:
+    assert prompt(template, GREETING) == greeting
+    assert prompt(template, INSTRUCTED_GREETING) == instructed
+    assert ChatTokenizer(CharacterTokenizer(template)).takes_greetings is (template != USER_FIRST)
 
 
 def test_history_is_kept_even_where_the_template_would_rewrite_it() -> None:
