@@ -49,6 +49,25 @@ async def test_generate_answers_each_prompt_as_often_as_asked(service: Service) 
     assert body["usage"]["calls"] == 4
 
 
+async def test_a_chat_may_begin_with_a_greeting_have_no_limit_and_the_largest_seed(service: Service) -> None:
+    request = {
+        "model": service.engine.model,
+        "messages": [
+            {"role": "assistant", "content": "Hello! What shall we talk about?"},
+            {"role": "user", "content": "Name a fruit."},
+        ],
+        "stop": ".",
+        "seed": 2**64 - 1,
+    }
+
+    response = await service.client.post("/v1/chat/completions", json=request)
+
+    assert response.status_code == 200, response.text
+    [choice] = response.json()["choices"]
+    assert choice["message"]["content"].strip()
+    assert choice["finish_reason"] == "stop"
+
+
 async def test_generate_streams_the_text_it_would_return(service: Service) -> None:
     sampling = {"temperature": 0.0, "max_tokens": 24}
 
