@@ -50,8 +50,9 @@ async def test_the_operator_s_bound_cuts_it() -> None:
     assert body["usage"]["completion_tokens"] == 600
 
 
-async def test_a_form_for_the_answer_sets_no_limit(served: Served) -> None:
-    assert (await served.post(PATH, {**ASKED, "response_format": AS_SCHEMA})).status_code == 200
+async def test_a_form_for_the_answer_sets_no_limit() -> None:
+    async with serving(Script()) as served:
+        assert (await served.post(PATH, {**ASKED, "response_format": AS_SCHEMA})).status_code == 200
 
     assert limits(served) == [32_768]
 
