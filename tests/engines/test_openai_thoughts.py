@@ -55,7 +55,7 @@ class ThinkingServer:
             return refusal("Unrecognized request argument: reasoning_effort")
         quiet = body.get(self.quiet) in ("none", {"enable_thinking": False, "thinking": False})
         pieces = self._pieces(quiet)
-        limit = body["max_tokens"]
+        limit = body.get("max_tokens", 4_096)
         finish = "length" if len(pieces) > limit else "stop"
         pieces = pieces[:limit]
         usage = {"prompt_tokens": 9 + len(json.dumps(body["messages"])), "completion_tokens": len(pieces)}
