@@ -25,6 +25,10 @@ class Language:
     abbreviations: Set[str]
     closings: Set[str]
     ordinals: Set[str]
+    letters: Set[str]
+    measures: Set[str]
+    speech: Set[str]
+    months: Set[str]
 
 
 @cache
@@ -38,9 +42,11 @@ def _languages() -> Sequence[Language]:
 
 @cache
 def _any_language() -> Language:
-    """All in one. Of common words of one letter it has those of English only: elsewhere they would be initials."""
+    """All in one. Of common words of one letter it has those of English only: elsewhere they would be initials. Titles
+    of one letter are initials too."""
     merged, english = _merge(_languages()), _languages()[0]
-    return replace(merged, common={word for word in merged.common if len(word) > 1} | english.common)
+    common = {word for word in merged.common if len(word) > 1} | english.common
+    return replace(merged, common=common, titles={title for title in merged.titles if len(title) > 1})
 
 
 def language_of(text: str) -> Language:

@@ -17,6 +17,7 @@ borrows some.
 """
 
 import re
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal
 from unicodedata import normalize
@@ -34,11 +35,11 @@ _CLASSES = Classes(
     | (?<stop>[\p{STerm}\u0f0d-\u0f11])
     | (?<title>[《〈]) | (?<titled>[》〉]) | (?<guillemet>[»›]) | (?<closing>[[\p{Pf}」』〞〟]]) | (?<quotation>["'])
     | (?<pointing>[\p{Pi}„‚]) | (?<left>\[) | (?<right>\]) | (?<bracket>\p{Pe}) | (?<opening>[\p{Ps}¿¡])
-    | (?<emphasis>[*_`~]) | (?<note>[\u00b9\u00b2\u00b3\u2070-\u2079]) | (?<bullet>[\#>+•◦‣▪●]) | (?<dash>\p{Pd})
+    | (?<emphasis>[*_`~]) | (?<note>[\^\u00b9\u00b2\u00b3\u2070-\u2079]) | (?<bullet>[\#>+•◦‣▪●]) | (?<dash>\p{Pd})
     | (?<combining>\p{M}(?<!\ufe0f)|[\uff9e\uff9f])
     | (?<small_greek>[\p{Greek}&&\p{Ll}]) | (?<capital_greek>[\p{Greek}&&\p{Lu}])
     | (?<unspaced>[[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]&&[\p{L}\p{N}]])
-    | (?<small>[\p{Ll}--\p{Georgian}]) | (?<capital>[\p{Lu}\p{Lt}]) | (?<caseless>[\p{L}--\p{DI}])
+    | (?<small>[\p{Ll}--\p{Georgian}]) | (?<capital>[\p{Lu}\p{Lt}]) | (?<caseless>[[\p{L}°]--\p{DI}])
     | (?<digit>\p{N})
     | (?<emoji>[\p{Extended_Pictographic}\p{RI}\p{Emoji_Modifier}\ufe0f\u200d])
     | (?<newline>[\n\r\x85\u2028\u2029]) | (?<space>[\s\u200b])
@@ -51,28 +52,54 @@ _CLASSES = Classes(
         "caseless": "c", "digit": "0", "combining": "m", "emoji": "E", "newline": "n", "space": " ", None: "x",
     },
 )  # fmt: skip
-_NOTE = r"(?:[*^E]| ?\[0{1,3}\]| E)*+"
-"""What may follow a stop: emphasis, the marks of footnotes, emoji."""
+_NOTE = r"(?:\^0{1,3}\^|[*^E]| ?\[(?:0{1,3}(?:[, -]{1,2}0{1,3}){0,9}|\^[0aAc-]{1,20})\]| E)*+"
+"""What may follow a stop: emphasis, the marks of footnotes such as [1], [2, 3], [^4] and ^5^, emoji."""
 _STOP = re.compile(
     rf"<[^<>]*+>"
     rf"|(?P<stop>[.!se]++(?: [.!se]++)*+|(?<=[gG]);)"
     rf"{_NOTE}(?P<closing>(?:[)\]>q\"]|p(?![aAgGcu0])| ?f(?![aAgGcu0]))*+){_NOTE}"
-    rf"(?P<gap>[ n]*+)(?P<more>[,;)\]>q.!se]|f(?![aAgGcu0]))?(?P<opening>[(\[<p\"f*b\- n]{{0,20}}+)"
+    rf"(?P<gap>[ n]*+)(?P<more>[,;)\]>q]|f(?![aAgGcu0])|(?=[.!se]))?(?P<opening>[(\[<p\"f*b\- n]{{0,20}}+)"
 )
 _QUOTATION = re.compile('["pqf]')
 _OPENS = re.compile('[(<p"f]')
 _WORD = re.compile("[aAgGcum]{1,20}+")
 _CONTENT = re.compile("[aAgGcu0]")
 _TOKEN = frozenset("aAgGcum0.")
+_SPACED_TOKEN = _TOKEN - {"u"}
 _TOKEN_LENGTH = 30
 _LIST_ITEM = re.compile(r"(?:[-*+•–◦‣▪●]|[(（]?\d{1,3}[.)、．）])\s")
 _SPEECH = re.compile("[^。！？!?:：“”「」『』]{1,20}[:：] ?[“「『]")
-_NUMBERING = re.compile(r"[\s\"'“(（\[【#>*_+•–-]{0,8}(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,5}|[一二三四五六七八九十]{1,3})")
-_NUMBERING_LENGTH = 13
-_CAPITAL_START = regex.compile(r"(?m)(?:^|[.!?…]\W{0,3}\s)[^\w\n]{0,5}\p{Lu}")
-_INITIALS = regex.compile(
-    r"(?V1)(?:[\p{L}--[\p{Hangul}\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}]]\p{M}{0,4}+\.)++"
+_SUBJECT = regex.compile(
+    r"""(?xV1)
+    我|你|您|他|她|它|咱|大家|这|這|那|于是|於是|突然|忽然
+    | (?: मैंने|मैं|हमने|हम|तुमने|तुम|आपने|आप|उसने|वह|वे|उन्होंने|यह | من|تو|او|ما|شما|آنها|آن\u200cها|ایشان
+        | میں|ہم|وہ|اس\ نے | 나는|내가|저는|제가|그는|그녀는|우리는 ) (?![\p{L}\p{M}])
+    """
 )
+"""What begins a sentence after a quotation whose speaker was named before it."""
+_PAIRS = {"”": "“", "“": "„", "»": "«", "」": "「", "』": "『", '"': '"'}
+_QUOTATION_LENGTH = 500
+_TAG_LENGTH = 60
+_PARTICLE = regex.compile(
+    r"を|[のはにもへ](?=[\p{Han}\p{Katakana}\p{L}\d、--\p{Hiragana}])|[がとでや](?=[\p{Han}\p{Katakana}\p{Latin}\d])",
+    regex.V1,
+)
+"""Particles of Japanese before what shows that no word begins with them."""
+_NUMBERING = re.compile(r"[\s\"'“(（\[【#>*_+•–-]{0,8}(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,5}|[一二三四五六七八九十]{1,3})")
+_LABEL = regex.compile(r"(?V1)[\s\"'“(\[#>*_]{0,8}[\p{Lu}\p{Lt}]\p{Ll}{2,15}+ \d{1,3}")
+_NUMBERING_LENGTH = 28
+_CAPITAL_START = regex.compile(r"(?m)(?:^|[.!?…]\W{0,3}\s)[^\w\n]{0,5}\p{Lu}")
+_VOWEL_SIGNS = r"[\p{Devanagari}\p{Bengali}\p{Gurmukhi}\p{Gujarati}]"
+_INITIALS = regex.compile(
+    rf"""(?xV1) (?:
+        [\p{{L}}--[\p{{Hangul}}\p{{Han}}\p{{Hiragana}}\p{{Katakana}}\p{{Thai}}\p{{Lao}}]]
+        [\p{{M}}--{_VOWEL_SIGNS}]{{0,4}}+ \.
+    )++ | (?: [ก-ฮກ-ຮ]{{1,3}} \. )++"""
+)
+"""Letters, without the vowel signs that make words of them: "है." ends a sentence. Thai has consonants for words."""
+_DATE = re.compile(r"\d{4}\. ?\d{1,2}\. ?\d{1,2}")
+"""With a full stop after it, as in Korean and Hungarian."""
+_DATE_LENGTH = 12
 _CONSONANTS = re.compile("[B-DF-HJ-NP-TV-XZ]?[b-df-hj-np-tv-xz]+")
 _ROMAN = re.compile("[IVXLC]{2,}")
 
@@ -110,7 +137,7 @@ class _Reader:
         count, start = 0, 0
         for match in _STOP.finditer(classes):
             at, end = match.start("stop"), match.end("gap")
-            if at < 0 or match["more"]:  # a title, or what continues
+            if at < 0 or match["more"] is not None:  # a title, or what continues
                 continue
             if end == len(classes) or self._ends(_Stop(paragraph, classes, start, match)):
                 count += _CONTENT.search(classes, start, at) is not None
@@ -119,7 +146,7 @@ class _Reader:
 
     def _ends(self, stop: "_Stop") -> bool:
         if stop.kind == "s" and not stop.closing:
-            return True
+            return not stop.is_before_particle()
         if stop.kind == "." and not stop.closing and stop.is_numbering():
             return False
         if stop.gap == "":
@@ -130,14 +157,29 @@ class _Reader:
             return self._ends_at_full_stop(stop)
         if stop.following in ("a", "g"):
             return stop.kind != "e" and not stop.closing and not stop.opening and self._begins_small
-        if stop.following in ("c", "u") and stop.kind == "!" and _QUOTATION.search(stop.closing):
-            return _OPENS.search(stop.opening) is not None or stop.is_before_speech()
-        return True
+        if stop.following in ("c", "u"):
+            if stop.kind == "e" and ")" in stop.closing:
+                return False
+            if stop.kind == "!" and _QUOTATION.search(stop.closing):
+                return stop.is_before_another()
+        return not (stop.kind == "!" and _QUOTATION.search(stop.closing) and self._is_before_tag(stop))
+
+    def _is_before_tag(self, stop: "_Stop") -> bool:
+        """Whether who said what is in the quotation marks follows: “Stop!” Mary shouted."""
+        first, *words = stop.words() or [""]
+        if not self._language.speech or (first != "I" and self._is_common(first)):
+            return False
+        for word in words:
+            if word.rstrip(".,:;") in self._language.speech:
+                return True
+            if not word[-1].isalnum():
+                return False
+        return False
 
     def _ends_unspaced(self, stop: "_Stop") -> bool:
         """Whether a stop ends a sentence where no space follows it and what closes after it."""
         if stop.closing:
-            return _OPENS.search(stop.opening) is not None or stop.is_before_speech()
+            return stop.is_before_another()
         if stop.kind == "e":
             return False
         if stop.kind != ".":
@@ -150,6 +192,10 @@ class _Reader:
     def _ends_at_full_stop(self, stop: "_Stop") -> bool:
         """Whether a single full stop ends a sentence before a space."""
         small = stop.following in ("a", "g")
+        if stop.ends_date():
+            return stop.following in ("A", "G")
+        if small and stop.is_after_number() and stop.token() in self._language.measures:
+            return False
         abbreviation = self._abbreviation(stop)
         if abbreviation is None:
             return not small or ("-" not in stop.opening and not _CONSONANTS.fullmatch(stop.token()))
@@ -173,6 +219,8 @@ class _Reader:
     def _kind(self, token: str) -> _Abbreviation | None:
         if token.isdecimal() or _ROMAN.fullmatch(token):
             return "number"
+        if token in self._language.letters:
+            return None
         forms = {token, token[:1].lower() + token[1:]}
         if forms & self._language.titles:
             return "before a name"
@@ -224,7 +272,8 @@ class _Stop:
     def token(self) -> str:
         """The word before it, with the full stops inside; none where that is a part of an address or the like."""
         at, least = self._at, max(self._start, self._at - _TOKEN_LENGTH)
-        while at > least and self._classes[at - 1] in _TOKEN:
+        allowed = _TOKEN if self.before in ("u", "m") else _SPACED_TOKEN
+        while at > least and self._classes[at - 1] in allowed:
             at -= 1
         if at > least and self._classes[at - 1] == "x":
             return ""
@@ -240,14 +289,45 @@ class _Stop:
         match = _WORD.match(self._classes, self._word)
         return normalize("NFC", self._paragraph[self._word : match.end()]) if match else ""
 
+    def words(self) -> Sequence[str]:
+        """The first words after it, with what is written together with them."""
+        return self._paragraph[self._word : self._word + _TAG_LENGTH].split()[:4]
+
+    def ends_date(self) -> bool:
+        return _DATE.search(self._paragraph, max(self._start, self._at - _DATE_LENGTH), self._at) is not None
+
+    def is_after_number(self) -> bool:
+        """Whether a number is before its token, with a space or a hyphen between them."""
+        before = self._at - len(self.token())
+        return self._paragraph[max(self._start, before - 2) : before].rstrip(" -\xa0")[-1:].isdecimal()
+
+    def is_before_particle(self) -> bool:
+        """Whether it belongs to a name, such as モーニング娘。, since what follows begins no sentence."""
+        return self.gap == "" and _PARTICLE.match(self._paragraph, self._word) is not None
+
+    def is_before_another(self) -> bool:
+        """Whether another sentence follows its quotation, in a script without capital letters."""
+        if _OPENS.search(self.opening) or self.is_before_speech():
+            return True
+        return _SUBJECT.match(self._paragraph, self._word) is not None and self._is_introduced()
+
+    def _is_introduced(self) -> bool:
+        """Whether a colon or a comma is before its quotation, so that who speaks was said already."""
+        closing = next((mark for mark in self._paragraph[self._end : self._word] if mark in _PAIRS), None)
+        if closing is None:
+            return False
+        opening = self._paragraph.rfind(_PAIRS[closing], max(0, self._at - _QUOTATION_LENGTH), self._at)
+        return opening > 0 and self._paragraph[max(0, opening - 2) : opening].rstrip()[-1:] in set(":：,，、،")
+
     def is_before_initial(self) -> bool:
         match = _WORD.match(self._classes, self._word)
         return match is not None and match.end() == self._word + 1 and self._classes.startswith(".", match.end())
 
     def is_numbering(self) -> bool:
-        """Whether it follows the number of a list item, and nothing else before it."""
-        short = self._at - self._start <= _NUMBERING_LENGTH
-        return short and _NUMBERING.fullmatch(self._paragraph, self._start, self._at) is not None
+        """Whether it follows the number of a list item or of a part ("Step 1."), and nothing else before it."""
+        if self._at - self._start > _NUMBERING_LENGTH:
+            return False
+        return any(pattern.fullmatch(self._paragraph, self._start, self._at) for pattern in (_NUMBERING, _LABEL))
 
     def is_before_speech(self) -> bool:
         """Whether somebody else begins to speak: 李四答：“……”"""

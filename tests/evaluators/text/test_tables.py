@@ -12,6 +12,7 @@ from service.evaluators.text.bounds import Bounds
 from service.evaluators.text.format import Format, Kind
 from service.evaluators.text.keywords import Keywords, OneOf
 from service.evaluators.text.passages import EndsWith, ParagraphStarts, StartsWith
+from service.evaluators.text.sentences import count_sentences
 from tests.evaluators.text.checks import assert_last, only
 
 TABLES = Path(__file__).parent / "tables"
@@ -33,7 +34,7 @@ def rows(name: str) -> Sequence[Any]:
     "name",
     [
         *("bullet_list", "numbered_list", "sections", "highlighted", "placeholders", "capital_words"),
-        *("keywords", "one_of", "passages", "paragraph_starts", "language", "numbers", "letters"),
+        *("keywords", "one_of", "passages", "paragraph_starts", "language", "numbers", "letters", "sentences"),
     ],
 )
 def test_a_table_has_five_texts_in_each_of_twelve_languages(name: str) -> None:
@@ -76,6 +77,12 @@ def test_placeholders(row: Row) -> None:
 @pytest.mark.parametrize("row", rows("capital_words"))
 def test_capital_words(row: Row) -> None:
     assert_count("capital_words", *row)
+
+
+@pytest.mark.parametrize("row", rows("sentences"))
+def test_sentences(row: Row) -> None:
+    count, text = row
+    assert count_sentences(text) == count
 
 
 @pytest.mark.parametrize("row", rows("keywords"))
