@@ -12,7 +12,7 @@ Time and memory are linear in the text, and no single step takes long: other thr
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from os.path import commonprefix
@@ -62,6 +62,28 @@ def fenced_blocks(text: str) -> list[Fence]:
     """The blocks of a text, in their order."""
     lines = iter(text.split("\n"))
     return [_block(opening, lines) for line in lines if (opening := _opening(line))]
+
+
+def are_fenced(lines: Sequence[str]) -> Sequence[bool]:
+    """Which lines of a text belong to its blocks, the fences among them. A fence that nothing closes begins no block
+    here, since a line of tildes may be an ornament, and one around the whole text hides nothing.
+
+    >>> are_fenced(["Here:", "```", "x = 1", "```"])
+    [False, True, True, True]
+    """
+    fenced = [False] * len(lines)
+    start, blocks, opening = 0, 0, None
+    for at, line in enumerate(lines):
+        if opening is None:
+            start, opening = at, _opening(line)
+        elif _unquoted(line, opening.quotations)[1] < opening.quotations:  # the end of the quotation
+            fenced[start:at] = [True] * (at - start)
+            start, blocks, opening = at, blocks + 1, _opening(line)
+        elif _closes(_unquoted(line, opening.quotations)[0], opening):
+            fenced[start : at + 1] = [True] * (at + 1 - start)
+            opening, blocks = None, blocks + 1
+    is_whole = blocks == 1 and all(known or not line.strip() for line, known in zip(lines, fenced, strict=True))
+    return [False] * len(lines) if is_whole else fenced
 
 
 def _opening(line: str) -> _Opening | None:

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from service.evaluators.fences import Fence, dedent, fenced_blocks
+from service.evaluators.fences import Fence, are_fenced, dedent, fenced_blocks
 
 BLANKS = 1_000_000
 
@@ -129,3 +129,21 @@ def test_a_million_characters_are_read_in_time_that_is_linear(text: str) -> None
 @given(st.text(alphabet=" \tab\n"))
 def test_dedent_is_that_of_the_standard_library(text: str) -> None:
     assert dedent(text) == textwrap.dedent(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "fenced"),
+    [
+        ("a\n```\nb\n```\nc", [1, 2, 3]),
+        ("a\n~~~\nb", []),
+        ("```\na\n```", []),
+        ("\n```\na\n```\n ", []),
+        ("```\na\n```\n```\nb\n```", [0, 1, 2, 3, 4, 5]),
+        ("> ```\n> a\nb", [0, 1]),
+        ("> ```\n> a\n```\nb\n```", [0, 1, 2, 3, 4]),
+        ("```a```\nb", []),
+        ("", []),
+    ],
+)
+def test_lines_of_code_are_known(text: str, fenced: list[int]) -> None:
+    assert [at for at, known in enumerate(are_fenced(text.split("\n"))) if known] == fenced

@@ -14,9 +14,10 @@ from annotated_types import Len
 from service.evaluators.base import Check, Verifier
 from service.evaluators.documents import REPLY_WITH_JSON, json_document
 from service.evaluators.text.bounds import Bounds, Count, amount, amount_in_chinese
+from service.evaluators.text.classes import translated
 from service.evaluators.text.markers import count_bullets, count_numbered, count_sections, heading
 from service.evaluators.text.wording import folded, unquoted, visible
-from service.evaluators.text.words import count_lines
+from service.evaluators.text.words import count_lines, prose_lines
 
 Kind = Literal[
     "json",
@@ -55,7 +56,7 @@ _COUNTED_IN_CHINESE: Mapping[Kind, str] = {
 _MARKED: Sequence[Kind] = ("bullet_list", "sections", "postscript")
 
 _HIGHLIGHTED = r"(?<!\*)\*++(?!\s)[^*]+(?<!\s)\*"  # an asterisk before a space is a bullet or stands for "times"
-_PLACEHOLDER = r"\[([^\[\]]+)\](?!\()"  # a bracket after it makes a Markdown link
+_PLACEHOLDER = r"\[(?!\^)([^\[\]]+)\](?!\(|:[ \t]*<?https?:)"  # no Markdown link, no footnote
 _AS_ASCII = str.maketrans("＊［］【】＜＞", "*[][]<>")
 _BETWEEN_CAPITALS = regex.compile(
     r"[\s,;…—―\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
@@ -143,11 +144,16 @@ class Format(Verifier):
 
 
 def _count_highlighted(text: str) -> int:
-    return sum(len(re.findall(_HIGHLIGHTED, line)) for line in text.translate(_AS_ASCII).splitlines())
+    return sum(len(re.findall(_HIGHLIGHTED, line)) for line in map(_unescaped, prose_lines(text)))
+
+
+def _unescaped(line: str) -> str:
+    """The line with plain asterisks, and something else for those that a backslash makes plain characters."""
+    return translated(line, _AS_ASCII).replace("\\*", "×")
 
 
 def _count_placeholders(text: str) -> int:
-    lines = text.translate(_AS_ASCII).splitlines()
+    lines = translated(text, _AS_ASCII).splitlines()
     return sum(bool(name.strip()) for line in lines for name in re.findall(_PLACEHOLDER, line))
 
 
@@ -200,7 +206,7 @@ def _postscript(text: str, marker: str) -> Check:
 
 def _two_responses(text: str) -> Check:
     """Six asterisks or more stand between them; case and white space alone make no difference."""
-    responses = {folded(response) for response in re.split(r"\*{6,}", text.translate(_AS_ASCII))} - {""}
+    responses = {folded(response) for response in re.split(r"\*{6,}", translated(text, _AS_ASCII))} - {""}
     bounds, count = Bounds(min=2, max=2), len(responses)
     order = 'Give two different responses, with a line of six asterisks "******" between them.'
     chinese = "请给出两个不同的回答，中间用单独一行的六个星号“******”隔开。"
@@ -219,7 +225,7 @@ def _json(text: str) -> Check:
 
 
 def _title(text: str) -> Check:
-    lines = text.translate(_AS_ASCII).splitlines()
+    lines = translated(text, _AS_ASCII).splitlines()
     found = any(title.strip() for line in lines for title in re.findall(r"<<([^<>]+)>>", line))
     order = "Give the text a title in double angular brackets, such as <<A good title>>."
     chinese = "请用双尖括号给全文加上标题，例如 <<一个好标题>>。"

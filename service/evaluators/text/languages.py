@@ -28,6 +28,7 @@ class Language:
     letters: Set[str]
     measures: Set[str]
     speech: Set[str]
+    labels: Set[str]
     months: Set[str]
 
 
@@ -38,6 +39,12 @@ def _languages() -> Sequence[Language]:
         Language(**{field.name: frozenset(table.get(field.name, "").split()) for field in fields(Language)})
         for table in tables.values()
     ]
+
+
+@cache
+def months() -> Set[str]:
+    """The names of months in the languages that write "12." before them."""
+    return _merge(_languages()).months
 
 
 @cache

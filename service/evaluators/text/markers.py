@@ -4,6 +4,9 @@ from unicodedata import category
 
 import regex
 
+from service.evaluators.text.languages import months
+from service.evaluators.text.words import prose_lines
+
 BULLETS = "- * + • – ◦ ‣ ⁃ ▪ ▫ ■ □ ● ○ ◆ ◇ ★ ☆ ▶ ► ➢ ➤ · ・"
 """What a bullet may look like where none is asked for. The first three and the dash need white space after them."""
 SECTION_WORDS = ("Section", "第", "제", "Abschnitt", "Sección", "Раздел", "القسم", "بخش", "अनुभाग", "ส่วนที่")
@@ -12,15 +15,17 @@ SECTION_WORDS = ("Section", "第", "제", "Abschnitt", "Sección", "Раздел
 _RULE = r"\s*+([-*_－＊＿—–])(?:\s*+\1){2,}+\s*+\Z"  # "- - -" is no item but a rule across the page
 _SPACED = r"[-*+–－＊＋]\s"
 _UNSPACED = f"[{''.join(BULLETS.split()[5:])}•]"
-_BULLET = regex.compile(rf"(?!{_RULE})\s*+(?:{_SPACED}|({_UNSPACED})\ufe0f?(?!\s*+\2))\s*+\S")
+_QUOTED = r"(?:\s*+>)*+"
+_BULLET = regex.compile(rf"{_QUOTED}(?!{_RULE})\s*+(?:{_SPACED}|({_UNSPACED})\ufe0f?(?!\s*+\2))\s*+\S")
 
 _EMPHASIS = "[*_]{0,3}+"
 _DIGITS = rf"{_EMPHASIS}\d{{1,3}}+{_EMPHASIS}"  # four are a year
 _HAN_DIGIT = "[〇零一二三四五六七八九十百]"
 _ENCLOSED = r"(?:[①-⒛⓪-⓿❶-➓㈠-㈩㉈-㉟㊀-㊉㊱-㊿]|[0-9]\ufe0f?\u20e3|\U0001f51f)"
+_MONTH = rf"(?i:{'|'.join(sorted(months()))})\b"
 _NUMBERED = regex.compile(
-    rf"""(?x) \s*+
-    (?: {_DIGITS} \\? [.．。｡] (?![\d.．ºª])  # no decimal, no date
+    rf"""(?x) {_QUOTED} \s*+
+    (?: {_DIGITS} \\? [.．。｡] (?! [\d.．ºª] | \s*+ {_MONTH} (?: \s++ \d{{4}} | \s*+ , ))  # no decimal, no date
       | {_DIGITS} [.．]? [ºª] (?=\s) (?! \s*+ de\b ) | {_EMPHASIS} \d° (?=\s) (?! \s*+ [CF]\b )
       | {_DIGITS} [-–ـ] (?= \s | \p{{Arabic}} ) (?!\d)
       | {_DIGITS} [、､] (?! \s*+ \d++ \s*+ [、､和与及或とや] )
@@ -51,9 +56,10 @@ def count_bullets(text: str, marker: str = "") -> int:
     """Lines that begin with the marker, by default any of ``BULLETS``, and go on.
 
     A marker that ends in an ASCII character, a letter or a digit needs white space after it: "-5" is no item, but
-    "・りんご" is.
+    "・りんご" is. Quotations may have items, fenced blocks of code have none.
     """
-    pattern = _BULLET if not marker else regex.compile(rf"(?!{_RULE})\s*+{_after_marker(marker)}")
+    quoted = "" if marker.startswith(">") else _QUOTED
+    pattern = _BULLET if not marker else regex.compile(rf"{quoted}(?!{_RULE})\s*+{_after_marker(marker)}")
     return _count(pattern, text)
 
 
@@ -70,7 +76,8 @@ def count_numbered(text: str) -> int:
     go on.
 
     Digits may be of any script, and numerals Chinese ("一、"). Ordinals ("1º") and numbers before a dash ("1- ") need
-    white space after them, the others do not: "1.苹果". A decimal, a date in digits or a year is no item.
+    white space after them, the others do not: "1.苹果". A decimal, a year or a date ("5.3.2024", "12. Mai 2024")
+    is no item.
     """
     return _count(_NUMBERED, text)
 
@@ -100,4 +107,4 @@ def _numbered_heading(word: str) -> str:
 
 
 def _count(pattern: "regex.Pattern[str]", text: str) -> int:
-    return sum(pattern.match(line) is not None for line in text.splitlines())
+    return sum(pattern.match(line) is not None for line in prose_lines(text))

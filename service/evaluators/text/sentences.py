@@ -86,8 +86,9 @@ _PARTICLE = regex.compile(
 )
 """Particles of Japanese before what shows that no word begins with them."""
 _NUMBERING = re.compile(r"[\s\"'“(（\[【#>*_+•–-]{0,8}(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,5}|[一二三四五六七八九十]{1,3})")
-_LABEL = regex.compile(r"(?V1)[\s\"'“(\[#>*_]{0,8}[\p{Lu}\p{Lt}]\p{Ll}{2,15}+ \d{1,3}")
-_NUMBERING_LENGTH = 28
+_LABEL = regex.compile(r"[\s\"'“(\[#>*_]{0,8}(\p{L}{2,15}+)(\.?+) \d{1,3}")
+_NUMBERING_LENGTH = 13
+_LABEL_LENGTH = 28
 _CAPITAL_START = regex.compile(r"(?m)(?:^|[.!?…]\W{0,3}\s)[^\w\n]{0,5}\p{Lu}")
 _VOWEL_SIGNS = r"[\p{Devanagari}\p{Bengali}\p{Gurmukhi}\p{Gujarati}]"
 _INITIALS = regex.compile(
@@ -147,7 +148,7 @@ class _Reader:
     def _ends(self, stop: "_Stop") -> bool:
         if stop.kind == "s" and not stop.closing:
             return not stop.is_before_particle()
-        if stop.kind == "." and not stop.closing and stop.is_numbering():
+        if stop.kind == "." and not stop.closing and (stop.is_numbering() or self._is_label(stop)):
             return False
         if stop.gap == "":
             return self._ends_unspaced(stop)
@@ -163,6 +164,14 @@ class _Reader:
             if stop.kind == "!" and _QUOTATION.search(stop.closing):
                 return stop.is_before_another()
         return not (stop.kind == "!" and _QUOTATION.search(stop.closing) and self._is_before_tag(stop))
+
+    def _is_label(self, stop: "_Stop") -> bool:
+        """Whether it ends the name of a part: "Step 1.", "Fig. 2."."""
+        word, full_stop = stop.label() or ("", "")
+        language, name = self._language, word.lower()
+        if not full_stop:
+            return name in language.labels
+        return bool({word, name} & (language.abbreviations | language.numbered))
 
     def _is_before_tag(self, stop: "_Stop") -> bool:
         """Whether who said what is in the quotation marks follows: “Stop!” Mary shouted."""
@@ -194,8 +203,8 @@ class _Reader:
         small = stop.following in ("a", "g")
         if stop.ends_date():
             return stop.following in ("A", "G")
-        if small and stop.is_after_number() and stop.token() in self._language.measures:
-            return False
+        if stop.token() in self._language.measures and stop.is_after_number():
+            return stop.following in ("A", "G")
         abbreviation = self._abbreviation(stop)
         if abbreviation is None:
             return not small or ("-" not in stop.opening and not _CONSONANTS.fullmatch(stop.token()))
@@ -236,9 +245,11 @@ class _Reader:
     def _is_ordinal(self, stop: "_Stop", small: bool) -> bool:
         """Whether the number before a full stop is an ordinal one, by the words around it."""
         ordinals, word = self._language.ordinals, stop.word()
+        if word in ordinals:
+            return True
         if not ordinals or (not small and self._is_common(word)):
             return False
-        return small or stop.following == "0" or word in ordinals or stop.word_before().lower() in ordinals
+        return small or stop.following == "0" or stop.word_before().lower() in ordinals
 
 
 class _Stop:
@@ -324,10 +335,14 @@ class _Stop:
         return match is not None and match.end() == self._word + 1 and self._classes.startswith(".", match.end())
 
     def is_numbering(self) -> bool:
-        """Whether it follows the number of a list item or of a part ("Step 1."), and nothing else before it."""
-        if self._at - self._start > _NUMBERING_LENGTH:
-            return False
-        return any(pattern.fullmatch(self._paragraph, self._start, self._at) for pattern in (_NUMBERING, _LABEL))
+        """Whether it follows the number of a list item, and nothing else before it."""
+        short = self._at - self._start <= _NUMBERING_LENGTH
+        return short and _NUMBERING.fullmatch(self._paragraph, self._start, self._at) is not None
+
+    def label(self) -> tuple[str, str] | None:
+        """The word and its full stop, if any, of which it follows the number, with nothing else before it."""
+        match = self._at - self._start <= _LABEL_LENGTH and _LABEL.fullmatch(self._paragraph, self._start, self._at)
+        return (match[1], match[2]) if match else None
 
     def is_before_speech(self) -> bool:
         """Whether somebody else begins to speak: 李四答：“……”"""

@@ -6,6 +6,8 @@ from unicodedata import decomposition, normalize
 
 import regex
 
+from service.evaluators.text.classes import translated
+
 BRACKET_PAIRS = ("()", "[]", "{}", "<>", "【】", "〔〕", "〖〗", "〘〙", "〚〛", "〈〉", "《》", "⟨⟩", "⟪⟫", "‹›")
 QUOTATION_MARKS = "\"'“”„‟‘’‚‛«»「」『』〝〞〟﹁﹂﹃﹄❝❞❛❜"
 MARKUP = "*_~`"
@@ -36,7 +38,7 @@ def visible(text: str) -> str:
 def of_one_width(text: str) -> str:
     """The same for all ways to write an accented character, an apostrophe or a hyphen, and for full-width, half-width
     and positional forms: "ＹＥＳ" is "YES"."""
-    return text if text.isascii() else normalize("NFC", _stream_safe(text.translate(_PLAIN_FORMS)))
+    return text if text.isascii() else normalize("NFC", _stream_safe(translated(text, _PLAIN_FORMS)))
 
 
 def normalised(text: str) -> str:
@@ -46,7 +48,10 @@ def normalised(text: str) -> str:
     invisible characters, and the dots of "ё". The Arabic forms of yeh and kaf are the Persian ones, and the vowel am
     of Thai and Lao is one character.
     """
-    return text if text.isascii() else _AM.sub(_joined, of_one_width(text.translate(_AS_READ)).translate(_UNDOTTED))
+    if text.isascii():
+        return text
+    plain = translated(of_one_width(translated(text, _AS_READ)), _UNDOTTED)
+    return _AM.sub(_joined, plain)
 
 
 def lowered(text: str) -> str:
@@ -60,7 +65,7 @@ def folded(text: str, case_sensitive: bool = False, turkic: bool = False) -> str
     ``turkic``: "I" is the capital of "ı", and "İ" that of "i".
     """
     if turkic:
-        text = text.translate(_TURKIC)
+        text = translated(text, _TURKIC)
     return _with_single_spaces(normalised(text if case_sensitive else text.casefold()))
 
 

@@ -5,6 +5,8 @@ from itertools import groupby
 
 import regex
 
+from service.evaluators.fences import are_fenced
+
 _VISIBLE = regex.compile(r"[^\s\p{DI}\u2800]")
 _RULED = "-*_=—–―─━═＊＿－＝※☆★◆◇■□●○•·・"
 _RULE = regex.compile(rf"\s*+([{_RULED}])(?:\s*+\1){{2,}}+\s*+")
@@ -13,12 +15,20 @@ _RULE = regex.compile(rf"\s*+([{_RULED}])(?:\s*+\1){{2,}}+\s*+")
 def paragraphs(text: str, separator: str = "") -> Sequence[str]:
     """The blocks between lines that hold the separator and nothing else.
 
-    By default those are blank lines, and lines that hold a horizontal rule such as "---", "* * *" or "———". A block of
-    nothing but such lines is no paragraph, whatever the separator.
+    By default those are blank lines, also in a quotation (">"), and lines that hold a horizontal rule such as "---",
+    "* * *" or "———". A block of nothing but such lines is no paragraph, whatever the separator. Nothing divides a
+    fenced block of code.
     """
-    wanted = separator.strip()
-    blocks = groupby(text.splitlines(), key=lambda line: line.strip() == wanted if wanted else not _has_content(line))
-    return ["\n".join(block) for divides, lines in blocks if not divides and any(map(_has_content, block := [*lines]))]
+    wanted, lines = separator.strip(), text.splitlines()
+    fenced = iter(are_fenced(lines))
+    blocks = groupby(lines, key=lambda line: not next(fenced) and _divides(line, wanted))
+    return ["\n".join(block) for divides, rows in blocks if not divides and any(map(_has_content, block := [*rows]))]
+
+
+def prose_lines(text: str) -> Sequence[str]:
+    """The lines outside fenced blocks of code."""
+    lines = text.splitlines()
+    return [line for line, fenced in zip(lines, are_fenced(lines), strict=True) if not fenced]
 
 
 def count_lines(text: str) -> int:
@@ -26,8 +36,14 @@ def count_lines(text: str) -> int:
     return sum(map(_is_visible, text.splitlines()))
 
 
+def _divides(line: str, wanted: str) -> bool:
+    return line.strip() == wanted if wanted else not _has_content(line)
+
+
 def _has_content(line: str) -> bool:
     bare = line.strip()
+    if bare.startswith(">") and not bare.strip("> \t"):
+        return False
     if len(bare) < 3 and bare.isascii():
         return bool(bare)
     return _is_visible(bare) and not _RULE.fullmatch(bare)

@@ -296,7 +296,7 @@ def test_a_form_judges_any_text(kind: Kind, text: str) -> None:
 )
 def test_a_megabyte_takes_no_time(kind: Kind, piece: str) -> None:
     text = "x" + piece * (1_000_000 // len(piece)) + "x"
-    begun = time.perf_counter()
+    begun = time.thread_time()
     for each in (text, text[1:]):
         Format(kind=kind).check(each)
-    assert time.perf_counter() - begun < 5
+    assert time.thread_time() - begun < 5

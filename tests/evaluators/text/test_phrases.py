@@ -96,8 +96,8 @@ def test_a_keyword_is_there_or_is_not(text: str, keyword: str) -> None:
 @pytest.mark.parametrize("piece", ["字", "가", "가는 ", "에게서", "a ", "1가", "ك", "ក្ក", "\u17d2"], ids=repr)
 def test_a_megabyte_takes_no_time(piece: str) -> None:
     text = piece * (1_000_000 // len(piece))
-    begun = time.perf_counter()
+    begun = time.thread_time()
     index = PhraseIndex(tokens(text))
     for phrase in ("가", "a 가", "字字", text[:200]):
         index.count(tokens(phrase))
-    assert time.perf_counter() - begun < 10  # what is quadratic takes hours
+    assert time.thread_time() - begun < 10  # what is quadratic takes hours

@@ -73,9 +73,9 @@ async def test_a_rule_is_passed_exactly_with_score_one(rule: Verifier, text: str
 )
 def test_a_megabyte_takes_no_time(rule: Verifier, piece: str) -> None:
     text = piece * (1_000_000 // len(piece)) + "x"
-    begun = time.perf_counter()
+    begun = time.thread_time()
     rule.check(text)
-    assert time.perf_counter() - begun < 5  # what is quadratic takes hours
+    assert time.thread_time() - begun < 5  # what is quadratic takes hours
 
 
 def test_folding_drops_only_the_marks_that_no_language_needs() -> None:
