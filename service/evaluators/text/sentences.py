@@ -52,8 +52,8 @@ _CLASSES = Classes(
         "caseless": "c", "digit": "0", "combining": "m", "emoji": "E", "newline": "n", "space": " ", None: "x",
     },
 )  # fmt: skip
-_NOTE = r"(?:\^0{1,3}\^|[*^E]| ?\[(?:0{1,3}(?:[, -]{1,2}0{1,3}){0,9}|\^[0aAc-]{1,20})\]| E)*+"
-"""What may follow a stop: emphasis, the marks of footnotes such as [1], [2, 3], [^4] and ^5^, emoji."""
+_NOTE = r"(?:\^0{1,3}\^|[*^E]| ?\[(?:0{1,3}(?:[, -]{1,2}0{1,3}){0,9}|\^[0aAc-]{1,20})\]| E| ,-?[)(](?=[ n]|$))*+"
+"""What may follow a stop: emphasis, the marks of footnotes such as [1], [2, 3], [^4] and ^5^, emoji, " :)"."""
 _STOP = re.compile(
     rf"<[^<>]*+>"
     rf"|(?P<stop>[.!se]++(?: [.!se]++)*+|(?<=[gG]);)"
@@ -188,7 +188,7 @@ class _Reader:
     def _ends_unspaced(self, stop: "_Stop") -> bool:
         """Whether a stop ends a sentence where no space follows it and what closes after it."""
         if stop.closing:
-            return stop.is_before_another()
+            return stop.is_in_brackets() or stop.is_before_another()
         if stop.kind == "e":
             return False
         if stop.kind != ".":
@@ -201,6 +201,8 @@ class _Reader:
     def _ends_at_full_stop(self, stop: "_Stop") -> bool:
         """Whether a single full stop ends a sentence before a space."""
         small = stop.following in ("a", "g")
+        if small and stop.before == "0" and "." in stop.token():  # "Sections 1.2. and 1.3."
+            return False
         if stop.ends_date():
             return stop.following in ("A", "G")
         if stop.token() in self._language.measures and stop.is_after_number():
@@ -311,6 +313,12 @@ class _Stop:
         """Whether a number is before its token, with a space or a hyphen between them."""
         before = self._at - len(self.token())
         return self._paragraph[max(self._start, before - 2) : before].rstrip(" -\xa0")[-1:].isdecimal()
+
+    def is_in_brackets(self) -> bool:
+        """Whether brackets are around the whole sentence."""
+        return self.closing.startswith(")") and self._classes[self._start : self._start + 20].lstrip(" n*").startswith(
+            "("
+        )
 
     def is_before_particle(self) -> bool:
         """Whether it belongs to a name, such as モーニング娘。, since what follows begins no sentence."""
