@@ -6,6 +6,7 @@ operator; no message holds a key or its hash.
 
 import difflib
 import ipaddress
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -13,8 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.engines import bundled
 from service.engines.thoughts import AUTO, NONE, Thinking
@@ -38,6 +39,18 @@ WebOrigin = Annotated[str, StringConstraints(pattern=r"^(\*|[a-z][a-z0-9+.-]*://
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
+def _as_list(value: Any) -> Any:
+    """What a variable lists, between commas or as JSON."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return [item.strip() for item in value.split(",") if item.strip()]
+
+
+LISTED = (NoDecode, BeforeValidator(_as_list))
+
+
 def _server_urls(text: str) -> str:
     for url in text.split(","):
         server_url(url.strip())
@@ -56,12 +69,13 @@ class Settings(BaseSettings):
     api_keys: str | None = Field(None, repr=False, description="bearer keys, name:sha256-hex each, comma-separated")
     api_keys_file: Path | None = Field(None, description="file of bearer keys, one name:sha256-hex a line; # comments")
     allow_anonymous: bool = Field(False, description="serve beyond loopback without any key")
-    allowed_hosts: list[HostName] | None = Field(
+    allowed_hosts: Annotated[list[HostName] | None, *LISTED] = Field(
         None,
-        description="JSON list of names in Host headers; * for any; by default loopback's, where no key guards it",
+        description="names in Host headers, comma-separated or as JSON; * for any; by default loopback's without keys",
     )
-    cors_origins: list[WebOrigin] = Field(
-        [], description='JSON list of origins whose web pages may use the service, such as "https://app.example.com"'
+    cors_origins: Annotated[list[WebOrigin], *LISTED] = Field(
+        [],
+        description="origins whose web pages may use the service, such as https://a.example, comma-separated or as JSON",
     )
     engine: Literal["vllm", "openai", "scripted"] = Field(
         "vllm", description="vllm in this process, openai for remote servers, or scripted for tests"

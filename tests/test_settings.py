@@ -211,3 +211,24 @@ def test_a_parser_of_vllm_s_is_no_setting_for_remote_servers(monkeypatch: pytest
 
     monkeypatch.setenv("REDRAFT_REASONING_PARSER", "none")
     assert Settings().servers.thinking == Thinking("none")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "https://a.example,https://b.example",
+        " https://a.example , https://b.example,",
+        '["https://a.example", "https://b.example"]',
+    ],
+)
+def test_lists_are_written_between_commas_or_as_json(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDRAFT_CORS_ORIGINS", value)
+
+    assert Settings().cors_origins == ["https://a.example", "https://b.example"]
+
+
+def test_a_list_that_is_broken_json_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDRAFT_ALLOWED_HOSTS", '["a.example"')
+
+    with pytest.raises(ValueError, match="allowed_hosts"):
+        Settings()
