@@ -75,7 +75,7 @@ class Settings(BaseSettings):
     )
     cors_origins: Annotated[list[WebOrigin], *LISTED] = Field(
         [],
-        description="origins whose web pages may use the service, such as https://a.example, comma-separated or as JSON",
+        description="origins whose web pages may use the service, comma-separated or as JSON",
     )
     engine: Literal["vllm", "openai", "scripted"] = Field(
         "vllm", description="vllm in this process, openai for remote servers, or scripted for tests"
