@@ -48,7 +48,7 @@ class SerialThread:
     """Runs functions in threads of ``executor``, by default the event loop's own, never two at a time.
 
     Functions that are handed over together run in one go, so that many short ones cost little. After 50 ms the thread
-    goes to whoever else waits for one. A function whose caller has left before its turn does not run.
+    goes to another that waits for one. A function whose caller has left before its turn does not run.
 
     >>> await SerialThread().run(sorted, [2, 1])
     [1, 2]

@@ -215,7 +215,7 @@ class _Parser:
             return _one(ord(sign))
         node = self.escape(inside=True)
         if not isinstance(node, Set):
-            raise ValueError("an edge stands in []")  # noqa: TRY004 - the pattern's fault
+            raise ValueError("an edge is in []")  # noqa: TRY004 - the pattern's fault
         return node
 
     def escape(self, *, inside: bool) -> Node:

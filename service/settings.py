@@ -166,7 +166,7 @@ class Settings(BaseSettings):
 
     @property
     def hosts(self) -> frozenset[str] | None:
-        """The names that the service answers to beside the address that it listens on; None for any."""
+        """The names that the service answers to; the address that it listens on is one too. None for any."""
         if self.allowed_hosts is None and not self.keys and _is_loopback(self.host):
             return frozenset(LOOPBACK_NAMES)
         return None if self.allowed_hosts is None or "*" in self.allowed_hosts else frozenset(self.allowed_hosts)

@@ -229,7 +229,7 @@ class Splitter:
         self.marks = marks or self.marks
 
     def _expected(self) -> Iterable[Marks]:
-        """The marks that may open a block here. The first block of a model that thinks is its own, whoever asked."""
+        """The marks that may open a block here. The first block of a model that thinks is its own in any case."""
         if self.opening == "whole":
             return []
         if self._state == "after":

@@ -9,8 +9,8 @@ The texts of turns are encoded without special tokens, so a text that contains `
 characters of it and can never open or close a turn. That holds too for what a template puts between
 turns and the tokenizer keeps as one token without calling it special, as some do with ``<|user|>`` or ``<think>``.
 
-History has no thoughts in it, as with the chat templates of reasoning models: a reply that followed thoughts stands
-there by its text, after a beginning that opens none. So a longer conversation begins with the tokens of the shorter
+History has no thoughts in it, as with the chat templates of reasoning models: a reply that followed thoughts is
+kept as its text, after a beginning that opens none. So a longer conversation begins with the tokens of the shorter
 one up to the reply, and the reply is computed once more (docs/decisions/0021-thoughts.md).
 """
 
@@ -218,7 +218,7 @@ class ChatTokenizer:
         return {roles: self._encoded(piece) for roles, piece in pieces.items()}
 
     def _greeting(self, *roles: Role) -> str | None:
-        """What stands before an assistant's turn that no user's comes before. None where the template wants the user's
+        """What comes before an assistant's turn that no user's comes before. None where the template wants the user's
         first: then an empty one is."""
         try:
             return self._render(*roles, "user")[len(roles) - 1]
@@ -227,7 +227,7 @@ class ChatTokenizer:
             return None
 
     def _render(self, *roles: Role, **variables: object) -> list[str]:
-        """Render the template around placeholder turns; give what stands before, between and after them."""
+        """Render the template around placeholder turns; give what is before, between and after them."""
         turns = [{"role": role, "content": mark} for role, mark in zip(roles, _MARKS, strict=False)]
         text = self._tokenizer.apply_chat_template(
             turns, tokenize=False, add_generation_prompt=True, **{**self._variables, **variables}

@@ -30,7 +30,7 @@ def json_document(text: str) -> Any:
 
 
 def unwrapped(text: str) -> str:
-    """What stands in the Markdown fence that is the whole text, if there is one that may hold JSON; else the text."""
+    """What is in the Markdown fence that is the whole text, if there is one that may hold JSON; else the text."""
     fence = whole_fence(text)
     return fence.content if fence is not None and (not fence.language or "json" in fence.language) else text
 
@@ -54,7 +54,7 @@ def _exact(digits: str) -> Exact:
 
 
 def exactly(value: Any) -> Any:
-    """A value of JSON with its numbers Exact. A float stands for the shortest number that is read as it."""
+    """A value of JSON with its numbers Exact. A float means the shortest number that is read as it."""
     match value:
         case dict():
             return {name: exactly(item) for name, item in value.items()}

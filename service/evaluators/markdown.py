@@ -9,7 +9,7 @@ _LANGUAGE = re.compile(r"\{?[ \t]*[.=]?([^\s{},;:]*)")
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """A code block. ``info``: what stands behind the opening fence. ``content``: the lines up to the closing one."""
+    """A code block. ``info``: what follows the opening fence. ``content``: the lines up to the closing one."""
 
     info: str
     content: str

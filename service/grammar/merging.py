@@ -25,7 +25,7 @@ _HINTS = frozenset({"password"})
 
 
 class Merger:
-    """``nodes``: what each set of schemas allows; ``origins``: where it stands, and its keywords.
+    """``nodes``: what each set of schemas allows; ``origins``: where it is, and its keywords.
 
     A ``wide`` one allows too much rather than too little: what nothing fits there, nothing fits.
     """

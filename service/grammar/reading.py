@@ -22,7 +22,7 @@ _PLAIN = (
 
 
 class UnsupportedSchema(ValueError):
-    """A schema that no grammar is made of. ``path``: where the keyword stands, as the schema's members are named."""
+    """A schema that no grammar is made of. ``path``: where the keyword is, as the schema's members are named."""
 
     def __init__(self, path: Sequence[str], keyword: str, reason: str) -> None:
         self.path = (*path, keyword) if keyword else tuple(path)

@@ -27,7 +27,7 @@ CHARACTER_RULE = (
     r'char ::= [\x20-\x21\x23-\x5B\x5D-\x7E\u00A0-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF] | "\\" ["\\nrt]'
 )
 PLAIN: tuple[Range, ...] = ((0x20, 0x21), (0x23, 0x5B), (0x5D, 0x7E), (0xA0, 0xD7FF), (0xE000, 0xFFFD), (0x10000, LAST))
-"""What stands in a JSON string as it is, unpaired surrogates and control characters left out."""
+"""What is in a JSON string as it is, unpaired surrogates and control characters left out."""
 ESCAPED = {0x22: '"', 0x5C: "\\", 0x08: "b", 0x0C: "f", 0x0A: "n", 0x0D: "r", 0x09: "t"}
 
 _DAYS = r"(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)|02-(?:0[1-9]|1\d|2[0-8]))"
@@ -153,7 +153,7 @@ def _written(node: Node) -> str:
         case Repeat(inner, least, most):
             return _counted(f"({_written(inner)})", least, most)
         case Edge():
-            raise ValueError("an edge stands inside a pattern")
+            raise ValueError("an edge is inside a pattern")
 
 
 def _counted(item: str, least: int, most: int | None) -> str:

@@ -25,7 +25,7 @@ REFINE = {
 
 
 def thinking(call: Call) -> str:
-    """Thinks, whoever asks."""
+    """Thinks, no matter who asks."""
     match role_of(call):
         case "critique":
             answer = json.dumps({"issues": ["Say more."]})

@@ -108,7 +108,7 @@ class LMStudio(StandIn):
     Unknown paths, /tokenize among them: 200 with a sentence as the error (#618, #1323). A chat without a loaded model:
     400 with a sentence as the error (assafelovic/gpt-researcher#1556). Other response formats than json_schema are
     refused (#169, #307), images too where the model sees none (#908), log-probabilities asked for are left out
-    (lmstudio-ai/lms#60), a wrong token is told at length (agustif/opencode-lmstudio#41).
+    (lmstudio-ai/lms#60), a wrong token is described at length (agustif/opencode-lmstudio#41).
     """
 
     name = "LM Studio"
