@@ -343,6 +343,8 @@ def _translated(
     own, schema = asked.redraft or {}, _schema(asked)
     if kind is ToolRequest:
         stated = asked.model_dump(include={"tools", "tool_choice", "parallel_tool_calls"}, exclude_none=True)
+        if not any(message.tool_calls or message.role == "tool" for message in asked.messages):
+            fields["turns"] = _messages(asked.messages)
         fields |= {**stated, "messages": [message.relayed() for message in asked.messages], "response_schema": schema}
         return fields, names | {name: name for name in stated}
     if mode is None:

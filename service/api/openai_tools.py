@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Len
 from pydantic import Field
 
-from service.api.requests import BoundedSchema, FormFields
+from service.api.requests import BoundedSchema, FormFields, Message
 from service.api.wire import WireModel
 from service.engines.base import Sampling
 from service.engines.relay import ChatBody
@@ -66,16 +66,29 @@ class ToolCall(WireModel):
 
 
 class ToolRequest(FormFields):
-    """A chat with tools. ``messages`` are in OpenAI's words, made of validated ones, in whatever order they came."""
+    """A chat with tools. ``messages`` are in OpenAI's words, made of validated ones, in whatever order they came.
+
+    ``turns``: the same for engines that know no tools, unless there are calls among them.
+    """
 
     model: str
     messages: Annotated[tuple[dict[str, Any], ...], Len(1, 256), FAIL_FAST]
+    turns: Annotated[tuple[Message, ...], FAIL_FAST] = ()
     tools: Tools = ()
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     sampling: SamplingOverrides = SamplingOverrides()
     reasoning: bool = False
     stream: bool = False
+
+    @property
+    def forced(self) -> tuple[Function, ...]:
+        """The functions of which the model has to call one; none where it may also answer."""
+        offered = tuple(tool.function for tool in self.tools)
+        if isinstance(self.tool_choice, NamedTool):
+            named = self.tool_choice.function.name
+            return tuple(function for function in offered if function.name == named)[:1]
+        return offered if self.tool_choice == "required" else ()
 
     def body(self, sampling: Sampling) -> ChatBody:
         schema = {"name": "reply", "schema": self.response_schema}

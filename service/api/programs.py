@@ -20,16 +20,27 @@ from service.api.requests import (
     RefineRequest,
 )
 from service.api.served import ServedModels
-from service.engines.base import Sampling
+from service.engines.base import JsonSchema, Sampling
 from service.engines.conversation import Conversation, Turn
 from service.errors import FieldError, InvalidRequest, wrong_field
 from service.evaluators.base import Evaluator, RefusedField
 from service.evaluators.judge import Judge
 from service.evaluators.toolbox import Toolbox
-from service.refinement.program import Budget, Generation, Program, Review, Search, Select, ToolChat
+from service.refinement.program import (
+    Budget,
+    ForcedCall,
+    ForcedTool,
+    Generation,
+    Program,
+    Review,
+    Search,
+    Select,
+    ToolChat,
+)
 from service.refinement.roles import Models
 from service.tasks.task import Rubric, Task
 
+NO_ARGUMENTS: JsonSchema = {"type": "object", "properties": {}, "additionalProperties": False}
 _ANSWERS_TO = {None: "user or assistant", "user": "assistant", "assistant": "user"}
 _TAKES_ITS_PLACE = {"vote": "the vote takes its place", "pairwise": "the comparison takes its place"}
 
@@ -85,17 +96,19 @@ class Programs:
         )
 
     def tool_chat(self, request: ToolRequest) -> ToolChat:
-        """Sampled as the general task is, whose prompts it has not."""
+        """Sampled as the general task is. Only a call that is forced on an engine without tools has its prompts."""
         task = self.tasks["general"]
+        sampling = self._sampling(request, task, open_ended=True)
         return ToolChat(
             id=_new_id("gen"),
             arrival=next(self.arrivals),
             task=task.name,
             models=Models.single(request.model),
-            asked=request.body(self._sampling(request, task, open_ended=True)),
+            asked=request.body(sampling),
             form=request.form,
             threads=self.tools.threads,
             budget=self._budget(BudgetFields()),
+            forced=_forced(request, task, sampling),
             stream=request.stream,
         )
 
@@ -212,11 +225,7 @@ class Programs:
         *earlier, last = turns
         parameters = SimpleNamespace(**_parameters(request, task))
         asked = task.prompts.render("draft", prompt=last.text, parameters=parameters, choices=sampling.choices)
-        conversation = None
-        for turn in [*earlier, Turn("user", asked, images=last.images)]:
-            conversation = Conversation(turn, conversation)
-        assert conversation is not None  # noqa: S101 - there is a last turn
-        return conversation
+        return _conversation_of([*earlier, Turn("user", asked, images=last.images)])
 
     def _sampling(self, request: CommonFields | ToolRequest, task: Task, *, open_ended: bool = False) -> Sampling:
         wanted = request.sampling.max_tokens
@@ -250,6 +259,37 @@ class Programs:
             raise InvalidRequest("the request asks for more than this service allows", wrong)
         search = replace(search, **{name: min(getattr(search, name), limit) for name, limit in limits.items()})
         return replace(search, branches=min(search.branches, most // search.beam))
+
+
+def _forced(request: ToolRequest, task: Task, sampling: Sampling) -> ForcedCall | None:
+    """The call that the model has to make; None where it may also answer, or where only a server can take the
+    messages."""
+    tools = [
+        ForcedTool(function.name, function.description or "", function.parameters or NO_ARGUMENTS)
+        for function in request.forced
+    ]
+    if not tools or not request.turns:
+        return None
+    try:
+        conversation = _conversation_of(_turns(request.turns))
+    except InvalidRequest:
+        return None
+    return ForcedCall(
+        id=_new_id("call"),
+        request=conversation,
+        prompts=task.prompts,
+        tools=tools,
+        sampling=sampling,
+        finish_reason="tool_calls" if request.tool_choice == "required" else "stop",  # as vLLM says it
+    )
+
+
+def _conversation_of(turns: Sequence[Turn]) -> Conversation:
+    first, *others = turns
+    conversation = Conversation(first)
+    for turn in others:
+        conversation = Conversation(turn, conversation)
+    return conversation
 
 
 def _new_id(prefix: str) -> str:

@@ -1,5 +1,6 @@
 """A refine request as the core sees it: everything resolved, nothing optional that matters."""
 
+import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from typing import Literal, Protocol
 
 from service.engines.base import JsonSchema, Sampling
 from service.engines.conversation import Conversation
-from service.engines.relay import ChatBody
+from service.engines.relay import ChatBody, RelayFinish
 from service.evaluators.base import Evaluator
 from service.refinement.prompts import Prompts
 from service.refinement.roles import Models
@@ -153,9 +154,37 @@ class Generation:
     arrival: int = 0
 
 
+@dataclass(frozen=True)
+class ForcedTool:
+    """A function that may be called. ``schema``: that of its arguments."""
+
+    name: str
+    description: str
+    schema: JsonSchema
+
+    @property
+    def parameters(self) -> str:
+        return json.dumps(self.schema, ensure_ascii=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForcedCall:
+    """An answer to ``request`` that has to be a call of one of ``tools``. ``id``: the call's."""
+
+    id: str
+    request: Conversation
+    prompts: Prompts
+    tools: Sequence[ForcedTool]
+    sampling: Sampling
+    finish_reason: RelayFinish
+
+
 @dataclass(frozen=True, kw_only=True)
 class ToolChat:
-    """One chat completion with tools, which the writer's server makes of ``asked``; told in pieces if ``stream``."""
+    """One chat completion with tools, which the writer's server makes of ``asked``; told in pieces if ``stream``.
+
+    ``forced``: the same for an engine that knows no tools, where the model has to call one.
+    """
 
     id: str
     task: str
@@ -164,5 +193,6 @@ class ToolChat:
     budget: Budget
     form: Form | None = None
     threads: Executor | None = None
+    forced: ForcedCall | None = None
     stream: bool = False
     arrival: int = 0

@@ -28,6 +28,8 @@ VARIABLES: Mapping[str, frozenset[str]] = {
     "vote_lead": frozenset(),
     "compare": frozenset({"candidates", "fence"}),
     "compare_lead": frozenset(),
+    "choose_tool": frozenset({"tools"}),
+    "call_tool": frozenset({"tool"}),
 }
 """Every template that a task has, and the variables it may use.
 
@@ -37,10 +39,13 @@ critique: what should change in the reply before it. questions: what to ask in o
 one of these questions, asked without the reply; ``verifications`` maps questions to answers. edit: what a better
 version of the reply before it must do. redraft: what a fresh answer must do, put after the request. vote: which of the
 lettered candidates agrees most with the others, and compare: which of two is better; vote_lead and compare_lead: how
-that answer begins, before the letter. Lists are tuples of sentences.
+that answer begins, before the letter. choose_tool: which of the functions to call, and call_tool: the arguments of one;
+each has ``name``, ``description`` and ``parameters``, its arguments' JSON schema as a text. Lists are tuples of
+sentences.
 """
 
 
+_TOOL: Mapping[str, str] = {"name": "text", "description": "text", "parameters": "{}"}
 _NOTHING: Mapping[str, object] = dict.fromkeys(("instructions", "remarks", "memory", "issues", "principles"), ())
 _TEXTS: Mapping[str, object] = dict.fromkeys(("question", "candidate", "fence", "prompt"), "text")
 SAMPLES: Sequence[Mapping[str, object]] = (
@@ -50,6 +55,8 @@ SAMPLES: Sequence[Mapping[str, object]] = (
         "candidates": {"A": "text"},
         "verifications": {},
         "choices": (),
+        "tools": (),
+        "tool": {**_TOOL, "description": ""},
     },
     {
         **_TEXTS,
@@ -57,6 +64,8 @@ SAMPLES: Sequence[Mapping[str, object]] = (
         "candidates": {"A": "text"},
         "verifications": {"A question?": "An answer."},
         "choices": ("text", "another"),
+        "tools": (_TOOL,),
+        "tool": _TOOL,
     },
 )
 """Values that every template must be able to render, besides the parameters of its task."""

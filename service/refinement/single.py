@@ -9,12 +9,13 @@ from dataclasses import replace
 from service.concurrency import gather
 from service.engines.base import Completion, Engine, Thought, Usage
 from service.engines.conversation import Conversation
-from service.engines.relay import MessageEnd, MessagePiece, joined, relay_of
+from service.engines.relay import MessageEnd, MessagePiece, Relay, joined, relay_of
 from service.errors import DeadlineExceeded, FormNotKept, PromptTooLong
 from service.refinement import telemetry
 from service.refinement.accounting import Emit, Ledger, MeteredEngine
 from service.refinement.candidate import Assessment, Candidate
 from service.refinement.events import Critiqued, Delta, Event, Generated, ReasoningDelta, Relayed, Reviewed
+from service.refinement.forced import write_call
 from service.refinement.program import Budget, Generation, Review, ToolChat
 from service.refinement.roles import Roles
 from service.refinement.steps import Steps
@@ -143,7 +144,7 @@ async def _relay(chat: ToolChat, roles: Roles, emit: Emit) -> None:
     started = time.perf_counter()
     pieces: list[MessagePiece] = []
     end = None
-    items = relay_of(roles.writer).relay(chat.asked, stream=chat.stream, priority=ledger.priority)
+    items = _message(chat, roles.writer, ledger.priority)
     with telemetry.call("draft", roles.writer.model, 1):
         async with _deadline(chat.budget), aclosing(items):
             async for item in items:
@@ -160,6 +161,12 @@ async def _relay(chat: ToolChat, roles: Roles, emit: Emit) -> None:
         await _hold(whole.content or "", chat)
     ledger.record("draft", end.usage, time.perf_counter() - started, roles.writer.model)
     emit(Relayed(chat.id, roles.writer.model, whole, end.finish_reason, ledger.usage))
+
+
+def _message(chat: ToolChat, writer: Engine, priority: int) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
+    if chat.forced is not None and not isinstance(writer, Relay):
+        return write_call(chat.forced, writer, priority=priority)
+    return relay_of(writer).relay(chat.asked, stream=chat.stream, priority=priority)
 
 
 @asynccontextmanager

@@ -41,6 +41,8 @@ PROMPTS = Prompts.compiled(
         "compare": "Compare "
         "{% for letter, text in candidates.items() %}{{ letter }}={{ text }};{% endfor %} {{ fence }}",
         "compare_lead": "Reply ",
+        "choose_tool": "Choose: {% for tool in tools %}{{ tool.name }} {{ tool.description }} {% endfor %}",
+        "call_tool": "Call {{ tool.name }}: {{ tool.parameters }}",
     }
 )
 JUDGE = Judge(criteria=(Criterion(name="fluency", question="Is it fluent?"),))

@@ -1,0 +1,46 @@
+"""Tool calls that a caller insists on, written by an engine that knows no tools.
+
+Where the model has to call one of the offered functions, nothing is to be told apart from a text: the name is one of a
+closed set, and the arguments are JSON that fits a schema. Every engine can be held to both. A model that may also
+answer needs a server that reads the calls of its family (service/engines/relay.py).
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+
+from service.engines.base import Completion, Engine, Thought, Usage
+from service.engines.relay import CallPiece, MessageEnd, MessagePiece
+from service.refinement.program import ForcedCall
+
+
+async def write_call(
+    call: ForcedCall, engine: Engine, *, priority: int = 0
+) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
+    """Yield the call in pieces, then how it ended. A function is chosen first where there are several."""
+    conversation, tool, usage = call.request, call.tools[0], Usage()
+    if len(call.tools) > 1:
+        conversation = conversation.with_user(call.prompts.render("choose_tool", tools=call.tools))
+        names = tuple(tool.name for tool in call.tools)
+        choosing = replace(call.sampling, choices=names, stop=())
+        [named] = await engine.complete(conversation, choosing, priority=priority)
+        usage = named.usage
+        chosen = [tool for tool in call.tools if tool.name == named.text]
+        if not chosen:  # cut before its end
+            yield MessagePiece()
+            yield MessageEnd("length", usage)
+            return
+        tool, conversation = chosen[0], conversation.with_reply(named)
+    conversation = conversation.with_user(call.prompts.render("call_tool", tool=tool))
+    yield MessagePiece(calls=(CallPiece(0, call.id, tool.name),))
+    items = engine.stream(conversation, call.sampling, schema=tool.schema, priority=priority)
+    async with aclosing(items):
+        async for item in items:
+            match item:
+                case Completion():
+                    whole = item.finish_reason == "stop"
+                    yield MessageEnd(call.finish_reason if whole else item.finish_reason, usage + item.usage)
+                case Thought(text=text):
+                    yield MessagePiece(thoughts=text)
+                case str() if item:
+                    yield MessagePiece(calls=(CallPiece(0, arguments=item),))
