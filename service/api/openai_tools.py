@@ -3,19 +3,29 @@
 The body is made anew of what was validated, so that nothing passes that Redraft does not know.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from annotated_types import Len
 from pydantic import Field
 
-from service.api.requests import BoundedSchema, FormFields, Message
+from service.api.problems import LONGEST_PATH
+from service.api.requests import SCHEMA_WORK, BoundedSchema, FormFields, Message, form_of
 from service.api.wire import WireModel
 from service.engines.base import Sampling
 from service.engines.relay import ChatBody
+from service.errors import InvalidRequest, wrong_field
+from service.evaluators.base import RefusedField
+from service.evaluators.patterns import MAX_WORK, TooMuchToCompile, allowing
+from service.evaluators.schema import JsonSchema
 from service.fail_fast import FAIL_FAST
 from service.tasks.overrides import SamplingOverrides
 
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+
+NO_ARGUMENTS: Mapping[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
+MOST_FORCED = 40
+"""Of how many functions a call can be forced: so many schemas are compiled for one request."""
 
 OfTheClient = Annotated[Any, Field(exclude=True)]
 """What OpenAI's SDK adds to a call that was streamed, and sends back."""
@@ -28,6 +38,11 @@ class Function(WireModel):
     description: str | None = None
     parameters: BoundedSchema | None = None
     strict: bool | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The schema of the arguments, which are always an object."""
+        return {"type": "object", **(self.parameters or NO_ARGUMENTS)}
 
 
 class Tool(WireModel):
@@ -82,13 +97,32 @@ class ToolRequest(FormFields):
     stream: bool = False
 
     @property
-    def forced(self) -> tuple[Function, ...]:
-        """The functions of which the model has to call one; none where it may also answer."""
-        offered = tuple(tool.function for tool in self.tools)
+    def forced(self) -> Mapping[int, Function]:
+        """The functions of which the model has to call one, by their places; none where it may also answer."""
+        offered = {index: tool.function for index, tool in enumerate(self.tools)}
         if isinstance(self.tool_choice, NamedTool):
             named = self.tool_choice.function.name
-            return tuple(function for function in offered if function.name == named)[:1]
-        return offered if self.tool_choice == "required" else ()
+            places = [index for index, function in offered.items() if function.name == named]
+            return {index: offered[index] for index in places[:1]}
+        return offered if self.tool_choice == "required" else {}
+
+    def forced_forms(self) -> Sequence[JsonSchema]:
+        """What holds the arguments of each forced function against their schema. It takes long: call it in a thread.
+
+        Raises InvalidRequest, which names a schema that no grammar holds a text to.
+        """
+        if len(self.forced) > MOST_FORCED:
+            raise wrong_field("tools", f"the engine here can be made to call one of at most {MOST_FORCED} functions")
+        try:
+            with allowing(MOST_FORCED * SCHEMA_WORK + MAX_WORK):
+                return [
+                    form_of(function.arguments, f"tools.{index}.function.parameters")
+                    for index, function in self.forced.items()
+                ]
+        except RefusedField as error:
+            raise wrong_field(error.field[:LONGEST_PATH], str(error)) from None
+        except TooMuchToCompile:
+            raise InvalidRequest("the patterns and schemas of the request take too long to compile") from None
 
     def body(self, sampling: Sampling) -> ChatBody:
         schema = {"name": "reply", "schema": self.response_schema}

@@ -20,7 +20,7 @@ from service.api.requests import (
     RefineRequest,
 )
 from service.api.served import ServedModels
-from service.engines.base import JsonSchema, Sampling
+from service.engines.base import Sampling
 from service.engines.conversation import Conversation, Turn
 from service.errors import FieldError, InvalidRequest, wrong_field
 from service.evaluators.base import Evaluator, RefusedField
@@ -40,7 +40,6 @@ from service.refinement.program import (
 from service.refinement.roles import Models
 from service.tasks.task import Rubric, Task
 
-NO_ARGUMENTS: JsonSchema = {"type": "object", "properties": {}, "additionalProperties": False}
 _ANSWERS_TO = {None: "user or assistant", "user": "assistant", "assistant": "user"}
 _TAKES_ITS_PLACE = {"vote": "the vote takes its place", "pairwise": "the comparison takes its place"}
 
@@ -265,8 +264,8 @@ def _forced(request: ToolRequest, task: Task, sampling: Sampling) -> ForcedCall 
     """The call that the model has to make; None where it may also answer, or where only a server can take the
     messages."""
     tools = [
-        ForcedTool(function.name, function.description or "", function.parameters or NO_ARGUMENTS)
-        for function in request.forced
+        ForcedTool(function.name, function.description or "", function.arguments)
+        for function in request.forced.values()
     ]
     if not tools or not request.turns:
         return None
@@ -279,6 +278,7 @@ def _forced(request: ToolRequest, task: Task, sampling: Sampling) -> ForcedCall 
         request=conversation,
         prompts=task.prompts,
         tools=tools,
+        forms=request.forced_forms,
         sampling=sampling,
         finish_reason="tool_calls" if request.tool_choice == "required" else "stop",  # as vLLM says it
     )

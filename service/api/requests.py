@@ -115,6 +115,20 @@ Prompt = Annotated[
 ]
 
 
+def form_of(schema: dict[str, Any], field: str) -> JsonSchema:
+    """What holds a finished text against a schema. Raises RefusedField where no grammar holds a text to it; ``field``
+    is the schema's own name."""
+    spend(SCHEMA_WORK)
+    try:
+        form = JsonSchema(schema=schema)
+        grammar_of(schema)
+    except UnsupportedSchema as error:
+        raise RefusedField(".".join(filter(None, (field, dotted(error.path)))), str(error)) from None
+    except RefusedField as error:
+        raise RefusedField(field, str(error)) from None
+    return form
+
+
 class FormFields(BodyModel):
     """``response_schema``: what a text must fit. It is refused where no grammar holds a text to it."""
 
@@ -123,17 +137,7 @@ class FormFields(BodyModel):
     @cached_property
     def form(self) -> JsonSchema | None:
         """What holds a finished text against the schema."""
-        if self.response_schema is None:
-            return None
-        spend(SCHEMA_WORK)
-        try:
-            form = JsonSchema(schema=self.response_schema)
-            grammar_of(self.response_schema)
-        except UnsupportedSchema as error:
-            raise RefusedField(".".join(filter(None, ("response_schema", dotted(error.path)))), str(error)) from None
-        except RefusedField as error:
-            raise RefusedField("response_schema", str(error)) from None
-        return form
+        return None if self.response_schema is None else form_of(self.response_schema, "response_schema")
 
     @model_validator(mode="after")
     def _refuse_schemas_without_grammar(self) -> Self:

@@ -5,32 +5,40 @@ closed set, and the arguments are JSON that fits a schema. Every engine can be h
 answer needs a server that reads the calls of its family (service/engines/relay.py).
 """
 
+import asyncio
 from collections.abc import AsyncGenerator
+from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import replace
 
 from service.engines.base import Completion, Engine, Thought, Usage
 from service.engines.relay import CallPiece, MessageEnd, MessagePiece
+from service.refinement.held import hold
 from service.refinement.program import ForcedCall
 
 
 async def write_call(
-    call: ForcedCall, engine: Engine, *, priority: int = 0
+    call: ForcedCall, engine: Engine, *, threads: Executor | None = None, priority: int = 0
 ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
-    """Yield the call in pieces, then how it ended. A function is chosen first where there are several."""
-    conversation, tool, usage = call.request, call.tools[0], Usage()
+    """Yield the call in pieces, then how it ended. A function is chosen first where there are several.
+
+    Raises InvalidRequest where the arguments of one cannot be held to their schema, and FormNotKept where finished
+    arguments do not fit theirs.
+    """
+    forms = await asyncio.get_running_loop().run_in_executor(threads, call.forms)
+    conversation, chosen, usage = call.request, 0, Usage()
     if len(call.tools) > 1:
         conversation = conversation.with_user(call.prompts.render("choose_tool", tools=call.tools))
         names = tuple(tool.name for tool in call.tools)
         choosing = replace(call.sampling, choices=names, stop=())
         [named] = await engine.complete(conversation, choosing, priority=priority)
         usage = named.usage
-        chosen = [tool for tool in call.tools if tool.name == named.text]
-        if not chosen:  # cut before its end
+        if named.text not in names:  # cut before its end
             yield MessagePiece()
             yield MessageEnd("length", usage)
             return
-        tool, conversation = chosen[0], conversation.with_reply(named)
+        chosen, conversation = names.index(named.text), conversation.with_reply(named)
+    tool = call.tools[chosen]
     conversation = conversation.with_user(call.prompts.render("call_tool", tool=tool))
     yield MessagePiece(calls=(CallPiece(0, call.id, tool.name),))
     items = engine.stream(conversation, call.sampling, schema=tool.schema, priority=priority)
@@ -39,6 +47,8 @@ async def write_call(
             match item:
                 case Completion():
                     whole = item.finish_reason == "stop"
+                    if whole and not call.sampling.stop:  # arguments that are cut there need not fit
+                        await hold(item.text, forms[chosen], threads)
                     yield MessageEnd(call.finish_reason if whole else item.finish_reason, usage + item.usage)
                 case Thought(text=text):
                     yield MessagePiece(thoughts=text)

@@ -1,7 +1,7 @@
 """A refine request as the core sees it: everything resolved, nothing optional that matters."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -169,12 +169,17 @@ class ForcedTool:
 
 @dataclass(frozen=True, kw_only=True)
 class ForcedCall:
-    """An answer to ``request`` that has to be a call of one of ``tools``. ``id``: the call's."""
+    """An answer to ``request`` that has to be a call of one of ``tools``. ``id``: the call's.
+
+    ``forms``: makes what the arguments of each must pass. It takes long, and raises InvalidRequest where a text cannot
+    be held to a schema.
+    """
 
     id: str
     request: Conversation
     prompts: Prompts
     tools: Sequence[ForcedTool]
+    forms: Callable[[], Sequence[Form]]
     sampling: Sampling
     finish_reason: RelayFinish
 

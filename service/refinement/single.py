@@ -10,12 +10,13 @@ from service.concurrency import gather
 from service.engines.base import Completion, Engine, Thought, Usage
 from service.engines.conversation import Conversation
 from service.engines.relay import MessageEnd, MessagePiece, Relay, joined, relay_of
-from service.errors import DeadlineExceeded, FormNotKept, PromptTooLong
+from service.errors import DeadlineExceeded, PromptTooLong
 from service.refinement import telemetry
 from service.refinement.accounting import Emit, Ledger, MeteredEngine
 from service.refinement.candidate import Assessment, Candidate
 from service.refinement.events import Critiqued, Delta, Event, Generated, ReasoningDelta, Relayed, Reviewed
 from service.refinement.forced import write_call
+from service.refinement.held import hold
 from service.refinement.program import Budget, Generation, Review, ToolChat
 from service.refinement.roles import Roles
 from service.refinement.steps import Steps
@@ -49,7 +50,7 @@ async def _generate(generation: Generation, roles: Roles, emit: Emit) -> None:
         if not generation.sampling.stop:  # a text that is cut there need not fit
             for completion in completions:
                 if completion.finish_reason == "stop":
-                    await _hold(completion.text, generation)
+                    await hold(completion.text, generation.form, generation.threads)
         return completions
 
     for index, request in enumerate(generation.requests):
@@ -58,14 +59,6 @@ async def _generate(generation: Generation, roles: Roles, emit: Emit) -> None:
     async with _deadline(generation.budget):
         completions = await gather(answered(index, request) for index, request in enumerate(generation.requests))
     emit(Generated(generation.id, writer.model, completions, ledger.usage))
-
-
-async def _hold(text: str, program: Generation | ToolChat) -> None:
-    """Raises FormNotKept where a finished text is not what its form asks for."""
-    if program.form is not None:
-        fault = await asyncio.get_running_loop().run_in_executor(program.threads, program.form.misfit, text)
-        if fault is not None:
-            raise FormNotKept(f"the engine wrote a text that does not fit the schema: {fault}")
 
 
 async def _complete(
@@ -158,14 +151,14 @@ async def _relay(chat: ToolChat, roles: Roles, emit: Emit) -> None:
         telemetry.called(end.usage, ())
     whole = joined(pieces)
     if end.finish_reason == "stop" and not chat.asked.get("stop") and not whole.calls:
-        await _hold(whole.content or "", chat)
+        await hold(whole.content or "", chat.form, chat.threads)
     ledger.record("draft", end.usage, time.perf_counter() - started, roles.writer.model)
     emit(Relayed(chat.id, roles.writer.model, whole, end.finish_reason, ledger.usage))
 
 
 def _message(chat: ToolChat, writer: Engine, priority: int) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
     if chat.forced is not None and not isinstance(writer, Relay):
-        return write_call(chat.forced, writer, priority=priority)
+        return write_call(chat.forced, writer, threads=chat.threads, priority=priority)
     return relay_of(writer).relay(chat.asked, stream=chat.stream, priority=priority)
 
 

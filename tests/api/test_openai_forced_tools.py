@@ -1,13 +1,17 @@
 """Tool calls that a chat insists on, from an engine that knows no tools."""
 
 import json
-from typing import Any
+from datetime import date
+from enum import StrEnum
+from typing import Annotated, Any, Literal
 
 import pytest
+from openai import pydantic_function_tool
+from pydantic import BaseModel, Field
 
 from service.engines.scripted import Call, Script
 from tests.api.test_openai import PATH, refusal, streamed
-from tests.api.test_openai_tools import ASKED, HELLO, HISTORY, NAMED, PARAMETERS, WEATHER
+from tests.api.test_openai_tools import ASKED, HELLO, HISTORY, NAMED, PARAMETERS, TIME, WEATHER
 from tests.engines.chat_server import ChatServer, before
 from tests.serving import serving
 
@@ -103,3 +107,126 @@ async def test_a_server_that_knows_tools_makes_forced_calls_itself() -> None:
     [asked] = server.asked
     assert asked["tool_choice"] == "required"
     assert asked["messages"] == [HELLO]
+
+
+class Colour(StrEnum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Cat(BaseModel):
+    kind: Literal["cat"]
+    lives: Annotated[int, Field(ge=0, le=9)]
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"]
+    born: date | None = None
+
+
+class Order(BaseModel):
+    """An order, as applications state them."""
+
+    colour: Colour
+    pets: list[Annotated[Cat | Dog, Field(discriminator="kind")]]
+    prices: dict[str, float] = {}
+    note: str | None = Field(default=None, description="Anything else.")
+    size: tuple[int, int]
+
+
+def function(parameters: dict[str, Any], name: str = "order") -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+def forced(*tools: Any) -> dict[str, Any]:
+    return {"model": "scripted", "messages": [HELLO], "tools": tools, "tool_choice": "required"}
+
+
+ORDER = {"colour": "red", "pets": [{"kind": "cat", "lives": 9}], "prices": {"a": 1.5}, "note": None, "size": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        (function(Order.model_json_schema()), ORDER),
+        (pydantic_function_tool(Cat), {"kind": "cat", "lives": 9}),
+        (function({"$schema": "http://json-schema.org/draft-07/schema#", **PARAMETERS}), ARGUMENTS),
+        (function({"type": "object"}), {"a": 1}),
+        (function({"properties": {"city": {"type": "string"}}, "required": ["city"]}), ARGUMENTS),
+        (function({}), {}),
+    ],
+)
+async def test_schemas_as_libraries_write_them_are_taken(tool: Any, arguments: dict[str, Any]) -> None:
+    async with serving(Script(reply=lambda call: json.dumps(arguments))) as served:
+        response = await served.post(PATH, forced(tool))
+
+    assert response.status_code == 200, response.text
+    [call] = response.json()["choices"][0]["message"]["tool_calls"]
+    assert json.loads(call["function"]["arguments"]) == arguments
+    assert (served.engine.calls[-1].schema or {})["type"] == "object"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_schema_that_cannot_be_held_is_refused_by_its_place(stream: bool) -> None:
+    tags = {"type": "object", "properties": {"tags": {"type": "array", "items": {}, "uniqueItems": True}}}
+    async with serving(Script()) as served:
+        response = await served.post(PATH, {**forced(WEATHER, function(tags)), "stream": stream})
+        asked = list(served.engine.calls)
+        other = await served.post(PATH, {**forced(function(tags), TIME), "tool_choice": NAMED})
+
+    param = "tools.1.function.parameters.properties.tags.uniqueItems"
+    assert refusal(response) == (400, "invalid_request_error", param, "invalid_request")
+    assert "uniqueItems: " in response.json()["error"]["message"]
+    assert asked == []
+    assert other.status_code == 200  # what cannot be called is not looked at
+
+
+async def test_what_is_no_schema_is_refused() -> None:
+    async with serving(Script()) as served:
+        response = await served.post(PATH, forced(function({"type": "object", "properties": {"a": {"type": "text"}}})))
+
+    assert refusal(response) == (400, "invalid_request_error", "tools.0.function.parameters", "invalid_request")
+
+
+async def test_a_call_of_one_of_too_many_functions_is_refused() -> None:
+    many = [function(PARAMETERS, f"f{index}") for index in range(41)]
+    async with serving(Script()) as served:
+        response = await served.post(PATH, forced(*many))
+        fewer = await served.post(PATH, forced(*many[1:]))
+
+    assert refusal(response) == (400, "invalid_request_error", "tools", "invalid_request")
+    assert fewer.status_code == 200
+
+
+@pytest.mark.parametrize("written", ['{"city": 5}', '"Oslo"', "Oslo"])
+async def test_finished_arguments_that_do_not_fit_are_an_error(written: str) -> None:
+    async with serving(Script(reply=lambda call: written)) as served:
+        whole = await served.post(PATH, forced(WEATHER))
+        stream = await served.post(PATH, {**forced(WEATHER), "stream": True})
+        cut = await served.post(PATH, {**forced(WEATHER), "stop": "END"})
+
+    assert (whole.status_code, whole.json()["error"]["code"]) == (503, "form_not_kept")
+    assert '"form_not_kept"' in stream.text
+    assert cut.status_code == 200
+
+
+async def test_a_server_that_knows_tools_takes_what_schemas_it_likes() -> None:
+    server = ChatServer()
+    async with before(server) as front:
+        tags = {"type": "object", "properties": {"tags": {"type": "array", "uniqueItems": True}}}
+        assert (await front.post(PATH, forced(function(tags)))).status_code == 200
+
+    assert server.asked[0]["tools"] == [function(tags)]
+
+
+@pytest.mark.parametrize("reasoning", [False, True])
+async def test_thoughts_before_a_call_are_no_part_of_it(reasoning: bool) -> None:
+    script = Script(reply=lambda call: f"<think>Norway.</think>{json.dumps(ARGUMENTS)}")
+    async with serving(script) as served:
+        asked = {**forced(WEATHER), "include_reasoning": reasoning}
+        message = (await served.post(PATH, asked)).json()["choices"][0]["message"]
+        deltas = [chunk["choices"][0]["delta"] for chunk in await streamed(served, asked)]
+
+    assert json.loads(message["tool_calls"][0]["function"]["arguments"]) == ARGUMENTS
+    assert message.get("reasoning_content") == ("Norway." if reasoning else None)
+    assert any("reasoning_content" in delta for delta in deltas) is reasoning
