@@ -59,6 +59,27 @@ async def test_its_tool_modes_reach_a_server_that_calls_tools(mode: instructor.M
     assert [place.city for place in places] == ["Oslo"]
 
 
+async def test_its_default_mode_needs_no_server_that_calls_tools() -> None:
+    async with (
+        serving(Script()) as served,
+        AsyncOpenAI(base_url=f"{served.client.base_url}/v1", api_key="none", max_retries=0) as openai,
+    ):
+        create = instructor.from_openai(openai).chat.completions.create
+        weather = await create(model="scripted", messages=MESSAGES, response_model=Weather, max_retries=0)
+
+    assert isinstance(weather, Weather)
+    assert weather.warm is True
+
+
+async def test_it_streams_partial_answers_of_an_engine_that_knows_no_tools() -> None:
+    script = Script(reply=lambda call: '{"city": "Oslo"}')
+    async with serving(script) as served, client(served, instructor.Mode.TOOLS) as typed:
+        create = typed.chat.completions.create_partial
+        partial = [place.city async for place in create(model="scripted", messages=MESSAGES, response_model=Place)]
+
+    assert partial[-1] == "Oslo"
+
+
 async def test_it_streams_partial_answers() -> None:
     async with before(ChatServer()) as front, client(front, instructor.Mode.TOOLS) as typed:
         create = typed.chat.completions.create_partial

@@ -44,8 +44,18 @@ async def test_it_streams(served: Served, model: str, text: str) -> None:
 
 async def test_it_parses_a_model_s_schema() -> None:
     async with serving(Script()) as served:
-        structured = chat(served, "scripted").with_structured_output(Weather, method="json_schema")
+        structured = chat(served, "scripted").with_structured_output(Weather)
         assert await structured.ainvoke("Is it warm?") == Weather(warm=True)
+
+
+@pytest.mark.parametrize("strict", [None, True])
+async def test_it_makes_typed_answers_by_a_tool_of_an_engine_that_knows_none(strict: bool | None) -> None:
+    async with serving(Script()) as served:
+        structured = chat(served, "scripted").with_structured_output(Weather, method="function_calling", strict=strict)
+        whole = await structured.ainvoke("Is it warm?")
+        pieces = [piece async for piece in structured.astream("Is it warm?")]
+
+    assert whole == pieces[-1] == Weather(warm=True)
 
 
 @tool

@@ -2,16 +2,18 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from openai import AsyncOpenAI
 from pydantic import BaseModel
 from pydantic_ai import Agent, NativeOutput, PromptedOutput
+from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
-from service.engines.scripted import Script
+from service.engines.scripted import Call, Script
 from tests.engines.chat_server import ChatServer, before
 from tests.serving import Served, serving
 
@@ -24,6 +26,11 @@ class Weather(BaseModel):
 
 class Place(BaseModel):
     city: str
+
+
+def weather(city: str) -> str:
+    """How warm a city is."""
+    return f"12 degrees in {city}"
 
 
 @asynccontextmanager
@@ -72,15 +79,35 @@ async def test_typed_output_by_a_tool() -> None:
     assert answer.output == Place(city="Oslo")
 
 
+async def test_typed_output_by_a_tool_of_an_engine_that_knows_none() -> None:
+    async with serving(Script()) as served, model(served) as asked:
+        answer = await Agent(asked, output_type=Weather).run("Is it warm?")
+        async with Agent(asked, output_type=Weather).run_stream("Is it warm?") as stream:
+            streamed = await stream.get_output()
+
+    assert answer.output == streamed == Weather(warm=True)
+    assert answer.usage.output_tokens > 0
+
+
+async def test_one_of_several_types_of_output_is_chosen() -> None:
+    def choose(call: Call) -> str:
+        return '{"city": "Oslo"}' if call.schema else "final_result_Place"
+
+    async with serving(Script(reply=choose)) as served, model(served) as asked:
+        kinds: Any = [Weather, Place]
+        answer = await Agent(asked, output_type=kinds).run("Where is it?")
+
+    assert answer.output == Place(city="Oslo")
+
+
+async def test_tools_next_to_plain_text_need_a_server_that_calls_them(served: Served) -> None:
+    async with model(served) as asked:
+        with pytest.raises(ModelHTTPError, match="REDRAFT_ENGINE=openai"):
+            await Agent(asked, tools=[weather]).run("How warm is Oslo?")
+
+
 async def test_a_tool_is_called_and_its_answer_told() -> None:
     async with before(ChatServer()) as front, model(front) as asked:
-        agent = Agent(asked)
-
-        @agent.tool_plain
-        def weather(city: str) -> str:
-            """How warm a city is."""
-            return f"12 degrees in {city}"
-
-        answer = await agent.run("How warm is Oslo?")
+        answer = await Agent(asked, tools=[weather]).run("How warm is Oslo?")
 
     assert answer.output == "It is 12 degrees in Oslo"
