@@ -19,7 +19,7 @@ import httpx
 from pydantic import BaseModel, BeforeValidator
 from pydantic_core import from_json
 
-from service.errors import EngineBusy, EngineUnavailable, InvalidRequest, PromptTooLong, RedraftError
+from service.errors import EngineBusy, EngineUnavailable, FormNotKept, InvalidRequest, PromptTooLong, RedraftError
 
 REFUSED = (httpx.codes.BAD_REQUEST, httpx.codes.REQUEST_ENTITY_TOO_LARGE, httpx.codes.UNPROCESSABLE_ENTITY)
 NOT_OFFERED = (httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED, httpx.codes.NOT_IMPLEMENTED)
@@ -146,6 +146,8 @@ def failure(response: httpx.Response) -> RedraftError:
     status, said = response.status_code, said_by(response)
     if status in REFUSED:
         return _too_long(said) or InvalidRequest(REFUSAL + said.message)
+    if said.code == FormNotKept.code:  # Redraft's own word, whose status would else mean that it is busy
+        return WrongAnswer("the engine's server wrote no text of the form that was asked for", said.message)
     seconds = _retry_after(response)
     if status == httpx.codes.TOO_MANY_REQUESTS or (status == httpx.codes.SERVICE_UNAVAILABLE and seconds is not None):
         return EngineBusy("the engine's server has too much to do", retry_after=seconds or 1)

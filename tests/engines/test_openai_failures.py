@@ -13,6 +13,7 @@ from service.engines.openai_failures import (
     NotOffered,
     ReplyTooLong,
     ServerFailed,
+    WrongAnswer,
     failure,
 )
 from service.errors import EngineBusy, EngineUnavailable, InvalidRequest, PromptTooLong
@@ -184,3 +185,10 @@ def test_the_time_to_come_back_may_be_a_date() -> None:
 )
 def test_any_other_failure_is_the_server_s(status: int, headers: dict[str, str], kind: type[Any]) -> None:
     assert type(failure(httpx.Response(status, headers=headers))) is kind
+
+
+def test_a_service_like_this_one_whose_model_keeps_no_form_is_not_busy() -> None:
+    said = {"status": 503, "code": "form_not_kept", "title": "…", "detail": "the text does not fit"}
+    response = httpx.Response(503, headers={"Retry-After": "1"}, json=said)
+
+    assert isinstance(failure(response), WrongAnswer)
