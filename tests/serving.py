@@ -27,7 +27,9 @@ Frame = tuple[str, dict[str, Any]]
 
 
 def reply(call: Call) -> str:
-    """A draft of waves; a critic that wants more; a revision with salt."""
+    """A draft of waves; a critic that wants more; a revision with salt; whatever else has a form keeps it."""
+    if call.schema is not None and "issues" not in call.schema.get("properties", {}):
+        return Script().reply(call)
     match role_of(call):
         case "critique":
             return json.dumps({"issues": ["Say more."]})

@@ -44,15 +44,9 @@ async def ready(front: Served, *models: str) -> None:
         assert response.status_code == 200, response.text
 
 
-def keeping_forms(call: Call) -> str:
-    """As ``reply``, but what is asked for in another form than a critique's has that form."""
-    others = call.schema is not None and "issues" not in call.schema.get("properties", {})
-    return Script().reply(call) if others else reply(call)
-
-
 @asynccontextmanager
 async def pair(**settings: Any) -> AsyncIterator[Pair]:
-    async with serving(Script(reply=keeping_forms)) as aide:
+    async with serving(Script(reply=reply)) as aide:
         models = {"aide": {"urls": [str(aide.client.base_url)], "model": "scripted"}}
         async with serving(models=models, **settings) as front:
             await ready(front, "aide")
