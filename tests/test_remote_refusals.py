@@ -25,7 +25,7 @@ def words(body: dict[str, Any]) -> int:
 
 def too_long(body: dict[str, Any]) -> Response | None:
     """A token is a word."""
-    count, most = words(body), body["max_tokens"]
+    count, most = words(body), body.get("max_tokens", 512)
     if count > CONTEXT:
         return refusal(OPENAI.format(CONTEXT, count), "context_length_exceeded")
     if count + most > CONTEXT:
@@ -81,7 +81,7 @@ async def test_a_reply_may_be_as_long_as_the_context_leaves_room_for() -> None:
 
     assert whole.json()["choices"][0]["text"] == "Hello."
     assert [data["text"] for name, data in streamed if name == "delta"] == ["Hello."]
-    assert [body["max_tokens"] for body in server.asked] == [512, CONTEXT - 1] * 2
+    assert [body.get("max_tokens", 512) for body in server.asked] == [512, CONTEXT - 1] * 2
 
 
 def busy(requests: Callable[[int], bool], seconds: int = 1) -> Fault:
