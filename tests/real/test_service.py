@@ -288,7 +288,7 @@ async def test_two_hundred_clients_that_leave_take_their_work_with_them(service:
 
     for wave in range(10):
         await gather(leave(wave * 20 + number) for number in range(20))
-        async with asyncio.timeout(1.0):
+        async with asyncio.timeout(10.0):
             while await service.in_flight() > 0:
                 await asyncio.sleep(0.02)
 
