@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -115,6 +116,12 @@ class Service:
         for name, value in re.findall(r"^(vllm:\w+)(?:\{.*\})? (\S+)$", page, re.MULTILINE):
             series[name] = series.get(name, 0.0) + float(value)
         return series
+
+    def unfinished(self) -> int:
+        """Requests that vLLM has been handed, and has neither finished nor been told to give up."""
+        llm: Any = self.engine.vllm.backend
+        count: int = llm.output_processor.get_num_unfinished_requests()
+        return count
 
     async def in_flight(self) -> float:
         """Requests that the engine runs or holds waiting, by its own gauges."""
