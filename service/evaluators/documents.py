@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from service.evaluators.markdown import whole_fence
+from service.evaluators.fences import whole_fence
 
 MAX_DIGITS = 4300
 REPLY_WITH_JSON = "Reply with JSON only, without any other text."
@@ -32,7 +32,7 @@ def json_document(text: str) -> Any:
 def unwrapped(text: str) -> str:
     """What is in the Markdown fence that is the whole text, if there is one that may hold JSON; else the text."""
     fence = whole_fence(text)
-    return fence.content if fence is not None and (not fence.language or "json" in fence.language) else text
+    return fence.body if fence is not None and (not fence.language or "json" in fence.language) else text
 
 
 def bare_document(text: str) -> Any:

@@ -43,10 +43,10 @@ class Fence:
     @property
     def language(self) -> str:
         """The language that ``info`` names, in lower case: "python" for ``python``, ``Python title=a.py``,
-        ``{.python .numberLines}`` and ``python,ignore``; "" for none."""
+        ``{.python .numberLines}``, ``{=python}`` and ``python,ignore``; "" for none."""
         words = self.info.strip("{} \t").split()
         classes = [word for word in words if word.startswith(".")]
-        found = _WORD.match((classes or words or [""])[0].lstrip("."))
+        found = _WORD.match((classes or words or [""])[0].lstrip(".="))
         return found[0].lower() if found else ""
 
 
@@ -62,6 +62,26 @@ def fenced_blocks(text: str) -> list[Fence]:
     """The blocks of a text, in their order."""
     lines = iter(text.split("\n"))
     return [_block(opening, lines) for line in lines if (opening := _opening(line))]
+
+
+def whole_fence(text: str) -> Fence | None:
+    """The block that is the whole text, white space around it aside; None where it is anything else.
+
+    The closing fence may also follow the last line of the body, as models write it at times.
+
+    >>> whole_fence("~~~ json\\n[1]\\n~~~")
+    Fence(info='json', body='[1]\\n', closed=True)
+    """
+    first, *rest = re.sub(r"\r\n?", "\n", text).strip("\n\t ").split("\n")
+    opening = _opening(first) if first.startswith(("`", "~")) else None
+    if opening is None or not rest:
+        return None
+    lines = iter(rest)
+    block = _block(opening, lines)
+    if block.closed:
+        return block if next(lines, None) is None else None
+    body = block.body.rstrip(opening.fence[0])
+    return Fence(block.info, body, closed=True) if len(block.body) - len(body) >= len(opening.fence) else None
 
 
 def are_fenced(lines: Sequence[str]) -> Sequence[bool]:

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from service.evaluators.fences import Fence, are_fenced, dedent, fenced_blocks
+from service.evaluators.fences import Fence, are_fenced, dedent, fenced_blocks, whole_fence
 
 BLANKS = 1_000_000
 
@@ -147,3 +147,70 @@ def test_dedent_is_that_of_the_standard_library(text: str) -> None:
 )
 def test_lines_of_code_are_known(text: str, fenced: list[int]) -> None:
     assert [at for at, known in enumerate(are_fenced(text.split("\n"))) if known] == fenced
+
+
+@pytest.mark.parametrize(
+    ("text", "info", "content"),
+    [
+        ("```\na\n```", "", "a\n"),
+        ("```json\na\n```", "json", "a\n"),
+        ("``` json\na\n```", "json", "a\n"),
+        ("````json\na\n````", "json", "a\n"),
+        ("````\n```\na\n```\n````", "", "```\na\n```\n"),
+        ("```\na\n`````", "", "a\n"),
+        ("~~~json\na\n~~~", "json", "a\n"),
+        ("~~~~ json ```\n~~~\na\n~~~~", "json ```", "~~~\na\n"),
+        ("   ```json\n   a\n  ```", "json", "   a\n"),
+        ("```json\r\na\r\n```\r\n", "json", "a\n"),
+        ('```json title="a.json" {1,2}\na\n```  \n\n', 'json title="a.json" {1,2}', "a\n"),
+        ("\n\n```\n\na\n\n```\n", "", "\na\n\n"),
+        ("```\n```", "", ""),
+        ("```\na```", "", "a"),
+        ("```\n    ```\na\n```", "", "    ```\na\n"),
+        ("```\n``` a\n```", "", "``` a\n"),
+        ("```\n~~~\n```", "", "~~~\n"),
+    ],
+)
+def test_a_text_that_is_one_fence(text: str, info: str, content: str) -> None:
+    assert whole_fence(text) == Fence(info, content, closed=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a",
+        "```",
+        "```json",
+        "```\na",
+        "``\na\n``",
+        "````\na\n```",
+        "```\na\n~~~",
+        "~~~\na\n```",
+        "```a`b\nc\n```",
+        "Here:\n```\na\n```",
+        "```\na\n```\nThere.",
+        "```\na\n```\n```\nb\n```",
+        "> ```\n> a\n> ```",
+    ],
+)
+def test_a_text_that_is_not_one_fence(text: str) -> None:
+    assert whole_fence(text) is None
+
+
+@pytest.mark.parametrize(
+    ("info", "language"),
+    [
+        ("", ""),
+        ("json", "json"),
+        ("JSON5", "json5"),
+        ("json title=a", "json"),
+        ("json{1,3}", "json"),
+        ("json:a.json", "json"),
+        ("{.json #a .wide}", "json"),
+        ("{=json}", "json"),
+        ("python", "python"),
+    ],
+)
+def test_the_language_is_the_first_word_of_the_info_string(info: str, language: str) -> None:
+    assert Fence(info, "", closed=True).language == language
