@@ -1,5 +1,5 @@
 # Two images from one file. `docker build .` makes the CPU image: slim Python, the CPU lock and the embedded model,
-# already converted. `docker build --target gpu .` adds Redraft to vLLM's own image. docs/decisions/0017-deployment.md
+# already converted. `docker build --target gpu .` adds Redraft to vLLM's own image. docs/design/decisions/0017-deployment.md
 # says why it is built like this.
 ARG BASE_IMAGE=python:3.11.14-slim-bookworm
 ARG GPU_BASE_IMAGE=vllm/vllm-openai:v0.32.0

@@ -204,7 +204,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--repetitions", type=int, default=2, help="pairs of waves")
     parser.add_argument("--at-once", type=int, default=16, help="programs under way while capacity is measured")
     parser.add_argument("--capacity-seconds", type=float, default=30, help="of the closed loop, after its warm-up")
-    parser.add_argument("--write", action="store_true", help="put the result into docs/performance.md")
+    parser.add_argument("--write", action="store_true", help="put the result into docs/results/performance.md")
     return parser.parse_args()
 
 

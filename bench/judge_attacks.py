@@ -1,7 +1,7 @@
 """How far a candidate that talks to its judge moves its score.
 
 ``python -m bench.judge_attacks`` loads the engine that the settings name, judges every weak answer as it is and
-under every attack, by the prompts and the rubric of the task ``general``, and writes docs/judge-attacks.md.
+under every attack, by the prompts and the rubric of the task ``general``, and writes docs/results/judge-attacks.md.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from service.refinement.steps import Steps
 from service.settings import Settings
 from service.tasks.task import load_tasks
 
-REPORT = Path(__file__).parents[1] / "docs" / "judge-attacks.md"
+REPORT = Path(__file__).parents[1] / "docs/results/judge-attacks.md"
 CONCURRENCY = 64
 FENCES = 8
 """Under how many fences an answer without an attack is judged, to see how far the fence alone moves its score."""

@@ -307,7 +307,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--capacity-seconds", type=float, default=45, help="of the closed loop, after its warm-up")
     parser.add_argument("--max-programs", type=int, default=defaults["max_programs"].default)
     parser.add_argument("--max-queued", type=int, default=defaults["max_queued"].default)
-    parser.add_argument("--write", action="store_true", help="put the result into docs/performance.md")
+    parser.add_argument("--write", action="store_true", help="put the result into docs/results/performance.md")
     return parser.parse_args()
 
 

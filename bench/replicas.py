@@ -159,7 +159,7 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=512, help="of a prompt")
     parser.add_argument("--programs", type=int, default=16, help="at once")
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--write", action="store_true", help="put the result into docs/performance.md")
+    parser.add_argument("--write", action="store_true", help="put the result into docs/results/performance.md")
     options = parser.parse_args()
     if options.command == "serve":
         return serve(_start_in_turn)

@@ -330,7 +330,7 @@ def _options() -> argparse.Namespace:
         metavar=("NAME", "JSON"),
         help="one arm more: its environment as a JSON object of strings",
     )
-    parser.add_argument("--write", action="store_true", help="put the result into docs/performance.md")
+    parser.add_argument("--write", action="store_true", help="put the result into docs/results/performance.md")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""The answers to a batch, and how they come out of its bytes. docs/api.md explains them."""
+"""The answers to a batch, and how they come out of its bytes. docs/reference/api.md explains them."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass

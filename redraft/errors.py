@@ -18,7 +18,7 @@ class RedraftError(Exception):
 
 
 class ProblemError(RedraftError):
-    """``code`` is for programs (docs/api.md lists them). ``request_id`` finds the request in the service's log."""
+    """``code`` is for programs (docs/reference/api.md lists them). ``request_id`` finds the request in the log."""
 
     def __init__(self, problem: Problem, request_id: str | None = None, retry_after: int | None = None) -> None:
         super().__init__(problem, request_id, retry_after)  # all of them, so that the error can be pickled

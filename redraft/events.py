@@ -1,4 +1,4 @@
-"""The events of a streamed answer, and how they come out of its bytes. docs/api.md explains their fields."""
+"""The events of a streamed answer, and how they come out of its bytes. docs/reference/api.md explains their fields."""
 
 from abc import ABC, abstractmethod
 from collections import defaultdict

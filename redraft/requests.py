@@ -1,4 +1,4 @@
-"""The fields of each request, as keyword arguments. The service checks their values; docs/api.md explains them.
+"""The fields of each request, as keyword arguments. The service checks them; docs/reference/api.md explains them.
 
 None means left out, and is allowed where a type says so.
 """

@@ -1,4 +1,4 @@
-"""What the service answers. docs/api.md explains the fields.
+"""What the service answers. docs/reference/api.md explains the fields.
 
 Fields that a newer service adds are ignored, and what takes a word of a list is plain text, so that a new word breaks
 no older client. ``model_dump_json(exclude_unset=True)`` gives an answer as it was sent.

@@ -128,7 +128,7 @@ async def test_a_refine_moves_rounds_stops_scores_and_every_role(stream: bool) -
 
 
 async def test_every_sample_that_the_documented_queries_read_is_on_the_page() -> None:
-    document = (Path(__file__).parent.parent / "docs" / "metrics.md").read_text()
+    document = (Path(__file__).parent.parent / "docs/reference/metrics.md").read_text()
     queries = "\n".join(re.findall(r"^```promql\n(.*?)^```$", document, re.MULTILINE | re.DOTALL))
     read = set(re.findall(r"redraft_\w+", queries))
     async with serving() as served:

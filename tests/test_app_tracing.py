@@ -28,7 +28,7 @@ from tests.refinement.scripts import role_of, stall
 from tests.serving import frames, serving
 from tests.test_docs import ROOT, quoted, table
 
-TRACING = ROOT / "docs/tracing.md"
+TRACING = ROOT / "docs/operate/tracing.md"
 MARK = "marzipan"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = "b7ad6b7169203331"

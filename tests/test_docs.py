@@ -52,9 +52,12 @@ from service.tasks.task import load_rubrics, load_tasks
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-API, METRICS, SETTINGS, TASKS = (ROOT / "docs" / name for name in ("api.md", "metrics.md", "settings.md", "tasks.md"))
-OPENAI = ROOT / "docs/openai.md"
-DEPENDENCIES = ROOT / "docs/decisions/0006-dependencies.md"
+API, METRICS, SETTINGS, TASKS = (
+    ROOT / "docs" / name
+    for name in ("reference/api.md", "reference/metrics.md", "reference/settings.md", "guide/tasks.md")
+)
+OPENAI = ROOT / "docs/guide/openai.md"
+DEPENDENCIES = ROOT / "docs/design/decisions/0006-dependencies.md"
 FOUND_BY_BROWSER = {"/docs/oauth2-redirect"}  # a helper of /docs
 
 Row = list[str]

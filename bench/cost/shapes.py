@@ -1,6 +1,6 @@
 """Requests that are meant to be expensive: kinds of evaluators, of texts and of bodies, and how to change one.
 
-Everything stays within the limits that docs/api.md states, or is refused.
+Everything stays within the limits that docs/reference/api.md states, or is refused.
 """
 
 import json

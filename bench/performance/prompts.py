@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-SOURCES = Path(__file__).parents[2] / "docs" / "decisions"
+SOURCES = Path(__file__).parents[2] / "docs/design/decisions"
 STRIDE = 397
 """Tokens between the starts of two programs' texts: a prime, so that few of them are cut alike."""
 

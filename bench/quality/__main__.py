@@ -45,7 +45,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--every", type=int, default=1, help="only every n-th prompt")
     parser.add_argument("--runs", type=Path, default=ROOT / "bench" / "results" / "quality.jsonl")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs", help="folder of quality.md and quality.svg")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/results", help="folder of quality.md and quality.svg")
     parser.add_argument("--report-only", action="store_true", help="make no runs")
     return parser.parse_args()
 

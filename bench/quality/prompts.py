@@ -12,7 +12,7 @@ _STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}
 _FOLDER = Path(__file__).parent / "prompts"
 
 StatedVerifier = Mapping[str, Any]
-"""A verifier as a request states it: docs/api.md, "Evaluators"."""
+"""A verifier as a request states it: docs/reference/api.md, "Evaluators"."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,7 +61,7 @@ AT_A_GLANCE = Row(
         stat("Replicas ready", "Replicas that serve programs now.", f'sum(redraft_state{{state="ready",{HERE}}})'),
         stat(
             "Alerts firing",
-            "docs/alerts.md says of each what it means and what to do.",
+            "docs/operate/alerts.md says of each what it means and what to do.",
             'count(ALERTS{alertname=~"Redraft.+",alertstate="firing"}) or vector(0)',
             red_above=1,
         ),

@@ -2,7 +2,7 @@
 
 A server that is given an address follows redirects, and looks at whatever its own network lets it reach. Here only
 hosts that the operator names are asked, by https, at public addresses (outbound.py), and what they answer is bounded in
-bytes and seconds. See docs/decisions/0015-images.md.
+bytes and seconds. See docs/design/decisions/0015-images.md.
 """
 
 import asyncio

@@ -11,7 +11,7 @@ turns and the tokenizer keeps as one token without calling it special, as some d
 
 History has no thoughts in it, as with the chat templates of reasoning models: a reply that followed thoughts is
 kept as its text, after a beginning that opens none. So a longer conversation begins with the tokens of the shorter
-one up to the reply, and the reply is computed once more (docs/decisions/0021-thoughts.md).
+one up to the reply, and the reply is computed once more (docs/design/decisions/0021-thoughts.md).
 """
 
 import asyncio

@@ -11,7 +11,8 @@ the share of different ones among all runs of WINDOW characters in the text: 1 -
 1908.04319), on characters so that it needs no words, and with all numbers alike so that counting hides no loop.
 
 The constants come from the embedded model: English prose has a rate of 0.5 to 1.0, the same words shuffled 1.4 to 2.2,
-random letters 3.7 (docs/log.md). A text in a language that the model hardly knows is no better than shuffled words.
+random letters 3.7 (docs/results/log.md). A text in a language that the model hardly knows does no better than
+shuffled words.
 """
 
 import math

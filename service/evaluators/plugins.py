@@ -1,4 +1,4 @@
-"""Evaluators from other packages, found by their entry points (docs/evaluators.md).
+"""Evaluators from other packages, found by their entry points (docs/guide/evaluators.md).
 
 An entry point of the group ``redraft.evaluators`` names a frozen dataclass whose fields are the settings that a request
 may state. It subclasses Verifier, or meets the protocol Evaluator or StatedEvaluator. What it returns is checked, since

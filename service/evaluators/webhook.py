@@ -1,4 +1,4 @@
-"""An evaluator that somebody else runs, behind a URL. docs/webhooks.md tells its author what is sent and expected."""
+"""An evaluator that somebody else runs, behind a URL. docs/guide/webhooks.md says what is sent and expected."""
 
 import json
 from dataclasses import dataclass

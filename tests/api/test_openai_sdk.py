@@ -248,7 +248,7 @@ def test_every_field_of_the_client_is_followed_ignored_or_refused() -> None:
 
 
 async def test_the_documented_program_works(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
-    document = (Path(__file__).parents[2] / "docs/openai.md").read_text()
+    document = (Path(__file__).parents[2] / "docs/guide/openai.md").read_text()
     [program] = re.findall(r"^```python\n(.*?)^```$", document, re.MULTILINE | re.DOTALL)
     for shown, true in (("http://127.0.0.1:8000", str(served.client.base_url)), ("SmolLM2-135M-Instruct", "scripted")):
         assert shown in program

@@ -1,4 +1,4 @@
-"""docs/client.md: its examples run, and its tables name what there is."""
+"""docs/guide/client.md: its examples run, and its tables name what there is."""
 
 import asyncio
 import inspect
@@ -14,14 +14,14 @@ from redraft import GenerateEvent, ProblemError, Redraft, RedraftError, RefineEv
 from tests.serving import Served, serving
 from tests.test_docs import ROOT, blocks, names, quoted, table
 
-CLIENT = ROOT / "docs/client.md"
+CLIENT = ROOT / "docs/guide/client.md"
 URL = "http://127.0.0.1:8000"
 
 
 @pytest.mark.parametrize("example", blocks(CLIENT, "python"))
 async def test_examples_in_python(served: Served, example: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert URL in example
-    code = compile(example.replace(URL, str(served.client.base_url)), "docs/client.md", "exec")
+    code = compile(example.replace(URL, str(served.client.base_url)), "docs/guide/client.md", "exec")
 
     await asyncio.to_thread(exec, code, {"__name__": "__main__"})
 

@@ -15,8 +15,8 @@ CONFIG = PROMETHEUS / "prometheus.yml"
 RULES = PROMETHEUS / "rules" / "redraft.yml"
 UNIT_TESTS = sorted((PROMETHEUS / "tests").glob("*.yml"))
 DASHBOARD = ROOT / "deploy" / "grafana" / "dashboards" / "redraft.json"
-ALERTS = ROOT / "docs" / "alerts.md"
-METRICS = ROOT / "docs" / "metrics.md"
+ALERTS = ROOT / "docs/operate/alerts.md"
+METRICS = ROOT / "docs/reference/metrics.md"
 
 METRIC = re.compile(r"\b(?:(?:[a-z_]+:)?(?:redraft_|vllm:)\w+(?::\w+)?|process_\w+)\b")
 Rule = dict[str, Any]

@@ -59,7 +59,7 @@ def test_every_alert_says_what_it_is_and_where_its_runbook_stands() -> None:
         assert rule["labels"]["severity"] in ("critical", "warning"), rule["alert"]
         assert set(rule["annotations"]) == {"summary", "description", "runbook"}, rule["alert"]
         path, _, anchor = rule["annotations"]["runbook"].partition("#")
-        assert path == f"docs/{ALERTS.name}"
+        assert path == f"docs/operate/{ALERTS.name}"
         assert anchor == rule["alert"].lower()
 
 

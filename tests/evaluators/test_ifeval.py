@@ -1,4 +1,4 @@
-"""docs/ifeval.md: every kind of verifiable instruction can be stated as the page says."""
+"""docs/reference/ifeval.md: every kind of verifiable instruction can be stated as the page says."""
 
 import re
 from collections import Counter
@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from service.evaluators.base import Check, StatedEvaluator, Verifier
 from service.evaluators.catalogue import AnyEvaluator
 
-PAGE = Path(__file__).parents[2] / "docs/ifeval.md"
+PAGE = Path(__file__).parents[2] / "docs/reference/ifeval.md"
 WIRE: TypeAdapter[StatedEvaluator] = TypeAdapter(AnyEvaluator)
 
 KINDS_BY_GROUP: Mapping[str, int] = {

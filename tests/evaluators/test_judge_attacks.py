@@ -1,7 +1,7 @@
 """What no candidate can forge: the fence that it stands in, the turns of the conversation, the judge's answer.
 
 Every attack of the suite, on every weak answer. How far an attack moves a model's opinion is measured, not
-tested: docs/judge-attacks.md.
+tested: docs/results/judge-attacks.md.
 """
 
 import asyncio

@@ -24,7 +24,7 @@ from tests.evaluators.test_judge import Plain
 from tests.serving import serving
 
 REQUEST = Conversation(Turn("user", "Name a colour."))
-GUIDE = Path(__file__).parents[2] / "docs/evaluators.md"
+GUIDE = Path(__file__).parents[2] / "docs/guide/evaluators.md"
 
 JUDGE = """
 from dataclasses import dataclass, replace

@@ -74,7 +74,7 @@ async def test_it_is_sent_the_candidate_and_the_request() -> None:
 
 
 async def test_the_documents_own_check_verifies_the_signature(tmp_path: Path) -> None:
-    document = Path(__file__).parents[2] / "docs/webhooks.md"
+    document = Path(__file__).parents[2] / "docs/guide/webhooks.md"
     [snippet] = re.findall(r"^```python\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL)
     scope: dict[str, Any] = {}
     exec(snippet, scope)
