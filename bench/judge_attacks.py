@@ -24,7 +24,7 @@ from service.concurrency import gather
 from service.engines.base import Engine
 from service.engines.conversation import Conversation, Turn
 from service.evaluators.base import Evaluation
-from service.evaluators.judge import Judge
+from service.evaluators.model.judge import Judge
 from service.refinement.accounting import Ledger
 from service.refinement.candidate import Assessment
 from service.refinement.program import Brief, Budget

@@ -40,11 +40,11 @@ from bench.open_loop import open_loop, poisson_arrivals, post, unlimited_client
 from bench.origin import current_commit, origin
 from bench.page import PERFORMANCE, markdown_table, publish
 from bench.servers import redraft
-from service.__main__ import serve
-from service.api.requests import RefineRequest
+from service.cli.main import serve
 from service.engines.base import Choice, Completion, JsonSchema, Sampling, Usage
 from service.engines.conversation import Conversation
 from service.engines.scripted import ScriptedEngine
+from service.wire.requests import RefineRequest
 
 SECONDS_PER_CALL = 0.020
 CALLS_FILE = "OVERHEAD_CALLS"

@@ -29,12 +29,12 @@ from bench.origin import current_commit, origin
 from bench.page import markdown_table, publish
 from bench.performance.prompts import Prompts
 from bench.servers import Server, plain_vllm, redraft
-from service.__main__ import serve
 from service.app import start_remote
-from service.engines import bundled
-from service.engines.openai import Tokenizers
-from service.engines.replica import Replica
-from service.engines.replicas import ReplicatedEngine
+from service.cli.main import serve
+from service.engines.local import bundled
+from service.engines.remote.connect import Tokenizers
+from service.engines.remote.replica import Replica
+from service.engines.remote.replicas import ReplicatedEngine
 from service.engines.served import ServedEngine
 from service.settings import Settings
 

@@ -24,7 +24,7 @@ from service.concurrency import gather
 from service.engines.base import Engine, Sampling, grammar
 from service.engines.conversation import Conversation, Turn
 from service.errors import InvalidRequest
-from service.evaluators.schema import JsonSchema
+from service.evaluators.text.schema import JsonSchema
 from service.settings import Settings
 
 AT_ONCE = 48

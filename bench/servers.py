@@ -17,7 +17,7 @@ import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.engines.vllm import ENVIRONMENT
+from service.engines.local.vllm import ENVIRONMENT
 
 START_SECONDS = 300.0
 STOP_SECONDS = 30.0

@@ -10,41 +10,42 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from service.api import openai_routes, problems
-from service.api.admission import Admission
+from service.api import problems
 from service.api.auth import Keys
-from service.api.background import LINE_BYTES, Background
 from service.api.batches import BatchRequest
 from service.api.body import add_schemas
-from service.api.desk import Desk
-from service.api.image_fetch import RemoteImages
 from service.api.intake import Intake
 from service.api.middleware import UNMATCHED, BodyLimit, RequestContext, RequestRecord, RequestTrace
-from service.api.openai import ChatRequest
+from service.api.openai import routes as openai_routes
+from service.api.openai.translate import ChatRequest
 from service.api.origin import Cors, OriginGuard
-from service.api.programs import Bounds, Programs
-from service.api.requests import CritiqueRequest, GenerateRequest, RefineRequest
-from service.api.responses import Problem
 from service.api.routes import router, v1
-from service.api.served import ServedModels
-from service.engines import bundled, openai
-from service.engines.openai import Tokenizers
-from service.engines.replicas import ReplicatedEngine
+from service.api.state import Desk
+from service.engines.local import bundled
+from service.engines.local.vllm import VllmEngine
+from service.engines.remote.connect import Tokenizers, connect
+from service.engines.remote.replicas import ReplicatedEngine
 from service.engines.scripted import ScriptedEngine
 from service.engines.served import Adaptable, ServedEngine
-from service.engines.vllm import VllmEngine
-from service.evaluators.embedding import Embedder
-from service.evaluators.plugins import load_plugins
-from service.evaluators.sandbox import Sandbox
+from service.evaluators.code.sandbox import Sandbox
+from service.evaluators.external.plugins import load_plugins
+from service.evaluators.external.webhook_client import Webhooks
+from service.evaluators.model.embedding import Embedder
 from service.evaluators.toolbox import Toolbox
-from service.evaluators.webhook_client import Webhooks
 from service.fleet import EngineLifetime, Fleet
+from service.images.fetch import RemoteImages
 from service.metrics import Metrics
 from service.models import Adapter, Servers
+from service.programs.admission import Admission
+from service.programs.background import LINE_BYTES, Background
+from service.programs.compile import Bounds, Programs
+from service.programs.models import ServedModels
 from service.refinement.steps import warm
 from service.settings import Settings
 from service.spans import Tracer, current
 from service.tasks.task import load_rubrics, load_tasks
+from service.wire.requests import CritiqueRequest, GenerateRequest, RefineRequest
+from service.wire.responses import Problem
 
 log = logging.getLogger(__name__)
 
@@ -88,15 +89,15 @@ async def start_remote(
     name: str, servers: Servers, tokenizers: Tokenizers, kind: type[ReplicatedEngine] = ReplicatedEngine
 ) -> ReplicatedEngine:
     """The engine on the model's servers, which need not serve yet."""
-    connect = partial(
-        openai.connect,
+    connect_to = partial(
+        connect,
         model=servers.model,
         tokenizers=tokenizers,
         key=servers.key,
         tokenizer=servers.tokenizer,
         thinking=servers.thinking,
     )
-    return kind.open(name, {url: partial(connect, url) for url in servers.urls})
+    return kind.open(name, {url: partial(connect_to, url) for url in servers.urls})
 
 
 async def start_adapter(name: str, stated: Adapter, main: EngineLifetime) -> ServedEngine:

@@ -32,13 +32,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+LONGEST_PATH = 200
+"""Characters of a field's path, which may hold the caller's own keys."""
+
 
 @dataclass(frozen=True)
 class FieldError:
-    """What is wrong with one field; ``field`` is a dotted path such as ``evaluators.0.pattern``."""
+    """What is wrong with one field; ``field`` is a dotted path such as ``evaluators.0.pattern``, cut to LONGEST_PATH."""
 
     field: str
     message: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "field", self.field[:LONGEST_PATH])
 
 
 class RedraftError(Exception):

@@ -17,11 +17,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from service.engines import bundled
+from service.engines.local import bundled
 from service.engines.thoughts import AUTO, NONE, Thinking
-from service.evaluators.outbound import parse_origin
-from service.evaluators.webhook_client import WebhookSettings
+from service.evaluators.external.webhook_client import WebhookSettings
 from service.models import Adapter, FurtherModel, ModelName, Servers, server_url
+from service.outbound import parse_origin
 
 PREFIX = "REDRAFT_"
 KEY_ENTRY = re.compile(r"([A-Za-z0-9._-]{1,64}):([0-9A-Fa-f]{64})")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.evaluators.patterns import linear_pattern
+from service.evaluators.text.patterns import linear_pattern
 from service.expressions import Edge, complement, edges, parsed, written_for_re2
 
 

@@ -10,11 +10,11 @@ from annotated_types import Len
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.api.batches import BatchLine, BatchRequest
-from service.api.openai import ChatRequest
-from service.api.openai_tools import ToolRequest
-from service.api.requests import CritiqueRequest, GenerateRequest, RefineRequest
+from service.api.openai.translate import ChatRequest
 from service.fail_fast import FAIL_FAST, MOST_FIELDS, few_members
 from service.tasks.task import _RubricFile, _TaskFile
+from service.wire.requests import CritiqueRequest, GenerateRequest, RefineRequest
+from service.wire.tools import ToolRequest
 
 REQUESTS = [
     GenerateRequest,

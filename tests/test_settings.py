@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from service.__main__ import serve
+from service.cli.main import serve
 from service.engines.thoughts import Thinking
-from service.evaluators.webhook_client import WebhookSettings
+from service.evaluators.external.webhook_client import WebhookSettings
 from service.settings import Settings
 
 DIGEST = hashlib.sha256(b"secret").hexdigest()

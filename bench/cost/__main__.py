@@ -21,7 +21,7 @@ from bench.cost.shapes import SHAPES, Attack
 from bench.cost.trial import Trial, measure
 from bench.origin import current_commit, origin
 from bench.page import PERFORMANCE, markdown_table, publish
-from service.__main__ import serve
+from service.cli.main import serve
 from service.engines.scripted import Script, ScriptedEngine
 
 LOOP_SECONDS = 1.0

@@ -23,7 +23,7 @@ from bench.performance.prompts import Prompts
 from bench.performance.results import Cell, Origin, OtherOrigin, Results, machine, versions
 from bench.performance.waves import Bench, Plan, Served
 from bench.servers import Server, plain_vllm, redraft
-from service.engines import bundled
+from service.engines.local import bundled
 
 CELLS = [Cell(prompt_tokens, programs) for prompt_tokens in (128, 512, 2048) for programs in (1, 8, 32)]
 SPECULATION = '{"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_min": 2, "prompt_lookup_max": 4}'

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from bench.performance.account import Account, Call, account
 from bench.performance.lengths import FIXED, NEVER
-from service.__main__ import Server, configure_logging
 from service.app import open_toolbox, start_engine
-from service.engines.openai import Tokenizers
+from service.cli.server import Server, configure_logging
+from service.engines.remote.connect import Tokenizers
 from service.engines.served import ServedEngine
 from service.settings import Settings
 

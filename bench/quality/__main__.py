@@ -16,9 +16,9 @@ from bench.quality import report
 from bench.quality.arms import ARMS
 from bench.quality.prompts import load_prompts
 from bench.quality.runs import Bench, Origin, OtherOrigin, PlannedRun, read_runs
-from service.api.programs import Bounds, Programs
-from service.api.served import ServedModels
 from service.app import open_toolbox, start_engine
+from service.programs.compile import Bounds, Programs
+from service.programs.models import ServedModels
 from service.settings import Settings
 from service.tasks.task import load_tasks
 

@@ -14,16 +14,16 @@ from typing import TextIO
 
 from bench.quality.arms import ARMS
 from bench.quality.prompts import BenchPrompt
-from service.api.programs import Programs
-from service.api.requests import CritiqueRequest, RefineRequest
 from service.engines.base import Engine, Usage
 from service.errors import EngineDead
+from service.programs.compile import Programs
 from service.refinement import policy
 from service.refinement.candidate import Assessment
 from service.refinement.events import CallEnded, CandidateEvaluated, Refined, Reviewed
 from service.refinement.loop import refine
 from service.refinement.roles import Roles
 from service.refinement.single import review
+from service.wire.requests import CritiqueRequest, RefineRequest
 
 AT_ONCE = 120
 """Programs at work at the same time, so that the engine's batch is full."""

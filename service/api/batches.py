@@ -14,19 +14,16 @@ from pydantic import BaseModel, ConfigDict
 from pydantic_core import from_json, to_json
 from starlette.requests import Request
 
-from service.api.answering import Answering, generating, last_response, refining, reviewing
-from service.api.background import LINE_BYTES
+from service.api.answers import Answering, generating, last_response, refining, reviewing
 from service.api.batch_lines import MOST_LINES, lines, members_of_lists, too_many_lines
 from service.api.body import beside, decode, media_type_of, read
-from service.api.desk import desk_of
 from service.api.images import with_images
 from service.api.middleware import request_id, seconds_since_arrival
-from service.api.openai import Chat, ChatRequest
-from service.api.openai_answering import answering_chat
+from service.api.openai.answers import answering_chat
+from service.api.openai.translate import Chat, ChatRequest
 from service.api.problems import MOST_FIELD_ERRORS, error_body, public, status_at
-from service.api.requests import CritiqueRequest, GenerateRequest, RefineRequest
 from service.api.sse import Event
-from service.api.wire import BodyModel
+from service.api.state import desk_of
 from service.errors import (
     BodyTooLarge,
     DeadlineExceeded,
@@ -38,6 +35,9 @@ from service.errors import (
     wrong_fields,
 )
 from service.fail_fast import FAIL_FAST
+from service.programs.background import LINE_BYTES
+from service.wire.model import BodyModel
+from service.wire.requests import CritiqueRequest, GenerateRequest, RefineRequest
 
 JSON_LINES = ("application/jsonl", "application/x-ndjson", "application/x-jsonlines", "application/json-lines")
 """The media types of JSON lines; answers have the first."""

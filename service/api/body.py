@@ -20,7 +20,7 @@ from service.api import structure
 from service.api.intake import Intake
 from service.api.problems import listed, named
 from service.errors import FieldError, InvalidRequest, MalformedBody
-from service.evaluators.patterns import TooMuchToCompile, allowing
+from service.evaluators.text.patterns import TooMuchToCompile, allowing
 
 REF_TEMPLATE = "#/components/schemas/{model}"
 

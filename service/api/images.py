@@ -6,12 +6,12 @@ from typing import TypeVar
 from starlette.requests import Request
 
 from service.api import body
-from service.api.desk import desk_of
-from service.api.parts import Address
-from service.api.requests import CommonFields, images_in
+from service.api.state import desk_of
 from service.concurrency import gather
 from service.engines.conversation import Image
 from service.errors import FieldError, wrong_fields
+from service.images.fetch import ImageAddress
+from service.wire.requests import CommonFields, images_in
 
 C = TypeVar("C", bound=CommonFields)
 
@@ -37,16 +37,16 @@ async def with_images(request: Request, wanted: C) -> C:
     for engine in (roles.writer, roles.critic, roles.judge):
         if not engine.takes_images:
             raise wrong_fields([FieldError(name, f"the model {engine.model} takes no images") for name in found])
-    fetched: dict[Address, Image] = {}
+    fetched: dict[ImageAddress, Image] = {}
     wrong: list[FieldError] = []
 
-    async def fetch(name: str, address: Address) -> None:
+    async def fetch(name: str, address: ImageAddress) -> None:
         try:
             fetched[address] = await desk.images.fetch(address)
         except ValueError as error:
             wrong.append(FieldError(name, str(error)))
 
-    await gather(fetch(name, image) for name, image in found.items() if isinstance(image, Address))
+    await gather(fetch(name, image) for name, image in found.items() if isinstance(image, ImageAddress))
     if wrong:
         raise wrong_fields(wrong)
     return wanted.model_copy(update={"messages": tuple(message.with_images(fetched) for message in messages)})

@@ -28,7 +28,6 @@ from service.evaluators.base import RefusedField
 
 MOST_FIELD_ERRORS = 20
 MOST_BUILT_ERRORS = 100  # each is a dictionary of about a kilobyte
-LONGEST_PATH = 200  # characters; a path may hold the caller's own keys
 PYDANTIC_PREFIXES = ("Value error, ", "Assertion failed, ")
 NOT_BLANK = r"\S"
 MESSAGES: Mapping[str, str] = {
@@ -240,7 +239,7 @@ def _leads_through(location: Sequence[int | str], given: Any, *, missing: bool) 
 
 
 def _dotted(path: Sequence[int | str]) -> str:
-    return ".".join(map(str, path))[:LONGEST_PATH] or "body"
+    return ".".join(map(str, path)) or "body"
 
 
 def _message(item: Any) -> str:

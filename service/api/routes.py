@@ -8,20 +8,20 @@ from fastapi.security import HTTPBearer
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from service.api.answering import generating, refining, reviewing
+from service.api.answers import generating, refining, reviewing
 from service.api.batches import JSON_LINES, BatchRequest, BatchResult, ChatBatchResult, Line, read_batch, results
 from service.api.body import json_body, schema_ref
-from service.api.desk import authenticated, desk_of, has_room, has_room_for_batch
 from service.api.images import decoded
-from service.api.requests import CritiqueRequest, GenerateRequest, RefineRequest
-from service.api.responses import (
+from service.api.sse import EventStream, line
+from service.api.state import authenticated, desk_of, has_room, has_room_for_batch
+from service.errors import NotFound
+from service.wire.requests import CritiqueRequest, GenerateRequest, RefineRequest
+from service.wire.responses import (
     CritiqueResponse,
     GenerateResponse,
     Problem,
     RefineResponse,
 )
-from service.api.sse import EventStream, line
-from service.errors import NotFound
 
 PROBLEM: dict[str, Any] = {"content": {"application/problem+json": {"schema": {"$ref": schema_ref(Problem)}}}}
 EVENT_STREAM: dict[str, Any] = {"content": {"text/event-stream": {}}}

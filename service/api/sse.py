@@ -12,8 +12,8 @@ from starlette.types import Message, Receive, Scope, Send
 from service.api.disconnect import unless_disconnected
 from service.api.middleware import request_id
 from service.api.problems import error_body, public
-from service.api.wire import encode
 from service.errors import Draining
+from service.wire.model import encode
 
 KEEP_ALIVE = b": keep-alive\n\n"
 

@@ -1,6 +1,6 @@
 """The engine contract: what the core and the evaluators may ask of a language model.
 
-Every engine passes tests/engines/contract.py. Errors: PromptTooLong where a conversation does not fit the
+Every engine passes tests/support/engine_contract.py. Errors: PromptTooLong where a conversation does not fit the
 context, InvalidRequest where it cannot serve a schema, a setting or an image, EngineDead once the engine is gone;
 anything else that an engine raises is a bug. Cancelling a call, or closing a stream, ends its work inside the engine.
 """

@@ -4,20 +4,20 @@ from typing import Annotated
 
 from pydantic import Field
 
-from service.evaluators.code import CodeTests
-from service.evaluators.judge import Judge
-from service.evaluators.language import Language
-from service.evaluators.perplexity import Perplexity
-from service.evaluators.plugins import Custom
-from service.evaluators.rules import Regex
-from service.evaluators.schema import JsonSchema
-from service.evaluators.similarity import Similarity
+from service.evaluators.code.tests import CodeTests
+from service.evaluators.external.plugins import Custom
+from service.evaluators.external.webhook import Webhook
+from service.evaluators.model.judge import Judge
+from service.evaluators.model.perplexity import Perplexity
+from service.evaluators.model.similarity import Similarity
 from service.evaluators.text.format import Format
 from service.evaluators.text.keywords import Keywords, OneOf
+from service.evaluators.text.language import Language
 from service.evaluators.text.length import Length
 from service.evaluators.text.number import Number
 from service.evaluators.text.passages import EndsWith, ParagraphStarts, StartsWith
-from service.evaluators.webhook import Webhook
+from service.evaluators.text.regex import Regex
+from service.evaluators.text.schema import JsonSchema
 
 AnyEvaluator = Annotated[
     Length

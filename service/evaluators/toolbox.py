@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from service.evaluators.embedding import Embedder
-from service.evaluators.plugins import Plugin
-from service.evaluators.sandbox import Sandbox
-from service.evaluators.webhook_client import Webhooks
+from service.evaluators.code.sandbox import Sandbox
+from service.evaluators.external.plugins import Plugin
+from service.evaluators.external.webhook_client import Webhooks
+from service.evaluators.model.embedding import Embedder
 
 THREADS = 4
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from service.engines.base import Sampling
 from service.evaluators.base import Evaluator, RefusedField
 from service.evaluators.catalogue import AnyEvaluator
-from service.evaluators.judge import Criterion
+from service.evaluators.model.judge import Criterion
 from service.evaluators.toolbox import Toolbox
 from service.fail_fast import FAIL_FAST
 from service.refinement.program import Search, Stop

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from service.engines.scripted import Call, Script
-from tests.refinement.scripts import stall
-from tests.serving import Served, reply, serving
+from tests.support.scripts import stall
+from tests.support.serving import Served, reply, serving
 
 PROMPT = {"prompt": "Write about the sea."}
 REFUSED = {"prompt": "Write.", "sampling": {"max_tokens": 0}}

@@ -9,10 +9,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from service.api.body import add_schemas, beside, decode, decoded, json_body
 from service.api.problems import install
-from service.api.requests import GenerateRequest, RefineRequest
 from service.errors import InvalidRequest, MalformedBody
-from service.evaluators.patterns import linear_pattern
-from tests.api.peer import Peer
+from service.evaluators.text.patterns import linear_pattern
+from service.wire.requests import GenerateRequest, RefineRequest
+from tests.support.peer import Peer
 
 JSON = {"Content-Type": "application/json"}
 

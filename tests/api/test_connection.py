@@ -16,13 +16,13 @@ import pytest
 from pydantic import BaseModel
 
 from service.api import connection
-from service.api.answering import WholeAnswer
+from service.api.answers import WholeAnswer
 from service.engines.scripted import Script
 from service.refinement.events import Event
-from tests.api.peer import Peer
-from tests.real.process import served as served_process
-from tests.refinement.scripts import stall
-from tests.serving import Served, serving
+from tests.support.peer import Peer
+from tests.support.process import served as served_process
+from tests.support.scripts import stall
+from tests.support.serving import Served, serving
 
 GET = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 POST = b"POST /v1/generate HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"

@@ -15,7 +15,7 @@ from service.api.disconnect import ClientLeft, unless_disconnected
 from service.api.middleware import BodyLimit, RequestContext, RequestRecord
 from service.api.problems import install
 from service.api.sse import Event, EventStream
-from tests.api.peer import Peer
+from tests.support.peer import Peer
 
 
 @dataclass

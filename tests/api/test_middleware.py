@@ -10,7 +10,7 @@ from service.api.disconnect import ClientLeft
 from service.api.middleware import REFUSED, BodyLimit, RequestContext, RequestRecord, request_id
 from service.api.problems import install
 from service.errors import HeadersTooLarge, MalformedRequest
-from tests.api.peer import Peer
+from tests.support.peer import Peer
 
 
 def made_app(on_finished: Callable[[RequestRecord], None] = lambda record: None) -> FastAPI:

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from service.settings import Settings
-from tests.serving import Served, serving
+from tests.support.serving import Served, serving
 
 PROMPT = {"prompt": "Write about the sea."}
 KEY = "ann:2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"  # SHA-256 of "secret"

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from service.api.problems import install, invalid, problem, problem_body, public
 from service.errors import EngineDead, InvalidRequest, NotFound, Overloaded, PromptTooLong, RedraftError, Unauthorized
-from tests.api.peer import Peer
+from tests.support.peer import Peer
 
 
 class Strict(BaseModel):

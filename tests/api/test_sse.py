@@ -10,7 +10,7 @@ from service.api.disconnect import ClientLeft
 from service.api.problems import install
 from service.api.sse import Event, EventStream, line, named, unnamed
 from service.errors import EngineDead, Overloaded
-from tests.api.peer import Peer
+from tests.support.peer import Peer
 
 
 class Source:

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from service.engines import openai
+from service.engines.remote.connect import Tokenizers, connect
 from service.engines.scripted import Call, Script
 from service.engines.served import ServedEngine
 from service.settings import Settings
-from tests.engines.test_openai_thoughts import ANSWER, THOUGHTS, ThinkingServer
-from tests.refinement.scripts import role_of
-from tests.serving import Served, listening, serving
+from tests.engines.remote.test_thoughts import ANSWER, THOUGHTS, ThinkingServer
+from tests.support.scripts import role_of
+from tests.support.serving import Served, listening, serving
 
 CHAT = {"model": "scripted", "messages": [{"role": "user", "content": "Reply with JSON."}]}
 REFINE = {
@@ -156,8 +156,8 @@ async def test_a_chat_with_tools_tells_thoughts_if_asked_for(stream: bool) -> No
     tools = [{"type": "function", "function": {"name": "look"}}]
     async with listening(ThinkingServer("reasoning_content").app()) as url:
 
-        async def start(_: Settings, tokenizers: openai.Tokenizers) -> ServedEngine:
-            return await openai.connect(url, "thinker", tokenizers=tokenizers)
+        async def start(_: Settings, tokenizers: Tokenizers) -> ServedEngine:
+            return await connect(url, "thinker", tokenizers=tokenizers)
 
         async with serving(start=start) as front:
             async with asyncio.timeout(10):

@@ -6,7 +6,7 @@ import pytest
 
 from bench.batches import Batch, Wave, bars, line, ratio, sent_batch, table
 from bench.open_loop import Answer, unlimited_client
-from tests.serving import Served
+from tests.support.serving import Served
 
 
 def wave(seconds: Sequence[float], batch: Batch | None = None) -> Wave:

@@ -19,7 +19,7 @@ from bench.open_loop import (
 )
 from bench.servers import free_port
 from service.engines.scripted import Script
-from tests.serving import Served, reply, serving
+from tests.support.serving import Served, reply, serving
 
 REFINE = {"prompt": "Describe the sea.", "judge": False, "search": {"rounds": 0}}
 

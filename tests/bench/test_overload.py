@@ -8,7 +8,7 @@ import pytest
 
 from bench.open_loop import Answer
 from bench.overload import Level, Load, Sample, bars, program, sampling, table
-from service.api.requests import RefineRequest
+from service.wire.requests import RefineRequest
 
 MIB = 2**20
 LOAD = Load(factor=4.0, rate=2.0, seconds=30.0, warm_up=10.0)

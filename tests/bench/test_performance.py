@@ -23,7 +23,7 @@ from bench.performance.recording import Recorder
 from bench.performance.results import Cell, Counted, Key, Origin, OtherOrigin, Rates, Results, Wave
 from bench.performance.waves import Bench, Plan, PromptsDiffer, Served, floor
 from bench.servers import Server
-from service.api.requests import RefineRequest
+from service.wire.requests import RefineRequest
 
 CELL = Cell(512, 2)
 ORIGIN = Origin("a-model", "abc1234", "a machine", "vllm 1", 3, {"method": "ngram"})

@@ -11,15 +11,15 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from bench.quality.prompts import BenchPrompt, StatedVerifier, load_prompts
-from service.api.requests import RefineRequest
 from service.engines.conversation import Conversation, Turn
 from service.engines.scripted import ScriptedEngine
 from service.evaluators.base import StatedEvaluator, Submission
 from service.evaluators.catalogue import AnyEvaluator
-from service.evaluators.sandbox import Sandbox
+from service.evaluators.code.sandbox import Sandbox
 from service.evaluators.toolbox import Toolbox
 from service.refinement.steps import Rating
 from service.tasks.task import load_tasks
+from service.wire.requests import RefineRequest
 
 PROMPTS = load_prompts()
 TASKS = load_tasks()

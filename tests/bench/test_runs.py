@@ -13,18 +13,18 @@ from bench.quality import __main__ as command
 from bench.quality.arms import ARMS
 from bench.quality.prompts import BenchPrompt, load_prompts
 from bench.quality.runs import Bench, Origin, OtherOrigin, PlannedRun, Run, Step, read_runs
-from service.api.programs import Programs
-from service.api.served import ServedModels
 from service.engines.base import Usage
 from service.engines.scripted import Call
 from service.errors import EngineDead
-from service.evaluators.sandbox import Sandbox
+from service.evaluators.code.sandbox import Sandbox
 from service.evaluators.toolbox import Toolbox
+from service.programs.compile import Programs
+from service.programs.models import ServedModels
 from service.refinement.events import Event
 from service.refinement.loop import refine
 from service.refinement.program import Program
 from service.tasks.task import load_tasks
-from tests.refinement.scripts import BilledEngine, digit, engine
+from tests.support.scripts import BilledEngine, digit, engine
 
 SEA = BenchPrompt(
     id="general-900",

@@ -25,9 +25,9 @@ from bench.scheduling import (
     ratio,
     table,
 )
-from service.api.requests import CritiqueRequest, RefineRequest
 from service.settings import Settings
-from tests.serving import Served
+from service.wire.requests import CritiqueRequest, RefineRequest
+from tests.support.serving import Served
 
 MODELS: Mapping[str, type[BaseModel]] = {"/v1/critique": CritiqueRequest, "/v1/refine": RefineRequest}
 BASELINE, OTHER = ARMS

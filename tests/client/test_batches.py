@@ -16,8 +16,8 @@ from redraft import (
     UnexpectedAnswer,
 )
 from redraft.results import ChatCompletion
-from tests.client.callers import WAYS, calling
-from tests.serving import Served, serving
+from tests.support.callers import WAYS, calling
+from tests.support.serving import Served, serving
 
 PROMPT = {"prompt": "Write about the sea."}
 LINES = [

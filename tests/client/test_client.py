@@ -24,9 +24,9 @@ from redraft import (
 )
 from service.engines.scripted import Call, Script
 from service.errors import EngineDead
-from tests.client.callers import WAYS, calling
-from tests.refinement.scripts import stall
-from tests.serving import Served, serving
+from tests.support.callers import WAYS, calling
+from tests.support.scripts import stall
+from tests.support.serving import Served, serving
 
 REFINE: dict[str, Any] = {
     "prompt": "Write about the sea.",

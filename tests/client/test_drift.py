@@ -10,13 +10,13 @@ from pydantic import BaseModel, TypeAdapter
 
 from redraft import answers, batches, events, requests, results
 from redraft.results import Result
-from service.api import responses
 from service.api.batches import BatchLine, BatchResult
 from service.api.problems import OPENAI_CODES
-from service.api.requests import CritiqueRequest, GenerateRequest, RefineRequest
 from service.engines.scripted import Call, Script
 from service.refinement.steps import QUESTIONS_SCHEMA
-from tests.serving import Served, serving
+from service.wire import responses
+from service.wire.requests import CritiqueRequest, GenerateRequest, RefineRequest
+from tests.support.serving import Served, serving
 
 Schema = Mapping[str, Any]
 KEPT = ("type", "properties", "items", "anyOf", "enum", "additionalProperties")

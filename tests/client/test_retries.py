@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from redraft import Busy, ConnectionFailed, ProblemError
-from tests.client.callers import WAYS, Handler, calling
+from tests.support.callers import WAYS, Handler, calling
 
 MODELS = httpx.Response(
     200, json={"object": "list", "data": [{"id": "m", "object": "model", "created": 0, "owned_by": "redraft"}]}

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from redraft import ConnectionFailed, Delta, GenerateResult, ProblemError, UnexpectedAnswer
-from tests.client.callers import WAYS, calling
-from tests.evaluators.listener import Answer, answered, listening, raw
+from tests.support.callers import WAYS, calling
+from tests.support.listener import Answer, answered, listening, raw
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"

@@ -3,8 +3,8 @@
 import os
 import sys
 
-from service.__main__ import serve
-from service.engines.openai import Tokenizers
+from service.cli.main import serve
+from service.engines.remote.connect import Tokenizers
 from service.engines.scripted import Script, ScriptedEngine
 from service.settings import Settings
 

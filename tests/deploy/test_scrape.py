@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from bench.servers import free_port
 from service.concurrency import gather
 from tests.deploy.monitoring import CONFIG, METRICS, RULES, expressions, metrics, rules, shown
-from tests.real.process import served
+from tests.support.process import served
 
 pytestmark = [pytest.mark.deploy, pytest.mark.engine, pytest.mark.timeout(500)]
 

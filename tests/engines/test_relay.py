@@ -5,15 +5,15 @@ from typing import Any
 import pytest
 from starlette.responses import Response
 
-from service.engines import openai
 from service.engines.conversation import Conversation, Turn
-from service.engines.openai_chat import ChatEngine
 from service.engines.relay import CallPiece, MessagePiece, joined, relay_of, with_user_first, without_system
+from service.engines.remote.chat import ChatEngine
+from service.engines.remote.connect import Tokenizers, connect
 from service.engines.scripted import ScriptedEngine
 from service.errors import InvalidRequest
-from tests.engines.chat_server import ChatServer, refusal
-from tests.engines.contract import GREEDY
-from tests.serving import listening
+from tests.support.chat_server import ChatServer, refusal
+from tests.support.engine_contract import GREEDY
+from tests.support.serving import listening
 
 BRIEF = {"role": "system", "content": "Be brief."}
 HELLO = {"role": "user", "content": "Hello."}
@@ -74,7 +74,7 @@ async def test_a_template_without_a_system_role_is_found_out_and_served(knows_sy
     server = ChatServer(system=knows_system)
     folded = [{"role": "user", "content": "Be brief.\n\nHello."}]
     async with listening(server.app()) as url:
-        engine = await openai.connect(url, "scripted", tokenizers=openai.Tokenizers())
+        engine = await connect(url, "scripted", tokenizers=Tokenizers())
         assert isinstance(engine, ChatEngine)
         server.asked.clear()
         [reply] = await engine.complete(Conversation(Turn("system", "Be brief.")).with_user("Hello."), GREEDY)
@@ -95,7 +95,7 @@ async def test_a_template_that_wants_the_user_first_is_found_out_and_served(user
     server = ChatServer(fault=fault)
     reply = {"role": "assistant", "content": "Hi."}
     async with listening(server.app()) as url:
-        engine = await openai.connect(url, "scripted", tokenizers=openai.Tokenizers())
+        engine = await connect(url, "scripted", tokenizers=Tokenizers())
         assert isinstance(engine, ChatEngine)
         server.asked.clear()
         await engine.complete(Conversation(Turn("assistant", "Hi.")).with_user("Hello."), GREEDY)

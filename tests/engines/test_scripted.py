@@ -8,7 +8,7 @@ from service.engines.base import Engine, Sampling
 from service.engines.conversation import Conversation, Turn
 from service.engines.scripted import Call, Script, ScriptedEngine
 from service.errors import EngineDead
-from tests.engines.contract import GREEDY, QUESTION, EngineContract, LikelihoodContract, ThinkingContract
+from tests.support.engine_contract import GREEDY, QUESTION, EngineContract, LikelihoodContract, ThinkingContract
 
 
 class TestScriptedEngine(EngineContract, LikelihoodContract):

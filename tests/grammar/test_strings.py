@@ -5,7 +5,7 @@ import jsonschema_rs
 import pytest
 
 from service.grammar.strings import CHARACTER_RULE, FORMATS, Strings, expression, literal
-from tests.grammar.walks import accepts, compiled, walk
+from tests.support.walks import accepts, compiled, walk
 
 
 def grammar(strings: Strings) -> str:

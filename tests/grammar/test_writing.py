@@ -1,4 +1,5 @@
 # ruff: noqa: E501 - tables read better in lines
+
 """Grammars of whole schemas, held against validators that share nothing with them, without a model."""
 
 import json
@@ -14,10 +15,10 @@ import pytest
 from pydantic import BaseModel, EmailStr, Field, HttpUrl, TypeAdapter
 
 from bench.made_schemas import made
-from service.evaluators.schema import JsonSchema
+from service.evaluators.text.schema import JsonSchema
 from service.grammar.reading import UnsupportedSchema, dotted
 from service.grammar.writing import grammar_of
-from tests.grammar.walks import accepts, compiled, walk
+from tests.support.walks import accepts, compiled, walk
 
 DIGIT = {"type": "integer", "minimum": 0, "maximum": 9}
 LOOP = {"$ref": "#/$defs/loop", "$defs": {"loop": {"$ref": "#/$defs/loop"}}}

@@ -15,9 +15,9 @@ import uvicorn
 from service.app import create_app, open_toolbox, start_engine
 from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Piece, Sampling
 from service.engines.conversation import Conversation
-from service.engines.openai import Tokenizers
+from service.engines.local.vllm import VllmEngine
+from service.engines.remote.connect import Tokenizers
 from service.engines.served import ServedEngine
-from service.engines.vllm import VllmEngine
 from service.settings import Settings
 
 

@@ -9,7 +9,7 @@ import json
 from service.app import start_engine
 from service.engines.base import Sampling
 from service.engines.conversation import Conversation, Turn
-from service.evaluators.judge import DIGITS
+from service.evaluators.model.judge import DIGITS
 from service.settings import Settings
 
 NGRAM = {"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_min": 2, "prompt_lookup_max": 4}

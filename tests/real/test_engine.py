@@ -11,11 +11,11 @@ import pytest
 from service.concurrency import gather
 from service.engines.base import Sampling
 from service.engines.conversation import Conversation, Turn
-from service.engines.vllm import VllmEngine
-from service.evaluators.judge import DIGITS
-from tests.engines.contract import GREEDY, QUESTION, EngineContract, LikelihoodContract
+from service.engines.local.vllm import VllmEngine
+from service.evaluators.model.judge import DIGITS
 from tests.real.conftest import Service
 from tests.real.speculating import LEAD, RATING
+from tests.support.engine_contract import GREEDY, QUESTION, EngineContract, LikelihoodContract
 
 
 class TestVllmEngine(EngineContract, LikelihoodContract):

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from bench.servers import plain_vllm
-from service.engines import bundled
-from tests.real.process import served
+from service.engines.local import bundled
+from tests.support.process import served
 
 GREEDY = {"temperature": 0.0, "max_tokens": 24}
 REQUEST = {"prompt": "Describe a sunrise over the sea.", "sampling": GREEDY}

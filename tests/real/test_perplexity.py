@@ -3,10 +3,10 @@
 import random
 
 from service.engines.conversation import Conversation, Turn
-from service.engines.vllm import VllmEngine
+from service.engines.local.vllm import VllmEngine
 from service.evaluators.base import Submission
-from service.evaluators.perplexity import Perplexity
-from tests.evaluators.test_judge import Plain
+from service.evaluators.model.perplexity import Perplexity
+from tests.evaluators.model.test_judge import Plain
 
 PARAGRAPH = (
     "Thank you for your letter of 3 March. We have looked into the delay and found that your parcel was sent to the "

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.real.process import served
+from tests.support.process import served
 
 LONG = {"prompt": "Tell a very long story.", "sampling": {"max_tokens": 300, "seed": 1}, "search": {"rounds": 0}}
 

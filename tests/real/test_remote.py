@@ -10,16 +10,18 @@ import pytest_asyncio
 
 from bench.servers import Server, plain_vllm
 from service.concurrency import gather
-from service.engines import bundled, openai, openai_probes
 from service.engines.base import Completion, Sampling
-from service.engines.openai_chat import ChatAbilities, ChatEngine
-from service.engines.openai_server import OpenAIServer
-from service.engines.openai_tokens import Abilities, TokenEngine
+from service.engines.local import bundled
+from service.engines.remote import probes
+from service.engines.remote.chat import ChatAbilities, ChatEngine
+from service.engines.remote.connect import Tokenizers, connect
+from service.engines.remote.server import OpenAIServer
+from service.engines.remote.tokens import Abilities, TokenEngine
 from service.engines.served import EngineUnusable, ServedEngine
 from service.errors import EngineUnavailable, InvalidRequest
 from service.settings import Settings
-from tests.engines.contract import GREEDY, QUESTION, EngineContract, LikelihoodContract
-from tests.serving import serving
+from tests.support.engine_contract import GREEDY, QUESTION, EngineContract, LikelihoodContract
+from tests.support.serving import serving
 
 MODEL = "model"
 
@@ -34,7 +36,7 @@ async def server() -> AsyncGenerator[Server, None]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def token_engine(server: Server) -> AsyncGenerator[TokenEngine, None]:
-    engine = await openai.connect(server.url, MODEL, tokenizers=openai.Tokenizers())
+    engine = await connect(server.url, MODEL, tokenizers=Tokenizers())
     assert isinstance(engine, TokenEngine)
     yield engine
     await engine.close()
@@ -65,15 +67,15 @@ async def test_what_the_server_can_do_is_found_out(token_engine: TokenEngine) ->
 
 async def test_a_server_without_its_tokenizer_at_hand_is_given_messages(server: Server) -> None:
     remote = OpenAIServer(server.url)
-    abilities = await openai_probes.chat_abilities(remote, MODEL, 8192)
+    abilities = await probes.chat_abilities(remote, MODEL, 8192)
     await remote.close()
 
     assert abilities == ChatAbilities(schemas=True, logprobs=True, ranks=True, context_tokens=8192)
 
 
 async def test_servers_that_come_up_together_share_one_tokenizer(server: Server) -> None:
-    tokenizers = openai.Tokenizers()
-    engines = await gather(openai.connect(server.url, MODEL, tokenizers=tokenizers) for _ in range(3))
+    tokenizers = Tokenizers()
+    engines = await gather(connect(server.url, MODEL, tokenizers=tokenizers) for _ in range(3))
     assert all(isinstance(engine, TokenEngine) for engine in engines)
     await gather(engine.close() for engine in engines)
 
@@ -100,7 +102,7 @@ async def test_both_weigh_options_alike(token_engine: TokenEngine, chat_engine: 
 
 async def test_a_model_that_the_server_does_not_have_is_refused_at_the_start(server: Server) -> None:
     with pytest.raises(EngineUnusable, match="has no model 'another'; it has model"):
-        await openai.connect(server.url, "another", tokenizers=openai.Tokenizers())
+        await connect(server.url, "another", tokenizers=Tokenizers())
 
 
 async def test_a_given_reply_cannot_be_weighed_by_messages(chat_engine: ChatEngine) -> None:
@@ -139,8 +141,8 @@ async def test_a_named_tool_is_called_through_the_service(server: Server) -> Non
         "stream_options": {"include_usage": True},
     }
 
-    async def start(_: Settings, tokenizers: openai.Tokenizers) -> ServedEngine:
-        return await openai.connect(server.url, MODEL, tokenizers=tokenizers)
+    async def start(_: Settings, tokenizers: Tokenizers) -> ServedEngine:
+        return await connect(server.url, MODEL, tokenizers=tokenizers)
 
     async with serving(start=start) as front:
         async with asyncio.timeout(60):

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from service.engines import bundled
 from service.engines.base import Completion, Sampling
+from service.engines.local import bundled
+from service.engines.local.reasoning import Reasoning
+from service.engines.local.vllm import VllmEngine
 from service.engines.thoughts import Thinking
-from service.engines.vllm import VllmEngine
-from service.engines.vllm_reasoning import Reasoning
-from tests.engines.contract import QUESTION, ThinkingContract
 from tests.real.thinking import END, make_checkpoint
+from tests.support.engine_contract import QUESTION, ThinkingContract
 
 FORM = {
     "type": "object",

@@ -8,18 +8,20 @@ import pytest
 import pytest_asyncio
 
 from bench.servers import Server, plain_vllm
-from service.api.image_headers import read_image
-from service.engines import bundled, openai, openai_probes
 from service.engines.conversation import Conversation, Image, Turn
-from service.engines.openai_chat import ChatEngine
-from service.engines.openai_tokens import TokenEngine
-from service.engines.replicas import ReplicatedEngine
+from service.engines.local import bundled
+from service.engines.remote import probes
+from service.engines.remote.chat import ChatEngine
+from service.engines.remote.connect import Tokenizers, connect
+from service.engines.remote.replicas import ReplicatedEngine
+from service.engines.remote.tokens import TokenEngine
 from service.errors import PromptTooLong
+from service.images.headers import read_image
 from service.settings import Settings
-from tests.api.test_images import GIF, JPEG, PNG, WEBP, pictured
-from tests.engines.contract import GREEDY
+from tests.images.test_fetch import GIF, JPEG, PNG, WEBP, pictured
 from tests.real.vision import COST, make_checkpoint
-from tests.serving import serving
+from tests.support.engine_contract import GREEDY
+from tests.support.serving import serving
 
 ARGUMENTS = ["--enable-prompt-tokens-details", "--max-model-len", "2048", "--max-num-batched-tokens", "2048"]
 TEXT = "What is to be seen there? Say it in one sentence. " * 8
@@ -36,7 +38,7 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Ser
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def engine(server: Server) -> AsyncGenerator[ChatEngine, None]:
-    engine = await openai.connect(server.url, "model", tokenizers=openai.Tokenizers())
+    engine = await connect(server.url, "model", tokenizers=Tokenizers())
     assert isinstance(engine, ChatEngine)  # though its tokenizer is at hand
     yield engine
     await engine.close()
@@ -52,7 +54,7 @@ async def test_that_the_model_sees_is_found_out(engine: ChatEngine) -> None:
 
 async def test_an_operator_who_names_the_tokenizer_is_given_token_ids(server: Server, tmp_path: Path) -> None:
     tokenizer = str(make_checkpoint(await asyncio.to_thread(bundled.prepare), tmp_path))
-    engine = await openai.connect(server.url, "model", tokenizers=openai.Tokenizers(), tokenizer=tokenizer)
+    engine = await connect(server.url, "model", tokenizers=Tokenizers(), tokenizer=tokenizer)
     await engine.close()
 
     assert isinstance(engine, TokenEngine)
@@ -99,9 +101,9 @@ async def test_each_kind_that_is_taken_is_one_that_the_server_reads(data: bytes,
 
 
 async def test_a_request_with_an_image_is_generated_and_refined(server: Server) -> None:
-    async def start(_: Settings, tokenizers: openai.Tokenizers) -> ReplicatedEngine:
+    async def start(_: Settings, tokenizers: Tokenizers) -> ReplicatedEngine:
         return await ReplicatedEngine.start(
-            "scripted", {"one": lambda: openai.connect(server.url, "model", tokenizers=tokenizers)}
+            "scripted", {"one": lambda: connect(server.url, "model", tokenizers=tokenizers)}
         )
 
     short = {"sampling": {"max_tokens": 16, "temperature": 0.0}}
@@ -120,7 +122,7 @@ async def test_a_request_with_an_image_is_generated_and_refined(server: Server) 
 
 
 def openai_grey() -> Image:
-    return Image("image/png", openai_probes.blank_png(64))
+    return Image("image/png", probes.blank_png(64))
 
 
 def red() -> Image:

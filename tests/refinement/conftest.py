@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from tests.refinement.scripts import Clock
+from tests.support.scripts import Clock
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from service.refinement.accounting import BudgetSpent, Ledger, MeteredEngine
 from service.refinement.events import CallEnded, Event
 from service.refinement.program import Budget
 from service.refinement.scheduling import QUANTUM_TOKENS
-from tests.refinement.scripts import REQUEST
+from tests.support.scripts import REQUEST
 
 FIVE = "one two three four five"
 SAMPLING = Sampling(max_tokens=100)

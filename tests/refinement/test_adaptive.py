@@ -8,7 +8,7 @@ from service.engines.base import Sampling
 from service.engines.scripted import Call
 from service.refinement.events import Refined
 from service.refinement.program import Search, Stop
-from tests.refinement.scripts import (
+from tests.support.scripts import (
     FOAM,
     JUDGE,
     SALT,

@@ -3,8 +3,8 @@ import pytest
 from service.engines.base import Completion, Usage
 from service.refinement.archive import Archive
 from service.refinement.candidate import Assessment, Candidate
-from tests.refinement.assessments import hard, judged
-from tests.refinement.scripts import REQUEST
+from tests.support.assessments import hard, judged
+from tests.support.scripts import REQUEST
 
 
 def added(archive: Archive, text: str, assessment: Assessment | None = None, round: int = 0) -> Candidate:  # noqa: A002

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from service.engines.base import Completion, Usage
 from service.refinement.branching import Expansion, Tree
 from service.refinement.candidate import Candidate, Form
-from tests.refinement.scripts import REQUEST
+from tests.support.scripts import REQUEST
 
 DRAWS = 400
 

@@ -7,7 +7,7 @@ from hypothesis import given
 
 from service.evaluators.base import Evaluation
 from service.refinement.candidate import Assessment, Critique, Rank
-from tests.refinement.assessments import assessed_by_the_same, hard, judged, order_of, soft
+from tests.support.assessments import assessed_by_the_same, hard, judged, order_of, soft
 
 
 @given(assessed_by_the_same(least=2, most=2))

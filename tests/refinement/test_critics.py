@@ -14,7 +14,7 @@ from service.refinement.events import Critiqued, Refined
 from service.refinement.program import PRESETS, Search
 from service.refinement.steps import CRITIC_SAMPLING, CRITIQUE_SCHEMA, QUESTIONS_SCHEMA
 from service.tasks.task import load_tasks
-from tests.refinement.scripts import (
+from tests.support.scripts import (
     FOAM,
     JUDGE,
     SALT,

@@ -7,13 +7,13 @@ from typing import get_args
 import pytest
 
 from service.evaluators.base import Evaluator
-from service.evaluators.judge import Criterion, Judge
+from service.evaluators.model.judge import Criterion, Judge
 from service.evaluators.text.length import Length
 from service.refinement.events import Refined
 from service.refinement.policy import StopReason
 from service.refinement.program import PRESETS, Carry, Critic, Search, Select, Stop
 from service.refinement.roles import CallRole
-from tests.refinement.scripts import SALT, BilledEngine, Lines, engine, program, refined
+from tests.support.scripts import SALT, BilledEngine, Lines, engine, program, refined
 
 Counts = dict[CallRole, int]
 ONE_WORD = Length(unit="words", max=1)

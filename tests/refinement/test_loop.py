@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from service.engines.base import Sampling, Usage
-from service.evaluators.judge import Criterion, Judge
+from service.evaluators.model.judge import Criterion, Judge
 from service.evaluators.text.format import Format
 from service.refinement.candidate import Critique
 from service.refinement.events import (
@@ -23,7 +23,7 @@ from service.refinement.events import (
 from service.refinement.loop import refine
 from service.refinement.program import Critic, Search, Stop
 from service.refinement.roles import CallRole, Models, Roles
-from tests.refinement.scripts import (
+from tests.support.scripts import (
     FOAM,
     JUDGE,
     SALT,

@@ -7,7 +7,7 @@ import pytest
 from service.evaluators.base import Evaluator
 from service.refinement.program import Search
 from service.tasks.task import load_tasks
-from tests.refinement.scripts import (
+from tests.support.scripts import (
     FENCE,
     FOAM,
     SALT,

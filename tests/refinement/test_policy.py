@@ -16,8 +16,8 @@ from service.refinement.branching import Expansion
 from service.refinement.candidate import Assessment, Candidate, Form
 from service.refinement.policy import RoundFacts, StopReason
 from service.refinement.program import Carry, Critic, Search, Stop
-from tests.refinement.assessments import assessed_by_the_same, hard, judged, order_of, soft
-from tests.refinement.scripts import REQUEST
+from tests.support.assessments import assessed_by_the_same, hard, judged, order_of, soft
+from tests.support.scripts import REQUEST
 
 
 def candidate(number: int, round: int = 0) -> Candidate:  # noqa: A002

@@ -18,8 +18,8 @@ from service.evaluators.text.length import Length
 from service.refinement.events import Refined
 from service.refinement.program import PRESETS, Critic, Search, Select, Stop
 from service.tasks.overrides import Preset
-from tests.refinement.assessments import order_of
-from tests.refinement.scripts import FENCE, FOAM, JUDGE, SALT, Broken, Lines, digit, engine, program, refined
+from tests.support.assessments import order_of
+from tests.support.scripts import FENCE, FOAM, JUDGE, SALT, Broken, Lines, digit, engine, program, refined
 
 PRINCIPLES = ("Be kind.", "Be brief.", "Be true.")
 TEXTS = ("Waves.", "Sea.", "Salt.", "More salt.", "Foam.", "Salt foam.", "Foam and salt.")

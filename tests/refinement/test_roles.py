@@ -15,8 +15,8 @@ from service.refinement.loop import refine
 from service.refinement.program import Search
 from service.refinement.roles import CallRole, Models, Roles
 from service.refinement.single import generate, review
-from tests.refinement.scripts import JUDGE, REQUEST, SALT, BilledEngine, Lines, digit, engine, of_type, program
 from tests.refinement.test_single import critique_of, generation
+from tests.support.scripts import JUDGE, REQUEST, SALT, BilledEngine, Lines, digit, engine, of_type, program
 
 TRIO = Models("pen", "eye", "scale")
 BETTER = {"Waves.": digit(2), "More waves.": digit(4)}

@@ -21,7 +21,7 @@ from service.refinement.events import (
 from service.refinement.program import Budget, Generation, Review
 from service.refinement.roles import Models, Roles
 from service.refinement.single import generate, review
-from tests.refinement.scripts import (
+from tests.support.scripts import (
     FENCE,
     JUDGE,
     PROMPTS,

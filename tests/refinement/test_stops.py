@@ -13,7 +13,7 @@ from service.evaluators.text.length import Length
 from service.refinement.events import RoundEnded
 from service.refinement.program import Search, Stop
 from service.refinement.roles import CallRole
-from tests.refinement.scripts import (
+from tests.support.scripts import (
     FOAM,
     JUDGE,
     REQUEST,

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from service.api.programs import Bounds, Programs
-from service.api.requests import RefineRequest
-from service.api.served import ServedModels
 from service.engines.base import Sampling
 from service.evaluators.text.length import Length
+from service.programs.compile import Bounds, Programs
+from service.programs.models import ServedModels
 from service.refinement.program import PRESETS, Search, Stop
 from service.tasks.overrides import SamplingOverrides, SearchOverrides, StopOverrides
 from service.tasks.task import TaskError, load_rubrics, load_tasks
+from service.wire.requests import RefineRequest
 
 BUILT_IN = [
     "code",

@@ -12,9 +12,9 @@ import regex
 from annotated_types import Len
 
 from service.evaluators.base import Check, Verifier
-from service.evaluators.documents import REPLY_WITH_JSON, json_document
 from service.evaluators.text.bounds import Bounds, Count, amount, amount_in_chinese
 from service.evaluators.text.classes import translated
+from service.evaluators.text.documents import REPLY_WITH_JSON, json_document
 from service.evaluators.text.markers import count_bullets, count_numbered, count_sections, heading
 from service.evaluators.text.wording import folded, unquoted, visible
 from service.evaluators.text.words import count_lines, prose_lines

@@ -5,7 +5,7 @@ from itertools import groupby
 
 import regex
 
-from service.evaluators.fences import are_fenced
+from service.evaluators.text.fences import are_fenced
 
 _VISIBLE = regex.compile(r"[^\s\p{DI}\u2800]")
 _RULED = "-*_=—–―─━═＊＿－＝※☆★◆◇■□●○•·・"

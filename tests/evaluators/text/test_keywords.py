@@ -5,7 +5,7 @@ import pytest
 from service.evaluators.base import Check
 from service.evaluators.text.bounds import Bounds
 from service.evaluators.text.keywords import Keywords, OneOf
-from tests.evaluators.text.checks import in_english, only, refusals
+from tests.support.checks import in_english, only, refusals
 
 
 @pytest.mark.parametrize(

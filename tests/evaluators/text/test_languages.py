@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from service.evaluators.text.languages import language_of
 from service.evaluators.text.length import Length, Unit
-from tests.evaluators.text.checks import only
+from tests.support.checks import only
 
 TABLES: Mapping[str, Any] = tomllib.loads(Path(__file__).with_name("languages.toml").read_text("utf-8"))
 TEXTS: Sequence[tuple[str, Mapping[str, Any]]] = [

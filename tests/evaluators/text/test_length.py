@@ -5,7 +5,7 @@ import pytest
 from service.evaluators.base import Check
 from service.evaluators.text.length import Length, Unit
 from service.evaluators.text.words import count_lines, paragraphs
-from tests.evaluators.text.checks import only, refusals
+from tests.support.checks import only, refusals
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from service.evaluators.base import Check
 from service.evaluators.text.number import Number
 from service.evaluators.text.numerals import find_last_numeral
-from tests.evaluators.text.checks import assert_last, only, refusals
+from tests.support.checks import assert_last, only, refusals
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import pytest
 
 from service.evaluators.base import Check
 from service.evaluators.text.passages import EndsWith, ParagraphStarts, StartsWith
-from tests.evaluators.text.checks import in_english, only, refusals
+from tests.support.checks import in_english, only, refusals
 
 
 def test_starts_and_ends_ignore_only_white_space_around() -> None:

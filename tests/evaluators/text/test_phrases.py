@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from service.evaluators.text.keywords import Keywords
 from service.evaluators.text.phrases import PhraseIndex, tokens
-from tests.evaluators.text.checks import only
+from tests.support.checks import only
 
 
 @pytest.mark.parametrize(

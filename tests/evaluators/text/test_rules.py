@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 
 from service.concurrency import SerialThread
 from service.evaluators.base import Submission, Verifier
-from service.evaluators.rules import Regex
 from service.evaluators.text.bounds import Bounds
 from service.evaluators.text.keywords import Keywords, OneOf
 from service.evaluators.text.length import Length, Unit
 from service.evaluators.text.number import Number
 from service.evaluators.text.passages import EndsWith, ParagraphStarts, StartsWith
+from service.evaluators.text.regex import Regex
 from service.evaluators.text.wording import folded
 from service.evaluators.text.words import excerpt
-from tests.evaluators.text.checks import WIRE, refusals
+from tests.support.checks import WIRE, refusals
 
 RULES: Sequence[Verifier] = [
     *(Length(unit=unit, min=2, max=5) for unit in get_args(Unit)),

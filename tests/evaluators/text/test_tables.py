@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from service.evaluators.language import Language
 from service.evaluators.text.bounds import Bounds
 from service.evaluators.text.format import Format, Kind
 from service.evaluators.text.keywords import Keywords, OneOf
+from service.evaluators.text.language import Language
 from service.evaluators.text.passages import EndsWith, ParagraphStarts, StartsWith
 from service.evaluators.text.sentences import count_sentences
-from tests.evaluators.text.checks import assert_last, only
+from tests.support.checks import assert_last, only
 
 TABLES = Path(__file__).parent / "tables"
 

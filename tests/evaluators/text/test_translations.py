@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import pytest
 
 from service.evaluators.base import Verifier
-from service.evaluators.language import LANGUAGES, LANGUAGES_IN_CHINESE, Language
 from service.evaluators.text.bounds import Bounds
 from service.evaluators.text.format import Format
 from service.evaluators.text.keywords import Keywords, OneOf
+from service.evaluators.text.language import LANGUAGES, LANGUAGES_IN_CHINESE, Language
 from service.evaluators.text.passages import EndsWith, ParagraphStarts, StartsWith
 
 

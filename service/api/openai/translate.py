@@ -1,0 +1,396 @@
+"""OpenAI's chat completion requests in Redraft's terms: what is followed, what is ignored and what is refused.
+
+The model's name says what is wanted: that of the served model alone generates, with ``:refine`` after it refines with
+the task's own search, with ``:`` and a preset with that preset.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, core_schema
+
+from service.api.body import decode
+from service.errors import FieldError, InvalidRequest, ModelNotFound, wrong_field
+from service.evaluators.base import RefusedField
+from service.fail_fast import FAIL_FAST
+from service.refinement.program import PRESETS
+from service.wire.model import BodyModel, WireModel
+from service.wire.parts import Content, TextPart
+from service.wire.requests import GenerateRequest, RefineRequest
+from service.wire.tools import NamedTool, ToolCall, ToolChoice, ToolRequest, Tools
+
+MODES: Mapping[str, str | None] = MappingProxyType(
+    {"refine": None, **{preset.replace("_", "-"): preset for preset in PRESETS}}
+)
+"""What may follow the served model's name, and the preset that it stands for."""
+
+_ROLES = {"developer": "system"}
+_FORMS = '{"type": "text", "text": "…"} and {"type": "image_url", "image_url": {"url": "…"}}'
+
+GENERATE_FIELDS = frozenset({"task", "parameters"})
+REFINE_FIELDS = RefineRequest.model_fields.keys() - {"prompt", "messages", "model", "sampling", "stream", "reasoning"}
+"""What ``redraft`` may hold. OpenAI has its own names for the other fields of Redraft's requests."""
+
+
+@dataclass(frozen=True, eq=False)  # equal values would share one annotation in typing's cache: 0 and False are equal
+class Only:
+    """For a field that cannot be followed: takes null, or the ``value`` by which a client says that it need not be."""
+
+    value: Any = None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def _check(self, given: Any) -> Any:
+        same = given == self.value and isinstance(given, bool) == isinstance(self.value, bool)
+        if given is not None and not same:
+            instead = "" if self.value is None else f" or send {json.dumps(self.value)}"
+            raise ValueError(f"not supported here: leave it out{instead}")
+        return given
+
+
+Ignored = Annotated[Any, Field(description="Ignored.")]
+
+
+def _stated(content: Any) -> Any:
+    """The texts of a message's parts as one, unless there are images among them; no content is an empty text."""
+    if content is None:
+        return ""
+    if not isinstance(content, list) or any(_type_of(part) == "image_url" for part in content):
+        return content
+    texts = []
+    for index, part in enumerate(content):
+        try:
+            texts.append(TextPart.model_validate(part).text)
+        except ValidationError:
+            raise RefusedField(str(index), f"only parts of these forms are taken: {_FORMS}") from None
+    return "".join(texts)
+
+
+def _type_of(part: Any) -> Any:
+    return part.get("type") if isinstance(part, dict) else None
+
+
+class ChatMessage(WireModel):
+    """A message as a request states it; an assistant's as an earlier answer had it, a tool's to one of its calls."""
+
+    role: Literal["developer", "system", "user", "assistant", "tool"]
+    content: Annotated[Any, BeforeValidator(_stated, json_schema_input_type=Content | None)] = ""
+    name: Ignored = None
+    annotations: Ignored = None
+    parsed: Ignored = None
+    refusal: Annotated[Any, Only()] = None
+    audio: Annotated[Any, Only()] = None
+    tool_calls: Annotated[tuple[ToolCall, ...], FAIL_FAST] | None = None
+    tool_call_id: str | None = None
+    function_call: Annotated[Any, Only()] = None
+    reasoning_content: str | None = None
+    reasoning: Ignored = None
+
+    @property
+    def engine_role(self) -> str:
+        return _ROLES.get(self.role, self.role)
+
+    def relayed(self) -> dict[str, Any]:
+        """The message for a server that knows tools."""
+        made: dict[str, Any] = {"role": self.engine_role, "content": self.content}
+        if self.tool_calls:
+            made |= {"content": self.content or None, "tool_calls": [call.model_dump() for call in self.tool_calls]}
+        if self.tool_call_id is not None:
+            made["tool_call_id"] = self.tool_call_id
+        if self.reasoning_content:
+            made["reasoning_content"] = self.reasoning_content  # models go on thinking between their calls
+        return made
+
+
+class NamedSchema(WireModel):
+    name: str
+    description: Ignored = None
+    strict: Ignored = None
+    schema_: dict[str, Any] = Field(alias="schema")
+
+
+class TextFormat(WireModel):
+    type: Literal["text"]
+
+
+class JsonFormat(WireModel):
+    type: Literal["json_object"]
+
+
+class SchemaFormat(WireModel):
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+
+class StreamOptions(WireModel):
+    include_usage: bool | None = None
+    include_obfuscation: Ignored = None
+
+
+class ChatRequest(BodyModel):
+    """A chat completion as OpenAI's clients ask for it. ``redraft``: fields of Redraft's own request; the bounds of the
+    others are those of its fields too."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"model": "scripted", "messages": [{"role": "user", "content": "Why is the sky blue?"}]},
+                {
+                    "model": "scripted:refine",
+                    "messages": [{"role": "user", "content": "Why is the sky blue?"}],
+                    "redraft": {"evaluators": [{"type": "length", "unit": "words", "max": 40}]},
+                },
+            ],
+        }
+    )
+
+    model: str
+    messages: Annotated[tuple[ChatMessage, ...], FAIL_FAST]
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    stop: str | Annotated[tuple[str, ...], FAIL_FAST] | None = None
+    seed: int | None = None
+    n: int | None = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: Annotated[TextFormat | JsonFormat | SchemaFormat, Field(discriminator="type")] | None = None
+    include_reasoning: bool | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    redraft: dict[str, Any] | None = None
+
+    metadata: Ignored = None
+    prompt_cache_key: Ignored = None
+    prompt_cache_options: Ignored = None
+    prompt_cache_retention: Ignored = None
+    safety_identifier: Ignored = None
+    service_tier: Ignored = None
+    store: Ignored = None
+    user: Ignored = None
+
+    audio: Annotated[Any, Only()] = None
+    frequency_penalty: Annotated[Any, Only(0)] = None
+    function_call: Annotated[Any, Only("none")] = None
+    functions: Annotated[Any, Only([])] = None
+    logit_bias: Annotated[Any, Only({})] = None
+    logprobs: Annotated[Any, Only(False)] = None
+    modalities: Annotated[Any, Only(["text"])] = None
+    moderation: Annotated[Any, Only()] = None
+    prediction: Annotated[Any, Only()] = None
+    presence_penalty: Annotated[Any, Only(0)] = None
+    reasoning_effort: Annotated[Any, Only("none")] = None
+    top_logprobs: Annotated[Any, Only(0)] = None
+    verbosity: Annotated[Any, Only()] = None
+    web_search_options: Annotated[Any, Only()] = None
+
+    @property
+    def tools_field(self) -> str | None:
+        """The first field by which this is a chat with tools, None if it is none."""
+        if self.tools:
+            return "tools"
+        for index, message in enumerate(self.messages):
+            if message.role == "tool":
+                return f"messages.{index}.role"
+            if message.tool_calls:
+                return f"messages.{index}.tool_calls"
+        return None
+
+
+def model_names(served: Sequence[str]) -> list[str]:
+    """What a request may name as its model."""
+    return [name for model in served for name in (model, *(f"{model}:{mode}" for mode in MODES))]
+
+
+def named_model(name: str, served: Sequence[str]) -> tuple[str, str | None]:
+    """The served model that a request names, and the key of MODES after its name, if any. Raises ModelNotFound."""
+    if name in served:
+        return name, None
+    model, _, mode = name.rpartition(":")
+    mode = mode.replace("_", "-")
+    if model in served and mode in MODES:
+        return model, mode
+    raise ModelNotFound(f"there is no such model; there are {', '.join(model_names(served))}")
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A request for a chat completion, and Redraft's request that it amounts to.
+
+    ``names``: the caller's names for fields of ``wanted``; those without one stand in ``redraft``.
+    """
+
+    asked: ChatRequest
+    wanted: GenerateRequest | RefineRequest | ToolRequest
+    names: Mapping[str, str]
+
+    @classmethod
+    def of(cls, asked: ChatRequest, served: Sequence[str]) -> "Chat":
+        """Raises ModelNotFound, and InvalidRequest, which names the caller's fields."""
+        model, mode = named_model(asked.model, served)
+        _refuse_strays(asked, mode)
+        _refuse_stray_tools(asked, mode)
+        kind = _kind(asked, mode)
+        fields, names = _translated(asked, model, mode, kind)
+        body = json.dumps(fields).encode()
+        with naming(names):
+            return cls(asked, decode(kind, body, None), names)
+
+
+def _kind(asked: ChatRequest, mode: str | None) -> type[GenerateRequest] | type[RefineRequest] | type[ToolRequest]:
+    if mode is not None:
+        return RefineRequest
+    return ToolRequest if asked.tools_field else GenerateRequest
+
+
+@contextmanager
+def naming(names: Mapping[str, str]) -> Iterator[None]:
+    """Let an InvalidRequest name the fields as the caller did."""
+    try:
+        yield
+    except InvalidRequest as error:
+        errors = [_in_words_of(names, item) for item in error.errors]
+        raise InvalidRequest(error.detail, errors) from None
+
+
+def _in_words_of(names: Mapping[str, str], error: FieldError) -> FieldError:
+    """``response_format`` is named as a whole, as OpenAI's own errors name it."""
+    named, _, inner = _named(error.field, names).partition("response_format.")
+    return FieldError("response_format", f"{inner}: {error.message}") if inner else FieldError(named, error.message)
+
+
+def _named(field: str, names: Mapping[str, str]) -> str:
+    for ours, theirs in names.items():
+        if f"{field}.".startswith(f"{ours}."):
+            return theirs + field.removeprefix(ours)
+    return f"redraft.{field}"
+
+
+def _refuse_strays(asked: ChatRequest, mode: str | None) -> None:
+    """Refuse what the model does not take."""
+    takes = GENERATE_FIELDS if mode is None else REFINE_FIELDS
+    for name in asked.redraft or {}:
+        if name not in takes:
+            hint = f"only a model that refines takes it, such as {asked.model}:refine"
+            reason = hint if name in REFINE_FIELDS else "there is no such field here"
+            raise wrong_field(f"redraft.{name}", reason)
+    if mode is not None and asked.n not in (None, 1):
+        raise wrong_field("n", "a model that refines answers with one text")
+    if asked.max_tokens is not None and asked.max_completion_tokens is not None:
+        raise wrong_field("max_tokens", "max_completion_tokens is given too and means the same")
+
+
+def _refuse_stray_tools(asked: ChatRequest, mode: str | None) -> None:
+    """Refuse what does not belong to tools, or tools where there are none."""
+    for index, message in enumerate(asked.messages):
+        if "content" not in message.model_fields_set and not message.tool_calls:
+            raise wrong_field(f"messages.{index}.content", "only an assistant that calls tools may leave it out")
+        if message.tool_calls and message.role != "assistant":
+            raise wrong_field(f"messages.{index}.tool_calls", "only an assistant's message has tool calls")
+        if (message.tool_call_id is not None) != (message.role == "tool"):
+            raise wrong_field(f"messages.{index}.tool_call_id", "a tool's message has it, and no other")
+    if asked.tool_choice not in (None, "none"):
+        offered = {tool.function.name for tool in asked.tools or ()}
+        if not offered:
+            raise wrong_field("tool_choice", "there are no tools to choose from")
+        if isinstance(asked.tool_choice, NamedTool) and asked.tool_choice.function.name not in offered:
+            raise wrong_field("tool_choice.function.name", "there is no such tool")
+    if (field := asked.tools_field) is None:
+        return
+    if mode is not None:
+        raise wrong_field(field, "a model that refines calls no tools: name the model alone")
+    for index, message in enumerate(asked.messages):
+        if not isinstance(message.content, str):
+            raise wrong_field(f"messages.{index}.content", "with tools it holds texts only")
+    if asked.n not in (None, 1):
+        raise wrong_field("n", "with tools there is one answer")
+    for name in asked.redraft or {}:
+        raise wrong_field(f"redraft.{name}", "with tools the messages go to the model as they are")
+
+
+def _translated(
+    asked: ChatRequest, model: str, mode: str | None, kind: type[WireModel]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The fields of Redraft's request, and the caller's names for them."""
+    limit = "max_tokens" if asked.max_completion_tokens is None else "max_completion_tokens"
+    sampling = {
+        "temperature": asked.temperature,
+        "top_p": asked.top_p,
+        "max_tokens": getattr(asked, limit),
+        "stop": (asked.stop,) if isinstance(asked.stop, str) else asked.stop,
+        "seed": asked.seed,
+        "thinking": False if asked.reasoning_effort == "none" else None,
+    }
+    names = {f"sampling.{name}": name for name in sampling}
+    names |= {name: name for name in ("model", "messages", "n")}
+    names |= {"sampling.max_tokens": limit, "response_schema": "response_format"}
+    fields = {
+        "model": model,
+        "messages": _messages(asked.messages),
+        "sampling": sampling,
+        "stream": bool(asked.stream),
+        "reasoning": bool(asked.include_reasoning),
+    }
+    own, schema = asked.redraft or {}, _schema(asked)
+    if kind is ToolRequest:
+        stated = asked.model_dump(include={"tools", "tool_choice", "parallel_tool_calls"}, exclude_none=True)
+        if not any(message.tool_calls or message.role == "tool" for message in asked.messages):
+            fields["turns"] = _messages(asked.messages)
+        fields |= {**stated, "messages": [message.relayed() for message in asked.messages], "response_schema": schema}
+        return fields, names | {name: name for name in stated}
+    if mode is None:
+        return {**fields, **own, "n": 1 if asked.n is None else asked.n, "response_schema": schema}, names
+    search, evaluators = own.get("search", {}), own.get("evaluators", [])
+    if isinstance(search, dict):
+        search = {"preset": MODES[mode], **search}
+    if isinstance(evaluators, list) and schema is not None:
+        names[f"evaluators.{len(evaluators)}.schema"] = "response_format"
+        evaluators = [*evaluators, {"type": "json_schema", "schema": schema}]
+    return {**fields, "trace": False, **own, "search": search, "evaluators": evaluators}, names
+
+
+def _messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
+    """Messages as chat apps send them, for templates that do not take them all.
+
+    Those of one role in a row are one, joined by a blank line. What the system says later than at the start is the
+    user's: then its place is kept.
+    """
+    turns: list[dict[str, Any]] = []
+    for message in messages:
+        role = message.engine_role
+        if role == "system" and turns and turns[-1]["role"] != "system":
+            role = "user"
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"] = _together(turns[-1]["content"], message.content)
+        else:
+            turns.append({"role": role, "content": message.content})
+    return turns
+
+
+def _together(first: Any, second: Any) -> Any:
+    """Two contents as one, in parts if one of them is."""
+    if isinstance(first, str) and isinstance(second, str):
+        return f"{first}\n\n{second}"
+    return [*_parts(first), *_parts("\n\n"), *_parts(second)]
+
+
+def _parts(content: Any) -> list[Any]:
+    return content if isinstance(content, list) else [{"type": "text", "text": content}]
+
+
+def _schema(asked: ChatRequest) -> dict[str, Any] | None:
+    match asked.response_format:
+        case SchemaFormat(json_schema=named):
+            return named.schema_
+        case JsonFormat():
+            return {"type": "object"}
+        case _:
+            return None

@@ -1,0 +1,91 @@
+"""The command line: ``python -m service [serve | settings | prepare | refine | generate | batch | demo]``."""
+
+import argparse
+import asyncio
+
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+from service.app import StartEngine, TracingUnavailable, open_toolbox, start_engine
+from service.cli import ask, demo
+from service.cli.server import OTHER_FILES, Server, allow_open_files, configure_logging
+from service.cli.standard_streams import Output, say
+from service.engines.local import bundled
+from service.evaluators.external.plugins import PluginError
+from service.evaluators.external.webhook_client import WebhookMisconfigured
+from service.settings import PREFIX, Settings
+from service.tasks.task import TaskError
+
+
+def main() -> int:
+    """Run a command; returns its exit code."""
+    try:
+        return _run()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # of what only prints, such as settings
+        Output().close()
+        return 1
+
+
+def _run() -> int:
+    parser = argparse.ArgumentParser(prog="python -m service", description="Redraft: draft, critique, refine.")
+    commands = parser.add_subparsers(dest="command")
+    commands.add_parser("serve", help="serve over HTTP (the default)")
+    commands.add_parser("settings", help="print every setting, its default and its meaning")
+    commands.add_parser("prepare", help="convert the embedded model, so that the first start is quick")
+    ask.add_refine_arguments(commands.add_parser("refine", help="refine a text on a running service"))
+    ask.add_generate_arguments(commands.add_parser("generate", help="write a text on a running service"))
+    ask.add_batch_arguments(commands.add_parser("batch", help="answer many requests on a running service"))
+    demo.add_arguments(commands.add_parser("demo", help="refine an example on a running service and show the rounds"))
+    arguments = parser.parse_args()
+    match arguments.command:
+        case "settings":
+            return print_settings()
+        case "prepare":
+            return prepare()
+        case "refine":
+            return ask.refine(arguments)
+        case "generate":
+            return ask.generate(arguments)
+        case "batch":
+            return ask.batch(arguments)
+        case "demo":
+            return demo.run(arguments)
+        case _:
+            return serve()
+
+
+def serve(start: StartEngine = start_engine) -> int:
+    """Serve until SIGTERM or SIGINT; 1 if the settings, a task file, a plugin or the engine are at fault."""
+    try:
+        settings = Settings()
+        configure_logging(settings.log_level)
+        server = Server(settings, asyncio.run(open_toolbox(settings)), start)
+    except ValidationError as error:
+        for problem in error.errors(include_url=False, include_input=False):
+            setting, *path = problem["loc"] or ("",)
+            where = ".".join([f"{PREFIX}{setting}".upper(), *map(str, path)]) + ": " if setting else ""
+            say(f"Cannot start: {where}{problem['msg'].removeprefix('Value error, ')}")
+        return 1
+    except (SettingsError, TaskError, WebhookMisconfigured, PluginError, TracingUnavailable) as error:
+        say(f"Cannot start: {error}")
+        return 1
+    allow_open_files(settings.max_connections + OTHER_FILES)
+    asyncio.run(server.serve())
+    return 1 if server.engine_failed else 0
+
+
+def print_settings() -> int:
+    for name, default, meaning in Settings.table():
+        print(f"{name:32} {default:14} {meaning}")  # noqa: T201 - it is what the command is for
+    return 0
+
+
+def prepare() -> int:
+    try:
+        say(f"The embedded model is ready in {bundled.prepare()}")
+    except bundled.WeightsMissing as error:
+        say(f"Cannot prepare: {error}")
+        return 1
+    return 0

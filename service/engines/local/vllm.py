@@ -1,0 +1,424 @@
+"""The vLLM engine, in this process: one implementation for vLLM's GPU and CPU builds.
+
+Siblings of one call are sent as separate engine requests. vLLM would fan them out the same way, but this
+way each reports its own cached tokens, so that usage is exact.
+"""
+
+import asyncio
+import itertools
+import json
+import logging
+import multiprocessing
+import os
+import time
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from service.concurrency import gather
+from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Piece, Sampling, Thought, Usage, grammar
+from service.engines.conversation import Conversation
+from service.engines.local.reasoning import Reader, Reasoning, parser_name
+from service.engines.thoughts import Split, Thinking, asked_for
+from service.engines.tokenization import ChatTokenizer
+from service.errors import EngineDead, InvalidRequest
+
+if TYPE_CHECKING:
+    from vllm import RequestOutput, SamplingParams
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.lora.request import LoRARequest
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+log = logging.getLogger(__name__)
+
+CPU_CONTEXT_TOKENS = 8192
+"""The longest context on a CPU unless the settings name another: the batch must hold it whole (see _arguments)."""
+
+MOST_LOGPROBS = 20
+"""The most probable tokens that vLLM tells of unless it is set otherwise. With speculation it tells of no others, and a
+token that is not among them is taken for impossible."""
+
+NO_ARGUMENTS: Mapping[str, Any] = MappingProxyType({})
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Those that vLLM can be started for; smaller adapters fit in."""
+
+ENVIRONMENT = {
+    "VLLM_NO_USAGE_STATS": "1",  # no telemetry
+    "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings name choices that are made on purpose here
+    "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",  # else one core of the machine computes nothing
+    "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB
+    "NUMBA_THREADING_LAYER": "workqueue",  # else n-gram speculation leaves the model one core less
+}
+
+
+class VllmEngine:
+    """An Engine on ``AsyncLLM``. Make one with ``start``; it lives in the event loop that made it."""
+
+    def __init__(self, llm: "AsyncLLM", model: str, thinking: Thinking) -> None:
+        self._llm = llm
+        self._model = model
+        self._lora: LoRARequest | None = None
+        self._lora_ids = itertools.count(1)
+        self.tokenizer = llm.get_tokenizer()
+        name = llm.vllm_config.structured_outputs_config.reasoning_parser
+        self._reasoning = Reasoning(name, self.tokenizer, llm.model_config, thinking) if name else None
+        self._chat = ChatTokenizer(self.tokenizer, thinking, self._reasoning.marks if self._reasoning else None)
+        self._context_tokens: int = llm.model_config.max_model_len
+        self._speculates = llm.vllm_config.speculative_config is not None
+        self._parsing = asyncio.Lock()
+
+    @classmethod
+    async def start(
+        cls,
+        model: str,
+        name: str,
+        arguments: Mapping[str, Any],
+        adapters: Sequence[Path] = (),
+        thinking: Thinking | None = None,
+    ) -> "VllmEngine":
+        """Load ``model`` (a folder or a hub name) and serve it as ``name``.
+
+        ``adapters``: the folders of those that ``adapted`` may be asked for. ``arguments`` go to vLLM's
+        ``AsyncEngineArgs`` as they are and win over the defaults here. Loading runs in a thread, so that the caller's
+        event loop stays free.
+        """
+        for variable, value in ENVIRONMENT.items():
+            os.environ.setdefault(variable, value)
+        thinking = thinking or Thinking()
+        return cls(await _loaded(model, name, {**lora_arguments(adapters), **arguments}, thinking), name, thinking)
+
+    async def adapted(self, name: str, folder: Path) -> "VllmEngine":
+        """The same engine with a LoRA adapter, as the model ``name``.
+
+        It shares the tokens, the queue and the processes, but no cached prefix: what an adapter computes is its own.
+        Raises what vLLM says of an adapter that cannot be loaded.
+        """
+        from vllm.lora.request import LoRARequest
+
+        view = copy(self)
+        view._model = name
+        view._lora = LoRARequest(name, next(self._lora_ids), str(folder))
+        with _translated():
+            await self._llm.add_lora(view._lora)
+        return view
+
+    async def close(self) -> None:
+        """Stop the engine's processes, within seconds; whatever is in flight is aborted. An adapter's engine is left to
+        the one that it is of."""
+        if self._lora is not None:
+            return
+        if self._llm.output_handler is not None:
+            self._llm.output_handler.cancel()  # else it reports the end of the processes as a failure
+        await asyncio.to_thread(self._llm.shutdown, 5.0)
+        # AsyncLLM's finalizer calls it again, and by then the interpreter may have taken its imports apart.
+        self._llm.shutdown = lambda timeout=None: None
+
+    @property
+    def model(self) -> str:
+        return self._model
+
+    @property
+    def backend(self) -> object:
+        return self._llm
+
+    @property
+    def takes_images(self) -> bool:
+        """No: prompts are token ids, made here, and a model's own processor would have to place its images in them."""
+        return False
+
+    async def complete(
+        self,
+        conversation: Conversation,
+        sampling: Sampling,
+        *,
+        n: int = 1,
+        schema: JsonSchema | None = None,
+        priority: int = 0,
+    ) -> Sequence[Completion]:
+        from vllm.sampling_params import RequestOutputKind
+
+        asked = await self._asked(conversation, sampling, schema)
+
+        async def sibling(index: int) -> Completion:
+            await self._spread(schema)
+            params = self._parameters(sampling.sibling(index), schema, RequestOutputKind.FINAL_ONLY)
+            output = await self._final(asked.ids, params, priority, asked.arguments)
+            reply = output.outputs[0]
+            reader = self._reader(conversation, asked, whole=True)
+            reader.feed(reply.text, reply.token_ids)
+            return self._completion(output, reader, reply.token_ids)[1]
+
+        return await gather(sibling(index) for index in range(n))
+
+    async def stream(
+        self,
+        conversation: Conversation,
+        sampling: Sampling,
+        *,
+        schema: JsonSchema | None = None,
+        priority: int = 0,
+    ) -> AsyncGenerator[Piece, None]:
+        from vllm.sampling_params import RequestOutputKind
+
+        asked = await self._asked(conversation, sampling, schema)
+        await self._spread(schema)
+        params = self._parameters(sampling, schema, RequestOutputKind.DELTA)
+        reader = self._reader(conversation, asked, whole=False)
+        sampled = list[int]()
+        async with aclosing(self._outputs(asked.ids, params, priority, asked.arguments)) as outputs:
+            async for output in outputs:
+                reply = output.outputs[0]
+                sampled += reply.token_ids
+                for piece in reader.feed(reply.text, reply.token_ids):
+                    yield piece
+                if output.finished:
+                    rest, completion = self._completion(output, reader, sampled)
+                    for piece in rest:
+                        yield piece
+                    yield completion
+
+    async def choose(
+        self,
+        conversation: Conversation,
+        options: Sequence[str],
+        *,
+        lead: str = "",
+        priority: int = 0,
+    ) -> Choice:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        params = SamplingParams(max_tokens=1, temperature=0.0, output_kind=RequestOutputKind.FINAL_ONLY)
+        if self._speculates:
+            params.logprobs = MOST_LOGPROBS
+        else:
+            params.logprob_token_ids = self._chat.option_ids(options)
+        ids = await self._fitting_ids(conversation, lead, thinking=False)
+        output = await self._final(ids, params, priority)
+        [found] = output.outputs[0].logprobs or [{}]
+        weights = {token: weight.logprob for token, weight in found.items()}
+        return Choice(
+            logprobs=self._chat.option_logprobs(options, weights),
+            usage=_usage(output, completion_tokens=1),
+        )
+
+    async def likelihood(self, conversation: Conversation, reply: str, *, priority: int = 0) -> Likelihood:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        # The cache keeps no probabilities, so vLLM reads none of the prompt from it.
+        params = SamplingParams(
+            max_tokens=1, temperature=0.0, prompt_logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY
+        )
+        ids = await self._fitting_ids(conversation, reply, thinking=False)
+        output = await self._final(ids, params, priority)
+        begin = len(self.prompt_ids(conversation, thinking=False))
+        weighed = zip(ids[begin:], (output.prompt_logprobs or [])[begin:], strict=True)
+        return Likelihood(
+            logprobs=tuple(weights[token].logprob for token, weights in weighed),
+            usage=_usage(output, completion_tokens=1),
+        )
+
+    async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
+        await self._fitting_ids(conversation, tokens=tokens)
+
+    async def check(self) -> None:
+        with _translated():
+            await self._llm.check_health()
+
+    def prompt_ids(self, conversation: Conversation, lead: str = "", *, thinking: bool = True) -> list[int]:
+        """The token ids that the model is given for a reply to ``conversation`` that begins with ``lead``."""
+        return self._chat.prompt_ids(conversation, lead, thinking=thinking)
+
+    async def _fitting_ids(
+        self, conversation: Conversation, lead: str = "", tokens: int = 1, *, thinking: bool = True
+    ) -> list[int]:
+        return await self._chat.fitting_ids(conversation, self._context_tokens, lead, tokens, thinking=thinking)
+
+    async def _asked(self, conversation: Conversation, sampling: Sampling, schema: JsonSchema | None) -> "_Asked":
+        """A grammar begins after the thoughts, but only thoughts that the prompt opens are sure to end."""
+        thinking, structured = sampling.thinking, schema is not None or bool(sampling.choices)
+        opens = self._chat.habit.opening == "open"
+        if structured:
+            thinking = thinking and opens and self._reasoning is not None
+        ids = await self._fitting_ids(conversation, thinking=thinking)
+        arguments = self._reasoning.request_arguments(ids) if structured and self._reasoning else {}
+        return _Asked(ids, opened=thinking and opens, direct=not thinking, arguments=arguments)
+
+    def _reader(self, conversation: Conversation, asked: "_Asked", *, whole: bool) -> Reader:
+        plain = self._chat.habit.splitter(asked_for(conversation), "direct" if asked.direct else "free")
+        return plain if self._reasoning is None else self._reasoning.reader(asked.ids, asked.opened, plain, whole=whole)
+
+    async def _spread(self, schema: JsonSchema | None) -> None:
+        """vLLM parses a request's grammar on the event loop, for milliseconds: many at once take turns with others."""
+        if schema is not None:
+            async with self._parsing:
+                await asyncio.sleep(0)
+
+    async def _outputs(
+        self, ids: list[int], params: "SamplingParams", priority: int, arguments: Mapping[str, Any] = NO_ARGUMENTS
+    ) -> "AsyncGenerator[RequestOutput, None]":
+        from vllm.inputs.engine import tokens_input
+
+        request = self._llm.generate(
+            tokens_input(ids), params, uuid4().hex, lora_request=self._lora, priority=priority, **arguments
+        )
+        with _translated():
+            async with aclosing(request) as outputs:
+                async for output in outputs:
+                    yield output
+
+    async def _final(
+        self, ids: list[int], params: "SamplingParams", priority: int, arguments: Mapping[str, Any] = NO_ARGUMENTS
+    ) -> "RequestOutput":
+        """The only output of a request whose outputs are FINAL_ONLY."""
+        async with aclosing(self._outputs(ids, params, priority, arguments)) as outputs:
+            return await anext(outputs)
+
+    def _completion(
+        self, output: "RequestOutput", reader: Reader, sampled: Sequence[int]
+    ) -> tuple[list[str | Thought], Completion]:
+        """The last pieces of a reply that was read, and the whole."""
+        reply = output.outputs[0]
+        last, split = reader.end("length" if reply.finish_reason == "length" else "stop")
+        usage = _usage(output, len(sampled), self._thought_tokens(split, sampled))
+        ids = None
+        if not split.thoughts:
+            ids = self._chat.reply_ids(sampled, stopped_at_text=isinstance(reply.stop_reason, str))
+        return last, Completion(split.text, split.finish_reason, usage, ids, split.thoughts)
+
+    def _thought_tokens(self, split: Split, sampled: Sequence[int]) -> int:
+        if not split.thoughts:
+            return 0
+        if self._reasoning is not None and self._reasoning.marks is None:
+            return self._reasoning.count(sampled)
+        return self._chat.thought_tokens(sampled, split.text)
+
+    def _parameters(self, sampling: Sampling, schema: JsonSchema | None, output_kind: Any) -> "SamplingParams":
+        params = _parameters(sampling, schema, output_kind)
+        if self._chat.hides_marks or (self._reasoning is not None and self._reasoning.raw):
+            params.skip_special_tokens = False
+        return params
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A prompt. ``opened``: it begins the reply's thoughts; ``direct``: it asks for none. ``arguments``: further ones
+    of the engine's request."""
+
+    ids: list[int]
+    opened: bool
+    direct: bool
+    arguments: Mapping[str, Any]
+
+
+async def _loaded(model: str, name: str, arguments: Mapping[str, Any], thinking: Thinking) -> "AsyncLLM":
+    """Load in a thread. Cancelled, end what the thread has started and wait for it: a thread cannot be cancelled,
+    but without its processes it fails at once."""
+    loading = asyncio.ensure_future(asyncio.to_thread(_load, model, name, arguments, thinking))
+    try:
+        return await asyncio.shield(loading)
+    except asyncio.CancelledError:
+        while not loading.done():
+            for process in multiprocessing.active_children():
+                process.terminate()
+            await asyncio.wait([loading], timeout=0.1)
+        if loading.exception() is None:
+            await asyncio.to_thread(loading.result().shutdown, 5.0)
+        raise
+
+
+def _load(model: str, name: str, arguments: Mapping[str, Any], thinking: Thinking) -> "AsyncLLM":
+    if Path(model).is_dir():
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # else a start without a network hangs on look-ups
+    begun = time.perf_counter()
+    from vllm.usage.usage_lib import UsageContext
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    log.info("vllm imported", extra={"seconds": round(time.perf_counter() - begun, 1)})
+    # The default context would halve the batch: it is meant for offline use.
+    made = _arguments(model, name, arguments)
+    named = {"reasoning_parser": parser_name(made, thinking)}
+    made.structured_outputs_config = {**named, **made.structured_outputs_config}
+    return AsyncLLM.from_engine_args(made, UsageContext.OPENAI_API_SERVER)
+
+
+def _arguments(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncEngineArgs":
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.platforms import current_platform
+
+    chosen: dict[str, Any] = {
+        "model": model,
+        "served_model_name": name,
+        "scheduling_policy": "priority",
+        "use_tqdm_on_load": False,
+        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+    }
+    if current_platform.is_cpu():
+        length = AsyncEngineArgs(**{**chosen, **arguments}).create_model_config().max_model_len
+        if "max_model_len" not in arguments:
+            length = min(length, CPU_CONTEXT_TOKENS)
+        chosen |= {
+            "max_model_len": length,
+            "max_num_seqs": 64,  # more at once are slower together
+            "block_size": 32,  # the smallest: prefix caching works in whole blocks
+            "enforce_eager": True,  # ready 50 s sooner, and the same speed under load
+            # A chunked prefill of a request with its own seed kills the CPU engine, so a batch takes any
+            # prompt whole. (A GPU engine has no such fault and keeps vLLM's own choices.)
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": length,
+        }
+    return AsyncEngineArgs(**{**chosen, **arguments})
+
+
+def lora_arguments(adapters: Sequence[Path]) -> Mapping[str, Any]:
+    """What the engine has to know of its adapters beforehand: how many there are, and the largest rank."""
+    if not adapters:
+        return {}
+    ranks = [json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["r"] for folder in adapters]
+    fitting = [rank for rank in LORA_RANKS if rank >= max(ranks)] or [max(ranks)]
+    return {"enable_lora": True, "max_loras": len(adapters), "max_lora_rank": fitting[0]}
+
+
+def _parameters(sampling: Sampling, schema: JsonSchema | None, output_kind: Any) -> "SamplingParams":
+    from vllm import SamplingParams
+    from vllm.sampling_params import StructuredOutputsParams
+
+    structured = None
+    if schema is not None or sampling.choices:
+        structured = StructuredOutputsParams(
+            grammar=None if schema is None else grammar(schema), choice=list(sampling.choices) or None
+        )
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        max_tokens=sampling.max_tokens,
+        stop=list(sampling.stop),
+        seed=sampling.seed,
+        structured_outputs=structured,
+        output_kind=output_kind,
+    )
+
+
+def _usage(output: "RequestOutput", completion_tokens: int, reasoning_tokens: int = 0) -> Usage:
+    prompt_tokens, cached_tokens = len(output.prompt_token_ids or ()), output.num_cached_tokens or 0
+    return Usage(1, prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Raise the engine's errors as Redraft's."""
+    from vllm.exceptions import VLLMClientError
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    try:
+        yield
+    except EngineDeadError as error:
+        raise EngineDead("the engine's process has ended") from error
+    except VLLMClientError as error:
+        raise InvalidRequest(str(error)) from error

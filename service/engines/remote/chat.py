@@ -1,0 +1,395 @@
+"""The engine on any server with OpenAI's chat completions: prompts are messages, and the server tokenises them.
+
+What such a server cannot do is made up for, as far as that goes. Where it tells no log-probabilities, an option is
+chosen and not weighed. Where it knows no schemas, it is asked for JSON in words. A given reply cannot be weighed here
+at all. Images are sent as ``data:`` URLs, never as addresses, where a server would fetch whatever they lead to. The
+texts of turns may hold the marks of the server's chat template, and nothing here can tell: where texts come from
+strangers, give the engine the server's tokenizer (openai_tokens).
+"""
+
+import json
+import math
+import sys
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Annotated, Any
+from weakref import WeakKeyDictionary
+
+from pydantic import BaseModel, BeforeValidator, WrapValidator
+
+from service.concurrency import gather
+from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Piece, Sampling, Thought, Usage
+from service.engines.conversation import Conversation, Turn
+from service.engines.relay import ChatBody, MessageEnd, MessagePiece, with_user_first, without_system
+from service.engines.remote.answers import (
+    CompletedChoice,
+    CompletionAnswer,
+    Logprob,
+    ModelList,
+    UsageAnswer,
+    finish_reason,
+    object_or_nothing,
+    or_none,
+)
+from service.engines.remote.failures import NotOffered, ReplyTooLong, WrongAnswer
+from service.engines.remote.relay import ServerRelay
+from service.engines.remote.server import CHAT, MODELS, OpenAIServer
+from service.engines.remote.thoughts import ChatReader, SaidText, ThinkingFields, counted
+from service.engines.thoughts import Habit, Way, asked_for
+from service.engines.tokenization import log_sum_exp
+from service.errors import EngineUnavailable, InvalidRequest, PromptTooLong
+
+MOST_LOGPROBS = 20
+
+
+class TokenLogprob(BaseModel):
+    token: str
+    logprob: Logprob
+
+
+class ChatTokenLogprobs(TokenLogprob):
+    top_logprobs: list[TokenLogprob] = []
+
+
+class ChatLogprobs(BaseModel):
+    content: list[ChatTokenLogprobs] | None = None
+
+
+class ChatChoice(CompletedChoice):
+    """``message`` in a whole answer, ``delta`` in a stream's event."""
+
+    message: Annotated[SaidText, BeforeValidator(object_or_nothing)] = SaidText()
+    delta: Annotated[SaidText, BeforeValidator(object_or_nothing)] = SaidText()
+    logprobs: Annotated[ChatLogprobs | None, WrapValidator(or_none)] = None
+
+    @property
+    def weighed(self) -> list[TokenLogprob]:
+        """The first token's candidates; none where the server tells no probabilities."""
+        content = self.logprobs.content if self.logprobs else None
+        return content[0].top_logprobs if content else []
+
+
+class ChatAnswer(CompletionAnswer[ChatChoice]):
+    """The last event of a stream has the usage and no choice."""
+
+
+@dataclass(frozen=True)
+class ChatAbilities:
+    """What the server does. ``schemas``: replies that fit a JSON schema. ``logprobs``: the most probable tokens.
+    ``system``: its chat template knows that role. ``greetings``: an assistant's message may come first. ``images``:
+    it takes them. ``limit``: how it calls the most tokens of a reply. ``context_tokens``: what its context holds,
+    where it also counts a conversation's tokens, as vLLM's does; such a server goes on with a reply that has begun,
+    and ranks requests where ``ranks``. ``lists_models``: it has a list of models, by which it can be looked at.
+    ``whole_top_p``: it takes a ``top_p`` of 1, which leaves no token out. ``most_logprobs``: how many tokens it
+    tells the probabilities of. ``direct``: how it is asked for a reply without thoughts."""
+
+    schemas: bool
+    logprobs: bool
+    system: bool = True
+    greetings: bool = True
+    ranks: bool = False
+    images: bool = False
+    context_tokens: int | None = None
+    limit: str = "max_tokens"
+    lists_models: bool = True
+    whole_top_p: bool = True
+    most_logprobs: int = MOST_LOGPROBS
+    direct: Mapping[str, Any] | None = None
+
+
+class ChatEngine:
+    """An Engine on a server that knows the model as ``model``. ``habit``: how its replies begin; ``variables``: those
+    of its chat template that the operator sets."""
+
+    def __init__(
+        self,
+        server: OpenAIServer,
+        model: str,
+        abilities: ChatAbilities,
+        habit: Habit | None = None,
+        variables: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        self._server = server
+        self._model = model
+        self._abilities = abilities
+        self._habit = habit or Habit()
+        self._thinking = ThinkingFields(variables, abilities.direct)
+        self._counts: WeakKeyDictionary[Conversation, int] = WeakKeyDictionary()
+
+    @property
+    def model(self) -> str:
+        return self._model
+
+    @property
+    def backend(self) -> object:
+        return self
+
+    @property
+    def takes_images(self) -> bool:
+        return self._abilities.images
+
+    async def complete(
+        self,
+        conversation: Conversation,
+        sampling: Sampling,
+        *,
+        n: int = 1,
+        schema: JsonSchema | None = None,
+        priority: int = 0,
+    ) -> Sequence[Completion]:
+        conversation, wish = self._wish(conversation, sampling, schema)
+        if sampling.open_ended:  # else the server is asked at once, and again if it says that there is less room
+            wish["max_tokens"] = await self._limit(conversation, sampling)
+
+        async def sibling(index: int) -> Completion:
+            seed = sampling.sibling(index).seed
+            choice, usage = await self._answer(conversation, priority, {**wish, "seed": seed})
+            reader = self._reader(conversation, sampling, schema)
+            reader.feed(choice.message)
+            _, completion = self._completion(reader, choice.finish_reason, usage, sampling)
+            return replace(completion, text=_unwrapped(completion.text, sampling))
+
+        return await gather(sibling(index) for index in range(n))
+
+    async def stream(
+        self, conversation: Conversation, sampling: Sampling, *, schema: JsonSchema | None = None, priority: int = 0
+    ) -> AsyncGenerator[Piece, None]:
+        if sampling.choices:  # their JSON would be streamed
+            [completion] = await self.complete(conversation, sampling, priority=priority)
+            yield Thought(completion.thoughts)
+            yield completion.text
+            yield completion
+            return
+        conversation, wish = self._wish(conversation, sampling, schema)
+        wish["max_tokens"] = await self._limit(conversation, sampling)
+        begun, reason, usage = False, None, None
+        body = self._body(conversation, priority, wish)
+        reader = self._reader(conversation, sampling, schema)
+        async with aclosing(self._events(body)) as events:
+            async for event in events:
+                for choice in event.choices:
+                    begun, reason = True, choice.finish_reason or reason
+                    for piece in reader.feed(choice.delta):
+                        yield piece
+                usage = event.usage or usage
+        if not begun:
+            raise EngineUnavailable("the engine's server wrote nothing")
+        rest, completion = self._completion(reader, reason, _cost(usage), sampling)
+        for piece in rest:
+            yield piece
+        yield completion
+
+    async def choose(
+        self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0
+    ) -> Choice:
+        if not self._abilities.logprobs:
+            return await self._chosen(conversation, options, priority)
+        most = self._abilities.most_logprobs
+        wish = {"max_tokens": 1, "temperature": 0.0, "logprobs": True, "top_logprobs": most}
+        wish |= self._thinking.of(thinking=False)
+        choice, usage = await self._answer(conversation, priority, wish, lead)
+        logprobs = [
+            log_sum_exp(found.logprob for found in choice.weighed if found.token.strip() == option)
+            for option in options
+        ]
+        return Choice(tuple(logprobs), usage)
+
+    async def likelihood(self, conversation: Conversation, reply: str, *, priority: int = 0) -> Likelihood:
+        raise InvalidRequest("the engine's server cannot weigh a text that is given")
+
+    async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
+        """Where the server cannot count tokens everything fits, and it refuses what does not."""
+        await self._room(conversation, tokens)
+
+    def relay(
+        self, asked: ChatBody, *, stream: bool, priority: int = 0
+    ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
+        can = self._abilities
+        relay = ServerRelay(
+            self._server,
+            self._model,
+            can.system,
+            can.ranks,
+            can.context_tokens,
+            can.limit,
+            can.whole_top_p,
+            self._habit,
+            self._thinking.of(thinking=True),
+            can.greetings,
+        )
+        return relay.relay(asked, stream=stream, priority=priority)
+
+    async def check(self) -> None:
+        try:
+            await self._server.get(MODELS, ModelList)
+        except (NotOffered, WrongAnswer):
+            if self._abilities.lists_models:
+                raise
+
+    async def close(self) -> None:
+        await self._server.close()
+
+    async def _chosen(self, conversation: Conversation, options: Sequence[str], priority: int) -> Choice:
+        """The option that the model says, taken for certain."""
+        sampling = Sampling(temperature=0.0, max_tokens=16, choices=tuple(options), thinking=False)
+        [said] = await self.complete(conversation, sampling, priority=priority)
+        return Choice(tuple(0.0 if said.text.strip() == option else -math.inf for option in options), said.usage)
+
+    def _reader(self, conversation: Conversation, sampling: Sampling, schema: JsonSchema | None) -> ChatReader:
+        way: Way = "free"
+        if schema is not None or sampling.choices:
+            way = "grammar"
+        elif not sampling.thinking and self._thinking.direct is not None:
+            way = "direct"
+        return ChatReader(self._habit.splitter(asked_for(conversation), way))
+
+    def _completion(
+        self, reader: ChatReader, reason: str | None, usage: Usage, sampling: Sampling
+    ) -> tuple[list[str | Thought], Completion]:
+        """The last pieces of a reply that was read, and the whole."""
+        last, split = reader.end(finish_reason(reason))
+        if sampling.thinking:
+            self._habit.learn(reader.splitter, split.finish_reason)
+        return last, Completion(split.text, split.finish_reason, counted(usage, split), thoughts=split.thoughts)
+
+    async def _answer(
+        self, conversation: Conversation, priority: int, wish: Mapping[str, object], lead: str = ""
+    ) -> tuple[ChatChoice, Usage]:
+        body, limit = self._body(conversation, priority, wish, lead), self._abilities.limit
+        try:
+            answer = await self._server.post(CHAT, body, ChatAnswer)
+        except ReplyTooLong as error:
+            answer = await self._server.post(CHAT, {**body, limit: error.room}, ChatAnswer)
+        except InvalidRequest:
+            room = await self._room(conversation)  # says it better, where nothing fits
+            if room >= body.get(limit, 0):
+                raise
+            answer = await self._server.post(CHAT, {**body, limit: room}, ChatAnswer)
+        if len(answer.choices) != 1:
+            raise EngineUnavailable("the engine's server answers without one choice")
+        return answer.choices[0], _cost(answer.usage)
+
+    async def _events(self, body: Mapping[str, Any]) -> AsyncGenerator[ChatAnswer, None]:
+        """What a stream holds. It is refused, where it is, before it begins."""
+        try:
+            async with aclosing(self._server.stream(CHAT, body, ChatAnswer)) as events:
+                async for event in events:
+                    yield event
+        except ReplyTooLong as error:
+            shorter = {**body, self._abilities.limit: error.room}
+            async with aclosing(self._server.stream(CHAT, shorter, ChatAnswer)) as events:
+                async for event in events:
+                    yield event
+
+    async def _limit(self, conversation: Conversation, sampling: Sampling) -> int | None:
+        """The most tokens of a reply; None where that is left to the server."""
+        if self._abilities.context_tokens is None:
+            return sampling.stated_tokens
+        return min(sampling.max_tokens, await self._room(conversation))
+
+    async def _room(self, conversation: Conversation, tokens: int = 1) -> int:
+        """The most tokens that a reply may have; PromptTooLong if they are fewer than ``tokens``."""
+        context_tokens = self._abilities.context_tokens
+        if context_tokens is None:
+            return sys.maxsize
+        count = self._counts.get(conversation)
+        if count is None:
+            body = {"model": self._model, "messages": self._messages(conversation)}
+            count = self._counts[conversation] = (await self._server.tokenize(body)).count
+        if count + tokens > context_tokens:
+            raise PromptTooLong(count, context_tokens)
+        return context_tokens - count
+
+    def _messages(self, conversation: Conversation) -> list[Mapping[str, Any]]:
+        if not self.takes_images:
+            conversation.refuse_images()
+        made: Sequence[Mapping[str, Any]] = messages(conversation)
+        if not self._abilities.system:
+            made = without_system(made)
+        return list(made) if self._abilities.greetings else with_user_first(made)
+
+    def _body(
+        self, conversation: Conversation, priority: int, wish: Mapping[str, object], lead: str = ""
+    ) -> dict[str, Any]:
+        asked = self._messages(conversation)
+        body: dict[str, Any] = {"model": self._model, "messages": asked}
+        body |= {self._named(name): value for name, value in wish.items() if value is not None}
+        if self._abilities.ranks:
+            body["priority"] = priority
+        if lead and self._abilities.context_tokens is not None:
+            body["messages"] = [*asked, {"role": "assistant", "content": lead}]
+            body |= {"continue_final_message": True, "add_generation_prompt": False}
+        return body
+
+    def _named(self, name: str) -> str:
+        return self._abilities.limit if name == "max_tokens" else name
+
+    def _wish(
+        self, conversation: Conversation, sampling: Sampling, schema: JsonSchema | None
+    ) -> tuple[Conversation, dict[str, object]]:
+        """What to ask for; where the server knows no schemas, the conversation asks for JSON too."""
+        wish: dict[str, object] = {
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p if sampling.top_p < 1 or self._abilities.whole_top_p else None,
+            "stop": sampling.stop or None,
+            "seed": sampling.seed,
+            **self._thinking.of(sampling.thinking),
+        }
+        if sampling.choices:
+            schema = _one_of(sampling.choices)
+        if schema is not None and self._abilities.schemas:
+            form = {"name": "reply", "schema": schema}
+            wish["response_format"] = {"type": "json_schema", "json_schema": form}
+        elif schema is not None:
+            asked = f"Reply with JSON that fits this schema, and with nothing else: {json.dumps(schema)}"
+            conversation = conversation.with_user(asked)
+        return conversation, wish
+
+
+def messages(conversation: Conversation) -> list[dict[str, Any]]:
+    """User turns in a row are one message, its images first. ValueError unless the last turn is the user's."""
+    turns: list[Turn] = []
+    for turn in conversation.turns():
+        if turns and turns[-1].role == turn.role == "user":
+            before = turns.pop()
+            turn = Turn("user", f"{before.text}\n\n{turn.text}", images=before.images + turn.images)
+        turns.append(turn)
+    if turns[-1].role != "user":
+        raise ValueError("only a user turn can be replied to")
+    return [{"role": turn.role, "content": _content(turn)} for turn in turns]
+
+
+def _content(turn: Turn) -> str | list[dict[str, Any]]:
+    """A text alone is sent as such: not every server takes parts."""
+    if not turn.images:
+        return turn.text
+    images = [{"type": "image_url", "image_url": {"url": image.url}} for image in turn.images]
+    return [*images, {"type": "text", "text": turn.text}]
+
+
+def _one_of(choices: Sequence[str]) -> JsonSchema:
+    return {
+        "type": "object",
+        "properties": {"reply": {"enum": list(choices)}},
+        "required": ["reply"],
+        "additionalProperties": False,
+    }
+
+
+def _unwrapped(text: str, sampling: Sampling) -> str:
+    """The choice that a reply of _one_of holds; a reply that holds none is left as it is."""
+    if not sampling.choices:
+        return text
+    try:
+        said = json.loads(text)
+    except ValueError:
+        return text
+    return str(said.get("reply", text)) if isinstance(said, dict) else text
+
+
+def _cost(usage: UsageAnswer | None) -> Usage:
+    """One call; that is all that is known where the server does not tell what it cost."""
+    return usage.usage() if usage else Usage(calls=1)

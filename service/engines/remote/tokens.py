@@ -1,0 +1,249 @@
+"""The engine on a remote vLLM server that takes prompts as token ids: exact prefixes, as in this process.
+
+Siblings of one call are separate requests, so that each reports its own cached tokens and has its own seed.
+"""
+
+import math
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import BaseModel
+
+from service.concurrency import gather
+from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Piece, Sampling, Thought, Usage, grammar
+from service.engines.conversation import Conversation
+from service.engines.relay import ChatBody, MessageEnd, MessagePiece
+from service.engines.remote.answers import CompletedChoice, CompletionAnswer, Logprob, finish_reason
+from service.engines.remote.relay import ServerRelay
+from service.engines.remote.server import OpenAIServer
+from service.engines.remote.thoughts import ThinkingFields
+from service.engines.thoughts import Habit, Splitter, asked_for
+from service.engines.tokenization import ChatTokenizer
+from service.errors import EngineUnavailable
+
+COMPLETIONS = "/v1/completions"
+HEALTH = "/health"
+MOST_LOGPROBS = 20
+"""The most probable tokens that vLLM tells of unless it is set otherwise."""
+LEAST_LOGPROB = -9999.0
+"""What vLLM sends for an impossible token, since JSON has no infinity."""
+
+ONE_TOKEN: Mapping[str, object] = {"max_tokens": 1, "temperature": 0.0}
+PLAIN_SAMPLING = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+"""Else the server samples as its model's own configuration says, and the same request samples otherwise elsewhere."""
+
+
+class Weight(BaseModel):
+    logprob: Logprob
+
+
+class TextLogprobs(BaseModel):
+    """By ``token_id:123``, as vLLM names tokens when asked to return them as ids."""
+
+    top_logprobs: list[dict[str, Logprob] | None]
+
+    def first(self) -> dict[int, float]:
+        """The natural-log probabilities of the first token's candidates, by their ids."""
+        [found, *_] = self.top_logprobs or [None]
+        weights = {int(token.removeprefix("token_id:")): logprob for token, logprob in (found or {}).items()}
+        return {token: logprob for token, logprob in weights.items() if logprob > LEAST_LOGPROB}
+
+
+class TextChoice(CompletedChoice):
+    text: str
+    stop_reason: int | str | None = None
+    token_ids: list[int] | None = None
+    logprobs: TextLogprobs | None = None
+    prompt_logprobs: list[dict[int, Weight] | None] | None = None
+
+
+class TextAnswer(CompletionAnswer[TextChoice]):
+    """The last event of a stream has the usage and no choice."""
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What the server does. ``ranks``: requests have a priority. ``weighs_any_token``: it tells the probabilities of
+    tokens that one names; else only those of the most probable ones."""
+
+    ranks: bool
+    weighs_any_token: bool
+
+
+class TokenEngine:
+    """An Engine on a server that knows the model as ``model``, with its tokenizer here. ``variables``: those of the
+    chat template that the operator sets."""
+
+    def __init__(
+        self,
+        server: OpenAIServer,
+        model: str,
+        chat: ChatTokenizer,
+        context_tokens: int,
+        abilities: Abilities,
+        variables: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        self._server = server
+        self._model = model
+        self._chat = chat
+        self._context_tokens = context_tokens
+        self.abilities = abilities
+        self._variables = variables
+
+    @property
+    def model(self) -> str:
+        return self._model
+
+    @property
+    def backend(self) -> object:
+        return self
+
+    @property
+    def takes_images(self) -> bool:
+        return False
+
+    async def complete(
+        self,
+        conversation: Conversation,
+        sampling: Sampling,
+        *,
+        n: int = 1,
+        schema: JsonSchema | None = None,
+        priority: int = 0,
+    ) -> Sequence[Completion]:
+        thinking = _thinks(sampling, schema)
+        ids = await self._fitting_ids(conversation, thinking=thinking)
+
+        async def sibling(index: int) -> Completion:
+            choice, usage = await self._answer(ids, priority, self._wish(ids, sampling.sibling(index), schema))
+            reader = self._reader(conversation, thinking)
+            reader.feed(choice.text)
+            return self._completion(choice, reader, choice.token_ids, usage)[1]
+
+        return await gather(sibling(index) for index in range(n))
+
+    async def stream(
+        self, conversation: Conversation, sampling: Sampling, *, schema: JsonSchema | None = None, priority: int = 0
+    ) -> AsyncGenerator[Piece, None]:
+        thinking = _thinks(sampling, schema)
+        ids = await self._fitting_ids(conversation, thinking=thinking)
+        reader, sampled, last, usage = self._reader(conversation, thinking), list[int](), None, None
+        body = self._body(ids, priority, self._wish(ids, sampling, schema))
+        async with aclosing(self._server.stream(COMPLETIONS, body, TextAnswer)) as events:
+            async for event in events:
+                for choice in event.choices:
+                    sampled += choice.token_ids or ()
+                    if last is None or choice.finish_reason:
+                        last = choice
+                    for piece in reader.feed(choice.text):
+                        yield piece
+                usage = event.usage or usage
+        if last is None or usage is None:
+            raise EngineUnavailable("the engine's server wrote without saying what it cost")
+        rest, completion = self._completion(last, reader, sampled, usage.usage())
+        for piece in rest:
+            yield piece
+        yield completion
+
+    async def choose(
+        self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0
+    ) -> Choice:
+        ids = await self._fitting_ids(conversation, lead, thinking=False)
+        wish: dict[str, object] = {**ONE_TOKEN, "logprobs": MOST_LOGPROBS, "return_tokens_as_token_ids": True}
+        if self.abilities.weighs_any_token:
+            wish["logprob_token_ids"] = self._chat.option_ids(options)
+        choice, usage = await self._answer(ids, priority, wish)
+        weights = choice.logprobs.first() if choice.logprobs else {}
+        return Choice(self._chat.option_logprobs(options, weights), usage)
+
+    async def likelihood(self, conversation: Conversation, reply: str, *, priority: int = 0) -> Likelihood:
+        ids = await self._fitting_ids(conversation, reply, thinking=False)
+        begin = len(self._chat.prompt_ids(conversation, thinking=False))
+        choice, usage = await self._answer(ids, priority, {**ONE_TOKEN, "prompt_logprobs": 0})
+        weighed = zip(ids[begin:], (choice.prompt_logprobs or [])[begin:], strict=True)
+        return Likelihood(tuple(weights[token].logprob if weights else -math.inf for token, weights in weighed), usage)
+
+    async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
+        await self._fitting_ids(conversation, tokens=tokens)
+
+    def relay(
+        self, asked: ChatBody, *, stream: bool, priority: int = 0
+    ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
+        """By the server's chat completions: they, and not the tokenizer here, know how a model writes tool calls."""
+        ranks, system, known = self.abilities.ranks, self._chat.knows_system, self._chat.habit
+        # A server with a parser tells thoughts apart itself, and whether it has one is not known.
+        habit = Habit("unknown" if known.opening == "open" else known.opening, known.marks)
+        fields = ThinkingFields(self._variables).of(thinking=True)
+        greetings = self._chat.takes_greetings
+        relay = ServerRelay(
+            self._server,
+            self._model,
+            system,
+            ranks,
+            self._context_tokens,
+            habit=habit,
+            fields=fields,
+            greetings=greetings,
+        )
+        return relay.relay(asked, stream=stream, priority=priority)
+
+    async def check(self) -> None:
+        await self._server.check(HEALTH)
+
+    async def close(self) -> None:
+        await self._server.close()
+
+    async def _fitting_ids(
+        self, conversation: Conversation, lead: str = "", tokens: int = 1, *, thinking: bool = True
+    ) -> list[int]:
+        return await self._chat.fitting_ids(conversation, self._context_tokens, lead, tokens, thinking=thinking)
+
+    def _reader(self, conversation: Conversation, thinking: bool) -> Splitter:
+        return self._chat.habit.splitter(asked_for(conversation), "free" if thinking else "direct")
+
+    async def _answer(self, ids: list[int], priority: int, wish: Mapping[str, object]) -> tuple[TextChoice, Usage]:
+        answer = await self._server.post(COMPLETIONS, self._body(ids, priority, wish), TextAnswer)
+        if len(answer.choices) != 1 or answer.usage is None:
+            raise EngineUnavailable("the engine's server answers without one choice and its usage")
+        return answer.choices[0], answer.usage.usage()
+
+    def _body(self, ids: list[int], priority: int, wish: Mapping[str, object]) -> dict[str, object]:
+        body = {"model": self._model, "prompt": ids, "return_token_ids": True, **PLAIN_SAMPLING, **wish}
+        return {**body, "priority": priority} if self.abilities.ranks else body
+
+    def _wish(self, ids: list[int], sampling: Sampling, schema: JsonSchema | None) -> dict[str, object]:
+        structure: dict[str, object] | None = None
+        if schema is not None:
+            structure = {"grammar": grammar(schema)}
+        elif sampling.choices:
+            structure = {"choice": sampling.choices}
+        return {
+            "max_tokens": min(sampling.max_tokens, self._context_tokens - len(ids)),
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "stop": sampling.stop,
+            "seed": sampling.seed,
+            "structured_outputs": structure,
+            **({"skip_special_tokens": False} if self._chat.hides_marks else {}),
+        }
+
+    def _completion(
+        self, choice: TextChoice, reader: Splitter, sampled: Sequence[int] | None, usage: Usage
+    ) -> tuple[list[str | Thought], Completion]:
+        """The last pieces of a reply that was read, and the whole."""
+        if sampled is None:
+            raise EngineUnavailable("the engine's server does not tell which tokens it sampled")
+        last, split = reader.end(finish_reason(choice.finish_reason))
+        if split.thoughts:
+            usage = replace(usage, reasoning_tokens=self._chat.thought_tokens(sampled, split.text))
+            return last, Completion(split.text, split.finish_reason, usage, None, split.thoughts)
+        ids = self._chat.reply_ids(sampled, stopped_at_text=isinstance(choice.stop_reason, str))
+        return last, Completion(split.text, split.finish_reason, usage, ids)
+
+
+def _thinks(sampling: Sampling, schema: JsonSchema | None) -> bool:
+    """Whether the model may think: not under a grammar, which a server without a parser begins at once."""
+    return sampling.thinking and schema is None and not sampling.choices

@@ -1,0 +1,245 @@
+"""A verifier that runs the candidate's code against tests, in the sandbox.
+
+The tests run in the candidate's own interpreter, since they handle its objects. So the runner (``inside/runner.py``)
+keeps what decides about a test out of the candidate's reach. What holds:
+
+* A test counts only once the runner has reported it as passed. Nobody else can report: not by ending the program, by
+  printing, by writing to any descriptor, by calling what the runner calls, or from a child process. Frames, the
+  collector's lists of objects, tracing and profiling, which would lead to the runner, raise RuntimeError.
+* Builtins, modules that the tests import, their functions and classes, and names that the tests define are put back
+  before each top statement of the tests and each test function. A test during which the candidate has replaced one
+  has failed.
+* The tests see Python's builtins, not the candidate's functions of such names, unless they test nothing else.
+
+What does not:
+
+* An object that claims to be equal to everything, or true of everything, passes as one: that is what Python means by
+  ``==``. Tests that must not allow it compare types too.
+* A candidate that recognises the tests' inputs, or changes what the tests hand to it.
+* What replaces something of Python's or of the tests and puts it back within one and the same test.
+* Code that reads or writes the interpreter's memory, by ``ctypes`` or ``/proc/self/mem``; that gives code of its own
+  out for the standard library's, to be let at the frames; or that looks at the frame which a signal's handler is given.
+"""
+
+import re
+import secrets
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Le, Len
+from pydantic import TypeAdapter, ValidationError
+
+from service.evaluators.base import (
+    STRICT,
+    Authority,
+    Evaluation,
+    EvaluationFailed,
+    Issue,
+    RefusedField,
+    Submission,
+    Weight,
+)
+from service.evaluators.code.explanation import MAX_QUOTE, Explanation, Record
+from service.evaluators.code.sandbox import Limits, Outcome, Sandbox
+from service.evaluators.code.suite import Suite
+from service.evaluators.text.fences import dedent, fenced_blocks
+from service.evaluators.text.words import excerpt
+
+if TYPE_CHECKING:
+    from service.evaluators.toolbox import Toolbox
+
+MAX_ISSUES = 10
+MAX_REPORT_BYTES = 1 << 24
+"""Enough for as many failures as tests can hold."""
+MAX_MESSAGE = 600
+
+_PYTHON = re.compile(r"py(thon)?[\d.]*")
+_SESSION = re.compile(r"\s*+>>>")
+
+
+class TestsFailed(EvaluationFailed):
+    """The tests themselves cannot be run, whatever the candidate."""
+
+    __test__ = False  # pytest collects what is named so
+
+
+def code_block(text: str) -> str:
+    """The fenced blocks that say they are Python, one after the other, but for sessions with a ``>>>`` prompt; where
+    there is none, the first block that does not say what it is; where nothing is fenced, the whole text. Takes time
+    that is linear in the text; call it in a thread."""
+    blocks = fenced_blocks(text)
+    if not blocks:
+        return dedent(text)
+    labelled = [block.body for block in blocks if _PYTHON.fullmatch(block.language)]
+    bodies = labelled or [block.body for block in blocks if not block.language][:1]
+    return "".join(dedent(body) for body in bodies if not _SESSION.match(body))
+
+
+@cache
+def _runner() -> str:
+    return (Path(__file__).with_name("inside") / "runner.py").read_text()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeTests:
+    """Each top-level ``assert`` of ``tests`` is one test, and each top-level function whose name begins with "test_";
+    the other statements are set-up. The score is the share of the tests that pass.
+
+    ``timeout_seconds`` is for all of them together. ``memory_mib``: what the code may use beyond the interpreter.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    authority: ClassVar[Authority] = "verifier"
+
+    type: Literal["code_tests"] = "code_tests"
+    language: Literal["python"] = "python"
+    tests: Annotated[str, Len(1, 20_000)]
+    timeout_seconds: Annotated[float, Gt(0.0), Le(60.0)] = 10.0
+    memory_mib: Annotated[int, Ge(16), Le(2048)] = 256
+    hard: bool = True
+    weight: Weight = 1.0
+
+    def __post_init__(self) -> None:
+        _ = self.suite  # refuses tests that cannot be run
+
+    @cached_property
+    def suite(self) -> Suite:
+        return Suite.of(self.tests)
+
+    def resolved(self, tools: "Toolbox") -> "TestedCode":
+        if tools.sandbox is None:
+            raise RefusedField("type", "code_tests needs bubblewrap, which this service does not have")
+        return TestedCode(self, tools.sandbox)
+
+
+_RECORD = TypeAdapter(Record)
+
+
+@dataclass(frozen=True)
+class TestedCode:
+    """``code_tests``, with the sandbox that it runs in."""
+
+    __test__: ClassVar[bool] = False
+    type: ClassVar[str] = "code_tests"
+    authority: ClassVar[Authority] = "verifier"
+
+    stated: CodeTests
+    sandbox: Sandbox
+
+    @property
+    def hard(self) -> bool:
+        return self.stated.hard
+
+    @property
+    def weight(self) -> float:
+        return self.stated.weight
+
+    async def evaluate(self, submission: Submission) -> Evaluation:
+        """Raises SandboxFailed, or TestsFailed."""
+        # In threads: the text may be long, and what the code writes.
+        code = await submission.thread.run(code_block, submission.text)
+        if not code.strip():
+            return self._evaluation(
+                0, [Issue("code", "there is no code", "Reply with the code in one ```python block.")]
+            )
+        suite, nonce = self.stated.suite, secrets.token_hex(16)
+        payload = {
+            "nonce": nonce,
+            "code": code,
+            "tests": suite.source,
+            "in_place": suite.in_place,
+            "functions": suite.functions,
+            "imports": suite.imports,
+            "assigned": suite.assigned,
+            "name": suite.name,
+            "entry": suite.entry,
+        }
+        limits = Limits(
+            seconds=self.stated.timeout_seconds, memory_mib=self.stated.memory_mib, report_bytes=MAX_REPORT_BYTES
+        )
+        outcome = await self.sandbox.run(_runner(), payload, limits, client=submission.request)
+        return await submission.thread.run(self._judged, outcome, nonce)
+
+    def _judged(self, outcome: Outcome, nonce: str) -> Evaluation:
+        suite = self.stated.suite
+        reported = _records(outcome.report, nonce, most=suite.statements + 1)
+        records = [record for record in reported if record.place < suite.statements]
+        failures = {(record.what, record.place): record for record in records if record.error is not None}
+        over = {record.place for record in records if record.what == "test"} & suite.places
+        passed = over - {place for what, place in failures if what == "test"}
+        issues = self._issues(islice(failures.values(), MAX_ISSUES))
+        if over != suite.places and all(what == "test" for what, _ in failures):
+            issues.append(self._unfinished(outcome, len(over)))
+        return self._evaluation(len(passed), issues)
+
+    def _evaluation(self, passed: int, issues: Sequence[Issue]) -> Evaluation:
+        score = passed / len(self.stated.suite.places)
+        return Evaluation.of(self, score, issues=tuple(issues[:MAX_ISSUES]))
+
+    def _issues(self, failures: Iterable[Record]) -> list[Issue]:
+        explanation = Explanation(self.stated.suite.source)
+        return [self._issue(failure, explanation) for failure in failures]
+
+    def _issue(self, record: Record, explanation: Explanation) -> Issue:
+        if record.what == "tests":
+            raise TestsFailed(excerpt(f"the tests do not compile: {record}", MAX_MESSAGE))
+        if record.what == "code":
+            fault = f"line {record.code_line}: {record.detail}" if record.error in _SYNTAX else f"{record}"
+            order = f"Fix the syntax error in line {record.code_line}: {record.detail}."
+            if record.error not in _SYNTAX:
+                order = self._remedy(record) or f"Make the code run without {record.error}: {record.detail}."
+            return Issue("code", excerpt(fault, MAX_MESSAGE), excerpt(order, MAX_QUOTE))
+        message, order = explanation.of(record)
+        return Issue("tests", excerpt(message, MAX_MESSAGE), self._remedy(record) or excerpt(order, MAX_QUOTE * 2))
+
+    def _remedy(self, record: Record) -> str | None:
+        """What to do about errors that say more than the test that they failed."""
+        undefined = _UNDEFINED.fullmatch(record.detail)
+        if record.error == "NameError" and undefined and record.code_line is None:
+            return f"Define `{undefined[1]}`."
+        if record.error == "ModuleNotFoundError" and record.code_line is not None:
+            return "Import nothing but Python's standard library."
+        if record.error == "MemoryError":
+            return f"Use at most {self.stated.memory_mib} MiB of memory."
+        if record.error == "Tampering":
+            return "Replace nothing of Python's own, and nothing of the tests."
+        return "Do not end the program: call no exit." if record.error == "SystemExit" else None
+
+    def _unfinished(self, outcome: Outcome, over: int) -> Issue:
+        so_far = f"after {over} of {len(self.stated.suite.places)} tests"
+        if outcome.timed_out:
+            seconds = f"{self.stated.timeout_seconds:g} seconds"
+            return Issue("timeout_seconds", f"{seconds} ran out {so_far}", f"Make the code finish within {seconds}.")
+        if outcome.output.rstrip().endswith(b"MemoryError"):
+            order = f"Use at most {self.stated.memory_mib} MiB of memory."
+            return Issue("memory_mib", f"the memory ran out {so_far}", order)
+        if outcome.status is not None and outcome.status > 128:
+            return Issue(
+                "code", f"{_signal(outcome.status - 128)} ended the run {so_far}", "Do not crash the interpreter."
+            )
+        return Issue("code", f"the code ended the run {so_far}", "Do not end the program: call no exit.")
+
+
+_SYNTAX = ("SyntaxError", "IndentationError", "TabError")
+_UNDEFINED = re.compile(r"name '(\w{1,80})' is not defined.*", re.DOTALL)
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _records(report: bytes, nonce: str, most: int) -> Iterator[Record]:
+    """What is not the runner's, or is cut off, is left out: a test that is not reported has not passed."""
+    for piece in report.split(f"{nonce} ".encode(), most)[1:]:
+        try:
+            yield _RECORD.validate_json(piece.partition(b"\n")[0])
+        except ValidationError:
+            continue

@@ -1,0 +1,133 @@
+"""An evaluator that somebody else runs, behind a URL. docs/guide/webhooks.md says what is sent and expected."""
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from uuid import uuid4
+
+from annotated_types import Ge, Le, Len
+from pydantic import StringConstraints, TypeAdapter, ValidationError
+
+from service.evaluators.base import (
+    STRICT,
+    Authority,
+    Evaluation,
+    Issue,
+    RefusedField,
+    Submission,
+    Weight,
+    resolved_hard,
+)
+from service.evaluators.external.webhook_client import Hook, WebhookMistaken
+from service.evaluators.text.words import excerpt
+from service.fail_fast import FAIL_FAST
+
+if TYPE_CHECKING:
+    from service.evaluators.toolbox import Toolbox
+
+MAX_REASON = 200
+"""Characters of what is said about a wrong answer, which may quote the names of its fields."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Webhook:
+    """A webhook by the operator's name for it, or a caller's own by its URL.
+
+    The operator says whether a named one is a verifier or a judge; a caller's own is a verifier. ``hard`` is true by
+    default for a verifier, and a judge is never hard.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    type: Literal["webhook"] = "webhook"
+    name: Annotated[str, Len(1, 64)] | None = None
+    url: Annotated[str, Len(1, 2048)] | None = None
+    hard: bool | None = None
+    weight: Weight = 1.0
+
+    def __post_init__(self) -> None:
+        if (self.name is None) == (self.url is None):
+            raise ValueError("exactly one of name and url is needed")
+
+    def resolved(self, tools: "Toolbox") -> "HookEvaluator":
+        hook = self._hook(tools)
+        return HookEvaluator(hook, hard=resolved_hard(self.hard, hook.authority), weight=self.weight)
+
+    def _hook(self, tools: "Toolbox") -> Hook:
+        if self.url is not None:
+            try:
+                return tools.webhooks.at(self.url)
+            except ValueError as error:
+                raise RefusedField("url", str(error)) from None
+        hook = tools.webhooks.named(self.name or "")
+        if hook is None:
+            raise RefusedField("name", "the operator has configured no webhook of this name")
+        return hook
+
+
+Line = StringConstraints(strip_whitespace=True, min_length=1)
+"""Text that is not blank, without the white space around it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnsweredIssue:
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    message: Annotated[str, Line, Len(1, 500)]
+    rule: Annotated[str, Line, Len(1, 64)] = "webhook"
+    instruction: Annotated[str, Line, Len(1, 300)] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a webhook answers. An unknown field is refused: a misspelt ``issues`` would be lost without a word."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    score: Annotated[float, Ge(0.0), Le(1.0)]
+    passed: bool | None = None
+    issues: Annotated[tuple[AnsweredIssue, ...], Len(0, 20), FAIL_FAST] = ()
+
+
+_ANSWER = TypeAdapter(Answer)
+
+
+@dataclass(frozen=True)
+class HookEvaluator:
+    type: ClassVar[str] = "webhook"
+
+    hook: Hook
+    hard: bool
+    weight: float
+
+    @property
+    def authority(self) -> Authority:
+        return self.hook.authority
+
+    async def evaluate(self, submission: Submission) -> Evaluation:
+        """Raises WebhookFailed."""
+        answer = _parse(await self.hook.ask(self._question(submission)))
+        verifies = self.authority == "verifier"
+        if answer.passed not in ((None, answer.score == 1.0) if verifies else (None,)):
+            expected = "true exactly when score is 1" if verifies else "left out by a judge"
+            raise WebhookMistaken(f"the answer's passed must be {expected}")
+        issues = tuple(Issue(issue.rule, issue.message, issue.instruction or issue.message) for issue in answer.issues)
+        return Evaluation.of(self, answer.score, issues=issues)
+
+    def _question(self, submission: Submission) -> bytes:
+        question = {
+            "id": uuid4().hex,
+            "evaluator": self.hook.name,
+            "candidate": submission.text,
+            "request": [{"role": turn.role, "content": turn.text} for turn in submission.request.turns()],
+        }
+        return json.dumps(question).encode()  # in ASCII, so that any string can be sent
+
+
+def _parse(body: bytes) -> Answer:
+    try:
+        return _ANSWER.validate_json(body)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = "".join(f"{step}: " for step in fault["loc"])
+        raise WebhookMistaken(excerpt(f"the answer is wrong: {where}{fault['msg']}", MAX_REASON)) from None

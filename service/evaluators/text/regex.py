@@ -1,0 +1,52 @@
+"""A verifier that searches the text for a pattern that a stranger wrote."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Literal
+
+from annotated_types import Len
+
+from service.evaluators.base import Check, RefusedField, Verifier
+from service.evaluators.text.bounds import Bounds, amount
+from service.evaluators.text.patterns import LinearPattern, SearchTooLarge, linear_pattern
+from service.evaluators.text.words import excerpt
+
+MAX_TEXT = 100_000
+"""Characters of a text that is held against patterns or a schema, which a stranger wrote to take long."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regex(Verifier):
+    """Whether a pattern in RE2's syntax is found anywhere in the text, which is searched as it is. A text of more than
+    100,000 characters fails."""
+
+    type: Literal["regex"] = "regex"
+    pattern: Annotated[str, Len(1, 1000)]
+    must_match: bool = True
+
+    def __post_init__(self) -> None:
+        try:
+            _ = self._compiled
+        except ValueError as error:
+            raise RefusedField("pattern", str(error)) from None
+
+    @cached_property
+    def _compiled(self) -> LinearPattern:
+        return linear_pattern(self.pattern)
+
+    def check(self, text: str) -> Sequence[Check]:
+        if len(text) > MAX_TEXT:
+            bounds = Bounds(max=MAX_TEXT)
+            order = f"Use {amount(bounds, 'characters')}."
+            return [Check("pattern", 0.0, bounds.verdict(len(text), "characters"), order)]
+        try:
+            match = self._compiled.search(text)
+        except SearchTooLarge:
+            return [Check("pattern", 0.0, "the text is too long for a pattern of this size", "Write a shorter text.")]
+        score = float((match is not None) == self.must_match)
+        if self.must_match:
+            order = f"Write a text that matches the regular expression {self.pattern}"
+            return [Check("pattern", score, f"nothing matches {self.pattern}", order)]
+        order = f"Write nothing that matches the regular expression {self.pattern}"
+        return [Check("pattern", score, f'"{excerpt(match.group())}" matches {self.pattern}' if match else "", order)]

@@ -1,0 +1,88 @@
+"""Where the lines of batches work: behind the requests that somebody waits for.
+
+Three things keep them back. Their engine calls pass a gate that is as wide as what else is at work allows; in the
+engine's own queue they rank behind all others (scheduling.BEHIND_ALL); and only so many are at work at all. A call that
+is in the engine is never thrown out of it: it is short.
+"""
+
+import asyncio
+import itertools
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from service.engines.gated import Gate, GatedEngine
+from service.programs.admission import Admission
+from service.programs.compile import Programs
+from service.refinement.roles import Roles
+from service.refinement.scheduling import BEHIND_ALL
+
+T = TypeVar("T")
+
+PROGRAMS_PER_CALL = 4
+"""While others are at work there is one background call for so many of them, and at least one."""
+LINE_BYTES = 1_048_576
+"""A line may have as many at least. The parser holds everybody up for the length of a line."""
+REST = 4.0
+"""And after each its place is empty for so many times as long as it took, so that it is used a fifth of the time. A
+call may be a prompt that is read at once, while all others stand still."""
+
+
+class Background:
+    """``programs`` makes programs that rank behind all others. At most ``max_programs`` are at work, and as many of
+    their calls as long as nothing else is. ``max_seconds``: from a batch's arrival, after which no line is begun."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        programs: Programs,
+        max_programs: int,
+        max_seconds: float = math.inf,
+        max_line_bytes: int = LINE_BYTES,
+    ) -> None:
+        self.max_seconds = max_seconds
+        self.max_line_bytes = max_line_bytes
+        self.programs = replace(programs, arrivals=itertools.count(BEHIND_ALL))
+        self.max_programs = max_programs
+        self._queues: dict[int, deque[Any]] = {}  # by identity: two batches may have the same lines
+        self._admission = admission
+        self._places = asyncio.Semaphore(max_programs)
+        self._gate = Gate(self._most_calls, self._rest)
+        admission.watch(self._gate.open)
+
+    @property
+    def waiting(self) -> int:
+        """Lines that nobody has begun."""
+        return sum(map(len, self._queues.values()))
+
+    @contextmanager
+    def queue(self, lines: Iterable[T]) -> Iterator[deque[T]]:
+        """The lines of a batch, to be taken from the left; what is in there counts as waiting."""
+        queue = deque(lines)
+        self._queues[id(queue)] = queue
+        try:
+            yield queue
+        finally:
+            del self._queues[id(queue)]
+
+    def place(self) -> AbstractAsyncContextManager[None]:
+        """A place at work; who waits gets one in the order of arrival, so that batches take turns."""
+        return self._places
+
+    def roles(self, roles: Roles) -> Roles:
+        """The engines, behind the gate."""
+        writer, critic, judge = (GatedEngine(e, self._gate) for e in (roles.writer, roles.critic, roles.judge))
+        return Roles(writer, critic, judge)
+
+    def _most_calls(self) -> int:
+        if self._admission.queued:
+            return 1
+        if self._admission.in_progress:
+            return min(max(self._admission.in_progress // PROGRAMS_PER_CALL, 1), self.max_programs)
+        return self.max_programs
+
+    def _rest(self) -> float:
+        return REST if self._admission.in_progress or self._admission.queued else 0.0

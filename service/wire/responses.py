@@ -1,0 +1,336 @@
+"""What the service answers. These models are the wire contract's output, made from a program's last event."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, Field
+
+from service.engines.base import FinishReason, Usage
+from service.evaluators.base import CriterionScore, Evaluation
+from service.refinement.candidate import Assessment, Candidate, Critique, Form, Verification
+from service.refinement.events import (
+    CandidateAdded,
+    CandidateEvaluated,
+    Critiqued,
+    Delta,
+    Event,
+    Generated,
+    ReasoningDelta,
+    Refined,
+    Reviewed,
+    Round,
+    RoundEnded,
+    Started,
+)
+from service.refinement.policy import StopReason
+from service.refinement.roles import CallRole, Models
+from service.wire.diff import Change, diff
+
+LEFT_OUT_IF_NONE = Field(exclude_if=lambda value: value is None)
+SseEvent = tuple[str, Mapping[str, Any]]
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457). ``code`` is for programs; ``errors`` is there when fields are wrong."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: Annotated[list["FieldProblem"] | None, LEFT_OUT_IF_NONE] = None
+
+
+class FieldProblem(BaseModel):
+    field: str
+    message: str
+
+
+class Timing(BaseModel):
+    queued_seconds: float
+    total_seconds: float
+
+
+class ChoiceBody(BaseModel):
+    """``reasoning`` is there if it was asked for."""
+
+    prompt_index: int
+    index: int
+    text: str
+    reasoning: Annotated[str | None, LEFT_OUT_IF_NONE] = None
+    finish_reason: FinishReason
+
+
+class GenerateResponse(BaseModel):
+    id: str
+    model: str
+    choices: list[ChoiceBody]
+    usage: Usage
+    timing: Timing
+
+
+class IssueBody(BaseModel):
+    rule: str
+    message: str
+
+
+class EvaluationBody(BaseModel):
+    """``criteria`` is there for judges only. ``error``: why there is no result."""
+
+    evaluator: str
+    authority: Literal["verifier", "judge"]
+    hard: bool
+    passed: bool | None
+    score: float | None
+    criteria: Annotated[tuple[CriterionScore, ...] | None, LEFT_OUT_IF_NONE] = None
+    issues: list[IssueBody]
+    error: str | None
+
+    @classmethod
+    def of(cls, evaluation: Evaluation) -> "EvaluationBody":
+        return cls(
+            evaluator=evaluation.evaluator,
+            authority=evaluation.authority,
+            hard=evaluation.hard,
+            passed=evaluation.passed,
+            score=evaluation.score,
+            criteria=evaluation.criteria or None,
+            issues=[IssueBody(rule=issue.rule, message=issue.message) for issue in evaluation.issues],
+            error=evaluation.error,
+        )
+
+
+def evaluation_bodies(assessment: Assessment | None) -> list[EvaluationBody]:
+    return [EvaluationBody.of(evaluation) for evaluation in assessment.evaluations] if assessment else []
+
+
+class CritiqueResponse(BaseModel):
+    """``model``: the writer's name. ``passed``: whether every hard verifier passed; null where there is none."""
+
+    id: str
+    model: str
+    models: Models
+    passed: bool | None
+    score: float | None
+    evaluations: list[EvaluationBody]
+    feedback: str | None
+    usage: Usage
+    timing: Timing
+
+
+class CandidateBody(BaseModel):
+    """``diff`` is against the parent; null where there is no parent. ``reasoning`` is there if it was asked for."""
+
+    id: str
+    form: Form
+    parent: str | None
+    text: str
+    reasoning: Annotated[str | None, LEFT_OUT_IF_NONE] = None
+    finish_reason: FinishReason
+    score: float | None
+    passed: bool | None
+    evaluations: list[EvaluationBody]
+    diff: list[Change] | None
+
+
+class CritiqueBody(BaseModel):
+    """Feedback on one candidate: the evaluators' issues, then the model's own; none means nothing to change.
+
+    ``verifications`` is there where the critic is factored.
+    """
+
+    candidate: str
+    issues: list[str]
+    verifications: Annotated[tuple[Verification, ...] | None, LEFT_OUT_IF_NONE] = None
+
+    @classmethod
+    def of(cls, critique: Critique) -> "CritiqueBody":
+        return cls(
+            candidate=critique.candidate,
+            issues=list(critique.issues),
+            verifications=critique.verifications or None,
+        )
+
+
+class RoundBody(BaseModel):
+    """``accepted``: whether the round changed the incumbent."""
+
+    round: int
+    accepted: bool
+    seconds: float
+    critiques: list[CritiqueBody]
+    candidates: list[CandidateBody]
+
+
+class Selected(BaseModel):
+    round: int
+    candidate: str
+
+
+class RefineUsage(BaseModel):
+    total: Usage
+    by_role: dict[CallRole, Usage]
+
+
+class RefineResponse(BaseModel):
+    """``improved``: whether the text is another one than the first draft: it outranks it, or was preferred to it."""
+
+    id: str
+    model: str
+    models: Models
+    text: str
+    score: float | None
+    passed: bool | None
+    improved: bool
+    selected: Selected
+    stop_reason: StopReason
+    rounds: Annotated[list[RoundBody] | None, LEFT_OUT_IF_NONE] = None
+    usage: RefineUsage
+    timing: Timing
+
+
+def total(usage: Mapping[Any, Usage]) -> Usage:
+    return sum(usage.values(), Usage())
+
+
+def generate_response(done: Generated, timing: Timing, *, reasoning: bool = False) -> GenerateResponse:
+    choices = [
+        ChoiceBody(
+            prompt_index=prompt_index,
+            index=index,
+            text=c.text,
+            reasoning=c.thoughts if reasoning else None,
+            finish_reason=c.finish_reason,
+        )
+        for prompt_index, siblings in enumerate(done.completions)
+        for index, c in enumerate(siblings)
+    ]
+    return GenerateResponse(id=done.program, model=done.model, choices=choices, usage=total(done.usage), timing=timing)
+
+
+def critique_response(done: Reviewed, timing: Timing) -> CritiqueResponse:
+    feedback = None
+    if done.critique is not None:
+        feedback = "\n".join(done.critique.issues) or "No issues."
+    return CritiqueResponse(
+        id=done.program,
+        model=done.models.writer,
+        models=done.models,
+        passed=done.assessment.passed,
+        score=done.assessment.score,
+        evaluations=evaluation_bodies(done.assessment),
+        feedback=feedback,
+        usage=total(done.usage),
+        timing=timing,
+    )
+
+
+def refine_response(done: Refined, timing: Timing, *, trace: bool, reasoning: bool = False) -> RefineResponse:
+    assessment = done.assessments.get(done.selected.id)
+    return RefineResponse(
+        id=done.program,
+        model=done.models.writer,
+        models=done.models,
+        text=done.selected.text,
+        score=assessment.score if assessment else None,
+        passed=assessment.passed if assessment else None,
+        improved=done.selected.id != done.first.id,
+        selected=Selected(round=done.selected.round, candidate=done.selected.id),
+        stop_reason=done.stop_reason,
+        rounds=_round_bodies(done, reasoning) if trace else None,
+        usage=RefineUsage(
+            total=total(done.usage),
+            by_role={role: done.usage.get(role, Usage()) for role in get_args(CallRole)},
+        ),
+        timing=timing,
+    )
+
+
+def _round_bodies(done: Refined, reasoning: bool) -> list[RoundBody]:
+    texts = {candidate.id: candidate.text for ended in done.rounds for candidate in ended.candidates}
+    return [_round_body(ended, texts, done.assessments, reasoning) for ended in done.rounds]
+
+
+def _round_body(
+    ended: Round, texts: Mapping[str, str], assessments: Mapping[str, Assessment], reasoning: bool
+) -> RoundBody:
+    return RoundBody(
+        round=ended.number,
+        accepted=ended.accepted,
+        seconds=ended.seconds,
+        critiques=[CritiqueBody.of(critique) for critique in ended.critiques],
+        candidates=[_candidate_body(c, texts, assessments.get(c.id), reasoning) for c in ended.candidates],
+    )
+
+
+def _candidate_body(
+    candidate: Candidate, texts: Mapping[str, str], assessment: Assessment | None, reasoning: bool
+) -> CandidateBody:
+    return CandidateBody(
+        id=candidate.id,
+        form=candidate.form,
+        parent=candidate.parent,
+        text=candidate.text,
+        reasoning=candidate.completion.thoughts if reasoning else None,
+        finish_reason=candidate.completion.finish_reason,
+        score=assessment.score if assessment else None,
+        passed=assessment.passed if assessment else None,
+        evaluations=evaluation_bodies(assessment),
+        diff=None if candidate.parent is None else diff(texts[candidate.parent], candidate.text),
+    )
+
+
+def sse_events(event: Event | BaseModel, left_out: Any = None, *, reasoning: bool = False) -> Iterator[SseEvent]:
+    """What a stream tells of an event or, last, of the response: ``done``, less what pydantic is to exclude of it."""
+    if isinstance(event, BaseModel):
+        yield "done", event.model_dump(mode="json", exclude=left_out)
+    elif told := sse_event(event, reasoning=reasoning):
+        yield told
+
+
+def sse_event(event: Event, *, reasoning: bool = False) -> SseEvent | None:
+    """An event as it is streamed; None for those that only the metrics and the log read, and for the last.
+
+    ``reasoning``: with the model's thoughts.
+    """
+    match event:
+        case Started():
+            return "started", {
+                "id": event.program,
+                "model": event.models.writer,
+                "models": asdict(event.models),
+                "task": event.task,
+            }
+        case ReasoningDelta() if reasoning:
+            return "reasoning", {"prompt_index": event.prompt_index, "index": event.index, "text": event.text}
+        case Delta():
+            return "delta", {"prompt_index": event.prompt_index, "index": event.index, "text": event.text}
+        case CandidateAdded(candidate):
+            return "candidate", {
+                "round": candidate.round,
+                "id": candidate.id,
+                "form": candidate.form,
+                "parent": candidate.parent,
+                "text": candidate.text,
+                **({"reasoning": candidate.completion.thoughts} if reasoning else {}),
+                "finish_reason": candidate.completion.finish_reason,
+            }
+        case CandidateEvaluated(candidate, assessment):
+            return "evaluation", {
+                "candidate": candidate.id,
+                "score": assessment.score,
+                "passed": assessment.passed,
+                "evaluations": [body.model_dump(mode="json") for body in evaluation_bodies(assessment)],
+            }
+        case Critiqued():
+            return "critique", {"round": event.round, **CritiqueBody.of(event.critique).model_dump()}
+        case RoundEnded(ended):
+            return "round", {
+                "round": ended.number,
+                "incumbent": ended.incumbent,
+                "accepted": ended.accepted,
+                "gain": ended.gain,
+            }
+        case _:
+            return None

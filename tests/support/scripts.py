@@ -1,0 +1,273 @@
+"""What the tests of the loop share: a program, an engine that speaks given lines, and a clock that jumps."""
+
+import asyncio
+import json
+import re
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from service.engines.base import Choice, Completion, JsonSchema, Piece, Sampling, Usage
+from service.engines.conversation import Conversation, Turn
+from service.engines.scripted import Call, Script, ScriptedEngine
+from service.evaluators.base import Authority, Evaluation, Evaluator, Submission
+from service.evaluators.model.judge import Criterion, Judge
+from service.evaluators.text.keywords import Keywords
+from service.refinement.events import Event, Refined
+from service.refinement.loop import refine
+from service.refinement.program import Budget, Program, Search, Stop
+from service.refinement.prompts import Prompts
+from service.refinement.roles import CallRole, Models, Roles
+from service.refinement.steps import QUESTIONS_SCHEMA
+
+FENCE = "[fence]"
+REQUEST = Conversation(Turn("user", "Write about the sea."))
+PROMPTS = Prompts.compiled(
+    {
+        "draft": "{{ prompt }}",
+        "exhibit": "Reply:\n{{ fence }}\n{{ candidate }}\n{{ fence }}",
+        "rate": "Rate: {{ question }}",
+        "rate_lead": "Rating: ",
+        "critique": "Criticise. Known: {{ issues | join(' ') }} Principles: {{ principles | join(' ') }}"
+        "{% for question, answer in verifications.items() %} {{ question }} {{ answer }}{% endfor %}",
+        "questions": "Ask.",
+        "answer": "Answer: {{ question }}",
+        "edit": "Edit: {{ instructions | join(' ') }} | {{ remarks | join(' ') }} | {{ memory | join(' ') }}",
+        "redraft": "{{ (instructions + remarks + memory) | join(' ') }}",
+        "vote": "{% for letter, text in candidates.items() %}{{ letter }}={{ text }};{% endfor %} {{ fence }}",
+        "vote_lead": "Reply ",
+        "compare": "Compare "
+        "{% for letter, text in candidates.items() %}{{ letter }}={{ text }};{% endfor %} {{ fence }}",
+        "compare_lead": "Reply ",
+        "choose_tool": "Choose: {% for tool in tools %}{{ tool.name }} {{ tool.description }} {% endfor %}",
+        "call_tool": "Call {{ tool.name }}: {{ tool.parameters }}",
+    }
+)
+JUDGE = Judge(criteria=(Criterion(name="fluency", question="Is it fluent?"),))
+SALT = Keywords(include=("salt",))
+FOAM = Keywords(include=("foam",), hard=False)
+
+E = TypeVar("E")
+
+
+def digit(value: int, mass: float = 1.0) -> Sequence[float]:
+    """All of the mass on one digit of the judge's scale."""
+    return [mass if option == value else 0.0 for option in range(1, 6)]
+
+
+def role_of(call: Call) -> CallRole:
+    """What the call was made for. The request of these tests is one turn, which only a draft leaves as it is."""
+    if call.options:
+        return "judge"
+    if call.schema is not None or is_answer(call):
+        return "critique"
+    return "revise" if call.conversation.before else "draft"
+
+
+def is_answer(call: Call) -> bool:
+    """Whether a factored critic's own question is asked."""
+    return call.conversation.turn.text.startswith("Answer: ")
+
+
+def compared(call: Call) -> tuple[str, str] | None:
+    """The two texts that the model is to choose between, as they were placed."""
+    found = re.fullmatch(rf"Compare A=(.*);B=(.*); {re.escape(FENCE)}", call.conversation.turn.text, re.DOTALL)
+    return (found[1], found[2]) if found else None
+
+
+def exhibited(call: Call) -> str:
+    """The candidate that a judge was shown."""
+    found = re.search(rf"^{re.escape(FENCE)}\n(.*?)\n{re.escape(FENCE)}$", call.prompt, re.DOTALL | re.MULTILINE)
+    assert found, call.prompt
+    return found[1]
+
+
+@dataclass
+class Lines:
+    """What the engine says to each role, call by call; the last line is repeated. Judges look a text's weights up.
+
+    ``questions`` are those of a factored critic, each with the same ``answer``. ``compare`` weighs two texts as they
+    were placed.
+    """
+
+    draft: Sequence[str] = ("Waves.",)
+    revise: Sequence[str] = ("More waves.",)
+    critique: Sequence[Sequence[str] | str] = (("Too short.",),)
+    questions: Sequence[str] = ()
+    answer: str = "It is."
+    ratings: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    vote: Sequence[float] = ()
+    compare: Callable[[str, str], Sequence[float]] = lambda first, second: (0.5, 0.5)
+    said: Counter[str] = field(default_factory=Counter)
+
+    def reply(self, call: Call) -> str:
+        if call.schema is QUESTIONS_SCHEMA:
+            return json.dumps({"questions": self.questions})
+        if is_answer(call):
+            return self.answer
+        role = role_of(call)
+        lines: Sequence[Any] = {"draft": self.draft, "revise": self.revise, "critique": self.critique}[role]
+        line = lines[min(self.said[role], len(lines) - 1)]
+        self.said[role] += 1
+        return line if isinstance(line, str) else json.dumps({"issues": line})
+
+    def weights(self, call: Call) -> Sequence[float]:
+        if pair := compared(call):
+            return self.compare(*pair)
+        if call.options[0] == "A":
+            return self.vote
+        return self.ratings.get(exhibited(call), digit(3))
+
+
+@dataclass
+class BilledEngine(ScriptedEngine):
+    """A scripted engine that notes by itself what each role's finished calls cost."""
+
+    bill: dict[CallRole, Usage] = field(default_factory=dict)
+
+    async def stream(
+        self, conversation: Conversation, sampling: Sampling, *, schema: JsonSchema | None = None, priority: int = 0
+    ) -> AsyncGenerator[Piece, None]:
+        async with aclosing(super().stream(conversation, sampling, schema=schema, priority=priority)) as items:
+            async for item in items:
+                if isinstance(item, Completion):
+                    self._enter(Call(conversation, sampling, schema), item.usage)
+                yield item
+
+    async def choose(
+        self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0
+    ) -> Choice:
+        choice = await super().choose(conversation, options, lead=lead, priority=priority)
+        self._enter(Call(conversation, options=tuple(options)), choice.usage)
+        return choice
+
+    def _enter(self, call: Call, usage: Usage) -> None:
+        role = role_of(call)
+        self.bill[role] = self.bill.get(role, Usage()) + usage
+
+    def asked(self, role: CallRole) -> list[Call]:
+        return [call for call in self.calls if role_of(call) == role]
+
+    def counts(self) -> dict[CallRole, int]:
+        """How many calls each role made."""
+        return dict(Counter(role_of(call) for call in self.calls))
+
+
+def engine(lines: Lines | None = None, **script: Any) -> BilledEngine:
+    lines = lines or Lines()
+    return BilledEngine(Script(**{"reply": lines.reply, "weights": lines.weights, **script}))
+
+
+def stall(engine: ScriptedEngine, at: Callable[[Call], bool], then: Callable[[], None] = lambda: None) -> None:
+    """Let the engine stand still from the first call that ``at`` picks, and do ``then`` at that moment."""
+
+    def fault(call: Call) -> None:
+        if at(call):
+            engine.script = replace(engine.script, seconds_per_call=3600.0, fault=lambda _: None)
+            then()
+
+    engine.script = replace(engine.script, fault=fault)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """An evaluator that cannot do its work."""
+
+    type: str = "broken"
+    authority: Authority = "verifier"
+    hard: bool = True
+    weight: float = 1.0
+
+    async def evaluate(self, submission: Submission) -> Evaluation:
+        raise OSError("no route to the evaluator")
+
+
+@dataclass(frozen=True)
+class Counted:
+    """An evaluator that notes what it was given, and leaves the work to another."""
+
+    inner: Evaluator
+    seen: list[str] = field(default_factory=list)
+
+    @property
+    def type(self) -> str:
+        return self.inner.type
+
+    @property
+    def authority(self) -> Authority:
+        return self.inner.authority
+
+    @property
+    def hard(self) -> bool:
+        return self.inner.hard
+
+    @property
+    def weight(self) -> float:
+        return self.inner.weight
+
+    async def evaluate(self, submission: Submission) -> Evaluation:
+        self.seen.append(submission.text)
+        return await self.inner.evaluate(submission)
+
+
+def program(*evaluators: Evaluator, search: Search | None = None, **fields: Any) -> Program:
+    """A program; ``tokens``, ``calls`` and ``seconds`` are its budget."""
+    budget = Budget(
+        deadline=asyncio.get_running_loop().time() + fields.pop("seconds", 100.0),
+        tokens=fields.pop("tokens", None),
+        calls=fields.pop("calls", None),
+    )
+    return Program(
+        **{
+            "id": "ref-1",
+            "task": "general",
+            "models": Models.single("scripted"),
+            "request": REQUEST,
+            "prompts": PROMPTS,
+            "fence": FENCE,
+            "budget": budget,
+            "evaluators": evaluators,
+            "search": search or Search(rounds=1),
+            "stop": Stop(patience=100),
+            **fields,
+        }
+    )
+
+
+async def events(program: Program, engine: ScriptedEngine) -> list[Event]:
+    async with aclosing(refine(program, Roles.single(engine))) as found:
+        return [event async for event in found]
+
+
+async def refined(program: Program, engine: ScriptedEngine) -> Refined:
+    """The account of a program that was run to its end."""
+    *_, last = await events(program, engine)
+    assert isinstance(last, Refined)
+    return last
+
+
+def of_type(found: Sequence[Event], kind: type[E]) -> list[E]:
+    return [event for event in found if isinstance(event, kind)]
+
+
+async def settled(engine: ScriptedEngine) -> None:
+    """Return once nothing runs in the engine."""
+    async with asyncio.timeout(1):
+        while engine.in_flight:
+            await asyncio.sleep(0)
+
+
+class Clock:
+    """The running event loop's clock, which can jump."""
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+        self._real = asyncio.get_running_loop().time
+
+    def __call__(self) -> float:
+        return self._real() + self._ahead
+
+    def jump(self, seconds: float = 200.0) -> None:
+        self._ahead += seconds
