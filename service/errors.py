@@ -38,7 +38,7 @@ LONGEST_PATH = 200
 
 @dataclass(frozen=True)
 class FieldError:
-    """What is wrong with one field; ``field`` is a dotted path such as ``evaluators.0.pattern``, cut to LONGEST_PATH."""
+    """What is wrong with one field; ``field`` is a dotted path such as ``evaluators.0.pattern``."""
 
     field: str
     message: str
