@@ -134,10 +134,10 @@ async def open_toolbox(settings: Settings) -> Toolbox:
     WebhookMisconfigured or PluginError where what the operator has set up cannot work.
     """
     return Toolbox(
-        sandbox=await Sandbox.found(),
-        embedder=Embedder.found(),
-        webhooks=Webhooks(settings.webhooks, settings.webhook_hosts),
-        plugins=load_plugins(),
+        await Sandbox.found(),
+        Embedder.found(),
+        Webhooks(settings.webhooks, settings.webhook_hosts),
+        load_plugins(),
     )
 
 

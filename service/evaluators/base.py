@@ -10,16 +10,14 @@ of them *are* evaluators; those that need something of the operator's (a sandbox
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from annotated_types import Ge, Gt, Le
 
 from service.concurrency import SerialThread
 from service.engines.base import Engine
 from service.engines.conversation import Conversation
-
-if TYPE_CHECKING:
-    from service.evaluators.toolbox import Toolbox
+from service.evaluators.toolbox import Toolbox
 
 Authority = Literal["verifier", "judge"]
 Weight = Annotated[float, Gt(0.0), Le(1000.0)]
@@ -178,7 +176,7 @@ def resolved_hard(stated: bool | None, authority: Authority) -> bool:
 class StatedEvaluator(Protocol):
     """An evaluator as a request or a task file states it."""
 
-    def resolved(self, tools: "Toolbox") -> Evaluator:
+    def resolved(self, tools: Toolbox) -> Evaluator:
         """The evaluator, ready to run. RefusedField where this service cannot run what is stated."""
 
 
@@ -224,7 +222,7 @@ class Verifier(ABC):
     def check(self, text: str) -> Sequence[Check]:
         """Hold every requirement against ``text``: at least one check, in a fixed order."""
 
-    def resolved(self, tools: "Toolbox") -> Evaluator:
+    def resolved(self, tools: Toolbox) -> Evaluator:
         return self
 
     async def evaluate(self, submission: Submission) -> Evaluation:

@@ -1,34 +1,40 @@
-"""What the operator gives the evaluators of this process, beside the engine."""
+"""What the operator gives the evaluators of this process, apart from the engine."""
 
-from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
-
-from service.evaluators.code.sandbox import Sandbox
-from service.evaluators.external.plugins import Plugin
-from service.evaluators.external.webhook_client import Webhooks
-from service.evaluators.model.embedding import Embedder
+from typing import Protocol, TypeVar, runtime_checkable
 
 THREADS = 4
 
+T = TypeVar("T")
 
-@dataclass(frozen=True)
+
+@runtime_checkable
+class Closable(Protocol):
+    async def close(self) -> None: ...
+
+
 class Toolbox:
-    """``sandbox`` and ``embedder`` are None where what they need is not installed.
+    """The tools that this service has, at most one of each type; None is left out.
 
-    ``plugins``: the evaluators of other packages, by name. ``threads`` run the checks that take long. They are not the
-    event loop's own, which decode requests: nobody's checks shall keep another's request from being read.
+    An evaluator asks for what it needs by its type, so that this file need not know what there is:
+
+    >>> Toolbox(Webhooks(), await Sandbox.found()).find(Sandbox)
+
+    ``threads`` run the checks that take long. They are not the event loop's own, which decode requests: nobody's checks
+    shall keep another's request from being read.
     """
 
-    sandbox: Sandbox | None = None
-    embedder: Embedder | None = None
-    webhooks: Webhooks = field(default_factory=Webhooks)
-    plugins: Mapping[str, Plugin] = field(default_factory=dict)
-    threads: Executor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, thread_name_prefix="evaluator"))
+    def __init__(self, *tools: object) -> None:
+        self._tools = tuple(tool for tool in tools if tool is not None)
+        self.threads: Executor = ThreadPoolExecutor(THREADS, thread_name_prefix="evaluator")
+
+    def find(self, kind: type[T]) -> T | None:
+        """The tool of this type, or None where the service has none."""
+        return next((tool for tool in self._tools if isinstance(tool, kind)), None)
 
     async def close(self) -> None:
         """Checks that are queued are not begun; those at work are not waited for."""
         self.threads.shutdown(wait=False, cancel_futures=True)
-        if self.embedder is not None:
-            self.embedder.close()
-        await self.webhooks.close()
+        for tool in self._tools:
+            if isinstance(tool, Closable):
+                await tool.close()

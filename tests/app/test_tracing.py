@@ -73,7 +73,7 @@ def ancestors(collector: Collector, span: ReceivedSpan) -> list[str]:
 async def test_a_refine_is_one_trace_nested_as_its_work_is(monkeypatch: pytest.MonkeyPatch) -> None:
     async with collecting(monkeypatch) as collector, listening(answered({"score": 0.5})) as hook:
         webhooks = Webhooks({"style": WebhookSettings(url=hook.url)})
-        async with serving(Script(reply=reply), tools=Toolbox(webhooks=webhooks), tracing=True) as served:
+        async with serving(Script(reply=reply), tools=Toolbox(webhooks), tracing=True) as served:
             response = await served.post(
                 "/v1/refine", REFINE, headers={"traceparent": TRACEPARENT, "x-request-id": "r-1"}
             )
@@ -208,7 +208,7 @@ async def test_a_trace_that_its_beginner_does_not_record_is_not_recorded_here(mo
     async with collecting(monkeypatch) as collector, listening(answered({"score": 1})) as hook:
         webhooks = Webhooks({"style": WebhookSettings(url=hook.url)})
         body = {"prompt": "Why?", "candidate": "So.", "judge": False, "feedback": False}
-        async with serving(tools=Toolbox(webhooks=webhooks), tracing=True) as served:
+        async with serving(tools=Toolbox(webhooks), tracing=True) as served:
             await served.post(
                 "/v1/critique",
                 {**body, "evaluators": [{"type": "webhook", "name": "style"}]},
@@ -278,7 +278,7 @@ async def test_a_failure_marks_what_failed_by_its_kind_alone(monkeypatch: pytest
 async def test_an_evaluator_that_fails_is_marked_and_its_program_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     async with collecting(monkeypatch) as collector, listening(answered({}, 500)) as hook:
         webhooks = Webhooks({"style": WebhookSettings(url=hook.url)})
-        async with serving(tools=Toolbox(webhooks=webhooks), tracing=True) as served:
+        async with serving(tools=Toolbox(webhooks), tracing=True) as served:
             evaluators = [{"type": "webhook", "name": "style"}]
             body = {"prompt": "Why?", "evaluators": evaluators, "search": {"rounds": 0}, "judge": False}
             assert (await served.post("/v1/refine", body)).status_code == 200

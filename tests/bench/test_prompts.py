@@ -36,7 +36,7 @@ LINE: Mapping[str, Any] = {
 
 @pytest.fixture(scope="module")
 def tools() -> Toolbox:
-    return Toolbox(sandbox=asyncio.run(Sandbox.found()))
+    return Toolbox(asyncio.run(Sandbox.found()))
 
 
 async def passes(text: str, stated: StatedVerifier, tools: Toolbox) -> bool:
@@ -52,7 +52,7 @@ async def passes(text: str, stated: StatedVerifier, tools: Toolbox) -> bool:
 
 async def first_failed(text: str, prompt: BenchPrompt, tools: Toolbox) -> StatedVerifier | None:
     verifiers = [*prompt.evaluators, *prompt.hidden]
-    if tools.sandbox is None and any(verifier["type"] == "code_tests" for verifier in verifiers):
+    if tools.find(Sandbox) is None and any(verifier["type"] == "code_tests" for verifier in verifiers):
         pytest.skip("there is no sandbox on this machine")
     for verifier in verifiers:
         if not await passes(text, verifier, tools):

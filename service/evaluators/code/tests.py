@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, Len
 from pydantic import TypeAdapter, ValidationError
@@ -49,9 +49,7 @@ from service.evaluators.code.sandbox import Limits, Outcome, Sandbox
 from service.evaluators.code.suite import Suite
 from service.evaluators.text.fences import dedent, fenced_blocks
 from service.evaluators.text.words import excerpt
-
-if TYPE_CHECKING:
-    from service.evaluators.toolbox import Toolbox
+from service.evaluators.toolbox import Toolbox
 
 MAX_ISSUES = 10
 MAX_REPORT_BYTES = 1 << 24
@@ -111,10 +109,11 @@ class CodeTests:
     def suite(self) -> Suite:
         return Suite.of(self.tests)
 
-    def resolved(self, tools: "Toolbox") -> "TestedCode":
-        if tools.sandbox is None:
+    def resolved(self, tools: Toolbox) -> "TestedCode":
+        sandbox = tools.find(Sandbox)
+        if sandbox is None:
             raise RefusedField("type", "code_tests needs bubblewrap, which this service does not have")
-        return TestedCode(self, tools.sandbox)
+        return TestedCode(self, sandbox)
 
 
 _RECORD = TypeAdapter(Record)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Len
 from pydantic import TypeAdapter, ValidationError
@@ -27,9 +27,7 @@ from service.evaluators.base import (
     Weight,
     resolved_hard,
 )
-
-if TYPE_CHECKING:
-    from service.evaluators.toolbox import Toolbox
+from service.evaluators.toolbox import Toolbox
 
 GROUP = "redraft.evaluators"
 STATED_BESIDE = ("type", "hard", "weight")
@@ -47,7 +45,7 @@ class Plugin:
     name: str
     settings: TypeAdapter[Any] = field(repr=False)
 
-    def evaluator(self, stated: Mapping[str, Any], tools: "Toolbox") -> Evaluator:
+    def evaluator(self, stated: Mapping[str, Any], tools: Toolbox) -> Evaluator:
         """RefusedField names the setting that is at fault, the first of them where there are several."""
         if beside := [name for name in STATED_BESIDE if name in stated]:
             raise RefusedField(f"settings.{beside[0]}", "not a setting")
@@ -68,6 +66,10 @@ class Plugin:
         return evaluator
 
 
+class Plugins(dict[str, Plugin]):
+    """The evaluators of other packages that are installed here, by name."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Custom:
     """States an evaluator of another package by its name. ``hard``: by default true for a verifier."""
@@ -80,10 +82,11 @@ class Custom:
     hard: bool | None = None
     weight: Weight = 1.0
 
-    def resolved(self, tools: "Toolbox") -> "CustomEvaluator":
-        plugin = tools.plugins.get(self.name)
+    def resolved(self, tools: Toolbox) -> "CustomEvaluator":
+        installed = tools.find(Plugins) or Plugins()
+        plugin = installed.get(self.name)
         if plugin is None:
-            raise RefusedField("name", f"none of the evaluators installed here: {', '.join(tools.plugins) or 'none'}")
+            raise RefusedField("name", f"none of the evaluators installed here: {', '.join(installed) or 'none'}")
         evaluator = plugin.evaluator(self.settings, tools)
         return CustomEvaluator(self.name, resolved_hard(self.hard, evaluator.authority), self.weight, evaluator)
 
@@ -115,14 +118,14 @@ class CustomEvaluator:
         )
 
 
-def load_plugins() -> Mapping[str, Plugin]:
+def load_plugins() -> Plugins:
     """The evaluators that the installed packages offer, by name. PluginError where one of them cannot be used."""
     points: dict[str, EntryPoint] = {}
     for point in entry_points(group=GROUP):
         other = points.setdefault(point.name, point)
         if other is not point:
             raise PluginError(f"{_described(point)}: there is also {_described(other)}")
-    return {name: Plugin(name, _settings(point)) for name, point in sorted(points.items())}
+    return Plugins({name: Plugin(name, _settings(point)) for name, point in sorted(points.items())})
 
 
 def _settings(point: EntryPoint) -> TypeAdapter[Any]:

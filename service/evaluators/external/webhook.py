@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from uuid import uuid4
 
 from annotated_types import Ge, Le, Len
@@ -18,12 +18,10 @@ from service.evaluators.base import (
     Weight,
     resolved_hard,
 )
-from service.evaluators.external.webhook_client import Hook, WebhookMistaken
+from service.evaluators.external.webhook_client import Hook, WebhookMistaken, Webhooks
 from service.evaluators.text.words import excerpt
+from service.evaluators.toolbox import Toolbox
 from service.fail_fast import FAIL_FAST
-
-if TYPE_CHECKING:
-    from service.evaluators.toolbox import Toolbox
 
 MAX_REASON = 200
 """Characters of what is said about a wrong answer, which may quote the names of its fields."""
@@ -49,17 +47,18 @@ class Webhook:
         if (self.name is None) == (self.url is None):
             raise ValueError("exactly one of name and url is needed")
 
-    def resolved(self, tools: "Toolbox") -> "HookEvaluator":
+    def resolved(self, tools: Toolbox) -> "HookEvaluator":
         hook = self._hook(tools)
         return HookEvaluator(hook, hard=resolved_hard(self.hard, hook.authority), weight=self.weight)
 
-    def _hook(self, tools: "Toolbox") -> Hook:
+    def _hook(self, tools: Toolbox) -> Hook:
+        webhooks = tools.find(Webhooks) or Webhooks()
         if self.url is not None:
             try:
-                return tools.webhooks.at(self.url)
+                return webhooks.at(self.url)
             except ValueError as error:
                 raise RefusedField("url", str(error)) from None
-        hook = tools.webhooks.named(self.name or "")
+        hook = webhooks.named(self.name or "")
         if hook is None:
             raise RefusedField("name", "the operator has configured no webhook of this name")
         return hook

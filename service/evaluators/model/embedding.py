@@ -51,7 +51,7 @@ class Embedder:
         """The cosine of the angle between the two texts' vectors, in [-1, 1]."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._cosine, reference, text)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """What is queued is not begun; what is at work is not waited for."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 

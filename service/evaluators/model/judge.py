@@ -9,16 +9,14 @@ error. Where too little probability falls on digits the model did not answer the
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Len
 
 from service.concurrency import settle
 from service.evaluators.base import STRICT, Authority, CriterionScore, Evaluation, Submission, Weight
+from service.evaluators.toolbox import Toolbox
 from service.fail_fast import FAIL_FAST
-
-if TYPE_CHECKING:
-    from service.evaluators.toolbox import Toolbox
 
 DIGITS = ("1", "2", "3", "4", "5")
 LEAST_MASS = 0.8
@@ -48,7 +46,7 @@ class Judge:
     criteria: Annotated[tuple[Criterion, ...], Len(1, 16), FAIL_FAST]
     weight: Weight = 1.0
 
-    def resolved(self, tools: "Toolbox") -> "Judge":
+    def resolved(self, tools: Toolbox) -> "Judge":
         return self
 
     async def evaluate(self, submission: Submission) -> Evaluation:

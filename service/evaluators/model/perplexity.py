@@ -20,16 +20,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import stdev
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le
 
 from service.concurrency import settle
 from service.engines.conversation import Conversation, Turn
 from service.evaluators.base import STRICT, Authority, Evaluation, Submission, Weight
-
-if TYPE_CHECKING:
-    from service.evaluators.toolbox import Toolbox
+from service.evaluators.toolbox import Toolbox
 
 NEUTRAL_REQUEST = "Write a text."
 STEEPNESS = 4
@@ -57,7 +55,7 @@ class Perplexity:
     midpoint: Annotated[float, Ge(0.01), Le(10.0)] = 1.2
     weight: Weight = 1.0
 
-    def resolved(self, tools: "Toolbox") -> "Perplexity":
+    def resolved(self, tools: Toolbox) -> "Perplexity":
         return self
 
     async def evaluate(self, submission: Submission) -> Evaluation:

@@ -7,15 +7,13 @@ a text that repeats the request scores 1 too. Order, grammar and truth do not sh
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Len
 
 from service.evaluators.base import STRICT, Authority, Evaluation, RefusedField, Submission, Weight
 from service.evaluators.model.embedding import PACKAGE, Embedder
-
-if TYPE_CHECKING:
-    from service.evaluators.toolbox import Toolbox
+from service.evaluators.toolbox import Toolbox
 
 UNRELATED = 0.1
 RELATED = 0.5
@@ -36,10 +34,11 @@ class Similarity:
         if self.reference is not None and not self.reference.strip():
             raise RefusedField("reference", "reference is blank")
 
-    def resolved(self, tools: "Toolbox") -> "SimilarityJudge":
-        if tools.embedder is None:
+    def resolved(self, tools: Toolbox) -> "SimilarityJudge":
+        embedder = tools.find(Embedder)
+        if embedder is None:
             raise RefusedField("type", f"similarity needs the package {PACKAGE}, which is not installed here")
-        return SimilarityJudge(self.reference, self.weight, tools.embedder)
+        return SimilarityJudge(self.reference, self.weight, embedder)
 
 
 @dataclass(frozen=True)

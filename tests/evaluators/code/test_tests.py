@@ -176,12 +176,12 @@ def test_warnings_about_the_tests_stay_out_of_the_log() -> None:
 
 def test_without_a_sandbox_it_is_refused() -> None:
     with pytest.raises(RefusedField, match="code_tests needs bubblewrap, which this service does not have") as caught:
-        stated(tests="assert f()").resolved(Toolbox(sandbox=None))
+        stated(tests="assert f()").resolved(Toolbox())
     assert caught.value.field == "type"
 
 
 async def test_with_a_sandbox_it_runs(sandbox: Sandbox) -> None:
-    evaluator = stated(tests="assert f()", hard=False, weight=2.0).resolved(Toolbox(sandbox=sandbox))
+    evaluator = stated(tests="assert f()", hard=False, weight=2.0).resolved(Toolbox(sandbox))
     assert (evaluator.type, evaluator.authority, evaluator.hard, evaluator.weight) == (
         "code_tests",
         "verifier",

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from service.engines.conversation import Conversation, Turn
 from service.engines.scripted import ScriptedEngine
 from service.evaluators.base import Check, RefusedField, Submission, Verifier
-from service.evaluators.external.plugins import Custom, CustomEvaluator, Plugin, PluginError, load_plugins
+from service.evaluators.external.plugins import Custom, CustomEvaluator, Plugin, PluginError, Plugins, load_plugins
 from service.evaluators.toolbox import Toolbox
 from tests.evaluators.model.test_judge import Plain
 from tests.support.serving import serving
@@ -29,6 +29,7 @@ GUIDE = Path(__file__).parents[3] / "docs/guide/evaluators.md"
 JUDGE = """
 from dataclasses import dataclass, replace
 from service.evaluators.base import Evaluation, RefusedField
+from service.evaluators.code.sandbox import Sandbox
 
 @dataclass(frozen=True)
 class Tone:
@@ -55,7 +56,7 @@ class Resolving:
     size: int
 
     def resolved(self, tools):
-        if tools.sandbox is None and self.size > 9:
+        if tools.find(Sandbox) is None and self.size > 9:
             raise RefusedField("size", "no sandbox for that")
         if self.size == 0:
             raise ValueError("nothing of that size")
@@ -91,7 +92,7 @@ def stated(name: str, **fields: Any) -> Custom:
 
 
 def resolved(name: str, **fields: Any) -> CustomEvaluator:
-    return stated(name, **fields).resolved(Toolbox(plugins=load_plugins()))
+    return stated(name, **fields).resolved(Toolbox(load_plugins()))
 
 
 def submission(text: str) -> Submission:
@@ -114,7 +115,7 @@ async def test_the_guide_s_example_works(install: Install) -> None:
     install("hedging", block("python"), project["entry-points"]["redraft.evaluators"], package=project["name"])
 
     statement = TypeAdapter(Custom).validate_json(block("json"))
-    evaluator = statement.resolved(Toolbox(plugins=load_plugins()))
+    evaluator = statement.resolved(Toolbox(load_plugins()))
     good = await evaluator.evaluate(submission("Perhaps red."))
     bad = await evaluator.evaluate(submission("Perhaps red, maybe green; it seems blue."))
 
@@ -219,7 +220,7 @@ def critique(**evaluator: Any) -> dict[str, Any]:
 async def test_the_name_of_a_setting_is_not_repeated_at_any_length(install: Install) -> None:
     install("tones", JUDGE, {"tone": "tones:Tone"})
 
-    async with serving(tools=Toolbox(plugins=load_plugins())) as served:
+    async with serving(tools=Toolbox(load_plugins())) as served:
         response = await served.post("/v1/critique", critique(name="tone", settings={"k" * 10_000: 1}))
 
     assert response.status_code == 422
@@ -239,7 +240,7 @@ async def test_checks_that_take_long_keep_no_other_request_from_being_read() -> 
             done.wait(10)
             return [Check("slow", 1.0, "it took long", "Be quick.")]
 
-    tools = Toolbox(plugins={"slow": Plugin("slow", TypeAdapter(Slow))})
+    tools = Toolbox(Plugins({"slow": Plugin("slow", TypeAdapter(Slow))}))
     async with serving(tools=tools) as served:
         slow = asyncio.create_task(served.post("/v1/critique", critique(name="slow")))
         try:

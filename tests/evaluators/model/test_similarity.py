@@ -27,7 +27,7 @@ def embedder() -> Embedder:
 
 async def evaluated(embedder: Embedder, text: str, stated: Similarity | None = None) -> Evaluation:
     submission = Submission(text=text, request=REQUEST, exhibit=REQUEST, rating=Plain(), engine=ScriptedEngine())
-    return await (stated or Similarity()).resolved(Toolbox(embedder=embedder)).evaluate(submission)
+    return await (stated or Similarity()).resolved(Toolbox(embedder)).evaluate(submission)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ async def test_a_closed_toolbox_reads_nothing_more() -> None:
     embedder = Embedder.found()
     assert embedder is not None
 
-    await Toolbox(embedder=embedder).close()
+    await Toolbox(embedder).close()
 
     with pytest.raises(RuntimeError, match="after shutdown"):
         await evaluated(embedder, ANSWER)
