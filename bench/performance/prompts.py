@@ -1,11 +1,15 @@
-"""Prompts of exact lengths: texts to be rewritten, cut from the project's own decision records."""
+"""Prompts of exact lengths: texts to be rewritten, cut from one source text.
+
+The source is a frozen copy of the project's decision records. Editing it changes every prompt, and with them what the
+benchmark measures.
+"""
 
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-SOURCES = Path(__file__).parents[2] / "docs/design/decisions"
+SOURCE = Path(__file__).with_name("texts.txt")
 STRIDE = 397
 """Tokens between the starts of two programs' texts: a prime, so that few of them are cut alike."""
 
@@ -32,10 +36,9 @@ class Prompts:
     first 32 tokens: even the first block is never shared.
     """
 
-    def __init__(self, tokenizer: Tokenizer, sources: Path = SOURCES) -> None:
+    def __init__(self, tokenizer: Tokenizer, source: Path = SOURCE) -> None:
         self._tokenizer = tokenizer
-        text = "\n\n".join(file.read_text() for file in sorted(sources.glob("*.md")))
-        self._source = self._ids(text)
+        self._source = self._ids(source.read_text())
         self._numbers = itertools.count(1)
 
     def fresh(self, tokens: int, programs: int, repetition: int = 0) -> Sequence[str]:
