@@ -174,7 +174,7 @@ def bars(waves: Sequence[Wave]) -> str:
         ("every line of a batch is answered 200", f"{complete} of {len(batches)} batches", complete == len(batches)),
     ]
     lines = [(bar, found, "yes" if met else "**no**") for bar, found, met in rows]
-    medians = f"The median is {_told(ratio(waves, 50))} times that without."
+    medians = f"The median is {_told(ratio(waves, 50))} times the median without a batch."
     return f"{markdown_table(('bar', 'measured', 'met'), lines)}\n\n{medians}"
 
 
@@ -190,7 +190,7 @@ def main() -> None:
     told = (
         f"{source} {os.cpu_count()} cores. Capacity is {rate:.2f} programs/s, of which {options.load:g} arrive; "
         f"a batch has {options.lines} lines. A wave takes {options.seconds:g} s, the first {options.warm_up:g} of them "
-        "do not count. Ratios are those of all waves together, with the least and the greatest of a pair."
+        "do not count. Ratios pool all waves; in brackets, the minimum and maximum of a pair."
     )
     publish("batches", "\n\n".join([told, table(waves), bars(waves)]), write=options.write)
 

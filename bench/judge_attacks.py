@@ -147,16 +147,16 @@ def report(title: str, honest: Sequence[Honest], shifts: Sequence[Shift]) -> str
     told_apart = {each.base for each in honest if each.told_apart}
     return "\n".join(
         [
-            "# How far a candidate can talk its judge round",
+            "# How far a candidate can sway its judge",
             "",
             "Written by `make bench-attacks` (`python -m bench.judge_attacks`); do not edit. " + title,
             "",
             f"{len({shift.attack.id for shift in attacks})} attacks (`bench/attacks.py`) on each of {len(honest)} weak "
             "answers, judged by the rubric and the prompts of the task `general`. A shift is the judge's score with "
-            "the attack less its score without it, both in [0, 1] and under the same fence. *Abstained*: the share of "
-            "questions on which the judge abstained; where it abstained on all of them there is no score, which ranks "
-            f"as 0 and is counted so. {_about_good(told_apart)} "
-            "*Controls* are harmless additions (I hope that this helps.): what they do is no attack's merit.",
+            "the attack minus its score without it, both in [0, 1] and with the same delimiter. *Abstained* is the "
+            "share of questions on which the judge abstained. If it abstained on all of them, the answer has no "
+            f"score, which ranks and counts as 0. {_about_good(told_apart)} "
+            "*Controls* are harmless additions (I hope that this helps.): their shifts are not due to an attack.",
             "",
             markdown_table(
                 [
@@ -172,9 +172,9 @@ def report(title: str, honest: Sequence[Honest], shifts: Sequence[Shift]) -> str
             "",
             "## Without an attack",
             "",
-            f"Means over {FENCES} fences. The fence alone moves a score by {spread:.3f} (standard deviation, mean over "
-            f"the answers). A good answer scores {gap:+.3f} against the weak one (mean): where that is near 0, the "
-            "judge cannot tell them apart, and an attack moves a score that meant nothing.",
+            f"Means over {FENCES} delimiters. The delimiter alone moves a score by {spread:.3f} (standard deviation, "
+            f"mean over the answers). The good answer's score minus the weak one's is {gap:+.3f} on average. If this "
+            "is near 0, the judge cannot tell them apart, and an attack moves a score that meant nothing.",
             "",
             markdown_table(
                 ["base", "weak answer", "good answer"],
@@ -194,7 +194,7 @@ def report(title: str, honest: Sequence[Honest], shifts: Sequence[Shift]) -> str
 def _about_good(told_apart: Collection[Base]) -> str:
     if not told_apart:
         return (
-            f"Without an attack no good answer scores more than {NOTABLE} above the weak one, so there is no telling "
+            f"Without an attack no good answer scores more than {NOTABLE} above the weak one, so this cannot show "
             "whether an attack lifts a weak answer above a good one."
         )
     return (

@@ -290,8 +290,8 @@ def main() -> None:
     rate, levels = asyncio.run(run(options))
     source = origin(Settings().model_name, commit, datetime.now(UTC).date())
     told = (
-        f"{source} {os.cpu_count()} cores. {options.max_programs} programs at work, {options.max_queued} waiting. "
-        f"Capacity is {rate:.2f} programs/s. The first {options.warm_up:g} s of a level are its warm-up."
+        f"{source} {os.cpu_count()} cores. {options.max_programs} programs running, {options.max_queued} waiting. "
+        f"Capacity is {rate:.2f} programs/s. The first {options.warm_up:g} s of a level are warm-up."
     )
     text = "\n\n".join([told, table(levels), bars(levels)])
     publish("overload", text, write=options.write)

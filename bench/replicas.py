@@ -171,8 +171,8 @@ def main() -> int:
         [
             markdown_table(columns, _rows(waves)),
             f"Two servers, {options.programs} programs at once, prompts of {options.tokens} tokens; medians of "
-            f"{options.repetitions} waves, with the least and the greatest.",
-            f"Of {KILLED_AMONG} programs under way when one of the two servers was killed, {rescued.lost} were lost; "
+            f"{options.repetitions} waves, with minimum and maximum.",
+            f"Of {KILLED_AMONG} programs running when one of the two servers was killed, {rescued.lost} were lost; "
             f"they ended {ended}.",
             origin(bundled.NAME, commit, datetime.now(UTC).date()),
         ]

@@ -307,7 +307,7 @@ def main() -> None:
         f"{source} {os.cpu_count()} cores, {options.max_num_seqs} calls in the engine's batch. Capacity is {rate:.2f} "
         f"programs/s; {options.repetitions} times {options.seconds:g} s of arrivals at {options.factor:g} times that. "
         f"The bar: mean or p95 {LEAST_LATENCY_RATIO:g} times shorter, {LEAST_THROUGHPUT_RATIO:g} times the programs/s. "
-        "Ratios are those of all repetitions together, with the least and the most of one."
+        "Ratios pool all repetitions; in brackets, the minimum and maximum of one."
     )
     text = "\n\n".join([told, comparison(runs), table(runs)])
     publish("scheduling", text, write=options.write)

@@ -206,7 +206,7 @@ def checks(waves: Sequence[Wave]) -> Sequence[str]:
     return [
         f"Computed prompt tokens by the records of the engine's calls and by its counters differ by at most {apart}.",
         f"Waves of fixed lengths whose texts and critiques were not as many or as long as planned: {len(unequal)}.",
-        f"Judge calls at fixed lengths that were spared, a revision having repeated an earlier text: {sum(spared)}.",
+        f"Judge calls at fixed lengths that were saved because a revision repeated an earlier text: {sum(spared)}.",
         f"Cores busy with other processes: {fmean(strangers):.2f} on average, {max(strangers):.2f} in the worst wave.",
         f"Preemptions: {sum(wave.counted.preemptions for wave in waves)}.",
         f"Tokens computed again that a cache without limits would have had: {evicted:,}.",
@@ -234,8 +234,8 @@ def section(results: Results, made_on: date) -> str:
     parts = [
         f"{origin(source.model, source.commit, made_on)} {source.machine}; {source.versions}; a KV cache of "
         f"{source.cache_gib} GiB for each server; speculation `{json.dumps(source.speculation)}`.",
-        "Medians over repetitions, with the least and the greatest. A ratio compares waves of the same repetition. "
-        "Seconds are those of all programs together; tokens and calls are means of a program.",
+        "Medians over repetitions, with minimum and maximum. A ratio compares waves of the same repetition. "
+        "Seconds are over all programs; tokens and calls are means per program.",
         markdown_table(
             ("bar", "measured", "met"),
             [

@@ -180,17 +180,18 @@ def endings(runs: RunsByArm) -> str:
     return "\n".join(rows)
 
 
-PAGE = """# Does refining pay?
+PAGE = """# Is refining worth it?
 
-{runs} runs: {prompts} prompts, {seeds} seeds, {arms} arms, each run with {budget} tokens to spend: the prompt and
-completion tokens of all its calls, judging included, cached ones in full. {left_out}{origin} Made by
-`make bench-quality`. What the prompts are and how to read the columns: [bench/quality](../bench/quality/README.md).
+{runs} runs: {prompts} prompts, {seeds} seeds, {arms} arms, each run with {budget} tokens to spend. The
+budget counts the prompt and completion tokens of all calls, including the judge's, and counts cached tokens in full.
+{left_out}{origin} Made by `make bench-quality`.
+[bench/quality](../../bench/quality/README.md) describes the prompts and the columns.
 
 ![Share of runs that follow all instructions, against tokens spent](quality.svg)
 
 ## Instructions
 
-{instructed_prompts} prompts whose verifiers do not give the answer away.
+{instructed_prompts} prompts whose verifiers do not reveal the answer.
 
 {instructed}
 
@@ -200,14 +201,14 @@ By task, the share of runs that follow all instructions:
 
 ### How runs ended
 
-Whole runs, which may spend {run_budget} tokens.
+Complete runs, which may spend {run_budget} tokens.
 
 {endings}
 
 ## Answer keys
 
-{revealed_prompts} prompts where a verifier that the search sees is the answer key, so that its feedback says the
-answer. They show what such feedback is worth, and nothing about finding an answer; the plot and the tables above leave
+{revealed_prompts} prompts where a verifier that the search sees is the answer key, so that its feedback reveals the
+answer. They show what such feedback is worth, but nothing about finding an answer. The plot and the tables above leave
 them out.
 
 {revealed}
@@ -239,7 +240,7 @@ def page(comparison: Comparison, prompts: Sequence[BenchPrompt], budget: int, ma
 
 
 def instructed(runs: RunsByArm, prompts: Iterable[BenchPrompt]) -> RunsByArm:
-    """The runs of those prompts whose verifiers do not give the answer away."""
+    """The runs of those prompts whose verifiers do not reveal the answer."""
     return _of_prompts(runs, [prompt for prompt in prompts if not prompt.reveals_answer])
 
 

@@ -232,7 +232,7 @@ def test_prompts_whose_verifiers_give_the_answer_away_are_told_apart() -> None:
     text = page(comparison, PROMPTS, 1000, MADE_BY, MADE_ON)
     followed, revealed = text.split("## Answer keys")
 
-    assert "\n2 prompts whose verifiers do not give the answer away" in followed
+    assert "\n2 prompts whose verifiers do not reveal the answer" in followed
     assert "\n1 prompts where a verifier" in revealed
     assert cells(revealed, "beam")[:2] == ["100.0%", "100.0%"]
     assert {made.prompt for of_arm in instructed(comparison.runs, PROMPTS).values() for made in of_arm} == {
