@@ -1,5 +1,10 @@
+"""``python -m service``: the command line in ``service.cli``."""
+
 import sys
 
-from service.cli.main import main
+from service.cli.main import main, serve
 
-sys.exit(main())
+__all__ = ["main", "serve"]
+
+if __name__ == "__main__":
+    sys.exit(main())
