@@ -9,12 +9,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 COVERED = (
-    "README*.md",
-    "CHANGELOG.md",
-    "docs/README.md",
-    "docs/glossary.md",
+    "*.md",
+    "docs/*.md",
+    "docs/design/**/*.md",
     "docs/guide/*.md",
     "docs/operate/*.md",
+    "docs/reference/[!s]*.md",  # settings.md follows the descriptions in settings.py
+    "docs/results/*.md",
 )
 """Markdown pages, and Python files whose messages are checked. Add a pattern once its files are rewritten."""
 
