@@ -6,7 +6,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test test-fast check check-deploy check-schemas image fix format lint types contracts \
+.PHONY: help serve demo test test-fast check check-deploy check-schemas image fix format lint spelling types contracts \
 	bench bench-overhead bench-scheduling bench-overload bench-batches bench-cost bench-replicas bench-quality bench-attacks lock clean
 
 help: ## Show the targets
@@ -24,7 +24,7 @@ test: .venv/dev.lock ## Run all tests, the real engine's too
 test-fast: .venv/dev.lock ## Run the tests that need no real engine
 	@$(BIN)/python -m pytest -m "not engine and not deploy"
 
-check: format lint types contracts test ## Format, lint, types, import contracts and all tests
+check: format lint spelling types contracts test ## Format, lint, spelling, types, import contracts and all tests
 
 fix: .venv/dev.lock ## Format the code and apply the safe fixes of the linter
 	@$(BIN)/ruff check --fix-only .
@@ -44,6 +44,9 @@ format: .venv/dev.lock
 
 lint: .venv/dev.lock
 	@$(BIN)/ruff check .
+
+spelling: .venv/dev.lock
+	@git ls-files -z | xargs -0 $(BIN)/codespell
 
 types: .venv/dev.lock
 	@$(BIN)/mypy
