@@ -36,9 +36,9 @@ def inputs(name: str) -> list[Requirement]:
 
 
 def service() -> list[Requirement]:
-    """What the service itself depends on, by pyproject.toml."""
+    """What the service itself depends on, by pyproject.toml: the client's dependencies and the extra ``server``."""
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
-    return [Requirement(line) for line in project["dependencies"]]
+    return [Requirement(line) for line in (*project["dependencies"], *project["optional-dependencies"]["server"])]
 
 
 def resolve(requirements: list[Requirement]) -> dict[str, dict]:

@@ -511,13 +511,14 @@ def pins(name: str) -> dict[str, str]:
 
 
 def declared() -> list[Requirement]:
+    """What the service depends on: the client's dependencies, then the extra ``server``."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return [Requirement(line) for line in project["dependencies"]]
+    return [Requirement(line) for line in (*project["dependencies"], *project["optional-dependencies"]["server"])]
 
 
-def test_first_group_of_cpu_in_are_the_project_s_dependencies() -> None:
-    group = (ROOT / "requirements/cpu.in").read_text().split("\n\n")[0]
-    lines = [line for line in group.splitlines() if not line.startswith("#")]
+def test_first_two_groups_of_cpu_in_are_the_service_s_dependencies() -> None:
+    client, server, *_ = (ROOT / "requirements/cpu.in").read_text().split("\n\n")
+    lines = [line for line in (client + "\n" + server).splitlines() if not line.startswith("#")]
     assert [Requirement(line) for line in lines] == declared()
 
 

@@ -1,0 +1,48 @@
+"""What the package depends on is enough: for the client alone, and with the extra ``server`` for the service."""
+
+import runpy
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable
+from importlib.metadata import distributions, packages_distributions
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def run(program: str, missing: Iterable[str] = ()) -> "subprocess.CompletedProcess[str]":
+    """Run a program that cannot import the ``missing`` modules."""
+    program = f"import sys\nsys.modules.update(dict.fromkeys({sorted(missing)}))\n{program}"
+    return subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def modules_without(*requirements: str) -> set[str]:
+    """The modules of all installed packages that do not come with these requirements."""
+    packages = {canonicalize_name(found.name): {"requires_dist": found.requires or []} for found in distributions()}
+    reachable = runpy.run_path(str(ROOT / "requirements/lock.py"))["reachable"]
+    brought = reachable([Requirement(line) for line in requirements], packages)
+    owners = packages_distributions()
+    return {name for name in owners if brought.isdisjoint(map(canonicalize_name, owners[name]))}
+
+
+def test_the_client_needs_only_the_dependencies() -> None:
+    missing = {"service", *modules_without(*PROJECT["dependencies"])}
+
+    assert run("import redraft; redraft.Redraft().close()", missing).stderr == ""
+
+
+def test_the_service_needs_only_the_extra_server() -> None:
+    missing = modules_without(*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["server"])
+    program = (
+        "import service.__main__\n"
+        "from service.app import create_app\n"
+        "from service.settings import Settings\n"
+        "create_app(Settings(engine='scripted'))"
+    )
+
+    assert run(program, missing).stderr == ""
