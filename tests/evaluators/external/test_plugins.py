@@ -28,8 +28,7 @@ GUIDE = Path(__file__).parents[3] / "docs/guide/evaluators.md"
 
 JUDGE = """
 from dataclasses import dataclass, replace
-from service.evaluators.base import Evaluation, RefusedField
-from service.evaluators.code.sandbox import Sandbox
+from redraft.evaluators import Evaluation, RefusedField, Sandbox
 
 @dataclass(frozen=True)
 class Tone:
@@ -268,7 +267,7 @@ async def test_checks_that_take_long_keep_no_other_request_from_being_read() -> 
         (JUDGE.replace("evaluate", "judge"), "faulty:Tone", "not a frozen dataclass that is an evaluator"),
         (JUDGE + "\nTONE = Tone()", "faulty:TONE", "not a frozen dataclass that is an evaluator"),
         (
-            "from dataclasses import dataclass\nfrom service.evaluators.base import Verifier\n"
+            "from dataclasses import dataclass\nfrom redraft.evaluators import Verifier\n"
             "@dataclass(frozen=True, kw_only=True)\nclass Unfinished(Verifier):\n    limit: int",
             "faulty:Unfinished",
             "not a frozen dataclass that is an evaluator",
