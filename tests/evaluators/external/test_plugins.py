@@ -1,5 +1,6 @@
 """Evaluators from other packages, installed in a folder as pip would: a module, and its metadata beside it."""
 
+import ast
 import asyncio
 import json
 import math
@@ -20,6 +21,7 @@ from service.engines.scripted import ScriptedEngine
 from service.evaluators.base import Check, RefusedField, Submission, Verifier
 from service.evaluators.external.plugins import Custom, CustomEvaluator, Plugin, PluginError, Plugins, load_plugins
 from service.evaluators.toolbox import Toolbox
+from tests.deploy.commands import run
 from tests.evaluators.model.test_judge import Plain
 from tests.support.serving import serving
 
@@ -105,11 +107,13 @@ def test_where_no_package_offers_any_there_are_none() -> None:
     assert refused.value.field == "name"
 
 
-async def test_the_guide_s_example_works(install: Install) -> None:
-    def block(language: str) -> str:
-        [found] = re.findall(rf"^```{language}\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
-        return str(found)
+def block(language: str) -> str:
+    """The guide's block of code in a language."""
+    [found] = re.findall(rf"^```{language}\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+    return str(found)
 
+
+async def test_the_guide_s_example_works(install: Install) -> None:
     project = tomllib.loads(block("toml"))["project"]
     install("hedging", block("python"), project["entry-points"]["redraft.evaluators"], package=project["name"])
 
@@ -134,6 +138,38 @@ def refusal(setting: str, value: object) -> str:
     with pytest.raises(RefusedField) as refused:
         resolved("hedging", settings={setting: value})
     return refused.value.field
+
+
+@pytest.fixture
+def installed_by_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The guide's package, built and installed as its readers do it."""
+    package, target = tmp_path / "package", tmp_path / "installed"
+    package.mkdir()
+    (package / "pyproject.toml").write_text(block("toml"))
+    (package / "hedging.py").write_text(block("python"))
+    offline = ["--no-index", "--no-deps", "--no-build-isolation"]
+    run(sys.executable, "-m", "pip", "install", "--quiet", *offline, "--target", target, package)
+    monkeypatch.syspath_prepend(target)
+    yield
+    sys.modules.pop("hedging", None)
+
+
+@pytest.mark.usefixtures("installed_by_pip")
+async def test_a_package_that_pip_installed_is_found_and_used() -> None:
+    wanted = {**json.loads(block("json")), "settings": {"most": 0}}
+    async with serving(tools=Toolbox(load_plugins())) as served:
+        response = await served.post("/v1/critique", critique(**wanted) | {"candidate": "Perhaps blue."})
+
+    first, *_ = response.json()["evaluations"]
+    assert (first["evaluator"], first["score"]) == ("hedging", 0.5)
+    assert [issue["message"] for issue in first["issues"]] == ["1 hedges; at most 0 are allowed"]
+
+
+@pytest.mark.parametrize("source", [block("python"), JUDGE])
+def test_a_package_needs_nothing_from_the_service_but_the_public_module(source: str) -> None:
+    imported = {node.module for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)}
+
+    assert {name for name in imported if name and name.startswith(("redraft", "service"))} == {"redraft.evaluators"}
 
 
 async def test_a_class_without_our_base_keeps_its_authority_and_nothing_that_the_request_says(install: Install) -> None:
