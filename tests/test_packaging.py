@@ -1,4 +1,7 @@
-"""What the package depends on is enough: for the client alone, and with the extra ``server`` for the service."""
+"""What the package depends on is enough: for the client alone, and with the extra ``server`` for the service.
+
+Where only the client is installed, the command says what else it needs.
+"""
 
 import runpy
 import subprocess
@@ -8,6 +11,7 @@ from collections.abc import Iterable
 from importlib.metadata import distributions, packages_distributions
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -39,10 +43,35 @@ def test_the_client_needs_only_the_dependencies() -> None:
 def test_the_service_needs_only_the_extra_server() -> None:
     missing = modules_without(*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["server"])
     program = (
-        "import service.__main__\n"
+        "import service.cli.main\n"
         "from service.app import create_app\n"
         "from service.settings import Settings\n"
         "create_app(Settings(engine='scripted'))"
     )
 
     assert run(program, missing).stderr == ""
+
+
+def run_command(missing: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command as its script does, where a module is missing."""
+    module, _, function = PROJECT["scripts"]["redraft"].partition(":")
+    return run(
+        f"from {module} import {function}\nsys.argv = ['redraft', 'settings']\nsys.exit({function}())", [missing]
+    )
+
+
+@pytest.mark.parametrize("missing", ["fastapi", "pydantic_settings", "rich", "uvicorn"])
+def test_without_the_extra_server_the_command_says_what_to_install(missing: str) -> None:
+    done = run_command(missing)
+
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == f"Redraft's command needs {missing}, which is not installed: pip install 'redraft[server]'\n"
+
+
+def test_with_it_the_command_runs() -> None:
+    assert run_command("vllm").stdout.startswith("REDRAFT_")
+
+
+def test_a_missing_module_of_its_own_is_a_bug_and_shows_its_traceback() -> None:
+    assert "ModuleNotFoundError: import of service.settings halted" in run_command("service.settings").stderr
