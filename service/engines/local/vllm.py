@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from copy import copy
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from service.concurrency import gather
 from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Piece, Sampling, Thought, Usage, grammar
 from service.engines.conversation import Conversation
 from service.engines.local.reasoning import Reader, Reasoning, parser_name
+from service.engines.served import EngineMisconfigured
 from service.engines.thoughts import Split, Thinking, asked_for
 from service.engines.tokenization import ChatTokenizer
 from service.errors import EngineDead, InvalidRequest
@@ -85,8 +87,10 @@ class VllmEngine:
 
         ``adapters``: the folders of those that ``adapted`` may be asked for. ``arguments`` go to vLLM's
         ``AsyncEngineArgs`` as they are and win over the defaults here. Loading runs in a thread, so that the caller's
-        event loop stays free.
+        event loop stays free. EngineMisconfigured where vLLM is not installed.
         """
+        if find_spec("vllm") is None:
+            raise EngineMisconfigured("vLLM is not installed: pip install 'redraft[server,gpu]', or set REDRAFT_ENGINE")
         for variable, value in ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
         thinking = thinking or Thinking()

@@ -1,11 +1,13 @@
 """What the engine in this process decides before it loads anything."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
-from service.engines.local.vllm import lora_arguments
+from service.engines.local.vllm import VllmEngine, lora_arguments
+from service.engines.served import EngineMisconfigured
 
 
 @pytest.mark.parametrize(("ranks", "rank"), [([4], 8), ([8, 8], 8), ([16, 4, 33], 64), ([512], 512), ([600], 600)])
@@ -22,3 +24,10 @@ def test_the_engine_is_started_for_all_adapters(tmp_path: Path, ranks: list[int]
 
 def test_without_adapters_the_engine_is_not_burdened_with_any() -> None:
     assert lora_arguments([]) == {}
+
+
+async def test_where_vllm_is_not_installed_the_start_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
+
+    with pytest.raises(EngineMisconfigured, match=r"redraft\[server,gpu\]"):
+        await VllmEngine.start("a model", "a name", {})
