@@ -64,14 +64,21 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", hide_input_in_errors=True
     )
 
-    host: str = Field("127.0.0.1", min_length=1, description="address to listen on; one beyond loopback needs keys")
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="address to listen on; outside loopback, keys are required"
+    )
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one")
-    api_keys: str | None = Field(None, repr=False, description="bearer keys, name:sha256-hex each, comma-separated")
-    api_keys_file: Path | None = Field(None, description="file of bearer keys, one name:sha256-hex a line; # comments")
-    allow_anonymous: bool = Field(False, description="serve beyond loopback without any key")
+    api_keys: str | None = Field(None, repr=False, description="bearer keys, each as name:sha256-hex, comma-separated")
+    api_keys_file: Path | None = Field(
+        None, description="file of bearer keys, one name:sha256-hex per line; # starts a comment"
+    )
+    allow_anonymous: bool = Field(False, description="serve outside loopback without keys")
     allowed_hosts: Annotated[list[HostName] | None, *LISTED] = Field(
         None,
-        description="names in Host headers, comma-separated or as JSON; * for any; by default loopback's without keys",
+        description=(
+            "accepted Host headers, comma-separated or as JSON; * for any; "
+            "without keys on loopback, its names by default"
+        ),
     )
     cors_origins: Annotated[list[WebOrigin], *LISTED] = Field(
         [],
@@ -82,74 +89,76 @@ class Settings(BaseSettings):
     )
     engine_urls: Annotated[str, AfterValidator(_server_urls)] | None = Field(
         None,
-        description="addresses of remote servers of one model, comma-separated, with or without /v1 at their ends",
+        description="URLs of remote servers of one model, comma-separated, with or without a trailing /v1",
     )
     engine_key: str | None = Field(
         None, pattern=r"^[!-~]+$", repr=False, description="bearer key for the remote servers"
     )
     tokenizer: str | None = Field(
         None,
-        description="folder or hub name of the remote servers' tokenizer; by default their model's folder, if here",
+        description="folder or hub name of remote servers' tokenizer; by default their model's folder, if it is here",
     )
     model: str = Field(
         "bundled",
         min_length=1,
-        description="bundled (the embedded model), a local folder or a hub name; or as remote servers call it",
+        description="bundled (the embedded model), a local folder or a hub name; or remote servers' name for it",
     )
     models: dict[ModelName, FurtherModel] = Field(
-        {}, repr=False, description="JSON object of further models by name: on remote servers, or adapters"
+        {}, repr=False, description="JSON object of further models by name: remote servers or adapters"
     )
     reasoning_parser: str = Field(
         "auto",
         pattern=r"^[a-z0-9_]+$",
-        description="how a model's thoughts are told apart: auto, none, or a parser of vLLM's by its name",
+        description="how to separate a model's thoughts from its answer: auto, none, or the name of a vLLM parser",
     )
     chat_template_kwargs: dict[str, Any] = Field(
         {}, description="JSON object of variables for the model's chat template, such as enable_thinking"
     )
     critic: str | None = Field(
-        None, description="model that criticises where a request names none; by default the request's writer"
+        None, description="model that critiques if a request does not name one; by default the request's writer"
     )
     judge: str | None = Field(
-        None, description="model that judges where a request names none; by default the request's writer"
+        None, description="model that judges if a request does not name one; by default the request's writer"
     )
-    engine_args: dict[str, Any] = Field({}, description="JSON object handed to vLLM's AsyncEngineArgs as is")
-    max_programs: int = Field(64, ge=1, description="requests at work at once")
-    max_queued: int = Field(256, ge=0, description="requests waiting for a place; past it, 503")
+    engine_args: dict[str, Any] = Field({}, description="JSON object passed to vLLM's AsyncEngineArgs unchanged")
+    max_programs: int = Field(64, ge=1, description="requests in progress at once")
+    max_queued: int = Field(256, ge=0, description="requests in the queue; above it, 503")
     max_programs_per_key: int | None = Field(
-        None, ge=1, description="requests at work or waiting under one key; past it, 429; none for no limit"
+        None, ge=1, description="requests in progress or queued under one key; above it, 429; none for no limit"
     )
-    max_connections: int = Field(1_000, ge=1, description="connections at once; past it, one that waits is closed")
-    max_body_bytes: int = Field(1_048_576, ge=1, description="bytes of a request's body; past it, 413")
-    max_body_memory: int = Field(
-        134_217_728, ge=1, description="bytes of all bodies that are being read at once; past it, 503"
-    )
+    max_connections: int = Field(1_000, ge=1, description="open connections; above it, an idle one is closed")
+    max_body_bytes: int = Field(1_048_576, ge=1, description="bytes of a request's body; above it, 413")
+    max_body_memory: int = Field(134_217_728, ge=1, description="bytes of all bodies being read at once; above it, 503")
     max_body_seconds: float = Field(
-        30.0, gt=0, allow_inf_nan=False, description="seconds in which a body must arrive; past it, 408"
+        30.0, gt=0, allow_inf_nan=False, description="seconds in which a body must arrive; after that, 408"
     )
-    max_batches: int = Field(4, ge=1, description="batches at work at once; past it, 503")
-    max_batch_programs: int = Field(8, ge=1, description="lines of all batches at work at once, behind other requests")
-    max_batch_bytes: int = Field(16_777_216, ge=1, description="bytes of a batch's body; past it, 413")
+    max_batches: int = Field(4, ge=1, description="batches in progress at once; above it, 503")
+    max_batch_programs: int = Field(
+        8, ge=1, description="lines of all batches in progress at once, behind other requests"
+    )
+    max_batch_bytes: int = Field(16_777_216, ge=1, description="bytes of a batch's body; above it, 413")
     max_batch_seconds: float = Field(
-        86_400.0, gt=0, allow_inf_nan=False, description="seconds after which no further line of a batch is begun"
+        86_400.0, gt=0, allow_inf_nan=False, description="seconds after which no more lines of a batch start"
     )
-    max_candidates: int = Field(16, ge=1, description="candidates that one request may ask for")
-    max_rounds: int = Field(10, ge=0, description="rounds that one request may ask for")
-    max_tokens: int = Field(32_768, ge=1, description="completion tokens a call that one request may ask for")
-    max_seconds: float = Field(600.0, gt=0, allow_inf_nan=False, description="seconds that one request may take")
-    tasks_dir: Path | None = Field(None, description="folder of task files beside the built-in ones")
+    max_candidates: int = Field(16, ge=1, description="most candidates of a request")
+    max_rounds: int = Field(10, ge=0, description="most rounds of a request")
+    max_tokens: int = Field(32_768, ge=1, description="most completion tokens of each call of a request")
+    max_seconds: float = Field(600.0, gt=0, allow_inf_nan=False, description="most seconds of a request")
+    tasks_dir: Path | None = Field(None, description="folder of task files, in addition to the built-in ones")
     webhooks: dict[WebhookName, WebhookSettings] = Field(
-        {}, repr=False, description="JSON object of the webhooks that evaluators may name"
+        {}, repr=False, description="JSON object of webhooks that requests may name"
     )
-    webhook_hosts: list[str] = Field([], description="JSON list of hosts whose URLs callers may state themselves")
-    image_hosts: list[Host] = Field(
-        [], description="JSON list of hosts from which images are fetched that callers name; none by default"
+    webhook_hosts: list[str] = Field(
+        [], description="JSON list of hosts at which callers may use webhooks of their own"
     )
-    tracing: bool = Field(False, description="send traces as OpenTelemetry's own variables (OTEL_*) say")
+    image_hosts: list[Host] = Field([], description="JSON list of hosts from which callers may have images fetched")
+    tracing: bool = Field(False, description="send traces, configured by OpenTelemetry's own variables (OTEL_*)")
     drain_seconds: float = Field(
-        120.0, ge=0, allow_inf_nan=False, description="seconds that running requests may still take after SIGTERM"
+        120.0, ge=0, allow_inf_nan=False, description="seconds that requests in progress may take after SIGTERM"
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity that is logged")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="lowest severity that is logged"
+    )
 
     @classmethod
     def table(cls) -> list[tuple[str, str, str]]:
@@ -210,7 +219,7 @@ class Settings(BaseSettings):
         return (self.model_name, *self.models)
 
     def _key_entries(self) -> Iterator[tuple[str, str]]:
-        """Each key as text, and where it stands."""
+        """Each key as text, and where it was found."""
         if self.api_keys is not None:
             for number, entry in enumerate(self.api_keys.split(","), 1):
                 yield f"{PREFIX}API_KEYS, entry {number}", entry.strip()
@@ -226,20 +235,20 @@ class Settings(BaseSettings):
         for name in map(str.upper, os.environ):
             if name.startswith(PREFIX) and name not in known:
                 nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-                raise ValueError(f"there is no setting {name}; the nearest is {nearest}")
+                raise ValueError(f"unknown setting {name}; did you mean {nearest}?")
         return values
 
     @model_validator(mode="after")
     def _refuse_half_a_remote_engine(self) -> Self:
         if self.engine == "openai" and (self.engine_urls is None or self.model == "bundled"):
             raise ValueError(
-                f"the engine openai needs {PREFIX}ENGINE_URLS, and as {PREFIX}MODEL the server's name for its model"
+                f"the engine openai needs {PREFIX}ENGINE_URLS, and in {PREFIX}MODEL the server's name for its model"
             )
         if self.engine != "openai" and (self.engine_urls or self.engine_key or self.tokenizer):
-            raise ValueError("engine_urls, engine_key and tokenizer are for the engine openai only")
+            raise ValueError("engine_urls, engine_key and tokenizer only apply to the engine openai")
         if self.engine != "vllm" and self.reasoning_parser not in (AUTO, NONE):
             raise ValueError(
-                f"{PREFIX}REASONING_PARSER names a parser of vLLM's, and those are for the engine vllm: start remote "
+                f"{PREFIX}REASONING_PARSER names a vLLM parser, which only the engine vllm has: start remote "
                 "servers with --reasoning-parser"
             )
         return self
@@ -253,7 +262,7 @@ class Settings(BaseSettings):
         for setting, name in (("CRITIC", self.critic), ("JUDGE", self.judge)):
             if name is not None and name not in self.model_names:
                 known = ", ".join(self.model_names)
-                raise ValueError(f"{PREFIX}{setting}: there is no model {name!r}; there are {known}")
+                raise ValueError(f"{PREFIX}{setting}: unknown model {name!r}; known are {known}")
         return self
 
     @model_validator(mode="after")
@@ -268,11 +277,11 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _refuse_to_serve_strangers(self) -> Self:
         if not self.keys and (self.api_keys is not None or self.api_keys_file is not None):
-            raise ValueError("a source of keys is set, but there is no key in it")
+            raise ValueError("a source of keys is set, but it contains no key")
         if not self.keys and not self.allow_anonymous and not _is_loopback(self.host):
             raise ValueError(
-                f"host {self.host} can be reached from other machines, and no key is configured: set {PREFIX}API_KEYS "
-                f"or {PREFIX}API_KEYS_FILE, or {PREFIX}ALLOW_ANONYMOUS=true to serve anyone"
+                f"host {self.host} can be reached from other machines, and no keys are configured: set "
+                f"{PREFIX}API_KEYS or {PREFIX}API_KEYS_FILE, or {PREFIX}ALLOW_ANONYMOUS=true to serve anyone"
             )
         return self
 

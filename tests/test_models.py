@@ -89,7 +89,7 @@ def test_a_file_that_holds_no_key_is_refused_untold(
 
 @pytest.mark.parametrize("setting", ["CRITIC", "JUDGE"])
 def test_a_role_for_nobody_is_refused(monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
-    with pytest.raises(ValueError, match=f"{setting}: there is no model 'x'; there are SmolLM2-135M-Instruct, a"):
+    with pytest.raises(ValueError, match=f"{setting}: unknown model 'x'; known are SmolLM2-135M-Instruct, a"):
         settings(monkeypatch, {"a": {"urls": [URL]}}, **{setting: "x"})
 
 

@@ -104,7 +104,7 @@ def test_webhooks(monkeypatch: pytest.MonkeyPatch) -> None:
             '{"House": {"url": "http://host/", "x": 1}}',
             "REDRAFT_WEBHOOKS.House.x: Unexpected keyword argument",
         ),
-        ("PROT", "1", "there is no setting REDRAFT_PROT; the nearest is REDRAFT_PORT"),
+        ("PROT", "1", "unknown setting REDRAFT_PROT; did you mean REDRAFT_PORT?"),
     ],
 )
 def test_the_operator_is_told_which_setting_keeps_the_service_from_starting(
@@ -118,7 +118,7 @@ def test_the_operator_is_told_which_setting_keeps_the_service_from_starting(
 
 def test_unknown_variable_names_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDRAFT_MAX_PROGRAM", "3")
-    with pytest.raises(ValueError, match="no setting REDRAFT_MAX_PROGRAM; the nearest is REDRAFT_MAX_PROGRAMS"):
+    with pytest.raises(ValueError, match="unknown setting REDRAFT_MAX_PROGRAM; did you mean REDRAFT_MAX_PROGRAMS"):
         Settings()
 
 
@@ -138,7 +138,7 @@ def test_loopback_needs_no_keys(host: str) -> None:
 def test_a_file_without_a_key_does_not_open_the_service(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("# none yet\n")
-    with pytest.raises(ValueError, match="there is no key in it"):
+    with pytest.raises(ValueError, match="it contains no key"):
         Settings(api_keys_file=file)
 
 

@@ -80,6 +80,6 @@ def test_errors() -> None:
 
 async def test_a_key_in_the_environment_keeps_the_service_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDRAFT_API_KEY", "open")
-    with pytest.raises(ValueError, match="the nearest is REDRAFT_API_KEYS"):
+    with pytest.raises(ValueError, match="did you mean REDRAFT_API_KEYS"):
         async with serving():
             pass
