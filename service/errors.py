@@ -1,14 +1,14 @@
 """The one error tree. Each error knows its code and its HTTP status; the mapping to a response is in api/problems.py.
 
 RedraftError
-├── RequestError                      the caller can mend it
-│   ├── MalformedRequest       400    what comes is not HTTP, so the connection ends with the answer
+├── RequestError                      the caller can fix it
+│   ├── MalformedRequest       400    not HTTP; the connection closes after the answer
 │   ├── MalformedBody          400
 │   ├── Unauthorized           401
 │   ├── Forbidden              403
 │   ├── NotFound               404
 │   ├── MethodNotAllowed       405
-│   ├── HeadTimeout         408
+│   ├── HeadTimeout            408
 │   ├── BodyTimeout            408
 │   ├── BodyTooLarge           413
 │   ├── UriTooLong             414
@@ -22,10 +22,10 @@ RedraftError
     ├── Starting
     ├── Draining
     ├── DeadlineExceeded              nothing was drafted in time
-    ├── FormNotKept                   an engine wrote what does not fit the schema that it was given
-    └── EngineUnavailable             a remote engine does not answer, or refuses to work
+    ├── FormNotKept                   the engine broke the schema that it was given
+    └── EngineUnavailable             a remote engine does not answer, or rejects the work
         ├── EngineBusy                for now: it has too much to do
-        └── EngineDead                for good: the process has to be started again
+        └── EngineDead                for good: the process has to be restarted
 """
 
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ class RedraftError(Exception):
 
 
 class RequestError(RedraftError):
-    """The request, not the service, has to change."""
+    """The caller has to change the request."""
 
 
 class MalformedRequest(RequestError):
@@ -114,7 +114,7 @@ class InvalidRequest(RequestError):
 
 
 def wrong_fields(errors: Sequence[FieldError]) -> InvalidRequest:
-    """The error for fields that are wrong; its detail tells of the first."""
+    """The error for wrong fields. Its detail describes the first of them."""
     return InvalidRequest(f"{errors[0].field}: {errors[0].message}", errors)
 
 
@@ -126,8 +126,7 @@ class PromptTooLong(InvalidRequest):
     code, title = "prompt_too_long", "The prompt does not fit the model's context"
 
     def __init__(self, prompt_tokens: int | None, context_tokens: int | None, field: str = "prompt") -> None:
-        """The lengths are None where a remote server does not tell. ``field``: the part of the request that is too
-        long."""
+        """The lengths are None if a remote server does not say. ``field``: the part of the request that is too long."""
         detail = "the prompt leaves no room for the reply in the model's context"
         if prompt_tokens is not None and context_tokens is not None:
             detail = (
@@ -157,7 +156,7 @@ class HeadersTooLarge(RequestError):
 
 
 class Unavailable(RedraftError):
-    """The service cannot do it now."""
+    """The service cannot do this now; the same request may succeed later."""
 
     status, code, title = 503, "unavailable", "The service is unavailable"
 

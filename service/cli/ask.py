@@ -1,7 +1,7 @@
 """``python -m service refine``, ``generate`` and ``batch``: ask a running service from the command line.
 
-The text goes to standard output, so that it can be piped, and all else to standard error. Exit codes: 0 once there is a
-text, whether it passes or not; 1 for a failure; 2 for wrong usage.
+The text goes to standard output, so that it can be piped, and everything else to standard error. Exit codes: 0 if
+there is a text, whether it passes or not; 1 for a failure; 2 for wrong usage.
 """
 
 import argparse
@@ -25,9 +25,9 @@ E = TypeVar("E")
 
 
 def add_connection(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--url", type=_url, default="http://127.0.0.1:8000", help="where the service is (%(default)s)")
+    parser.add_argument("--url", type=_url, default="http://127.0.0.1:8000", help="the service's address (%(default)s)")
     parser.add_argument(
-        "--key", default=os.environ.get(KEY_VARIABLE), help=f"a bearer key, by default what is in {KEY_VARIABLE}"
+        "--key", default=os.environ.get(KEY_VARIABLE), help=f"a bearer key; by default the value of {KEY_VARIABLE}"
     )
 
 
@@ -41,10 +41,10 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="of the task; repeatable",
+        help="a parameter of the task; repeatable",
     )
     parser.add_argument("--model", metavar="NAME", help="the model that writes; by default the service's main one")
-    parser.add_argument("--max-tokens", type=int, metavar="N", help="the most tokens of a text")
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="most tokens of a text")
     parser.add_argument("--json", action="store_true", help="print the whole answer as JSON, and nothing else")
 
 
@@ -55,15 +55,17 @@ def add_refine_arguments(parser: argparse.ArgumentParser) -> None:
         "--evaluator", type=_object, action="append", default=[], metavar="JSON", help="an evaluator; repeatable"
     )
     parser.add_argument("--preset", help="how to search, such as best_of_n or beam")
-    parser.add_argument("--critic-model", metavar="NAME", help="the model that criticises")
+    parser.add_argument("--critic-model", metavar="NAME", help="the model that critiques")
     parser.add_argument("--judge-model", metavar="NAME", help="the model that judges")
-    parser.add_argument("--rounds", type=int, metavar="N", help="the most rounds after the drafts")
-    parser.add_argument("--seconds", type=float, metavar="N", help="the most time; what was reached by then is printed")
+    parser.add_argument("--rounds", type=int, metavar="N", help="most rounds after the drafts")
+    parser.add_argument("--seconds", type=float, metavar="N", help="time limit; the best text so far is printed")
 
 
 def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
     add_connection(parser)
-    parser.add_argument("lines", type=_lines, metavar="FILE", help="JSON lines, one request each; - is standard input")
+    parser.add_argument(
+        "lines", type=_lines, metavar="FILE", help="a file of JSON lines, one request each; - for standard input"
+    )
 
 
 def generate(arguments: argparse.Namespace) -> int:

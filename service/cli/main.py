@@ -33,11 +33,11 @@ def _run() -> int:
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("serve", help="serve over HTTP (the default)")
     commands.add_parser("settings", help="print every setting, its default and its meaning")
-    commands.add_parser("prepare", help="convert the embedded model, so that the first start is quick")
+    commands.add_parser("prepare", help="convert the embedded model ahead of the first start")
     ask.add_refine_arguments(commands.add_parser("refine", help="refine a text on a running service"))
     ask.add_generate_arguments(commands.add_parser("generate", help="write a text on a running service"))
-    ask.add_batch_arguments(commands.add_parser("batch", help="answer many requests on a running service"))
-    demo.add_arguments(commands.add_parser("demo", help="refine an example on a running service and show the rounds"))
+    ask.add_batch_arguments(commands.add_parser("batch", help="send many requests to a running service"))
+    demo.add_arguments(commands.add_parser("demo", help="refine an example on a running service and show its rounds"))
     arguments = parser.parse_args()
     match arguments.command:
         case "settings":

@@ -26,14 +26,14 @@ from service.spans import current
 log = logging.getLogger("service")
 
 OTHER_FILES = 512
-"""So many files may be open besides the connections of clients: those of engines, webhooks, sandboxes, logs."""
+"""Files that may be open in addition to the clients' connections: those of engines, webhooks, sandboxes and logs."""
 
 LAST_WORDS_SECONDS = 1.0
-"""How long requests that are cut off when the process ends may take to answer that."""
+"""How long requests that are cut off at the end of the process may take to say so."""
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, but the first SIGTERM or SIGINT drains: nothing new is taken, and what runs may finish.
+    """Uvicorn, except that the first SIGTERM or SIGINT drains: new requests are rejected, and running ones may finish.
 
     The sockets stay open meanwhile, so that readiness answers 503 and clients a problem that says so. A second
     signal no longer waits for what runs.
@@ -71,7 +71,7 @@ class Server(uvicorn.Server):
         self._listening.set()
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
-        """Uvicorn's, which cancels what is left after some seconds; but let that say so to its clients."""
+        """Shut down as uvicorn does, which cancels what is left after some seconds, but let that answer first."""
         await super().shutdown(sockets)
         if self.server_state.tasks:
             await asyncio.wait(self.server_state.tasks, timeout=LAST_WORDS_SECONDS)
@@ -126,7 +126,7 @@ class Server(uvicorn.Server):
 
 
 def allow_open_files(count: int) -> None:
-    """Let the process have so many files open, as far as it may decide that: each connection is one."""
+    """Raise the limit of open files to ``count``, as far as the process may: each connection is a file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < count:
         wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
@@ -134,15 +134,17 @@ def allow_open_files(count: int) -> None:
 
 
 def _spare_collections() -> None:
-    """Let the garbage collector hold up requests less: what is loaded by now stays, so it is never searched again, and
-    the objects of the requests at work are searched more rarely."""
+    """Make the garbage collector interrupt requests less.
+
+    Objects that exist by now stay for good, so they are never searched again. Others are searched more rarely.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(5_000)
 
 
 def configure_logging(level: str) -> None:
-    """One JSON object a line, on stderr."""
+    """Log one JSON object per line to standard error."""
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter())
     handler.addFilter(first_line_only)
@@ -153,6 +155,6 @@ def configure_logging(level: str) -> None:
 
 
 def _note_trace(record: logging.LogRecord) -> bool:
-    """Let a line say to which span it belongs."""
+    """Add the ids of the current span to a log line."""
     vars(record).update(current().ids)
     return True

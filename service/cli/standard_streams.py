@@ -86,5 +86,5 @@ class Output:
 
 
 def say(text: str) -> None:
-    """Tell the person at the terminal; the log is for machines."""
+    """Print for the person at the terminal; the log is for machines."""
     print(text, file=sys.stdout, flush=True)  # noqa: T201 - it is what the function is for
