@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -57,13 +56,11 @@ async def test_a_killed_engine_ends_requests_with_a_problem_and_fails_the_health
         ]
 
         core.kill()
-        killed = time.monotonic()
-        while (ready := await client.get("/health/ready")).status_code == 200:
-            assert time.monotonic() - killed < 5
-            await asyncio.sleep(0.05)
-        answers = [await drafting, await generating]
+        async with asyncio.timeout(30):  # without a watch over the engine they would wait for ever
+            while (ready := await client.get("/health/ready")).status_code == 200:
+                await asyncio.sleep(0.05)
+            answers = [await drafting, await generating]
 
-        assert time.monotonic() - killed < 5
         assert (ready.status_code, ready.json()["code"]) == (503, "engine_dead")
         assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(503, "engine_dead")] * 2
         assert (await client.get("/health/live")).status_code == 503

@@ -211,6 +211,6 @@ def test_threads_share_the_detector() -> None:
 
 @pytest.mark.parametrize("piece", ["a ", "é", "字", "`", "```a", "`a`", "http://", "\n \n"], ids=repr)
 def test_a_megabyte_takes_no_time(piece: str) -> None:
-    begun = time.perf_counter()
+    begun = time.thread_time()
     checked("en", piece * (1_000_000 // len(piece)))
-    assert time.perf_counter() - begun < 5
+    assert time.thread_time() - begun < 20  # what is quadratic takes hours

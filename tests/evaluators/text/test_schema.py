@@ -235,9 +235,9 @@ def test_the_dialect_is_honoured(dialect: str, definitions: str) -> None:
     ids=json.dumps,
 )
 def test_patterns_never_backtrack(dialect: str, schema: dict[str, Any]) -> None:
-    begun = time.perf_counter()
+    begun = time.thread_time()
     JsonSchema(schema={"$schema": dialect, **schema}).check(json.dumps([VICTIM, {VICTIM: 1}]))
-    assert time.perf_counter() - begun < 5  # re takes years
+    assert time.thread_time() - begun < 5  # re takes years
 
 
 STRAY = "leads to no subschema of this one"
@@ -331,9 +331,9 @@ LONG = json.dumps(["word"] * 12_000)
 )
 def test_a_check_is_bounded(schema: dict[str, Any], text: str) -> None:
     verifier = JsonSchema(schema=schema)
-    begun = time.perf_counter()
+    begun = time.thread_time()
     (check,) = verifier.check(text)
-    assert time.perf_counter() - begun < 10
+    assert time.thread_time() - begun < 10
     assert (check.score, check.message) == (0.0, "the JSON is too large or too deep to check")
 
 
@@ -349,9 +349,9 @@ def test_a_long_text_is_not_read() -> None:
 
 
 def test_many_items_that_cannot_be_sorted_are_compared_fast() -> None:
-    begun = time.perf_counter()
+    begun = time.thread_time()
     assert fits({"uniqueItems": True}, [{"a": number} for number in range(7000)])
-    assert time.perf_counter() - begun < 5
+    assert time.thread_time() - begun < 5
 
 
 DOCUMENTS = st.recursive(
