@@ -27,7 +27,7 @@ from service.evaluators.base import Evaluation
 from service.evaluators.model.judge import Judge
 from service.refinement.accounting import Ledger
 from service.refinement.candidate import Assessment
-from service.refinement.program import Brief, Budget
+from service.refinement.program import Budget, EvaluatedProgram
 from service.refinement.roles import Models, Roles
 from service.refinement.steps import Steps
 from service.settings import Settings
@@ -74,10 +74,10 @@ class Honest:
         return self.good[0] - self.weak[0] > NOTABLE
 
 
-def brief_of(model: str, name: str = "general") -> Brief:
+def brief_of(model: str, name: str = "general") -> EvaluatedProgram:
     """The brief of a program of a task with one model, still without its request and its fence."""
     task = load_tasks()[name]
-    return Brief(
+    return EvaluatedProgram(
         id="attacks",
         task=task.name,
         models=Models.single(model),
@@ -94,7 +94,7 @@ class Judging:
     """Judges texts by the steps of a program. Its fences are numbered, not drawn, so that a run can be repeated."""
 
     engine: Engine
-    brief: Brief
+    brief: EvaluatedProgram
     slots: asyncio.Semaphore
 
     async def evaluation(self, base: Base, text: str, fence: int = 0) -> Evaluation:
@@ -128,7 +128,7 @@ class Judging:
 
 
 async def measured(
-    engine: Engine, brief: Brief, attacks: Sequence[Attack] = (*CONTROLS, *ATTACKS)
+    engine: Engine, brief: EvaluatedProgram, attacks: Sequence[Attack] = (*CONTROLS, *ATTACKS)
 ) -> tuple[Sequence[Honest], Sequence[Shift]]:
     """The scores of all bases as they are, and the shifts under all attacks."""
     judging = Judging(engine, brief, asyncio.Semaphore(CONCURRENCY))

@@ -38,7 +38,7 @@ from service.metrics import Metrics
 from service.models import Adapter, Servers
 from service.programs.admission import Admission
 from service.programs.background import LINE_BYTES, Background
-from service.programs.compile import Bounds, Programs
+from service.programs.compile import Programs, RequestLimits
 from service.programs.models import ServedModels
 from service.refinement.steps import warm
 from service.settings import Settings
@@ -205,10 +205,10 @@ def create_app(
     rubrics = load_rubrics(settings.tasks_dir)
     tasks = load_tasks(settings.tasks_dir, rubrics=rubrics, tools=tools)
     served = ServedModels(settings.model_names, settings.critic, settings.judge)
-    bounds = Bounds(settings.max_candidates, settings.max_rounds, settings.max_tokens, settings.max_seconds)
-    programs = Programs(tasks, bounds, served, rubrics, tools)
+    limits = RequestLimits(settings.max_candidates, settings.max_rounds, settings.max_tokens, settings.max_seconds)
+    programs = Programs(tasks, limits, served, rubrics, tools)
     line_bytes = max(settings.max_body_bytes, LINE_BYTES)
-    background = Background(admission, programs, settings.max_batch_programs, settings.max_batch_seconds, line_bytes)
+    background = Background(admission, settings.max_batch_programs, settings.max_batch_seconds, line_bytes)
     intake = Intake(settings.max_body_memory, settings.max_body_seconds, on_shed=metrics.request_shed)
     metrics.watch_batches(lambda: background.waiting)
 

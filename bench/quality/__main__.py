@@ -17,7 +17,7 @@ from bench.quality.arms import ARMS
 from bench.quality.prompts import load_prompts
 from bench.quality.runs import Bench, Origin, OtherOrigin, PlannedRun, read_runs
 from service.app import open_toolbox, start_engine
-from service.programs.compile import Bounds, Programs
+from service.programs.compile import Programs, RequestLimits
 from service.programs.models import ServedModels
 from service.settings import Settings
 from service.tasks.task import load_tasks
@@ -25,7 +25,7 @@ from service.tasks.task import load_tasks
 HEADROOM = 1.25
 """Runs may spend more than is reported on, so that no arm's last text falls behind the end of its curve."""
 ROOT = Path(__file__).parents[2]
-BOUNDS = Bounds(candidates=64, rounds=1_000, tokens=4_096, seconds=36_000.0)
+BOUNDS = RequestLimits(candidates=64, rounds=1_000, tokens=4_096, seconds=36_000.0)
 
 
 def main() -> None:

@@ -155,7 +155,7 @@ class Bench:
     async def run(self, planned: PlannedRun) -> Run:
         """One run. What a candidate costs counts when it is evaluated, so that texts which are sampled side by side
         count one after the other, as they would be paid for. EngineDead if the engine died: that is no result."""
-        program = self.programs.program(planned.request(self.origin.budget))
+        program = self.programs.compile_refine(planned.request(self.origin.budget))
         overhead = paid = 0  # of judges and critics, and of the candidates evaluated so far
         best: Assessment | None = None
         reached: list[tuple[int, str]] = []
@@ -191,7 +191,7 @@ class Bench:
                 "judge": False,
                 "feedback": False,
             }
-            program = self.programs.review(CritiqueRequest.model_validate_json(json.dumps(body)))
+            program = self.programs.compile_review(CritiqueRequest.model_validate_json(json.dumps(body)))
             *_, done = [event async for event in review(program, Roles.single(self.engine))]
             assert isinstance(done, Reviewed)  # noqa: S101 - a review's last event
             count = len(prompt.evaluators) + len(prompt.hidden)

@@ -22,8 +22,9 @@ from service.api.state import desk_of
 from service.programs.compile import Programs
 from service.refinement.events import Event, Generated, Refined, Relayed, Reviewed, Started
 from service.refinement.loop import refine
-from service.refinement.program import Generation, Program, Review, ToolChat
+from service.refinement.program import Generate, Refine, Review, ToolChat
 from service.refinement.roles import Roles
+from service.refinement.scheduling import Lane
 from service.refinement.single import generate, review
 from service.wire.model import escape_line_ends
 from service.wire.requests import CritiqueRequest, GenerateRequest, RefineRequest
@@ -39,7 +40,7 @@ from service.wire.responses import (
 
 log = logging.getLogger(__name__)
 
-P = TypeVar("P", Generation, Review, Program, ToolChat)
+P = TypeVar("P", Generate, Review, Refine, ToolChat)
 PIECE_BYTES = 65_536
 """So much of a whole answer is sent at once: as much as the server holds before it waits for the client."""
 
@@ -154,21 +155,21 @@ async def _response(events: AsyncGenerator[Event | BaseModel, None]) -> BaseMode
     raise RuntimeError("a program ends with its last event")
 
 
-def generating(wanted: GenerateRequest, programs: Programs) -> Answering[Generation]:
+def generating(wanted: GenerateRequest, programs: Programs, lane: Lane = "interactive") -> Answering[Generate]:
     streamed_before = {"choices": {"__all__": {"text", "reasoning"}}}
     told = partial(sse_events, left_out=streamed_before, reasoning=wanted.reasoning)
     body = partial(generate_response, reasoning=wanted.reasoning)
-    return Answering(programs.generation(wanted), generate, body, told)
+    return Answering(programs.compile_generate(wanted, lane), generate, body, told)
 
 
-def reviewing(wanted: CritiqueRequest, programs: Programs) -> Answering[Review]:
-    return Answering(programs.review(wanted), review, critique_response)
+def reviewing(wanted: CritiqueRequest, programs: Programs, lane: Lane = "interactive") -> Answering[Review]:
+    return Answering(programs.compile_review(wanted, lane), review, critique_response)
 
 
-def refining(wanted: RefineRequest, programs: Programs) -> Answering[Program]:
+def refining(wanted: RefineRequest, programs: Programs, lane: Lane = "interactive") -> Answering[Refine]:
     told = partial(sse_events, reasoning=wanted.reasoning)
     body = partial(refine_response, trace=wanted.trace, reasoning=wanted.reasoning)
-    return Answering(programs.program(wanted), refine, body, told)
+    return Answering(programs.compile_refine(wanted, lane), refine, body, told)
 
 
 def _summary(done: Done, task: str, timing: Timing) -> Mapping[str, Any]:

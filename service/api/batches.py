@@ -256,17 +256,17 @@ def _cancellation_from_inside() -> Iterator[None]:
 
 async def _answering(request: Request, line: Line) -> Answering[Any]:
     desk = desk_of(request)
-    programs, served = desk.background.programs, desk.served.names
+    programs, served = desk.programs, desk.served.names
     wanted = await beside(lambda raw: _wanted(line, served), line.raw)
     match wanted:
         case Chat():
-            return await answering_chat(request, wanted, programs)
+            return await answering_chat(request, wanted, programs, "batch")
         case GenerateRequest():
-            return generating(await with_images(request, wanted), programs)
+            return generating(await with_images(request, wanted), programs, "batch")
         case CritiqueRequest():
-            return reviewing(await with_images(request, wanted), programs)
+            return reviewing(await with_images(request, wanted), programs, "batch")
         case RefineRequest():
-            return refining(await with_images(request, wanted), programs)
+            return refining(await with_images(request, wanted), programs, "batch")
 
 
 def _wanted(line: Line, served: Sequence[str]) -> Chat | GenerateRequest | CritiqueRequest | RefineRequest:

@@ -1,24 +1,20 @@
 """Where the lines of batches work: behind the requests that somebody waits for.
 
-Three things keep them back. Their engine calls pass a gate that is as wide as what else is at work allows; in the
-engine's own queue they rank behind all others (scheduling.BEHIND_ALL); and only so many are at work at all. A call that
-is in the engine is never thrown out of it: it is short.
+Three things hold them back. Their engine calls pass a gate, which is as wide as the other work allows; their programs'
+lane ranks them last in the engine's own queue (refinement/scheduling.py); and only a few are at work at once. A call
+that the engine has begun is never taken back: it is short.
 """
 
 import asyncio
-import itertools
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from service.engines.gated import Gate, GatedEngine
 from service.programs.admission import Admission
-from service.programs.compile import Programs
 from service.refinement.roles import Roles
-from service.refinement.scheduling import BEHIND_ALL
 
 T = TypeVar("T")
 
@@ -32,20 +28,23 @@ call may be a prompt that is read at once, while all others stand still."""
 
 
 class Background:
-    """``programs`` makes programs that rank behind all others. At most ``max_programs`` are at work, and as many of
-    their calls as long as nothing else is. ``max_seconds``: from a batch's arrival, after which no line is begun."""
+    """The places and the gate of the batch lane.
+
+    admission: tells how much other work there is.
+    max_programs: how many lines may be at work, and how many of their calls while nothing else is.
+    max_seconds: from a batch's arrival; no line is begun later.
+    max_line_bytes: how long a line may be.
+    """
 
     def __init__(
         self,
         admission: Admission,
-        programs: Programs,
         max_programs: int,
         max_seconds: float = math.inf,
         max_line_bytes: int = LINE_BYTES,
     ) -> None:
         self.max_seconds = max_seconds
         self.max_line_bytes = max_line_bytes
-        self.programs = replace(programs, arrivals=itertools.count(BEHIND_ALL))
         self.max_programs = max_programs
         self._queues: dict[int, deque[Any]] = {}  # by identity: two batches may have the same lines
         self._admission = admission

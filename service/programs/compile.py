@@ -1,4 +1,4 @@
-"""From a request to a program: tasks and bounds applied, everything resolved. Done once, before admission."""
+"""From a request to a program: tasks and limits applied, everything resolved. Done once, before admission."""
 
 import asyncio
 import itertools
@@ -19,14 +19,15 @@ from service.refinement.program import (
     Budget,
     ForcedCall,
     ForcedTool,
-    Generation,
-    Program,
+    Generate,
+    Refine,
     Review,
     Search,
     Select,
     ToolChat,
 )
 from service.refinement.roles import Models
+from service.refinement.scheduling import Lane
 from service.tasks.task import Rubric, Task
 from service.wire.requests import (
     BudgetFields,
@@ -44,7 +45,7 @@ _TAKES_ITS_PLACE = {"vote": "the vote takes its place", "pairwise": "the compari
 
 
 @dataclass(frozen=True)
-class Bounds:
+class RequestLimits:
     """The most that one request may ask for. ``seconds`` counts from when its body was read."""
 
     candidates: int
@@ -55,32 +56,37 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Programs:
-    """Makes programs. Raises InvalidRequest, which names every field that is wrong at that stage.
+    """Compiles requests into programs. Raises InvalidRequest, which names every field that is wrong at that stage.
 
-    ``tasks``, ``rubrics`` and ``served``: what a request may name. ``tools``: what its evaluators may need.
+    tasks, rubrics, served: what a request may name.
+    limits: how much it may ask for.
+    tools: what its evaluators may need.
     """
 
     tasks: Mapping[str, Task]
-    bounds: Bounds
+    limits: RequestLimits
     served: ServedModels
     rubrics: Mapping[str, Rubric] = field(default_factory=dict)
     tools: Toolbox = field(default_factory=Toolbox)
-    arrivals: Iterator[int] = field(default_factory=itertools.count)
-    """Gives each program its number in order of arrival."""
+    _arrivals: Iterator[int] = field(default_factory=itertools.count, init=False, repr=False, compare=False)
+    """Numbers the programs in order of arrival."""
 
-    def generation(self, request: GenerateRequest, *, open_ended: bool = False) -> Generation:
-        """``open_ended``: without a limit of its own a text may have what the context holds, as in a chat, and not what
-        its task says."""
+    def compile_generate(
+        self, request: GenerateRequest, lane: Lane = "interactive", *, open_ended: bool = False
+    ) -> Generate:
+        """``open_ended``: where the request states no limit, a text may fill the context, as in a chat, whatever its
+        task says."""
         models, task = self.served.of(request), self._task(request)
         prompts = request.prompt if isinstance(request.prompt, tuple) else (request.prompt,)
-        if request.n > self.bounds.candidates:
-            raise wrong_field("n", f"at most {self.bounds.candidates} are allowed")
+        if request.n > self.limits.candidates:
+            raise wrong_field("n", f"at most {self.limits.candidates} are allowed")
         sampling = self._sampling(request, task, open_ended=open_ended)
         if request.response_schema is not None and sampling.choices:
             raise wrong_field("response_schema", "a text cannot be one of sampling.choices and JSON that fits a schema")
-        return Generation(
+        return Generate(
             id=_new_id("gen"),
-            arrival=next(self.arrivals),
+            arrival=next(self._arrivals),
+            lane=lane,
             task=task.name,
             models=models,
             requests=[self._conversation(request, prompt, task, sampling) for prompt in prompts],
@@ -93,13 +99,14 @@ class Programs:
             stream=request.stream,
         )
 
-    def tool_chat(self, request: ToolRequest) -> ToolChat:
-        """Sampled as the general task is. Only a call that is forced on an engine without tools has its prompts."""
+    def compile_tool_chat(self, request: ToolRequest, lane: Lane = "interactive") -> ToolChat:
+        """The general task says how it is sampled. Its prompts only force a call on an engine without tools."""
         task = self.tasks["general"]
         sampling = self._sampling(request, task, open_ended=True)
         return ToolChat(
             id=_new_id("gen"),
-            arrival=next(self.arrivals),
+            arrival=next(self._arrivals),
+            lane=lane,
             task=task.name,
             models=Models.single(request.model),
             asked=request.body(sampling),
@@ -110,13 +117,14 @@ class Programs:
             stream=request.stream,
         )
 
-    def review(self, request: CritiqueRequest) -> Review:
+    def compile_review(self, request: CritiqueRequest, lane: Lane = "interactive") -> Review:
         models, task = self.served.of(request), self._task(request)
         sampling = self._sampling(request, task)  # bounded like everyone's, though scores and critiques are greedy
         rubrics = self._rubrics(request, task)
         return Review(
             id=_new_id("crit"),
-            arrival=next(self.arrivals),
+            arrival=next(self._arrivals),
+            lane=lane,
             task=task.name,
             models=models,
             request=self._conversation(request, request.prompt, task, sampling),
@@ -130,7 +138,7 @@ class Programs:
             feedback=request.feedback,
         )
 
-    def program(self, request: RefineRequest) -> Program:
+    def compile_refine(self, request: RefineRequest, lane: Lane = "interactive") -> Refine:
         models, task = self.served.of(request), self._task(request)
         search = self._search(request, task)
         rubrics = self._rubrics(request, task)
@@ -145,9 +153,10 @@ class Programs:
         preset = request.search.preset or task.preset
         principles = request.principles or (task.principles if preset == "constitutional" else ())
         sampling = self._sampling(request, task)
-        return Program(
+        return Refine(
             id=_new_id("ref"),
-            arrival=next(self.arrivals),
+            arrival=next(self._arrivals),
+            lane=lane,
             task=task.name,
             models=models,
             request=self._conversation(request, request.prompt, task, sampling),
@@ -227,24 +236,24 @@ class Programs:
 
     def _sampling(self, request: CommonFields | ToolRequest, task: Task, *, open_ended: bool = False) -> Sampling:
         wanted = request.sampling.max_tokens
-        if wanted is not None and wanted > self.bounds.tokens:
-            raise wrong_field("sampling.max_tokens", f"at most {self.bounds.tokens} are allowed")
+        if wanted is not None and wanted > self.limits.tokens:
+            raise wrong_field("sampling.max_tokens", f"at most {self.limits.tokens} are allowed")
         sampling = request.sampling.applied_to(task.sampling)
         if open_ended and wanted is None:
-            return replace(sampling, max_tokens=self.bounds.tokens, open_ended=True)
-        return replace(sampling, max_tokens=min(sampling.max_tokens, self.bounds.tokens))
+            return replace(sampling, max_tokens=self.limits.tokens, open_ended=True)
+        return replace(sampling, max_tokens=min(sampling.max_tokens, self.limits.tokens))
 
     def _budget(self, budget: BudgetFields) -> Budget:
-        seconds = self.bounds.seconds if budget.seconds is None else budget.seconds
-        if seconds > self.bounds.seconds:
-            raise wrong_field("budget.seconds", f"at most {self.bounds.seconds:g} are allowed")
+        seconds = self.limits.seconds if budget.seconds is None else budget.seconds
+        if seconds > self.limits.seconds:
+            raise wrong_field("budget.seconds", f"at most {self.limits.seconds:g} are allowed")
         deadline = asyncio.get_running_loop().time() + seconds
         return Budget(deadline=deadline, tokens=budget.tokens, calls=budget.calls)
 
     def _search(self, request: RefineRequest, task: Task) -> Search:
-        """The search asked for. A request beyond the bounds is refused; what it leaves to the defaults is cut."""
-        most = self.bounds.candidates
-        limits = {"drafts": most, "beam": most, "branches": most, "rounds": self.bounds.rounds}
+        """The search asked for. A request beyond the limits is refused; what it leaves to the defaults is cut."""
+        most = self.limits.candidates
+        limits = {"drafts": most, "beam": most, "branches": most, "rounds": self.limits.rounds}
         stated, search = request.search.stated(), request.search.applied_to(task.search)
         wrong = [
             FieldError(f"search.{name}", f"at most {limit} are allowed")

@@ -11,7 +11,7 @@ from service.refinement import telemetry
 from service.refinement.events import CallEnded, Event
 from service.refinement.program import Budget
 from service.refinement.roles import CallRole
-from service.refinement.scheduling import priority as scheduled
+from service.refinement.scheduling import Lane, priority
 
 Emit = Callable[[Event], None]
 
@@ -23,14 +23,15 @@ class BudgetSpent(Exception):
 class Ledger:
     """One program's spending. Calls in progress hold the tokens that they may still write.
 
-    ``arrival``: the program's number in order of arrival.
+    ``arrival``, ``lane``: the program's.
     """
 
-    def __init__(self, budget: Budget, emit: Emit, arrival: int = 0) -> None:
+    def __init__(self, budget: Budget, emit: Emit, arrival: int = 0, lane: Lane = "interactive") -> None:
         self.usage: dict[CallRole, Usage] = {}
         self._budget = budget
         self._emit = emit
         self._arrival = arrival
+        self._lane: Lane = lane
         self._attained = Usage()
         self._begun = 0
         self._held_tokens = 0
@@ -38,7 +39,7 @@ class Ledger:
     @property
     def priority(self) -> int:
         """The rank of the program's next call in the engine's queue."""
-        return scheduled(self._arrival, self._attained)
+        return priority(self._arrival, self._attained, self._lane)
 
     def affordable(self, calls: int, max_tokens: int) -> tuple[int, int]:
         """How many of ``calls`` the budget allows, at least one, and how much each may write of ``max_tokens``.

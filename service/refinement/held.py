@@ -4,10 +4,10 @@ import asyncio
 from concurrent.futures import Executor
 
 from service.errors import FormNotKept
-from service.refinement.program import Form
+from service.refinement.program import TextForm
 
 
-async def hold(text: str, form: Form | None, threads: Executor | None) -> None:
+async def hold(text: str, form: TextForm | None, threads: Executor | None) -> None:
     """Raises FormNotKept where a finished text is not what its form asks for."""
     if form is not None:
         fault = await asyncio.get_running_loop().run_in_executor(threads, form.misfit, text)

@@ -32,7 +32,7 @@ from service.refinement.events import (
     Started,
 )
 from service.refinement.policy import RoundFacts, StopReason
-from service.refinement.program import Program
+from service.refinement.program import Refine
 from service.refinement.roles import Roles
 from service.refinement.steps import MOST_VOTED_ON, Guidance, Steps, found_by_evaluators
 from service.refinement.stream import events_of
@@ -40,7 +40,7 @@ from service.refinement.stream import events_of
 T = TypeVar("T")
 
 
-def refine(program: Program, roles: Roles) -> AsyncGenerator[Event, None]:
+def refine(program: Refine, roles: Roles) -> AsyncGenerator[Event, None]:
     """Run a refine program and yield its events; the last one is Refined.
 
     Once anything has been drafted the program ends with Refined, whatever stops it. Before that it raises
@@ -95,12 +95,12 @@ _Made = dict[int, _Text]
 class _Loop:
     """One program's search. All it learns is in the archive, the rounds and the findings."""
 
-    def __init__(self, program: Program, roles: Roles, emit: Emit) -> None:
+    def __init__(self, program: Refine, roles: Roles, emit: Emit) -> None:
         self._program = program
         self._search = program.search
         self._models = roles.models
         self._emit = emit
-        self._ledger = Ledger(program.budget, emit, program.arrival)
+        self._ledger = Ledger(program.budget, emit, program.arrival, program.lane)
         self._steps = Steps(program, roles, self._ledger, emit)
         self._random = random.Random(_seed(program))  # noqa: S311 - nothing secret is drawn
         self._archive = Archive()
@@ -392,7 +392,7 @@ class _Loop:
         return policy.by_content(policy.peers(archive.candidates, archive.assessments, archive.incumbent))
 
 
-def _seed(program: Program) -> str | None:
+def _seed(program: Refine) -> str | None:
     """What the search draws from: by the seed, but not alike for every request that states the same one."""
     if program.sampling.seed is None:
         return None

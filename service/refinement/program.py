@@ -1,4 +1,4 @@
-"""A refine request as the core sees it: everything resolved, nothing optional that matters."""
+"""A request as the core sees it: everything is resolved, and nothing that matters is optional."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +13,14 @@ from service.engines.relay import ChatBody, RelayFinish
 from service.evaluators.base import Evaluator
 from service.refinement.prompts import Prompts
 from service.refinement.roles import Models
+from service.refinement.scheduling import Lane
 
 Carry = Literal["best", "last", "none", "adaptive"]
 Critic = Literal["auto", "model", "factored", "evaluators", "none"]
 Select = Literal["score", "pairwise", "vote"]
 
 
-class Form(Protocol):
+class TextForm(Protocol):
     """What a finished text must be."""
 
     def unwrapped(self, text: str) -> str:
@@ -88,27 +89,37 @@ class Budget:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Brief:
-    """What every program has. ``request`` ends with the user turn to be answered.
+class Program:
+    """What every program has. Generate, Review, Refine and ToolChat are the four kinds.
 
-    ``models``: who plays which role. ``fence``: a delimiter line that only this program knows. ``threads``: where
-    evaluators work; None for the event loop's own. ``arrival``: the program's number in order of arrival.
+    ``models``: who plays which role. ``threads``: where evaluators work; None for the event loop's own. ``arrival``:
+    the program's number in order of arrival. ``lane``: which programs it lets pass.
     """
 
     id: str
     task: str
     models: Models
-    request: Conversation
-    prompts: Prompts
-    fence: str
     budget: Budget
-    evaluators: Sequence[Evaluator] = ()
     threads: Executor | None = None
     arrival: int = 0
+    lane: Lane = "interactive"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Program(Brief):
+class EvaluatedProgram(Program):
+    """A program whose texts are evaluated. ``request`` ends with the user turn to be answered.
+
+    ``fence``: a delimiter line that only this program knows.
+    """
+
+    request: Conversation
+    prompts: Prompts
+    fence: str
+    evaluators: Sequence[Evaluator] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refine(EvaluatedProgram):
     """One refine request as a whole.
 
     ``draft``: the caller's own first text, instead of the model's. ``principles``: one is drawn for each round.
@@ -122,10 +133,10 @@ class Program(Brief):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Review(Brief):
+class Review(EvaluatedProgram):
     """One critique request: evaluate ``candidate``, and say in words what should change if ``feedback``.
 
-    ``principles``: what the candidate is held against beside that, all of them.
+    ``principles``: the candidate is also held against these, all of them.
     """
 
     candidate: str
@@ -134,24 +145,18 @@ class Review(Brief):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generation:
-    """One generate request: ``n`` answers to each conversation, told piece by piece if ``stream``.
+class Generate(Program):
+    """One generate request: ``n`` answers to each conversation, sent piece by piece if ``stream``.
 
-    ``form``: what a finished text must pass, by ``threads``; with a ``schema`` it is that of the schema.
+    ``form``: what a finished text must pass; with a ``schema`` it is that of the schema.
     """
 
-    id: str
-    task: str
-    models: Models
     requests: Sequence[Conversation]
-    budget: Budget
     n: int = 1
     sampling: Sampling = field(default_factory=Sampling)
     schema: JsonSchema | None = None
-    form: Form | None = None
-    threads: Executor | None = None
+    form: TextForm | None = None
     stream: bool = False
-    arrival: int = 0
 
 
 @dataclass(frozen=True)
@@ -179,25 +184,19 @@ class ForcedCall:
     request: Conversation
     prompts: Prompts
     tools: Sequence[ForcedTool]
-    forms: Callable[[], Sequence[Form]]
+    forms: Callable[[], Sequence[TextForm]]
     sampling: Sampling
     finish_reason: RelayFinish
 
 
 @dataclass(frozen=True, kw_only=True)
-class ToolChat:
-    """One chat completion with tools, which the writer's server makes of ``asked``; told in pieces if ``stream``.
+class ToolChat(Program):
+    """One chat completion with tools, which the writer's server makes of ``asked``; sent in pieces if ``stream``.
 
-    ``forced``: the same for an engine that knows no tools, where the model has to call one.
+    ``forced``: the same for an engine without tools, where the model has to call one.
     """
 
-    id: str
-    task: str
-    models: Models
     asked: ChatBody
-    budget: Budget
-    form: Form | None = None
-    threads: Executor | None = None
+    form: TextForm | None = None
     forced: ForcedCall | None = None
     stream: bool = False
-    arrival: int = 0

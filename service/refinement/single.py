@@ -17,13 +17,13 @@ from service.refinement.candidate import Assessment, Candidate
 from service.refinement.events import Critiqued, Delta, Event, Generated, ReasoningDelta, Relayed, Reviewed
 from service.refinement.forced import write_call
 from service.refinement.held import hold
-from service.refinement.program import Budget, Generation, Review, ToolChat
+from service.refinement.program import Budget, Generate, Review, ToolChat
 from service.refinement.roles import Roles
 from service.refinement.steps import Steps
 from service.refinement.stream import events_of
 
 
-def generate(generation: Generation, roles: Roles) -> AsyncGenerator[Event, None]:
+def generate(generation: Generate, roles: Roles) -> AsyncGenerator[Event, None]:
     """Answer every request of a generation at once; the last event is Generated.
 
     Raises DeadlineExceeded when the time runs out before all answers are complete.
@@ -36,8 +36,8 @@ def generate(generation: Generation, roles: Roles) -> AsyncGenerator[Event, None
     return events_of(work)
 
 
-async def _generate(generation: Generation, roles: Roles, emit: Emit) -> None:
-    ledger = Ledger(generation.budget, emit, generation.arrival)
+async def _generate(generation: Generate, roles: Roles, emit: Emit) -> None:
+    ledger = Ledger(generation.budget, emit, generation.arrival, generation.lane)
     writer = MeteredEngine(roles.writer, "draft", ledger)
     answer = _streamed if generation.stream else _complete
 
@@ -62,7 +62,7 @@ async def _generate(generation: Generation, roles: Roles, emit: Emit) -> None:
 
 
 async def _complete(
-    generation: Generation, engine: Engine, emit: Emit, prompt_index: int, request: Conversation
+    generation: Generate, engine: Engine, emit: Emit, prompt_index: int, request: Conversation
 ) -> Sequence[Completion]:
     completions = await engine.complete(request, generation.sampling, n=generation.n, schema=generation.schema)
     if (form := generation.form) is None:
@@ -71,7 +71,7 @@ async def _complete(
 
 
 async def _streamed(
-    generation: Generation, engine: Engine, emit: Emit, prompt_index: int, request: Conversation
+    generation: Generate, engine: Engine, emit: Emit, prompt_index: int, request: Conversation
 ) -> Sequence[Completion]:
     async def sibling(index: int) -> Completion:
         items = engine.stream(request, generation.sampling.sibling(index), schema=generation.schema)
@@ -102,7 +102,7 @@ def review(review: Review, roles: Roles) -> AsyncGenerator[Event, None]:
 
 
 async def _review(review: Review, roles: Roles, emit: Emit) -> None:
-    ledger = Ledger(review.budget, emit, review.arrival)
+    ledger = Ledger(review.budget, emit, review.arrival, review.lane)
     steps = Steps(review, roles, ledger, emit)
     candidate = Candidate("c0", 0, "draft", None, review.request, Completion(review.candidate, "stop", Usage()))
     known: list[Assessment] = []
@@ -133,7 +133,7 @@ def relay(chat: ToolChat, roles: Roles) -> AsyncGenerator[Event, None]:
 
 
 async def _relay(chat: ToolChat, roles: Roles, emit: Emit) -> None:
-    ledger = Ledger(chat.budget, emit, chat.arrival)
+    ledger = Ledger(chat.budget, emit, chat.arrival, chat.lane)
     started = time.perf_counter()
     pieces: list[MessagePiece] = []
     end = None

@@ -23,7 +23,7 @@ from service.refinement import telemetry
 from service.refinement.accounting import BudgetSpent, Emit, Ledger, MeteredEngine
 from service.refinement.candidate import Assessment, Candidate, Critique, Verification
 from service.refinement.events import EvaluatorEnded
-from service.refinement.program import Brief
+from service.refinement.program import EvaluatedProgram
 from service.refinement.prompts import Prompts
 from service.refinement.roles import CallRole, Roles
 
@@ -97,7 +97,7 @@ async def warm(engine: Engine) -> None:
 class Steps:
     """What a program can ask of its engines and of its evaluators."""
 
-    def __init__(self, brief: Brief, roles: Roles, ledger: Ledger, emit: Emit) -> None:
+    def __init__(self, brief: EvaluatedProgram, roles: Roles, ledger: Ledger, emit: Emit) -> None:
         self._brief = brief
         self._roles = roles
         self._ledger = ledger

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from service.engines.base import Completion, Sampling, Usage
 from service.evaluators.base import Evaluation, Evaluator
 from service.refinement.events import Refined, Reviewed, Round
-from service.refinement.program import Brief, Generation, ToolChat
+from service.refinement.program import Program
 from service.refinement.roles import CallRole
 from service.spans import Span, current, span
 
@@ -17,7 +17,7 @@ Expected = tuple[type[Exception], ...]
 """Exceptions that end a piece of work without its having failed."""
 
 
-def program(kind: str, stated: Brief | Generation | ToolChat) -> AbstractContextManager[Span]:
+def program(kind: str, stated: Program) -> AbstractContextManager[Span]:
     return span(kind, {"redraft.program": stated.id, "redraft.task": stated.task})
 
 

@@ -22,7 +22,7 @@ from service.programs.compile import Programs
 from service.programs.models import ServedModels
 from service.refinement.events import Event
 from service.refinement.loop import refine
-from service.refinement.program import Program
+from service.refinement.program import Refine
 from service.tasks.task import load_tasks
 from tests.support.scripts import BilledEngine, digit, engine
 
@@ -80,7 +80,7 @@ async def test_the_service_takes_the_request_of_every_arm(arm: str) -> None:
     for prompt in load_prompts():
         if sandbox is None and any(stated["type"] == "code_tests" for stated in prompt.evaluators):
             continue
-        program = programs.program(PlannedRun(prompt, arm, 2).request(1250))
+        program = programs.compile_refine(PlannedRun(prompt, arm, 2).request(1250))
         assert (program.budget.tokens, program.sampling.max_tokens) == (1250, prompt.max_tokens)
         assert program.sampling.seed == 2_000_000
         verifiers = [evaluator for evaluator in program.evaluators if evaluator.authority == "verifier"]
@@ -94,9 +94,9 @@ async def test_the_service_takes_the_request_of_every_arm(arm: str) -> None:
 async def test_the_hidden_instruction_reaches_neither_the_loop_nor_the_model(
     arm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    programs: list[Program] = []
+    programs: list[Refine] = []
 
-    def seen(program: Program, engine: Any) -> AsyncGenerator[Event, None]:
+    def seen(program: Refine, engine: Any) -> AsyncGenerator[Event, None]:
         programs.append(program)
         return refine(program, engine)
 

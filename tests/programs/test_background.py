@@ -1,14 +1,10 @@
-from service.evaluators.toolbox import Toolbox
 from service.programs.admission import Admission
 from service.programs.background import Background
-from service.programs.compile import Bounds, Programs
-from service.programs.models import ServedModels
 
 
 def made() -> Background:
     admission = Admission(1, 1, on_shed=lambda reason: None)
-    programs = Programs({}, Bounds(1, 1, 1, 1.0), ServedModels(("m",)), {}, Toolbox())
-    return Background(admission, programs, max_programs=1)
+    return Background(admission, max_programs=1)
 
 
 def test_of_two_equal_batches_each_ends_for_itself() -> None:

@@ -12,14 +12,14 @@ from service.engines.base import Sampling
 from service.errors import InvalidRequest
 from service.evaluators.model.judge import Criterion, Judge
 from service.evaluators.text.length import Length
-from service.programs.compile import Bounds, Programs
+from service.programs.compile import Programs, RequestLimits
 from service.programs.models import ServedModels
-from service.refinement.program import PRESETS, Generation, Program, Review, Search, Stop
+from service.refinement.program import PRESETS, Generate, Refine, Review, Search, Stop
 from service.tasks.task import Rubric, load_rubrics, load_tasks
 from service.wire.requests import CritiqueRequest, GenerateRequest, RefineRequest
 
-BOUNDS = Bounds(candidates=6, rounds=4, tokens=1000, seconds=60.0)
-PROGRAMS = Programs(load_tasks(), BOUNDS, ServedModels(("served-model",)), load_rubrics())
+LIMITS = RequestLimits(candidates=6, rounds=4, tokens=1000, seconds=60.0)
+PROGRAMS = Programs(load_tasks(), LIMITS, ServedModels(("served-model",)), load_rubrics())
 PROMPT = {"prompt": "Write about the sea."}
 HELLO = {"role": "user", "content": "Hello."}
 ANSWER = {"role": "assistant", "content": "Hello!"}
@@ -29,16 +29,16 @@ FENCED = ["starts_with", "ends_with"]
 JUDGE = {"type": "judge", "criteria": [{"name": "wit", "question": "Is it witty?"}]}
 
 
-def generation(**request: Any) -> Generation:
-    return PROGRAMS.generation(GenerateRequest.model_validate_json(as_json(request)))
+def generation(**request: Any) -> Generate:
+    return PROGRAMS.compile_generate(GenerateRequest.model_validate_json(as_json(request)))
 
 
 def review(**request: Any) -> Review:
-    return PROGRAMS.review(CritiqueRequest.model_validate_json(as_json({"candidate": "Sand.", **request})))
+    return PROGRAMS.compile_review(CritiqueRequest.model_validate_json(as_json({"candidate": "Sand.", **request})))
 
 
-def program(**request: Any) -> Program:
-    return PROGRAMS.program(RefineRequest.model_validate_json(as_json(request)))
+def program(**request: Any) -> Refine:
+    return PROGRAMS.compile_refine(RefineRequest.model_validate_json(as_json(request)))
 
 
 def as_json(request: dict[str, Any]) -> str:
@@ -165,10 +165,10 @@ async def test_generate_refuses_more_siblings_than_the_bound() -> None:
 
 
 async def test_a_default_beyond_the_bounds_is_not_held_against_the_request() -> None:
-    bounds = Bounds(candidates=1, rounds=1, tokens=100, seconds=60.0)
-    tight = Programs(load_tasks(), bounds, ServedModels(("served-model",)))
+    limits = RequestLimits(candidates=1, rounds=1, tokens=100, seconds=60.0)
+    tight = Programs(load_tasks(), limits, ServedModels(("served-model",)))
 
-    made = tight.program(RefineRequest.model_validate(PROMPT))
+    made = tight.compile_refine(RefineRequest.model_validate(PROMPT))
 
     assert (made.search.rounds, made.sampling.max_tokens) == (1, 100)
 
@@ -207,7 +207,7 @@ async def test_only_the_last_message_is_put_into_the_tasks_prompt() -> None:
 async def test_an_assistant_s_greeting_may_come_first(make: Any, before: list[dict[str, str]]) -> None:
     made = make(messages=[*before, HELLO])
 
-    conversation = made.requests[0] if isinstance(made, Generation) else made.request
+    conversation = made.requests[0] if isinstance(made, Generate) else made.request
     assert turns(conversation) == [(message["role"], message["content"]) for message in [*before, HELLO]]
 
 
@@ -215,7 +215,7 @@ async def test_an_assistant_s_greeting_may_come_first(make: Any, before: list[di
 async def test_a_system_message_alone_is_what_is_answered(make: Any) -> None:
     made = make(messages=[RULES], task="summarize")
 
-    conversation = made.requests[0] if isinstance(made, Generation) else made.request
+    conversation = made.requests[0] if isinstance(made, Generate) else made.request
     [(role, text)] = turns(conversation)
     assert role == "user"
     assert text.endswith("Text:\nBe brief.")
@@ -289,11 +289,11 @@ async def test_rubrics_add_their_principles_to_those_that_there_are() -> None:
 
 async def test_a_tasks_own_rubrics_hold_beside_whatever_the_request_states(tmp_path: Path) -> None:
     (tmp_path / "joke.toml").write_text("description = 'x'\nrubrics = ['safety']\nexample = {prompt = 'The sea.'}")
-    programs = Programs(load_tasks(tmp_path), BOUNDS, ServedModels(("served-model",)), load_rubrics())
+    programs = Programs(load_tasks(tmp_path), LIMITS, ServedModels(("served-model",)), load_rubrics())
     safety, bias = load_rubrics()["safety"], load_rubrics()["bias"]
 
     asked = {**PROMPT, "task": "joke", "rubrics": ["safety", "bias"], "criteria": JUDGE["criteria"]}
-    made = programs.program(RefineRequest.model_validate_json(as_json(asked)))
+    made = programs.compile_refine(RefineRequest.model_validate_json(as_json(asked)))
 
     [judge] = made.evaluators
     assert isinstance(judge, Judge)
@@ -312,13 +312,13 @@ async def test_every_unknown_rubric_is_named(make: Any) -> None:
 
 async def test_rubrics_of_the_operators_may_be_named() -> None:
     own = Rubric("taste", "Taste.", ("Be tasteful.",), (Criterion(name="taste", question="Is it tasteful?"),))
-    programs = Programs(load_tasks(), BOUNDS, ServedModels(("served-model",)), rubrics={"taste": own})
+    programs = Programs(load_tasks(), LIMITS, ServedModels(("served-model",)), rubrics={"taste": own})
 
-    made = programs.program(RefineRequest.model_validate_json(as_json({**PROMPT, "rubrics": ["taste"]})))
+    made = programs.compile_refine(RefineRequest.model_validate_json(as_json({**PROMPT, "rubrics": ["taste"]})))
 
     assert made.principles == ("Be tasteful.",)
     with pytest.raises(InvalidRequest, match="rubrics"):
-        programs.program(RefineRequest.model_validate_json(as_json({**PROMPT, "rubrics": ["bias"]})))
+        programs.compile_refine(RefineRequest.model_validate_json(as_json({**PROMPT, "rubrics": ["bias"]})))
 
 
 @pytest.mark.parametrize("make", [program, review, generation])
@@ -327,7 +327,7 @@ async def test_choices_are_the_requests_or_the_tasks_and_the_draft_prompt_may_li
     whole = make(**asked, sampling={"choices": ["good", "bad"]})
     default = make(**asked)
 
-    own, given = (made.requests[0] if isinstance(made, Generation) else made.request for made in (default, whole))
+    own, given = (made.requests[0] if isinstance(made, Generate) else made.request for made in (default, whole))
     assert ": good, bad." in given.turn.text
     assert ": positive, negative, neutral, mixed." in own.turn.text
     if not isinstance(whole, Review):
@@ -374,10 +374,10 @@ async def test_a_vote_takes_the_judges_place() -> None:
 async def test_a_vote_takes_the_place_of_the_judge_of_a_task_too(tmp_path: Path) -> None:
     rubric = "[[evaluators]]\ntype = 'judge'\ncriteria = [{name = 'wit', question = 'Is it witty?'}]"
     (tmp_path / "joke.toml").write_text(f"description = 'A joke.'\nexample = {{prompt = 'The sea.'}}\n{rubric}")
-    programs = Programs(load_tasks(tmp_path), BOUNDS, ServedModels(("served-model",)))
+    programs = Programs(load_tasks(tmp_path), LIMITS, ServedModels(("served-model",)))
 
     asked = {**PROMPT, "task": "joke", "search": {"preset": "vote"}}
-    made = programs.program(RefineRequest.model_validate(asked))
+    made = programs.compile_refine(RefineRequest.model_validate(asked))
 
     assert [evaluator.type for evaluator in made.evaluators] == []
 

@@ -28,4 +28,14 @@ def test_cached_tokens_are_no_service() -> None:
 
 
 def test_a_rank_fits_the_engines_integers() -> None:
-    assert priority(2**47, attained(2**40)) < 2**63
+    assert priority(2**47, attained(2**40), "batch") < 2**63
+
+
+def test_a_batch_waits_behind_every_program_that_somebody_waits_for() -> None:
+    costliest = attained(10**9)
+    assert priority(2**47, costliest) < priority(0, attained(0), "batch")
+
+
+def test_within_a_batch_too_the_cheaper_and_then_the_earlier_goes_first() -> None:
+    ranks = [priority(1, attained(0), "batch"), priority(2, attained(0), "batch"), priority(0, attained(300), "batch")]
+    assert ranks == sorted(ranks)

@@ -18,7 +18,7 @@ from service.refinement.events import (
     Generated,
     Reviewed,
 )
-from service.refinement.program import Budget, Generation, Review
+from service.refinement.program import Budget, Generate, Review
 from service.refinement.roles import Models, Roles
 from service.refinement.single import generate, review
 from tests.support.scripts import (
@@ -47,10 +47,10 @@ def answer(call: Call) -> str:
     return f"{call.prompt} is answered with seed {call.sampling.seed}"
 
 
-def generation(**fields: Any) -> Generation:
+def generation(**fields: Any) -> Generate:
     requests = [Conversation(Turn("user", text)) for text in PROMPT_TEXTS]
     given = {"id": "gen-1", "task": "general", "models": MODELS, "requests": requests, "budget": program().budget}
-    return Generation(**{**given, **fields})
+    return Generate(**{**given, **fields})
 
 
 def critique_of(text: str, *evaluators: Any, **fields: Any) -> Review:

@@ -17,7 +17,7 @@ from service.evaluators.model.judge import Criterion, Judge
 from service.evaluators.text.keywords import Keywords
 from service.refinement.events import Event, Refined
 from service.refinement.loop import refine
-from service.refinement.program import Budget, Program, Search, Stop
+from service.refinement.program import Budget, Refine, Search, Stop
 from service.refinement.prompts import Prompts
 from service.refinement.roles import CallRole, Models, Roles
 from service.refinement.steps import QUESTIONS_SCHEMA
@@ -212,14 +212,14 @@ class Counted:
         return await self.inner.evaluate(submission)
 
 
-def program(*evaluators: Evaluator, search: Search | None = None, **fields: Any) -> Program:
+def program(*evaluators: Evaluator, search: Search | None = None, **fields: Any) -> Refine:
     """A program; ``tokens``, ``calls`` and ``seconds`` are its budget."""
     budget = Budget(
         deadline=asyncio.get_running_loop().time() + fields.pop("seconds", 100.0),
         tokens=fields.pop("tokens", None),
         calls=fields.pop("calls", None),
     )
-    return Program(
+    return Refine(
         **{
             "id": "ref-1",
             "task": "general",
@@ -236,12 +236,12 @@ def program(*evaluators: Evaluator, search: Search | None = None, **fields: Any)
     )
 
 
-async def events(program: Program, engine: ScriptedEngine) -> list[Event]:
+async def events(program: Refine, engine: ScriptedEngine) -> list[Event]:
     async with aclosing(refine(program, Roles.single(engine))) as found:
         return [event async for event in found]
 
 
-async def refined(program: Program, engine: ScriptedEngine) -> Refined:
+async def refined(program: Refine, engine: ScriptedEngine) -> Refined:
     """The account of a program that was run to its end."""
     *_, last = await events(program, engine)
     assert isinstance(last, Refined)

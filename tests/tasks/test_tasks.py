@@ -8,7 +8,7 @@ import pytest
 
 from service.engines.base import Sampling
 from service.evaluators.text.length import Length
-from service.programs.compile import Bounds, Programs
+from service.programs.compile import Programs, RequestLimits
 from service.programs.models import ServedModels
 from service.refinement.program import PRESETS, Search, Stop
 from service.tasks.overrides import SamplingOverrides, SearchOverrides, StopOverrides
@@ -27,7 +27,7 @@ BUILT_IN = [
     "summarize",
     "translate",
 ]
-BOUNDS = Bounds(candidates=16, rounds=10, tokens=4096, seconds=600.0)
+LIMITS = RequestLimits(candidates=16, rounds=10, tokens=4096, seconds=600.0)
 SMALLEST = """
 description = "A haiku."
 [example]
@@ -50,7 +50,7 @@ async def test_the_example_of_a_built_in_task_is_a_request_that_works(name: str)
     example = tasks[name].example
     request = RefineRequest.model_validate_json(json.dumps({"task": name, **example}))
 
-    made = Programs(tasks, BOUNDS, ServedModels(("model",))).program(request)
+    made = Programs(tasks, LIMITS, ServedModels(("model",))).compile_refine(request)
 
     prompt = request.messages[-1].text if request.messages else request.prompt or ""
     told = (prompt, *request.parameters.values(), *made.sampling.choices)
@@ -86,7 +86,7 @@ async def test_labels_are_voted_on_and_may_be_the_requests_own(name: str) -> Non
     labels = ["good", "bad", 'so "so"']
     request = {"task": name, **tasks[name].example, "sampling": {"choices": labels}}
 
-    made = Programs(tasks, BOUNDS, ServedModels(("model",))).program(
+    made = Programs(tasks, LIMITS, ServedModels(("model",))).compile_refine(
         RefineRequest.model_validate_json(json.dumps(request))
     )
 
@@ -295,9 +295,9 @@ def test_null_is_the_same_as_not_stated() -> None:
 async def test_a_tasks_own_constitution_is_drawn_upon(tmp_path: Path) -> None:
     text = f"principles = ['Be still.']\n{SMALLEST}\n[defaults.search]\npreset = 'constitutional'"
     tasks = load_tasks(write(tmp_path, "haiku.toml", text))
-    programs = Programs(tasks, BOUNDS, ServedModels(("model",)))
+    programs = Programs(tasks, LIMITS, ServedModels(("model",)))
 
-    made = programs.program(RefineRequest(prompt="The sea.", task="haiku"))
+    made = programs.compile_refine(RefineRequest(prompt="The sea.", task="haiku"))
 
     assert made.principles == ("Be still.",)
     assert made.budget.deadline > asyncio.get_running_loop().time()
