@@ -20,7 +20,7 @@ from service.api.openai import routes as openai_routes
 from service.api.openai.translate import ChatRequest
 from service.api.origin import Cors, OriginGuard
 from service.api.routes import router, v1
-from service.api.state import Desk
+from service.api.state import AppState
 from service.engines.local import bundled
 from service.engines.local.vllm import VllmEngine
 from service.engines.remote.connect import Tokenizers, connect
@@ -40,6 +40,7 @@ from service.programs.admission import Admission
 from service.programs.background import LINE_BYTES, Background
 from service.programs.compile import Programs, RequestLimits
 from service.programs.models import ServedModels
+from service.programs.run import Runner
 from service.refinement.steps import warm
 from service.settings import Settings
 from service.spans import Tracer, current
@@ -221,12 +222,9 @@ def create_app(
             stack.push_async_callback(images.close)
             fleet = await stack.enter_async_context(fleet_of(settings, start, on_failure, on_ready))
             yield {
-                "desk": Desk(
-                    engine=fleet.engine,
-                    admission=admission,
-                    background=background,
+                "app_state": AppState(
                     keys=Keys(settings.keys),
-                    metrics=metrics,
+                    runner=Runner(fleet.engine, admission, background, metrics),
                     programs=programs,
                     tasks=tasks,
                     served=served,

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -14,16 +14,13 @@ from pydantic import BaseModel, ConfigDict
 from pydantic_core import from_json, to_json
 from starlette.requests import Request
 
-from service.api.answers import Answering, generating, last_response, refining, reviewing
+from service.api.answers import AnswerFormat, compile_native
 from service.api.batch_lines import MOST_LINES, lines, members_of_lists, too_many_lines
-from service.api.body import beside, decode, media_type_of, read
-from service.api.images import with_images
-from service.api.middleware import request_id, seconds_since_arrival
-from service.api.openai.answers import answering_chat
+from service.api.body import decode, decode_bounded, media_type_of, read_body
+from service.api.openai.answers import compile_chat
 from service.api.openai.translate import Chat, ChatRequest
 from service.api.problems import MOST_FIELD_ERRORS, error_body, public, status_at
-from service.api.sse import Event
-from service.api.state import desk_of
+from service.api.state import AppState, app_state
 from service.errors import (
     BodyTooLarge,
     DeadlineExceeded,
@@ -35,9 +32,13 @@ from service.errors import (
     wrong_fields,
 )
 from service.fail_fast import FAIL_FAST
+from service.programs.admission import Ticket
 from service.programs.background import LINE_BYTES
+from service.programs.run import RequestInfo, read_done
+from service.refinement.program import Program
 from service.wire.model import BodyModel
-from service.wire.requests import CritiqueRequest, GenerateRequest, RefineRequest
+from service.wire.requests import CritiqueRequest, GenerateRequest, NativeRequest, RefineRequest
+from service.wire.sse import json_line
 
 JSON_LINES = ("application/jsonl", "application/x-ndjson", "application/x-jsonlines", "application/json-lines")
 """The media types of JSON lines; answers have the first."""
@@ -116,7 +117,8 @@ class Line:
 
 async def read_batch(request: Request) -> list[Line]:
     """The lines that the request's body holds, as JSON or as JSON lines."""
-    return await read(request, partial(decode_batch, max_line_bytes=desk_of(request).background.max_line_bytes))
+    background = app_state(request).runner.background
+    return await read_body(request, partial(decode_batch, max_line_bytes=background.max_line_bytes))
 
 
 def decode_batch(body: bytes, content_type: str | None, max_line_bytes: int = LINE_BYTES) -> list[Line]:
@@ -181,17 +183,31 @@ def _under(path: str, error: InvalidRequest, raw: bytes) -> Iterator[FieldError]
     return (FieldError(f"{path}.{item.field}" if is_object else path, item.message) for item in error.errors)
 
 
-async def results(request: Request, batch: Sequence[Line]) -> AsyncGenerator[Event, None]:
-    """The answer to each line as it is finished. Closing the generator ends all work."""
-    desk = desk_of(request)
-    await desk.check_ready()
-    with desk.admission.batch(request.state.caller), desk.background.queue(batch) as waiting:
-        finished = asyncio.Queue[Event](maxsize=1)  # for a client that does not read, no more is begun
-        workers = [
-            asyncio.create_task(_work(request, waiting, finished)) for _ in batch[: desk.background.max_programs]
-        ]
+class LineFormat:
+    """How a batch is answered: a line of JSON for each result."""
+
+    def encode(self, event: BatchResult | ChatBatchResult) -> bytes:
+        return json_line(event.model_dump())
+
+    def encode_error(self, body: Mapping[str, Any]) -> bytes:
+        return json_line(body)
+
+
+async def run_batch(
+    lines: Sequence[Line], state: AppState, info: RequestInfo
+) -> AsyncGenerator[BatchResult | ChatBatchResult, None]:
+    """The answer to each line as it is finished. Closing the generator ends all work.
+
+    info: the batch's own request.
+    """
+    await state.check_ready()
+    background = state.runner.background
+    with state.runner.admission.batch(info.caller), background.queue(lines) as waiting:
+        finished = asyncio.Queue[BatchResult | ChatBatchResult](maxsize=1)  # while nobody reads, no more is begun
+        batch = _Batch(state, info, waiting, finished)
+        workers = [asyncio.create_task(batch.work()) for _ in lines[: background.max_programs]]
         try:
-            for _ in batch:
+            for _ in lines:
                 yield await finished.get()
         finally:
             for worker in workers:
@@ -199,47 +215,61 @@ async def results(request: Request, batch: Sequence[Line]) -> AsyncGenerator[Eve
             await asyncio.wait(workers)
 
 
-async def _work(request: Request, waiting: deque[Line], finished: asyncio.Queue[Event]) -> None:
-    desk = desk_of(request)
-    while waiting:
-        async with desk.background.place():
-            if not waiting:  # others have taken the last one meanwhile
-                return
-            line = waiting.popleft()
-            status, body = await _answer_or_error(request, line)
-        desk.metrics.batch_line(status)
-        await finished.put(("result", _result(request, line, status, body).model_dump()))
+@dataclass(frozen=True)
+class _Batch:
+    """A batch at work. ``waiting``: the lines that are not begun. ``finished``: where results are put."""
 
+    state: AppState
+    info: RequestInfo
+    waiting: deque[Line]
+    finished: asyncio.Queue[BatchResult | ChatBatchResult]
 
-def _result(request: Request, line: Line, status: int, body: dict[str, Any]) -> BatchResult | ChatBatchResult:
-    if line.url != CHAT_URL:
-        return BatchResult(custom_id=line.custom_id, status=status, body=body)
-    response = ChatBatchResponse(status_code=status, request_id=request_id(request), body=body)
-    return ChatBatchResult(id=f"batch_req_{uuid4().hex}", custom_id=line.custom_id, response=response)
+    async def work(self) -> None:
+        """Answer one line after another until none is left."""
+        runner = self.state.runner
+        while self.waiting:
+            async with runner.background.place():
+                if not self.waiting:  # others have taken the last one meanwhile
+                    return
+                line = self.waiting.popleft()
+                status, body = await self._answer_or_error(line)
+            runner.metrics.batch_line(status)
+            await self.finished.put(self._make_result(line, status, body))
 
+    def _make_result(self, line: Line, status: int, body: dict[str, Any]) -> BatchResult | ChatBatchResult:
+        if line.url != CHAT_URL:
+            return BatchResult(custom_id=line.custom_id, status=status, body=body)
+        response = ChatBatchResponse(status_code=status, request_id=self.info.id, body=body)
+        return ChatBatchResult(id=f"batch_req_{uuid4().hex}", custom_id=line.custom_id, response=response)
 
-async def _answer_or_error(request: Request, line: Line) -> tuple[int, dict[str, Any]]:
-    """The status and the body that the line would have had as a request of its own."""
-    try:
-        return 200, await _answer(request, line)
-    except Exception as error:  # noqa: BLE001 (public logs it)
-        known = public(error, request_id(request))
-        return status_at(known, line.url), error_body(known, line.url)
+    async def _answer_or_error(self, line: Line) -> tuple[int, dict[str, Any]]:
+        """The status and the body that the line would have had as a request of its own."""
+        try:
+            return 200, await self._answer(line)
+        except Exception as error:  # noqa: BLE001 (public logs it)
+            known = public(error, self.info.id)
+            return status_at(known, line.url), error_body(known, line.url)
 
+    async def _answer(self, line: Line) -> dict[str, Any]:
+        runner = self.state.runner
+        ticket = Ticket(queued_seconds=self.info.seconds_since_arrival())
+        if runner.admission.draining:
+            raise Draining("the service is shutting down, and this line was not begun")
+        if ticket.queued_seconds > (most := runner.background.max_seconds):
+            raise DeadlineExceeded(f"the batch's {most:g} seconds are over; this line was not begun")
+        with _cancellation_from_inside():
+            program, form = await self._compile(line)
+            async with aclosing(runner.run(program, self.info, ticket)) as events:
+                response = form.response(await read_done(events))
+        answer: dict[str, Any] = from_json(response.model_dump_json())  # what cannot be sent fails here, for this line
+        return answer
 
-async def _answer(request: Request, line: Line) -> dict[str, Any]:
-    desk = desk_of(request)
-    queued_seconds = seconds_since_arrival(request)
-    if desk.admission.draining:
-        raise Draining("the service is shutting down, and this line was not begun")
-    if queued_seconds > desk.background.max_seconds:
-        raise DeadlineExceeded(f"the batch's {desk.background.max_seconds:g} seconds are over; this line was not begun")
-    with _cancellation_from_inside():
-        made = await _answering(request, line)
-        roles = desk.background.roles(desk.roles(made.program.models))
-        response = await last_response(made.events(request, roles, queued_seconds))
-    answer: dict[str, Any] = from_json(response.model_dump_json())  # what cannot be sent fails here, for this line only
-    return answer
+    async def _compile(self, line: Line) -> tuple[Program, AnswerFormat]:
+        served = self.state.served.names
+        request = await decode_bounded(lambda raw: _decode_request(line, served), line.raw)
+        if isinstance(request, Chat):
+            return await compile_chat(request, self.state, "batch")
+        return await compile_native(request, self.state, "batch")
 
 
 @contextmanager
@@ -254,32 +284,17 @@ def _cancellation_from_inside() -> Iterator[None]:
         raise RuntimeError("a line's work was cancelled from inside") from error
 
 
-async def _answering(request: Request, line: Line) -> Answering[Any]:
-    desk = desk_of(request)
-    programs, served = desk.programs, desk.served.names
-    wanted = await beside(lambda raw: _wanted(line, served), line.raw)
-    match wanted:
-        case Chat():
-            return await answering_chat(request, wanted, programs, "batch")
-        case GenerateRequest():
-            return generating(await with_images(request, wanted), programs, "batch")
-        case CritiqueRequest():
-            return reviewing(await with_images(request, wanted), programs, "batch")
-        case RefineRequest():
-            return refining(await with_images(request, wanted), programs, "batch")
-
-
-def _wanted(line: Line, served: Sequence[str]) -> Chat | GenerateRequest | CritiqueRequest | RefineRequest:
-    wanted: Chat | GenerateRequest | RefineRequest
+def _decode_request(line: Line, served: Sequence[str]) -> Chat | NativeRequest:
+    request: Chat | GenerateRequest | RefineRequest
     match line.url:
         case "/v1/critique":
             return decode(CritiqueRequest, line.body, None)
         case "/v1/generate":
-            wanted = decode(GenerateRequest, line.body, None)
+            request = decode(GenerateRequest, line.body, None)
         case "/v1/refine":
-            wanted = decode(RefineRequest, line.body, None)
+            request = decode(RefineRequest, line.body, None)
         case _:
-            wanted = Chat.of(decode(ChatRequest, line.body, None), served)
-    if wanted.asked.stream if isinstance(wanted, Chat) else wanted.stream:
+            request = Chat.of(decode(ChatRequest, line.body, None), served)
+    if request.asked.stream if isinstance(request, Chat) else request.stream:
         raise wrong_field("stream", "a batch's lines are answered whole")
-    return wanted
+    return request

@@ -1,12 +1,12 @@
 """Request bodies: decoded by pydantic-core's own JSON parser, and described in the OpenAPI document.
 
 FastAPI would parse a body with ``json`` and validate the result leniently; here a body is parsed and validated
-in one strict step, so FastAPI has to be told what to document.
+in one strict step, so routes say what FastAPI documents.
 """
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -55,23 +55,19 @@ def decode(model: type[M], body: bytes, content_type: str | None) -> M:
     raise named(found, given)
 
 
-def decoded(model: type[M]) -> Callable[[Request], Awaitable[M]]:
-    """A dependency that reads the request's body and decodes it: ``Annotated[Item, Depends(decoded(Item))]``."""
-
-    async def dependency(request: Request) -> M:
-        return await read(request, partial(decode, model))
-
-    return dependency
+async def read_json(request: Request, model: type[M]) -> M:
+    """The model that the request's body holds. Raises what ``decode`` and Intake.body raise."""
+    return await read_body(request, partial(decode, model))
 
 
-async def read(request: Request, decoding: Callable[[bytes, str | None], T]) -> T:
-    """What ``decoding`` makes of the request's body and its content type, "" where there is none.
+async def read_body(request: Request, decoder: Callable[[bytes, str], T]) -> T:
+    """What ``decoder`` makes of the request's body and its content type, "" where there is none.
 
     A web page may send a body without a type to any address, and without asking first, so such a body is refused.
     """
     content_type = request.headers.get("content-type", "")
     async with _intake(request).body(request) as body:
-        return await beside(lambda body: decoding(body, content_type), body)
+        return await decode_bounded(lambda body: decoder(body, content_type), body)
 
 
 def _intake(request: Request) -> Intake:
@@ -79,24 +75,24 @@ def _intake(request: Request) -> Intake:
     return getattr(request.state, "intake", None) or Intake(sys.maxsize, 3600.0, on_shed=lambda reason: None)
 
 
-async def beside(decoding: Callable[[bytes], T], body: bytes) -> T:
-    """What ``decoding`` makes of a body; in a thread where that takes long, so that others do not wait for it.
+async def decode_bounded(decoder: Callable[[bytes], T], body: bytes) -> T:
+    """What ``decoder`` makes of a body; in a thread if that takes long, so that other requests do not wait for it.
 
-    Raises InvalidRequest where the body's patterns and schemas take more work to compile than a request may give.
+    Raises InvalidRequest where the body's patterns and schemas take more work to compile than a request may cause.
     """
     if len(body) <= LARGE_BODY_BYTES:
         try:
             with allowing(LOOP_WORK):
-                return decoding(body)
+                return decoder(body)
         except TooMuchToCompile:
             pass
-    return await asyncio.to_thread(_decoded_at_length, decoding, body)
+    return await asyncio.to_thread(_decode_at_length, decoder, body)
 
 
-def _decoded_at_length(decoding: Callable[[bytes], T], body: bytes) -> T:
+def _decode_at_length(decoder: Callable[[bytes], T], body: bytes) -> T:
     try:
         with allowing():
-            return decoding(body)
+            return decoder(body)
     except TooMuchToCompile:
         raise InvalidRequest("the patterns and schemas of the request take too long to compile") from None
 

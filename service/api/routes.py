@@ -1,21 +1,28 @@
 """The routes of the wire contract. A handler turns its request into a program and hands it on."""
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter, Depends, Security
 from fastapi.security import HTTPBearer
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from service.api.answers import generating, refining, reviewing
-from service.api.batches import JSON_LINES, BatchRequest, BatchResult, ChatBatchResult, Line, read_batch, results
-from service.api.body import json_body, schema_ref
-from service.api.images import decoded
-from service.api.sse import EventStream, line
-from service.api.state import authenticated, desk_of, has_room, has_room_for_batch
+from service.api.answers import answer_json, answer_stream, compile_native
+from service.api.batches import (
+    JSON_LINES,
+    BatchRequest,
+    BatchResult,
+    ChatBatchResult,
+    LineFormat,
+    read_batch,
+    run_batch,
+)
+from service.api.body import json_body, read_json, schema_ref
+from service.api.sse import EventStream
+from service.api.state import app_state, request_info, require_batch_capacity, require_capacity, require_key
 from service.errors import NotFound
-from service.wire.requests import CritiqueRequest, GenerateRequest, RefineRequest
+from service.wire.requests import CritiqueRequest, GenerateRequest, NativeRequest, RefineRequest
 from service.wire.responses import (
     CritiqueResponse,
     GenerateResponse,
@@ -43,10 +50,10 @@ NO_KEY: dict[int | str, dict[str, Any]] = {401: {**PROBLEM, "description": "No k
 UNAVAILABLE: dict[int | str, dict[str, Any]] = {503: {**PROBLEM, "description": "It is not so now; see `code`."}}
 
 router = APIRouter(responses=ANY_OTHER)
-# The scheme is there for the OpenAPI document; ``authenticated`` decides.
+# The scheme is there for the OpenAPI document; ``require_key`` decides.
 v1 = APIRouter(
     prefix="/v1",
-    dependencies=[Security(HTTPBearer(auto_error=False)), Depends(authenticated)],
+    dependencies=[Security(HTTPBearer(auto_error=False)), Depends(require_key)],
     responses={**NO_KEY, **ANY_OTHER},
 )
 
@@ -63,12 +70,12 @@ class JsonLines(JSONResponse):
     response_model=GenerateResponse,
     responses={200: EVENT_STREAM, **PROBLEMS},
     openapi_extra=json_body(GenerateRequest),
-    dependencies=[Depends(has_room)],
+    dependencies=[Depends(require_capacity)],
 )
-async def generate(request: Request, wanted: Annotated[GenerateRequest, Depends(decoded(GenerateRequest))]) -> Response:
+async def generate(request: Request) -> Response:
     """Texts for a prompt, or for each of up to 64. With `stream` they come as `delta` events, then `done`."""
-    answering = generating(wanted, desk_of(request).programs)
-    return answering.streamed(request) if wanted.stream else await answering.whole(request)
+    body = await read_json(request, GenerateRequest)
+    return await _answer(request, body, stream=body.stream)
 
 
 @v1.post(
@@ -77,11 +84,11 @@ async def generate(request: Request, wanted: Annotated[GenerateRequest, Depends(
     response_model=CritiqueResponse,
     responses=PROBLEMS,
     openapi_extra=json_body(CritiqueRequest),
-    dependencies=[Depends(has_room)],
+    dependencies=[Depends(require_capacity)],
 )
-async def critique(request: Request, wanted: Annotated[CritiqueRequest, Depends(decoded(CritiqueRequest))]) -> Response:
+async def critique(request: Request) -> Response:
     """Scores by verifiers and by the judge, and what should change in words."""
-    return await reviewing(wanted, desk_of(request).programs).whole(request)
+    return await _answer(request, await read_json(request, CritiqueRequest))
 
 
 @v1.post(
@@ -90,16 +97,21 @@ async def critique(request: Request, wanted: Annotated[CritiqueRequest, Depends(
     response_model=RefineResponse,
     responses={200: EVENT_STREAM, **PROBLEMS},
     openapi_extra=json_body(RefineRequest),
-    dependencies=[Depends(has_room)],
+    dependencies=[Depends(require_capacity)],
 )
-async def refine(request: Request, wanted: Annotated[RefineRequest, Depends(decoded(RefineRequest))]) -> Response:
+async def refine(request: Request) -> Response:
     """The whole loop: draft, evaluate, critique, revise, repeat; the best text and the account of it.
 
     With `stream` the account comes as it happens: `started`, `candidate`, `evaluation`, `critique`, `round`, and
     last `done` or `error`.
     """
-    answering = refining(wanted, desk_of(request).programs)
-    return answering.streamed(request) if wanted.stream else await answering.whole(request)
+    body = await read_json(request, RefineRequest)
+    return await _answer(request, body, stream=body.stream)
+
+
+async def _answer(request: Request, body: NativeRequest, *, stream: bool = False) -> Response:
+    program, form = await compile_native(body, app_state(request))
+    return answer_stream(request, program, form) if stream else answer_json(request, program, form)
 
 
 @v1.post(
@@ -109,17 +121,19 @@ async def refine(request: Request, wanted: Annotated[RefineRequest, Depends(deco
     response_model=BatchResult | ChatBatchResult,
     responses={200: {"description": "A line of JSON for each request."}, **PROBLEMS},
     openapi_extra=json_body(BatchRequest, **{media_type: {} for media_type in JSON_LINES}),
-    dependencies=[Depends(has_room_for_batch)],
+    dependencies=[Depends(require_batch_capacity)],
 )
-async def batches(request: Request, batch: Annotated[list[Line], Depends(read_batch)]) -> Response:
+async def batches(request: Request) -> Response:
     """Up to 1,000 requests, answered behind all others: a line of JSON for each as soon as it is finished, with its
     `custom_id`, its `status` and its `body`. An empty line says that the work goes on."""
-    return EventStream(results(request, batch), line, media_type=JSON_LINES[0], keep_alive=b"\n")
+    lines = await read_batch(request)
+    events = run_batch(lines, app_state(request), request_info(request))
+    return EventStream(events, LineFormat(), media_type=JSON_LINES[0], keep_alive=b"\n")
 
 
 @v1.get("/tasks", summary="The tasks that requests may name")
 async def tasks(request: Request) -> Response:
-    found = desk_of(request).tasks.values()
+    found = app_state(request).tasks.values()
     return JSONResponse({"tasks": [{"name": task.name, "description": task.description} for task in found]})
 
 
@@ -129,10 +143,10 @@ async def tasks(request: Request) -> Response:
     responses={404: {**PROBLEM, "description": "There is no such task."}},
 )
 async def task(request: Request, name: str) -> Response:
-    desk = desk_of(request)
-    if name not in desk.tasks:
-        raise NotFound(f"there is no task {name!r}; there are {', '.join(desk.tasks)}")
-    found = desk.tasks[name]
+    state = app_state(request)
+    if name not in state.tasks:
+        raise NotFound(f"there is no task {name!r}; there are {', '.join(state.tasks)}")
+    found = state.tasks[name]
     return JSONResponse(
         {
             "name": found.name,
@@ -148,14 +162,14 @@ async def task(request: Request, name: str) -> Response:
 
 @v1.get("/rubrics", summary="The rubrics that requests may add to their task's")
 async def rubrics(request: Request) -> Response:
-    found = desk_of(request).programs.rubrics.values()
+    found = app_state(request).programs.rubrics.values()
     return JSONResponse({"rubrics": [asdict(rubric) for rubric in found]})
 
 
 @router.get("/health/live", summary="Whether the process should go on", tags=["health"], responses=UNAVAILABLE)
 async def live(request: Request) -> Response:
     """503 once the engine is dead, so that an orchestrator restarts the process."""
-    await desk_of(request).check_alive()
+    await app_state(request).check_alive()
     return JSONResponse({"status": "alive"})
 
 
@@ -163,11 +177,13 @@ async def live(request: Request) -> Response:
 async def ready(request: Request) -> Response:
     """503 while the engine loads, while the service drains, and once the engine is dead; so too for a critic or a judge
     of the operator's choice."""
-    await desk_of(request).check_ready()
+    await app_state(request).check_ready()
     return JSONResponse({"status": "ready"})
 
 
 @router.get("/metrics", summary="Prometheus metrics", tags=["health"], response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
-    desk = desk_of(request)
-    return Response(desk.metrics.page(await desk.state()), media_type="text/plain; version=0.0.4; charset=utf-8")
+    state = app_state(request)
+    return Response(
+        state.runner.metrics.page(await state.readiness()), media_type="text/plain; version=0.0.4; charset=utf-8"
+    )

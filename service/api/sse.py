@@ -1,9 +1,9 @@
-"""Server-sent events (WHATWG HTML, section 9.2), and JSON lines, which are sent the same way."""
+"""A response that is sent piece by piece: server-sent events, or lines of JSON."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,40 +13,39 @@ from service.api.disconnect import unless_disconnected
 from service.api.middleware import request_id
 from service.api.problems import error_body, public
 from service.errors import Draining
-from service.wire.model import encode
 
 KEEP_ALIVE = b": keep-alive\n\n"
 
-Event = tuple[str, Mapping[str, Any]]
+T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
 
 
-def named(name: str, data: Mapping[str, Any]) -> bytes:
-    """The frame of an event under its name."""
-    return f"event: {name}\ndata: {encode(data)}\n\n".encode()
+class StreamFormat(Protocol[T_contra]):
+    """How events become bytes."""
+
+    def encode(self, event: T_contra) -> bytes:
+        """The event as it is sent; empty for one that is not shown."""
+
+    def encode_error(self, body: Mapping[str, Any]) -> bytes:
+        """An error as the last thing that is sent."""
 
 
-def unnamed(name: str, data: Mapping[str, Any]) -> bytes:
-    """The frame of an event as OpenAI sends it: the data alone; ``[DONE]`` for the event ``done``."""
-    return f"data: {'[DONE]' if name == 'done' else encode(data)}\n\n".encode()
+class EventStream(Response, Generic[T]):
+    """A response that sends each event as it comes, and ``keep_alive`` after each silence.
 
+    What ``events`` raises before anything was sent is raised here, while another response is still possible. Later it
+    is sent as a last error, and so is the end of the server. The generator runs in one task and is closed there,
+    whatever ends the stream. A client that leaves ends it with ClientLeft.
 
-def line(name: str, data: Mapping[str, Any]) -> bytes:
-    """An event as a line of JSON."""
-    return f"{encode(data)}\n".encode()
-
-
-class EventStream(Response):
-    """A response that sends each (name, data) of ``events`` as it comes, and ``keep_alive`` after each silence.
-
-    ``frame`` puts an event into bytes. What ``events`` raises before anything was sent is raised here, while another
-    response is still possible; later it becomes a last ``error`` event, and so does the server's end. The generator
-    runs in one task and is closed there, whatever ends the stream; a client that leaves ends it with ClientLeft.
+    events: what is sent.
+    form: how it is encoded.
+    keep_alive: sent after every ``keep_alive_seconds`` of silence.
     """
 
     def __init__(
         self,
-        events: AsyncGenerator[Event, None],
-        frame: Callable[[str, Mapping[str, Any]], bytes] = named,
+        events: AsyncGenerator[T, None],
+        form: StreamFormat[T],
         *,
         media_type: str = "text/event-stream",
         keep_alive: bytes = KEEP_ALIVE,
@@ -58,7 +57,7 @@ class EventStream(Response):
         # X-Accel-Buffering keeps nginx from holding events back.
         self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         self._events = events
-        self._frame = frame
+        self._form = form
         self._keep_alive = keep_alive
         self._keep_alive_seconds = keep_alive_seconds
 
@@ -70,7 +69,7 @@ class EventStream(Response):
         except asyncio.CancelledError:
             if wire.started:
                 cut_off = Draining("the service has shut down before the answer was finished")
-                await wire.write(self._frame("error", error_body(cut_off, request.scope["path"])))
+                await wire.write(self._form.encode_error(error_body(cut_off, request.scope["path"])))
                 await wire.end()
             raise
 
@@ -78,23 +77,24 @@ class EventStream(Response):
         async with aclosing(self._events):
             keeping = asyncio.create_task(wire.keep_alive(self._keep_alive, self._keep_alive_seconds))
             try:
-                while (frame := await self._frame_or_error(request, wire)) is not None:
-                    await wire.write(frame)
+                while (piece := await self._next_piece(request, wire)) is not None:
+                    if piece:
+                        await wire.write(piece)
             finally:
                 keeping.cancel()
                 await asyncio.wait((keeping,))
             await wire.end()
 
-    async def _frame_or_error(self, request: Request, wire: "_Wire") -> bytes | None:
-        """The next event as bytes, None at the end."""
+    async def _next_piece(self, request: Request, wire: "_Wire") -> bytes | None:
+        """The next event or the error as bytes, None at the end."""
         try:
             event = await anext(self._events, None)
-            return None if event is None else self._frame(*event)
+            return None if event is None else self._form.encode(event)
         except Exception as error:
             if not wire.started:
                 raise
             await self._events.aclose()  # nothing follows an error
-            return self._frame("error", error_body(public(error, request_id(request)), request.scope["path"]))
+            return self._form.encode_error(error_body(public(error, request_id(request)), request.scope["path"]))
 
 
 class _Wire:
@@ -108,22 +108,22 @@ class _Wire:
         self._clock = asyncio.get_running_loop().time
         self._written = self._clock()
 
-    async def write(self, frame: bytes, *, more: bool = True) -> None:
+    async def write(self, piece: bytes, *, more: bool = True) -> None:
         async with self._sending:
             if not self.started:
                 self.started = True
                 await self._send(self._start)
-            await self._send({"type": "http.response.body", "body": frame, "more_body": more})
+            await self._send({"type": "http.response.body", "body": piece, "more_body": more})
             self._written = self._clock()
 
     async def end(self) -> None:
         await self.write(b"", more=False)
 
-    async def keep_alive(self, frame: bytes, seconds: float) -> None:
-        """Write the frame after every ``seconds`` of silence, for ever."""
+    async def keep_alive(self, piece: bytes, seconds: float) -> None:
+        """Write ``piece`` after every ``seconds`` of silence, for ever."""
         while True:
             silence = self._clock() - self._written
             if silence < seconds:
                 await asyncio.sleep(seconds - silence)
             else:
-                await self.write(frame)
+                await self.write(piece)

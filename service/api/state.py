@@ -1,50 +1,46 @@
 """What the routes work with: made by the app's lifespan, one for each app, and handed to each request."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from starlette.requests import Request
 
 from service.api.auth import Keys
-from service.engines.base import Engine
 from service.errors import Draining, EngineDead, EngineUnavailable, Starting, Unavailable
 from service.images.fetch import RemoteImages
-from service.metrics import READY, Metrics
-from service.programs.admission import Admission
-from service.programs.background import Background
+from service.metrics import READY
 from service.programs.compile import Programs
 from service.programs.models import ServedModels
-from service.refinement.roles import Models, Roles
+from service.programs.run import RequestInfo, Runner
 from service.tasks.task import Task
 
 
 @dataclass(frozen=True)
-class Desk:
-    """``engine`` gives a model's engine once it serves; before that it raises Starting, or EngineDead if it never
-    will."""
+class AppState:
+    """The app's resources.
 
-    engine: Callable[[str], Engine]
-    admission: Admission
-    background: Background
+    keys: who may send requests.
+    runner: runs programs.
+    programs: compiles requests into programs.
+    tasks, served: what requests may name.
+    images: fetches those at addresses.
+    """
+
     keys: Keys
-    metrics: Metrics
+    runner: Runner
     programs: Programs
     tasks: Mapping[str, Task]
     served: ServedModels
     images: RemoteImages
 
-    def roles(self, models: Models) -> Roles:
-        """The engines of a program's models. Raises what ``engine`` raises."""
-        return Roles(self.engine(models.writer), self.engine(models.critic), self.engine(models.judge))
-
     async def check_ready(self) -> None:
         """Return while programs are served; raise Draining, or what keeps a model from serving that programs need by
         default."""
-        if self.admission.draining:
+        if self.runner.admission.draining:
             raise Draining("the service is shutting down")
-        await self.roles(self.served.needed).check()
+        await self.runner.roles(self.served.needed).check()
 
-    async def state(self) -> str:
+    async def readiness(self) -> str:
         """``ready``, or the code of the error that keeps programs from being served."""
         try:
             await self.check_ready()
@@ -55,36 +51,42 @@ class Desk:
     async def check_alive(self) -> None:
         """Raise EngineDead once the main engine is dead or has failed to start. Adapters live and die with it.
 
-        One that still loads is alive, and so is the service without remote engines: a new start would mend nothing.
+        An engine that is still loading is alive, and so is a service whose remote engines are away: a restart would
+        not help.
         """
         try:
-            await self.engine(self.served.main).check()
+            await self.runner.engine(self.served.main).check()
         except EngineDead:
             raise
         except (Starting, EngineUnavailable):
             return
 
 
-def desk_of(request: Request) -> Desk:
-    desk: Desk = request.state.desk
-    return desk
+def app_state(request: Request) -> AppState:
+    """The state of the app that serves the request."""
+    state: AppState = request.state.app_state
+    return state
 
 
-async def authenticated(request: Request) -> str:
-    """The name of the caller's key; Unauthorized without a valid one. Checked before the body is read."""
-    caller = desk_of(request).keys.caller(request.headers.get("authorization"))
-    request.state.caller = caller
-    return caller
+def request_info(request: Request) -> RequestInfo:
+    """What a program is told of a request that ``require_key`` let in."""
+    state = request.state
+    return RequestInfo(state.request_id, state.caller, request.scope["route"].path, state.arrived)
 
 
-async def has_room(request: Request) -> None:
+async def require_key(request: Request) -> None:
+    """Note the name of the caller's key; Unauthorized without a valid one. Checked before the body is read."""
+    request.state.caller = app_state(request).keys.caller(request.headers.get("authorization"))
+
+
+async def require_capacity(request: Request) -> None:
     """Refuse a program that would not be admitted now, while that costs least: before the body is read.
 
     What is let in here can still be refused when it is admitted.
     """
-    desk_of(request).admission.check(request.state.caller)
+    app_state(request).runner.admission.check(request.state.caller)
 
 
-async def has_room_for_batch(request: Request) -> None:
+async def require_batch_capacity(request: Request) -> None:
     """The same for a batch."""
-    desk_of(request).admission.check_batch(request.state.caller)
+    app_state(request).runner.admission.check_batch(request.state.caller)

@@ -20,6 +20,7 @@ from service.refinement.program import (
     ForcedCall,
     ForcedTool,
     Generate,
+    Program,
     Refine,
     Review,
     Search,
@@ -36,6 +37,7 @@ from service.wire.requests import (
     EvaluatedFields,
     GenerateRequest,
     Message,
+    NativeRequest,
     RefineRequest,
 )
 from service.wire.tools import ToolRequest
@@ -70,6 +72,16 @@ class Programs:
     tools: Toolbox = field(default_factory=Toolbox)
     _arrivals: Iterator[int] = field(default_factory=itertools.count, init=False, repr=False, compare=False)
     """Numbers the programs in order of arrival."""
+
+    def compile(self, request: NativeRequest, lane: Lane = "interactive") -> Program:
+        """The program of a request, whichever it is."""
+        match request:
+            case GenerateRequest():
+                return self.compile_generate(request, lane)
+            case CritiqueRequest():
+                return self.compile_review(request, lane)
+            case RefineRequest():
+                return self.compile_refine(request, lane)
 
     def compile_generate(
         self, request: GenerateRequest, lane: Lane = "interactive", *, open_ended: bool = False

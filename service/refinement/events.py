@@ -134,6 +134,26 @@ class Relayed:
     usage: Mapping[CallRole, Usage]
 
 
+Outcome = Refined | Generated | Reviewed | Relayed
+"""What the work of a program ends with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    queued_seconds: float
+    """The wait for a place."""
+    total_seconds: float
+    """Since the request arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The last event of a program that ran for a request, in place of its outcome."""
+
+    outcome: Outcome
+    timing: Timing
+
+
 Event = (
     Started
     | CallEnded
@@ -145,8 +165,6 @@ Event = (
     | CandidateEvaluated
     | Critiqued
     | RoundEnded
-    | Refined
-    | Generated
-    | Reviewed
-    | Relayed
+    | Outcome
+    | Done
 )

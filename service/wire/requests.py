@@ -244,3 +244,7 @@ class RefineRequest(EvaluatedFields):
     stream: bool = False
     trace: bool = True
     reasoning: bool = False
+
+
+NativeRequest = GenerateRequest | CritiqueRequest | RefineRequest
+"""A request to one of Redraft's own endpoints."""

@@ -1,7 +1,7 @@
 """What the service answers. These models are the wire contract's output, made from a program's last event."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field
@@ -14,21 +14,27 @@ from service.refinement.events import (
     CandidateEvaluated,
     Critiqued,
     Delta,
+    Done,
     Event,
     Generated,
     ReasoningDelta,
     Refined,
+    Relayed,
     Reviewed,
     Round,
     RoundEnded,
     Started,
+    Timing,
 )
 from service.refinement.policy import StopReason
 from service.refinement.roles import CallRole, Models
 from service.wire.diff import Change, diff
+from service.wire.requests import CritiqueRequest, GenerateRequest, NativeRequest, RefineRequest
+from service.wire.sse import SseEvent, event_frame
 
 LEFT_OUT_IF_NONE = Field(exclude_if=lambda value: value is None)
-SseEvent = tuple[str, Mapping[str, Any]]
+STREAMED_BEFORE = {"choices": {"__all__": {"text", "reasoning"}}}
+"""What the last event of a streamed generate leaves out."""
 
 
 class Problem(BaseModel):
@@ -45,11 +51,6 @@ class Problem(BaseModel):
 class FieldProblem(BaseModel):
     field: str
     message: str
-
-
-class Timing(BaseModel):
-    queued_seconds: float
-    total_seconds: float
 
 
 class ChoiceBody(BaseModel):
@@ -281,12 +282,49 @@ def _candidate_body(
     )
 
 
-def sse_events(event: Event | BaseModel, left_out: Any = None, *, reasoning: bool = False) -> Iterator[SseEvent]:
-    """What a stream tells of an event or, last, of the response: ``done``, less what pydantic is to exclude of it."""
-    if isinstance(event, BaseModel):
-        yield "done", event.model_dump(mode="json", exclude=left_out)
-    elif told := sse_event(event, reasoning=reasoning):
-        yield told
+@dataclass(frozen=True, slots=True)
+class NativeFormat:
+    """How Redraft's own endpoints answer.
+
+    trace: whether the response to a refine has its rounds.
+    reasoning: whether the model's thoughts are shown.
+    """
+
+    trace: bool = True
+    reasoning: bool = False
+
+    @classmethod
+    def for_request(cls, request: NativeRequest) -> "NativeFormat":
+        match request:
+            case RefineRequest():
+                return cls(trace=request.trace, reasoning=request.reasoning)
+            case GenerateRequest():
+                return cls(reasoning=request.reasoning)
+            case CritiqueRequest():
+                return cls()
+
+    def response(self, done: Done) -> GenerateResponse | CritiqueResponse | RefineResponse:
+        """The whole answer."""
+        match done.outcome:
+            case Generated() as generated:
+                return generate_response(generated, done.timing, reasoning=self.reasoning)
+            case Reviewed() as reviewed:
+                return critique_response(reviewed, done.timing)
+            case Refined() as refined:
+                return refine_response(refined, done.timing, trace=self.trace, reasoning=self.reasoning)
+            case Relayed():
+                raise TypeError("a chat with tools is answered in OpenAI's format only")
+
+    def encode(self, event: Event) -> bytes:
+        """The event as it is streamed; empty for one that is not shown."""
+        if isinstance(event, Done):
+            streamed = STREAMED_BEFORE if isinstance(event.outcome, Generated) else None
+            return event_frame("done", self.response(event).model_dump(mode="json", exclude=streamed))
+        shown = sse_event(event, reasoning=self.reasoning)
+        return event_frame(*shown) if shown else b""
+
+    def encode_error(self, body: Mapping[str, Any]) -> bytes:
+        return event_frame("error", body)
 
 
 def sse_event(event: Event, *, reasoning: bool = False) -> SseEvent | None:

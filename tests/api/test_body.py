@@ -4,10 +4,11 @@ from functools import partial
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from starlette.requests import Request
 
-from service.api.body import add_schemas, beside, decode, decoded, json_body
+from service.api.body import add_schemas, decode, decode_bounded, json_body, read_json
 from service.api.problems import install
 from service.errors import InvalidRequest, MalformedBody
 from service.evaluators.text.patterns import linear_pattern
@@ -97,8 +98,8 @@ def made_app() -> FastAPI:
     install(app)
 
     @app.post("/items", openapi_extra=json_body(Item))
-    async def create(item: Annotated[Item, Depends(decoded(Item))]) -> int:
-        return item.count
+    async def create(request: Request) -> int:
+        return (await read_json(request, Item)).count
 
     return app
 
@@ -152,16 +153,16 @@ async def test_a_small_body_that_takes_long_to_compile_is_decoded_in_a_thread() 
         threads.append(threading.get_ident())
         return len(decode(Patterns, body, None).patterns)
 
-    assert await beside(decoding, patterns(1)) == 1
+    assert await decode_bounded(decoding, patterns(1)) == 1
     assert threads == [threading.get_ident()]
-    assert await beside(decoding, patterns(20)) == 20
+    assert await decode_bounded(decoding, patterns(20)) == 20
     assert threads[1] == threading.get_ident()
     assert threads[2] != threading.get_ident()
 
 
 async def test_a_request_may_compile_only_so_much() -> None:
     with pytest.raises(InvalidRequest, match="the patterns and schemas of the request take too long to compile"):
-        await beside(partial(decode, Patterns, content_type=None), patterns(300))
+        await decode_bounded(partial(decode, Patterns, content_type=None), patterns(300))
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,10 @@ import pytest
 from pydantic import BaseModel
 
 from service.api import connection
-from service.api.answers import WholeAnswer
+from service.api.answers import JsonAnswer
+from service.engines.base import Completion, Usage
 from service.engines.scripted import Script
-from service.refinement.events import Event
+from service.refinement.events import Done, Event, Generated, Timing
 from tests.support.peer import Peer
 from tests.support.process import served as served_process
 from tests.support.scripts import stall
@@ -36,11 +37,19 @@ def posted(body: bytes) -> bytes:
     return POST + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
-async def the_answer(length: int) -> AsyncGenerator[Event | BaseModel, None]:
-    class Text(BaseModel):
-        text: str
+async def ended(text: str) -> AsyncGenerator[Event, None]:
+    """The last event of a program that wrote ``text``."""
+    completion = Completion(text, "stop", Usage())
+    yield Done(Generated("gen-1", "scripted", [[completion]], {}), Timing(0.0, 0.0))
 
-    yield Text(text="w" * length)
+
+class Text(BaseModel):
+    text: str
+
+    @classmethod
+    def written(cls, done: Done) -> "Text":
+        assert isinstance(done.outcome, Generated)
+        return cls(text=done.outcome.completions[0][0].text)
 
 
 @dataclass
@@ -433,7 +442,7 @@ async def test_an_answer_keeps_its_place_until_it_is_taken() -> None:
 @pytest.mark.parametrize("length", [0, 65_525, 65_526, 300_000])
 async def test_the_last_byte_of_an_answer_is_sent_with_its_end(length: int) -> None:
     peer = Peer()
-    await peer.call(WholeAnswer(the_answer(length)))
+    await peer.call(JsonAnswer(ended("w" * length), Text.written))
     assert len(peer.json["text"]) == length
     assert [message["more_body"] for message in peer.sent[1:] if message["body"]][-1] is False
     assert peer.sent[-1]["body"]

@@ -8,13 +8,16 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request
+from starlette.responses import Response
 from starlette.types import Message
 
 from service.api.connection import Connection
 from service.api.disconnect import ClientLeft, unless_disconnected
 from service.api.middleware import BodyLimit, RequestContext, RequestRecord
 from service.api.problems import install
-from service.api.sse import Event, EventStream
+from service.api.sse import EventStream
+from service.wire.sse import SseEvent
+from tests.api.test_sse import Named
 from tests.support.peer import Peer
 
 
@@ -109,7 +112,7 @@ def made_app(work: Work, records: asyncio.Queue[RequestRecord]) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=100)
     app.add_middleware(RequestContext, on_finished=records.put_nowait)
 
-    async def events() -> AsyncGenerator[Event, None]:
+    async def events() -> AsyncGenerator[SseEvent, None]:
         yield "started", {}
         await work.run()
 
@@ -119,9 +122,9 @@ def made_app(work: Work, records: asyncio.Queue[RequestRecord]) -> FastAPI:
         await unless_disconnected(request, work.run())
 
     @app.post("/stream")
-    async def stream(request: Request) -> EventStream:
+    async def stream(request: Request) -> Response:
         await request.body()
-        return EventStream(events())
+        return EventStream(events(), Named())
 
     return app
 

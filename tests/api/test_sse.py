@@ -1,28 +1,31 @@
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from starlette.responses import Response
 
 from service.api.disconnect import ClientLeft
 from service.api.problems import install
-from service.api.sse import Event, EventStream, line, named, unnamed
+from service.api.sse import EventStream
 from service.errors import EngineDead, Overloaded
+from service.wire.sse import SseEvent, data_frame, event_frame, json_line
 from tests.support.peer import Peer
 
 
 class Source:
     """A generator of events that shows how it ended; it waits at an asyncio.Event and raises an exception."""
 
-    def __init__(self, *steps: Event | asyncio.Event | Exception) -> None:
+    def __init__(self, *steps: SseEvent | asyncio.Event | Exception) -> None:
         self.waiting = asyncio.Event()
         self.closed = asyncio.Event()
         self.tasks: set[asyncio.Task[Any] | None] = set()
         self.events = self._run(steps)
 
-    async def _run(self, steps: tuple[Event | asyncio.Event | Exception, ...]) -> AsyncGenerator[Event, None]:
+    async def _run(self, steps: tuple[SseEvent | asyncio.Event | Exception, ...]) -> AsyncGenerator[SseEvent, None]:
         try:
             for step in steps:
                 self.tasks.add(asyncio.current_task())
@@ -39,6 +42,21 @@ class Source:
             self.closed.set()
 
 
+class Named:
+    """The simplest format: every event is a frame."""
+
+    def encode(self, event: SseEvent) -> bytes:
+        return event_frame(*event)
+
+    def encode_error(self, body: Mapping[str, Any]) -> bytes:
+        return event_frame("error", body)
+
+
+class OnlyDone(Named):
+    def encode(self, event: SseEvent) -> bytes:
+        return super().encode(event) if event[0] == "done" else b""
+
+
 def frames(body: bytes) -> list[tuple[str, Any]]:
     parsed = []
     for frame in body.decode().split("\n\n")[:-1]:
@@ -50,7 +68,7 @@ def frames(body: bytes) -> list[tuple[str, Any]]:
 async def test_events_become_frames() -> None:
     source = Source(("started", {"id": "r"}), ("delta", {"text": "é\nb"}))
     peer = Peer()
-    await peer.call(EventStream(source.events))
+    await peer.call(EventStream(source.events, Named()))
     assert peer.status == 200
     assert peer.headers == {
         "cache-control": "no-store",
@@ -63,16 +81,30 @@ async def test_events_become_frames() -> None:
     assert len(source.tasks) == 1
 
 
+async def test_an_event_that_is_not_shown_does_not_begin_the_response() -> None:
+    app = FastAPI()
+    install(app)
+    source = Source(("started", {}), Overloaded("full", retry_after=3))
+
+    @app.get("/")
+    async def stream() -> Response:
+        return EventStream(source.events, OnlyDone())
+
+    peer = Peer()
+    await peer.call(app)
+    assert (peer.status, peer.json["code"]) == (503, "overloaded")
+
+
 async def test_no_events_are_an_empty_stream() -> None:
     peer = Peer()
-    await peer.call(EventStream(Source().events))
+    await peer.call(EventStream(Source().events, Named()))
     assert (peer.status, peer.body) == (200, b"")
 
 
 async def test_silence_is_filled_with_comments() -> None:
     more = asyncio.Event()
     peer = Peer()
-    stream = EventStream(Source(("a", {}), more, ("b", {})).events, keep_alive_seconds=0.001)
+    stream = EventStream(Source(("a", {}), more, ("b", {})).events, Named(), keep_alive_seconds=0.001)
     call = asyncio.create_task(peer.call(stream))
     await peer.until(b": keep-alive\n\n: keep-alive\n\n")
     more.set()
@@ -83,14 +115,14 @@ async def test_silence_is_filled_with_comments() -> None:
 
 async def test_no_comment_without_silence() -> None:
     peer = Peer()
-    await peer.call(EventStream(Source(*[("a", {})] * 20).events, keep_alive_seconds=60))
+    await peer.call(EventStream(Source(*[("a", {})] * 20).events, Named(), keep_alive_seconds=60))
     assert b"keep-alive" not in peer.body
 
 
 async def test_a_known_error_is_the_last_event() -> None:
     source = Source(("started", {}), EngineDead("gone"))
     peer = Peer()
-    await peer.call(EventStream(source.events))
+    await peer.call(EventStream(source.events, Named()))
     (_, (name, data)) = frames(peer.body)
     assert (name, data["code"], data["status"]) == ("error", "engine_dead", 503)
     assert source.closed.is_set()
@@ -99,7 +131,7 @@ async def test_a_known_error_is_the_last_event() -> None:
 
 async def test_a_bug_is_the_last_event_and_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
     peer = Peer()
-    await peer.call(EventStream(Source(("started", {}), KeyError("password")).events))
+    await peer.call(EventStream(Source(("started", {}), KeyError("password")).events, Named()))
     assert [(name, data.get("code")) for name, data in frames(peer.body)] == [
         ("started", None),
         ("error", "internal_error"),
@@ -111,7 +143,7 @@ async def test_a_bug_is_the_last_event_and_tells_nothing(caplog: pytest.LogCaptu
 async def test_an_event_that_is_not_json_is_a_bug_and_the_last() -> None:
     source = Source(("started", {}), ("score", {"score": float("nan")}), ("done", {}))
     peer = Peer()
-    await peer.call(EventStream(source.events))
+    await peer.call(EventStream(source.events, Named()))
     assert [name for name, _ in frames(peer.body)] == ["started", "error"]
     assert source.closed.is_set()
 
@@ -122,8 +154,8 @@ async def test_an_error_before_the_first_event_keeps_its_status() -> None:
     source = Source(Overloaded("full", retry_after=3))
 
     @app.get("/")
-    async def stream() -> EventStream:
-        return EventStream(source.events)
+    async def stream() -> Response:
+        return EventStream(source.events, Named())
 
     peer = Peer()
     await peer.call(app)
@@ -132,10 +164,10 @@ async def test_an_error_before_the_first_event_keeps_its_status() -> None:
 
 
 @pytest.mark.parametrize("before", [(), (("started", {}),)], ids=["before the first event", "later"])
-async def test_a_client_that_leaves_closes_the_generator(before: tuple[Event, ...]) -> None:
+async def test_a_client_that_leaves_closes_the_generator(before: tuple[SseEvent, ...]) -> None:
     source = Source(*before, asyncio.Event())
     peer = Peer()
-    call = asyncio.create_task(peer.call(EventStream(source.events)))
+    call = asyncio.create_task(peer.call(EventStream(source.events, Named())))
     await source.waiting.wait()
     peer.leave()
     with pytest.raises(ClientLeft):
@@ -145,10 +177,10 @@ async def test_a_client_that_leaves_closes_the_generator(before: tuple[Event, ..
     assert bool(peer.sent) == bool(before)
 
 
-@pytest.mark.parametrize("frame", [named, unnamed, line])
-async def test_a_frame_is_cut_nowhere_by_readers_of_lines(frame: Callable[[str, Any], bytes]) -> None:
+@pytest.mark.parametrize("frame", [partial(event_frame, "delta"), data_frame, json_line])
+async def test_a_frame_is_cut_nowhere_by_readers_of_lines(frame: Callable[[Any], bytes]) -> None:
     text = "".join(map(chr, range(0x20))) + "a\u0085b\u2028c\u2029d\u007fé"
-    sent = frame("delta", {"text": text}).decode()
+    sent = frame({"text": text}).decode()
     *_, data = sent.rstrip("\n").splitlines()
     assert sent.rstrip("\n").count("\n") == len(sent.rstrip("\n").splitlines()) - 1
     assert json.loads(data.removeprefix("data: ")) == {"text": text}
@@ -157,7 +189,7 @@ async def test_a_frame_is_cut_nowhere_by_readers_of_lines(frame: Callable[[str, 
 async def test_a_stream_that_is_cancelled_with_the_server_ends_with_an_error() -> None:
     source = Source(("started", {}), asyncio.Event())
     peer = Peer()
-    call = asyncio.create_task(peer.call(EventStream(source.events)))
+    call = asyncio.create_task(peer.call(EventStream(source.events, Named())))
     await source.waiting.wait()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -169,7 +201,7 @@ async def test_a_stream_that_is_cancelled_with_the_server_ends_with_an_error() -
 async def test_a_stream_that_is_cancelled_before_its_first_event_sends_nothing() -> None:
     source = Source(asyncio.Event())
     peer = Peer()
-    call = asyncio.create_task(peer.call(EventStream(source.events)))
+    call = asyncio.create_task(peer.call(EventStream(source.events, Named())))
     await source.waiting.wait()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -180,7 +212,7 @@ async def test_a_stream_that_is_cancelled_before_its_first_event_sends_nothing()
 async def test_a_cancelled_response_closes_the_generator() -> None:
     source = Source(("started", {}), asyncio.Event())
     peer = Peer()
-    call = asyncio.create_task(peer.call(EventStream(source.events)))
+    call = asyncio.create_task(peer.call(EventStream(source.events, Named())))
     await source.waiting.wait()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -197,7 +229,7 @@ async def test_a_client_that_leaves_while_it_is_written_to_closes_the_generator(
         blocked.set()
         await asyncio.Event().wait()
 
-    call = asyncio.create_task(EventStream(source.events)(peer.scope, peer.receive, never_drains))
+    call = asyncio.create_task(EventStream(source.events, Named())(peer.scope, peer.receive, never_drains))
     await blocked.wait()
     peer.leave()
     with pytest.raises(ClientLeft):
@@ -210,7 +242,7 @@ async def test_a_long_wait_for_the_first_event_is_kept_alive_and_fails_as_an_eve
     gate = asyncio.Event()
     source = Source(gate, EngineDead("gone"))
     peer = Peer()
-    calling = asyncio.create_task(peer.call(EventStream(source.events, keep_alive_seconds=0.01)))
+    calling = asyncio.create_task(peer.call(EventStream(source.events, Named(), keep_alive_seconds=0.01)))
     while b": keep-alive" not in peer.body:
         await asyncio.sleep(0.01)
 

@@ -1,49 +1,47 @@
-"""A chat completion's way through the service: it is a generate, a refine or a relayed chat with tools."""
+"""A chat completion as a program: a generate, a refine or a relayed chat with tools."""
 
 import time
 from dataclasses import replace
-from functools import partial
-from typing import Any
 
-from starlette.requests import Request
-
-from service.api.answers import Answering
-from service.api.images import with_images
-from service.api.openai.responses import Chunks, generated_completion, refined_completion, relayed_completion
+from service.api.images import fetch_images
+from service.api.openai.responses import ChatFormat
 from service.api.openai.translate import Chat, naming
-from service.api.sse import unnamed
+from service.api.state import AppState
 from service.programs.compile import Programs
-from service.refinement.loop import refine
+from service.refinement.program import Generate, Program
 from service.refinement.scheduling import Lane
-from service.refinement.single import generate, relay
 from service.wire.requests import RefineRequest
 from service.wire.tools import ToolRequest
 
 
-async def answering_chat(
-    request: Request, chat: Chat, programs: Programs, lane: Lane = "interactive"
-) -> Answering[Any]:
-    """The program of a chat, with its images at hand. InvalidRequest names fields as the caller did."""
+async def compile_chat(chat: Chat, state: AppState, lane: Lane = "interactive") -> tuple[Program, ChatFormat]:
+    """The program, and how it is answered. InvalidRequest names fields as the caller did."""
     with naming(chat.names):
         if not isinstance(chat.wanted, ToolRequest):
-            chat = replace(chat, wanted=await with_images(request, chat.wanted))
-        return _answering(chat, programs, lane)
+            chat = replace(chat, wanted=await fetch_images(state, chat.wanted))
+        program = _compile(chat, state.programs, lane)
+    return program, _make_format(chat, program)
 
 
-def _answering(chat: Chat, programs: Programs, lane: Lane) -> Answering[Any]:
-    model, created = chat.asked.model, int(time.time())
+def _compile(chat: Chat, programs: Programs, lane: Lane) -> Program:
+    match chat.wanted:
+        case RefineRequest() as request:
+            return programs.compile_refine(request, lane)
+        case ToolRequest() as request:
+            return programs.compile_tool_chat(request, lane)
+        case request:
+            open_ended = "task" not in (chat.asked.redraft or {})  # a task that is named has its own limit
+            return programs.compile_generate(request, lane, open_ended=open_ended)
+
+
+def _make_format(chat: Chat, program: Program) -> ChatFormat:
     options = chat.asked.stream_options
-    reasoning, usage = chat.wanted.reasoning, bool(options and options.include_usage)
-    chunks = partial(Chunks, model=model, created=created, include_usage=usage, reasoning=reasoning)
-    if isinstance(chat.wanted, RefineRequest):
-        program = programs.compile_refine(chat.wanted, lane)
-        body = partial(refined_completion, model=model, created=created, trace=chat.wanted.trace, reasoning=reasoning)
-        return Answering(program, refine, body, chunks(program.id, texts=1).of, unnamed)
-    if isinstance(chat.wanted, ToolRequest):
-        chat_with_tools = programs.compile_tool_chat(chat.wanted, lane)
-        body = partial(relayed_completion, model=model, created=created, reasoning=reasoning)
-        return Answering(chat_with_tools, relay, body, chunks(chat_with_tools.id, texts=1).of, unnamed)
-    open_ended = "task" not in (chat.asked.redraft or {})  # who names a task wants what is its own
-    generation = programs.compile_generate(chat.wanted, lane, open_ended=open_ended)
-    whole = partial(generated_completion, model=model, created=created, reasoning=reasoning)
-    return Answering(generation, generate, whole, chunks(generation.id, texts=generation.n).of, unnamed)
+    return ChatFormat(
+        id=program.id,
+        model=chat.asked.model,
+        created=int(time.time()),
+        texts=program.n if isinstance(program, Generate) else 1,
+        include_usage=bool(options and options.include_usage),
+        trace=isinstance(chat.wanted, RefineRequest) and chat.wanted.trace,
+        reasoning=chat.wanted.reasoning,
+    )

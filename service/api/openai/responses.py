@@ -8,9 +8,12 @@ from pydantic import BaseModel
 
 from service.engines.base import Completion, Usage
 from service.engines.relay import CallPiece, MessagePiece, RelayFinish
-from service.refinement.events import Delta, Event, Generated, ReasoningDelta, Refined, Relayed
+from service.refinement.events import Delta, Done, Event, Generated, ReasoningDelta, Refined, Relayed
 from service.refinement.roles import CallRole
-from service.wire.responses import LEFT_OUT_IF_NONE, SseEvent, Timing, refine_response, sse_event, total
+from service.wire.responses import LEFT_OUT_IF_NONE, refine_response, sse_event, total
+from service.wire.sse import DONE_FRAME, data_frame
+
+Chunk = dict[str, Any]
 
 
 class ErrorBody(BaseModel):
@@ -84,49 +87,111 @@ class ChatCompletion(BaseModel):
     redraft: Annotated[dict[str, Any] | None, LEFT_OUT_IF_NONE] = None
 
 
-def generated_completion(
-    done: Generated, timing: Timing, *, model: str, created: int, reasoning: bool = False
-) -> ChatCompletion:
-    [completions] = done.completions
-    choices = [_choice(index, c, reasoning) for index, c in enumerate(completions)]
-    return ChatCompletion(id=done.program, created=created, model=model, choices=choices, usage=_usage(done.usage))
+@dataclass
+class ChatFormat:
+    """How a chat completion is answered, whole or in chunks. One serves one answer: its first chunks are special.
 
+    id: the program's.
+    model: as the request names it.
+    created: Unix time.
+    texts: how many texts are streamed. The first chunk of each says whose it is.
+    include_usage: whether the last chunk of a stream has the usage.
+    trace: whether a refine's account has its rounds.
+    reasoning: whether the model's thoughts are shown.
+    """
 
-def refined_completion(
-    done: Refined, timing: Timing, *, model: str, created: int, trace: bool, reasoning: bool = False
-) -> ChatCompletion:
-    response = refine_response(done, timing, trace=trace, reasoning=reasoning)
-    return ChatCompletion(
-        id=done.program,
-        created=created,
-        model=model,
-        choices=[_choice(0, done.selected.completion, reasoning)],
-        usage=_usage(done.usage),
-        redraft=response.model_dump(mode="json", exclude={"id", "model", "text"}),
-    )
+    id: str
+    model: str
+    created: int
+    texts: int = 1
+    include_usage: bool = False
+    trace: bool = False
+    reasoning: bool = False
+    _begun: bool = False
 
+    def response(self, done: Done) -> ChatCompletion:
+        """The whole answer."""
+        redraft = None
+        match done.outcome:
+            case Generated(completions=[completions]):
+                choices = [self._text_choice(index, completion) for index, completion in enumerate(completions)]
+            case Refined() as refined:
+                choices = [self._text_choice(0, refined.selected.completion)]
+                account = refine_response(refined, done.timing, trace=self.trace, reasoning=self.reasoning)
+                redraft = account.model_dump(mode="json", exclude={"id", "model", "text"})
+            case Relayed() as relayed:
+                choices = [self._tool_choice(relayed)]
+            case outcome:
+                raise TypeError(f"no chat completion ends with {type(outcome).__name__}")
+        usage = _usage(done.outcome.usage)
+        return ChatCompletion(
+            id=self.id, created=self.created, model=self.model, choices=choices, usage=usage, redraft=redraft
+        )
 
-def relayed_completion(
-    done: Relayed, timing: Timing, *, model: str, created: int, reasoning: bool = False
-) -> ChatCompletion:
-    calls = [
-        ToolCallBody(id=call.id or "", function=FunctionCallBody(name=call.name or "", arguments=call.arguments))
-        for call in done.message.calls
-    ]
-    thoughts = done.message.thoughts if reasoning else None
-    message = AnswerBody(content=done.message.content, reasoning_content=thoughts, tool_calls=calls or None)
-    return ChatCompletion(
-        id=done.program,
-        created=created,
-        model=model,
-        choices=[ChatChoice(index=0, message=message, finish_reason=done.finish_reason)],
-        usage=_usage(done.usage),
-    )
+    def encode(self, event: Event) -> bytes:
+        """The event as chunks; empty for one that is not shown."""
+        frames = [data_frame(chunk) for chunk in self._chunks(event)]
+        return b"".join([*frames, DONE_FRAME] if isinstance(event, Done) else frames)
 
+    def encode_error(self, body: Mapping[str, Any]) -> bytes:
+        return data_frame(body)
 
-def _choice(index: int, said: Completion, reasoning: bool) -> ChatChoice:
-    message = AnswerBody(content=said.text, reasoning_content=said.thoughts if reasoning else None)
-    return ChatChoice(index=index, message=message, finish_reason=said.finish_reason)
+    def _chunks(self, event: Event) -> Iterator[Chunk]:
+        if not self._begun:
+            self._begun = True
+            for index in range(self.texts):
+                yield self._delta_chunk(index, {"role": "assistant", "content": ""})
+        match event:
+            case Done():
+                yield from self._last_chunks(self.response(event))
+            case ReasoningDelta():
+                if self.reasoning:
+                    yield self._delta_chunk(event.index, {"reasoning_content": event.text})
+            case Delta():
+                yield self._delta_chunk(event.index, {"content": event.text})
+            case MessagePiece():
+                if delta := _delta(event, self.reasoning):
+                    yield self._delta_chunk(0, delta)
+            case _:
+                if shown := sse_event(event, reasoning=self.reasoning):
+                    name, data = shown
+                    yield self._delta_chunk(0, {}, redraft={"event": name, **data})
+
+    def _last_chunks(self, completion: ChatCompletion) -> Iterator[Chunk]:
+        for choice in completion.choices:
+            account = {}
+            if completion.redraft is not None:  # only now is it known which text it is
+                if choice.message.reasoning_content:
+                    yield self._delta_chunk(choice.index, {"reasoning_content": choice.message.reasoning_content})
+                yield self._delta_chunk(choice.index, {"content": choice.message.content})
+                account = {"redraft": {"event": "done", **completion.redraft}}
+            yield self._delta_chunk(choice.index, {}, choice.finish_reason, **account)
+        if self.include_usage:
+            yield self._chunk([], usage=completion.usage.model_dump())
+
+    def _delta_chunk(
+        self, index: int, delta: Mapping[str, Any], finish_reason: RelayFinish | None = None, **more: Any
+    ) -> Chunk:
+        return self._chunk([{"index": index, "delta": delta, "finish_reason": finish_reason, "logprobs": None}], **more)
+
+    def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> Chunk:
+        usage = {"usage": None} if self.include_usage else {}
+        head = {"id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.model}
+        return {**head, "choices": choices, **usage, **more}
+
+    def _text_choice(self, index: int, completion: Completion) -> ChatChoice:
+        thoughts = completion.thoughts if self.reasoning else None
+        message = AnswerBody(content=completion.text, reasoning_content=thoughts)
+        return ChatChoice(index=index, message=message, finish_reason=completion.finish_reason)
+
+    def _tool_choice(self, relayed: Relayed) -> ChatChoice:
+        calls = [
+            ToolCallBody(id=call.id or "", function=FunctionCallBody(name=call.name or "", arguments=call.arguments))
+            for call in relayed.message.calls
+        ]
+        thoughts = relayed.message.thoughts if self.reasoning else None
+        message = AnswerBody(content=relayed.message.content, reasoning_content=thoughts, tool_calls=calls or None)
+        return ChatChoice(index=0, message=message, finish_reason=relayed.finish_reason)
 
 
 def _usage(by_role: Mapping[CallRole, Usage]) -> CompletionUsage:
@@ -138,63 +203,6 @@ def _usage(by_role: Mapping[CallRole, Usage]) -> CompletionUsage:
         prompt_tokens_details=PromptTokensDetails(cached_tokens=spent.cached_tokens),
         completion_tokens_details=CompletionTokensDetails(reasoning_tokens=spent.reasoning_tokens),
     )
-
-
-@dataclass
-class Chunks:
-    """The chunks of one streamed answer with so many ``texts``. The first chunk of each says whose it is.
-    ``reasoning``: the model's thoughts are told too."""
-
-    id: str
-    model: str
-    created: int
-    texts: int
-    include_usage: bool
-    reasoning: bool = False
-    _begun: bool = False
-
-    def of(self, event: Event | ChatCompletion) -> Iterator[SseEvent]:
-        """What is told of an event, and last of the whole answer."""
-        if not self._begun:
-            self._begun = True
-            for index in range(self.texts):
-                yield self._choice(index, {"role": "assistant", "content": ""})
-        if isinstance(event, ChatCompletion):
-            yield from self._ended(event)
-        elif isinstance(event, ReasoningDelta):
-            if self.reasoning:
-                yield self._choice(event.index, {"reasoning_content": event.text})
-        elif isinstance(event, Delta):
-            yield self._choice(event.index, {"content": event.text})
-        elif isinstance(event, MessagePiece):
-            if delta := _delta(event, self.reasoning):
-                yield self._choice(0, delta)
-        elif told := sse_event(event, reasoning=self.reasoning):
-            name, data = told
-            yield self._choice(0, {}, redraft={"event": name, **data})
-
-    def _ended(self, done: ChatCompletion) -> Iterator[SseEvent]:
-        for choice in done.choices:
-            account = {}
-            if done.redraft is not None:  # only now is it known which text it is
-                if choice.message.reasoning_content:
-                    yield self._choice(choice.index, {"reasoning_content": choice.message.reasoning_content})
-                yield self._choice(choice.index, {"content": choice.message.content})
-                account = {"redraft": {"event": "done", **done.redraft}}
-            yield self._choice(choice.index, {}, choice.finish_reason, **account)
-        if self.include_usage:
-            yield self._chunk([], usage=done.usage.model_dump())
-        yield "done", {}
-
-    def _choice(
-        self, index: int, delta: Mapping[str, Any], finish_reason: RelayFinish | None = None, **more: Any
-    ) -> SseEvent:
-        return self._chunk([{"index": index, "delta": delta, "finish_reason": finish_reason, "logprobs": None}], **more)
-
-    def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> SseEvent:
-        usage = {"usage": None} if self.include_usage else {}
-        head = {"id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.model}
-        return "chunk", {**head, "choices": choices, **usage, **more}
 
 
 def _delta(piece: MessagePiece, reasoning: bool) -> dict[str, Any]:

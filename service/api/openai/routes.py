@@ -1,17 +1,18 @@
 """The routes that OpenAI's clients know. A chat completion is a generate or a refine under another name."""
 
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.api import routes
-from service.api.body import decode, json_body, read
-from service.api.openai.answers import answering_chat
+from service.api.answers import answer_json, answer_stream
+from service.api.body import decode, json_body, read_body
+from service.api.openai.answers import compile_chat
 from service.api.openai.responses import ChatCompletion, ErrorResponse
 from service.api.openai.translate import Chat, ChatRequest, model_names, named_model
-from service.api.state import desk_of, has_room
+from service.api.state import app_state, require_capacity
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse, "description": description}
@@ -34,38 +35,40 @@ v1 = APIRouter(
 )
 
 
-async def read_chat(request: Request) -> Chat:
-    served = desk_of(request).served.names
-    return await read(request, lambda body, content_type: Chat.of(decode(ChatRequest, body, content_type), served))
-
-
 @v1.post(
     "/chat/completions",
     summary="Write or refine a text, as OpenAI's clients ask for it",
     response_model=ChatCompletion,
     responses={200: routes.EVENT_STREAM, **ERRORS},
     openapi_extra=json_body(ChatRequest),
-    dependencies=[Depends(has_room)],
+    dependencies=[Depends(require_capacity)],
 )
-async def chat_completion(request: Request, chat: Annotated[Chat, Depends(read_chat)]) -> Response:
+async def chat_completion(request: Request) -> Response:
     """The served model generates; with `:refine` or `:` and a preset after its name it refines.
 
     With `stream` the text comes in chunks; of a refine first all that happens, in the chunks' `redraft`.
     """
-    answering = await answering_chat(request, chat, desk_of(request).programs)
-    return answering.streamed(request) if chat.asked.stream else await answering.whole(request)
+    state = app_state(request)
+
+    def decode_chat(body: bytes, content_type: str) -> Chat:
+        return Chat.of(decode(ChatRequest, body, content_type), state.served.names)
+
+    chat = await read_body(request, decode_chat)
+    program, form = await compile_chat(chat, state)
+    answer = answer_stream if chat.asked.stream else answer_json
+    return answer(request, program, form)
 
 
 @v1.get("/models", summary="The models that requests may name")
 async def models(request: Request) -> Response:
     """The served models, for `/v1/chat/completions` also with `:refine` and each preset after their names."""
-    names = model_names(desk_of(request).served.names)
+    names = model_names(app_state(request).served.names)
     return JSONResponse({"object": "list", "data": [_model(name) for name in names]})
 
 
 @v1.get("/models/{model:path}", summary="One model", responses={404: ERRORS[404]})
 async def model(request: Request, model: str) -> Response:
-    named_model(model, desk_of(request).served.names)
+    named_model(model, app_state(request).served.names)
     return JSONResponse(_model(model))
 
 

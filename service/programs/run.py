@@ -1,0 +1,138 @@
+"""Running a program: a place at work, the engines of its roles, and its events, which feed the metrics and the log.
+
+Nothing here knows HTTP, so a request, a line of a batch and a test run a program in the same way.
+"""
+
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from service.engines.base import Engine
+from service.metrics import Metrics
+from service.programs.admission import Admission, Ticket
+from service.programs.background import Background
+from service.refinement.events import Done, Event, Outcome, Refined, Reviewed, Started, Timing
+from service.refinement.loop import refine
+from service.refinement.program import Generate, Program, Refine, Review, ToolChat
+from service.refinement.roles import Models, Roles
+from service.refinement.single import generate, relay, review
+from service.wire.responses import total
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestInfo:
+    """The request that a program comes from.
+
+    id: its id, for the log.
+    caller: the name of the caller's key.
+    endpoint: where it was sent, for the metrics.
+    arrived: when it arrived, by ``time.perf_counter``.
+    """
+
+    id: str
+    caller: str
+    endpoint: str
+    arrived: float
+
+    def seconds_since_arrival(self) -> float:
+        return time.perf_counter() - self.arrived
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs programs.
+
+    engine: gives a model's engine once it serves; before that it raises Starting, or EngineDead if it never will.
+    admission: the places of the interactive lane.
+    background: the places and the gate of the batch lane.
+    metrics: what every event is counted in.
+
+    >>> async with aclosing(runner.run(program, info)) as events:  # doctest: +SKIP
+    ...     async for event in events:
+    ...         print(event)
+    """
+
+    engine: Callable[[str], Engine]
+    admission: Admission
+    background: Background
+    metrics: Metrics
+
+    def roles(self, models: Models) -> Roles:
+        """The engines of a program's models. Raises what ``engine`` raises."""
+        return Roles(self.engine(models.writer), self.engine(models.critic), self.engine(models.judge))
+
+    async def run(
+        self, program: Program, info: RequestInfo, ticket: Ticket | None = None
+    ) -> AsyncGenerator[Event, None]:
+        """Run the program and yield its events; the last one is Done. Closing the generator cancels the work.
+
+        program: what to run. In the batch lane its calls pass the gate.
+        info: the request that it comes from.
+        ticket: a place that the caller holds already. Without one the program is admitted first.
+
+        The place is held until the generator is closed. Raises what Admission.admit, Roles.check and the program raise.
+        """
+        roles = self.roles(program.models)
+        if program.lane == "batch":
+            roles = self.background.roles(roles)
+        if ticket is None:
+            await roles.check()
+        deadline = program.budget.deadline
+        place: AbstractAsyncContextManager[Ticket] = (
+            self.admission.admit(info.caller, deadline=deadline) if ticket is None else nullcontext(ticket)
+        )
+        begun = program.lane == "batch"  # a line has no first event: nobody waits for it
+        async with place as held, aclosing(_work(program, roles)) as events:
+            async for event in events:
+                self.metrics.observe(program.task, event)
+                if isinstance(event, Outcome):
+                    event = Done(event, Timing(held.queued_seconds, info.seconds_since_arrival()))
+                    log.info("program ended", extra={"request_id": info.id, **_summarize(event, program.task)})
+                if not begun and not isinstance(event, Started):
+                    begun = True
+                    self.metrics.first_event(info.endpoint, info.seconds_since_arrival())
+                yield event
+
+
+def _work(program: Program, roles: Roles) -> AsyncGenerator[Event, None]:
+    match program:
+        case Generate():
+            return generate(program, roles)
+        case Review():
+            return review(program, roles)
+        case Refine():
+            return refine(program, roles)
+        case ToolChat():
+            return relay(program, roles)
+    raise TypeError(f"{type(program).__name__} is not a kind of program that can be run")
+
+
+async def read_done(events: AsyncGenerator[Event, None]) -> Done:
+    """Read a program's events up to the last. The generator is left open, and so the program keeps its place."""
+    async for event in events:
+        if isinstance(event, Done):
+            return event
+    raise RuntimeError("a program ends with Done")
+
+
+def _summarize(done: Done, task: str) -> Mapping[str, Any]:
+    """What the log says of a program: sizes and outcomes, no text."""
+    outcome = done.outcome
+    summary = {
+        "program": outcome.program,
+        "task": task,
+        "model": outcome.models.writer if isinstance(outcome, Refined | Reviewed) else outcome.model,
+        **asdict(total(outcome.usage)),
+        **asdict(done.timing),
+    }
+    if isinstance(outcome, Refined | Reviewed):
+        summary |= {"models": asdict(outcome.models)}
+    if isinstance(outcome, Refined):
+        rounds = len(outcome.rounds) - 1
+        summary |= {"stop_reason": outcome.stop_reason, "rounds": rounds, "selected": outcome.selected.id}
+    return summary
