@@ -41,7 +41,7 @@ from bench.origin import current_commit, origin
 from bench.page import PERFORMANCE, markdown_table, publish
 from bench.servers import redraft
 from service.cli.main import serve
-from service.engines.base import Choice, Completion, JsonSchema, Sampling, Usage
+from service.engines.base import Choice, Choose, Completion, Sample, Usage
 from service.engines.conversation import Conversation
 from service.engines.scripted import ScriptedEngine
 from service.wire.requests import RefineRequest
@@ -69,35 +69,25 @@ class TimedEngine(ScriptedEngine):
     drafts: Iterator[str] = field(default_factory=lambda: _texts(60))
     revisions: Iterator[str] = field(default_factory=lambda: _texts(30))
 
-    async def complete(
-        self,
-        conversation: Conversation,
-        sampling: Sampling,
-        *,
-        n: int = 1,
-        schema: JsonSchema | None = None,
-        priority: int = 0,
-    ) -> Sequence[Completion]:
+    async def sample(self, sample: Sample, priority: int) -> Completion:
         """A draft that breaks the rule of at most 40 words, a revision that keeps it, or a critic's remark."""
-        async with self._call(conversation) as usage:
-            if schema is not None:
+        async with self._timed(sample.conversation) as usage:
+            if sample.schema is not None:
                 text = json.dumps({"issues": ["Say which light is scattered most."]})
             else:
-                text = next(self.drafts if conversation.before is None else self.revisions)
-            return [Completion(text, "stop", usage)]
+                text = next(self.drafts if sample.conversation.before is None else self.revisions)
+            return Completion(text, "stop", usage)
 
-    async def choose(
-        self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0
-    ) -> Choice:
-        async with self._call(conversation) as usage:
-            return Choice(tuple(math.log(1 / len(options)) for _ in options), usage)
+    async def choose(self, choose: Choose, priority: int) -> Choice:
+        async with self._timed(choose.conversation) as usage:
+            return Choice(tuple(math.log(1 / len(choose.options)) for _ in choose.options), usage)
 
     async def close(self) -> None:
         await super().close()
         Path(os.environ[CALLS_FILE]).write_text(json.dumps(self.intervals))  # noqa: ASYNC240 - nothing else runs now
 
     @asynccontextmanager
-    async def _call(self, conversation: Conversation) -> AsyncIterator[Usage]:
+    async def _timed(self, conversation: Conversation) -> AsyncIterator[Usage]:
         began = time.perf_counter()
         await asyncio.sleep(SECONDS_PER_CALL)
         yield Usage(calls=1, prompt_tokens=100, completion_tokens=50)

@@ -21,7 +21,7 @@ from rich.console import Console
 from bench.made_schemas import made
 from service.app import start_engine
 from service.concurrency import gather
-from service.engines.base import Engine, Sampling, grammar
+from service.engines.base import Engine, Sample, Sampling, grammar
 from service.engines.conversation import Conversation, Turn
 from service.errors import InvalidRequest
 from service.evaluators.text.schema import JsonSchema
@@ -52,7 +52,8 @@ async def outcome(engine: Engine, seed: int) -> Outcome:
         return Outcome(seed, "refused", REFUSED_BY_FORM if str(error).startswith("$") else str(error)[:80])
     try:
         await asyncio.to_thread(grammar, schema)
-        [completion] = await engine.complete(ASKED, Sampling(1.2, max_tokens=TOKENS, seed=seed), schema=schema)
+        sampling = Sampling(1.2, max_tokens=TOKENS, seed=seed)
+        completion = await engine.call(Sample(ASKED, sampling, schema))
     except InvalidRequest as error:
         return Outcome(seed, "refused", error.errors[0].message.partition(":")[0] if error.errors else "unnamed")
     if completion.finish_reason == "length":

@@ -1,13 +1,32 @@
 """The engine contract: what the core and the evaluators may ask of a language model.
 
-Every engine passes tests/support/engine_contract.py. Errors: PromptTooLong where a conversation does not fit the
-context, InvalidRequest where it cannot serve a schema, a setting or an image, EngineDead once the engine is gone;
-anything else that an engine raises is a bug. Cancelling a call, or closing a stream, ends its work inside the engine.
+A call is a frozen value: ``Sample`` a reply, ``Choose`` between options, or ``Weigh`` a reply that is given. Each has a
+result of its own type. A sample can also be streamed::
+
+    question = Conversation(Turn("user", "Name a colour."))
+    reply = await engine.call(Sample(question, Sampling(max_tokens=16)))  # a Completion
+    async for piece in engine.stream(Sample(question)): ...  # pieces of the text, then the Completion
+    warmth = question.with_reply(reply).with_user("Is it warm? A: yes, B: no.")
+    choice = await engine.call(Choose(warmth, options=("A", "B"), prefill="Answer: "))  # a Choice
+
+``call``, ``stream`` and ``fit`` raise
+
+- PromptTooLong if a conversation does not fit the context,
+- InvalidRequest if the engine cannot serve a schema, a setting or an image,
+- ValueError if the last turn of a conversation is not the user's,
+- EngineBusy if a remote engine's servers refuse work for now; it says after how many seconds to try again,
+- EngineUnavailable if a remote engine's servers do not answer, fail, or answer with something else than they should;
+  the next call may succeed,
+- EngineDead if the engine in this process has ended; no later call succeeds.
+
+The last three are all an EngineUnavailable, and ``check`` raises them too. Any other exception is a bug. Cancelling a
+call, or closing a stream, ends its work inside the engine. Every engine passes tests/support/engine_contract.py.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from service.engines.conversation import Conversation
 from service.errors import FieldError, InvalidRequest
@@ -136,6 +155,69 @@ def grammar(schema: JsonSchema) -> str:
         raise InvalidRequest(f"{wrong.field}: {wrong.message}", [wrong]) from None
 
 
+CallResult = Completion | Choice | Likelihood
+R = TypeVar("R", bound=CallResult)
+"""The type of a call's result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call(ABC, Generic[R]):
+    """One call of an engine, whose result is an ``R``. ``conversation`` ends with the user turn to reply to."""
+
+    conversation: Conversation
+
+    @property
+    def prompt(self) -> str:
+        """The last user turn, as the model sees it: user turns in a row are one."""
+        texts: list[str] = []
+        for turn in self.conversation.turns():
+            if turn.role == "user":
+                texts.append(turn.text)
+            else:
+                texts.clear()
+        return "\n\n".join(texts)
+
+    @abstractmethod
+    async def dispatch(self, to: "CallHandler", priority: int) -> R:
+        """Have ``to`` make the call, by its method for this kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample(Call[Completion]):
+    """Sample one reply. With a ``schema`` it is JSON that fits it, unless it was cut at ``max_tokens``."""
+
+    sampling: Sampling = Sampling()
+    schema: JsonSchema | None = None
+
+    async def dispatch(self, to: "CallHandler", priority: int) -> Completion:
+        return await to.sample(self, priority)
+
+    def sibling(self, index: int) -> "Sample":
+        """The ``index``-th of several samples of the same, with a seed of its own if there is a seed."""
+        return replace(self, sampling=self.sampling.sibling(index))
+
+
+@dataclass(frozen=True, slots=True)
+class Choose(Call[Choice]):
+    """Weigh options, each one character, as the next token of a reply without thoughts that begins with ``prefill``."""
+
+    options: tuple[str, ...]
+    prefill: str = ""
+
+    async def dispatch(self, to: "CallHandler", priority: int) -> Choice:
+        return await to.choose(self, priority)
+
+
+@dataclass(frozen=True, slots=True)
+class Weigh(Call[Likelihood]):
+    """Weigh ``reply`` token by token, without sampling. PromptTooLong if it and the conversation fill the context."""
+
+    reply: str
+
+    async def dispatch(self, to: "CallHandler", priority: int) -> Likelihood:
+        return await to.weigh(self, priority)
+
+
 class Engine(Protocol):
     """A language model that serves many calls at once. ``priority``: lower is served first."""
 
@@ -151,34 +233,63 @@ class Engine(Protocol):
     def takes_images(self) -> bool:
         """Whether the turns of conversations may have images."""
 
-    async def complete(
-        self,
-        conversation: Conversation,
-        sampling: Sampling,
-        *,
-        n: int = 1,
-        schema: JsonSchema | None = None,
-        priority: int = 0,
-    ) -> Sequence[Completion]:
-        """Sample ``n`` replies; with a schema each is JSON that fits it, unless it was cut at ``max_tokens``."""
+    async def call(self, call: Call[R], *, priority: int = 0) -> R:
+        """Make the call and return its result."""
 
-    def stream(
-        self, conversation: Conversation, sampling: Sampling, *, schema: JsonSchema | None = None, priority: int = 0
-    ) -> AsyncGenerator[Piece, None]:
+    def stream(self, sample: Sample, *, priority: int = 0) -> AsyncGenerator[Piece, None]:
         """Yield pieces of one reply as they are sampled, its thoughts first, then the whole completion as the last
         item."""
 
-    async def choose(
-        self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0
-    ) -> Choice:
-        """Weigh the options as the next token of a reply without thoughts that begins with ``lead``. Each option is one
-        character."""
-
-    async def likelihood(self, conversation: Conversation, reply: str, *, priority: int = 0) -> Likelihood:
-        """Weigh a reply that is given, token by token. PromptTooLong if the two together fill the context."""
-
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
-        """Return if a reply of so many tokens to the conversation fits the context, else raise PromptTooLong."""
+        """Return if a reply of ``tokens`` to the conversation fits the context, else raise PromptTooLong."""
 
     async def check(self) -> None:
-        """Return while the engine can serve; raise EngineDead once it cannot."""
+        """Return while the engine can serve, else raise EngineUnavailable, EngineBusy or EngineDead."""
+
+
+class CallHandler(ABC):
+    """The base of engines that have a method for each kind of call."""
+
+    async def call(self, call: Call[R], *, priority: int = 0) -> R:
+        return await call.dispatch(self, priority)
+
+    @abstractmethod
+    async def sample(self, sample: Sample, priority: int) -> Completion: ...
+
+    @abstractmethod
+    async def choose(self, choose: Choose, priority: int) -> Choice: ...
+
+    @abstractmethod
+    async def weigh(self, weigh: Weigh, priority: int) -> Likelihood: ...
+
+
+@dataclass(frozen=True)
+class EngineDecorator:
+    """An Engine that passes everything on to another. Decorators override what they change, usually ``call`` and
+    ``stream``."""
+
+    engine: Engine
+
+    @property
+    def model(self) -> str:
+        return self.engine.model
+
+    @property
+    def backend(self) -> object:
+        return self.engine.backend
+
+    @property
+    def takes_images(self) -> bool:
+        return self.engine.takes_images
+
+    async def call(self, call: Call[R], *, priority: int = 0) -> R:
+        return await self.engine.call(call, priority=priority)
+
+    def stream(self, sample: Sample, *, priority: int = 0) -> AsyncGenerator[Piece, None]:
+        return self.engine.stream(sample, priority=priority)
+
+    async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
+        await self.engine.fit(conversation, tokens)
+
+    async def check(self) -> None:
+        await self.engine.check()

@@ -1,31 +1,33 @@
-"""Engine calls that wait at a gate, so that work without haste gives way to what somebody waits for."""
+"""Engine calls that wait at a gate, so that work without haste gives way to calls that somebody waits for."""
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
-from service.concurrency import gather
-from service.engines.base import Choice, Completion, Engine, JsonSchema, Likelihood, Piece, Sampling
-from service.engines.conversation import Conversation
+from service.engines.base import Call, EngineDecorator, Piece, R, Sample
 
 
 class Gate:
-    """Lets in whoever came first while fewer than ``limit()`` are inside; one that shrinks turns nobody out. After a
-    call its place stays empty for ``rest()`` times as long as the call took. ``open`` the gate when either may have
-    changed for the better."""
+    """Lets calls in, first come first served, while fewer than ``limit()`` are inside. A limit that shrinks ends no
+    call.
 
-    def __init__(self, limit: Callable[[], int], rest: Callable[[], float] = lambda: 0.0) -> None:
+    After a call its slot stays empty for ``cooldown()`` times as long as the call took. Call ``open`` when the limit
+    may have grown or the cooldown shrunk.
+    """
+
+    def __init__(self, limit: Callable[[], int], cooldown: Callable[[], float] = lambda: 0.0) -> None:
         self._limit = limit
-        self._rest = rest
+        self._cooldown = cooldown
         self._inside = 0
-        self._resting = 0
+        self._cooling_down = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     @asynccontextmanager
-    async def passed(self) -> AsyncIterator[None]:
-        await self._turn()
+    async def enter(self) -> AsyncIterator[None]:
+        """Wait for a slot, and hold it inside the ``async with`` block."""
+        await self._wait_turn()
         clock = asyncio.get_running_loop().time
         begun = clock()
         try:
@@ -34,13 +36,14 @@ class Gate:
             self._leave(clock() - begun)
 
     def open(self) -> None:
-        while self._waiting and self._inside + (self._resting if self._rest() else 0) < self._limit():
+        """Let in as many as there are free slots."""
+        while self._waiting and self._inside + (self._cooling_down if self._cooldown() else 0) < self._limit():
             turn = self._waiting.popleft()
             if not turn.cancelled():
                 self._inside += 1
                 turn.set_result(None)
 
-    async def _turn(self) -> None:
+    async def _wait_turn(self) -> None:
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         self.open()
@@ -53,75 +56,27 @@ class Gate:
 
     def _leave(self, seconds: float) -> None:
         self._inside -= 1
-        if rest := seconds * self._rest():
-            self._resting += 1
-            asyncio.get_running_loop().call_later(rest, self._rested)
+        if cooldown := seconds * self._cooldown():
+            self._cooling_down += 1
+            asyncio.get_running_loop().call_later(cooldown, self._end_cooldown)
         self.open()
 
-    def _rested(self) -> None:
-        self._resting -= 1
+    def _end_cooldown(self) -> None:
+        self._cooling_down -= 1
         self.open()
 
 
 @dataclass(frozen=True)
-class GatedEngine:
-    """An Engine each of whose sequences passes the gate."""
+class GatedEngine(EngineDecorator):
+    """An Engine each of whose calls passes the gate."""
 
-    engine: Engine
     gate: Gate
 
-    @property
-    def model(self) -> str:
-        return self.engine.model
+    async def call(self, call: Call[R], *, priority: int = 0) -> R:
+        async with self.gate.enter():
+            return await self.engine.call(call, priority=priority)
 
-    @property
-    def backend(self) -> object:
-        return self.engine.backend
-
-    @property
-    def takes_images(self) -> bool:
-        return self.engine.takes_images
-
-    async def complete(
-        self,
-        conversation: Conversation,
-        sampling: Sampling,
-        *,
-        n: int = 1,
-        schema: JsonSchema | None = None,
-        priority: int = 0,
-    ) -> Sequence[Completion]:
-        async def sibling(index: int) -> Completion:
-            async with self.gate.passed():
-                [completion] = await self.engine.complete(
-                    conversation, sampling.sibling(index), schema=schema, priority=priority
-                )
-            return completion
-
-        return await gather(sibling(index) for index in range(n))
-
-    async def stream(
-        self, conversation: Conversation, sampling: Sampling, *, schema: JsonSchema | None = None, priority: int = 0
-    ) -> AsyncGenerator[Piece, None]:
-        async with (
-            self.gate.passed(),
-            aclosing(self.engine.stream(conversation, sampling, schema=schema, priority=priority)) as items,
-        ):
+    async def stream(self, sample: Sample, *, priority: int = 0) -> AsyncGenerator[Piece, None]:
+        async with self.gate.enter(), aclosing(self.engine.stream(sample, priority=priority)) as items:
             async for item in items:
                 yield item
-
-    async def choose(
-        self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0
-    ) -> Choice:
-        async with self.gate.passed():
-            return await self.engine.choose(conversation, options, lead=lead, priority=priority)
-
-    async def likelihood(self, conversation: Conversation, reply: str, *, priority: int = 0) -> Likelihood:
-        async with self.gate.passed():
-            return await self.engine.likelihood(conversation, reply, priority=priority)
-
-    async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
-        await self.engine.fit(conversation, tokens)
-
-    async def check(self) -> None:
-        await self.engine.check()

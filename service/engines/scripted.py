@@ -1,8 +1,8 @@
 """A real fake: an engine without a model, for tests and runnable docs.
 
 It obeys the whole contract: a tokenizer (words), a context length, a prefix cache in blocks, streaming,
-siblings, cancellation, death. What it says, how it weighs options and how long it takes are given by a
-``Script``; the same calls give the same answers.
+cancellation, death. A ``Script`` decides what it says, how it weighs options and how long it takes; the same calls
+give the same answers.
 """
 
 import asyncio
@@ -10,14 +10,24 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from service.concurrency import gather
-from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Piece, Sampling, Usage
-from service.engines.conversation import Conversation, Image, Turn
+from service.engines.base import (
+    CallHandler,
+    Choice,
+    Choose,
+    Completion,
+    JsonSchema,
+    Likelihood,
+    Piece,
+    Sample,
+    Usage,
+    Weigh,
+)
+from service.engines.conversation import Conversation, Turn
 from service.engines.thoughts import Habit, Opening, asked_for
 from service.errors import EngineDead, PromptTooLong
 
@@ -25,62 +35,40 @@ BLOCK_TOKENS = 16
 IMAGE_TOKENS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """What one sampled sequence, one choice or one likelihood was asked."""
-
-    conversation: Conversation
-    sampling: Sampling | None = None
-    schema: JsonSchema | None = None
-    options: Sequence[str] = ()
-    lead: str = ""
-    reply: str = ""
-
-    @property
-    def prompt(self) -> str:
-        """The last user turn, as the model would see it."""
-        texts: list[str] = []
-        for turn in self.conversation.turns():
-            if turn.role == "user":
-                texts.append(turn.text)
-            else:
-                texts.clear()
-        return "\n\n".join(texts)
-
-    @property
-    def images(self) -> tuple[Image, ...]:
-        """All images that the model would see."""
-        return tuple(self.conversation.images())
+EngineCall = Sample | Choose | Weigh
+C = TypeVar("C", Sample, Choose, Weigh)
 
 
-def _reply(call: Call) -> str:
+def _reply(call: Sample) -> str:
     if call.schema is not None:
         return json.dumps(_instance(call.schema), separators=(",", ":"))
-    seed = call.sampling.seed if call.sampling else None
-    seen = "".join(image.digest for image in call.images)
-    digest = hashlib.sha256(f"{seed}:{seen}{call.prompt}".encode()).hexdigest()
+    seen = "".join(image.digest for image in call.conversation.images())
+    digest = hashlib.sha256(f"{call.sampling.seed}:{seen}{call.prompt}".encode()).hexdigest()
     return f"Reply {digest[:8]} to: {' '.join(call.prompt[:1_000].split()[:12])}"
 
 
-def _weights(call: Call) -> Sequence[float]:
+def _weights(call: Choose) -> Sequence[float]:
     return [1.0 / len(call.options)] * len(call.options)
 
 
-def _likelihood(call: Call, token: str) -> float:
+def _likelihood(call: Weigh, token: str) -> float:
     """One bit a character."""
     return 0.5 ** len(token)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Script:
-    """How the engine behaves. ``weights`` gives a probability per option, ``likelihood`` that of one token of a given
-    reply; ``fault`` may raise before a call begins. ``opening``: how replies begin; thoughts stand in them between
-    ``<think>`` and ``</think>``."""
+    """How the engine behaves.
 
-    reply: Callable[[Call], str] = _reply
-    weights: Callable[[Call], Sequence[float]] = _weights
-    likelihood: Callable[[Call, str], float] = _likelihood
-    fault: Callable[[Call], None] = lambda call: None
+    ``weights`` gives the probability of each option, and ``likelihood`` that of one token of a given reply. ``fault``
+    may raise before a call begins. ``opening``: how replies begin; their thoughts are between ``<think>`` and
+    ``</think>``.
+    """
+
+    reply: Callable[[Sample], str] = _reply
+    weights: Callable[[Choose], Sequence[float]] = _weights
+    likelihood: Callable[[Weigh, str], float] = _likelihood
+    fault: Callable[[EngineCall], None] = lambda call: None
     seconds_per_call: float = 0.0
     seconds_per_token: float = 0.0
     context_tokens: int = 8192
@@ -89,12 +77,12 @@ class Script:
 
 
 @dataclass
-class ScriptedEngine:
+class ScriptedEngine(CallHandler):
     """An Engine that follows a script and remembers its calls."""
 
     script: Script = field(default_factory=Script)
     model: str = "scripted"
-    calls: list[Call] = field(default_factory=list)
+    calls: list[EngineCall] = field(default_factory=list)
     in_flight: int = 0
     _dead: asyncio.Event = field(default_factory=asyncio.Event)
     _blocks: set[int] = field(default_factory=set)
@@ -108,44 +96,35 @@ class ScriptedEngine:
         return self.script.takes_images
 
     def kill(self) -> None:
-        """Die as an engine's process does: what is running fails, and so does all that comes."""
+        """Die as an engine's process does: running calls fail, and so do later ones."""
         self._dead.set()
 
-    async def complete(
-        self,
-        conversation: Conversation,
-        sampling: Sampling,
-        *,
-        n: int = 1,
-        schema: JsonSchema | None = None,
-        priority: int = 0,
-    ) -> Sequence[Completion]:
-        async def sibling(index: int) -> Completion:
-            async for item in self.stream(conversation, sampling.sibling(index), schema=schema, priority=priority):
-                if isinstance(item, Completion):
-                    return item
-            raise RuntimeError("a stream ends with its completion")
+    def calls_of(self, kind: type[C]) -> list[C]:
+        """The calls of one kind, in order."""
+        return [call for call in self.calls if isinstance(call, kind)]
 
-        return await gather(sibling(index) for index in range(n))
+    async def sample(self, sample: Sample, priority: int) -> Completion:
+        async for item in self.stream(sample, priority=priority):
+            if isinstance(item, Completion):
+                return item
+        raise RuntimeError("a stream ends with its completion")
 
-    async def stream(
-        self,
-        conversation: Conversation,
-        sampling: Sampling,
-        *,
-        schema: JsonSchema | None = None,
-        priority: int = 0,
-    ) -> AsyncGenerator[Piece, None]:
-        call = Call(conversation, sampling, schema)
-        with self._running(call):
-            prompt_tokens, cached_tokens = self._prefill(conversation)
+    async def stream(self, sample: Sample, *, priority: int = 0) -> AsyncGenerator[Piece, None]:
+        with self._running(sample):
+            # Read the prompt, and find what the cache holds of it.
+            sampling = sample.sampling
+            prompt_tokens, cached_tokens = self._prefill(sample.conversation)
             await self._pause(self.script.seconds_per_call)
-            text = _chosen(self.script.reply(call), sampling.choices)
+
+            # Cut the script's text as the sampling asks.
+            text = _chosen(self.script.reply(sample), sampling.choices)
             for stop in sampling.stop:
                 text = text.partition(stop)[0]
             tokens = _tokens(text)
             spoken = tokens[: min(sampling.max_tokens, self.script.context_tokens - prompt_tokens)]
-            reader = Habit(self.script.opening).splitter(asked_for(conversation))
+
+            # Say it token by token, thoughts apart from the text.
+            reader = Habit(self.script.opening).splitter(asked_for(sample.conversation))
             for token in spoken:
                 await self._pause(self.script.seconds_per_token)
                 for piece in reader.feed(token):
@@ -157,22 +136,18 @@ class ScriptedEngine:
             usage = Usage(1, prompt_tokens, cached_tokens, len(spoken), thoughts)
             yield Completion(split.text, split.finish_reason, usage, thoughts=split.thoughts)
 
-    async def choose(
-        self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0
-    ) -> Choice:
-        call = Call(conversation, options=tuple(options), lead=lead)
-        with self._running(call):
-            prompt_tokens, cached_tokens = self._prefill(conversation)
+    async def choose(self, choose: Choose, priority: int) -> Choice:
+        with self._running(choose):
+            prompt_tokens, cached_tokens = self._prefill(choose.conversation)
             await self._pause(self.script.seconds_per_call)
-            return Choice(_logarithms(self.script.weights(call)), Usage(1, prompt_tokens, cached_tokens, 1))
+            return Choice(_logarithms(self.script.weights(choose)), Usage(1, prompt_tokens, cached_tokens, 1))
 
-    async def likelihood(self, conversation: Conversation, reply: str, *, priority: int = 0) -> Likelihood:
+    async def weigh(self, weigh: Weigh, priority: int) -> Likelihood:
         # As with vLLM, nothing is read from the cache, which keeps no probabilities.
-        call = Call(conversation, reply=reply)
-        with self._running(call):
-            prompt_tokens = len(self._tokens(conversation, reply))
+        with self._running(weigh):
+            prompt_tokens = len(self._tokens(weigh.conversation, weigh.reply))
             await self._pause(self.script.seconds_per_call)
-            probabilities = [self.script.likelihood(call, token) for token in _tokens(reply)]
+            probabilities = [self.script.likelihood(weigh, token) for token in _tokens(weigh.reply)]
             return Likelihood(_logarithms(probabilities), Usage(1, prompt_tokens, 0, 1))
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
@@ -186,7 +161,7 @@ class ScriptedEngine:
         self.kill()
 
     @contextmanager
-    def _running(self, call: Call) -> Any:
+    def _running(self, call: EngineCall) -> Iterator[None]:
         if self._dead.is_set():
             raise EngineDead("the scripted engine was killed")
         self.calls.append(call)
@@ -229,7 +204,7 @@ class ScriptedEngine:
 
 
 def _chosen(text: str, choices: Sequence[str]) -> str:
-    """The text, or what stands for it where it is none of the choices."""
+    """The text if it is one of the choices, else a choice that depends on the text."""
     if not choices or text in choices:
         return text
     return choices[int(hashlib.sha256(text.encode()).hexdigest(), 16) % len(choices)]

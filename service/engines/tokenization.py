@@ -91,15 +91,15 @@ class ChatTokenizer:
         )
         self.hides_marks = not marks_ids.isdisjoint(tokenizer.all_special_ids)
 
-    def prompt_ids(self, conversation: Conversation, lead: str = "", *, thinking: bool = True) -> list[int]:
+    def prompt_ids(self, conversation: Conversation, prefill: str = "", *, thinking: bool = True) -> list[int]:
         """The ids that ask for the next reply to ``conversation``, whose last turn is the user's; it has no images.
 
-        ``lead`` is a text that the reply begins with. ``thinking``: the reply may begin with thoughts.
+        ``prefill`` is a text that the reply begins with. ``thinking``: the reply may begin with thoughts.
         """
         if conversation.turn.role != "user":
             raise ValueError("only a user turn can be replied to")
         conversation.refuse_images()
-        return [*self._history(conversation), *(self._ask if thinking else self._direct), *self.encode(lead)]
+        return [*self._history(conversation), *(self._ask if thinking else self._direct), *self.encode(prefill)]
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, in which nothing is special."""
@@ -109,13 +109,19 @@ class ChatTokenizer:
         return [part for token in ids for part in self._spelled.get(token, (token,))]
 
     async def fitting_ids(
-        self, conversation: Conversation, context_tokens: int, lead: str = "", tokens: int = 1, *, thinking: bool = True
+        self,
+        conversation: Conversation,
+        context_tokens: int,
+        prefill: str = "",
+        tokens: int = 1,
+        *,
+        thinking: bool = True,
     ) -> list[int]:
         """The conversation's ids; PromptTooLong if the context has no room for a reply of so many tokens."""
-        if sum(len(turn.text) for turn in conversation.turns()) + len(lead) > LONG_TEXT_CHARACTERS:
-            ids = await asyncio.to_thread(self.prompt_ids, conversation, lead, thinking=thinking)
+        if sum(len(turn.text) for turn in conversation.turns()) + len(prefill) > LONG_TEXT_CHARACTERS:
+            ids = await asyncio.to_thread(self.prompt_ids, conversation, prefill, thinking=thinking)
         else:
-            ids = self.prompt_ids(conversation, lead, thinking=thinking)
+            ids = self.prompt_ids(conversation, prefill, thinking=thinking)
         if len(ids) + tokens > context_tokens:
             raise PromptTooLong(len(ids), context_tokens)
         return ids

@@ -1,19 +1,28 @@
 """Exact accounting: what each role's engine calls cost, and what the budget still allows."""
 
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
 
-from service.engines.base import Choice, Completion, Engine, JsonSchema, Likelihood, Piece, Sampling, Usage
+from service.engines.base import Call, CallResult, Completion, EngineDecorator, Piece, R, Sample, Usage
 from service.engines.conversation import Conversation
+from service.engines.siblings import sample_siblings
 from service.refinement import telemetry
 from service.refinement.events import CallEnded, Event
 from service.refinement.program import Budget
 from service.refinement.roles import CallRole
 from service.refinement.scheduling import Lane, priority
 
+C = TypeVar("C", bound=Call[Any])
 Emit = Callable[[Event], None]
+
+
+class Record(Protocol):
+    """Enters the results of the calls that were made together."""
+
+    def __call__(self, *results: CallResult) -> None: ...
 
 
 class BudgetSpent(Exception):
@@ -79,99 +88,66 @@ class Ledger:
 
 
 @dataclass(frozen=True)
-class MeteredEngine:
-    """An Engine whose calls are entered in a ledger under one role, refused once the budget is spent, and ranked by
-    what their program has cost so far, unless they state a priority of their own.
+class MeteredEngine(EngineDecorator):
+    """An Engine whose calls are entered in a ledger under one role and refused once the budget is spent.
 
-    ``as_text``: conversations are given to it without token ids, which are another engine's.
+    Its calls have the program's priority, which depends on what the program has cost so far, unless they state their
+    own. ``as_text``: the engine gets conversations without token ids, because those in them are another engine's.
     """
 
-    engine: Engine
     role: CallRole
     ledger: Ledger
     as_text: bool = False
 
-    @property
-    def model(self) -> str:
-        return self.engine.model
+    async def call(self, call: Call[R], *, priority: int | None = None) -> R:
+        with self._metered(call, 1) as (limited, record):
+            result = await self.engine.call(limited, priority=self._rank(priority))
+            record(result)
+        return result
 
-    @property
-    def backend(self) -> object:
-        return self.engine.backend
+    async def sample_siblings(self, sample: Sample, n: int) -> list[Completion]:
+        """Sample ``n`` replies side by side, entered together. The first failure cancels the others.
 
-    @property
-    def takes_images(self) -> bool:
-        return self.engine.takes_images
-
-    async def complete(
-        self,
-        conversation: Conversation,
-        sampling: Sampling,
-        *,
-        n: int = 1,
-        schema: JsonSchema | None = None,
-        priority: int | None = None,
-    ) -> Sequence[Completion]:
-        started = time.perf_counter()
-        with self.ledger.spending(n, sampling.max_tokens) as max_tokens:
-            limited = replace(sampling, max_tokens=max_tokens)
-            with telemetry.call(self.role, self.model, n, limited):
-                completions = await self.engine.complete(
-                    self._read(conversation), limited, n=n, schema=schema, priority=self._rank(priority)
-                )
-                usage = sum((completion.usage for completion in completions), Usage())
-                self._record(usage, started, completions)
+        BudgetSpent if the budget does not allow all of them.
+        """
+        with self._metered(sample, n) as (limited, record):
+            completions = await sample_siblings(self.engine, limited, n, priority=self.ledger.priority)
+            record(*completions)
         return completions
 
-    async def stream(
-        self,
-        conversation: Conversation,
-        sampling: Sampling,
-        *,
-        schema: JsonSchema | None = None,
-        priority: int | None = None,
-    ) -> AsyncGenerator[Piece, None]:
-        started = time.perf_counter()
-        with self.ledger.spending(1, sampling.max_tokens) as max_tokens:
-            limited = replace(sampling, max_tokens=max_tokens)
-            items = self.engine.stream(self._read(conversation), limited, schema=schema, priority=self._rank(priority))
-            with telemetry.call(self.role, self.model, 1, limited):
-                async with aclosing(items):
-                    async for item in items:
-                        if isinstance(item, Completion):
-                            self._record(item.usage, started, [item])
-                        yield item
-
-    async def choose(
-        self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int | None = None
-    ) -> Choice:
-        started = time.perf_counter()
-        with self.ledger.spending(1, max_tokens=1), telemetry.call(self.role, self.model, 1):
-            choice = await self.engine.choose(
-                self._read(conversation), options, lead=lead, priority=self._rank(priority)
-            )
-            self._record(choice.usage, started)
-        return choice
-
-    async def likelihood(self, conversation: Conversation, reply: str, *, priority: int | None = None) -> Likelihood:
-        started = time.perf_counter()
-        with self.ledger.spending(1, max_tokens=1), telemetry.call(self.role, self.model, 1):
-            likelihood = await self.engine.likelihood(self._read(conversation), reply, priority=self._rank(priority))
-            self._record(likelihood.usage, started)
-        return likelihood
+    async def stream(self, sample: Sample, *, priority: int | None = None) -> AsyncGenerator[Piece, None]:
+        with self._metered(sample, 1) as (limited, record):
+            async with aclosing(self.engine.stream(limited, priority=self._rank(priority))) as items:
+                async for item in items:
+                    if isinstance(item, Completion):
+                        record(item)
+                    yield item
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
         await self.engine.fit(self._read(conversation), tokens)
 
-    async def check(self) -> None:
-        await self.engine.check()
+    @contextmanager
+    def _metered(self, call: C, calls: int) -> Iterator[tuple[C, Record]]:
+        """Hold the budget for ``calls`` of these and trace them. Gives the call to make and what enters its results."""
+        started = time.perf_counter()
+        call = replace(call, conversation=self._read(call.conversation))
+        wanted = call.sampling.max_tokens if isinstance(call, Sample) else 1
+        with self.ledger.spending(calls, wanted) as max_tokens:
+            sampling = None
+            if isinstance(call, Sample):
+                sampling = replace(call.sampling, max_tokens=max_tokens)
+                call = replace(call, sampling=sampling)
+
+            def record(*results: CallResult) -> None:
+                usage = sum((result.usage for result in results), Usage())
+                telemetry.called(usage, [result for result in results if isinstance(result, Completion)])
+                self.ledger.record(self.role, usage, time.perf_counter() - started, self.model)
+
+            with telemetry.call(self.role, self.model, calls, sampling):
+                yield call, record
 
     def _read(self, conversation: Conversation) -> Conversation:
         return conversation.as_text() if self.as_text else conversation
-
-    def _record(self, usage: Usage, started: float, completions: Sequence[Completion] = ()) -> None:
-        telemetry.called(usage, completions)
-        self.ledger.record(self.role, usage, time.perf_counter() - started, self.engine.model)
 
     def _rank(self, priority: int | None) -> int:
         return self.ledger.priority if priority is None else priority

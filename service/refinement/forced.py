@@ -11,7 +11,7 @@ from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import replace
 
-from service.engines.base import Completion, Engine, Thought, Usage
+from service.engines.base import Completion, Engine, Sample, Thought, Usage
 from service.engines.relay import CallPiece, MessageEnd, MessagePiece
 from service.refinement.held import hold
 from service.refinement.program import ForcedCall
@@ -31,7 +31,7 @@ async def write_call(
         conversation = conversation.with_user(call.prompts.render("choose_tool", tools=call.tools))
         names = tuple(tool.name for tool in call.tools)
         choosing = replace(call.sampling, choices=names, stop=())
-        [named] = await engine.complete(conversation, choosing, priority=priority)
+        named = await engine.call(Sample(conversation, choosing), priority=priority)
         usage = named.usage
         if named.text not in names:  # cut before its end
             yield MessagePiece()
@@ -41,7 +41,7 @@ async def write_call(
     tool = call.tools[chosen]
     conversation = conversation.with_user(call.prompts.render("call_tool", tool=tool))
     yield MessagePiece(calls=(CallPiece(0, call.id, tool.name),))
-    items = engine.stream(conversation, call.sampling, schema=tool.schema, priority=priority)
+    items = engine.stream(Sample(conversation, call.sampling, tool.schema), priority=priority)
     async with aclosing(items):
         async for item in items:
             match item:

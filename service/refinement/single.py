@@ -7,9 +7,10 @@ from contextlib import AbstractContextManager, aclosing, asynccontextmanager, co
 from dataclasses import replace
 
 from service.concurrency import gather
-from service.engines.base import Completion, Engine, Thought, Usage
+from service.engines.base import Completion, Engine, Sample, Thought, Usage
 from service.engines.conversation import Conversation
 from service.engines.relay import MessageEnd, MessagePiece, Relay, joined, relay_of
+from service.engines.siblings import fan_out
 from service.errors import DeadlineExceeded, PromptTooLong
 from service.refinement import telemetry
 from service.refinement.accounting import Emit, Ledger, MeteredEngine
@@ -62,20 +63,20 @@ async def _generate(generation: Generate, roles: Roles, emit: Emit) -> None:
 
 
 async def _complete(
-    generation: Generate, engine: Engine, emit: Emit, prompt_index: int, request: Conversation
+    generation: Generate, writer: MeteredEngine, emit: Emit, prompt_index: int, request: Conversation
 ) -> Sequence[Completion]:
-    completions = await engine.complete(request, generation.sampling, n=generation.n, schema=generation.schema)
+    sample = Sample(request, generation.sampling, generation.schema)
+    completions = await writer.sample_siblings(sample, generation.n)
     if (form := generation.form) is None:
         return completions
     return [replace(completion, text=form.unwrapped(completion.text)) for completion in completions]
 
 
 async def _streamed(
-    generation: Generate, engine: Engine, emit: Emit, prompt_index: int, request: Conversation
+    generation: Generate, writer: MeteredEngine, emit: Emit, prompt_index: int, request: Conversation
 ) -> Sequence[Completion]:
-    async def sibling(index: int) -> Completion:
-        items = engine.stream(request, generation.sampling.sibling(index), schema=generation.schema)
-        async with aclosing(items):
+    async def stream(index: int, sibling: Sample) -> Completion:
+        async with aclosing(writer.stream(sibling)) as items:
             async for item in items:
                 if isinstance(item, Completion):
                     return item
@@ -85,7 +86,7 @@ async def _streamed(
                     emit(Delta(prompt_index, index, item))
         raise RuntimeError("the engine ended a stream without its completion")
 
-    return await gather(sibling(index) for index in range(generation.n))
+    return await fan_out(Sample(request, generation.sampling, generation.schema), generation.n, stream)
 
 
 def review(review: Review, roles: Roles) -> AsyncGenerator[Event, None]:

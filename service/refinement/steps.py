@@ -14,8 +14,9 @@ from typing import Any
 from pydantic_core import from_json
 
 from service.concurrency import SerialThread, settle
-from service.engines.base import Completion, Engine, JsonSchema, Sampling
+from service.engines.base import Choose, Completion, Engine, JsonSchema, Sample, Sampling
 from service.engines.conversation import Conversation, Turn
+from service.engines.siblings import fan_out
 from service.errors import EngineUnavailable, PromptTooLong
 from service.evaluators.base import Authority, Evaluation, EvaluationFailed, Evaluator, Issue, Submission
 from service.evaluators.text.script import instruction_language
@@ -90,8 +91,8 @@ async def warm(engine: Engine) -> None:
     grammar is compiled in a second, and the first choice takes as long."""
     request = Conversation(Turn("user", "Say yes."))
     for schema in (CRITIQUE_SCHEMA, QUESTIONS_SCHEMA):
-        await engine.complete(request, replace(CRITIC_SAMPLING, max_tokens=1), schema=schema)
-    await engine.choose(request, LETTERS[:2])
+        await engine.call(Sample(request, replace(CRITIC_SAMPLING, max_tokens=1), schema))
+    await engine.call(Choose(request, tuple(LETTERS[:2])))
 
 
 class Steps:
@@ -126,12 +127,11 @@ class Steps:
         count, max_tokens = self._ledger.affordable(count, sampling.max_tokens)
         engine = self.engine(role)
 
-        async def sibling(index: int) -> None:
-            limited = replace(sampling.sibling(index), max_tokens=max_tokens)
-            [completion] = await engine.complete(conversation, limited)
-            keep(index, completion)
+        async def write(index: int, sibling: Sample) -> None:
+            keep(index, await engine.call(sibling))
 
-        await settle(sibling(index) for index in range(count))
+        sample = Sample(conversation, replace(sampling, max_tokens=max_tokens))
+        await fan_out(sample, count, write, settle)
 
     async def assess(self, text: str, keep: Callable[[Assessment], None]) -> None:
         """Evaluate a text. ``keep`` is given what is known so far after each evaluator, so at least once.
@@ -207,11 +207,8 @@ class Steps:
             principles=principles,
             verifications={verification.question: verification.answer for verification in verifications},
         )
-        [completion] = await self.engine("critique").complete(
-            await self._after(candidate, prompt, "critique", CRITIC_SAMPLING.max_tokens),
-            CRITIC_SAMPLING,
-            schema=CRITIQUE_SCHEMA,
-        )
+        conversation = await self._after(candidate, prompt, "critique", CRITIC_SAMPLING.max_tokens)
+        completion = await self.engine("critique").call(Sample(conversation, CRITIC_SAMPLING, CRITIQUE_SCHEMA))
         remarks = _listed("issues", completion.text)
         return replace(
             found,
@@ -229,11 +226,11 @@ class Steps:
         asked = await self._after(
             candidate, self._brief.prompts.render("questions"), "critique", CRITIC_SAMPLING.max_tokens
         )
-        [completion] = await engine.complete(asked, CRITIC_SAMPLING, schema=QUESTIONS_SCHEMA)
+        completion = await engine.call(Sample(asked, CRITIC_SAMPLING, QUESTIONS_SCHEMA))
 
         async def verification(question: str) -> Verification:
             prompt = self._brief.prompts.render("answer", question=question)
-            [answer] = await engine.complete(self._brief.request.with_user(prompt), ANSWER_SAMPLING)
+            answer = await engine.call(Sample(self._brief.request.with_user(prompt), ANSWER_SAMPLING))
             return Verification(question, answer.text.strip())
 
         questions = list(dict.fromkeys(_listed("questions", completion.text) or ()))
@@ -274,12 +271,11 @@ class Steps:
 
     async def _letters(self, template: str, texts: Sequence[str]) -> Sequence[float]:
         """The log-probabilities of the texts' letters as the answer to a question about them all."""
-        letters = LETTERS[: len(texts)]
+        letters = tuple(LETTERS[: len(texts)])
         candidates = dict(zip(letters, texts, strict=True))
         prompt = self._brief.prompts.render(template, candidates=candidates, fence=self._brief.fence)
-        choice = await self.engine("judge").choose(
-            self._brief.request.with_user(prompt), letters, lead=self._brief.prompts.render(f"{template}_lead")
-        )
+        prefill = self._brief.prompts.render(f"{template}_lead")
+        choice = await self.engine("judge").call(Choose(self._brief.request.with_user(prompt), letters, prefill))
         return choice.logprobs
 
     async def _after(self, candidate: Candidate, prompt: str, role: CallRole, tokens: int) -> Conversation:

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from service.engines.scripted import Call, Script
+from service.engines.base import Sample
+from service.engines.scripted import Script
 from tests.support.scripts import stall
 from tests.support.serving import Served, reply, serving
 
@@ -53,7 +54,7 @@ async def test_each_line_is_answered_as_if_it_were_sent_alone(served: Served) ->
 
 
 async def test_what_is_wrong_with_one_line_is_its_own(caplog: pytest.LogCaptureFixture) -> None:
-    def broken(call: Call) -> str:
+    def broken(call: Sample) -> str:
         if "break" in call.prompt:
             raise KeyError("a bug")
         return reply(call)
@@ -90,7 +91,7 @@ async def test_what_is_wrong_with_one_line_is_its_own(caplog: pytest.LogCaptureF
 async def test_an_answer_that_cannot_be_sent_is_its_line_s_failure() -> None:
     """Half of a surrogate pair has no bytes in UTF-8."""
 
-    def unsendable(call: Call) -> str:
+    def unsendable(call: Sample) -> str:
         return "\ud800" if "break" in call.prompt else reply(call)
 
     lines = [line("bad", body={"prompt": "Please break."}), line("good")]
@@ -100,7 +101,7 @@ async def test_an_answer_that_cannot_be_sent_is_its_line_s_failure() -> None:
 
 
 async def test_a_cancellation_inside_a_line_ends_no_other() -> None:
-    def cancelled(call: Call) -> str:
+    def cancelled(call: Sample) -> str:
         if "break" in call.prompt:
             raise asyncio.CancelledError
         return reply(call)
@@ -255,14 +256,14 @@ async def test_two_equal_batches_do_not_harm_each_other() -> None:
     batch = {"requests": [line(str(number)) for number in range(4)]}
     async with serving(max_batch_programs=1) as served:
         reached, go_on = asyncio.Event(), asyncio.Event()
-        complete = served.engine.complete
+        sample = served.engine.sample
 
         async def held(*arguments: Any, **others: Any) -> Any:
             reached.set()
             await go_on.wait()
-            return await complete(*arguments, **others)
+            return await sample(*arguments, **others)
 
-        served.engine.complete = held  # type: ignore[method-assign]
+        served.engine.sample = held  # type: ignore[method-assign]
         first = asyncio.create_task(served.post("/v1/batches", batch))
         async with asyncio.timeout(5):
             await reached.wait()
@@ -381,13 +382,13 @@ async def test_lines_take_no_place_of_interactive_requests_and_rank_behind_them(
     ranks: dict[str, int] = {}
     async with serving(max_programs=1, max_queued=0) as served:
         engine = served.engine
-        complete = engine.complete
+        answer = engine.sample
 
-        async def noted(conversation: Any, *arguments: Any, priority: int = 0, **others: Any) -> Any:
-            ranks[conversation.turn.text.split()[0]] = priority
-            return await complete(conversation, *arguments, priority=priority, **others)
+        async def noted(sample: Sample, priority: int) -> Any:
+            ranks[sample.conversation.turn.text.split()[0]] = priority
+            return await answer(sample, priority)
 
-        engine.complete = noted  # type: ignore[method-assign]
+        engine.sample = noted  # type: ignore[method-assign]
         engine.script = replace(engine.script, seconds_per_call=0.05)
         batch = asyncio.create_task(served.post("/v1/batches", {"requests": [line("b", body={"prompt": "Batch."})]}))
         await served.until(lambda: engine.in_flight == 1)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from service.engines.base import Sample
 from service.engines.remote.connect import Tokenizers, connect
-from service.engines.scripted import Call, Script
+from service.engines.scripted import Script
 from service.engines.served import ServedEngine
 from service.settings import Settings
 from tests.engines.remote.test_thoughts import ANSWER, THOUGHTS, ThinkingServer
@@ -24,7 +25,7 @@ REFINE = {
 }
 
 
-def thinking(call: Call) -> str:
+def thinking(call: Sample) -> str:
     """Thinks, no matter who asks."""
     match role_of(call):
         case "critique":
@@ -147,7 +148,7 @@ async def test_a_request_can_ask_for_no_thoughts(served: Served, path: str, body
     assert (await served.post(path, body)).status_code == 200
 
     [call] = served.engine.calls
-    assert call.sampling is not None
+    assert isinstance(call, Sample)
     assert not call.sampling.thinking
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.engines.scripted import Call, Script
+from service.engines.scripted import EngineCall, Script
 from tests.support.scripts import role_of, stall
 from tests.support.serving import Served, frames, reply, serving
 
@@ -37,7 +37,7 @@ class Client:
 
 @asynccontextmanager
 async def at_work(
-    served: Served, path: str, body: dict[str, Any], at: Callable[[Call], bool] = lambda call: True
+    served: Served, path: str, body: dict[str, Any], at: Callable[[EngineCall], bool] = lambda call: True
 ) -> AsyncIterator[Client]:
     """A client whose request has come as far as the first engine call that ``at`` picks."""
     reached = asyncio.Event()

@@ -7,7 +7,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from service.engines.scripted import Call, Script
+from service.engines.base import Sample
+from service.engines.scripted import Script
 from service.evaluators.text.length import Length
 from tests.support.scripts import role_of, stall
 from tests.support.serving import Served, reply, serving
@@ -221,7 +222,7 @@ async def test_refine_streams_the_account_as_it_happens_and_ends_with_the_respon
 async def test_a_request_in_chinese_is_revised_by_instructions_in_chinese() -> None:
     asked: list[str] = []
 
-    def write(call: Call) -> str:
+    def write(call: Sample) -> str:
         asked.append(call.prompt)
         return "海很大浪很高。"
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.engines.scripted import Call, Script, ScriptedEngine
+from service.engines.scripted import EngineCall, Script, ScriptedEngine
 from service.engines.served import ServedEngine
 from tests.support.scripts import role_of
 from tests.support.serving import Served, reply, serving
@@ -130,7 +130,7 @@ async def scripted(*_: object) -> ServedEngine:
 async def test_a_judge_that_goes_down_is_told_in_the_evaluation_and_loses_nothing() -> None:
     async with pair(judge="aide") as services:
 
-        def gone(call: Call) -> None:
+        def gone(call: EngineCall) -> None:
             raise RuntimeError("gone")  # a 503 with Retry-After would be waited for
 
         services.aide.engine.script = Script(reply=reply, fault=gone)

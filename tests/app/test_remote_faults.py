@@ -10,11 +10,12 @@ from functools import partial
 
 import pytest
 
+from service.engines.base import Sample
 from service.engines.remote import probes
 from service.engines.remote.connect import Tokenizers, connect
 from service.engines.remote.replica import Replica
 from service.engines.remote.replicas import ReplicatedEngine
-from service.engines.scripted import Call, Script
+from service.engines.scripted import Script
 from service.engines.served import ServedEngine
 from tests.support.serving import Served, frames, serving
 
@@ -189,7 +190,7 @@ async def test_programs_end_with_a_text_or_a_typed_problem_whatever_the_servers_
 COUNTED = " ".join(f"wave{number}" for number in range(200))
 
 
-def counted(call: Call) -> str:
+def counted(call: Sample) -> str:
     """Short where a server is asked how it begins, so that its streams need not be held back to find out."""
     return "No." if call.prompt == "Say no." else COUNTED
 

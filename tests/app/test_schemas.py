@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from service.engines.scripted import Call, Script
+from service.engines.base import Sample
+from service.engines.scripted import Script
 from tests.support.serving import serving
 
 PROMPT = {"prompt": "Make up an example."}
@@ -62,7 +63,7 @@ async def test_a_schema_that_is_wrong_is_refused_as_a_whole(schema: dict[str, An
 
 
 def writing(text: str) -> Script:
-    def reply(call: Call) -> str:
+    def reply(call: Sample) -> str:
         return text
 
     return Script(reply=reply)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from service.engines.scripted import Call, Script
+from service.engines.base import Sample
+from service.engines.scripted import Script
 from service.tasks.task import load_rubrics, load_tasks
 from tests.support.scripts import role_of
 from tests.support.serving import Served, serving
@@ -18,7 +19,7 @@ CRITICAL = json.dumps({"issues": ["Say more."]})
 
 @pytest.fixture
 async def served() -> AsyncIterator[Served]:
-    def reply(call: Call) -> str:
+    def reply(call: Sample) -> str:
         seed = call.sampling.seed if call.sampling else None
         return CRITICAL if call.schema is not None else f"Text {seed}: {call.prompt}"
 
@@ -50,11 +51,13 @@ async def test_drafts_and_revisions_are_of_the_choices_and_critiques_are_not(ser
     body = await refined(served, **PROMPT, sampling={"choices": LABELS, "seed": 1}, search=search)
 
     told = {candidate["text"] for ended in body["rounds"] for candidate in ended["candidates"]}
-    asked = {role: [call for call in served.engine.calls if role_of(call) == role] for role in ("draft", "revise")}
-    others = [call.sampling for call in served.engine.calls if call not in asked["draft"] + asked["revise"]]
+    asked = {
+        role: [call for call in served.engine.calls_of(Sample) if role_of(call) == role] for role in ("draft", "revise")
+    }
+    others = [call.sampling for call in served.engine.calls_of(Sample) if call not in asked["draft"] + asked["revise"]]
     assert len(told) > 1
     assert told <= set(LABELS)
-    assert all(call.sampling and call.sampling.choices == LABELS for calls in asked.values() for call in calls)
+    assert all(call.sampling.choices == LABELS for calls in asked.values() for call in calls)
     assert asked["draft"]
     assert asked["revise"]
     assert any(others)
@@ -128,6 +131,6 @@ async def test_the_critic_is_told_a_principle_of_the_rubric(served: Served) -> N
     await refined(served, **PROMPT, rubrics=["safety"], search={"rounds": 1, "critic": "model"})
 
     principles = load_rubrics()["safety"].principles
-    critiques = [call.prompt for call in served.engine.calls if call.schema is not None]
+    critiques = [call.prompt for call in served.engine.calls_of(Sample) if call.schema is not None]
     assert critiques
     assert all(any(principle in prompt for principle in principles) for prompt in critiques)

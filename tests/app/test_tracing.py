@@ -14,9 +14,10 @@ from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 from opentelemetry.semconv.attributes import error_attributes, http_attributes, url_attributes
 
 from service.app import TracingUnavailable, create_app
+from service.engines.base import Sample
 from service.engines.remote.connect import Tokenizers, connect
 from service.engines.remote.replicas import ReplicatedEngine
-from service.engines.scripted import Call, Script
+from service.engines.scripted import EngineCall, Script
 from service.engines.served import ServedEngine
 from service.errors import EngineDead
 from service.evaluators.external.webhook_client import Webhooks, WebhookSettings
@@ -49,7 +50,7 @@ REFINE: dict[str, Any] = {
 }
 
 
-def reply(call: Call) -> str:
+def reply(call: Sample) -> str:
     if call.schema is not None:
         return json.dumps({"issues": [f"More {MARK}."]})
     return f"A {MARK} {call.sampling.seed if call.sampling else 0}."
@@ -255,7 +256,7 @@ async def test_the_routes_that_machines_poll_are_not_traced(monkeypatch: pytest.
     ]
 
 
-def dying(call: Call) -> None:
+def dying(call: EngineCall) -> None:
     if role_of(call) == "draft":
         raise EngineDead(f"it choked on {MARK}")
 

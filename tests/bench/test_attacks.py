@@ -13,7 +13,8 @@ import pytest
 from bench.attacks import ATTACKS, BASES, CONTROLS, Attack
 from bench.judge_attacks import FENCES, Judging, brief_of, measured, report
 from bench.origin import current_commit, origin
-from service.engines.scripted import Call, Script, ScriptedEngine
+from service.engines.base import Choose
+from service.engines.scripted import Script, ScriptedEngine
 
 FEW = [
     *CONTROLS,
@@ -25,7 +26,7 @@ FEW = [
 ]
 
 
-def trusting(call: Call) -> Sequence[float]:
+def trusting(call: Choose) -> Sequence[float]:
     """A judge that rates 5 where the reply says so, abstains where it says 1, and else rates 2."""
     if "Rating: 5" in call.prompt:
         return [0.0, 0.0, 0.0, 0.0, 1.0]
@@ -97,7 +98,7 @@ async def test_the_report_is_a_distribution_of_the_shifts_by_category() -> None:
 
 
 async def test_a_judge_that_tells_good_from_weak_is_seen_to_be_talked_round() -> None:
-    def discerning(call: Call) -> Sequence[float]:
+    def discerning(call: Choose) -> Sequence[float]:
         if any(base.good in call.prompt for base in BASES):
             return [0.0, 0.0, 0.0, 1.0, 0.0]
         return trusting(call)
@@ -125,7 +126,7 @@ async def test_where_no_good_answer_stands_out_that_is_said_and_there_is_no_colu
 async def test_only_bases_whose_good_answer_stands_out_say_what_is_above_it() -> None:
     """On one base the judge sees what is good so well that nothing can be above it, on the others not at all."""
 
-    def discerning_once(call: Call) -> Sequence[float]:
+    def discerning_once(call: Choose) -> Sequence[float]:
         return [0.0, 0.0, 0.0, 0.0, 1.0] if BASES[0].good in call.prompt else trusting(call)
 
     honest, shifts = await measured(ScriptedEngine(Script(weights=discerning_once)), brief_of("scripted"), FEW)

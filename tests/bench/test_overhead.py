@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.overhead import CALLS_FILE, SECONDS_PER_CALL, Answer, Overhead, TimedEngine, covered, gaps, measured
-from service.engines.base import Sampling
+from service.engines.base import Choose, Sample
 from service.engines.conversation import Conversation, Turn
 
 REQUEST = Conversation(Turn("user", "Why? (1)"))
@@ -41,9 +41,9 @@ async def test_the_engine_notes_its_calls_by_the_request(tmp_path: Path, monkeyp
     monkeypatch.setenv(CALLS_FILE, str(notes))
     engine = TimedEngine()
 
-    [draft] = await engine.complete(REQUEST, Sampling())
+    draft = await engine.call(Sample(REQUEST))
     judged = REQUEST.with_reply(draft).with_user("Rate it.")
-    await asyncio.gather(engine.choose(judged, "12345"), engine.complete(judged, Sampling()))
+    await asyncio.gather(engine.call(Choose(judged, tuple("12345"))), engine.call(Sample(judged)))
     await engine.close()
 
     intervals = json.loads(notes.read_text())["Why? (1)"]

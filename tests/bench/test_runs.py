@@ -13,8 +13,8 @@ from bench.quality import __main__ as command
 from bench.quality.arms import ARMS
 from bench.quality.prompts import BenchPrompt, load_prompts
 from bench.quality.runs import Bench, Origin, OtherOrigin, PlannedRun, Run, Step, read_runs
-from service.engines.base import Usage
-from service.engines.scripted import Call
+from service.engines.base import Choose, Sample, Usage
+from service.engines.scripted import EngineCall
 from service.errors import EngineDead
 from service.evaluators.code.sandbox import Sandbox
 from service.evaluators.toolbox import Toolbox
@@ -51,7 +51,7 @@ def searching(*texts: str) -> BilledEngine:
     always has a remark."""
     said = iter(texts)
 
-    def reply(call: Call) -> str:
+    def reply(call: Sample) -> str:
         return '{"issues": ["Say more."]}' if call.schema is not None else next(said, texts[-1])
 
     return engine(reply=reply, weights=lambda call: digit(3))
@@ -130,7 +130,7 @@ async def test_a_single_draft_is_one_call() -> None:
     run = await bench(model).run(PlannedRun(SEA, "single_draft", 3))
 
     [call] = model.calls
-    assert call.sampling is not None
+    assert isinstance(call, Sample)
     assert call.sampling.seed == 3_000_000
     spent = tokens(billed(model))
     assert run == Run("general-900", "single_draft", 3, [Step(spent, [True], [False])], spent, "target", 1, 1)
@@ -152,7 +152,7 @@ async def test_best_of_n_is_never_told_a_rule_and_stops_at_the_first_that_passes
     assert (run.stop_reason, run.calls, run.candidates) == ("target", 3, 3)
     assert reached(run) == [follows(False, False), follows(True, False)]
     assert {call.conversation for call in model.calls} == {model.calls[0].conversation}
-    assert len({call.sampling.seed for call in model.calls if call.sampling}) == 3
+    assert len({sample.sampling.seed for sample in model.calls_of(Sample)}) == 3
 
 
 async def test_self_refine_is_told_the_rule() -> None:
@@ -172,7 +172,7 @@ async def test_the_judge_only_arm_is_not_told_the_rule_but_held_to_it() -> None:
 
     assert model.asked("judge")
     assert model.asked("critique")
-    told = [call.conversation.turn.text for call in model.calls if call.schema is None and not call.options]
+    told = [sample.conversation.turn.text for sample in model.calls_of(Sample) if sample.schema is None]
     assert len(told) > 2
     assert not any("salt" in text.lower() for text in told)
     assert reached(run) == [follows(False, False)]  # the judge sees no gain in the salt
@@ -211,8 +211,12 @@ async def test_judges_and_critics_are_paid_on_top(monkeypatch: pytest.MonkeyPatc
     bill: list[tuple[str, int]] = []
     enter = model._enter
 
-    def noted(call: Call, usage: Usage) -> None:
-        kind = "judge" if call.options else "critique" if call.schema is not None else "text"
+    def noted(call: EngineCall, usage: Usage) -> None:
+        kind = "text"
+        if isinstance(call, Choose):
+            kind = "judge"
+        elif isinstance(call, Sample) and call.schema is not None:
+            kind = "critique"
         bill.append((kind, tokens(usage)))
         enter(call, usage)
 
@@ -240,7 +244,7 @@ async def test_a_draft_that_nothing_is_left_to_judge_is_still_what_the_run_retur
 async def test_a_run_whose_engine_died_is_no_result(tmp_path: Path) -> None:
     model = searching("Waves.", "Foam.")
 
-    def dies(call: Call) -> None:
+    def dies(call: EngineCall) -> None:
         if len(model.calls) == 2:
             model.kill()
 
@@ -294,7 +298,7 @@ async def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
 
     assert file.read_text().startswith(before)
     assert [run.seed for run in read_runs(file)[1]] == [0, 0, 1, 1]
-    assert {call.sampling.seed for call in model.calls if call.sampling} == {1_000_000}
+    assert {sample.sampling.seed for sample in model.calls_of(Sample)} == {1_000_000}
     idle = searching("Salt.")
     await bench(idle).complete(planned(0, 1), file)
     assert idle.calls == []

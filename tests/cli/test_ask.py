@@ -13,7 +13,8 @@ import pytest
 
 from redraft import GenerateResult, RefineResult
 from service.cli.main import main
-from service.engines.scripted import Call, Script
+from service.engines.base import Sample
+from service.engines.scripted import EngineCall, Script
 from service.errors import EngineDead
 from tests.support.scripts import role_of
 from tests.support.serving import Served, reply, serving
@@ -104,7 +105,7 @@ async def test_options_reach_the_service(served: Served, run: Run, tmp_path: Pat
     body = json.loads(ended.out)
     assert (body["text"], body["rounds"][0]["candidates"][0]["text"]) == ("Sand and salt.", "Sand and salt.")
     assert "English=US" in served.engine.calls[0].prompt
-    written = [call.sampling for call in served.engine.calls if role_of(call) == "revise"]
+    written = [call.sampling for call in served.engine.calls_of(Sample) if role_of(call) == "revise"]
     assert {sampling.max_tokens for sampling in written if sampling} == {1}
 
 
@@ -131,7 +132,7 @@ async def test_a_key_is_given_or_stands_in_the_environment(run: Run, monkeypatch
 
 @pytest.mark.parametrize("json_wanted", [[], ["--json"]])
 async def test_failures_are_told_and_end_with_1(run: Run, json_wanted: list[str]) -> None:
-    def dying(call: Call) -> None:
+    def dying(call: EngineCall) -> None:
         raise EngineDead("it was killed")
 
     async with serving(Script(reply=reply, fault=dying)) as served:

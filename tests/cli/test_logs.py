@@ -11,7 +11,7 @@ import pytest
 from starlette.responses import JSONResponse, Response
 
 from service.cli.server import configure_logging
-from service.engines.scripted import Call, Script
+from service.engines.scripted import EngineCall, Script
 from service.log_format import without_messages
 from tests.support.chat_server import ChatServer, before
 from tests.support.serving import reply, serving
@@ -92,7 +92,7 @@ async def test_what_a_caller_s_tests_are_called_is_not_logged(log: io.StringIO) 
 
 
 async def test_a_bug_is_logged_with_where_it_was_and_not_with_what_it_said(log: io.StringIO) -> None:
-    def fault(_: Call) -> None:
+    def fault(_: EngineCall) -> None:
         raise KeyError(MARK)
 
     async with serving(Script(reply=reply, fault=fault)) as front:

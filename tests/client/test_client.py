@@ -22,7 +22,7 @@ from redraft import (
     Started,
     Unauthorized,
 )
-from service.engines.scripted import Call, Script
+from service.engines.scripted import EngineCall, Script
 from service.errors import EngineDead
 from tests.support.callers import WAYS, calling
 from tests.support.scripts import stall
@@ -158,7 +158,7 @@ async def test_keys(way: str) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_problem_within_a_stream_is_raised_after_the_events_before_it(way: str) -> None:
-    def dying(call: Call) -> None:
+    def dying(call: EngineCall) -> None:
         raise EngineDead("it was killed")
 
     async with serving(Script(fault=dying)) as served, calling(way, served.client.base_url) as caller:

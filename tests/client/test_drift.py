@@ -12,7 +12,8 @@ from redraft import answers, batches, events, requests, results
 from redraft.results import Result
 from service.api.batches import BatchLine, BatchResult
 from service.api.problems import OPENAI_CODES
-from service.engines.scripted import Call, Script
+from service.engines.base import Sample
+from service.engines.scripted import Script
 from service.refinement.steps import QUESTIONS_SCHEMA
 from service.wire import responses
 from service.wire.requests import CritiqueRequest, GenerateRequest, RefineRequest
@@ -108,7 +109,7 @@ def test_openai_s_words_for_codes() -> None:
     assert {code: word for word, code in answers.OPENAI_CODES.items()} == OPENAI_CODES
 
 
-def critical(call: Call) -> str:
+def critical(call: Sample) -> str:
     if call.schema is QUESTIONS_SCHEMA:
         return json.dumps({"questions": ["Is it wet?"]})
     return "Some text." if call.schema is None else json.dumps({"issues": ["It says too little."]})

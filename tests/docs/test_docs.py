@@ -32,8 +32,9 @@ from service.api.openai.translate import GENERATE_FIELDS, REFINE_FIELDS, ChatReq
 from service.api.problems import OPENAI_CODES
 from service.app import create_app
 from service.cli import ask
+from service.engines.base import Sample
 from service.engines.local import vllm
-from service.engines.scripted import Call, Script, ScriptedEngine
+from service.engines.scripted import EngineCall, Script, ScriptedEngine
 from service.errors import EngineDead, RedraftError, RequestError, Unavailable
 from service.evaluators.catalogue import AnyEvaluator
 from service.evaluators.text.format import Format, Kind
@@ -287,11 +288,11 @@ def test_error_codes() -> None:
     assert shown == sorted((kind.status, kind.code) for kind in ours if kind not in groups)
 
 
-def dying(call: Call) -> None:
+def dying(call: EngineCall) -> None:
     raise EngineDead("it was killed")
 
 
-def critical(call: Call) -> str:
+def critical(call: Sample) -> str:
     return "Some text." if call.schema is None else json.dumps({"issues": ["It says too little."]})
 
 

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engines.base import Sampling
+from service.engines.base import Choose, Sample, Sampling, Weigh
 from service.engines.conversation import Conversation, Turn
 from service.engines.gated import Gate, GatedEngine
 from service.engines.scripted import Script, ScriptedEngine
+from service.engines.siblings import sample_siblings
 
 REQUEST = Conversation(Turn("user", "Write about the sea."))
 
@@ -40,7 +41,7 @@ class Callers:
         number, release = len(self.tasks), asyncio.Event()
 
         async def call() -> None:
-            async with self.gate.passed():
+            async with self.gate.enter():
                 self.inside.append(number)
                 try:
                     await release.wait()
@@ -154,17 +155,17 @@ async def test_each_sequence_passes_and_siblings_are_what_the_engine_makes_of_th
 
     watching = asyncio.create_task(watch())
     sampling = Sampling(seed=7)
-    texts = [completion.text for completion in await gated.complete(REQUEST, sampling, n=3)]
-    choice = gated.choose(REQUEST, "AB")
-    likelihood = gated.likelihood(REQUEST, "Waves.")
+    texts = [completion.text for completion in await sample_siblings(gated, Sample(REQUEST, sampling), 3)]
+    choice = gated.call(Choose(REQUEST, tuple("AB")))
+    likelihood = gated.call(Weigh(REQUEST, "Waves."))
     await asyncio.gather(choice, likelihood)
-    streamed = [item async for item in gated.stream(REQUEST, sampling)]
+    streamed = [item async for item in gated.stream(Sample(REQUEST, sampling))]
     watching.cancel()
 
     alone = ScriptedEngine(Script())
-    assert texts == [completion.text for completion in await alone.complete(REQUEST, sampling, n=3)]
+    assert texts == [completion.text for completion in await sample_siblings(alone, Sample(REQUEST, sampling), 3)]
     assert len(set(texts)) == 3
-    assert streamed[-1] == [item async for item in alone.stream(REQUEST, sampling)][-1]
+    assert streamed[-1] == [item async for item in alone.stream(Sample(REQUEST, sampling))][-1]
     assert most == 1
 
 
@@ -172,10 +173,10 @@ async def test_each_sequence_passes_and_siblings_are_what_the_engine_makes_of_th
 async def test_a_call_that_is_cancelled_leaves_the_gate_to_others(left: str) -> None:
     engine = ScriptedEngine(Script(seconds_per_call=60.0 if left == "in the engine" else 0.0))
     gate = Gate(Limit(1))
-    async with gate.passed() if left == "at the gate" else asyncio.timeout(None):
-        call = asyncio.create_task(GatedEngine(engine, gate).complete(REQUEST, Sampling()))
+    async with gate.enter() if left == "at the gate" else asyncio.timeout(None):
+        call = asyncio.create_task(GatedEngine(engine, gate).call(Sample(REQUEST, Sampling())))
         await settled()
         call.cancel()
         await asyncio.wait([call])
-    async with asyncio.timeout(1), gate.passed():
+    async with asyncio.timeout(1), gate.enter():
         assert engine.in_flight == 0

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from starlette.responses import Response
 
+from service.engines.base import Sample
 from service.engines.conversation import Conversation, Turn
 from service.engines.relay import CallPiece, MessagePiece, joined, relay_of, with_user_first, without_system
 from service.engines.remote.chat import ChatEngine
@@ -77,7 +78,7 @@ async def test_a_template_without_a_system_role_is_found_out_and_served(knows_sy
         engine = await connect(url, "scripted", tokenizers=Tokenizers())
         assert isinstance(engine, ChatEngine)
         server.asked.clear()
-        [reply] = await engine.complete(Conversation(Turn("system", "Be brief.")).with_user("Hello."), GREEDY)
+        reply = await engine.call(Sample(Conversation(Turn("system", "Be brief.")).with_user("Hello."), GREEDY))
         relayed = [item async for item in engine.relay({"messages": [BRIEF, HELLO]}, stream=False)]
         await engine.close()
 
@@ -98,7 +99,7 @@ async def test_a_template_that_wants_the_user_first_is_found_out_and_served(user
         engine = await connect(url, "scripted", tokenizers=Tokenizers())
         assert isinstance(engine, ChatEngine)
         server.asked.clear()
-        await engine.complete(Conversation(Turn("assistant", "Hi.")).with_user("Hello."), GREEDY)
+        await engine.call(Sample(Conversation(Turn("assistant", "Hi.")).with_user("Hello."), GREEDY))
         async for _ in engine.relay({"messages": [reply, HELLO]}, stream=False):
             pass
         await engine.close()

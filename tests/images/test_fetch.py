@@ -85,7 +85,7 @@ async def test_an_image_reaches_every_call_of_a_refine(seeing: Served) -> None:
     assert response.status_code == 200, response.text
     assert response.json()["usage"]["by_role"].keys() == {"draft", "judge", "critique", "revise"}
     assert len(seeing.engine.calls) > 3
-    assert {call.images for call in seeing.engine.calls} == {(Image("image/png", PNG),)}
+    assert {tuple(call.conversation.images()) for call in seeing.engine.calls} == {(Image("image/png", PNG),)}
     assert all("What is it?" in next(call.conversation.turns()).text for call in seeing.engine.calls)
 
 
@@ -103,7 +103,7 @@ async def test_texts_are_joined_and_images_keep_their_order_before_them(seeing: 
 
     [call] = seeing.engine.calls
     assert call.conversation.turn.text == "A B"
-    assert [image.media_type for image in call.images] == ["image/png", "image/gif"]
+    assert [image.media_type for image in tuple(call.conversation.images())] == ["image/png", "image/gif"]
 
 
 async def test_a_critique_sees_earlier_images(seeing: Served) -> None:
@@ -114,7 +114,7 @@ async def test_a_critique_sees_earlier_images(seeing: Served) -> None:
     response = await seeing.post("/v1/critique", {"messages": asked, "candidate": "Yes."})
 
     assert response.status_code == 200, response.text
-    assert {call.images for call in seeing.engine.calls} == {(Image("image/png", PNG),)}
+    assert {tuple(call.conversation.images()) for call in seeing.engine.calls} == {(Image("image/png", PNG),)}
 
 
 @pytest.mark.parametrize("path", ["/v1/generate", "/v1/refine", "/v1/chat/completions"])
@@ -181,7 +181,7 @@ async def test_the_sdk_sends_an_image(seeing: Served) -> None:
             answer = await client.chat.completions.create(model=model, messages=pictured(PNG)["messages"])
             assert answer.choices[0].message.content
 
-    assert {call.images for call in seeing.engine.calls} == {(Image("image/png", PNG),)}
+    assert {tuple(call.conversation.images()) for call in seeing.engine.calls} == {(Image("image/png", PNG),)}
 
 
 async def test_the_client_sends_an_image(seeing: Served) -> None:
@@ -191,7 +191,7 @@ async def test_the_client_sends_an_image(seeing: Served) -> None:
         result = await client.refine(messages=[shown])
 
     assert result.text == "Waves."
-    assert {call.images for call in seeing.engine.calls} == {(Image("image/png", PNG),)}
+    assert {tuple(call.conversation.images()) for call in seeing.engine.calls} == {(Image("image/png", PNG),)}
 
 
 async def test_messages_of_one_role_in_a_row_keep_their_images(seeing: Served) -> None:
@@ -199,7 +199,7 @@ async def test_messages_of_one_role_in_a_row_keep_their_images(seeing: Served) -
     await seeing.post("/v1/chat/completions", {"model": "scripted", "messages": messages})
 
     [call] = seeing.engine.calls
-    assert (call.prompt, call.images) == ("First.\n\nWhat is it?", (Image("image/png", PNG),))
+    assert (call.prompt, tuple(call.conversation.images())) == ("First.\n\nWhat is it?", (Image("image/png", PNG),))
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +229,7 @@ async def test_an_image_at_an_allowed_host_is_fetched_and_handed_on_as_its_bytes
         calls = served.engine.calls
 
     assert response.status_code == 200, response.text
-    assert {call.images for call in calls} == {(Image("image/jpeg", JPEG),)}
+    assert {tuple(call.conversation.images()) for call in calls} == {(Image("image/jpeg", JPEG),)}
     [received] = listener.requests
     assert received.head.startswith("GET /a.png?b=1 HTTP/1.1\r\n")
     assert "authorization" not in received.headers

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engines.base import SEEDS, Sampling, engine_seed
+from service.engines.base import SEEDS, Sample, Sampling, engine_seed
 from service.tasks.overrides import SamplingOverrides
 from tests.api.openai.test_tools import ASKED as WITH_TOOLS
 from tests.api.openai.test_translate import ASKED, PATH
@@ -44,7 +44,7 @@ async def test_a_seed_reaches_the_engine_from_every_endpoint(served: Served, see
     ]
 
     assert [response.status_code for response in responses] == [200] * 4
-    assert [call.sampling.seed for call in served.engine.calls if call.sampling] == [told] * 4
+    assert [sample.sampling.seed for sample in served.engine.calls_of(Sample)] == [told] * 4
 
 
 @pytest.mark.parametrize("asked", [ASKED, WITH_TOOLS])

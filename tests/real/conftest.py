@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pytest_asyncio
 import uvicorn
 
 from service.app import create_app, open_toolbox, start_engine
-from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Piece, Sampling
+from service.engines.base import Call, Choose, Completion, EngineDecorator, R, Sample
 from service.engines.conversation import Conversation
 from service.engines.local.vllm import VllmEngine
 from service.engines.remote.connect import Tokenizers
@@ -40,66 +40,27 @@ class Prompt:
     replied: tuple[int, ...] = ()
 
 
-@dataclass
-class RecordingEngine:
+@dataclass(frozen=True)
+class RecordingEngine(EngineDecorator):
     """The real engine, with a record of every prompt in order of submission."""
 
-    vllm: VllmEngine
+    engine: VllmEngine
     prompts: list[Prompt] = field(default_factory=list)
 
-    @property
-    def model(self) -> str:
-        return self.vllm.model
-
-    @property
-    def backend(self) -> object:
-        return self.vllm.backend
-
-    @property
-    def takes_images(self) -> bool:
-        return self.vllm.takes_images
-
-    async def complete(
-        self,
-        conversation: Conversation,
-        sampling: Sampling,
-        *,
-        n: int = 1,
-        schema: JsonSchema | None = None,
-        priority: int = 0,
-    ) -> Sequence[Completion]:
-        completions = await self.vllm.complete(conversation, sampling, n=n, schema=schema, priority=priority)
-        for completion in completions:
-            self._record(conversation, "", completion.token_ids or ())
-        return completions
-
-    async def stream(
-        self, conversation: Conversation, sampling: Sampling, *, schema: JsonSchema | None = None, priority: int = 0
-    ) -> AsyncGenerator[Piece, None]:
-        async for item in self.vllm.stream(conversation, sampling, schema=schema, priority=priority):
-            yield item
-
-    async def choose(
-        self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0
-    ) -> Choice:
-        choice = await self.vllm.choose(conversation, options, lead=lead, priority=priority)
-        self._record(conversation, lead, ())
-        return choice
-
-    async def likelihood(self, conversation: Conversation, reply: str, *, priority: int = 0) -> Likelihood:
-        return await self.vllm.likelihood(conversation, reply, priority=priority)
-
-    async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
-        await self.vllm.fit(conversation, tokens)
-
-    async def check(self) -> None:
-        await self.vllm.check()
+    async def call(self, call: Call[R], *, priority: int = 0) -> R:
+        result = await super().call(call, priority=priority)
+        match call, result:
+            case Sample(), Completion():
+                self._record(call.conversation, "", result.token_ids or ())
+            case Choose(), _:
+                self._record(call.conversation, call.prefill, ())
+        return result
 
     async def close(self) -> None:
-        await self.vllm.close()
+        await self.engine.close()
 
-    def _record(self, conversation: Conversation, lead: str, replied: tuple[int, ...]) -> None:
-        self.prompts.append(Prompt(tuple(self.vllm.prompt_ids(conversation, lead)), replied))
+    def _record(self, conversation: Conversation, prefill: str, replied: tuple[int, ...]) -> None:
+        self.prompts.append(Prompt(tuple(self.engine.prompt_ids(conversation, prefill)), replied))
 
 
 @dataclass(frozen=True)
@@ -119,7 +80,7 @@ class Service:
 
     def unfinished(self) -> int:
         """Requests that vLLM has been handed, and has neither finished nor been told to give up."""
-        llm: Any = self.engine.vllm.backend
+        llm: Any = self.engine.engine.backend
         count: int = llm.output_processor.get_num_unfinished_requests()
         return count
 
@@ -159,4 +120,4 @@ async def service() -> AsyncGenerator[Service, None]:
 
 @pytest.fixture
 def engine(service: Service) -> VllmEngine:
-    return service.engine.vllm
+    return service.engine.engine

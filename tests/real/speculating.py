@@ -7,7 +7,7 @@ import asyncio
 import json
 
 from service.app import start_engine
-from service.engines.base import Sampling
+from service.engines.base import Choose, Sample, Sampling
 from service.engines.conversation import Conversation, Turn
 from service.evaluators.model.judge import DIGITS
 from service.settings import Settings
@@ -21,8 +21,8 @@ REPETITION = Conversation(Turn("user", "Repeat: one two three four five six seve
 async def main() -> None:
     engine = await start_engine(Settings(engine_args={"speculative_config": NGRAM}))
     try:
-        choice = await engine.choose(RATING, DIGITS, lead=LEAD)
-        [completion] = await engine.complete(REPETITION, Sampling(max_tokens=40))
+        choice = await engine.call(Choose(RATING, DIGITS, prefill=LEAD))
+        completion = await engine.call(Sample(REPETITION, Sampling(max_tokens=40)))
     finally:
         await engine.close()
     print(json.dumps({"logprobs": choice.logprobs, "text": completion.text}), flush=True)

@@ -9,9 +9,10 @@ from dataclasses import asdict
 import pytest
 
 from service.concurrency import gather
-from service.engines.base import Sampling
+from service.engines.base import Choose, Sample, Sampling, Weigh
 from service.engines.conversation import Conversation, Turn
 from service.engines.local.vllm import VllmEngine
+from service.engines.siblings import sample_siblings
 from service.evaluators.model.judge import DIGITS
 from tests.real.conftest import Service
 from tests.real.speculating import LEAD, RATING
@@ -23,7 +24,7 @@ class TestVllmEngine(EngineContract, LikelihoodContract):
 
 
 async def test_a_longer_conversation_begins_with_the_ids_of_the_shorter(engine: VllmEngine) -> None:
-    [reply] = await engine.complete(QUESTION, Sampling(temperature=1.0, max_tokens=40, seed=3))
+    reply = await engine.call(Sample(QUESTION, Sampling(temperature=1.0, max_tokens=40, seed=3)))
     shorter = engine.prompt_ids(QUESTION)
     assert reply.token_ids is not None
 
@@ -56,7 +57,7 @@ async def test_template_tokens_in_a_text_are_only_characters(engine: VllmEngine)
 async def test_siblings_share_their_prompt_and_each_says_what_was_cached(engine: VllmEngine) -> None:
     prompt = Conversation(Turn("user", " ".join(f"fact {number};" for number in range(300)) + " Sum up."))
 
-    replies = await engine.complete(prompt, Sampling(temperature=1.0, max_tokens=4, seed=1), n=4)
+    replies = await sample_siblings(engine, Sample(prompt, Sampling(temperature=1.0, max_tokens=4, seed=1)), 4)
 
     length = replies[0].usage.prompt_tokens
     assert [reply.usage.prompt_tokens for reply in replies] == [length] * 4
@@ -66,27 +67,27 @@ async def test_siblings_share_their_prompt_and_each_says_what_was_cached(engine:
 async def test_a_reply_is_as_likely_as_the_choice_of_its_only_token(engine: VllmEngine) -> None:
     question = QUESTION.with_user("How hard is that, from 1 to 5?")
 
-    chosen = await engine.choose(question, ("4",))
-    given = [await engine.likelihood(question, spelling) for spelling in ("4", " 4")]
+    chosen = await engine.call(Choose(question, ("4",)))
+    given = [await engine.call(Weigh(question, spelling)) for spelling in ("4", " 4")]
 
     spelled = [math.exp(found.logprobs[0]) for found in given if len(found.logprobs) == 1]
     assert sum(spelled) == pytest.approx(math.exp(chosen.logprobs[0]), rel=0.15)
 
 
 async def test_what_the_model_wrote_is_likelier_than_the_same_words_in_disorder(engine: VllmEngine) -> None:
-    [reply] = await engine.complete(QUESTION, GREEDY)
+    reply = await engine.call(Sample(QUESTION, GREEDY))
 
-    written = await engine.likelihood(QUESTION, reply.text)
-    disordered = await engine.likelihood(QUESTION, " ".join(sorted(reply.text.split())))
+    written = await engine.call(Weigh(QUESTION, reply.text))
+    disordered = await engine.call(Weigh(QUESTION, " ".join(sorted(reply.text.split()))))
 
     assert sum(written.logprobs) > sum(disordered.logprobs) + 30
 
 
 async def test_the_usage_of_a_likelihood_is_what_the_engine_counted(service: Service) -> None:
-    await service.engine.vllm.complete(QUESTION, GREEDY)  # so that the cache holds what could be read from it
+    await service.engine.engine.call(Sample(QUESTION, GREEDY))  # so that the cache holds what could be read from it
     before = await service.engine_series()
 
-    found = await service.engine.vllm.likelihood(QUESTION, "Red is warm. " * 30)
+    found = await service.engine.engine.call(Weigh(QUESTION, "Red is warm. " * 30))
 
     after = await service.engine_series()
     counted = {
@@ -105,14 +106,14 @@ async def test_long_prompts_with_their_own_seeds_do_not_kill_the_engine(engine: 
     async def ask(number: int) -> int:
         words = " ".join(f"w{number}x{index}" for index in range(150 + 25 * number))
         sampling = Sampling(temperature=1.0, max_tokens=4, seed=number)
-        [reply] = await engine.complete(Conversation(Turn("user", words)), sampling)
+        reply = await engine.call(Sample(Conversation(Turn("user", words)), sampling))
         return reply.usage.prompt_tokens
 
     lengths = await gather(ask(number) for number in range(20))
 
     assert max(lengths) > 2600
     await engine.check()
-    [reply] = await engine.complete(QUESTION, GREEDY)
+    reply = await engine.call(Sample(QUESTION, GREEDY))
     assert reply.text
 
 
@@ -124,7 +125,7 @@ async def test_with_speculation_the_judge_says_the_same(engine: VllmEngine) -> N
     assert await process.wait() == 0
     speculating = json.loads(lines[-1])
 
-    plain = await engine.choose(RATING, DIGITS, lead=LEAD)
+    plain = await engine.call(Choose(RATING, DIGITS, prefill=LEAD))
     probabilities = [math.exp(logprob) for logprob in plain.logprobs]
     assert sum(probabilities) > 0.5
     assert [math.exp(logprob) for logprob in speculating["logprobs"]] == pytest.approx(probabilities, abs=0.05)

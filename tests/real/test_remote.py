@@ -10,13 +10,13 @@ import pytest_asyncio
 
 from bench.servers import Server, plain_vllm
 from service.concurrency import gather
-from service.engines.base import Completion, Sampling
+from service.engines.base import Choose, Completion, Sample, Sampling, Weigh
 from service.engines.local import bundled
 from service.engines.remote import probes
-from service.engines.remote.chat import ChatAbilities, ChatEngine
+from service.engines.remote.chat import ChatCapabilities, ChatEngine
 from service.engines.remote.connect import Tokenizers, connect
 from service.engines.remote.server import OpenAIServer
-from service.engines.remote.tokens import Abilities, TokenEngine
+from service.engines.remote.tokens import TokenCapabilities, TokenEngine
 from service.engines.served import EngineUnusable, ServedEngine
 from service.errors import EngineUnavailable, InvalidRequest
 from service.settings import Settings
@@ -44,7 +44,8 @@ async def token_engine(server: Server) -> AsyncGenerator[TokenEngine, None]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def chat_engine(server: Server) -> AsyncGenerator[ChatEngine, None]:
-    engine = ChatEngine(OpenAIServer(server.url), MODEL, ChatAbilities(True, True, ranks=True, context_tokens=8192))
+    capabilities = ChatCapabilities(True, True, supports_priority=True, context_tokens=8192)
+    engine = ChatEngine(OpenAIServer(server.url), MODEL, capabilities)
     yield engine
     await engine.close()
 
@@ -62,15 +63,15 @@ class TestChatEngine(EngineContract):
 
 
 async def test_what_the_server_can_do_is_found_out(token_engine: TokenEngine) -> None:
-    assert token_engine.abilities == Abilities(ranks=True, weighs_any_token=True)
+    assert token_engine.capabilities == TokenCapabilities(supports_priority=True, logprobs_for_any_token=True)
 
 
 async def test_a_server_without_its_tokenizer_at_hand_is_given_messages(server: Server) -> None:
     remote = OpenAIServer(server.url)
-    abilities = await probes.chat_abilities(remote, MODEL, 8192)
+    capabilities = await probes.find_chat_capabilities(remote, MODEL, 8192)
     await remote.close()
 
-    assert abilities == ChatAbilities(schemas=True, logprobs=True, ranks=True, context_tokens=8192)
+    assert capabilities == ChatCapabilities(schemas=True, logprobs=True, supports_priority=True, context_tokens=8192)
 
 
 async def test_servers_that_come_up_together_share_one_tokenizer(server: Server) -> None:
@@ -81,10 +82,10 @@ async def test_servers_that_come_up_together_share_one_tokenizer(server: Server)
 
 
 async def test_ids_as_sampled_are_sent_again(token_engine: TokenEngine) -> None:
-    [reply] = await token_engine.complete(QUESTION, Sampling(temperature=1.0, max_tokens=40, seed=3))
+    reply = await token_engine.call(Sample(QUESTION, Sampling(temperature=1.0, max_tokens=40, seed=3)))
     assert reply.token_ids is not None
 
-    [longer] = await token_engine.complete(QUESTION.with_reply(reply).with_user("And the warmest?"), GREEDY)
+    longer = await token_engine.call(Sample(QUESTION.with_reply(reply).with_user("And the warmest?"), GREEDY))
 
     assert longer.usage.prompt_tokens > reply.usage.prompt_tokens + len(reply.token_ids)
 
@@ -92,8 +93,8 @@ async def test_ids_as_sampled_are_sent_again(token_engine: TokenEngine) -> None:
 async def test_both_weigh_options_alike(token_engine: TokenEngine, chat_engine: ChatEngine) -> None:
     asked = QUESTION.with_user("How hard is that, from 1 to 5? Answer with one digit.")
 
-    by_ids = await token_engine.choose(asked, "12345")
-    by_messages = await chat_engine.choose(asked, "12345")
+    by_ids = await token_engine.call(Choose(asked, tuple("12345")))
+    by_messages = await chat_engine.call(Choose(asked, tuple("12345")))
 
     told = [(a, b) for a, b in zip(by_ids.logprobs, by_messages.logprobs, strict=True) if b > -math.inf]
     assert told
@@ -107,20 +108,20 @@ async def test_a_model_that_the_server_does_not_have_is_refused_at_the_start(ser
 
 async def test_a_given_reply_cannot_be_weighed_by_messages(chat_engine: ChatEngine) -> None:
     with pytest.raises(InvalidRequest, match="cannot weigh"):
-        await chat_engine.likelihood(QUESTION, "Red.")
+        await chat_engine.call(Weigh(QUESTION, "Red."))
 
 
 async def test_without_log_probabilities_an_option_is_chosen(server: Server) -> None:
-    engine = ChatEngine(OpenAIServer(server.url), MODEL, ChatAbilities(schemas=True, logprobs=False))
+    engine = ChatEngine(OpenAIServer(server.url), MODEL, ChatCapabilities(schemas=True, logprobs=False))
 
-    choice = await engine.choose(QUESTION.with_user("How hard is that, from 1 to 5?"), "12345")
+    choice = await engine.call(Choose(QUESTION.with_user("How hard is that, from 1 to 5?"), tuple("12345")))
     await engine.close()
 
     assert sorted(choice.logprobs) == [-math.inf] * 4 + [0.0]
 
 
 async def test_a_streamed_reply_ends_at_the_server_when_it_is_closed(token_engine: TokenEngine, server: Server) -> None:
-    items = token_engine.stream(QUESTION, Sampling(temperature=1.0, max_tokens=2000))
+    items = token_engine.stream(Sample(QUESTION, Sampling(temperature=1.0, max_tokens=2000)))
     assert not isinstance(await anext(items), Completion)
     await items.aclose()
 
@@ -164,9 +165,9 @@ async def test_a_named_tool_is_called_through_the_service(server: Server) -> Non
 
 
 async def test_a_server_that_has_gone_is_unavailable_and_not_dead() -> None:
-    engine = ChatEngine(OpenAIServer("http://127.0.0.1:9"), MODEL, ChatAbilities(schemas=True, logprobs=True))
+    engine = ChatEngine(OpenAIServer("http://127.0.0.1:9"), MODEL, ChatCapabilities(schemas=True, logprobs=True))
 
-    for attempt in (engine.check(), engine.complete(QUESTION, GREEDY)):
+    for attempt in (engine.check(), engine.call(Sample(QUESTION, GREEDY))):
         with pytest.raises(EngineUnavailable, match="cannot be reached"):
             await attempt
     await engine.close()

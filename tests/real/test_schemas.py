@@ -86,6 +86,6 @@ async def test_a_schema_without_a_grammar_is_refused(service: Service, schema: d
 
 async def test_schemas_made_by_chance_are_honoured_or_refused(service: Service) -> None:
     seeds = range(100_000, 100_060)
-    outcomes = await gather(outcome(service.engine.vllm, seed) for seed in seeds)
+    outcomes = await gather(outcome(service.engine.engine, seed) for seed in seeds)
     assert [(made(found.seed), found.note) for found in outcomes if found.kind == "misfit"] == []
     assert sum(found.kind == "fits" for found in outcomes) > 20

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from service.engines.base import Completion, Sampling
+from service.engines.base import Choose, Completion, Sample, Sampling
 from service.engines.local import bundled
 from service.engines.local.reasoning import Reasoning
 from service.engines.local.vllm import VllmEngine
+from service.engines.siblings import sample_siblings
 from service.engines.thoughts import Thinking
 from tests.real.thinking import END, make_checkpoint
 from tests.support.engine_contract import QUESTION, ThinkingContract
@@ -52,8 +53,8 @@ async def test_the_template_shows_how_the_model_thinks(thinker: VllmEngine) -> N
 
 
 async def test_a_grammar_begins_after_the_thoughts(thinker: VllmEngine) -> None:
-    [shaped] = await thinker.complete(QUESTION, ASKED, schema=FORM)
-    [chosen] = await thinker.complete(QUESTION, Sampling(temperature=0.0, max_tokens=60, choices=("yes", "no")))
+    shaped = await thinker.call(Sample(QUESTION, ASKED, FORM))
+    chosen = await thinker.call(Sample(QUESTION, Sampling(temperature=0.0, max_tokens=60, choices=("yes", "no"))))
 
     assert json.loads(shaped.text)["colour"] in ("red", "green")
     assert chosen.text in ("yes", "no")
@@ -61,7 +62,7 @@ async def test_a_grammar_begins_after_the_thoughts(thinker: VllmEngine) -> None:
 
 
 async def test_a_grammar_begins_at_once_where_the_model_is_asked_not_to_think(thinker: VllmEngine) -> None:
-    [shaped] = await thinker.complete(QUESTION, Sampling(temperature=0.0, max_tokens=60, thinking=False), schema=FORM)
+    shaped = await thinker.call(Sample(QUESTION, Sampling(temperature=0.0, max_tokens=60, thinking=False), FORM))
 
     assert json.loads(shaped.text)["colour"] in ("red", "green")
     assert shaped.thoughts == ""
@@ -70,13 +71,13 @@ async def test_a_grammar_begins_at_once_where_the_model_is_asked_not_to_think(th
 async def test_a_judge_s_answer_is_no_thought(thinker: VllmEngine) -> None:
     asked = QUESTION.with_user("How hard is that, from 1 to 5?")
 
-    choice = await thinker.choose(asked, ("1", "2"), lead="Rating: ")
+    choice = await thinker.call(Choose(asked, ("1", "2"), prefill="Rating: "))
 
     assert choice.usage.prompt_tokens == len(thinker.prompt_ids(asked, "Rating: ", thinking=False))
 
 
 async def test_the_prompt_of_a_longer_conversation_has_no_thoughts(thinker: VllmEngine) -> None:
-    [reply] = await thinker.complete(QUESTION, ASKED)
+    reply = await thinker.call(Sample(QUESTION, ASKED))
 
     ids = thinker.prompt_ids(QUESTION.with_reply(reply).with_user("And then?"))
 
@@ -135,7 +136,7 @@ async def test_a_reply_without_marks_is_an_answer_after_a_prompt_that_opens_none
 
 
 async def test_siblings_think_apart(thinker: VllmEngine) -> None:
-    replies = await thinker.complete(QUESTION, Sampling(temperature=1.0, max_tokens=60, seed=1), n=4)
+    replies = await sample_siblings(thinker, Sample(QUESTION, Sampling(temperature=1.0, max_tokens=60, seed=1)), 4)
 
     assert len({reply.thoughts for reply in replies}) > 1
     assert all(isinstance(reply, Completion) and "<think>" not in reply.text for reply in replies)

@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 
 from bench.servers import Server, plain_vllm
+from service.engines.base import Sample
 from service.engines.conversation import Conversation, Image, Turn
 from service.engines.local import bundled
 from service.engines.remote import probes
@@ -62,9 +63,9 @@ async def test_an_operator_who_names_the_tokenizer_is_given_token_ids(server: Se
 
 
 async def test_an_image_costs_its_tokens_in_the_answer_and_in_the_count(engine: ChatEngine) -> None:
-    [blind] = await engine.complete(seeing(), GREEDY)
-    [one] = await engine.complete(seeing(read_image(PNG)), GREEDY)
-    [two] = await engine.complete(seeing(read_image(PNG), read_image(JPEG)), GREEDY)
+    blind = await engine.call(Sample(seeing(), GREEDY))
+    one = await engine.call(Sample(seeing(read_image(PNG)), GREEDY))
+    two = await engine.call(Sample(seeing(read_image(PNG), read_image(JPEG)), GREEDY))
 
     assert one.usage.prompt_tokens == blind.usage.prompt_tokens + COST
     assert two.usage.prompt_tokens == blind.usage.prompt_tokens + 2 * COST
@@ -74,8 +75,8 @@ async def test_an_image_costs_its_tokens_in_the_answer_and_in_the_count(engine: 
 
 
 async def test_what_is_shown_decides_what_is_said(engine: ChatEngine) -> None:
-    said = [(await engine.complete(seeing(*images), GREEDY))[0].text for images in ((), (openai_grey(),), (red(),))]
-    [again] = await engine.complete(seeing(red()), GREEDY)
+    said = [(await engine.call(Sample(seeing(*images), GREEDY))).text for images in ((), (openai_grey(),), (red(),))]
+    again = await engine.call(Sample(seeing(red()), GREEDY))
 
     assert len(set(said)) == 3
     assert again.text == said[-1]
@@ -85,9 +86,9 @@ async def test_the_same_image_is_read_from_the_cache_and_another_is_not(engine: 
     def shown(name: str) -> Conversation:
         return Conversation(Turn("user", f"{name} {TEXT}", images=(red(),)))
 
-    [first] = await engine.complete(shown("Once"), GREEDY)
-    [longer] = await engine.complete(shown("Once").with_user("And its colour?"), GREEDY)
-    [other] = await engine.complete(Conversation(Turn("user", f"Once {TEXT}", images=(openai_grey(),))), GREEDY)
+    first = await engine.call(Sample(shown("Once"), GREEDY))
+    longer = await engine.call(Sample(shown("Once").with_user("And its colour?"), GREEDY))
+    other = await engine.call(Sample(Conversation(Turn("user", f"Once {TEXT}", images=(openai_grey(),))), GREEDY))
 
     assert longer.usage.cached_tokens > first.usage.prompt_tokens - 64
     assert other.usage.cached_tokens < COST
@@ -95,7 +96,7 @@ async def test_the_same_image_is_read_from_the_cache_and_another_is_not(engine: 
 
 @pytest.mark.parametrize("data", [PNG, JPEG, GIF, WEBP])
 async def test_each_kind_that_is_taken_is_one_that_the_server_reads(data: bytes, engine: ChatEngine) -> None:
-    [reply] = await engine.complete(seeing(read_image(data)), GREEDY)
+    reply = await engine.call(Sample(seeing(read_image(data)), GREEDY))
 
     assert reply.text
 

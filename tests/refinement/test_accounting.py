@@ -1,15 +1,13 @@
 """What a program spends, entered call by call, and the calls that its budget refuses."""
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
 import pytest
 
-from service.engines.base import Choice, Completion, JsonSchema, Sampling, Usage
-from service.engines.conversation import Conversation
-from service.engines.scripted import Call, Script, ScriptedEngine
+from service.engines.base import Call, Choose, Completion, R, Sample, Sampling, Usage
+from service.engines.scripted import EngineCall, Script, ScriptedEngine
 from service.refinement.accounting import BudgetSpent, Ledger, MeteredEngine
 from service.refinement.events import CallEnded, Event
 from service.refinement.program import Budget
@@ -39,13 +37,13 @@ def test_as_many_calls_as_are_left_can_be_afforded(calls: int | None, wanted: in
 async def test_calls_count_from_when_they_begin() -> None:
     account = ledger(calls=3)
     engine = ScriptedEngine(Script(seconds_per_call=3600))
-    running = asyncio.create_task(metered(account, engine).complete(REQUEST, SAMPLING, n=2))
+    running = asyncio.create_task(metered(account, engine).sample_siblings(Sample(REQUEST, SAMPLING), 2))
     while engine.in_flight < 2:
         await asyncio.sleep(0)
 
     assert account.affordable(5, 1) == (1, 1)
     with pytest.raises(BudgetSpent):
-        await metered(account).complete(REQUEST, SAMPLING, n=2)
+        await metered(account).sample_siblings(Sample(REQUEST, SAMPLING), 2)
     running.cancel()
     await asyncio.wait([running])
 
@@ -53,16 +51,16 @@ async def test_calls_count_from_when_they_begin() -> None:
 async def test_a_refused_call_reaches_no_engine() -> None:
     engine = ScriptedEngine()
     account = ledger(calls=1)
-    await metered(account, engine).choose(REQUEST, ("1", "2"))
+    await metered(account, engine).call(Choose(REQUEST, ("1", "2")))
 
     with pytest.raises(BudgetSpent):
-        await metered(account, engine).choose(REQUEST, ("1", "2"))
+        await metered(account, engine).call(Choose(REQUEST, ("1", "2")))
     with pytest.raises(BudgetSpent):
-        await metered(account, engine).complete(REQUEST, SAMPLING)
+        await metered(account, engine).call(Sample(REQUEST, SAMPLING))
     with pytest.raises(BudgetSpent):
         account.affordable(1, 1)
     with pytest.raises(BudgetSpent):
-        async with aclosing(metered(account, engine).stream(REQUEST, SAMPLING)) as items:
+        async with aclosing(metered(account, engine).stream(Sample(REQUEST, SAMPLING))) as items:
             await anext(items)
     assert len(engine.calls) == 1
 
@@ -71,18 +69,18 @@ async def test_prompt_and_completion_tokens_are_spent_and_the_rest_bounds_the_ne
     account = ledger(tokens=17)
     engine = metered(account)
 
-    [first] = await engine.complete(REQUEST, SAMPLING)
-    [second] = await engine.complete(REQUEST, SAMPLING)
+    first = await engine.call(Sample(REQUEST, SAMPLING))
+    second = await engine.call(Sample(REQUEST, SAMPLING))
 
     # 5 prompt and 5 completion tokens the first time, which leaves 7; the second spends 10 of them.
     assert (first.usage.prompt_tokens, first.usage.completion_tokens) == (5, 5)
     assert second.text == FIVE
     with pytest.raises(BudgetSpent):
-        await engine.complete(REQUEST, SAMPLING)
+        await engine.call(Sample(REQUEST, SAMPLING))
 
 
 async def test_siblings_share_the_tokens_that_are_left() -> None:
-    replies = await metered(ledger(tokens=6)).complete(REQUEST, SAMPLING, n=3)
+    replies = await metered(ledger(tokens=6)).sample_siblings(Sample(REQUEST, SAMPLING), 3)
 
     assert [reply.text for reply in replies] == ["one two"] * 3
     assert {reply.finish_reason for reply in replies} == {"length"}
@@ -91,7 +89,7 @@ async def test_siblings_share_the_tokens_that_are_left() -> None:
 async def test_calls_in_progress_hold_the_tokens_that_they_may_still_write() -> None:
     account = ledger(tokens=100)
     engine = ScriptedEngine(Script(seconds_per_call=3600))
-    running = asyncio.create_task(metered(account, engine).complete(REQUEST, Sampling(max_tokens=30), n=3))
+    running = asyncio.create_task(metered(account, engine).sample_siblings(Sample(REQUEST, Sampling(max_tokens=30)), 3))
     while engine.in_flight < 3:
         await asyncio.sleep(0)
 
@@ -103,12 +101,12 @@ async def test_calls_in_progress_hold_the_tokens_that_they_may_still_write() -> 
 
 
 async def test_a_call_that_failed_gives_back_what_it_held_and_counts_as_a_call() -> None:
-    def fault(_: Call) -> None:
+    def fault(_: EngineCall) -> None:
         raise OSError
 
     account = ledger(tokens=100, calls=2)
     with pytest.raises(OSError):  # noqa: PT011
-        await metered(account, ScriptedEngine(Script(fault=fault))).complete(REQUEST, SAMPLING)
+        await metered(account, ScriptedEngine(Script(fault=fault))).call(Sample(REQUEST, SAMPLING))
 
     assert account.affordable(5, 1) == (1, 1)
     assert account.usage == {}
@@ -120,9 +118,9 @@ async def test_every_way_to_ask_is_entered_and_told() -> None:
     engine = ScriptedEngine(Script(reply=lambda call: FIVE))
     drafting, judging = MeteredEngine(engine, "draft", account), MeteredEngine(engine, "judge", account)
 
-    await drafting.complete(REQUEST, SAMPLING, n=2)
-    pieces = [item async for item in drafting.stream(REQUEST, SAMPLING)]
-    await judging.choose(REQUEST, ("1", "2"))
+    await drafting.sample_siblings(Sample(REQUEST, SAMPLING), 2)
+    pieces = [item async for item in drafting.stream(Sample(REQUEST, SAMPLING))]
+    await judging.call(Choose(REQUEST, ("1", "2")))
 
     assert "".join(piece for piece in pieces if isinstance(piece, str)) == FIVE
     assert isinstance(pieces[-1], Completion)
@@ -149,23 +147,9 @@ class Listening(ScriptedEngine):
 
     priorities: list[int] = field(default_factory=list)
 
-    async def complete(
-        self,
-        conversation: Conversation,
-        sampling: Sampling,
-        *,
-        n: int = 1,
-        schema: JsonSchema | None = None,
-        priority: int = 0,
-    ) -> Sequence[Completion]:
+    async def call(self, call: Call[R], *, priority: int = 0) -> R:
         self.priorities.append(priority)
-        return await super().complete(conversation, sampling, n=n, schema=schema, priority=priority)
-
-    async def choose(
-        self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0
-    ) -> Choice:
-        self.priorities.append(priority)
-        return await super().choose(conversation, options, lead=lead, priority=priority)
+        return await super().call(call, priority=priority)
 
 
 @pytest.mark.parametrize(("asked", "expected"), [(None, 4), (0, 0), (9, 9)])
@@ -173,8 +157,8 @@ async def test_a_call_has_the_programs_priority_unless_it_states_its_own(asked: 
     engine = Listening()
     own = metered(ledger(arrival=4), engine)
 
-    await own.complete(REQUEST, SAMPLING, priority=asked)
-    await own.choose(REQUEST, ("1",), priority=asked)
+    await own.call(Sample(REQUEST, SAMPLING), priority=asked)
+    await own.call(Choose(REQUEST, ("1",)), priority=asked)
 
     assert engine.priorities == [expected, expected]
 
@@ -185,7 +169,7 @@ async def test_a_program_that_has_cost_much_lets_later_ones_pass() -> None:
     early, late = ledger(arrival=1), ledger(arrival=2)
 
     for of in (early, early, late):
-        await metered(of, engine).complete(REQUEST, Sampling(max_tokens=QUANTUM_TOKENS))
+        await metered(of, engine).call(Sample(REQUEST, Sampling(max_tokens=QUANTUM_TOKENS)))
 
     first, second, newcomer = engine.priorities
     assert first < newcomer < second

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from service.engines.base import Sampling
-from service.engines.scripted import Call
+from service.engines.scripted import EngineCall
 from service.refinement.events import Refined
 from service.refinement.program import Search, Stop
 from tests.support.scripts import (
@@ -32,16 +32,16 @@ def forms(done: Refined) -> Counter[str]:
     return Counter(candidate.form for ended in done.rounds for candidate in ended.candidates)
 
 
-def shown(call: Call) -> str | None:
+def shown(call: EngineCall) -> str | None:
     """The reply of the model's own that a call is about."""
     return next((turn.text for turn in reversed([*call.conversation.turns()]) if turn.role == "assistant"), None)
 
 
-def edits_of(scripted: BilledEngine) -> list[Call]:
+def edits_of(scripted: BilledEngine) -> list[EngineCall]:
     return [call for call in scripted.asked("revise") if shown(call)]
 
 
-def redrafts(scripted: BilledEngine) -> list[Call]:
+def redrafts(scripted: BilledEngine) -> list[EngineCall]:
     return [call for call in scripted.asked("revise") if not shown(call)]
 
 

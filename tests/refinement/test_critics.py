@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from service.engines.base import Sample
 from service.engines.conversation import Role
-from service.engines.scripted import Call, ScriptedEngine
+from service.engines.scripted import ScriptedEngine
 from service.evaluators.base import Evaluator
 from service.refinement.candidate import Critique, Verification
 from service.refinement.events import Critiqued, Refined
@@ -154,7 +155,7 @@ async def test_a_factored_critic_is_greedy_and_asks_for_few_questions_in_json() 
     assert (asking.sampling, asking.schema) == (CRITIC_SAMPLING, QUESTIONS_SCHEMA)
     assert (criticising.sampling, criticising.schema) == (CRITIC_SAMPLING, CRITIQUE_SCHEMA)
     for call in answering:
-        assert (call.sampling and call.sampling.temperature, call.schema) == (0.0, None)
+        assert (call.sampling.temperature, call.schema) == (0.0, None)
     questions: Any = json.loads(json.dumps(QUESTIONS_SCHEMA))["properties"]["questions"]
     assert (questions["maxItems"], questions["items"]["maxLength"]) == (3, 200)
 
@@ -240,7 +241,7 @@ async def test_a_deadline_among_the_answers_keeps_the_draft(clock: Clock) -> Non
 
 
 async def test_questions_that_were_cut_are_still_answered() -> None:
-    def reply(call: Call) -> str:
+    def reply(call: Sample) -> str:
         return '{"questions": ["Is it deep?", "Is it bl' if call.schema is QUESTIONS_SCHEMA else Lines().reply(call)
 
     scripted = engine(reply=reply)
@@ -253,7 +254,7 @@ async def test_questions_that_were_cut_are_still_answered() -> None:
 
 @pytest.mark.parametrize("name", ["general", "summarize", "translate", "code"])
 async def test_the_built_in_prompts_serve_a_factored_critic(name: str) -> None:
-    def reply(call: Call) -> str:
+    def reply(call: Sample) -> str:
         if call.schema is QUESTIONS_SCHEMA:
             return json.dumps({"questions": QUESTIONS})
         return json.dumps({"issues": ["Too short."]}) if call.schema else "Of course."

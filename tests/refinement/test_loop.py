@@ -357,5 +357,5 @@ async def test_a_seed_is_another_one_for_each_candidate() -> None:
 
     await refined(program(JUDGE, search=wide, sampling=Sampling(seed=7)), scripted)
 
-    seeds = [call.sampling.seed for call in [*scripted.asked("draft"), *scripted.asked("revise")] if call.sampling]
+    seeds = [call.sampling.seed for call in [*scripted.asked("draft"), *scripted.asked("revise")]]
     assert sorted(seed for seed in seeds if seed is not None) == [7, 8, 9, 10, 11, 12]

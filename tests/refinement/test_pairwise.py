@@ -203,8 +203,8 @@ async def test_the_built_in_comparison_shows_both_texts_between_fences_and_nothi
 
     await refined(program(prompts=load_tasks()[name].prompts, search=drafting(2)), scripted)
 
-    challenging, defending = (call for call in scripted.calls if call.options)
-    assert (challenging.options, challenging.lead) == (("A", "B"), "Reply ")
+    challenging, defending = scripted.asked("judge")
+    assert (challenging.options, challenging.prefill) == (("A", "B"), "Reply ")
     for call, texts in ((challenging, (injection, "One.")), (defending, ("One.", injection))):
         assert call.prompt.startswith("Write about the sea.\n\n")
         for letter, text in zip("AB", texts, strict=True):

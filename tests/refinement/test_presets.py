@@ -57,7 +57,7 @@ async def test_a_vote_without_a_leader_is_the_models_choice() -> None:
 
     [choice] = scripted.asked("judge")
     assert done.selected.text == "43"
-    assert (choice.options, choice.lead) == (("A", "B", "C"), "Reply ")
+    assert (choice.options, choice.prefill) == (("A", "B", "C"), "Reply ")
     assert choice.prompt == f"Write about the sea.\n\nA=41;B=42;C=43; {FENCE}"
 
 

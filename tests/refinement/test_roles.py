@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from service.engines.base import Completion, Piece, Usage
-from service.engines.scripted import Call, Script
+from service.engines.scripted import EngineCall, Script
 from service.errors import EngineDead, EngineUnavailable
 from service.refinement.events import CallEnded, EvaluatorEnded, Event, Refined, Reviewed, Started
 from service.refinement.loop import refine
@@ -143,7 +143,7 @@ def test_what_is_text_already_stays_the_same_conversation() -> None:
 def failing(scripted: BilledEngine, *, after: int) -> BilledEngine:
     """The engine, which is gone once it has begun so many calls."""
 
-    def fault(call: Call) -> None:
+    def fault(call: EngineCall) -> None:
         if len(scripted.calls) > after:
             raise EngineUnavailable("none of its servers answers")
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from service.engines.base import Sampling, Usage
+from service.engines.base import Sample, Sampling, Usage
 from service.engines.conversation import Conversation, Turn
-from service.engines.scripted import Call, Script, ScriptedEngine
+from service.engines.scripted import EngineCall, Script, ScriptedEngine
 from service.errors import DeadlineExceeded, EngineDead, PromptTooLong
 from service.refinement.events import (
     CallEnded,
@@ -42,7 +42,7 @@ MODELS = Models.single("scripted")
 PROMPT_TEXTS = ("One?", "Two?", "Three?")
 
 
-def answer(call: Call) -> str:
+def answer(call: Sample) -> str:
     assert call.sampling
     return f"{call.prompt} is answered with seed {call.sampling.seed}"
 
@@ -133,7 +133,7 @@ async def test_a_deadline_ends_a_generation_and_its_calls(clock: Clock, stream: 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_one_prompt_that_fails_ends_the_others(stream: bool) -> None:
-    def fault(call: Call) -> None:
+    def fault(call: EngineCall) -> None:
         if call.prompt == "Two?":
             raise EngineDead("gone")
 

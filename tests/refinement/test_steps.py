@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.engines.base import Completion, Sampling, Usage
+from service.engines.base import Completion, Sample, Sampling, Usage
 from service.engines.conversation import Conversation
 from service.engines.scripted import ScriptedEngine
 from service.evaluators.base import Evaluation, EvaluationFailed, Issue, Submission
@@ -53,7 +53,7 @@ async def test_the_judge_is_shown_the_request_and_the_candidate_and_nothing_else
         ("user", f"Reply:\n{FENCE}\nMore waves.\n{FENCE}"),
         ("user", "Rate: Is it fluent?"),
     ]
-    assert judging.lead == "Rating: "
+    assert judging.prefill == "Rating: "
 
 
 @pytest.mark.parametrize("text", ["Waves.", "", "two\nlines\n", INJECTION, "{{ fence }}"])
@@ -247,7 +247,7 @@ async def test_siblings_get_seeds_of_their_own() -> None:
 
     await steps(scripted).write("revise", REQUEST, Sampling(seed=5), 2, kept)
 
-    assert [call.sampling for call in scripted.calls] == [Sampling(seed=5), Sampling(seed=6)]
+    assert [call.sampling for call in scripted.calls_of(Sample)] == [Sampling(seed=5), Sampling(seed=6)]
 
 
 async def test_a_redraft_shows_no_parent() -> None:
@@ -306,8 +306,8 @@ async def test_a_vote_shows_every_text_under_its_letter() -> None:
 
     winner = await steps(scripted, brief=brief).vote(["Red.", "Green.", INJECTION])
 
-    [call] = scripted.calls
-    assert (winner, call.options, call.lead) == (2, ("A", "B", "C"), "Reply ")
+    [call] = scripted.asked("judge")
+    assert (winner, call.options, call.prefill) == (2, ("A", "B", "C"), "Reply ")
     for letter, text in (("A", "Red."), ("B", "Green."), ("C", INJECTION)):
         assert f"\nReply {letter}:\n{FENCE}\n{text}\n{FENCE}\n" in call.prompt
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from service.engines.base import Sampling
+from service.engines.base import Choose, Sampling
 from service.engines.conversation import Conversation, Turn
-from service.engines.scripted import Call, Script
+from service.engines.scripted import EngineCall, Script
 from service.errors import DeadlineExceeded, EngineDead, PromptTooLong
 from service.evaluators.text.length import Length
 from service.refinement.events import RoundEnded
@@ -311,7 +311,7 @@ async def test_a_deadline_among_siblings_keeps_those_that_are_finished(clock: Cl
     scripted = engine(Lines(draft=["Salt.", "Waves.", "Foam."]))
     seen = 0
 
-    def last(call: Call) -> bool:
+    def last(call: EngineCall) -> bool:
         nonlocal seen
         seen += 1
         return seen == 3
@@ -334,7 +334,7 @@ async def test_a_deadline_among_siblings_keeps_those_that_are_finished(clock: Cl
 
 async def test_a_deadline_while_judging_keeps_what_the_verifiers_said(clock: Clock) -> None:
     scripted = engine(Lines(revise=["Salt."]))
-    stall(scripted, lambda call: bool(call.options) and exhibited(call) == "Salt.", clock.jump)
+    stall(scripted, lambda call: isinstance(call, Choose) and exhibited(call) == "Salt.", clock.jump)
 
     done = await refined(program(SALT, JUDGE), scripted)
 
@@ -346,7 +346,7 @@ async def test_a_deadline_while_judging_keeps_what_the_verifiers_said(clock: Clo
 
 async def test_a_deadline_while_judging_keeps_the_draft_where_only_the_judge_evaluates(clock: Clock) -> None:
     scripted = engine()
-    stall(scripted, lambda call: bool(call.options) and exhibited(call) == "More waves.", clock.jump)
+    stall(scripted, lambda call: isinstance(call, Choose) and exhibited(call) == "More waves.", clock.jump)
 
     done = await refined(program(JUDGE), scripted)
 
@@ -388,7 +388,7 @@ async def test_an_engine_that_dies_within_a_round_leaves_the_best_so_far() -> No
 
 async def test_an_engine_that_dies_while_it_judges_the_first_draft_still_leaves_that_draft() -> None:
     scripted = engine()
-    stall(scripted, lambda call: bool(call.options), scripted.kill)
+    stall(scripted, lambda call: isinstance(call, Choose), scripted.kill)
 
     done = await refined(program(JUDGE), scripted)
 
@@ -404,7 +404,7 @@ async def test_an_engine_that_is_dead_before_the_draft_is_an_error() -> None:
 
 
 async def test_what_is_no_known_failure_of_an_engine_is_raised_as_itself() -> None:
-    def fault(call: Call) -> None:
+    def fault(call: EngineCall) -> None:
         if call.conversation is not REQUEST:
             raise ZeroDivisionError
 

@@ -8,9 +8,10 @@ from contextlib import aclosing
 
 import pytest
 
-from service.engines.base import SEEDS, Completion, Engine, Sampling, Thought
+from service.engines.base import SEEDS, Choose, Completion, Engine, Sample, Sampling, Thought, Weigh
 from service.engines.conversation import Conversation, Image, Turn
 from service.engines.remote.probes import blank_png
+from service.engines.siblings import sample_siblings
 from service.errors import InvalidRequest, PromptTooLong
 
 GREEDY = Sampling(temperature=0.0, max_tokens=24)
@@ -42,7 +43,7 @@ class EngineContract:
         assert engine.backend is engine.backend is not None
 
     async def test_a_reply_has_text_and_its_cost(self, engine: Engine) -> None:
-        [reply] = await engine.complete(QUESTION, GREEDY)
+        reply = await engine.call(Sample(QUESTION, GREEDY))
 
         assert reply.text.strip()
         assert reply.usage.calls == 1
@@ -51,19 +52,19 @@ class EngineContract:
         assert 0 <= reply.usage.cached_tokens < reply.usage.prompt_tokens
 
     async def test_greedy_replies_are_the_same(self, engine: Engine) -> None:
-        [first] = await engine.complete(QUESTION, GREEDY)
-        [second] = await engine.complete(QUESTION, GREEDY)
+        first = await engine.call(Sample(QUESTION, GREEDY))
+        second = await engine.call(Sample(QUESTION, GREEDY))
 
         assert first.text == second.text
 
     async def test_max_tokens_bounds_the_reply_and_says_so(self, engine: Engine) -> None:
-        [reply] = await engine.complete(QUESTION, Sampling(temperature=0.0, max_tokens=2))
+        reply = await engine.call(Sample(QUESTION, Sampling(temperature=0.0, max_tokens=2)))
 
         assert reply.finish_reason == "length"
         assert reply.usage.completion_tokens == 2
 
     async def test_siblings_are_as_many_as_asked_and_each_is_a_call(self, engine: Engine) -> None:
-        replies = await engine.complete(QUESTION, Sampling(temperature=1.0, max_tokens=24, seed=1), n=3)
+        replies = await sample_siblings(engine, Sample(QUESTION, Sampling(temperature=1.0, max_tokens=24, seed=1)), 3)
 
         assert len(replies) == 3
         assert [reply.usage.calls for reply in replies] == [1, 1, 1]
@@ -73,28 +74,29 @@ class EngineContract:
         def sampling(seed: int) -> Sampling:
             return Sampling(temperature=1.0, max_tokens=24, seed=seed)
 
-        [first], [again], [other] = [await engine.complete(QUESTION, sampling(seed)) for seed in (5, 5, 6)]
+        first, again, other = [await engine.call(Sample(QUESTION, sampling(seed))) for seed in (5, 5, 6)]
 
         assert first.text == again.text
         assert first.text != other.text
 
     async def test_the_last_seed_has_siblings_too(self, engine: Engine) -> None:
-        replies = await engine.complete(QUESTION, Sampling(temperature=1.0, max_tokens=4, seed=SEEDS - 1), n=2)
+        last = Sample(QUESTION, Sampling(temperature=1.0, max_tokens=4, seed=SEEDS - 1))
+        replies = await sample_siblings(engine, last, 2)
 
         assert [reply.usage.calls for reply in replies] == [1, 1]
 
     async def test_a_stop_text_ends_the_reply_before_it(self, engine: Engine) -> None:
-        [whole] = await engine.complete(QUESTION, GREEDY)
+        whole = await engine.call(Sample(QUESTION, GREEDY))
         stop = whole.text.split()[2]
 
-        [reply] = await engine.complete(QUESTION, Sampling(temperature=0.0, max_tokens=24, stop=(stop,)))
+        reply = await engine.call(Sample(QUESTION, Sampling(temperature=0.0, max_tokens=24, stop=(stop,))))
 
         assert stop not in reply.text
         assert whole.text.startswith(reply.text)
         assert reply.finish_reason == "stop"
 
     async def test_a_stream_is_the_reply_in_pieces_then_the_whole(self, engine: Engine) -> None:
-        items = [item async for item in engine.stream(QUESTION, GREEDY)]
+        items = [item async for item in engine.stream(Sample(QUESTION, GREEDY))]
 
         *pieces, last = items
         assert isinstance(last, Completion)
@@ -105,10 +107,10 @@ class EngineContract:
     async def test_an_extended_conversation_finds_its_beginning_in_the_cache(self, engine: Engine) -> None:
         text = " ".join(f"item {number}," for number in range(150))
         start = Conversation(Turn("user", f"Remember this list: {text} and wait."))
-        [reply] = await engine.complete(start, GREEDY)
+        reply = await engine.call(Sample(start, GREEDY))
 
-        [longer] = await engine.complete(start.with_reply(reply).with_user("Which came first?"), GREEDY)
-        [branched] = await engine.complete(start.with_user("How many are there?"), GREEDY)
+        longer = await engine.call(Sample(start.with_reply(reply).with_user("Which came first?"), GREEDY))
+        branched = await engine.call(Sample(start.with_user("How many are there?"), GREEDY))
 
         assert longer.usage.cached_tokens > reply.usage.prompt_tokens - 64
         assert branched.usage.cached_tokens > reply.usage.prompt_tokens - 64
@@ -117,8 +119,8 @@ class EngineContract:
         apart = Conversation(Turn("user", "Name a colour.")).with_user("Only one word.")
         together = Conversation(Turn("user", "Name a colour.\n\nOnly one word."))
 
-        [first] = await engine.complete(apart, GREEDY)
-        [second] = await engine.complete(together, GREEDY)
+        first = await engine.call(Sample(apart, GREEDY))
+        second = await engine.call(Sample(together, GREEDY))
 
         assert abs(cost_of(first) - cost_of(second)) <= 1
 
@@ -130,7 +132,7 @@ class EngineContract:
             "additionalProperties": False,
         }
 
-        [reply] = await engine.complete(QUESTION, Sampling(temperature=0.0, max_tokens=64), schema=schema)
+        reply = await engine.call(Sample(QUESTION, Sampling(temperature=0.0, max_tokens=64), schema))
 
         value = json.loads(reply.text)
         assert value["colour"] in ("red", "green")
@@ -140,8 +142,8 @@ class EngineContract:
         choices = ("dark blue", "dark", 'a "warm" red\\')
         sampling = Sampling(temperature=1.0, max_tokens=24, seed=1, choices=choices)
 
-        replies = await engine.complete(QUESTION, sampling, n=4)
-        *_, streamed = [item async for item in engine.stream(QUESTION, sampling)]
+        replies = await sample_siblings(engine, Sample(QUESTION, sampling), 4)
+        *_, streamed = [item async for item in engine.stream(Sample(QUESTION, sampling))]
 
         assert isinstance(streamed, Completion)
         assert {reply.text for reply in (*replies, streamed)} <= set(choices)
@@ -150,7 +152,8 @@ class EngineContract:
     async def test_options_are_weighed_by_log_probabilities(self, engine: Engine) -> None:
         options = ("1", "2", "3", "4", "5")
 
-        choice = await engine.choose(QUESTION.with_user("How hard is that, from 1 to 5?"), options, lead="Rating: ")
+        rating = QUESTION.with_user("How hard is that, from 1 to 5?")
+        choice = await engine.call(Choose(rating, options, prefill="Rating: "))
 
         probabilities = [math.exp(logprob) for logprob in choice.logprobs]
         assert len(probabilities) == 5
@@ -160,8 +163,8 @@ class EngineContract:
 
     async def test_a_prompt_beyond_the_context_is_refused_with_both_lengths(self, engine: Engine) -> None:
         for attempt in (
-            engine.complete(ENDLESS, GREEDY),
-            engine.choose(ENDLESS, ("1",)),
+            engine.call(Sample(ENDLESS, GREEDY)),
+            engine.call(Choose(ENDLESS, ("1",))),
             engine.fit(ENDLESS),
         ):
             await refused_as_too_long(attempt)
@@ -173,34 +176,34 @@ class EngineContract:
 
     async def test_only_a_user_turn_can_be_replied_to(self, engine: Engine) -> None:
         with pytest.raises(ValueError, match="user turn"):
-            await engine.complete(QUESTION.with_reply("Red."), GREEDY)
+            await engine.call(Sample(QUESTION.with_reply("Red."), GREEDY))
 
     async def test_an_image_is_seen_or_refused_but_never_left_out(self, engine: Engine) -> None:
         picture = Image("image/png", blank_png(64))
         shown = Conversation(Turn("user", "What is it?", images=(picture,))).with_reply("A").with_user("square?")
 
         if engine.takes_images:
-            [blind] = await engine.complete(Conversation(Turn("user", "What is it?")), GREEDY)
-            [seeing] = await engine.complete(shown, GREEDY)
+            blind = await engine.call(Sample(Conversation(Turn("user", "What is it?")), GREEDY))
+            seeing = await engine.call(Sample(shown, GREEDY))
             assert cost_of(seeing) > cost_of(blind) + 8
             return
-        for attempt in (engine.complete(shown, GREEDY), engine.choose(shown, ("1",)), engine.fit(shown)):
+        for attempt in (engine.call(Sample(shown, GREEDY)), engine.call(Choose(shown, ("1",))), engine.fit(shown)):
             with pytest.raises(InvalidRequest, match="takes no images"):
                 await attempt
 
     async def test_a_closed_stream_and_a_cancelled_call_leave_the_engine_usable(self, engine: Engine) -> None:
         long = Sampling(temperature=1.0, max_tokens=400)
-        async with aclosing(engine.stream(QUESTION, long)) as items:
+        async with aclosing(engine.stream(Sample(QUESTION, long))) as items:
             async for _ in items:
                 break
-        call = asyncio.ensure_future(engine.complete(QUESTION, long, n=4))
+        call = asyncio.ensure_future(sample_siblings(engine, Sample(QUESTION, long), 4))
         await asyncio.sleep(0)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
 
         await engine.check()
-        [reply] = await engine.complete(QUESTION, GREEDY)
+        reply = await engine.call(Sample(QUESTION, GREEDY))
         assert reply.text
 
 
@@ -210,7 +213,7 @@ class ThinkingContract:
     ASKED = Sampling(temperature=0.0, max_tokens=60)
 
     async def test_thoughts_are_no_part_of_the_text_and_are_counted(self, engine: Engine) -> None:
-        [reply] = await engine.complete(QUESTION, self.ASKED)
+        reply = await engine.call(Sample(QUESTION, self.ASKED))
 
         assert reply.text.strip()
         assert reply.thoughts.strip()
@@ -220,8 +223,8 @@ class ThinkingContract:
         assert reply.token_ids is None
 
     async def test_thoughts_are_streamed_before_the_text(self, engine: Engine) -> None:
-        *pieces, last = [item async for item in engine.stream(QUESTION, self.ASKED)]
-        [whole] = await engine.complete(QUESTION, self.ASKED)
+        *pieces, last = [item async for item in engine.stream(Sample(QUESTION, self.ASKED))]
+        whole = await engine.call(Sample(QUESTION, self.ASKED))
 
         kinds = [type(piece) for piece in pieces]
         assert kinds == sorted(kinds, key=[Thought, str].index)
@@ -238,23 +241,23 @@ class ThinkingContract:
     async def test_a_reply_that_is_cut_inside_its_thoughts_has_no_text(self, engine: Engine) -> None:
         cut = Sampling(temperature=0.0, max_tokens=3)
 
-        [reply] = await engine.complete(QUESTION, cut)
-        *_, streamed = [item async for item in engine.stream(QUESTION, cut)]
+        reply = await engine.call(Sample(QUESTION, cut))
+        *_, streamed = [item async for item in engine.stream(Sample(QUESTION, cut))]
 
         assert (reply.text, reply.finish_reason, reply.usage.reasoning_tokens) == ("", "length", 3)
         assert isinstance(streamed, Completion)
         assert (streamed.text, streamed.finish_reason) == ("", "length")
 
     async def test_history_has_no_thoughts(self, engine: Engine) -> None:
-        [reply] = await engine.complete(QUESTION, self.ASKED)
+        reply = await engine.call(Sample(QUESTION, self.ASKED))
 
-        [longer] = await engine.complete(QUESTION.with_reply(reply).with_user("And then?"), self.ASKED)
-        [told] = await engine.complete(QUESTION.with_reply(reply.text).with_user("And then?"), self.ASKED)
+        longer = await engine.call(Sample(QUESTION.with_reply(reply).with_user("And then?"), self.ASKED))
+        told = await engine.call(Sample(QUESTION.with_reply(reply.text).with_user("And then?"), self.ASKED))
 
         assert cost_of(longer) == cost_of(told)
 
     async def test_a_model_that_is_asked_not_to_think_answers_at_once(self, engine: Engine) -> None:
-        [reply] = await engine.complete(QUESTION, Sampling(temperature=0.0, max_tokens=3, thinking=False))
+        reply = await engine.call(Sample(QUESTION, Sampling(temperature=0.0, max_tokens=3, thinking=False)))
 
         assert reply.text
         assert (reply.thoughts, reply.usage.reasoning_tokens) == ("", 0)
@@ -264,9 +267,9 @@ class LikelihoodContract:
     """What an engine does that can weigh a given reply."""
 
     async def test_a_given_reply_is_weighed_token_by_token(self, engine: Engine) -> None:
-        begun = await engine.likelihood(QUESTION, "Red is warm,")
-        whole = await engine.likelihood(QUESTION, "Red is warm, and blue is cold.")
-        [asked] = await engine.complete(QUESTION, GREEDY)
+        begun = await engine.call(Weigh(QUESTION, "Red is warm,"))
+        whole = await engine.call(Weigh(QUESTION, "Red is warm, and blue is cold."))
+        asked = await engine.call(Sample(QUESTION, GREEDY))
 
         assert all(logprob <= 0 for logprob in whole.logprobs)
         assert 3 <= len(begun.logprobs) < len(whole.logprobs)
@@ -275,9 +278,9 @@ class LikelihoodContract:
         assert whole.usage.prompt_tokens == asked.usage.prompt_tokens + len(whole.logprobs)
 
     async def test_a_reply_that_does_not_fit_is_not_weighed(self, engine: Engine) -> None:
-        await refused_as_too_long(engine.likelihood(ENDLESS, "Yes."))
-        await refused_as_too_long(engine.likelihood(QUESTION, WORDS))
+        await refused_as_too_long(engine.call(Weigh(ENDLESS, "Yes.")))
+        await refused_as_too_long(engine.call(Weigh(QUESTION, WORDS)))
 
     async def test_only_a_reply_to_a_user_turn_is_weighed(self, engine: Engine) -> None:
         with pytest.raises(ValueError, match="user turn"):
-            await engine.likelihood(QUESTION.with_reply("Red."), "Green.")
+            await engine.call(Weigh(QUESTION.with_reply("Red."), "Green."))

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
-from service.engines.base import Choice, Completion, JsonSchema, Piece, Sampling, Usage
+from service.engines.base import Choice, Choose, Completion, Piece, Sample, Usage
 from service.engines.conversation import Conversation, Turn
-from service.engines.scripted import Call, Script, ScriptedEngine
+from service.engines.scripted import EngineCall, Script, ScriptedEngine
 from service.evaluators.base import Authority, Evaluation, Evaluator, Submission
 from service.evaluators.model.judge import Criterion, Judge
 from service.evaluators.text.keywords import Keywords
@@ -57,27 +57,27 @@ def digit(value: int, mass: float = 1.0) -> Sequence[float]:
     return [mass if option == value else 0.0 for option in range(1, 6)]
 
 
-def role_of(call: Call) -> CallRole:
+def role_of(call: EngineCall) -> CallRole:
     """What the call was made for. The request of these tests is one turn, which only a draft leaves as it is."""
-    if call.options:
+    if isinstance(call, Choose):
         return "judge"
-    if call.schema is not None or is_answer(call):
+    if (isinstance(call, Sample) and call.schema is not None) or is_answer(call):
         return "critique"
     return "revise" if call.conversation.before else "draft"
 
 
-def is_answer(call: Call) -> bool:
+def is_answer(call: EngineCall) -> bool:
     """Whether a factored critic's own question is asked."""
     return call.conversation.turn.text.startswith("Answer: ")
 
 
-def compared(call: Call) -> tuple[str, str] | None:
+def compared(call: EngineCall) -> tuple[str, str] | None:
     """The two texts that the model is to choose between, as they were placed."""
     found = re.fullmatch(rf"Compare A=(.*);B=(.*); {re.escape(FENCE)}", call.conversation.turn.text, re.DOTALL)
     return (found[1], found[2]) if found else None
 
 
-def exhibited(call: Call) -> str:
+def exhibited(call: EngineCall) -> str:
     """The candidate that a judge was shown."""
     found = re.search(rf"^{re.escape(FENCE)}\n(.*?)\n{re.escape(FENCE)}$", call.prompt, re.DOTALL | re.MULTILINE)
     assert found, call.prompt
@@ -102,7 +102,7 @@ class Lines:
     compare: Callable[[str, str], Sequence[float]] = lambda first, second: (0.5, 0.5)
     said: Counter[str] = field(default_factory=Counter)
 
-    def reply(self, call: Call) -> str:
+    def reply(self, call: Sample) -> str:
         if call.schema is QUESTIONS_SCHEMA:
             return json.dumps({"questions": self.questions})
         if is_answer(call):
@@ -113,7 +113,7 @@ class Lines:
         self.said[role] += 1
         return line if isinstance(line, str) else json.dumps({"issues": line})
 
-    def weights(self, call: Call) -> Sequence[float]:
+    def weights(self, call: Choose) -> Sequence[float]:
         if pair := compared(call):
             return self.compare(*pair)
         if call.options[0] == "A":
@@ -127,28 +127,32 @@ class BilledEngine(ScriptedEngine):
 
     bill: dict[CallRole, Usage] = field(default_factory=dict)
 
-    async def stream(
-        self, conversation: Conversation, sampling: Sampling, *, schema: JsonSchema | None = None, priority: int = 0
-    ) -> AsyncGenerator[Piece, None]:
-        async with aclosing(super().stream(conversation, sampling, schema=schema, priority=priority)) as items:
+    async def stream(self, sample: Sample, *, priority: int = 0) -> AsyncGenerator[Piece, None]:
+        async with aclosing(super().stream(sample, priority=priority)) as items:
             async for item in items:
                 if isinstance(item, Completion):
-                    self._enter(Call(conversation, sampling, schema), item.usage)
+                    self._enter(sample, item.usage)
                 yield item
 
-    async def choose(
-        self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0
-    ) -> Choice:
-        choice = await super().choose(conversation, options, lead=lead, priority=priority)
-        self._enter(Call(conversation, options=tuple(options)), choice.usage)
+    async def choose(self, choose: Choose, priority: int) -> Choice:
+        choice = await super().choose(choose, priority)
+        self._enter(choose, choice.usage)
         return choice
 
-    def _enter(self, call: Call, usage: Usage) -> None:
+    def _enter(self, call: EngineCall, usage: Usage) -> None:
         role = role_of(call)
         self.bill[role] = self.bill.get(role, Usage()) + usage
 
-    def asked(self, role: CallRole) -> list[Call]:
-        return [call for call in self.calls if role_of(call) == role]
+    @overload
+    def asked(self, role: Literal["judge"]) -> list[Choose]: ...
+
+    @overload
+    def asked(self, role: Literal["draft", "critique", "revise"]) -> list[Sample]: ...
+
+    def asked(self, role: CallRole) -> list[Choose] | list[Sample]:
+        if role == "judge":
+            return self.calls_of(Choose)
+        return [sample for sample in self.calls_of(Sample) if role_of(sample) == role]
 
     def counts(self) -> dict[CallRole, int]:
         """How many calls each role made."""
@@ -160,10 +164,10 @@ def engine(lines: Lines | None = None, **script: Any) -> BilledEngine:
     return BilledEngine(Script(**{"reply": lines.reply, "weights": lines.weights, **script}))
 
 
-def stall(engine: ScriptedEngine, at: Callable[[Call], bool], then: Callable[[], None] = lambda: None) -> None:
+def stall(engine: ScriptedEngine, at: Callable[[EngineCall], bool], then: Callable[[], None] = lambda: None) -> None:
     """Let the engine stand still from the first call that ``at`` picks, and do ``then`` at that moment."""
 
-    def fault(call: Call) -> None:
+    def fault(call: EngineCall) -> None:
         if at(call):
             engine.script = replace(engine.script, seconds_per_call=3600.0, fault=lambda _: None)
             then()

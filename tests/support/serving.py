@@ -16,7 +16,8 @@ from starlette.types import ASGIApp
 from redraft.sse import EventDecoder
 from service.api.connection import Connection
 from service.app import StartEngine, create_app
-from service.engines.scripted import Call, Script, ScriptedEngine
+from service.engines.base import Sample
+from service.engines.scripted import Script, ScriptedEngine
 from service.engines.served import ServedEngine
 from service.evaluators.toolbox import Toolbox
 from service.images.fetch import RemoteImages
@@ -26,7 +27,7 @@ from tests.support.scripts import role_of
 Frame = tuple[str, dict[str, Any]]
 
 
-def reply(call: Call) -> str:
+def reply(call: Sample) -> str:
     """A draft of waves; a critic that wants more; a revision with salt; whatever else has a form keeps it."""
     if call.schema is not None and "issues" not in call.schema.get("properties", {}):
         return Script().reply(call)

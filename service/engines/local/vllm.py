@@ -1,8 +1,4 @@
-"""The vLLM engine, in this process: one implementation for vLLM's GPU and CPU builds.
-
-Siblings of one call are sent as separate engine requests. vLLM would fan them out the same way, but this
-way each reports its own cached tokens, so that usage is exact.
-"""
+"""The vLLM engine, in this process: one implementation for vLLM's GPU and CPU builds."""
 
 import asyncio
 import itertools
@@ -21,8 +17,21 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from service.concurrency import gather
-from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Piece, Sampling, Thought, Usage, grammar
+from service.engines.base import (
+    CallHandler,
+    Choice,
+    Choose,
+    Completion,
+    JsonSchema,
+    Likelihood,
+    Piece,
+    Sample,
+    Sampling,
+    Thought,
+    Usage,
+    Weigh,
+    grammar,
+)
 from service.engines.conversation import Conversation
 from service.engines.local.reasoning import Reader, Reasoning, parser_name
 from service.engines.served import EngineMisconfigured
@@ -58,7 +67,7 @@ ENVIRONMENT = {
 }
 
 
-class VllmEngine:
+class VllmEngine(CallHandler):
     """An Engine on ``AsyncLLM``. Make one with ``start``; it lives in the event loop that made it."""
 
     def __init__(self, llm: "AsyncLLM", model: str, thinking: Thinking) -> None:
@@ -135,46 +144,27 @@ class VllmEngine:
         """No: prompts are token ids, made here, and a model's own processor would have to place its images in them."""
         return False
 
-    async def complete(
-        self,
-        conversation: Conversation,
-        sampling: Sampling,
-        *,
-        n: int = 1,
-        schema: JsonSchema | None = None,
-        priority: int = 0,
-    ) -> Sequence[Completion]:
+    async def sample(self, sample: Sample, priority: int) -> Completion:
         from vllm.sampling_params import RequestOutputKind
 
-        asked = await self._asked(conversation, sampling, schema)
+        prompt = await self._prompt(sample)
+        await self._spread(sample.schema)
+        params = self._parameters(sample, RequestOutputKind.FINAL_ONLY)
+        output = await self._final(prompt.ids, params, priority, prompt.arguments)
+        reply = output.outputs[0]
+        reader = self._reader(sample.conversation, prompt, whole=True)
+        reader.feed(reply.text, reply.token_ids)
+        return self._completion(output, reader, reply.token_ids)[1]
 
-        async def sibling(index: int) -> Completion:
-            await self._spread(schema)
-            params = self._parameters(sampling.sibling(index), schema, RequestOutputKind.FINAL_ONLY)
-            output = await self._final(asked.ids, params, priority, asked.arguments)
-            reply = output.outputs[0]
-            reader = self._reader(conversation, asked, whole=True)
-            reader.feed(reply.text, reply.token_ids)
-            return self._completion(output, reader, reply.token_ids)[1]
-
-        return await gather(sibling(index) for index in range(n))
-
-    async def stream(
-        self,
-        conversation: Conversation,
-        sampling: Sampling,
-        *,
-        schema: JsonSchema | None = None,
-        priority: int = 0,
-    ) -> AsyncGenerator[Piece, None]:
+    async def stream(self, sample: Sample, *, priority: int = 0) -> AsyncGenerator[Piece, None]:
         from vllm.sampling_params import RequestOutputKind
 
-        asked = await self._asked(conversation, sampling, schema)
-        await self._spread(schema)
-        params = self._parameters(sampling, schema, RequestOutputKind.DELTA)
-        reader = self._reader(conversation, asked, whole=False)
+        prompt = await self._prompt(sample)
+        await self._spread(sample.schema)
+        params = self._parameters(sample, RequestOutputKind.DELTA)
+        reader = self._reader(sample.conversation, prompt, whole=False)
         sampled = list[int]()
-        async with aclosing(self._outputs(asked.ids, params, priority, asked.arguments)) as outputs:
+        async with aclosing(self._outputs(prompt.ids, params, priority, prompt.arguments)) as outputs:
             async for output in outputs:
                 reply = output.outputs[0]
                 sampled += reply.token_ids
@@ -186,14 +176,7 @@ class VllmEngine:
                         yield piece
                     yield completion
 
-    async def choose(
-        self,
-        conversation: Conversation,
-        options: Sequence[str],
-        *,
-        lead: str = "",
-        priority: int = 0,
-    ) -> Choice:
+    async def choose(self, choose: Choose, priority: int) -> Choice:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -201,17 +184,17 @@ class VllmEngine:
         if self._speculates:
             params.logprobs = MOST_LOGPROBS
         else:
-            params.logprob_token_ids = self._chat.option_ids(options)
-        ids = await self._fitting_ids(conversation, lead, thinking=False)
+            params.logprob_token_ids = self._chat.option_ids(choose.options)
+        ids = await self._fitting_ids(choose.conversation, choose.prefill, thinking=False)
         output = await self._final(ids, params, priority)
         [found] = output.outputs[0].logprobs or [{}]
         weights = {token: weight.logprob for token, weight in found.items()}
         return Choice(
-            logprobs=self._chat.option_logprobs(options, weights),
+            logprobs=self._chat.option_logprobs(choose.options, weights),
             usage=_usage(output, completion_tokens=1),
         )
 
-    async def likelihood(self, conversation: Conversation, reply: str, *, priority: int = 0) -> Likelihood:
+    async def weigh(self, weigh: Weigh, priority: int) -> Likelihood:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -219,9 +202,9 @@ class VllmEngine:
         params = SamplingParams(
             max_tokens=1, temperature=0.0, prompt_logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY
         )
-        ids = await self._fitting_ids(conversation, reply, thinking=False)
+        ids = await self._fitting_ids(weigh.conversation, weigh.reply, thinking=False)
         output = await self._final(ids, params, priority)
-        begin = len(self.prompt_ids(conversation, thinking=False))
+        begin = len(self.prompt_ids(weigh.conversation, thinking=False))
         weighed = zip(ids[begin:], (output.prompt_logprobs or [])[begin:], strict=True)
         return Likelihood(
             logprobs=tuple(weights[token].logprob for token, weights in weighed),
@@ -235,28 +218,31 @@ class VllmEngine:
         with _translated():
             await self._llm.check_health()
 
-    def prompt_ids(self, conversation: Conversation, lead: str = "", *, thinking: bool = True) -> list[int]:
-        """The token ids that the model is given for a reply to ``conversation`` that begins with ``lead``."""
-        return self._chat.prompt_ids(conversation, lead, thinking=thinking)
+    def prompt_ids(self, conversation: Conversation, prefill: str = "", *, thinking: bool = True) -> list[int]:
+        """The token ids that the model is given for a reply to ``conversation`` that begins with ``prefill``."""
+        return self._chat.prompt_ids(conversation, prefill, thinking=thinking)
 
     async def _fitting_ids(
-        self, conversation: Conversation, lead: str = "", tokens: int = 1, *, thinking: bool = True
+        self, conversation: Conversation, prefill: str = "", tokens: int = 1, *, thinking: bool = True
     ) -> list[int]:
-        return await self._chat.fitting_ids(conversation, self._context_tokens, lead, tokens, thinking=thinking)
+        return await self._chat.fitting_ids(conversation, self._context_tokens, prefill, tokens, thinking=thinking)
 
-    async def _asked(self, conversation: Conversation, sampling: Sampling, schema: JsonSchema | None) -> "_Asked":
+    async def _prompt(self, sample: Sample) -> "_Prompt":
         """A grammar begins after the thoughts, but only thoughts that the prompt opens are sure to end."""
-        thinking, structured = sampling.thinking, schema is not None or bool(sampling.choices)
+        thinking = sample.sampling.thinking
+        structured = sample.schema is not None or bool(sample.sampling.choices)
         opens = self._chat.habit.opening == "open"
         if structured:
             thinking = thinking and opens and self._reasoning is not None
-        ids = await self._fitting_ids(conversation, thinking=thinking)
+        ids = await self._fitting_ids(sample.conversation, thinking=thinking)
         arguments = self._reasoning.request_arguments(ids) if structured and self._reasoning else {}
-        return _Asked(ids, opened=thinking and opens, direct=not thinking, arguments=arguments)
+        return _Prompt(ids, opened=thinking and opens, direct=not thinking, arguments=arguments)
 
-    def _reader(self, conversation: Conversation, asked: "_Asked", *, whole: bool) -> Reader:
-        plain = self._chat.habit.splitter(asked_for(conversation), "direct" if asked.direct else "free")
-        return plain if self._reasoning is None else self._reasoning.reader(asked.ids, asked.opened, plain, whole=whole)
+    def _reader(self, conversation: Conversation, prompt: "_Prompt", *, whole: bool) -> Reader:
+        plain = self._chat.habit.splitter(asked_for(conversation), "direct" if prompt.direct else "free")
+        if self._reasoning is None:
+            return plain
+        return self._reasoning.reader(prompt.ids, prompt.opened, plain, whole=whole)
 
     async def _spread(self, schema: JsonSchema | None) -> None:
         """vLLM parses a request's grammar on the event loop, for milliseconds: many at once take turns with others."""
@@ -303,15 +289,15 @@ class VllmEngine:
             return self._reasoning.count(sampled)
         return self._chat.thought_tokens(sampled, split.text)
 
-    def _parameters(self, sampling: Sampling, schema: JsonSchema | None, output_kind: Any) -> "SamplingParams":
-        params = _parameters(sampling, schema, output_kind)
+    def _parameters(self, sample: Sample, output_kind: Any) -> "SamplingParams":
+        params = _parameters(sample.sampling, sample.schema, output_kind)
         if self._chat.hides_marks or (self._reasoning is not None and self._reasoning.raw):
             params.skip_special_tokens = False
         return params
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Prompt:
     """A prompt. ``opened``: it begins the reply's thoughts; ``direct``: it asks for none. ``arguments``: further ones
     of the engine's request."""
 

@@ -27,7 +27,7 @@ FAILURE_BYTES = 65_536
 BYTES_A_TOKEN_ID = 16
 """In a list of the ids of a prompt's tokens, of which a prompt has no more than bytes."""
 
-LIMITS = ("max_tokens", "max_completion_tokens")
+MAX_TOKENS_PARAMS = ("max_tokens", "max_completion_tokens")
 LINE_END = re.compile(rb"\r\n|\n|\r")
 """Not ``splitlines``, which also cuts at characters that may be a part of a text."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -44,7 +44,7 @@ def most_bytes(body: Mapping[str, Any]) -> int:
     >>> most_bytes({"messages": [], "max_tokens": 512}) // MIB
     2
     """
-    limits = [body[name] for name in LIMITS if isinstance(body.get(name), int)]
+    limits = [body[name] for name in MAX_TOKENS_PARAMS if isinstance(body.get(name), int)]
     prompt = body.get("prompt")
     weighed = len(prompt) if isinstance(prompt, list) else 0  # the server may weigh, or repeat, each of its tokens
     return min(MOST_BYTES, LEAST_BYTES + TOKEN_BYTES * (max(limits, default=UNSTATED_TOKENS) + weighed))

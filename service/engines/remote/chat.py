@@ -2,7 +2,7 @@
 
 What such a server cannot do is made up for, as far as that goes. Where it tells no log-probabilities, an option is
 chosen and not weighed. Where it knows no schemas, it is asked for JSON in words. A given reply cannot be weighed here
-at all. Images are sent as ``data:`` URLs, never as addresses, where a server would fetch whatever they lead to. The
+at all. Images are sent as ``data:`` URLs, never as addresses, where a server would fetch whatever they prefill to. The
 texts of turns may hold the marks of the server's chat template, and nothing here can tell: where texts come from
 strangers, give the engine the server's tokenizer (openai_tokens).
 """
@@ -19,8 +19,20 @@ from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel, BeforeValidator, WrapValidator
 
-from service.concurrency import gather
-from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Piece, Sampling, Thought, Usage
+from service.engines.base import (
+    CallHandler,
+    Choice,
+    Choose,
+    Completion,
+    JsonSchema,
+    Likelihood,
+    Piece,
+    Sample,
+    Sampling,
+    Thought,
+    Usage,
+    Weigh,
+)
 from service.engines.conversation import Conversation, Turn
 from service.engines.relay import ChatBody, MessageEnd, MessagePiece, with_user_first, without_system
 from service.engines.remote.answers import (
@@ -76,30 +88,38 @@ class ChatAnswer(CompletionAnswer[ChatChoice]):
 
 
 @dataclass(frozen=True)
-class ChatAbilities:
-    """What the server does. ``schemas``: replies that fit a JSON schema. ``logprobs``: the most probable tokens.
-    ``system``: its chat template knows that role. ``greetings``: an assistant's message may come first. ``images``:
-    it takes them. ``limit``: how it calls the most tokens of a reply. ``context_tokens``: what its context holds,
-    where it also counts a conversation's tokens, as vLLM's does; such a server goes on with a reply that has begun,
-    and ranks requests where ``ranks``. ``lists_models``: it has a list of models, by which it can be looked at.
-    ``whole_top_p``: it takes a ``top_p`` of 1, which leaves no token out. ``most_logprobs``: how many tokens it
-    tells the probabilities of. ``direct``: how it is asked for a reply without thoughts."""
+class ChatCapabilities:
+    """What the server can do.
+
+    - ``schemas``: replies that fit a JSON schema
+    - ``logprobs``: the log-probabilities of the most probable tokens, of ``most_logprobs`` at most
+    - ``system``: its chat template knows that role
+    - ``greetings``: an assistant's message may come first
+    - ``supports_priority``: requests may have a priority
+    - ``images``: messages may have images
+    - ``context_tokens``: the size of its context; known only if it also counts a conversation's tokens, as vLLM does.
+      Such a server goes on with a reply that has begun.
+    - ``max_tokens_param``: the name of the parameter that bounds a reply
+    - ``lists_models``: it has a list of models, which ``check`` reads
+    - ``whole_top_p``: it accepts a ``top_p`` of 1, which leaves no token out
+    - ``direct``: the fields that ask for a reply without thoughts; None if it knows none
+    """
 
     schemas: bool
     logprobs: bool
     system: bool = True
     greetings: bool = True
-    ranks: bool = False
+    supports_priority: bool = False
     images: bool = False
     context_tokens: int | None = None
-    limit: str = "max_tokens"
+    max_tokens_param: str = "max_tokens"
     lists_models: bool = True
     whole_top_p: bool = True
     most_logprobs: int = MOST_LOGPROBS
     direct: Mapping[str, Any] | None = None
 
 
-class ChatEngine:
+class ChatEngine(CallHandler):
     """An Engine on a server that knows the model as ``model``. ``habit``: how its replies begin; ``variables``: those
     of its chat template that the operator sets."""
 
@@ -107,15 +127,15 @@ class ChatEngine:
         self,
         server: OpenAIServer,
         model: str,
-        abilities: ChatAbilities,
+        capabilities: ChatCapabilities,
         habit: Habit | None = None,
         variables: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._server = server
         self._model = model
-        self._abilities = abilities
+        self._capabilities = capabilities
         self._habit = habit or Habit()
-        self._thinking = ThinkingFields(variables, abilities.direct)
+        self._thinking = ThinkingFields(variables, capabilities.direct)
         self._counts: WeakKeyDictionary[Conversation, int] = WeakKeyDictionary()
 
     @property
@@ -128,45 +148,30 @@ class ChatEngine:
 
     @property
     def takes_images(self) -> bool:
-        return self._abilities.images
+        return self._capabilities.images
 
-    async def complete(
-        self,
-        conversation: Conversation,
-        sampling: Sampling,
-        *,
-        n: int = 1,
-        schema: JsonSchema | None = None,
-        priority: int = 0,
-    ) -> Sequence[Completion]:
-        conversation, wish = self._wish(conversation, sampling, schema)
-        if sampling.open_ended:  # else the server is asked at once, and again if it says that there is less room
-            wish["max_tokens"] = await self._limit(conversation, sampling)
+    async def sample(self, sample: Sample, priority: int) -> Completion:
+        conversation, fields = self._sampling_fields(sample)
+        if sample.sampling.open_ended:  # else the server is asked at once, and again if it says that there is less room
+            fields["max_tokens"] = await self._max_tokens(conversation, sample.sampling)
+        choice, usage = await self._answer(conversation, priority, fields)
+        reader = self._reader(conversation, sample)
+        reader.feed(choice.message)
+        _, completion = self._completion(reader, choice.finish_reason, usage, sample.sampling)
+        return replace(completion, text=_unwrapped(completion.text, sample.sampling))
 
-        async def sibling(index: int) -> Completion:
-            seed = sampling.sibling(index).seed
-            choice, usage = await self._answer(conversation, priority, {**wish, "seed": seed})
-            reader = self._reader(conversation, sampling, schema)
-            reader.feed(choice.message)
-            _, completion = self._completion(reader, choice.finish_reason, usage, sampling)
-            return replace(completion, text=_unwrapped(completion.text, sampling))
-
-        return await gather(sibling(index) for index in range(n))
-
-    async def stream(
-        self, conversation: Conversation, sampling: Sampling, *, schema: JsonSchema | None = None, priority: int = 0
-    ) -> AsyncGenerator[Piece, None]:
-        if sampling.choices:  # their JSON would be streamed
-            [completion] = await self.complete(conversation, sampling, priority=priority)
+    async def stream(self, sample: Sample, *, priority: int = 0) -> AsyncGenerator[Piece, None]:
+        if sample.sampling.choices:  # their JSON would be streamed
+            completion = await self.sample(sample, priority)
             yield Thought(completion.thoughts)
             yield completion.text
             yield completion
             return
-        conversation, wish = self._wish(conversation, sampling, schema)
-        wish["max_tokens"] = await self._limit(conversation, sampling)
+        conversation, fields = self._sampling_fields(sample)
+        fields["max_tokens"] = await self._max_tokens(conversation, sample.sampling)
         begun, reason, usage = False, None, None
-        body = self._body(conversation, priority, wish)
-        reader = self._reader(conversation, sampling, schema)
+        body = self._body(conversation, priority, fields)
+        reader = self._reader(conversation, sample)
         async with aclosing(self._events(body)) as events:
             async for event in events:
                 for choice in event.choices:
@@ -176,27 +181,25 @@ class ChatEngine:
                 usage = event.usage or usage
         if not begun:
             raise EngineUnavailable("the engine's server wrote nothing")
-        rest, completion = self._completion(reader, reason, _cost(usage), sampling)
+        rest, completion = self._completion(reader, reason, _cost(usage), sample.sampling)
         for piece in rest:
             yield piece
         yield completion
 
-    async def choose(
-        self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0
-    ) -> Choice:
-        if not self._abilities.logprobs:
-            return await self._chosen(conversation, options, priority)
-        most = self._abilities.most_logprobs
-        wish = {"max_tokens": 1, "temperature": 0.0, "logprobs": True, "top_logprobs": most}
-        wish |= self._thinking.of(thinking=False)
-        choice, usage = await self._answer(conversation, priority, wish, lead)
+    async def choose(self, choose: Choose, priority: int) -> Choice:
+        if not self._capabilities.logprobs:
+            return await self._chosen(choose, priority)
+        most = self._capabilities.most_logprobs
+        fields = {"max_tokens": 1, "temperature": 0.0, "logprobs": True, "top_logprobs": most}
+        fields |= self._thinking.of(thinking=False)
+        choice, usage = await self._answer(choose.conversation, priority, fields, choose.prefill)
         logprobs = [
             log_sum_exp(found.logprob for found in choice.weighed if found.token.strip() == option)
-            for option in options
+            for option in choose.options
         ]
         return Choice(tuple(logprobs), usage)
 
-    async def likelihood(self, conversation: Conversation, reply: str, *, priority: int = 0) -> Likelihood:
+    async def weigh(self, weigh: Weigh, priority: int) -> Likelihood:
         raise InvalidRequest("the engine's server cannot weigh a text that is given")
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
@@ -206,18 +209,18 @@ class ChatEngine:
     def relay(
         self, asked: ChatBody, *, stream: bool, priority: int = 0
     ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
-        can = self._abilities
+        can = self._capabilities
         relay = ServerRelay(
             self._server,
             self._model,
-            can.system,
-            can.ranks,
-            can.context_tokens,
-            can.limit,
-            can.whole_top_p,
-            self._habit,
-            self._thinking.of(thinking=True),
-            can.greetings,
+            system=can.system,
+            greetings=can.greetings,
+            supports_priority=can.supports_priority,
+            context_tokens=can.context_tokens,
+            max_tokens_param=can.max_tokens_param,
+            whole_top_p=can.whole_top_p,
+            habit=self._habit,
+            fields=self._thinking.of(thinking=True),
         )
         return relay.relay(asked, stream=stream, priority=priority)
 
@@ -225,23 +228,25 @@ class ChatEngine:
         try:
             await self._server.get(MODELS, ModelList)
         except (NotOffered, WrongAnswer):
-            if self._abilities.lists_models:
+            if self._capabilities.lists_models:
                 raise
 
     async def close(self) -> None:
         await self._server.close()
 
-    async def _chosen(self, conversation: Conversation, options: Sequence[str], priority: int) -> Choice:
-        """The option that the model says, taken for certain."""
-        sampling = Sampling(temperature=0.0, max_tokens=16, choices=tuple(options), thinking=False)
-        [said] = await self.complete(conversation, sampling, priority=priority)
-        return Choice(tuple(0.0 if said.text.strip() == option else -math.inf for option in options), said.usage)
+    async def _chosen(self, choose: Choose, priority: int) -> Choice:
+        """The option that the model writes, with probability 1."""
+        sampling = Sampling(temperature=0.0, max_tokens=16, choices=choose.options, thinking=False)
+        reply = await self.sample(Sample(choose.conversation, sampling), priority)
+        return Choice(
+            tuple(0.0 if reply.text.strip() == option else -math.inf for option in choose.options), reply.usage
+        )
 
-    def _reader(self, conversation: Conversation, sampling: Sampling, schema: JsonSchema | None) -> ChatReader:
+    def _reader(self, conversation: Conversation, sample: Sample) -> ChatReader:
         way: Way = "free"
-        if schema is not None or sampling.choices:
+        if sample.schema is not None or sample.sampling.choices:
             way = "grammar"
-        elif not sampling.thinking and self._thinking.direct is not None:
+        elif not sample.sampling.thinking and self._thinking.direct is not None:
             way = "direct"
         return ChatReader(self._habit.splitter(asked_for(conversation), way))
 
@@ -255,9 +260,10 @@ class ChatEngine:
         return last, Completion(split.text, split.finish_reason, counted(usage, split), thoughts=split.thoughts)
 
     async def _answer(
-        self, conversation: Conversation, priority: int, wish: Mapping[str, object], lead: str = ""
+        self, conversation: Conversation, priority: int, fields: Mapping[str, object], prefill: str = ""
     ) -> tuple[ChatChoice, Usage]:
-        body, limit = self._body(conversation, priority, wish, lead), self._abilities.limit
+        body = self._body(conversation, priority, fields, prefill)
+        limit = self._capabilities.max_tokens_param
         try:
             answer = await self._server.post(CHAT, body, ChatAnswer)
         except ReplyTooLong as error:
@@ -278,20 +284,20 @@ class ChatEngine:
                 async for event in events:
                     yield event
         except ReplyTooLong as error:
-            shorter = {**body, self._abilities.limit: error.room}
+            shorter = {**body, self._capabilities.max_tokens_param: error.room}
             async with aclosing(self._server.stream(CHAT, shorter, ChatAnswer)) as events:
                 async for event in events:
                     yield event
 
-    async def _limit(self, conversation: Conversation, sampling: Sampling) -> int | None:
+    async def _max_tokens(self, conversation: Conversation, sampling: Sampling) -> int | None:
         """The most tokens of a reply; None where that is left to the server."""
-        if self._abilities.context_tokens is None:
+        if self._capabilities.context_tokens is None:
             return sampling.stated_tokens
         return min(sampling.max_tokens, await self._room(conversation))
 
     async def _room(self, conversation: Conversation, tokens: int = 1) -> int:
         """The most tokens that a reply may have; PromptTooLong if they are fewer than ``tokens``."""
-        context_tokens = self._abilities.context_tokens
+        context_tokens = self._capabilities.context_tokens
         if context_tokens is None:
             return sys.maxsize
         count = self._counts.get(conversation)
@@ -306,47 +312,46 @@ class ChatEngine:
         if not self.takes_images:
             conversation.refuse_images()
         made: Sequence[Mapping[str, Any]] = messages(conversation)
-        if not self._abilities.system:
+        if not self._capabilities.system:
             made = without_system(made)
-        return list(made) if self._abilities.greetings else with_user_first(made)
+        return list(made) if self._capabilities.greetings else with_user_first(made)
 
     def _body(
-        self, conversation: Conversation, priority: int, wish: Mapping[str, object], lead: str = ""
+        self, conversation: Conversation, priority: int, fields: Mapping[str, object], prefill: str = ""
     ) -> dict[str, Any]:
         asked = self._messages(conversation)
         body: dict[str, Any] = {"model": self._model, "messages": asked}
-        body |= {self._named(name): value for name, value in wish.items() if value is not None}
-        if self._abilities.ranks:
+        body |= {self._named(name): value for name, value in fields.items() if value is not None}
+        if self._capabilities.supports_priority:
             body["priority"] = priority
-        if lead and self._abilities.context_tokens is not None:
-            body["messages"] = [*asked, {"role": "assistant", "content": lead}]
+        if prefill and self._capabilities.context_tokens is not None:
+            body["messages"] = [*asked, {"role": "assistant", "content": prefill}]
             body |= {"continue_final_message": True, "add_generation_prompt": False}
         return body
 
     def _named(self, name: str) -> str:
-        return self._abilities.limit if name == "max_tokens" else name
+        return self._capabilities.max_tokens_param if name == "max_tokens" else name
 
-    def _wish(
-        self, conversation: Conversation, sampling: Sampling, schema: JsonSchema | None
-    ) -> tuple[Conversation, dict[str, object]]:
-        """What to ask for; where the server knows no schemas, the conversation asks for JSON too."""
-        wish: dict[str, object] = {
+    def _sampling_fields(self, sample: Sample) -> tuple[Conversation, dict[str, object]]:
+        """The fields of the request; where the server knows no schemas, the conversation asks for JSON too."""
+        conversation, sampling, schema = sample.conversation, sample.sampling, sample.schema
+        fields: dict[str, object] = {
             "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
-            "top_p": sampling.top_p if sampling.top_p < 1 or self._abilities.whole_top_p else None,
+            "top_p": sampling.top_p if sampling.top_p < 1 or self._capabilities.whole_top_p else None,
             "stop": sampling.stop or None,
             "seed": sampling.seed,
             **self._thinking.of(sampling.thinking),
         }
         if sampling.choices:
             schema = _one_of(sampling.choices)
-        if schema is not None and self._abilities.schemas:
+        if schema is not None and self._capabilities.schemas:
             form = {"name": "reply", "schema": schema}
-            wish["response_format"] = {"type": "json_schema", "json_schema": form}
+            fields["response_format"] = {"type": "json_schema", "json_schema": form}
         elif schema is not None:
             asked = f"Reply with JSON that fits this schema, and with nothing else: {json.dumps(schema)}"
             conversation = conversation.with_user(asked)
-        return conversation, wish
+        return conversation, fields
 
 
 def messages(conversation: Conversation) -> list[dict[str, Any]]:

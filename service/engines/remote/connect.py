@@ -14,14 +14,14 @@ from service.engines.remote.bodies import TooMuch
 from service.engines.remote.chat import ChatEngine
 from service.engines.remote.probes import (
     QUESTION,
-    chat_abilities,
     counted_tokens,
+    find_chat_capabilities,
     find_direct,
     find_habit,
-    find_limit,
+    find_max_tokens_param,
     find_model,
+    find_token_capabilities,
     takes_images,
-    token_abilities,
 )
 from service.engines.remote.server import OpenAIServer
 from service.engines.remote.tokens import TokenEngine
@@ -92,8 +92,8 @@ async def _engine(
     server: OpenAIServer, model: str, tokenizer: str | None, tokenizers: Tokenizers, thinking: Thinking
 ) -> TokenEngine | ChatEngine:
     card = await find_model(server, model)
-    limit = await find_limit(server, model, listed=card is not None)
-    images = tokenizer is None and await takes_images(server, model, limit)
+    max_tokens_param = await find_max_tokens_param(server, model, listed=card is not None)
+    images = tokenizer is None and await takes_images(server, model, max_tokens_param)
     counted = await counted_tokens(server, model, thinking)
     context_tokens = card.max_model_len if card and counted else None
     if tokenizer is None and not images and card and card.root and await asyncio.to_thread(Path(card.root).is_dir):
@@ -103,20 +103,20 @@ async def _engine(
         if counted.tokens != chat.prompt_ids(QUESTION):
             tokenizers.forget(tokenizer)
             raise EngineMisconfigured(f"the tokenizer {tokenizer} is not that of {server.url}")
-        if found := await token_abilities(server, model, chat):
-            log.info("what the engine's server can do", extra={"server": server.url, "abilities": asdict(found)})
+        if found := await find_token_capabilities(server, model, chat):
+            log.info("what the engine's server can do", extra={"server": server.url, "capabilities": asdict(found)})
             return TokenEngine(server, model, chat, context_tokens, found, thinking.variables)
     log.info("the engine's server tokenises prompts: prefixes are shared as far as it repeats itself")
-    abilities = await chat_abilities(server, model, context_tokens, limit)
-    abilities = replace(abilities, images=images, lists_models=card is not None)
-    habit = await find_habit(server, model, limit, counted, thinking)
+    capabilities = await find_chat_capabilities(server, model, context_tokens, max_tokens_param)
+    capabilities = replace(capabilities, images=images, lists_models=card is not None)
+    habit = await find_habit(server, model, max_tokens_param, counted, thinking)
     if habit.thinks:
-        abilities = replace(abilities, direct=await find_direct(server, model, limit))
+        capabilities = replace(capabilities, direct=await find_direct(server, model, max_tokens_param))
     log.info(
         "what the engine's server can do",
-        extra={"server": server.url, "abilities": asdict(abilities), "thinking": habit.opening},
+        extra={"server": server.url, "capabilities": asdict(capabilities), "thinking": habit.opening},
     )
-    return ChatEngine(server, model, abilities, habit, thinking.variables)
+    return ChatEngine(server, model, capabilities, habit, thinking.variables)
 
 
 def _load(source: str) -> Any:

@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 from service.engines.conversation import Conversation, Image, Turn
 from service.engines.remote.answers import ModelCard, ModelList
-from service.engines.remote.chat import MOST_LOGPROBS, ChatAbilities, ChatAnswer, messages
+from service.engines.remote.chat import MOST_LOGPROBS, ChatAnswer, ChatCapabilities, messages
 from service.engines.remote.failures import REFUSAL, KeyRefused, NotOffered, ServerFailed, WrongAnswer
 from service.engines.remote.server import CHAT, MODELS, OpenAIServer, TokenizeAnswer
 from service.engines.remote.thoughts import DIRECT, PROBE_TOKENS, ThinkingFields, begins_with_thoughts, first_habit
-from service.engines.remote.tokens import COMPLETIONS, Abilities, TextAnswer
+from service.engines.remote.tokens import COMPLETIONS, TextAnswer, TokenCapabilities
 from service.engines.served import EngineUnusable
 from service.engines.thoughts import Habit, Thinking
 from service.engines.tokenization import ChatTokenizer
@@ -28,9 +28,9 @@ QUESTION = Conversation(Turn("user", "Say yes.")).with_reply("Yes.").with_user("
 INSTRUCTED = Conversation(Turn("system", "Be brief.")).with_user("Say yes.")
 GREETED = Conversation(Turn("assistant", "Hello!")).with_user("Say yes.")
 DIGITS = "12345"
-LIMITS = ("max_tokens", "max_completion_tokens")
-"""How servers call the most tokens of a reply. The old name is tried first: a server that knows no other may not refuse
-the new one but overlook it, and write without end."""
+MAX_TOKENS_PARAMS = ("max_tokens", "max_completion_tokens")
+"""The names of the parameter that bounds a reply. The old name is tried first: a server that knows only that one may
+ignore the new one instead of rejecting it, and write without end."""
 PROBES = 3
 """How often a server is asked that fails at what it is asked for, before it counts as one that does not have it."""
 LOAD_SECONDS = 120.0
@@ -69,15 +69,15 @@ async def find_model(server: OpenAIServer, model: str) -> ModelCard | None:
     raise EngineUnusable(f"the engine's server has no model {model!r}; it has {known or 'none'}")
 
 
-async def find_limit(server: OpenAIServer, model: str, *, listed: bool = True) -> str:
-    """The name under which the server takes the most tokens of a reply.
+async def find_max_tokens_param(server: OpenAIServer, model: str, *, listed: bool = True) -> str:
+    """The name of the parameter by which the server bounds a reply.
 
     EngineUnusable, with what the server says, if it refuses a plain chat; EngineUnavailable if it fails at one.
     ``listed``: whether its list of models has the model.
     """
     plain = {"model": model, "messages": messages(QUESTION)}
     reasons: list[EngineUnavailable] = []
-    for name in LIMITS:
+    for name in MAX_TOKENS_PARAMS:
         call = partial(server.post, CHAT, {**plain, name: 1}, ChatAnswer, seconds=LOAD_SECONDS)
         try:
             answer = await _asked(call)
@@ -94,7 +94,7 @@ async def find_limit(server: OpenAIServer, model: str, *, listed: bool = True) -
             reasons.append(_unusable(server, error.detail.removeprefix(REFUSAL), listed))
         except ServerFailed as error:
             reasons.append(EngineUnavailable(_joined(f"{NO_CHAT}: {error.detail}", server.shown(error.words))))
-    refuses_a_name = any(name in reasons[0].detail for name in LIMITS)
+    refuses_a_name = any(name in reasons[0].detail for name in MAX_TOKENS_PARAMS)
     raise reasons[-1 if refuses_a_name else 0]
 
 
@@ -105,7 +105,7 @@ async def counted_tokens(server: OpenAIServer, model: str, thinking: Thinking) -
     return await _accepted(lambda: server.tokenize(body))
 
 
-async def token_abilities(server: OpenAIServer, model: str, chat: ChatTokenizer) -> Abilities | None:
+async def find_token_capabilities(server: OpenAIServer, model: str, chat: ChatTokenizer) -> TokenCapabilities | None:
     """What a server can do with prompts that are token ids; None if it takes none."""
     probe = {"model": model, "prompt": chat.prompt_ids(QUESTION), "max_tokens": 1}
 
@@ -118,17 +118,17 @@ async def token_abilities(server: OpenAIServer, model: str, chat: ChatTokenizer)
     named = chat.option_ids(DIGITS)
     weighed = await asked({"logprobs": 1, "logprob_token_ids": named, "return_tokens_as_token_ids": True})
     logprobs = weighed.choices[0].logprobs if weighed else None
-    return Abilities(
-        ranks=await asked({"priority": 1}) is not None,
-        weighs_any_token=logprobs is not None and logprobs.first().keys() >= set(named),
+    return TokenCapabilities(
+        supports_priority=await asked({"priority": 1}) is not None,
+        logprobs_for_any_token=logprobs is not None and logprobs.first().keys() >= set(named),
     )
 
 
-async def chat_abilities(
-    server: OpenAIServer, model: str, context_tokens: int | None, limit: str = LIMITS[0]
-) -> ChatAbilities:
-    """What a server can do that answers plain chats with that limit."""
-    probe = {"model": model, "messages": messages(QUESTION), limit: 1}
+async def find_chat_capabilities(
+    server: OpenAIServer, model: str, context_tokens: int | None, max_tokens_param: str = MAX_TOKENS_PARAMS[0]
+) -> ChatCapabilities:
+    """What a server can do that answers plain chats with that parameter."""
+    probe = {"model": model, "messages": messages(QUESTION), max_tokens_param: 1}
 
     async def asked(more: Mapping[str, object]) -> ChatAnswer | None:
         return await _chat(server, {**probe, **more})
@@ -139,24 +139,24 @@ async def chat_abilities(
         if weighed is not None:
             most_logprobs = count if any(choice.weighed for choice in weighed.choices) else 0
             break
-    return ChatAbilities(
+    return ChatCapabilities(
         schemas=await asked({"response_format": {"type": "json_schema", "json_schema": FORM}}) is not None,
         logprobs=most_logprobs > 0,
         most_logprobs=most_logprobs,
         system=await asked({"messages": messages(INSTRUCTED)}) is not None,
         greetings=await asked({"messages": messages(GREETED)}) is not None,
-        ranks=context_tokens is not None and await asked({"priority": 1}) is not None,
+        supports_priority=context_tokens is not None and await asked({"priority": 1}) is not None,
         context_tokens=context_tokens,
-        limit=limit,
+        max_tokens_param=max_tokens_param,
         whole_top_p=await asked({"top_p": 1.0}) is not None,
     )
 
 
 async def find_habit(
-    server: OpenAIServer, model: str, limit: str, counted: TokenizeAnswer | None, thinking: Thinking
+    server: OpenAIServer, model: str, max_tokens_param: str, counted: TokenizeAnswer | None, thinking: Thinking
 ) -> Habit:
     """How the model begins its replies, by what it says first."""
-    body = {"model": model, "messages": messages(QUESTION), limit: PROBE_TOKENS, "temperature": 0.0}
+    body = {"model": model, "messages": messages(QUESTION), max_tokens_param: PROBE_TOKENS, "temperature": 0.0}
     answer = await _chat(server, {**body, **ThinkingFields(thinking.variables).of(thinking=True)})
     if answer is None:
         return Habit("unknown")
@@ -164,21 +164,23 @@ async def find_habit(
     return first_habit(choice.message, choice.finish_reason, counted.token_strs if counted else None, thinking)
 
 
-async def find_direct(server: OpenAIServer, model: str, limit: str) -> Mapping[str, Any] | None:
+async def find_direct(server: OpenAIServer, model: str, max_tokens_param: str) -> Mapping[str, Any] | None:
     """How the server is asked for a reply without thoughts; None if it knows no way."""
     for fields in DIRECT:
-        answer = await _chat(server, {"model": model, "messages": messages(QUESTION), limit: PROBE_TOKENS, **fields})
+        answer = await _chat(
+            server, {"model": model, "messages": messages(QUESTION), max_tokens_param: PROBE_TOKENS, **fields}
+        )
         if answer and not begins_with_thoughts(answer.choices[0].message):
             return fields
     return None
 
 
-async def takes_images(server: OpenAIServer, model: str, limit: str = LIMITS[0]) -> bool:
+async def takes_images(server: OpenAIServer, model: str, max_tokens_param: str = MAX_TOKENS_PARAMS[0]) -> bool:
     """Whether the server accepts a picture and counts it: some drop what their model cannot see."""
     image = Image("image/png", blank_png(PICTURE_SIDE))
     plain, pictured = (
-        {"model": model, "messages": messages(Conversation(Turn("user", "Say yes.", images=images))), limit: 1}
-        for images in ((), (image,))
+        {"model": model, "messages": messages(Conversation(turn)), max_tokens_param: 1}
+        for turn in (Turn("user", "Say yes."), Turn("user", "Say yes.", images=(image,)))
     )
     seen = await _chat(server, pictured)
     if seen is None or seen.usage is None:

@@ -62,17 +62,16 @@ class RelayAnswer(CompletionAnswer[RelayChoice]):
 class ServerRelay:
     """A Relay on a server that knows the model as ``model``.
 
-    ``system``: whether its chat template knows that role. ``greetings``, ``ranks``, ``context_tokens``, ``limit`` and
-    ``whole_top_p`` are those of ChatAbilities. ``habit``: how its replies begin. ``fields``: further ones that it is
-    sent.
+    ``system``, ``greetings``, ``supports_priority``, ``context_tokens``, ``max_tokens_param`` and ``whole_top_p`` are
+    those of ChatCapabilities. ``habit``: how its replies begin. ``fields``: further fields of the request.
     """
 
     server: OpenAIServer
     model: str
     system: bool = True
-    ranks: bool = False
+    supports_priority: bool = False
     context_tokens: int | None = None
-    limit: str = "max_tokens"
+    max_tokens_param: str = "max_tokens"
     whole_top_p: bool = True
     habit: Habit = field(default_factory=Habit)
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -87,7 +86,7 @@ class ServerRelay:
             body["messages"] = without_system(body["messages"])
         if not self.greetings:
             body["messages"] = with_user_first(body["messages"])
-        if self.ranks:
+        if self.supports_priority:
             body["priority"] = priority
         if not self.whole_top_p and body.get("top_p") == 1:
             del body["top_p"]
@@ -95,7 +94,7 @@ class ServerRelay:
             if self.context_tokens is not None and "max_tokens" in body:
                 body["max_tokens"] = min(body["max_tokens"], await self._room(body, self.context_tokens))
             if "max_tokens" in body:
-                body[self.limit] = body.pop("max_tokens")
+                body[self.max_tokens_param] = body.pop("max_tokens")
             answer = self._streamed(body, reader) if stream else self._whole(body, reader)
             async with aclosing(answer) as items:
                 async for item in items:

@@ -22,10 +22,10 @@ import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from service.concurrency import gather
-from service.engines.base import Choice, Completion, Engine, JsonSchema, Likelihood, Piece, Sampling
+from service.engines.base import Call, Engine, Piece, R, Sample, Weigh
 from service.engines.conversation import Conversation
 from service.engines.relay import ChatBody, MessageEnd, MessagePiece, relay_of
 from service.engines.remote.replica import Connect, Replica
@@ -144,60 +144,29 @@ class ReplicatedEngine:
             await asyncio.wait(self._watching)
         await gather(replica.close() for replica in self.replicas)
 
-    async def complete(
-        self,
-        conversation: Conversation,
-        sampling: Sampling,
-        *,
-        n: int = 1,
-        schema: JsonSchema | None = None,
-        priority: int = 0,
-    ) -> Sequence[Completion]:
-        async def sibling(index: int) -> Completion:
-            one = sampling.sibling(index)
-            [completion] = await self._call(
-                beginning(conversation),
-                lambda engine: engine.complete(conversation, one, schema=schema, priority=priority),
-            )
-            return completion
+    async def call(self, call: Call[R], *, priority: int = 0) -> R:
+        return await self._route(_affinity(call), lambda engine: engine.call(call, priority=priority))
 
-        return await gather(sibling(index) for index in range(n))
-
-    def stream(
-        self, conversation: Conversation, sampling: Sampling, *, schema: JsonSchema | None = None, priority: int = 0
-    ) -> AsyncGenerator[Piece, None]:
-        return self._streamed(
-            beginning(conversation),
-            lambda engine: engine.stream(conversation, sampling, schema=schema, priority=priority),
-        )
-
-    async def choose(
-        self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0
-    ) -> Choice:
-        return await self._call(
-            beginning(conversation), lambda engine: engine.choose(conversation, options, lead=lead, priority=priority)
-        )
-
-    async def likelihood(self, conversation: Conversation, reply: str, *, priority: int = 0) -> Likelihood:
-        # No prefix is read from a cache that keeps no probabilities, and the reply may be all that differs.
-        key = f"{beginning(conversation)}\n{reply}"
-        return await self._call(key, lambda engine: engine.likelihood(conversation, reply, priority=priority))
+    def stream(self, sample: Sample, *, priority: int = 0) -> AsyncGenerator[Piece, None]:
+        return self._route_stream(_affinity(sample), lambda engine: engine.stream(sample, priority=priority))
 
     def relay(
         self, asked: ChatBody, *, stream: bool, priority: int = 0
     ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
         key = _beginning((message["role"], [str(message["content"])]) for message in asked["messages"])
-        return self._streamed(key, lambda engine: relay_of(engine).relay(asked, stream=stream, priority=priority))
+        return self._route_stream(key, lambda engine: relay_of(engine).relay(asked, stream=stream, priority=priority))
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
-        await self._call(beginning(conversation), lambda engine: engine.fit(conversation, tokens), writes=False)
+        await self._route(beginning(conversation), lambda engine: engine.fit(conversation, tokens), writes=False)
 
     async def check(self) -> None:
         if not any(replica.up for replica in self.replicas):
             missing = self.missing
             raise EngineUnavailable("none of its servers answers" + (f": {missing}" if missing else ""))
 
-    async def _streamed(self, key: str, call: Callable[[Engine], AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
+    async def _route_stream(
+        self, key: str, call: Callable[[Engine], AsyncGenerator[T, None]]
+    ) -> AsyncGenerator[T, None]:
         course = self._begin(key)
         begun = False
         while True:
@@ -215,7 +184,7 @@ class ReplicatedEngine:
                 if begun or not await self._again(course, replica, error):
                     raise
 
-    async def _call(self, key: str, call: Callable[[Engine], Awaitable[T]], *, writes: bool = True) -> T:
+    async def _route(self, key: str, call: Callable[[Engine], Awaitable[T]], *, writes: bool = True) -> T:
         course = self._begin(key)
         while True:
             replica = await self._next(course)
@@ -266,6 +235,13 @@ class ReplicatedEngine:
             return False
         await asyncio.sleep(random.uniform(0, LONGEST_PAUSE_SECONDS))  # noqa: S311 - nothing secret is drawn
         return True
+
+
+def _affinity(call: Call[Any]) -> str:
+    """Calls of the same affinity go to the same replica. To weigh a reply no prefix is read from the cache, which
+    keeps no probabilities, and the reply may be all that differs."""
+    start = beginning(call.conversation)
+    return f"{start}\n{call.reply}" if isinstance(call, Weigh) else start
 
 
 def beginning(conversation: Conversation) -> str:

@@ -1,7 +1,4 @@
-"""The engine on a remote vLLM server that takes prompts as token ids: exact prefixes, as in this process.
-
-Siblings of one call are separate requests, so that each reports its own cached tokens and has its own seed.
-"""
+"""The engine on a remote vLLM server that takes prompts as token ids: exact prefixes, as in this process."""
 
 import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -12,8 +9,19 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from service.concurrency import gather
-from service.engines.base import Choice, Completion, JsonSchema, Likelihood, Piece, Sampling, Thought, Usage, grammar
+from service.engines.base import (
+    CallHandler,
+    Choice,
+    Choose,
+    Completion,
+    Likelihood,
+    Piece,
+    Sample,
+    Thought,
+    Usage,
+    Weigh,
+    grammar,
+)
 from service.engines.conversation import Conversation
 from service.engines.relay import ChatBody, MessageEnd, MessagePiece
 from service.engines.remote.answers import CompletedChoice, CompletionAnswer, Logprob, finish_reason
@@ -65,15 +73,19 @@ class TextAnswer(CompletionAnswer[TextChoice]):
 
 
 @dataclass(frozen=True)
-class Abilities:
-    """What the server does. ``ranks``: requests have a priority. ``weighs_any_token``: it tells the probabilities of
-    tokens that one names; else only those of the most probable ones."""
+class TokenCapabilities:
+    """What the server can do.
 
-    ranks: bool
-    weighs_any_token: bool
+    - ``supports_priority``: requests may have a priority
+    - ``logprobs_for_any_token``: it returns the log-probabilities of tokens by their ids, else only those of the most
+      probable ones
+    """
+
+    supports_priority: bool
+    logprobs_for_any_token: bool
 
 
-class TokenEngine:
+class TokenEngine(CallHandler):
     """An Engine on a server that knows the model as ``model``, with its tokenizer here. ``variables``: those of the
     chat template that the operator sets."""
 
@@ -83,14 +95,14 @@ class TokenEngine:
         model: str,
         chat: ChatTokenizer,
         context_tokens: int,
-        abilities: Abilities,
+        capabilities: TokenCapabilities,
         variables: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._server = server
         self._model = model
         self._chat = chat
         self._context_tokens = context_tokens
-        self.abilities = abilities
+        self.capabilities = capabilities
         self._variables = variables
 
     @property
@@ -105,33 +117,19 @@ class TokenEngine:
     def takes_images(self) -> bool:
         return False
 
-    async def complete(
-        self,
-        conversation: Conversation,
-        sampling: Sampling,
-        *,
-        n: int = 1,
-        schema: JsonSchema | None = None,
-        priority: int = 0,
-    ) -> Sequence[Completion]:
-        thinking = _thinks(sampling, schema)
-        ids = await self._fitting_ids(conversation, thinking=thinking)
+    async def sample(self, sample: Sample, priority: int) -> Completion:
+        thinking = _thinks(sample)
+        ids = await self._fitting_ids(sample.conversation, thinking=thinking)
+        choice, usage = await self._answer(ids, priority, self._sampling_fields(ids, sample))
+        reader = self._reader(sample.conversation, thinking)
+        reader.feed(choice.text)
+        return self._completion(choice, reader, choice.token_ids, usage)[1]
 
-        async def sibling(index: int) -> Completion:
-            choice, usage = await self._answer(ids, priority, self._wish(ids, sampling.sibling(index), schema))
-            reader = self._reader(conversation, thinking)
-            reader.feed(choice.text)
-            return self._completion(choice, reader, choice.token_ids, usage)[1]
-
-        return await gather(sibling(index) for index in range(n))
-
-    async def stream(
-        self, conversation: Conversation, sampling: Sampling, *, schema: JsonSchema | None = None, priority: int = 0
-    ) -> AsyncGenerator[Piece, None]:
-        thinking = _thinks(sampling, schema)
-        ids = await self._fitting_ids(conversation, thinking=thinking)
-        reader, sampled, last, usage = self._reader(conversation, thinking), list[int](), None, None
-        body = self._body(ids, priority, self._wish(ids, sampling, schema))
+    async def stream(self, sample: Sample, *, priority: int = 0) -> AsyncGenerator[Piece, None]:
+        thinking = _thinks(sample)
+        ids = await self._fitting_ids(sample.conversation, thinking=thinking)
+        reader, sampled, last, usage = self._reader(sample.conversation, thinking), list[int](), None, None
+        body = self._body(ids, priority, self._sampling_fields(ids, sample))
         async with aclosing(self._server.stream(COMPLETIONS, body, TextAnswer)) as events:
             async for event in events:
                 for choice in event.choices:
@@ -142,26 +140,24 @@ class TokenEngine:
                         yield piece
                 usage = event.usage or usage
         if last is None or usage is None:
-            raise EngineUnavailable("the engine's server wrote without saying what it cost")
+            raise EngineUnavailable("the engine's server did not say what its reply cost")
         rest, completion = self._completion(last, reader, sampled, usage.usage())
         for piece in rest:
             yield piece
         yield completion
 
-    async def choose(
-        self, conversation: Conversation, options: Sequence[str], *, lead: str = "", priority: int = 0
-    ) -> Choice:
-        ids = await self._fitting_ids(conversation, lead, thinking=False)
-        wish: dict[str, object] = {**ONE_TOKEN, "logprobs": MOST_LOGPROBS, "return_tokens_as_token_ids": True}
-        if self.abilities.weighs_any_token:
-            wish["logprob_token_ids"] = self._chat.option_ids(options)
-        choice, usage = await self._answer(ids, priority, wish)
+    async def choose(self, choose: Choose, priority: int) -> Choice:
+        ids = await self._fitting_ids(choose.conversation, choose.prefill, thinking=False)
+        fields: dict[str, object] = {**ONE_TOKEN, "logprobs": MOST_LOGPROBS, "return_tokens_as_token_ids": True}
+        if self.capabilities.logprobs_for_any_token:
+            fields["logprob_token_ids"] = self._chat.option_ids(choose.options)
+        choice, usage = await self._answer(ids, priority, fields)
         weights = choice.logprobs.first() if choice.logprobs else {}
-        return Choice(self._chat.option_logprobs(options, weights), usage)
+        return Choice(self._chat.option_logprobs(choose.options, weights), usage)
 
-    async def likelihood(self, conversation: Conversation, reply: str, *, priority: int = 0) -> Likelihood:
-        ids = await self._fitting_ids(conversation, reply, thinking=False)
-        begin = len(self._chat.prompt_ids(conversation, thinking=False))
+    async def weigh(self, weigh: Weigh, priority: int) -> Likelihood:
+        ids = await self._fitting_ids(weigh.conversation, weigh.reply, thinking=False)
+        begin = len(self._chat.prompt_ids(weigh.conversation, thinking=False))
         choice, usage = await self._answer(ids, priority, {**ONE_TOKEN, "prompt_logprobs": 0})
         weighed = zip(ids[begin:], (choice.prompt_logprobs or [])[begin:], strict=True)
         return Likelihood(tuple(weights[token].logprob if weights else -math.inf for token, weights in weighed), usage)
@@ -173,20 +169,18 @@ class TokenEngine:
         self, asked: ChatBody, *, stream: bool, priority: int = 0
     ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
         """By the server's chat completions: they, and not the tokenizer here, know how a model writes tool calls."""
-        ranks, system, known = self.abilities.ranks, self._chat.knows_system, self._chat.habit
+        known = self._chat.habit
         # A server with a parser tells thoughts apart itself, and whether it has one is not known.
         habit = Habit("unknown" if known.opening == "open" else known.opening, known.marks)
-        fields = ThinkingFields(self._variables).of(thinking=True)
-        greetings = self._chat.takes_greetings
         relay = ServerRelay(
             self._server,
             self._model,
-            system,
-            ranks,
-            self._context_tokens,
+            system=self._chat.knows_system,
+            greetings=self._chat.takes_greetings,
+            supports_priority=self.capabilities.supports_priority,
+            context_tokens=self._context_tokens,
             habit=habit,
-            fields=fields,
-            greetings=greetings,
+            fields=ThinkingFields(self._variables).of(thinking=True),
         )
         return relay.relay(asked, stream=stream, priority=priority)
 
@@ -197,27 +191,28 @@ class TokenEngine:
         await self._server.close()
 
     async def _fitting_ids(
-        self, conversation: Conversation, lead: str = "", tokens: int = 1, *, thinking: bool = True
+        self, conversation: Conversation, prefill: str = "", tokens: int = 1, *, thinking: bool = True
     ) -> list[int]:
-        return await self._chat.fitting_ids(conversation, self._context_tokens, lead, tokens, thinking=thinking)
+        return await self._chat.fitting_ids(conversation, self._context_tokens, prefill, tokens, thinking=thinking)
 
     def _reader(self, conversation: Conversation, thinking: bool) -> Splitter:
         return self._chat.habit.splitter(asked_for(conversation), "free" if thinking else "direct")
 
-    async def _answer(self, ids: list[int], priority: int, wish: Mapping[str, object]) -> tuple[TextChoice, Usage]:
-        answer = await self._server.post(COMPLETIONS, self._body(ids, priority, wish), TextAnswer)
+    async def _answer(self, ids: list[int], priority: int, fields: Mapping[str, object]) -> tuple[TextChoice, Usage]:
+        answer = await self._server.post(COMPLETIONS, self._body(ids, priority, fields), TextAnswer)
         if len(answer.choices) != 1 or answer.usage is None:
             raise EngineUnavailable("the engine's server answers without one choice and its usage")
         return answer.choices[0], answer.usage.usage()
 
-    def _body(self, ids: list[int], priority: int, wish: Mapping[str, object]) -> dict[str, object]:
-        body = {"model": self._model, "prompt": ids, "return_token_ids": True, **PLAIN_SAMPLING, **wish}
-        return {**body, "priority": priority} if self.abilities.ranks else body
+    def _body(self, ids: list[int], priority: int, fields: Mapping[str, object]) -> dict[str, object]:
+        body = {"model": self._model, "prompt": ids, "return_token_ids": True, **PLAIN_SAMPLING, **fields}
+        return {**body, "priority": priority} if self.capabilities.supports_priority else body
 
-    def _wish(self, ids: list[int], sampling: Sampling, schema: JsonSchema | None) -> dict[str, object]:
+    def _sampling_fields(self, ids: list[int], sample: Sample) -> dict[str, object]:
+        sampling = sample.sampling
         structure: dict[str, object] | None = None
-        if schema is not None:
-            structure = {"grammar": grammar(schema)}
+        if sample.schema is not None:
+            structure = {"grammar": grammar(sample.schema)}
         elif sampling.choices:
             structure = {"choice": sampling.choices}
         return {
@@ -244,6 +239,6 @@ class TokenEngine:
         return last, Completion(split.text, split.finish_reason, usage, ids)
 
 
-def _thinks(sampling: Sampling, schema: JsonSchema | None) -> bool:
+def _thinks(sample: Sample) -> bool:
     """Whether the model may think: not under a grammar, which a server without a parser begins at once."""
-    return sampling.thinking and schema is None and not sampling.choices
+    return sample.sampling.thinking and sample.schema is None and not sample.sampling.choices

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Len
 
 from service.concurrency import settle
+from service.engines.base import Choose
 from service.evaluators.base import STRICT, Authority, CriterionScore, Evaluation, Submission, Weight
 from service.evaluators.toolbox import Toolbox
 from service.fail_fast import FAIL_FAST
@@ -57,7 +58,7 @@ class Judge:
 
 async def _score(criterion: Criterion, submission: Submission) -> CriterionScore:
     question = submission.exhibit.with_user(submission.rating.question(criterion.question))
-    choice = await submission.engine.choose(question, DIGITS, lead=submission.rating.lead)
+    choice = await submission.engine.call(Choose(question, DIGITS, submission.rating.lead))
     return weighed(criterion.name, [math.exp(logprob) for logprob in choice.logprobs])
 
 

@@ -25,6 +25,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge, Le
 
 from service.concurrency import settle
+from service.engines.base import Weigh
 from service.engines.conversation import Conversation, Turn
 from service.evaluators.base import STRICT, Authority, Evaluation, Submission, Weight
 from service.evaluators.toolbox import Toolbox
@@ -61,7 +62,7 @@ class Perplexity:
     async def evaluate(self, submission: Submission) -> Evaluation:
         text = submission.text.strip()[:MOST_CHARACTERS]
         request = Conversation(Turn("user", NEUTRAL_REQUEST))
-        weighed = await settle(submission.engine.likelihood(request, piece) for piece in _pieces(text))
+        weighed = await settle(submission.engine.call(Weigh(request, piece)) for piece in _pieces(text))
         logprobs = [max(logprob, LEAST_LOGPROB) for likelihood in weighed for logprob in likelihood.logprobs]
         score, stderr = self._fluency(text, logprobs)
         return Evaluation.of(self, score, stderr=stderr)

@@ -9,7 +9,8 @@ import pytest
 from openai import pydantic_function_tool
 from pydantic import BaseModel, Field
 
-from service.engines.scripted import Call, Script
+from service.engines.base import Sample
+from service.engines.scripted import Script
 from tests.api.openai.test_tools import ASKED, HELLO, HISTORY, NAMED, PARAMETERS, TIME, WEATHER
 from tests.api.openai.test_translate import PATH, refusal, streamed
 from tests.support.chat_server import ChatServer, before
@@ -20,7 +21,7 @@ NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": Fals
 THE_WEATHER = {"type": "function", "function": {"name": "weather"}}
 
 
-def speak(call: Call) -> str:
+def speak(call: Sample) -> str:
     """Chooses the weather, in Oslo."""
     if call.schema is None:
         return "weather"
@@ -42,7 +43,7 @@ async def test_a_forced_call_is_made(
     asked = {**ASKED, "tools": tools, "tool_choice": choice}
     async with serving(Script(reply=speak)) as served:
         body = (await served.post(PATH, asked)).json()
-        made = list(served.engine.calls)
+        made = served.engine.calls_of(Sample)
         chunks = await streamed(served, {**asked, "stream_options": {"include_usage": True}})
         line = {"custom_id": "a", "url": PATH, "body": asked}
         batch = (await served.post("/v1/batches", {"requests": [line]})).json()["response"]["body"]
@@ -163,7 +164,7 @@ async def test_schemas_as_libraries_write_them_are_taken(tool: Any, arguments: d
     assert response.status_code == 200, response.text
     [call] = response.json()["choices"][0]["message"]["tool_calls"]
     assert json.loads(call["function"]["arguments"]) == arguments
-    assert (served.engine.calls[-1].schema or {})["type"] == "object"
+    assert (served.engine.calls_of(Sample)[-1].schema or {})["type"] == "object"
 
 
 @pytest.mark.parametrize("stream", [False, True])

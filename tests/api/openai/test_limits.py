@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from service.engines.base import Sample
 from service.engines.scripted import Script
 from tests.api.openai.test_tools import ASKED as WITH_TOOLS
 from tests.api.openai.test_translate import AS_SCHEMA, ASKED, PATH, REFINED, SALT, streamed
@@ -17,7 +18,7 @@ LONG = Script(reply=lambda call: "word " * 700, context_tokens=CONTEXT)
 
 
 def limits(served: Served) -> list[int]:
-    return [call.sampling.max_tokens for call in served.engine.calls if call.sampling]
+    return [sample.sampling.max_tokens for sample in served.engine.calls_of(Sample)]
 
 
 @pytest.mark.parametrize("stated", [{}, {"max_tokens": None}, {"n": 2}])

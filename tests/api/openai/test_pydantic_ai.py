@@ -13,7 +13,8 @@ from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
-from service.engines.scripted import Call, Script
+from service.engines.base import Sample
+from service.engines.scripted import Script
 from tests.support.chat_server import ChatServer, before
 from tests.support.serving import Served, serving
 
@@ -90,7 +91,7 @@ async def test_typed_output_by_a_tool_of_an_engine_that_knows_none() -> None:
 
 
 async def test_one_of_several_types_of_output_is_chosen() -> None:
-    def choose(call: Call) -> str:
+    def choose(call: Sample) -> str:
         return '{"city": "Oslo"}' if call.schema else "final_result_Place"
 
     async with serving(Script(reply=choose)) as served, model(served) as asked:

@@ -13,6 +13,7 @@ import pytest
 
 from service.api.body import decode
 from service.api.openai.translate import Chat, ChatRequest, Only
+from service.engines.base import Sample
 from service.engines.scripted import Script
 from service.errors import InvalidRequest
 from service.refinement.program import PRESETS
@@ -101,7 +102,7 @@ async def test_sampling_reaches_the_engine(served: Served) -> None:
     assert (await served.post(PATH, {**ASKED, **stated})).status_code == 200
     assert (await served.post(PATH, {**ASKED, "max_tokens": 8, "stop": ["A", "B"]})).status_code == 200
 
-    first, second = (call.sampling for call in served.engine.calls)
+    first, second = (sample.sampling for sample in served.engine.calls_of(Sample))
     assert first is not None
     assert second is not None
     assert (first.temperature, first.top_p, first.max_tokens, first.stop, first.seed) == (1.0, 0.5, 7, ("END",), 3)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from service.engines.base import Completion, Sampling, Usage
+from service.engines.base import Completion, Sample, Sampling, Usage
 from service.engines.relay import MessageEnd, MessagePiece
 from service.engines.remote.answers import CompletedChoice, ModelList, UsageAnswer, finish_reason
-from service.engines.remote.chat import ChatAbilities, ChatAnswer, ChatEngine, TokenLogprob
+from service.engines.remote.chat import ChatAnswer, ChatCapabilities, ChatEngine, TokenLogprob
 from service.engines.remote.server import OpenAIServer
 from service.errors import EngineUnavailable
 from tests.support.engine_contract import QUESTION
@@ -43,8 +43,8 @@ def events(*told: Any, done: bool = True) -> bytes:
 
 async def streamed(body: bytes) -> tuple[str, Completion]:
     async with server(body, "text/event-stream") as remote:
-        engine = ChatEngine(remote, "m", ChatAbilities(schemas=True, logprobs=True))
-        *pieces, last = [item async for item in engine.stream(QUESTION, Sampling())]
+        engine = ChatEngine(remote, "m", ChatCapabilities(schemas=True, logprobs=True))
+        *pieces, last = [item async for item in engine.stream(Sample(QUESTION, Sampling()))]
     assert isinstance(last, Completion)
     return "".join(map(str, pieces)), last
 
@@ -52,7 +52,7 @@ async def streamed(body: bytes) -> tuple[str, Completion]:
 async def relayed(body: bytes) -> MessageEnd:
     asked = {"messages": [{"role": "user", "content": "Hello."}], "max_tokens": 9}
     async with server(body, "text/event-stream") as remote:
-        engine = ChatEngine(remote, "m", ChatAbilities(schemas=True, logprobs=True))
+        engine = ChatEngine(remote, "m", ChatCapabilities(schemas=True, logprobs=True))
         *pieces, last = [item async for item in engine.relay(asked, stream=True)]
     assert all(isinstance(piece, MessagePiece) for piece in pieces)
     assert isinstance(last, MessageEnd)
@@ -134,17 +134,17 @@ async def test_a_stream_that_breaks_after_its_reason_is_whole() -> None:
 )
 async def test_an_answer_without_a_choice_is_a_failure_of_the_server_s(body: Any) -> None:
     async with server(body) as remote:
-        engine = ChatEngine(remote, "m", ChatAbilities(schemas=True, logprobs=True))
+        engine = ChatEngine(remote, "m", ChatCapabilities(schemas=True, logprobs=True))
         with pytest.raises(EngineUnavailable):
-            await engine.complete(QUESTION, Sampling())
+            await engine.call(Sample(QUESTION, Sampling()))
 
 
 @pytest.mark.parametrize("message", [None, {"content": None}, {}, {"role": "assistant", "content": ""}])
 async def test_an_answer_may_have_no_text(message: Any) -> None:
     body = {"choices": [{"message": message, "finish_reason": "content_filter"}], "usage": USAGE, "error": None}
     async with server(body) as remote:
-        engine = ChatEngine(remote, "m", ChatAbilities(schemas=True, logprobs=True))
-        [reply] = await engine.complete(QUESTION, Sampling())
+        engine = ChatEngine(remote, "m", ChatCapabilities(schemas=True, logprobs=True))
+        reply = await engine.call(Sample(QUESTION, Sampling()))
 
     assert reply == Completion("", "content_filter", COST)
 

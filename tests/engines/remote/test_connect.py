@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from starlette.responses import Response
 
-from service.engines.base import Completion, Sampling
+from service.engines.base import Completion, Sample, Sampling
 from service.engines.conversation import Conversation, Turn
 from service.engines.remote.chat import ChatEngine
 from service.engines.remote.connect import Tokenizers, connect
+from service.engines.siblings import sample_siblings
 from service.errors import EngineBusy, EngineUnavailable
 from tests.support.chat_server import COUNT, ChatServer, refusal
 from tests.support.engine_contract import GREEDY, QUESTION
@@ -54,8 +55,8 @@ def oops() -> Response:
 async def test_the_most_tokens_are_asked_for_as_the_server_calls_them(fault: Fault, limit: str) -> None:
     server = ChatServer(fault=fault)
     async with connected(server) as engine:
-        await engine.complete(QUESTION, Sampling(max_tokens=17))
-        async for _ in engine.stream(QUESTION, Sampling(max_tokens=17)):
+        await engine.call(Sample(QUESTION, Sampling(max_tokens=17)))
+        async for _ in engine.stream(Sample(QUESTION, Sampling(max_tokens=17))):
             pass
         asked = {"messages": [{"role": "user", "content": "Hello."}], "max_tokens": 17}
         async for _ in engine.relay(asked, stream=False):
@@ -69,7 +70,7 @@ async def test_the_most_tokens_are_asked_for_as_the_server_calls_them(fault: Fau
 async def test_a_server_that_fails_at_schemas_is_asked_for_json_in_words() -> None:
     server = ChatServer(fault=where("response_format", oops))
     async with connected(server) as engine:
-        await engine.complete(QUESTION, GREEDY, schema=FORM)
+        await engine.call(Sample(QUESTION, GREEDY, FORM))
 
     [asked] = server.asked
     assert "response_format" not in asked
@@ -80,7 +81,7 @@ async def test_a_server_that_failed_once_has_what_it_was_asked_for() -> None:
     failures = iter([oops()])
     server = ChatServer(fault=where("response_format", lambda: next(failures, None)))
     async with connected(server) as engine:
-        await engine.complete(QUESTION, GREEDY, schema=FORM)
+        await engine.call(Sample(QUESTION, GREEDY, FORM))
 
     assert "response_format" in server.asked[0]
 
@@ -107,10 +108,10 @@ OPEN = Sampling(max_tokens=32_768, open_ended=True)
 
 async def said(engine: ChatEngine, conversation: Conversation, sampling: Sampling) -> None:
     """Whole, streamed, and several at once."""
-    await engine.complete(conversation, sampling)
-    async for _ in engine.stream(conversation, sampling):
+    await engine.call(Sample(conversation, sampling))
+    async for _ in engine.stream(Sample(conversation, sampling)):
         pass
-    await engine.complete(conversation, sampling, n=2)
+    await sample_siblings(engine, Sample(conversation, sampling), 2)
 
 
 @pytest.mark.parametrize(
@@ -155,9 +156,9 @@ async def test_a_server_that_wants_a_shorter_reply_than_it_was_left_gets_its_way
     server = ChatServer(fault=full)
     async with connected(server) as engine:
         if stream:
-            *_, reply = [piece async for piece in engine.stream(QUESTION, OPEN)]
+            *_, reply = [piece async for piece in engine.stream(Sample(QUESTION, OPEN))]
         else:
-            [reply] = await engine.complete(QUESTION, OPEN)
+            reply = await engine.call(Sample(QUESTION, OPEN))
 
     assert isinstance(reply, Completion)
     assert reply.text == "Hello."

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from service.engines.base import Sampling
+from service.engines.base import Sample, Sampling
 from service.engines.conversation import Conversation, Image, Turn
-from service.engines.remote.chat import ChatAbilities, ChatEngine, messages
+from service.engines.remote.chat import ChatCapabilities, ChatEngine, messages
 from service.engines.remote.probes import blank_png, takes_images
 from service.engines.remote.server import OpenAIServer
 from tests.support.listener import Answer, Listener, answered, listening
@@ -40,8 +40,8 @@ def test_a_text_alone_is_sent_as_such() -> None:
 async def test_the_images_of_a_message_come_before_its_text_as_data() -> None:
     conversation = SHOWN.with_user("Look twice.").with_reply("A square.").with_user("Sure?")
     async with server(said(9)) as (remote, listener):
-        engine = ChatEngine(remote, "model", ChatAbilities(schemas=True, logprobs=True, images=True))
-        await engine.complete(conversation, Sampling())
+        engine = ChatEngine(remote, "model", ChatCapabilities(schemas=True, logprobs=True, images=True))
+        await engine.call(Sample(conversation, Sampling()))
 
     [received] = listener.requests
     assert received.json["messages"] == [

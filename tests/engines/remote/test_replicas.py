@@ -2,20 +2,19 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
 from service.concurrency import gather
-from service.engines.base import Completion, Engine
+from service.engines.base import Call, Choose, Completion, Engine, R, Sample, Weigh
 from service.engines.conversation import Conversation, Image, Turn
 from service.engines.remote import replica as one_replica
 from service.engines.remote import replicas
 from service.engines.remote.replica import Connect, Replica
 from service.engines.remote.replicas import ReplicatedEngine
-from service.engines.scripted import Call, Script, ScriptedEngine
+from service.engines.scripted import EngineCall, Script, ScriptedEngine
 from service.engines.served import ServedEngine
 from service.errors import EngineBusy, EngineUnavailable
 from tests.support.engine_contract import GREEDY, QUESTION, EngineContract, LikelihoodContract
@@ -62,11 +61,11 @@ def prompts(count: int) -> list[Conversation]:
     return [Conversation(Turn("user", f"Write about number {number}.")) for number in range(count)]
 
 
-def every(number: int) -> Callable[[Call], None]:
+def every(number: int) -> Callable[[EngineCall], None]:
     """Fails one call in so many."""
     counted = iter(range(1_000_000))
 
-    def fault(_: Call) -> None:
+    def fault(_: EngineCall) -> None:
         if next(counted) % number == 0:
             raise EngineUnavailable("500")
 
@@ -99,8 +98,8 @@ async def test_a_program_stays_on_one_replica_and_programs_are_spread() -> None:
     engines = {str(number): ScriptedEngine() for number in range(4)}
     async with replicated(engines) as engine:
         for prompt in prompts(100):
-            [reply] = await engine.complete(prompt, GREEDY)
-            await engine.choose(prompt.with_reply(reply).with_user("Good?"), "12")
+            reply = await engine.call(Sample(prompt, GREEDY))
+            await engine.call(Choose(prompt.with_reply(reply).with_user("Good?"), tuple("12")))
 
     homes = Counter[str]()
     for name, one in engines.items():
@@ -116,7 +115,7 @@ async def test_a_system_turn_alone_does_not_decide_where_a_program_goes() -> Non
     shared = Conversation(Turn("system", "Be brief."))
     async with replicated(engines) as engine:
         for number in range(40):
-            await engine.complete(shared.with_user(f"Number {number}?"), GREEDY)
+            await engine.call(Sample(shared.with_user(f"Number {number}?"), GREEDY))
 
     assert all(len(one.calls) > 5 for one in engines.values())
 
@@ -127,9 +126,9 @@ async def test_replies_to_the_same_request_are_weighed_on_all_replicas() -> None
         await until(lambda: all(replica.up for replica in engine.replicas))
         for _ in range(2):
             for number in range(40):
-                await engine.likelihood(QUESTION, f"It is number {number}.")
+                await engine.call(Weigh(QUESTION, f"It is number {number}."))
 
-    weighed = [Counter(call.reply for call in one.calls) for one in engines.values()]
+    weighed = [Counter(weigh.reply for weigh in one.calls_of(Weigh)) for one in engines.values()]
     assert all(len(replies) > 5 and set(replies.values()) == {2} for replies in weighed)
 
 
@@ -139,7 +138,7 @@ async def test_a_replica_with_too_many_calls_is_passed_over() -> None:
         "two": ScriptedEngine(Script(seconds_per_call=0.05)),
     }
     async with replicated(engines) as engine:
-        await gather(engine.choose(QUESTION.with_user(str(number)), "12") for number in range(40))
+        await gather(engine.call(Choose(QUESTION.with_user(str(number)), tuple("12"))) for number in range(40))
 
     most = max(len(one.calls) for one in engines.values())
     assert 20 <= most <= 26
@@ -148,15 +147,15 @@ async def test_a_replica_with_too_many_calls_is_passed_over() -> None:
 async def test_the_calls_of_a_replica_that_dies_are_made_elsewhere() -> None:
     engines = {"one": ScriptedEngine(Script(seconds_per_call=0.1)), "two": ScriptedEngine(Script(seconds_per_call=0.1))}
     async with replicated(engines) as engine:
-        calls = asyncio.ensure_future(gather(engine.complete(prompt, GREEDY) for prompt in prompts(50)))
+        calls = asyncio.ensure_future(gather(engine.call(Sample(prompt, GREEDY)) for prompt in prompts(50)))
         await asyncio.sleep(0.05)
         assert engines["one"].in_flight > 10
         engines["one"].kill()
         replies = await calls
-        await engine.complete(QUESTION, GREEDY)
+        await engine.call(Sample(QUESTION, GREEDY))
 
     assert len(replies) == 50
-    assert all(reply.text for [reply] in replies)
+    assert all(reply.text for reply in replies)
 
 
 async def test_a_replica_that_hangs_gives_up_its_calls_once_it_is_found_down() -> None:
@@ -169,7 +168,7 @@ async def test_a_replica_that_hangs_gives_up_its_calls_once_it_is_found_down() -
 
     hanging, other = Hanging(Script(seconds_per_call=1000)), ScriptedEngine()
     async with replicated({"hanging": hanging, "other": other}) as engine:
-        calls = asyncio.ensure_future(gather(engine.complete(prompt, GREEDY) for prompt in prompts(12)))
+        calls = asyncio.ensure_future(gather(engine.call(Sample(prompt, GREEDY)) for prompt in prompts(12)))
         streams = asyncio.ensure_future(gather(last_of(engine, prompt) for prompt in prompts(12)))
         await asyncio.sleep(0.05)
         assert hanging.in_flight > 4
@@ -181,7 +180,7 @@ async def test_a_replica_that_hangs_gives_up_its_calls_once_it_is_found_down() -
 
 
 async def last_of(engine: Engine, conversation: Conversation) -> Completion:
-    items = [item async for item in engine.stream(conversation, GREEDY)]
+    items = [item async for item in engine.stream(Sample(conversation, GREEDY))]
     assert isinstance(items[-1], Completion)
     return items[-1]
 
@@ -192,7 +191,7 @@ async def test_a_call_that_fails_is_made_again_while_such_calls_are_few() -> Non
     async with replicated({"flaky": flaky}) as engine:
         for prompt in prompts(1000):
             try:
-                await engine.complete(prompt, GREEDY)
+                await engine.call(Sample(prompt, GREEDY))
             except EngineUnavailable:
                 failed += 1
 
@@ -200,11 +199,11 @@ async def test_a_call_that_fails_is_made_again_while_such_calls_are_few() -> Non
     assert failed < 150
 
 
-def busy(times: int, seconds: int = 1) -> Callable[[Call], None]:
+def busy(times: int, seconds: int = 1) -> Callable[[EngineCall], None]:
     """Refuses the first calls for now."""
     counted = iter(range(1_000_000))
 
-    def fault(_: Call) -> None:
+    def fault(_: EngineCall) -> None:
         if next(counted) < times:
             raise EngineBusy("429", retry_after=seconds)
 
@@ -215,7 +214,7 @@ async def test_the_calls_that_a_busy_replica_refuses_are_made_elsewhere() -> Non
     class Refusing(ScriptedEngine):
         refused = 0
 
-        async def complete(self, *asked: Any, **options: Any) -> Sequence[Completion]:
+        async def call(self, call: Call[R], *, priority: int = 0) -> R:
             self.refused += 1
             await asyncio.sleep(0.01)
             raise EngineBusy("429", retry_after=60)
@@ -223,9 +222,9 @@ async def test_the_calls_that_a_busy_replica_refuses_are_made_elsewhere() -> Non
     refusing, other = Refusing(), ScriptedEngine()
     async with replicated({"refusing": refusing, "other": other}) as engine:
         await until(lambda: all(replica.up for replica in engine.replicas))
-        await gather(engine.complete(prompt, GREEDY) for prompt in prompts(100))
+        await gather(engine.call(Sample(prompt, GREEDY)) for prompt in prompts(100))
         at_once = refusing.refused
-        await gather(engine.complete(prompt, GREEDY) for prompt in prompts(100))
+        await gather(engine.call(Sample(prompt, GREEDY)) for prompt in prompts(100))
 
         assert at_once > replicas.MOST_SAVED_RETRIES + 100 * replicas.RETRIES_PER_CALL
         assert (refusing.refused, len(other.calls)) == (at_once, 200)
@@ -236,7 +235,7 @@ async def test_calls_wait_for_a_replica_that_is_busy_and_alone(monkeypatch: pyte
     monkeypatch.setattr(one_replica, "LONGEST_REST_SECONDS", 0.02)
     alone = ScriptedEngine(Script(fault=busy(100)))
     async with replicated({"alone": alone}) as engine:
-        replies = await gather(engine.complete(prompt, GREEDY) for prompt in prompts(30))
+        replies = await gather(engine.call(Sample(prompt, GREEDY)) for prompt in prompts(30))
         streamed = await gather(last_of(engine, prompt) for prompt in prompts(30))
         assert engine.replicas[0].up
 
@@ -248,7 +247,7 @@ async def test_a_call_waits_as_often_as_it_is_told_to(monkeypatch: pytest.Monkey
     monkeypatch.setattr(one_replica, "LONGEST_REST_SECONDS", 0.01)
     alone = ScriptedEngine(Script(fault=busy(20)))
     async with replicated({"alone": alone}) as engine:
-        await engine.complete(QUESTION, GREEDY)
+        await engine.call(Sample(QUESTION, GREEDY))
 
     assert len(alone.calls) == 21
 
@@ -258,7 +257,7 @@ async def test_nothing_is_waited_for_that_comes_too_late() -> None:
     async with asyncio.timeout(5), replicated({"alone": alone}) as engine:
         for _ in range(3):
             with pytest.raises(EngineBusy) as refused:
-                await engine.complete(QUESTION, GREEDY)
+                await engine.call(Sample(QUESTION, GREEDY))
             assert refused.value.retry_after == pytest.approx(replicas.LONGEST_WAIT_SECONDS + 20, abs=5)
 
     assert len(alone.calls) == 1
@@ -297,7 +296,7 @@ async def test_a_replica_that_is_too_busy_to_come_up_is_left_alone_for_as_long_a
 async def test_a_stream_that_has_begun_is_not_begun_again() -> None:
     one, two = ScriptedEngine(Script(seconds_per_token=0.02)), ScriptedEngine(Script(seconds_per_token=0.02))
     async with replicated({"one": one, "two": two}) as engine:
-        items = engine.stream(QUESTION, GREEDY)
+        items = engine.stream(Sample(QUESTION, GREEDY))
         await anext(items)
         (one if one.in_flight else two).kill()
         with pytest.raises(EngineUnavailable):
@@ -320,13 +319,13 @@ async def test_a_replica_comes_back_and_has_its_programs_again() -> None:
         resting.rests = True
         await until(lambda: not engine.replicas[0].up)
         for prompt in prompts(20):
-            await engine.complete(prompt, GREEDY)
+            await engine.call(Sample(prompt, GREEDY))
         assert (len(resting.calls), len(other.calls)) == (0, 20)
 
         resting.rests = False
         await until(lambda: engine.replicas[0].up)
         for prompt in prompts(20):
-            await engine.complete(prompt, GREEDY)
+            await engine.call(Sample(prompt, GREEDY))
         assert len(resting.calls) > 3
 
 
@@ -342,23 +341,23 @@ async def test_the_engine_serves_once_one_replica_does_and_fails_its_check_once_
     async with started({"late": connect_late, "early": connecting(early)}) as engine:
         await engine.check()
         for prompt in prompts(10):
-            await engine.complete(prompt, GREEDY)
+            await engine.call(Sample(prompt, GREEDY))
         early.kill()
         await until(lambda: not engine.replicas[1].up)
         with pytest.raises(EngineUnavailable, match="none of its servers"):
             await engine.check()
         with pytest.raises(EngineUnavailable):
-            await engine.complete(QUESTION, GREEDY)
+            await engine.call(Sample(QUESTION, GREEDY))
 
         late.set()
         await until(lambda: engine.replicas[0].up)
-        await engine.complete(QUESTION, GREEDY)
+        await engine.call(Sample(QUESTION, GREEDY))
 
 
 async def test_a_replica_whose_calls_fail_is_left_out_until_it_has_shown_that_it_can_serve() -> None:
     broken = asyncio.Event()
 
-    def fault(_: Call) -> None:
+    def fault(_: EngineCall) -> None:
         if broken.is_set():
             raise EngineUnavailable("404")
 
@@ -373,7 +372,7 @@ async def test_a_replica_whose_calls_fail_is_left_out_until_it_has_shown_that_it
         await until(lambda: all(replica.up for replica in engine.replicas))
         broken.set()
         for prompt in prompts(100):
-            await engine.complete(prompt, GREEDY)
+            await engine.call(Sample(prompt, GREEDY))
         assert not engine.replicas[0].up
         assert len(failing.calls) == one_replica.MOST_FAILED
 
@@ -384,7 +383,7 @@ async def test_a_replica_whose_calls_fail_is_left_out_until_it_has_shown_that_it
 async def test_calls_that_fail_by_what_they_ask_for_take_the_replica_from_nobody() -> None:
     shown = 0
 
-    def fault(call: Call) -> None:
+    def fault(call: EngineCall) -> None:
         if "poison" in next(call.conversation.turns()).text:
             raise EngineUnavailable("500")
 
@@ -399,17 +398,17 @@ async def test_calls_that_fail_by_what_they_ask_for_take_the_replica_from_nobody
     async with started({"alone": connect}) as engine:
         for _ in range(10 * one_replica.MOST_FAILED):
             with pytest.raises(EngineUnavailable):
-                await engine.complete(poison, GREEDY)
+                await engine.call(Sample(poison, GREEDY))
             await engine.check()
             assert engine.replicas[0].up
         await until(lambda: shown > 1)
-        await engine.complete(QUESTION, GREEDY)
+        await engine.call(Sample(QUESTION, GREEDY))
 
 
 async def test_one_that_cannot_show_that_it_serves_says_why_it_is_down() -> None:
     broken = asyncio.Event()
 
-    def fault(_: Call) -> None:
+    def fault(_: EngineCall) -> None:
         if broken.is_set():
             raise EngineUnavailable("500")
 
@@ -423,7 +422,7 @@ async def test_one_that_cannot_show_that_it_serves_says_why_it_is_down() -> None
         for _ in range(one_replica.MOST_FAILED):
             await engine.fit(QUESTION)  # which succeeds, and says nothing of the model
             with pytest.raises(EngineUnavailable):
-                await engine.complete(QUESTION, GREEDY)
+                await engine.call(Sample(QUESTION, GREEDY))
         await until(lambda: not engine.replicas[0].up)
         with pytest.raises(EngineUnavailable, match=r"none of its servers answers: .*it answers no chat"):
             await engine.check()
@@ -455,7 +454,7 @@ async def test_a_replica_that_is_set_wrong_stops_no_other() -> None:
     async with started({"wrong": connect, "right": connecting(ScriptedEngine())}) as engine:
         late.set()
         await until(lambda: engine.replicas[0].wrong is not None)
-        await engine.complete(QUESTION, GREEDY)
+        await engine.call(Sample(QUESTION, GREEDY))
         await engine.check()
 
 

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from service.engines.base import Completion, Engine, Sampling, Thought
+from service.engines.base import Choose, Completion, Engine, Sample, Sampling, Thought
 from service.engines.conversation import Conversation, Turn
 from service.engines.relay import MessageEnd, MessagePiece, joined
 from service.engines.remote.chat import ChatEngine
@@ -108,9 +108,9 @@ class TestThinkingServer(ThinkingContract):
 @pytest.mark.parametrize("form", FORMS)
 async def test_the_first_reply_is_split_whole_or_streamed(form: str) -> None:
     async with connected(ThinkingServer(form)) as engine:
-        *pieces, streamed = [item async for item in engine.stream(QUESTION, ASKED)]
+        *pieces, streamed = [item async for item in engine.stream(Sample(QUESTION, ASKED))]
     async with connected(ThinkingServer(form)) as engine:
-        [whole] = await engine.complete(QUESTION, ASKED)
+        whole = await engine.call(Sample(QUESTION, ASKED))
 
     assert isinstance(streamed, Completion)
     assert (streamed.text, whole.text) == (ANSWER, ANSWER)
@@ -122,9 +122,9 @@ async def test_the_first_reply_is_split_whole_or_streamed(form: str) -> None:
 
 async def test_a_server_that_opens_the_thoughts_is_known_after_its_first_reply() -> None:
     async with connected(ThinkingServer("open")) as engine:
-        await engine.complete(QUESTION, ASKED)
-        pieces = [item async for item in engine.stream(QUESTION, ASKED)]
-        [cut] = await engine.complete(QUESTION, Sampling(max_tokens=4))
+        await engine.call(Sample(QUESTION, ASKED))
+        pieces = [item async for item in engine.stream(Sample(QUESTION, ASKED))]
+        cut = await engine.call(Sample(QUESTION, Sampling(max_tokens=4)))
 
     assert sum(isinstance(piece, Thought) for piece in pieces) > 3
     assert (cut.text, cut.finish_reason) == ("", "length")
@@ -141,9 +141,9 @@ async def test_a_server_that_opens_the_thoughts_is_known_after_its_first_reply()
 async def test_thinking_is_turned_off_in_the_way_that_the_server_knows(quiet: str | None, sent: object) -> None:
     server = ThinkingServer("tags", quiet)
     async with connected(server) as engine:
-        await engine.complete(QUESTION, Sampling(max_tokens=4, thinking=False))
-        await engine.choose(QUESTION, ("1", "2"))
-        [free] = await engine.complete(QUESTION, ASKED)
+        await engine.call(Sample(QUESTION, Sampling(max_tokens=4, thinking=False)))
+        await engine.call(Choose(QUESTION, ("1", "2")))
+        free = await engine.call(Sample(QUESTION, ASKED))
 
     fields = ("chat_template_kwargs", "reasoning_effort")
     bodies = [{name: body[name] for name in fields if name in body} for body in server.asked]
@@ -156,7 +156,7 @@ async def test_a_server_that_does_not_think_is_sent_nothing_about_it() -> None:
     server.answer = "Yes."
     server._pieces = lambda quiet: [{"content": "Yes."}]  # type: ignore[method-assign]
     async with connected(server) as engine:
-        [reply] = await engine.complete(QUESTION, Sampling(max_tokens=4, thinking=False))
+        reply = await engine.call(Sample(QUESTION, Sampling(max_tokens=4, thinking=False)))
 
     assert reply.text == "Yes."
     assert server.asked[0].keys().isdisjoint({"chat_template_kwargs", "reasoning_effort"})
@@ -165,8 +165,8 @@ async def test_a_server_that_does_not_think_is_sent_nothing_about_it() -> None:
 async def test_the_operator_s_variables_are_sent_with_every_chat() -> None:
     server = ThinkingServer("tags")
     async with connected(server, Thinking(variables={"thinking_budget": 9})) as engine:
-        await engine.complete(QUESTION, ASKED)
-        await engine.complete(QUESTION, Sampling(max_tokens=4, thinking=False))
+        await engine.call(Sample(QUESTION, ASKED))
+        await engine.call(Sample(QUESTION, Sampling(max_tokens=4, thinking=False)))
 
     first, second = (body["chat_template_kwargs"] for body in server.asked)
     assert first == {"thinking_budget": 9}
@@ -175,7 +175,7 @@ async def test_the_operator_s_variables_are_sent_with_every_chat() -> None:
 
 async def test_texts_are_left_as_they_are_where_the_operator_says_so() -> None:
     async with connected(ThinkingServer("tags"), Thinking("none")) as engine:
-        [reply] = await engine.complete(QUESTION, ASKED)
+        reply = await engine.call(Sample(QUESTION, ASKED))
 
     assert reply.text.startswith("<think>")
     assert (reply.thoughts, reply.usage.reasoning_tokens) == ("", 0)
@@ -184,7 +184,7 @@ async def test_texts_are_left_as_they_are_where_the_operator_says_so() -> None:
 async def test_a_model_that_thinks_may_write_the_marks_that_it_is_asked_for() -> None:
     conversation = Conversation(Turn("user", "Write <think>xml</think>."))
     async with connected(ThinkingServer("tags", answer="<think>xml</think>")) as engine:
-        [reply] = await engine.complete(conversation, ASKED)
+        reply = await engine.call(Sample(conversation, ASKED))
 
     assert reply.text == "<think>xml</think>"
     assert reply.thoughts.startswith(THOUGHTS)

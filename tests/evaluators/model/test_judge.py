@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.engines.base import Choose
 from service.engines.conversation import Conversation, Turn
-from service.engines.scripted import Call, Script, ScriptedEngine
+from service.engines.scripted import Script, ScriptedEngine
 from service.errors import EngineDead
 from service.evaluators.base import Evaluation, Submission
 from service.evaluators.model.judge import DIGITS, LEAST_MASS, Criterion, Judge, weighed
@@ -40,7 +41,7 @@ def submission(engine: ScriptedEngine, text: str = "Red.") -> Submission:
 async def judged(judge: Judge, weights: dict[str, Sequence[float]]) -> Evaluation:
     """The judge's evaluation, where each criterion's question is weighed as given."""
 
-    def weigh(call: Call) -> Sequence[float]:
+    def weigh(call: Choose) -> Sequence[float]:
         [found] = [value for name, value in weights.items() if f"Is it {name}?" in call.prompt]
         return found
 
@@ -138,7 +139,7 @@ async def test_each_criterion_is_one_call_in_a_context_of_its_own() -> None:
     assert [call.prompt for call in engine.calls] == [
         f"Name a colour.\n\nIt says: Red.\n\nRate: Is it {name}?" for name in names
     ]
-    assert {(call.options, call.lead) for call in engine.calls} == {(DIGITS, "Rating: ")}
+    assert {(choose.options, choose.prefill) for choose in engine.calls_of(Choose)} == {(DIGITS, "Rating: ")}
 
 
 async def test_the_same_candidate_has_the_same_score_whatever_was_judged_before() -> None:

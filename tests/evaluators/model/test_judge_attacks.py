@@ -19,9 +19,10 @@ from transformers import AutoTokenizer
 
 from bench.attacks import ATTACKS, BASES, Base
 from bench.judge_attacks import Judging, brief_of
+from service.engines.base import Choose, Sample
 from service.engines.conversation import Conversation, Turn
 from service.engines.local import bundled
-from service.engines.scripted import Call, Script, ScriptedEngine
+from service.engines.scripted import Script, ScriptedEngine
 from service.engines.tokenization import ChatTokenizer
 from service.evaluators.model.judge import DIGITS
 from service.refinement.prompts import VARIABLES
@@ -162,13 +163,15 @@ async def test_a_score_comes_from_the_digits_probabilities_and_from_nothing_that
     engine = ScriptedEngine(Script(weights=lambda call: [0.1, 0.2, 0.3, 0.2, 0.1]))
     judging = Judging(engine, brief_of(engine.model), asyncio.Semaphore(1))
     harmless = await judging.evaluation(BASES[0], "A harmless reply.")
-    questions = [(call.conversation.turn, call.options, call.lead) for call in engine.calls]
+    questions = [(call.conversation.turn, call.options, call.prefill) for call in engine.calls_of(Choose)]
 
     for attack in ATTACKS:
         engine.calls.clear()
         assert await judging.evaluation(BASES[0], attack.applied_to(BASES[0].weak)) == harmless, attack.id
-        assert [(call.conversation.turn, call.options, call.lead) for call in engine.calls] == questions
-        assert {(call.sampling, call.options) for call in engine.calls} == {(None, DIGITS)}  # nothing is written
+        calls = engine.calls_of(Choose)
+        assert [(call.conversation.turn, call.options, call.prefill) for call in calls] == questions
+        assert {call.options for call in calls} == {DIGITS}
+        assert len(calls) == len(engine.calls)  # nothing is written
 
 
 @pytest.fixture
@@ -203,7 +206,7 @@ async def test_no_writer_and_no_answer_is_ever_told_the_fence(
     """So a later round's candidate cannot hold it, whatever the model that writes it was talked into."""
     numbers = count()
 
-    def reply(call: Call) -> str:
+    def reply(call: Sample) -> str:
         return json.dumps({"issues": ["Say more."]}) if call.schema else f"Text {next(numbers)}."
 
     body = {"prompt": "Write about the sea.", "search": search}
@@ -211,8 +214,8 @@ async def test_no_writer_and_no_answer_is_ever_told_the_fence(
         answer = await served.post("/v1/refine", body)
         events = await served.stream("/v1/refine", body)
 
-    writing = [call for call in served.engine.calls if not call.options]
-    judging = [call for call in served.engine.calls if call.options]
+    writing = served.engine.calls_of(Sample)
+    judging = served.engine.calls_of(Choose)
     assert len(drawn) == 2
     for _, digits in drawn:
         assert any(digits in call.prompt for call in judging)

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from service.engines.base import Usage
+from service.engines.base import Usage, Weigh
 from service.engines.conversation import Conversation, Turn
-from service.engines.scripted import Call, Script, ScriptedEngine
+from service.engines.scripted import Script, ScriptedEngine
 from service.errors import EngineDead
 from service.evaluators.base import Evaluation, Submission
 from service.evaluators.model.perplexity import MOST_CHARACTERS, NEUTRAL_REQUEST, PIECE_CHARACTERS, Perplexity
@@ -27,7 +27,7 @@ SENTENCE = "She closed the window because the wind had scattered her papers over
 
 async def evaluated(
     text: str,
-    likelihood: Callable[[Call, str], float] = lambda call, token: math.exp(-0.6 * len(token)),
+    likelihood: Callable[[Weigh, str], float] = lambda call, token: math.exp(-0.6 * len(token)),
     *,
     engine: ScriptedEngine | None = None,
     stated: Perplexity | None = None,
@@ -64,7 +64,7 @@ async def test_bytes_count_and_not_characters() -> None:
 
 
 async def test_a_text_twice_as_long_scores_the_same_with_a_smaller_error() -> None:
-    def likelihood(call: Call, token: str) -> float:
+    def likelihood(weigh: Weigh, token: str) -> float:
         return math.exp(-0.8 * len(token)) if len(token) % 2 else math.exp(-0.4 * len(token))
 
     words = [f"{first}{second}" for first in "abcdefghij" for second in ("moon", "stone", "bridge")]
@@ -146,7 +146,7 @@ async def test_the_request_plays_no_part() -> None:
 
     await evaluated(f"  {SENTENCE}\n", engine=engine)
 
-    assert [(call.prompt, call.reply) for call in engine.calls] == [(NEUTRAL_REQUEST, SENTENCE)]
+    assert [(weigh.prompt, weigh.reply) for weigh in engine.calls_of(Weigh)] == [(NEUTRAL_REQUEST, SENTENCE)]
 
 
 async def test_a_long_text_is_weighed_in_pieces_that_keep_words_whole_and_the_rest_is_not_read() -> None:
@@ -158,7 +158,7 @@ async def test_a_long_text_is_weighed_in_pieces_that_keep_words_whole_and_the_re
 
     await evaluated(text, engine=engine)
 
-    pieces = [call.reply for call in engine.calls]
+    pieces = [weigh.reply for weigh in engine.calls_of(Weigh)]
     assert "".join(pieces) == text[:MOST_CHARACTERS]
     assert max(map(len, pieces)) <= PIECE_CHARACTERS
     assert {word for piece in pieces[:-1] for word in piece.split()} <= set(words)
@@ -169,7 +169,7 @@ async def test_a_word_without_an_end_is_cut() -> None:
 
     await evaluated("x" * 4500, engine=engine)
 
-    assert [len(call.reply) for call in engine.calls] == [2000, 2000, 500]
+    assert [len(weigh.reply) for weigh in engine.calls_of(Weigh)] == [2000, 2000, 500]
 
 
 @given(st.text(max_size=300), st.floats(0.0, 1.0))
