@@ -47,7 +47,7 @@ class InTurn(ReplicatedEngine):
 
     calls = 0
 
-    def place(self, key: str, failed: Sequence[Replica]) -> Replica:
+    def pick(self, key: str, failed: Sequence[Replica]) -> Replica:
         self.calls += 1
         return self.replicas[self.calls % len(self.replicas)]
 

@@ -15,7 +15,8 @@ A verifier subclasses Verifier and returns one Check for each of its requirement
             return [Check("case", 1.0 if calm else 0.0, "the text is in capitals", "Do not write in capitals.")]
 
 Anything else implements Evaluator. It scores a Submission and returns an Evaluation with its Issues; a judge adds a
-CriterionScore for each criterion, and may ask the submission's Engine. A class that needs one of the operator's tools
+CriterionScore for each criterion, and may call the submission's Engine: ``await engine.call(Sample(...))`` returns a
+Completion, ``Choose`` a Choice and ``Weigh`` a Likelihood. A class that needs one of the operator's tools
 implements StatedEvaluator and finds the tool in the Toolbox by its type, such as Sandbox. RefusedField rejects a
 setting, EvaluationFailed says that a result could not be had.
 
@@ -23,7 +24,7 @@ Evaluators run inside the service, so this module needs the extra ``server``. Th
 """
 
 try:
-    from service.engines.base import Engine, Sampling
+    from service.engines.base import Choice, Choose, Completion, Engine, Likelihood, Sample, Sampling, Weigh
     from service.engines.conversation import Conversation
     from service.evaluators.base import (
         Authority,
@@ -46,6 +47,9 @@ except ModuleNotFoundError as error:
 __all__ = [
     "Authority",
     "Check",
+    "Choice",
+    "Choose",
+    "Completion",
     "Conversation",
     "CriterionScore",
     "Engine",
@@ -53,12 +57,15 @@ __all__ = [
     "EvaluationFailed",
     "Evaluator",
     "Issue",
+    "Likelihood",
     "Limits",
     "RefusedField",
+    "Sample",
     "Sampling",
     "Sandbox",
     "StatedEvaluator",
     "Submission",
     "Toolbox",
     "Verifier",
+    "Weigh",
 ]

@@ -37,9 +37,9 @@ class CountingEngine(ReplicatedEngine):
         super().__init__(model, replicas)
         self.attempts = Counter[bool]()
 
-    def place(self, key: str, failed: Sequence[Replica]) -> Replica:
+    def pick(self, key: str, failed: Sequence[Replica]) -> Replica:
         self.attempts[bool(failed)] += 1
-        return super().place(key, failed)
+        return super().pick(key, failed)
 
 
 @dataclass

@@ -10,6 +10,12 @@ import pytest
 from redraft import evaluators
 
 VALUES = {
+    "Choice": ["logprobs", "usage"],
+    "Choose": ["conversation", "options", "prefill"],
+    "Completion": ["text", "finish_reason", "usage", "token_ids", "thoughts"],
+    "Likelihood": ["logprobs", "usage"],
+    "Sample": ["conversation", "sampling", "schema"],
+    "Weigh": ["conversation", "reply"],
     "Check": ["rule", "score", "message", "instruction", "translations"],
     "CriterionScore": ["name", "score", "stderr", "mass"],
     "Evaluation": [

@@ -1,11 +1,11 @@
-"""One server of several: whether it is up, the calls in progress there, and how long it is to be left alone.
+"""One server of several: whether it is up, its calls in progress, and how long it is cooling down.
 
-*Down*: a replica is looked at again and again, and at once when a call failed there. One that does not answer gives up
-its calls. One that answers, but whose calls all fail, has to show that it can serve, and is down if it cannot: what
-fails may be the fault of what one caller asks for, and that must not take the replica from the others. One that is down
-is up again once it has shown what it can do.
+*Down*: a replica is checked again and again, and at once when one of its calls fails. If it does not answer, its calls
+end. If it answers but all its calls fail, it is probed, and is down only if the probe fails: the fault may lie in what
+one caller asks for, and that must not take the replica from the others. A replica that is down is up again after a
+probe succeeds.
 
-*Busy*: one that refuses calls for now rests for as long as it says. That is no failure.
+*Busy*: a replica that refuses calls for now cools down for as long as it says. That does not count as a failure.
 """
 
 import asyncio
@@ -21,32 +21,36 @@ log = logging.getLogger(__name__)
 
 MOST_FAILED = 5
 FAILING_SECONDS = 3.0
-"""A replica that says that it serves has to show it once that many calls have failed for longer than that and none has
+"""A replica that answers its checks is probed once MOST_FAILED calls have failed over FAILING_SECONDS and none has
 succeeded."""
 LOOK_SECONDS = 1.0
-"""Between two looks at each replica."""
+"""Between two checks of each replica."""
 LOOK_TIMEOUT_SECONDS = 3.0
 CONNECT_TIMEOUT_SECONDS = 180.0
-"""A look at a server that was down asks it for a few tokens, to find out what it can do. It may have to load its model
+"""A server that was down is probed with a few tokens, to find out what it can do. It may have to load its model
 first."""
 SILENT_SECONDS = 5.0
-"""After that long without an answer a server that is asked so counts as one that does not answer yet."""
+"""A server that has not answered its probe after this time is reported as not answering yet."""
 UNUSABLE_LOOK_SECONDS = 5.0
-"""Between two looks at a server that answers but cannot be used as it is."""
-LONGEST_REST_SECONDS = 60.0
-"""Whatever a server says, it is asked again after that."""
+"""Between two probes of a server that answers but cannot be used as it is."""
+LONGEST_COOLDOWN_SECONDS = 60.0
+"""A server is called again after this time, whatever it says."""
 
 Connect = Callable[[], Awaitable[ServedEngine]]
 
 
 @dataclass(eq=False)
 class Replica:
-    """One server. ``connect`` makes its engine, or raises EngineUnavailable; it is called again whenever the replica
-    comes up, for the server may be another by then. ``on_change`` is called whenever it comes up or goes down.
+    """One server.
 
-    ``wrong``: why the server can never be used. ``reason``: why the replica is down, as far as it is known. ``calls``:
-    the scopes of those in progress, by which they can be ended. ``failed``: the calls that failed since one succeeded,
-    the first of them at ``failing_since``. ``rests_until``: when it takes calls again; both by the event loop's clock.
+    - ``connect``: makes its engine, or raises EngineUnavailable. Called whenever the replica comes up, since the
+      server may be another by then.
+    - ``on_change``: called whenever the replica comes up or goes down
+    - ``wrong``: why the server can never be used
+    - ``reason``: why the replica is down, if that is known
+    - ``calls``: the scopes of the calls in progress, by which they can be ended
+    - ``failed``: how many calls have failed since one succeeded, the first of them at ``failing_since``
+    - ``cooldown_until``: when it takes calls again. Both times are the event loop's.
     """
 
     name: str
@@ -58,7 +62,7 @@ class Replica:
     calls: set[asyncio.Timeout] = field(default_factory=set)
     failed: int = 0
     failing_since: float = 0.0
-    rests_until: float = 0.0
+    cooldown_until: float = 0.0
     reason: str = ""
     _pause: float = LOOK_SECONDS
     _looking: asyncio.Future[None] | None = None
@@ -75,21 +79,25 @@ class Replica:
         return self.engine
 
     @property
-    def resting(self) -> float:
-        """The seconds that it is to be left alone."""
-        return max(0.0, self.rests_until - asyncio.get_running_loop().time())
+    def cooldown(self) -> float:
+        """The seconds until it takes calls again."""
+        return max(0.0, self.cooldown_until - asyncio.get_running_loop().time())
+
+    @property
+    def is_cooling_down(self) -> bool:
+        return self.cooldown > 0.0
 
     @asynccontextmanager
-    async def called(self, *, writes: bool = True) -> AsyncIterator[None]:
-        """A scope of waiting for the engine; EngineUnavailable as soon as the replica is down.
+    async def guard_call(self, *, writes: bool = True) -> AsyncIterator[None]:
+        """A scope in which the engine is called; raises EngineUnavailable as soon as the replica is down.
 
-        ``writes``: whether the model is asked, so that a success shows that it can answer.
+        ``writes``: whether the call asks the model, so that a success shows that the model can answer.
         """
         try:
             async with self._scope():
                 yield
         except EngineBusy as error:
-            self._rest(error)
+            self._cool_down(error)
             raise
         except EngineUnavailable:
             self._count_failure()
@@ -98,13 +106,13 @@ class Replica:
             self.failed = 0
 
     async def watch(self) -> None:
-        """Look at the replica again and again, also while it rests if there may be calls at work."""
+        """Check the replica again and again, also while it cools down if it may have calls in progress."""
         while True:
             await self.look()
-            await asyncio.sleep(LOOK_SECONDS if self.up else max(self._pause, self.resting))
+            await asyncio.sleep(LOOK_SECONDS if self.up else max(self._pause, self.cooldown))
 
     async def look(self) -> None:
-        """Find out whether the replica can serve. Whoever asks meanwhile waits for the same answer."""
+        """Find out whether the replica can serve. Concurrent callers share one check."""
         if self._looking is None or self._looking.done():
             self._looking = asyncio.ensure_future(self._look())
         await asyncio.shield(self._looking)
@@ -131,9 +139,9 @@ class Replica:
         finally:
             self.calls.remove(scope)
 
-    def _rest(self, error: EngineBusy) -> None:
-        seconds = min(error.retry_after or 0, LONGEST_REST_SECONDS)
-        self.rests_until = max(self.rests_until, asyncio.get_running_loop().time() + seconds)
+    def _cool_down(self, error: EngineBusy) -> None:
+        seconds = min(error.retry_after or 0, LONGEST_COOLDOWN_SECONDS)
+        self.cooldown_until = max(self.cooldown_until, asyncio.get_running_loop().time() + seconds)
 
     def _count_failure(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -156,7 +164,7 @@ class Replica:
             if engine is not self.engine:
                 await engine.close()
         except EngineBusy as error:
-            self._rest(error)
+            self._cool_down(error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the server fails at what it did before
             if self.up:
                 self._turn(f"its calls fail: {error}")
@@ -179,7 +187,7 @@ class Replica:
             async with asyncio.timeout(LOOK_TIMEOUT_SECONDS):
                 await self.serving().check()
         except EngineBusy as error:
-            self._rest(error)
+            self._cool_down(error)
         except (EngineUnavailable, TimeoutError) as error:
             return str(error) or "it does not answer"
         return ""
@@ -193,7 +201,7 @@ class Replica:
                 if before is not None and before is not self.engine:
                     await before.close()
         except EngineBusy as error:
-            self._rest(error)
+            self._cool_down(error)
             return str(error)
         except EngineUnusable as error:
             self._pause = max(LOOK_SECONDS, UNUSABLE_LOOK_SECONDS)

@@ -1,17 +1,16 @@
 """Several servers of one model as one engine: a program stays where its prefix is cached, and moves when that fails.
 
-*Where*: rendezvous hashing (Thaler and Ravishankar 1998) of the turns that a conversation begins with, which all calls
-of a program share, over the replicas that are up. One that has more than its share of the calls in progress is passed
-over (consistent hashing with bounded loads, Mirrokni et al. 2016, arXiv 1608.01350).
+*Where*: rendezvous hashing (Thaler and Ravishankar 1998) of a conversation's first turns, which all calls of a program
+share, over the replicas that are up. A replica with more than its share of the calls in progress is skipped (consistent
+hashing with bounded loads, Mirrokni et al. 2016, arXiv 1608.01350).
 
-*When it fails*: a call that fails has its replica looked at. A replica that does not answer then gives up its calls,
-and they move to another. Where a replica is up, or no other is, a call is made again only as long as all these are a
-small part of all calls, so that a fleet that fails is not asked for more than before. Nothing is made again of which
-something was streamed.
+*When a call fails*: its replica is checked. If the replica does not answer, its calls move to another. If it is up, or
+no other is, the call is retried only while retries are a small share of all calls, so that a failing fleet does not get
+more load than before. A stream that has yielded something is never retried.
 
-*When it is refused for now*: a busy replica rests for as long as it says, and the call goes to another. Where all of
-them rest, calls wait until the first of them takes calls again, but no longer than a bound. None of that is a retry: a
-replica that rests is asked for nothing, so waiting adds no load, and counting it would end programs whose servers only
+*When a call is refused for now*: the busy replica cools down for as long as it says, and the call goes to another. If
+all of them cool down, calls wait for the first that takes calls again, up to a bound. This does not count as a retry: a
+replica that cools down gets no calls, so waiting adds no load, and counting it would end programs whose servers only
 asked them to come back in a second.
 """
 
@@ -35,22 +34,23 @@ T = TypeVar("T")
 
 MOST_ATTEMPTS = 3
 LONGEST_PAUSE_SECONDS = 0.2
-"""Before a call is made again. How long is drawn at random, so that the calls that failed together do not return so."""
+"""Before a retry. The pause is random, so that calls that failed together do not return together."""
 LONGEST_WAIT_SECONDS = 30.0
-"""For replicas that rest, in all of one call."""
+"""For replicas that cool down, in all of one call."""
 RETURN_SECONDS = 0.5
-"""Over so long those that waited come back, so that the first of them find out for all whether they may."""
+"""The calls that waited return spread over this time, so that the first of them find out for all whether the replica
+takes calls."""
 RETRIES_PER_CALL = 0.1
 MOST_SAVED_RETRIES = 10.0
-"""What calls may save up, so that there are retries when many fail at once."""
+"""How many unused retries are saved up, for when many calls fail at once."""
 MOST_LOAD = 1.25
-"""Times the mean of the calls in progress; a replica with fewer than LEAST_LOAD is never passed over."""
+"""Times the mean of the calls in progress; a replica with fewer than LEAST_LOAD is never skipped."""
 LEAST_LOAD = 8
 
 
 @dataclass
 class RetryBudget:
-    """The retries that all calls together may still make."""
+    """How many retries all calls together may still make."""
 
     left: float = MOST_SAVED_RETRIES
 
@@ -58,7 +58,7 @@ class RetryBudget:
         self.left = min(MOST_SAVED_RETRIES, self.left + RETRIES_PER_CALL)
 
     def take(self, *, overdraw: bool) -> bool:
-        """Whether one more may be made; overdrawn, later calls have to make up for it first."""
+        """Whether one more may be made. An overdraft has to be made up for by later calls."""
         if self.left < 1.0 and not overdraw:
             return False
         self.left -= 1.0
@@ -66,12 +66,15 @@ class RetryBudget:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
-    """One call's way to an answer. ``key``: calls of the same one go to the same replica. ``failed``: where it has
-    failed, in that order. ``patient_until``: how long it waits for busy replicas, by the event loop's clock."""
+class Attempt:
+    """How far one call has come.
+
+    ``key``: calls with the same key go to the same replica. ``wait_deadline``: when it stops waiting for busy replicas,
+    by the event loop's clock. ``failed``: the replicas on which it has failed, in order.
+    """
 
     key: str
-    patient_until: float
+    wait_deadline: float
     failed: list[Replica] = field(default_factory=list)
 
 
@@ -153,11 +156,11 @@ class ReplicatedEngine:
     def relay(
         self, asked: ChatBody, *, stream: bool, priority: int = 0
     ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
-        key = _beginning((message["role"], [str(message["content"])]) for message in asked["messages"])
+        key = _join_turns((message["role"], [str(message["content"])]) for message in asked["messages"])
         return self._route_stream(key, lambda engine: relay_of(engine).relay(asked, stream=stream, priority=priority))
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
-        await self._route(beginning(conversation), lambda engine: engine.fit(conversation, tokens), writes=False)
+        await self._route(first_turns(conversation), lambda engine: engine.fit(conversation, tokens), writes=False)
 
     async def check(self) -> None:
         if not any(replica.up for replica in self.replicas):
@@ -167,70 +170,70 @@ class ReplicatedEngine:
     async def _route_stream(
         self, key: str, call: Callable[[Engine], AsyncGenerator[T, None]]
     ) -> AsyncGenerator[T, None]:
-        course = self._begin(key)
+        attempt = self._begin(key)
         begun = False
         while True:
-            replica = await self._next(course)
+            replica = await self._wait_for_replica(attempt)
             try:
                 async with aclosing(call(replica.serving())) as items:
                     while True:
-                        async with replica.called():
+                        async with replica.guard_call():
                             item = await anext(items, None)
                         if item is None:
                             return
                         begun = True
                         yield item
             except EngineUnavailable as error:
-                if begun or not await self._again(course, replica, error):
+                if begun or not await self._should_retry(attempt, replica, error):
                     raise
 
     async def _route(self, key: str, call: Callable[[Engine], Awaitable[T]], *, writes: bool = True) -> T:
-        course = self._begin(key)
+        attempt = self._begin(key)
         while True:
-            replica = await self._next(course)
+            replica = await self._wait_for_replica(attempt)
             try:
-                async with replica.called(writes=writes):
+                async with replica.guard_call(writes=writes):
                     return await call(replica.serving())
             except EngineUnavailable as error:
-                if not await self._again(course, replica, error):
+                if not await self._should_retry(attempt, replica, error):
                     raise
 
-    def _begin(self, key: str) -> Course:
+    def _begin(self, key: str) -> Attempt:
         self._retries.add()
-        return Course(key, asyncio.get_running_loop().time() + LONGEST_WAIT_SECONDS)
+        return Attempt(key, asyncio.get_running_loop().time() + LONGEST_WAIT_SECONDS)
 
-    async def _next(self, course: Course) -> Replica:
-        """Where to make the call, as soon as somewhere it can be made; EngineBusy if that would be too late."""
-        while (rest := min(replica.resting for replica in self._pool(course.failed))) > 0.0:
-            if asyncio.get_running_loop().time() + rest > course.patient_until:
-                raise EngineBusy("the engine's servers have too much to do", retry_after=math.ceil(rest))
-            await asyncio.sleep(rest + random.uniform(0, RETURN_SECONDS))  # noqa: S311 - nothing secret is drawn
-        return self.place(course.key, course.failed)
+    async def _wait_for_replica(self, attempt: Attempt) -> Replica:
+        """Wait for a replica that takes calls; EngineBusy if that would be too late."""
+        while (cooldown := min(replica.cooldown for replica in self._pool(attempt.failed))) > 0.0:
+            if asyncio.get_running_loop().time() + cooldown > attempt.wait_deadline:
+                raise EngineBusy("the engine's servers have too much to do", retry_after=math.ceil(cooldown))
+            await asyncio.sleep(cooldown + random.uniform(0, RETURN_SECONDS))  # noqa: S311 - nothing secret is drawn
+        return self.pick(attempt.key, attempt.failed)
 
-    def place(self, key: str, failed: Sequence[Replica]) -> Replica:
-        """Where to make a call of that key, which has failed on some replicas."""
+    def pick(self, key: str, failed: Sequence[Replica]) -> Replica:
+        """The replica for a call with that key, which has failed on some replicas."""
         pool = self._pool(failed)
-        pool = [replica for replica in pool if not replica.resting] or pool
-        ranked = sorted(pool, key=lambda replica: _weight(replica.name, key), reverse=True)
+        pool = [replica for replica in pool if not replica.is_cooling_down] or pool
+        ranked = sorted(pool, key=lambda replica: _hash(replica.name, key), reverse=True)
         in_progress = sum(len(replica.calls) for replica in pool)
         most = max(LEAST_LOAD, math.ceil(MOST_LOAD * (in_progress + 1) / len(pool)))
         return next(replica for replica in ranked if len(replica.calls) < most)  # ``most`` is above the pool's mean
 
     def _pool(self, failed: Sequence[Replica]) -> Sequence[Replica]:
-        """The replicas that are up and that the call has not failed on, as far as there are any."""
+        """The replicas that are up and on which the call has not failed, if there are any."""
         up = [replica for replica in self.replicas if replica.up]
         return [replica for replica in up if replica not in failed] or up or self.replicas
 
-    async def _again(self, course: Course, replica: Replica, error: EngineUnavailable) -> bool:
-        """Whether to make a call again that a replica has just failed; waits a moment before that."""
+    async def _should_retry(self, attempt: Attempt, replica: Replica, error: EngineUnavailable) -> bool:
+        """Whether to retry a call that has just failed on ``replica``; waits a moment before that."""
         if isinstance(error, EngineBusy):
             return True
-        course.failed.append(replica)
-        if len(course.failed) == MOST_ATTEMPTS:
+        attempt.failed.append(replica)
+        if len(attempt.failed) == MOST_ATTEMPTS:
             return False
         if replica.up:
             await replica.look()
-        moves = not replica.up and any(other.up and other not in course.failed for other in self.replicas)
+        moves = not replica.up and any(other.up and other not in attempt.failed for other in self.replicas)
         if not self._retries.take(overdraw=moves):
             return False
         await asyncio.sleep(random.uniform(0, LONGEST_PAUSE_SECONDS))  # noqa: S311 - nothing secret is drawn
@@ -238,20 +241,20 @@ class ReplicatedEngine:
 
 
 def _affinity(call: Call[Any]) -> str:
-    """Calls of the same affinity go to the same replica. To weigh a reply no prefix is read from the cache, which
-    keeps no probabilities, and the reply may be all that differs."""
-    start = beginning(call.conversation)
+    """The key that sends a program's calls to the same replica. Weighing a reply reads no prefix from the cache, which
+    keeps no probabilities, so those calls are spread by their replies."""
+    start = first_turns(call.conversation)
     return f"{start}\n{call.reply}" if isinstance(call, Weigh) else start
 
 
-def beginning(conversation: Conversation) -> str:
-    """The turns up to the first that is the user's: what all conversations of a program begin with."""
-    return _beginning(
+def first_turns(conversation: Conversation) -> str:
+    """The turns up to the first user turn: all conversations of a program begin with them."""
+    return _join_turns(
         (turn.role, [*(image.digest for image in turn.images), turn.text]) for turn in conversation.turns()
     )
 
 
-def _beginning(turns: Iterable[tuple[str, Sequence[str]]]) -> str:
+def _join_turns(turns: Iterable[tuple[str, Sequence[str]]]) -> str:
     parts: list[str] = []
     for role, said in turns:
         parts += said
@@ -260,5 +263,5 @@ def _beginning(turns: Iterable[tuple[str, Sequence[str]]]) -> str:
     return "\n".join(parts)
 
 
-def _weight(name: str, key: str) -> bytes:
+def _hash(name: str, key: str) -> bytes:
     return hashlib.blake2b(f"{name}\n{key}".encode(), digest_size=8).digest()

@@ -91,7 +91,7 @@ def test_the_same_question_about_another_image_begins_otherwise() -> None:
         for images in ((), (Image("image/png", b"1"),), (Image("image/png", b"2"),))
     ]
 
-    assert len({replicas.beginning(conversation) for conversation in about}) == 3
+    assert len({replicas.first_turns(conversation) for conversation in about}) == 3
 
 
 async def test_a_program_stays_on_one_replica_and_programs_are_spread() -> None:
@@ -232,7 +232,7 @@ async def test_the_calls_that_a_busy_replica_refuses_are_made_elsewhere() -> Non
 
 
 async def test_calls_wait_for_a_replica_that_is_busy_and_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(one_replica, "LONGEST_REST_SECONDS", 0.02)
+    monkeypatch.setattr(one_replica, "LONGEST_COOLDOWN_SECONDS", 0.02)
     alone = ScriptedEngine(Script(fault=busy(100)))
     async with replicated({"alone": alone}) as engine:
         replies = await gather(engine.call(Sample(prompt, GREEDY)) for prompt in prompts(30))
@@ -244,7 +244,7 @@ async def test_calls_wait_for_a_replica_that_is_busy_and_alone(monkeypatch: pyte
 
 
 async def test_a_call_waits_as_often_as_it_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(one_replica, "LONGEST_REST_SECONDS", 0.01)
+    monkeypatch.setattr(one_replica, "LONGEST_COOLDOWN_SECONDS", 0.01)
     alone = ScriptedEngine(Script(fault=busy(20)))
     async with replicated({"alone": alone}) as engine:
         await engine.call(Sample(QUESTION, GREEDY))
