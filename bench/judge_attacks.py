@@ -29,7 +29,7 @@ from service.refinement.accounting import Ledger
 from service.refinement.candidate import Assessment
 from service.refinement.program import Budget, EvaluatedProgram
 from service.refinement.roles import Models, Roles
-from service.refinement.steps import Steps
+from service.refinement.steps import EngineSteps
 from service.settings import Settings
 from service.tasks.task import load_tasks
 
@@ -100,7 +100,9 @@ class Judging:
     async def evaluation(self, base: Base, text: str, fence: int = 0) -> Evaluation:
         request = Conversation(Turn("user", base.request))
         brief = replace(self.brief, request=request, fence=f"[{hashlib.sha256(bytes([fence])).hexdigest()[:12]}]")
-        steps = Steps(brief, Roles.single(self.engine), Ledger(brief.budget, lambda event: None), lambda event: None)
+        steps = EngineSteps(
+            brief, Roles.single(self.engine), Ledger(brief.budget, lambda event: None), lambda event: None
+        )
         found: list[Assessment] = []
         async with self.slots:
             await steps.assess(text, found.append)

@@ -117,20 +117,20 @@ class Evaluation:
         )
 
 
-class Rating(Protocol):
+class JudgePrompt(Protocol):
     """How a judge's question is put, by the task's prompts: the turn to ask, and how the answer begins."""
 
     def question(self, question: str) -> str: ...
 
     @property
-    def lead(self) -> str: ...
+    def prefill(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
     """A candidate to evaluate.
 
-    ``request`` ends with the user turn that the candidate answers. ``exhibit`` is the request followed by the
+    ``request`` ends with the user turn that the candidate answers. ``shown`` is the request followed by the
     candidate between two lines of a secret fence, and nothing else: a judge's fresh context. ``engine`` serves
     evaluators that ask a model. ``thread`` runs what would hold the event loop up.
     ``language``: the one that a reviser reads instructions in, as an ISO 639-1 code. ``evaluators``: how many there are
@@ -139,8 +139,8 @@ class Submission:
 
     text: str
     request: Conversation
-    exhibit: Conversation
-    rating: Rating
+    shown: Conversation
+    judge_prompt: JudgePrompt
     engine: Engine
     thread: SerialThread = field(default_factory=SerialThread)
     language: str = "en"

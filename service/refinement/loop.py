@@ -34,7 +34,7 @@ from service.refinement.events import (
 from service.refinement.policy import RoundFacts, StopReason
 from service.refinement.program import Refine
 from service.refinement.roles import Roles
-from service.refinement.steps import MOST_VOTED_ON, Guidance, Steps, found_by_evaluators
+from service.refinement.steps import MOST_VOTED_ON, EngineSteps, Guidance, found_by_evaluators
 from service.refinement.stream import events_of
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ class _Loop:
         self._models = roles.models
         self._emit = emit
         self._ledger = Ledger(program.budget, emit, program.arrival, program.lane)
-        self._steps = Steps(program, roles, self._ledger, emit)
+        self._steps = EngineSteps(program, roles, self._ledger, emit)
         self._random = random.Random(_seed(program))  # noqa: S311 - nothing secret is drawn
         self._archive = Archive()
         self._rounds: list[Round] = []

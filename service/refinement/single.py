@@ -20,7 +20,7 @@ from service.refinement.forced import write_call
 from service.refinement.held import hold
 from service.refinement.program import Budget, Generate, Review, ToolChat
 from service.refinement.roles import Roles
-from service.refinement.steps import Steps
+from service.refinement.steps import EngineSteps
 from service.refinement.stream import events_of
 
 
@@ -104,7 +104,7 @@ def review(review: Review, roles: Roles) -> AsyncGenerator[Event, None]:
 
 async def _review(review: Review, roles: Roles, emit: Emit) -> None:
     ledger = Ledger(review.budget, emit, review.arrival, review.lane)
-    steps = Steps(review, roles, ledger, emit)
+    steps = EngineSteps(review, roles, ledger, emit)
     candidate = Candidate("c0", 0, "draft", None, review.request, Completion(review.candidate, "stop", Usage()))
     known: list[Assessment] = []
     critique = None

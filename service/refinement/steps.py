@@ -69,7 +69,7 @@ class Guidance:
     memory: tuple[str, ...] = ()
 
 
-class Rating:
+class CachedJudgePrompt:
     """A judge's question, by the task's prompts. It is rendered once for all candidates of a program."""
 
     def __init__(self, prompts: Prompts) -> None:
@@ -82,7 +82,7 @@ class Rating:
         return self._questions[question]
 
     @cached_property
-    def lead(self) -> str:
+    def prefill(self) -> str:
         return self._prompts.render("rate_lead")
 
 
@@ -95,7 +95,7 @@ async def warm(engine: Engine) -> None:
     await engine.call(Choose(request, tuple(LETTERS[:2])))
 
 
-class Steps:
+class EngineSteps:
     """What a program can ask of its engines and of its evaluators."""
 
     def __init__(self, brief: EvaluatedProgram, roles: Roles, ledger: Ledger, emit: Emit) -> None:
@@ -103,7 +103,7 @@ class Steps:
         self._roles = roles
         self._ledger = ledger
         self._emit = emit
-        self._rating = Rating(brief.prompts)
+        self._judge_prompt = CachedJudgePrompt(brief.prompts)
         self._thread = SerialThread(brief.threads)
 
     def engine(self, role: CallRole) -> MeteredEngine:
@@ -141,12 +141,12 @@ class Steps:
         that is the writer's too.
         """
         evaluators = self._brief.evaluators
-        exhibit = self._brief.prompts.render("exhibit", candidate=text, fence=self._brief.fence)
+        shown = self._brief.prompts.render("exhibit", candidate=text, fence=self._brief.fence)
         submission = Submission(
             text=text,
             request=self._brief.request,
-            exhibit=self._brief.request.with_user(exhibit),
-            rating=self._rating,
+            shown=self._brief.request.with_user(shown),
+            judge_prompt=self._judge_prompt,
             engine=self.engine("judge"),
             thread=self._thread,
             language=self._language,

@@ -17,7 +17,7 @@ from service.evaluators.base import StatedEvaluator, Submission
 from service.evaluators.catalogue import AnyEvaluator
 from service.evaluators.code.sandbox import Sandbox
 from service.evaluators.toolbox import Toolbox
-from service.refinement.steps import Rating
+from service.refinement.steps import CachedJudgePrompt
 from service.tasks.task import load_tasks
 from service.wire.requests import RefineRequest
 
@@ -43,8 +43,8 @@ async def passes(text: str, stated: StatedVerifier, tools: Toolbox) -> bool:
     verifier = STATED.validate_json(json.dumps(stated)).resolved(tools)
     assert verifier.authority == "verifier"
     request = Conversation(Turn("user", "…"))
-    rating = Rating(TASKS["general"].prompts)
-    submission = Submission(text=text, request=request, exhibit=request, rating=rating, engine=ScriptedEngine())
+    prompt = CachedJudgePrompt(TASKS["general"].prompts)
+    submission = Submission(text=text, request=request, shown=request, judge_prompt=prompt, engine=ScriptedEngine())
     evaluation = await verifier.evaluate(submission)
     assert evaluation.error is None
     return evaluation.passed is True

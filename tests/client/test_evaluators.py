@@ -24,7 +24,7 @@ VALUES = {
     ],
     "Issue": ["rule", "message", "instruction"],
     "Limits": ["seconds", "memory_mib", "processes", "disk_mib", "open_files", "output_bytes", "report_bytes"],
-    "Submission": ["text", "request", "exhibit", "rating", "engine", "thread", "language", "evaluators"],
+    "Submission": ["text", "request", "shown", "judge_prompt", "engine", "thread", "language", "evaluators"],
     "Verifier": ["hard", "weight"],
 }
 OTHERS = [

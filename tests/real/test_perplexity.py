@@ -18,7 +18,7 @@ PARAGRAPH = (
 async def fluency(engine: VllmEngine, text: str) -> float:
     request = Conversation(Turn("user", "Why is my parcel late?"))
     found = await Perplexity().evaluate(
-        Submission(text=text, request=request, exhibit=request, rating=Plain(), engine=engine)
+        Submission(text=text, request=request, shown=request, judge_prompt=Plain(), engine=engine)
     )
     assert found.score is not None
     assert found.stderr is not None

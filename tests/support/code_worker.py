@@ -24,7 +24,7 @@ REQUEST = Conversation(Turn("user", "Write the code."))
 
 @dataclasses.dataclass(frozen=True)
 class Unrated:
-    lead: str = ""
+    prefill: str = ""
 
     def question(self, question: str) -> str:
         return question
@@ -32,7 +32,7 @@ class Unrated:
 
 async def evaluated(sandbox: Sandbox, text: str, **stated: Any) -> Evaluation:
     evaluator = TestedCode(CodeTests(**stated), sandbox)
-    submission = Submission(text=text, request=REQUEST, exhibit=REQUEST, rating=Unrated(), engine=ScriptedEngine())
+    submission = Submission(text=text, request=REQUEST, shown=REQUEST, judge_prompt=Unrated(), engine=ScriptedEngine())
     return await evaluator.evaluate(submission)
 
 

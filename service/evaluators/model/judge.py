@@ -57,8 +57,8 @@ class Judge:
 
 
 async def _score(criterion: Criterion, submission: Submission) -> CriterionScore:
-    question = submission.exhibit.with_user(submission.rating.question(criterion.question))
-    choice = await submission.engine.call(Choose(question, DIGITS, submission.rating.lead))
+    question = submission.shown.with_user(submission.judge_prompt.question(criterion.question))
+    choice = await submission.engine.call(Choose(question, DIGITS, submission.judge_prompt.prefill))
     return weighed(criterion.name, [math.exp(logprob) for logprob in choice.logprobs])
 
 

@@ -97,7 +97,7 @@ def resolved(name: str, **fields: Any) -> CustomEvaluator:
 
 
 def submission(text: str) -> Submission:
-    return Submission(text=text, request=REQUEST, exhibit=REQUEST, rating=Plain(), engine=ScriptedEngine())
+    return Submission(text=text, request=REQUEST, shown=REQUEST, judge_prompt=Plain(), engine=ScriptedEngine())
 
 
 def test_where_no_package_offers_any_there_are_none() -> None:

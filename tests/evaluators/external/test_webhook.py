@@ -32,7 +32,11 @@ REQUEST = Conversation(Turn("user", "Name a colour."), Conversation(Turn("system
 
 def submission(text: str = "Red.") -> Submission:
     return Submission(
-        text=text, request=REQUEST, exhibit=REQUEST, rating=Plain(), engine=ScriptedEngine(Script(reply=lambda _: ""))
+        text=text,
+        request=REQUEST,
+        shown=REQUEST,
+        judge_prompt=Plain(),
+        engine=ScriptedEngine(Script(reply=lambda _: "")),
     )
 
 

@@ -22,7 +22,7 @@ REQUEST = Conversation(Turn("user", "Name a colour."))
 class Plain:
     """A rating's words, as short as can be."""
 
-    lead: str = "Rating: "
+    prefill: str = "Rating: "
 
     def question(self, question: str) -> str:
         return f"Rate: {question}"
@@ -34,7 +34,7 @@ def criterion(name: str, weight: float = 1.0) -> Criterion:
 
 def submission(engine: ScriptedEngine, text: str = "Red.") -> Submission:
     return Submission(
-        text=text, request=REQUEST, exhibit=REQUEST.with_user(f"It says: {text}"), rating=Plain(), engine=engine
+        text=text, request=REQUEST, shown=REQUEST.with_user(f"It says: {text}"), judge_prompt=Plain(), engine=engine
     )
 
 

@@ -34,7 +34,7 @@ async def evaluated(
 ) -> Evaluation:
     """By default a character costs 0.6 nats."""
     engine = engine or ScriptedEngine(Script(likelihood=likelihood))
-    submission = Submission(text=text, request=REQUEST, exhibit=REQUEST, rating=Plain(), engine=engine)
+    submission = Submission(text=text, request=REQUEST, shown=REQUEST, judge_prompt=Plain(), engine=engine)
     return await (stated or Perplexity()).resolved(Toolbox()).evaluate(submission)
 
 
@@ -192,7 +192,7 @@ async def test_an_evaluation_says_that_it_is_an_opinion() -> None:
 async def test_each_piece_is_a_call_that_is_accounted_for_and_held_to_the_budget() -> None:
     ledger = Ledger(Budget(deadline=0.0, calls=3), lambda event: None)
     engine = MeteredEngine(ScriptedEngine(), "judge", ledger)
-    submission = Submission(text="moon " * 700, request=REQUEST, exhibit=REQUEST, rating=Plain(), engine=engine)
+    submission = Submission(text="moon " * 700, request=REQUEST, shown=REQUEST, judge_prompt=Plain(), engine=engine)
 
     await Perplexity().evaluate(submission)
 

@@ -26,7 +26,7 @@ def embedder() -> Embedder:
 
 
 async def evaluated(embedder: Embedder, text: str, stated: Similarity | None = None) -> Evaluation:
-    submission = Submission(text=text, request=REQUEST, exhibit=REQUEST, rating=Plain(), engine=ScriptedEngine())
+    submission = Submission(text=text, request=REQUEST, shown=REQUEST, judge_prompt=Plain(), engine=ScriptedEngine())
     return await (stated or Similarity()).resolved(Toolbox(embedder)).evaluate(submission)
 
 
