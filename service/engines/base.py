@@ -34,19 +34,19 @@ from service.grammar.reading import UnsupportedSchema, dotted
 from service.grammar.writing import grammar_of
 
 FinishReason = Literal["stop", "length", "content_filter"]
-"""Why a reply ends: by itself or at a stop text, cut off, or broken off by a filter of a remote server's."""
+"""Why a reply ends: by itself or at a stop text, cut at a limit, or cut by a remote server's content filter."""
 JsonSchema = Mapping[str, Any]
 SEEDS = 2**63 - 1
-"""How many seeds engines take, from 0 on. OpenAI's and vLLM's servers take signed ones of 64 bits, and to vLLM -1 is no
-seed at all."""
+"""Engines take seeds from 0 to SEEDS - 1. OpenAI's and vLLM's servers take signed 64-bit integers, and vLLM reads -1 as
+no seed."""
 UNSTATED_TOKENS = 32_768
-"""What a reply may have whose length was left to a server."""
+"""The most tokens that are read of a reply whose length was left to a server."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What engine calls cost; one sampled sequence is one call. ``cached_tokens`` is a part of ``prompt_tokens``, and
-    ``reasoning_tokens``, which went into thoughts, of ``completion_tokens``."""
+    """What engine calls cost. ``cached_tokens`` are part of ``prompt_tokens``, and ``reasoning_tokens``, those of
+    thoughts, are part of ``completion_tokens``."""
 
     calls: int = 0
     prompt_tokens: int = 0
@@ -70,17 +70,17 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Thought:
-    """A piece of what a model thinks before it answers."""
+    """A piece of a model's thoughts, which come before its answer."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One sampled text. ``token_ids`` are the ids as sampled, without the end token; None where an engine has none, and
-    where ``thoughts`` came before the text.
+    """One sampled text.
 
-    A reply that ended inside its thoughts has no text, and its finish reason is ``length``.
+    ``token_ids``: the ids as sampled, without the end token; None if the engine does not have them, or if ``thoughts``
+    came before the text. A reply that ended inside its thoughts has no text, and its finish reason is ``length``.
     """
 
     text: str
@@ -112,10 +112,14 @@ class Likelihood:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to sample. ``max_tokens`` bounds the completion with its thoughts; the context's end bounds it too.
-    ``choices``, unless empty, are the only texts that it can be or be cut from; they never stand beside a schema.
-    ``thinking``: a reasoning model may think first. Without it the model is asked not to. ``open_ended``: the caller
-    set no limit, and ``max_tokens`` is the operator's. ``seed``: one of SEEDS (``engine_seed``)."""
+    """How to sample.
+
+    - ``max_tokens``: bounds the completion with its thoughts; the end of the context bounds it too
+    - ``seed``: from 0 to SEEDS - 1 (``engine_seed``)
+    - ``choices``: unless empty, the reply is one of these, or the beginning of one; there is no schema then
+    - ``thinking``: a reasoning model may think first; otherwise it is asked not to
+    - ``open_ended``: the caller set no limit, so ``max_tokens`` is the operator's
+    """
 
     temperature: float = 0.7
     top_p: float = 1.0
@@ -128,8 +132,8 @@ class Sampling:
 
     @property
     def stated_tokens(self) -> int | None:
-        """The limit that a server is sent whose context is not known. None leaves the length to the server, where the
-        caller set no limit and the operator's is not below what is read of such a reply."""
+        """The limit to send to a server whose context size is unknown. None leaves the length to the server: if the
+        caller set no limit, and the operator's is at least UNSTATED_TOKENS."""
         return None if self.open_ended and self.max_tokens >= UNSTATED_TOKENS else self.max_tokens
 
     def sibling(self, index: int) -> "Sampling":
@@ -138,7 +142,7 @@ class Sampling:
 
 
 def engine_seed(seed: int) -> int:
-    """What engines are given for any number: the number itself where they take it.
+    """The seed for any number: the number itself if engines take it.
 
     >>> engine_seed(7), engine_seed(-1) == engine_seed(2**63 - 2), engine_seed(2**64 - 1)
     (7, True, 1)
@@ -147,7 +151,7 @@ def engine_seed(seed: int) -> int:
 
 
 def grammar(schema: JsonSchema) -> str:
-    """The grammar under which texts fit ``schema``. InvalidRequest, which names the keyword, where there is none."""
+    """The grammar under which texts fit ``schema``. InvalidRequest, which names the keyword, if there is no grammar."""
     try:
         return grammar_of(schema)
     except UnsupportedSchema as error:
@@ -193,7 +197,7 @@ class Sample(Call[Completion]):
         return await to.sample(self, priority)
 
     def sibling(self, index: int) -> "Sample":
-        """The ``index``-th of several samples of the same, with a seed of its own if there is a seed."""
+        """The ``index``-th of several samples of the same, with its own seed if there is a seed."""
         return replace(self, sampling=self.sampling.sibling(index))
 
 

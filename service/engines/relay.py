@@ -1,4 +1,4 @@
-"""Chat completions with tools, handed on as they are: what an engine can do beside its contract.
+"""Chat completions with tools, passed on as they are: an ability that some engines have in addition to the contract.
 
 A model that calls tools answers with calls, the caller runs them and asks again with what they gave. None of that is
 the core's: it has no rounds and nothing to evaluate. So the request goes to a server that knows tools, and the answer

@@ -1,4 +1,4 @@
-"""An engine with a lifetime of its own."""
+"""Engines that have to be closed, and what only some of them can do."""
 
 from pathlib import Path
 from typing import Protocol, runtime_checkable

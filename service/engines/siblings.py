@@ -1,6 +1,6 @@
 """Several completions of one sample: the only place where calls fan out into siblings.
 
-Each sibling is a call of its own, so that each has its own seed and reports its own cached tokens.
+Each sibling is a separate call, so that it has its own seed and reports its own cached tokens.
 """
 
 from collections.abc import Callable, Coroutine, Iterable

@@ -19,9 +19,9 @@ PRIOR = (0.5, 0.5)
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """A candidate to make. ``parent`` is the text to edit; of a redraft, the one whose faults are told.
+    """A candidate to make. ``parent``: the text to edit or, for a redraft, the text whose faults are in its prompt.
 
-    A redraft without a parent is told the faults of all candidates.
+    A redraft without a parent gets the faults of all candidates.
     """
 
     form: Form

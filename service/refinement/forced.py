@@ -1,6 +1,6 @@
 """Tool calls that a caller insists on, written by an engine that knows no tools.
 
-Where the model has to call one of the offered functions, nothing is to be told apart from a text: the name is one of a
+If the model has to call one of the offered functions, no call has to be recognised in a text: the name is one of a
 closed set, and the arguments are JSON that fits a schema. Every engine can be held to both. A model that may also
 answer needs a server that reads the calls of its family (service/engines/relay.py).
 """

@@ -34,7 +34,7 @@ from service.refinement.events import (
 from service.refinement.policy import RoundFacts, StopReason
 from service.refinement.program import Refine
 from service.refinement.roles import Roles
-from service.refinement.steps import MOST_VOTED_ON, EngineSteps, Guidance, found_by_evaluators
+from service.refinement.steps import MOST_VOTED_ON, EngineSteps, Guidance, critique_by_evaluators
 from service.refinement.stream import events_of
 
 T = TypeVar("T")
@@ -251,7 +251,7 @@ class _Loop:
         if known not in self._critiques and policy.asks_model(self._search.critic, assessment, principles):
             factored = self._search.critic == "factored"
             self._critiques[known] = await self._steps.critique(parent, assessment, principles, factored=factored)
-        critique = self._critiques.get(known) or found_by_evaluators(parent, assessment)
+        critique = self._critiques.get(known) or critique_by_evaluators(parent, assessment)
         current.critiques[place] = critique
         self._emit(Critiqued(current.number, critique))
         return critique

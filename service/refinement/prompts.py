@@ -1,4 +1,4 @@
-"""A task's prompts. They are data: Jinja templates from a task file; none stands in code.
+"""A task's prompts. They are data, Jinja templates from a task file; none of them is in code.
 
 Values are inserted and never rendered, so a candidate that contains ``{{ … }}`` stays what it is. A template runs in
 Jinja's sandbox and is bounded: it reaches no other file, loops are at most two deep, ``range`` gives at most 1,000

@@ -1,7 +1,7 @@
 """The engine work of a program: draft, evaluate, critique, revise, vote. Each is metered under its role.
 
 Prompts extend the program's request and put the role's instruction last, so that every step shares the
-request's tokens. Each critique and edit extends the conversation in which the text that it is about was written.
+request's tokens. A critique or an edit extends the conversation in which its text was written.
 """
 
 import logging
@@ -32,8 +32,7 @@ log = logging.getLogger(__name__)
 
 CRITIC_SAMPLING = Sampling(temperature=0.0, max_tokens=160, thinking=False)
 ANSWER_SAMPLING = Sampling(temperature=0.0, max_tokens=60, thinking=False)
-"""Too few tokens for thoughts: the critic says what it sees, as the judge does."""
-
+"""Too few tokens for thoughts: the critic answers at once, as the judge does."""
 
 MOST_LISTED = 3
 
@@ -51,7 +50,7 @@ def _list_of_sentences(name: str) -> JsonSchema:
 CRITIQUE_SCHEMA = _list_of_sentences("issues")
 QUESTIONS_SCHEMA = _list_of_sentences("questions")
 Keep = Callable[[int, Completion], None]
-"""Is given each finished sibling with its index."""
+"""Called with the index and the completion of each finished sibling."""
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MOST_VOTED_ON = len(LETTERS)
@@ -59,9 +58,9 @@ MOST_VOTED_ON = len(LETTERS)
 
 @dataclass(frozen=True, slots=True)
 class Guidance:
-    """What a revision should do: meet the instructions of failed rules, mend what the critic remarked.
+    """What a revision should do: follow the instructions of failed rules, and fix what the critic remarked.
 
-    ``memory``: findings of earlier rounds, told again.
+    ``memory``: findings of earlier rounds, repeated.
     """
 
     instructions: tuple[str, ...] = ()
@@ -70,7 +69,7 @@ class Guidance:
 
 
 class CachedJudgePrompt:
-    """A judge's question, by the task's prompts. It is rendered once for all candidates of a program."""
+    """A JudgePrompt that renders each question once for all candidates of a program."""
 
     def __init__(self, prompts: Prompts) -> None:
         self._prompts = prompts
@@ -87,8 +86,8 @@ class CachedJudgePrompt:
 
 
 async def warm(engine: Engine) -> None:
-    """Make the calls that most programs make, so that the first program does not pay for what an engine does once: a
-    grammar is compiled in a second, and the first choice takes as long."""
+    """Make the calls that most programs make, so that the first program does not pay for work that an engine does once:
+    compiling a grammar takes a second, and so does the first choice."""
     request = Conversation(Turn("user", "Say yes."))
     for schema in (CRITIQUE_SCHEMA, QUESTIONS_SCHEMA):
         await engine.call(Sample(request, replace(CRITIC_SAMPLING, max_tokens=1), schema))
@@ -121,7 +120,10 @@ class EngineSteps:
     async def write(
         self, role: CallRole, conversation: Conversation, sampling: Sampling, count: int, keep: Keep
     ) -> None:
-        """Sample ``count`` replies side by side, or as many as the budget allows; each is kept once it is finished."""
+        """Sample ``count`` replies side by side, or as many as the budget allows; keep each as soon as it is finished.
+
+        A failure is raised after the others have finished.
+        """
         if count == 0:
             return
         count, max_tokens = self._ledger.affordable(count, sampling.max_tokens)
@@ -134,12 +136,13 @@ class EngineSteps:
         await fan_out(sample, count, write, settle)
 
     async def assess(self, text: str, keep: Callable[[Assessment], None]) -> None:
-        """Evaluate a text. ``keep`` is given what is known so far after each evaluator, so at least once.
+        """Evaluate a text, and call ``keep`` with the results so far after each evaluator, so at least once.
 
-        Verifiers go first, so that their results are there should the time run out among the judges. An
-        evaluator that fails loses only its own result, which then says so. So does one whose engine is gone, unless
-        that is the writer's too.
+        Verifiers run first, so that their results are known if the time runs out among the judges. An evaluator that
+        fails loses only its own result, which then has an error. The same holds if the judge's engine is gone, unless
+        it is also the writer's.
         """
+        # Show the judges the request and the candidate, and nothing else.
         evaluators = self._brief.evaluators
         shown = self._brief.prompts.render("exhibit", candidate=text, fence=self._brief.fence)
         submission = Submission(
@@ -152,7 +155,9 @@ class EngineSteps:
             language=self._language,
             evaluators=len(evaluators),
         )
-        results = [_without_result(evaluator, "not evaluated") for evaluator in evaluators]
+
+        # Every evaluator begins without a result, in case the time runs out.
+        results = [_failed_evaluation(evaluator, "not evaluated") for evaluator in evaluators]
         if not results:
             keep(Assessment(()))
 
@@ -162,6 +167,7 @@ class EngineSteps:
                 telemetry.evaluated(results[index])
             keep(Assessment(tuple(results)))
 
+        # Verifiers first, then judges; within each group all run side by side.
         authorities: tuple[Authority, ...] = ("verifier", "judge")
         for authority in authorities:
             await settle(
@@ -171,7 +177,7 @@ class EngineSteps:
     async def _evaluate(self, evaluator: Evaluator, submission: Submission) -> Evaluation:
         started = time.perf_counter()
         try:
-            evaluation = _sendable(await evaluator.evaluate(submission))
+            evaluation = _sanitize(await evaluator.evaluate(submission))
         except BudgetSpent:
             raise
         except EngineUnavailable as error:
@@ -179,14 +185,14 @@ class EngineSteps:
                 raise
             judge = self._roles.judge.model
             log.warning("the judge cannot serve", extra={"model": judge, "reason": str(error)})
-            evaluation = _without_result(evaluator, f"{judge} cannot serve: {error}")
+            evaluation = _failed_evaluation(evaluator, f"{judge} cannot serve: {error}")
         except EvaluationFailed as error:
             reason = str(error) if error.loggable else type(error).__name__
             log.info("no evaluation", extra={"evaluator": evaluator.type, "reason": reason})
-            evaluation = _without_result(evaluator, str(error))
+            evaluation = _failed_evaluation(evaluator, str(error))
         except Exception as error:
             log.warning("an evaluator failed", extra={"evaluator": evaluator.type}, exc_info=error)
-            evaluation = _without_result(evaluator, f"{type(error).__name__}: {error}")
+            evaluation = _failed_evaluation(evaluator, f"{type(error).__name__}: {error}")
         seconds = time.perf_counter() - started
         self._emit(EvaluatorEnded(evaluator.type, seconds, failed=evaluation.error is not None))
         return evaluation
@@ -194,22 +200,23 @@ class EngineSteps:
     async def critique(
         self, candidate: Candidate, assessment: Assessment | None, principles: Sequence[str], *, factored: bool = False
     ) -> Critique:
-        """What the evaluators found in a candidate, and what the model, told that, says should change.
+        """Ask the model what should change in a candidate, given what the evaluators found in it.
 
-        Factored, the model goes by questions that it asks itself first and answers without seeing the candidate:
-        chain of verification (Dhuliawala et al. 2023, arXiv 2309.11495, section 3.3).
+        ``principles``: what the candidate should follow. ``factored``: the model first asks itself questions about the
+        candidate and answers them without seeing it: chain of verification (Dhuliawala et al. 2023, arXiv 2309.11495,
+        section 3.3).
         """
-        found = found_by_evaluators(candidate, assessment)
-        verifications = await self._verifications(candidate) if factored else ()
+        found = critique_by_evaluators(candidate, assessment)
+        verifications = await self._verify(candidate) if factored else ()
         prompt = self._brief.prompts.render(
             "critique",
             issues=found.findings,
             principles=principles,
             verifications={verification.question: verification.answer for verification in verifications},
         )
-        conversation = await self._after(candidate, prompt, "critique", CRITIC_SAMPLING.max_tokens)
+        conversation = await self._append(candidate, prompt, "critique", CRITIC_SAMPLING.max_tokens)
         completion = await self.engine("critique").call(Sample(conversation, CRITIC_SAMPLING, CRITIQUE_SCHEMA))
-        remarks = _listed("issues", completion.text)
+        remarks = _parse_list("issues", completion.text)
         return replace(
             found,
             remarks=remarks or (),
@@ -217,13 +224,13 @@ class EngineSteps:
             verifications=verifications,
         )
 
-    async def _verifications(self, candidate: Candidate) -> tuple[Verification, ...]:
-        """As many as the budget allows beside the critique that is to be told them."""
+    async def _verify(self, candidate: Candidate) -> tuple[Verification, ...]:
+        """As many as the budget allows in addition to the critique that uses them."""
         calls, _ = self._ledger.affordable(2 + MOST_LISTED, max_tokens=1)
         if calls < 3:
             return ()
         engine = self.engine("critique")
-        asked = await self._after(
+        asked = await self._append(
             candidate, self._brief.prompts.render("questions"), "critique", CRITIC_SAMPLING.max_tokens
         )
         completion = await engine.call(Sample(asked, CRITIC_SAMPLING, QUESTIONS_SCHEMA))
@@ -233,21 +240,26 @@ class EngineSteps:
             answer = await engine.call(Sample(self._brief.request.with_user(prompt), ANSWER_SAMPLING))
             return Verification(question, answer.text.strip())
 
-        questions = list(dict.fromkeys(_listed("questions", completion.text) or ()))
+        questions = list(dict.fromkeys(_parse_list("questions", completion.text) or ()))
         return tuple(await settle(verification(question) for question in questions[: calls - 2]))
 
     async def edit(self, candidate: Candidate, guidance: Guidance, tokens: int) -> Conversation:
-        """What a better version of a candidate, of up to ``tokens``, is to reply to. The critique is told as guidance,
-        not as a turn of its own: small models then go on answering as the critic."""
-        return await self._after(candidate, self._guided("edit", guidance), "revise", tokens)
+        """The conversation that asks for a better version of a candidate, of up to ``tokens``.
+
+        The critique is part of the prompt and not a separate turn, after which small models go on answering as the
+        critic.
+        """
+        return await self._append(candidate, self._render_guidance("edit", guidance), "revise", tokens)
 
     def redraft(self, guidance: Guidance) -> Conversation:
-        """What a fresh answer is to reply to, told what failed before. That is said after the request, which is then
-        computed once for all drafts and redrafts."""
-        prompt = self._guided("redraft", guidance)
+        """The conversation that asks for a new answer, given what failed before.
+
+        The guidance comes after the request, so that the request is computed once for all drafts and redrafts.
+        """
+        prompt = self._render_guidance("redraft", guidance)
         return self._brief.request.with_user(prompt) if prompt.strip() else self._brief.request
 
-    def _guided(self, template: str, guidance: Guidance) -> str:
+    def _render_guidance(self, template: str, guidance: Guidance) -> str:
         return self._brief.prompts.render(
             template, instructions=guidance.instructions, remarks=guidance.remarks, memory=guidance.memory
         )
@@ -257,19 +269,22 @@ class EngineSteps:
 
         At most MOST_VOTED_ON texts.
         """
-        logprobs = await self._letters("vote", texts)
+        logprobs = await self._letter_logprobs("vote", texts)
         return max(range(len(texts)), key=logprobs.__getitem__)
 
     async def prefers(self, challenger: str, incumbent: str) -> bool:
-        """Whether the model finds the challenger better in both orders of the two, since models favour a place."""
+        """Whether the model finds the challenger better in both orders of the two: models favour a position."""
         if self._ledger.affordable(2, max_tokens=1)[0] < 2:
             raise BudgetSpent
         [first, second], [third, fourth] = await settle(
-            [self._letters("compare", [challenger, incumbent]), self._letters("compare", [incumbent, challenger])]
+            [
+                self._letter_logprobs("compare", [challenger, incumbent]),
+                self._letter_logprobs("compare", [incumbent, challenger]),
+            ]
         )
         return first > second and fourth > third
 
-    async def _letters(self, template: str, texts: Sequence[str]) -> Sequence[float]:
+    async def _letter_logprobs(self, template: str, texts: Sequence[str]) -> Sequence[float]:
         """The log-probabilities of the texts' letters as the answer to a question about them all."""
         letters = tuple(LETTERS[: len(texts)])
         candidates = dict(zip(letters, texts, strict=True))
@@ -278,10 +293,11 @@ class EngineSteps:
         choice = await self.engine("judge").call(Choose(self._brief.request.with_user(prompt), letters, prefill))
         return choice.logprobs
 
-    async def _after(self, candidate: Candidate, prompt: str, role: CallRole, tokens: int) -> Conversation:
-        """The prompt, put after the candidate in the conversation that the candidate ends. The engine has computed that
-        and has nothing to read again. Where it leaves no room for a reply of ``tokens``, the candidate stands after
-        the request alone, without the texts that it came from."""
+    async def _append(self, candidate: Candidate, prompt: str, role: CallRole, tokens: int) -> Conversation:
+        """The prompt, appended to the conversation that ends with the candidate, which the engine has in its cache.
+
+        If that leaves no room for ``tokens``, the candidate follows the request alone, without its ancestors.
+        """
         grown = candidate.conversation.with_user(prompt)
         try:
             await self.engine(role).fit(grown, tokens)
@@ -290,35 +306,35 @@ class EngineSteps:
         return grown
 
 
-def _without_result(evaluator: Evaluator, error: str) -> Evaluation:
-    return Evaluation.of(evaluator, None, error=_encodable(error))
+def _failed_evaluation(evaluator: Evaluator, error: str) -> Evaluation:
+    return Evaluation.of(evaluator, None, error=_drop_surrogates(error))
 
 
-def _sendable(evaluation: Evaluation) -> Evaluation:
-    """With texts that responses and prompts can hold, whoever wrote them."""
+def _sanitize(evaluation: Evaluation) -> Evaluation:
+    """The evaluation with texts that can be encoded as UTF-8."""
     if not evaluation.issues and evaluation.error is None:
         return evaluation
     issues = tuple(
-        Issue(_encodable(issue.rule), _encodable(issue.message), _encodable(issue.instruction))
+        Issue(_drop_surrogates(issue.rule), _drop_surrogates(issue.message), _drop_surrogates(issue.instruction))
         for issue in evaluation.issues
     )
-    return replace(evaluation, issues=issues, error=evaluation.error and _encodable(evaluation.error))
+    return replace(evaluation, issues=issues, error=evaluation.error and _drop_surrogates(evaluation.error))
 
 
-def _encodable(text: str) -> str:
-    """Without lone surrogates."""
+def _drop_surrogates(text: str) -> str:
+    """The text without lone surrogates."""
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 
-def found_by_evaluators(candidate: Candidate, assessment: Assessment | None) -> Critique:
-    """The critique that needs no call."""
+def critique_by_evaluators(candidate: Candidate, assessment: Assessment | None) -> Critique:
+    """The critique that needs no engine call."""
     return Critique(candidate.id, tuple(issue.message for issue in assessment.issues) if assessment else ())
 
 
-def _listed(name: str, text: str) -> tuple[str, ...] | None:
-    """The sentences of the list that a critic was asked for; None where it did not come to the point.
+def _parse_list(name: str, text: str) -> tuple[str, ...] | None:
+    """Parse the list of sentences that a critic was asked for; None if the answer has no such list.
 
-    An answer that was cut keeps its begun sentence, and one that is not JSON is one sentence.
+    If the answer was cut, its last sentence may be incomplete. An answer that is not JSON counts as one sentence.
     """
     try:
         answer: Any = from_json(text, allow_partial="trailing-strings")
