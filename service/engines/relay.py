@@ -53,14 +53,14 @@ class Relay(Protocol):
         """Yield the message, in pieces as they are written if ``stream``, then how it ended as the last item."""
 
 
-def relay_of(engine: object) -> Relay:
+def require_relay(engine: object) -> Relay:
     if isinstance(engine, Relay):
         return engine
     reason = "the engine here calls no tools; it takes remote servers that do (REDRAFT_ENGINE=openai)"
     raise wrong_field("tools", reason)
 
 
-def joined(pieces: Iterable[MessagePiece]) -> MessagePiece:
+def join_pieces(pieces: Iterable[MessagePiece]) -> MessagePiece:
     """The message that the pieces make up."""
     content: str | None = None
     thoughts = ""

@@ -32,7 +32,7 @@ _MARKS = ("\u2983first\u2984", "\u2983second\u2984", "\u2983third\u2984")
 
 
 LONG_TEXT_CHARACTERS = 20_000
-"""A longer text is tokenised in a thread, so that the event loop does not stand still."""
+"""A longer text is tokenised in a thread, so that it does not block the event loop."""
 
 
 class Tokenizer(Protocol):
@@ -72,22 +72,24 @@ class ChatTokenizer:
         self._spelled: dict[int, list[int]] = {}
         self.knows_system = self.takes_greetings = True
         self.habit = Habit(certain=True)
-        asking, direct = self._asking(marks)
+        asking, direct = self._find_endings(marks)
         if thinking.parser == NONE:
             self.habit = Habit("whole", certain=True)
-        self._direct = self._encoded(direct)
-        self._ask = self._encoded(asking)
+        self._direct = self._encode_template(direct)
+        self._ask = self._encode_template(asking)
         self._before = self._pieces(asking)
         pieces = [*self._before.values(), self._ask, self._direct]
         marks_used = {token for piece in pieces for token in piece}.union(tokenizer.all_special_ids)
         self._spelled = {
-            token: [part for character in mark for part in self._split(character)]
+            token: [part for character in mark for part in self._encode_plain(character)]
             for mark, token in tokenizer.get_added_vocab().items()
             if token in marks_used and not mark.isspace()
         }
         self.special_ids = frozenset([*tokenizer.all_special_ids, *self._spelled])
         marks_ids = (
-            {token for mark in self.habit.marks for token in self._encoded(mark)} if self.habit.thinks else set()
+            {token for mark in self.habit.marks for token in self._encode_template(mark)}
+            if self.habit.thinks
+            else set()
         )
         self.hides_marks = not marks_ids.isdisjoint(tokenizer.all_special_ids)
 
@@ -103,7 +105,7 @@ class ChatTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, in which nothing is special."""
-        ids = self._split(text)
+        ids = self._encode_plain(text)
         if self._spelled.keys().isdisjoint(ids):
             return ids
         return [part for token in ids for part in self._spelled.get(token, (token,))]
@@ -117,7 +119,7 @@ class ChatTokenizer:
         *,
         thinking: bool = True,
     ) -> list[int]:
-        """The conversation's ids; PromptTooLong if the context has no room for a reply of so many tokens."""
+        """The conversation's ids; PromptTooLong if the context has no room for a reply of ``tokens``."""
         if sum(len(turn.text) for turn in conversation.turns()) + len(prefill) > LONG_TEXT_CHARACTERS:
             ids = await asyncio.to_thread(self.prompt_ids, conversation, prefill, thinking=thinking)
         else:
@@ -140,7 +142,7 @@ class ChatTokenizer:
         """How many of a reply's tokens came before its text: as many as end with the mark that ends thoughts and leave
         about what the text needs; where the mark is not one token, as many as the text does not need."""
         more = max(0, len(sampled) - len(self.encode(text)))
-        ends = self._encoded(self.habit.marks.end)
+        ends = self._encode_template(self.habit.marks.end)
         until = [place for place, token in enumerate(sampled, 1) if [token] == ends]
         return min(until, key=lambda place: abs(place - more)) if until else more
 
@@ -157,8 +159,8 @@ class ChatTokenizer:
     def _spellings(self, option: str) -> list[int]:
         return [ids[0] for text in (option, f" {option}") if len(ids := self.encode(text)) == 1]
 
-    def _split(self, text: str) -> list[int]:
-        """The ids of a text as far as the tokenizer can be told to split tokens: it splits the special ones only."""
+    def _encode_plain(self, text: str) -> list[int]:
+        """The ids of a text with special tokens split; the tokenizer cannot split other added tokens."""
         return self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
 
     def _history(self, conversation: Conversation) -> list[int]:
@@ -185,7 +187,7 @@ class ChatTokenizer:
     def _turn_ids(self, turn: Turn) -> Sequence[int]:
         return self.encode(turn.text) if turn.token_ids is None else turn.token_ids
 
-    def _asking(self, marks: Marks | None) -> tuple[str, str]:
+    def _find_endings(self, marks: Marks | None) -> tuple[str, str]:
         """The ends of prompts: one that leaves the model free to think, and one after which it answers at once."""
         *_, free = self._render("user")
         *_, direct = self._render("user", **NO_THINKING)
@@ -221,7 +223,7 @@ class ChatTokenizer:
         }
         if self.knows_system:
             pieces["system", "assistant"] = self._greeting("system", "assistant") or system_to_user + to_reply
-        return {roles: self._encoded(piece) for roles, piece in pieces.items()}
+        return {roles: self._encode_template(piece) for roles, piece in pieces.items()}
 
     def _greeting(self, *roles: Role) -> str | None:
         """What comes before an assistant's turn that no user's comes before. None where the template wants the user's
@@ -246,7 +248,7 @@ class ChatTokenizer:
             pieces.append(piece)
         return [*pieces, text]
 
-    def _encoded(self, piece: str) -> list[int]:
+    def _encode_template(self, piece: str) -> list[int]:
         """The ids of what a template writes."""
         return self._tokenizer.encode(piece, add_special_tokens=False, split_special_tokens=False)
 

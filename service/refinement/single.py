@@ -9,7 +9,7 @@ from dataclasses import replace
 from service.concurrency import gather
 from service.engines.base import Completion, Engine, Sample, Thought, Usage
 from service.engines.conversation import Conversation
-from service.engines.relay import MessageEnd, MessagePiece, Relay, joined, relay_of
+from service.engines.relay import MessageEnd, MessagePiece, Relay, join_pieces, require_relay
 from service.engines.siblings import fan_out
 from service.errors import DeadlineExceeded, PromptTooLong
 from service.refinement import telemetry
@@ -150,7 +150,7 @@ async def _relay(chat: ToolChat, roles: Roles, emit: Emit) -> None:
         if end is None:
             raise RuntimeError("the engine ended a message without saying how")
         telemetry.called(end.usage, ())
-    whole = joined(pieces)
+    whole = join_pieces(pieces)
     if end.finish_reason == "stop" and not chat.asked.get("stop") and not whole.calls:
         await hold(whole.content or "", chat.form, chat.threads)
     ledger.record("draft", end.usage, time.perf_counter() - started, roles.writer.model)
@@ -160,7 +160,7 @@ async def _relay(chat: ToolChat, roles: Roles, emit: Emit) -> None:
 def _message(chat: ToolChat, writer: Engine, priority: int) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
     if chat.forced is not None and not isinstance(writer, Relay):
         return write_call(chat.forced, writer, threads=chat.threads, priority=priority)
-    return relay_of(writer).relay(chat.asked, stream=chat.stream, priority=priority)
+    return require_relay(writer).relay(chat.asked, stream=chat.stream, priority=priority)
 
 
 @asynccontextmanager

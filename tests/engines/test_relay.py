@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from service.engines.base import Sample
 from service.engines.conversation import Conversation, Turn
-from service.engines.relay import CallPiece, MessagePiece, joined, relay_of, with_user_first, without_system
+from service.engines.relay import CallPiece, MessagePiece, join_pieces, require_relay, with_user_first, without_system
 from service.engines.remote.chat import ChatEngine
 from service.engines.remote.connect import Tokenizers, connect
 from service.engines.scripted import ScriptedEngine
@@ -29,10 +29,10 @@ def test_the_pieces_of_each_call_are_put_together() -> None:
         MessagePiece(calls=(CallPiece(0, arguments="{}"),)),
     ]
 
-    assert joined(pieces) == MessagePiece(
+    assert join_pieces(pieces) == MessagePiece(
         "I look.", (CallPiece(0, "a", "weather", "{}"), CallPiece(1, "b", "time", "{}"))
     )
-    assert joined([]) == MessagePiece(None, ())
+    assert join_pieces([]) == MessagePiece(None, ())
 
 
 def test_what_the_system_says_begins_the_user_s_next_message() -> None:
@@ -66,7 +66,7 @@ def test_what_the_system_says_begins_a_message_of_parts_too() -> None:
 
 def test_an_engine_that_cannot_relay_is_named_as_the_reason() -> None:
     with pytest.raises(InvalidRequest) as refused:
-        relay_of(ScriptedEngine())
+        require_relay(ScriptedEngine())
     assert refused.value.errors[0].field == "tools"
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engines.remote.probes import blank_png
+from service.engines.remote.probes import GREY_PNG
 from service.images.headers import LONGEST_SIDE, MOST_BYTES, read_image
 from tests.images.test_fetch import GIF, JPEG, PNG, WEBP
 
@@ -133,7 +133,7 @@ def test_whatever_the_bytes_are_they_are_read_or_refused(data: bytes, draw: Any)
 
 def test_the_picture_that_servers_are_shown_is_one() -> None:
     pillow = pytest.importorskip("PIL.Image")
-    with pillow.open(io.BytesIO(blank_png(64))) as picture:
+    with pillow.open(io.BytesIO(GREY_PNG)) as picture:
         picture.load()
         assert (picture.size, picture.getpixel((3, 3))) == ((64, 64), 128)
-    assert read_image(blank_png(64)).media_type == "image/png"
+    assert read_image(GREY_PNG).media_type == "image/png"

@@ -123,7 +123,7 @@ async def test_a_request_with_an_image_is_generated_and_refined(server: Server) 
 
 
 def openai_grey() -> Image:
-    return Image("image/png", probes.blank_png(64))
+    return Image("image/png", probes.GREY_PNG)
 
 
 def red() -> Image:

@@ -10,7 +10,7 @@ import pytest
 
 from service.engines.base import SEEDS, Choose, Completion, Engine, Sample, Sampling, Thought, Weigh
 from service.engines.conversation import Conversation, Image, Turn
-from service.engines.remote.probes import blank_png
+from service.engines.remote.probes import GREY_PNG
 from service.engines.siblings import sample_siblings
 from service.errors import InvalidRequest, PromptTooLong
 
@@ -179,7 +179,7 @@ class EngineContract:
             await engine.call(Sample(QUESTION.with_reply("Red."), GREEDY))
 
     async def test_an_image_is_seen_or_refused_but_never_left_out(self, engine: Engine) -> None:
-        picture = Image("image/png", blank_png(64))
+        picture = Image("image/png", GREY_PNG)
         shown = Conversation(Turn("user", "What is it?", images=(picture,))).with_reply("A").with_user("square?")
 
         if engine.takes_images:

@@ -117,14 +117,14 @@ class _StreamedReply:
         if self._thinks is None and not self._decided():
             return []
         piece, self._waiting, ids, self._ids = self._waiting, "", self._ids, []
-        return self._parsed(piece, ids) if self._thinks else self._plain.feed(piece)
+        return self._parse(piece, ids) if self._thinks else self._plain.feed(piece)
 
     def end(self, finish_reason: FinishReason) -> tuple[list[str | Thought], Split]:
         if not self._thinks:
             pieces = self._plain.feed(self._waiting)
             last, split = self._plain.end(finish_reason)
             return pieces + last, split
-        pieces = self._parsed("", [], finished=True)
+        pieces = self._parse("", [], finished=True)
         last, answer = self._answer.end(finish_reason)
         thoughts = self._thoughts.removeprefix(self._start or "").strip()
         if answer.thoughts:
@@ -139,12 +139,12 @@ class _StreamedReply:
         self._thinks = begun.startswith(start)
         return True
 
-    def _parsed(self, piece: str, ids: Sequence[int], *, finished: bool = False) -> list[str | Thought]:
+    def _parse(self, piece: str, ids: Sequence[int], *, finished: bool = False) -> list[str | Thought]:
         self._sampled += ids
         delta = self._parser.parse_delta(piece, list(ids), self._request, self._prompt_ids, finished=finished)
-        return [] if delta is None else self._told(delta.reasoning, delta.content)
+        return [] if delta is None else self._split(delta.reasoning, delta.content)
 
-    def _told(self, thoughts: str | None, content: str | None) -> list[str | Thought]:
+    def _split(self, thoughts: str | None, content: str | None) -> list[str | Thought]:
         made: list[str | Thought] = []
         if thoughts:
             self._thoughts += thoughts
@@ -155,11 +155,11 @@ class _StreamedReply:
 class _WholeReply(_StreamedReply):
     """A reply in one piece."""
 
-    def _parsed(self, piece: str, ids: Sequence[int], *, finished: bool = False) -> list[str | Thought]:
+    def _parse(self, piece: str, ids: Sequence[int], *, finished: bool = False) -> list[str | Thought]:
         if finished:
             return []
         self._sampled += ids
         if self.unended and self._marks.end not in piece:
-            return self._told(piece, None)
+            return self._split(piece, None)
         thoughts, content, _ = self._parser.parse(piece, self._request, model_output_token_ids=list(ids))
-        return self._told(thoughts, content)
+        return self._split(thoughts, content)

@@ -48,15 +48,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CPU_CONTEXT_TOKENS = 8192
-"""The longest context on a CPU unless the settings name another: the batch must hold it whole (see _arguments)."""
+"""The context on a CPU unless the settings name another: one batch must hold it whole (see _arguments)."""
 
 MOST_LOGPROBS = 20
-"""The most probable tokens that vLLM tells of unless it is set otherwise. With speculation it tells of no others, and a
-token that is not among them is taken for impossible."""
+"""vLLM's default for how many of the most probable tokens it returns. With speculation it returns no others, and every
+other token counts as impossible."""
 
 NO_ARGUMENTS: Mapping[str, Any] = MappingProxyType({})
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""Those that vLLM can be started for; smaller adapters fit in."""
+"""The ranks that vLLM can be started with; smaller adapters fit in."""
 
 ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",  # no telemetry
@@ -103,12 +103,14 @@ class VllmEngine(CallHandler):
         for variable, value in ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
         thinking = thinking or Thinking()
-        return cls(await _loaded(model, name, {**lora_arguments(adapters), **arguments}, thinking), name, thinking)
+        return cls(
+            await _load_in_thread(model, name, {**lora_arguments(adapters), **arguments}, thinking), name, thinking
+        )
 
     async def adapted(self, name: str, folder: Path) -> "VllmEngine":
         """The same engine with a LoRA adapter, as the model ``name``.
 
-        It shares the tokens, the queue and the processes, but no cached prefix: what an adapter computes is its own.
+        It shares the tokens, the queue and the processes, but no cached prefix, because an adapter's values differ.
         Raises what vLLM says of an adapter that cannot be loaded.
         """
         from vllm.lora.request import LoRARequest
@@ -116,13 +118,15 @@ class VllmEngine(CallHandler):
         view = copy(self)
         view._model = name
         view._lora = LoRARequest(name, next(self._lora_ids), str(folder))
-        with _translated():
+        with _translate_errors():
             await self._llm.add_lora(view._lora)
         return view
 
     async def close(self) -> None:
-        """Stop the engine's processes, within seconds; whatever is in flight is aborted. An adapter's engine is left to
-        the one that it is of."""
+        """Stop the engine's processes within seconds and abort calls in progress.
+
+        It does nothing for an adapter's engine, which is closed with its base.
+        """
         if self._lora is not None:
             return
         if self._llm.output_handler is not None:
@@ -141,16 +145,16 @@ class VllmEngine(CallHandler):
 
     @property
     def takes_images(self) -> bool:
-        """No: prompts are token ids, made here, and a model's own processor would have to place its images in them."""
+        """False: prompts are token ids made here, and only a model's own processor could put images into them."""
         return False
 
     async def sample(self, sample: Sample, priority: int) -> Completion:
         from vllm.sampling_params import RequestOutputKind
 
         prompt = await self._prompt(sample)
-        await self._spread(sample.schema)
+        await self._take_turn_to_parse(sample.schema)
         params = self._parameters(sample, RequestOutputKind.FINAL_ONLY)
-        output = await self._final(prompt.ids, params, priority, prompt.arguments)
+        output = await self._run_to_end(prompt.ids, params, priority, prompt.arguments)
         reply = output.outputs[0]
         reader = self._reader(sample.conversation, prompt, whole=True)
         reader.feed(reply.text, reply.token_ids)
@@ -160,7 +164,7 @@ class VllmEngine(CallHandler):
         from vllm.sampling_params import RequestOutputKind
 
         prompt = await self._prompt(sample)
-        await self._spread(sample.schema)
+        await self._take_turn_to_parse(sample.schema)
         params = self._parameters(sample, RequestOutputKind.DELTA)
         reader = self._reader(sample.conversation, prompt, whole=False)
         sampled = list[int]()
@@ -186,7 +190,7 @@ class VllmEngine(CallHandler):
         else:
             params.logprob_token_ids = self._chat.option_ids(choose.options)
         ids = await self._fitting_ids(choose.conversation, choose.prefill, thinking=False)
-        output = await self._final(ids, params, priority)
+        output = await self._run_to_end(ids, params, priority)
         [found] = output.outputs[0].logprobs or [{}]
         weights = {token: weight.logprob for token, weight in found.items()}
         return Choice(
@@ -203,7 +207,7 @@ class VllmEngine(CallHandler):
             max_tokens=1, temperature=0.0, prompt_logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY
         )
         ids = await self._fitting_ids(weigh.conversation, weigh.reply, thinking=False)
-        output = await self._final(ids, params, priority)
+        output = await self._run_to_end(ids, params, priority)
         begin = len(self.prompt_ids(weigh.conversation, thinking=False))
         weighed = zip(ids[begin:], (output.prompt_logprobs or [])[begin:], strict=True)
         return Likelihood(
@@ -215,7 +219,7 @@ class VllmEngine(CallHandler):
         await self._fitting_ids(conversation, tokens=tokens)
 
     async def check(self) -> None:
-        with _translated():
+        with _translate_errors():
             await self._llm.check_health()
 
     def prompt_ids(self, conversation: Conversation, prefill: str = "", *, thinking: bool = True) -> list[int]:
@@ -228,7 +232,7 @@ class VllmEngine(CallHandler):
         return await self._chat.fitting_ids(conversation, self._context_tokens, prefill, tokens, thinking=thinking)
 
     async def _prompt(self, sample: Sample) -> "_Prompt":
-        """A grammar begins after the thoughts, but only thoughts that the prompt opens are sure to end."""
+        """The prompt. A grammar begins after the thoughts, but only thoughts that the prompt opens are sure to end."""
         thinking = sample.sampling.thinking
         structured = sample.schema is not None or bool(sample.sampling.choices)
         opens = self._chat.habit.opening == "open"
@@ -244,8 +248,8 @@ class VllmEngine(CallHandler):
             return plain
         return self._reasoning.reader(prompt.ids, prompt.opened, plain, whole=whole)
 
-    async def _spread(self, schema: JsonSchema | None) -> None:
-        """vLLM parses a request's grammar on the event loop, for milliseconds: many at once take turns with others."""
+    async def _take_turn_to_parse(self, schema: JsonSchema | None) -> None:
+        """vLLM parses grammars on the event loop, for milliseconds each: let other work run between them."""
         if schema is not None:
             async with self._parsing:
                 await asyncio.sleep(0)
@@ -258,12 +262,12 @@ class VllmEngine(CallHandler):
         request = self._llm.generate(
             tokens_input(ids), params, uuid4().hex, lora_request=self._lora, priority=priority, **arguments
         )
-        with _translated():
+        with _translate_errors():
             async with aclosing(request) as outputs:
                 async for output in outputs:
                     yield output
 
-    async def _final(
+    async def _run_to_end(
         self, ids: list[int], params: "SamplingParams", priority: int, arguments: Mapping[str, Any] = NO_ARGUMENTS
     ) -> "RequestOutput":
         """The only output of a request whose outputs are FINAL_ONLY."""
@@ -298,8 +302,8 @@ class VllmEngine(CallHandler):
 
 @dataclass(frozen=True, slots=True)
 class _Prompt:
-    """A prompt. ``opened``: it begins the reply's thoughts; ``direct``: it asks for none. ``arguments``: further ones
-    of the engine's request."""
+    """A prompt. ``opened``: it begins the reply's thoughts. ``direct``: it asks for a reply without thoughts.
+    ``arguments``: further arguments of the engine's request."""
 
     ids: list[int]
     opened: bool
@@ -307,9 +311,9 @@ class _Prompt:
     arguments: Mapping[str, Any]
 
 
-async def _loaded(model: str, name: str, arguments: Mapping[str, Any], thinking: Thinking) -> "AsyncLLM":
-    """Load in a thread. Cancelled, end what the thread has started and wait for it: a thread cannot be cancelled,
-    but without its processes it fails at once."""
+async def _load_in_thread(model: str, name: str, arguments: Mapping[str, Any], thinking: Thinking) -> "AsyncLLM":
+    """Load in a thread. On cancellation, end the processes that the thread has started and wait for it: a thread cannot
+    be cancelled, but it fails at once without its processes."""
     loading = asyncio.ensure_future(asyncio.to_thread(_load, model, name, arguments, thinking))
     try:
         return await asyncio.shield(loading)
@@ -367,7 +371,7 @@ def _arguments(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncEng
 
 
 def lora_arguments(adapters: Sequence[Path]) -> Mapping[str, Any]:
-    """What the engine has to know of its adapters beforehand: how many there are, and the largest rank."""
+    """What the engine must know about its adapters at the start: their number and the largest rank."""
     if not adapters:
         return {}
     ranks = [json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["r"] for folder in adapters]
@@ -401,7 +405,7 @@ def _usage(output: "RequestOutput", completion_tokens: int, reasoning_tokens: in
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     """Raise the engine's errors as Redraft's."""
     from vllm.exceptions import VLLMClientError
     from vllm.v1.engine.exceptions import EngineDeadError

@@ -30,40 +30,40 @@ GIVEN_UP = ("abort", "error", "network_error", "insufficient_system_resource")
 """What servers call the end of a reply that they gave up: vLLM's, OpenRouter's, Zhipu's and DeepSeek's words."""
 
 
-def _count(told: Any) -> int:
+def _count(value: Any) -> int:
     """A number of tokens; 0 for what is not one."""
-    if isinstance(told, float) and told.is_integer():
-        told = int(told)
-    return told if type(told) is int and 0 <= told <= MOST_TOKENS else 0
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and 0 <= value <= MOST_TOKENS else 0
 
 
-def object_or_nothing(told: Any) -> Any:
+def object_or_nothing(value: Any) -> Any:
     """An object, or none of its fields."""
-    return told if isinstance(told, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
-def or_none(told: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+def or_none(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     """What is valid; None for anything else, where the rest of an answer is worth more than this part of it."""
     try:
-        return validate(told)
+        return validate(value)
     except ValidationError:
         return None
 
 
-def _text(told: Any) -> str | None:
+def _text(value: Any) -> str | None:
     """A text, or the texts of a list of parts; None for anything else."""
-    if isinstance(told, list):
-        parts = [part.get("text") for part in told if isinstance(part, dict) and part.get("type") == "text"]
+    if isinstance(value, list):
+        parts = [part.get("text") for part in value if isinstance(part, dict) and part.get("type") == "text"]
         return "".join(part for part in parts if isinstance(part, str))
-    return told if isinstance(told, str) else None
+    return value if isinstance(value, str) else None
 
 
-def _word(told: Any) -> str | None:
-    return told if isinstance(told, str) and told else None
+def _word(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
-def _choices(told: Any) -> Any:
-    return [] if told is None else told
+def _choices(value: Any) -> Any:
+    return [] if value is None else value
 
 
 def _probable(logprob: float) -> float:
@@ -129,8 +129,8 @@ class CompletionAnswer(Completed, Generic[Choices]):
         return not self.choices and self.usage is None
 
 
-def _positive(told: Any) -> int | None:
-    return told if type(told) is int and told > 0 else None
+def _positive(value: Any) -> int | None:
+    return value if type(value) is int and value > 0 else None
 
 
 class ModelCard(BaseModel):
@@ -141,9 +141,9 @@ class ModelCard(BaseModel):
     max_model_len: Annotated[int | None, BeforeValidator(_positive)] = None
 
 
-def _cards(told: Any) -> Any:
+def _cards(value: Any) -> Any:
     """What has an id. Null is Ollama's list of no models."""
-    return [card for card in told or () if isinstance(card, dict) and isinstance(card.get("id"), str)]
+    return [card for card in value or () if isinstance(card, dict) and isinstance(card.get("id"), str)]
 
 
 class ModelList(Answer):
@@ -153,8 +153,8 @@ class ModelList(Answer):
 
     @model_validator(mode="before")
     @classmethod
-    def _wrap(cls, told: Any) -> Any:
-        return {"data": told} if isinstance(told, list) else told
+    def _wrap(cls, value: Any) -> Any:
+        return {"data": value} if isinstance(value, list) else value
 
 
 def finish_reason(said: str | None) -> FinishReason:

@@ -1,10 +1,10 @@
 """The engine on any server with OpenAI's chat completions: prompts are messages, and the server tokenises them.
 
-What such a server cannot do is made up for, as far as that goes. Where it tells no log-probabilities, an option is
-chosen and not weighed. Where it knows no schemas, it is asked for JSON in words. A given reply cannot be weighed here
-at all. Images are sent as ``data:`` URLs, never as addresses, where a server would fetch whatever they prefill to. The
-texts of turns may hold the marks of the server's chat template, and nothing here can tell: where texts come from
-strangers, give the engine the server's tokenizer (openai_tokens).
+Redraft makes up for what such a server cannot do, where that is possible. If it returns no log-probabilities, the model
+writes the option that it chooses. If it supports no schemas, the prompt asks for JSON in words. It cannot weigh a given
+reply. Images are sent as ``data:`` URLs and never as addresses, because a server would fetch any address. The texts of
+turns may contain the marks of the server's chat template, and nothing here can detect that: if texts come from
+strangers, give the engine the server's tokenizer (tokens.py).
 """
 
 import json
@@ -48,7 +48,7 @@ from service.engines.remote.answers import (
 from service.engines.remote.failures import NotOffered, ReplyTooLong, WrongAnswer
 from service.engines.remote.relay import ServerRelay
 from service.engines.remote.server import CHAT, MODELS, OpenAIServer
-from service.engines.remote.thoughts import ChatReader, SaidText, ThinkingFields, counted
+from service.engines.remote.thoughts import ChatReader, SaidText, ThinkingFields, count_thoughts
 from service.engines.thoughts import Habit, Way, asked_for
 from service.engines.tokenization import log_sum_exp
 from service.errors import EngineUnavailable, InvalidRequest, PromptTooLong
@@ -77,8 +77,8 @@ class ChatChoice(CompletedChoice):
     logprobs: Annotated[ChatLogprobs | None, WrapValidator(or_none)] = None
 
     @property
-    def weighed(self) -> list[TokenLogprob]:
-        """The first token's candidates; none where the server tells no probabilities."""
+    def first_top_logprobs(self) -> list[TokenLogprob]:
+        """The candidates for the first token; empty if the server returns no log-probabilities."""
         content = self.logprobs.content if self.logprobs else None
         return content[0].top_logprobs if content else []
 
@@ -158,7 +158,7 @@ class ChatEngine(CallHandler):
         reader = self._reader(conversation, sample)
         reader.feed(choice.message)
         _, completion = self._completion(reader, choice.finish_reason, usage, sample.sampling)
-        return replace(completion, text=_unwrapped(completion.text, sample.sampling))
+        return replace(completion, text=_unwrap_choice(completion.text, sample.sampling))
 
     async def stream(self, sample: Sample, *, priority: int = 0) -> AsyncGenerator[Piece, None]:
         if sample.sampling.choices:  # their JSON would be streamed
@@ -181,20 +181,20 @@ class ChatEngine(CallHandler):
                 usage = event.usage or usage
         if not begun:
             raise EngineUnavailable("the engine's server wrote nothing")
-        rest, completion = self._completion(reader, reason, _cost(usage), sample.sampling)
+        rest, completion = self._completion(reader, reason, _usage(usage), sample.sampling)
         for piece in rest:
             yield piece
         yield completion
 
     async def choose(self, choose: Choose, priority: int) -> Choice:
         if not self._capabilities.logprobs:
-            return await self._chosen(choose, priority)
+            return await self._choose_by_text(choose, priority)
         most = self._capabilities.most_logprobs
         fields = {"max_tokens": 1, "temperature": 0.0, "logprobs": True, "top_logprobs": most}
         fields |= self._thinking.of(thinking=False)
         choice, usage = await self._answer(choose.conversation, priority, fields, choose.prefill)
         logprobs = [
-            log_sum_exp(found.logprob for found in choice.weighed if found.token.strip() == option)
+            log_sum_exp(found.logprob for found in choice.first_top_logprobs if found.token.strip() == option)
             for option in choose.options
         ]
         return Choice(tuple(logprobs), usage)
@@ -234,7 +234,7 @@ class ChatEngine(CallHandler):
     async def close(self) -> None:
         await self._server.close()
 
-    async def _chosen(self, choose: Choose, priority: int) -> Choice:
+    async def _choose_by_text(self, choose: Choose, priority: int) -> Choice:
         """The option that the model writes, with probability 1."""
         sampling = Sampling(temperature=0.0, max_tokens=16, choices=choose.options, thinking=False)
         reply = await self.sample(Sample(choose.conversation, sampling), priority)
@@ -257,7 +257,7 @@ class ChatEngine(CallHandler):
         last, split = reader.end(finish_reason(reason))
         if sampling.thinking:
             self._habit.learn(reader.splitter, split.finish_reason)
-        return last, Completion(split.text, split.finish_reason, counted(usage, split), thoughts=split.thoughts)
+        return last, Completion(split.text, split.finish_reason, count_thoughts(usage, split), thoughts=split.thoughts)
 
     async def _answer(
         self, conversation: Conversation, priority: int, fields: Mapping[str, object], prefill: str = ""
@@ -275,7 +275,7 @@ class ChatEngine(CallHandler):
             answer = await self._server.post(CHAT, {**body, limit: room}, ChatAnswer)
         if len(answer.choices) != 1:
             raise EngineUnavailable("the engine's server answers without one choice")
-        return answer.choices[0], _cost(answer.usage)
+        return answer.choices[0], _usage(answer.usage)
 
     async def _events(self, body: Mapping[str, Any]) -> AsyncGenerator[ChatAnswer, None]:
         """What a stream holds. It is refused, where it is, before it begins."""
@@ -321,7 +321,7 @@ class ChatEngine(CallHandler):
     ) -> dict[str, Any]:
         asked = self._messages(conversation)
         body: dict[str, Any] = {"model": self._model, "messages": asked}
-        body |= {self._named(name): value for name, value in fields.items() if value is not None}
+        body |= {self._param_name(name): value for name, value in fields.items() if value is not None}
         if self._capabilities.supports_priority:
             body["priority"] = priority
         if prefill and self._capabilities.context_tokens is not None:
@@ -329,7 +329,7 @@ class ChatEngine(CallHandler):
             body |= {"continue_final_message": True, "add_generation_prompt": False}
         return body
 
-    def _named(self, name: str) -> str:
+    def _param_name(self, name: str) -> str:
         return self._capabilities.max_tokens_param if name == "max_tokens" else name
 
     def _sampling_fields(self, sample: Sample) -> tuple[Conversation, dict[str, object]]:
@@ -344,7 +344,7 @@ class ChatEngine(CallHandler):
             **self._thinking.of(sampling.thinking),
         }
         if sampling.choices:
-            schema = _one_of(sampling.choices)
+            schema = _choice_schema(sampling.choices)
         if schema is not None and self._capabilities.schemas:
             form = {"name": "reply", "schema": schema}
             fields["response_format"] = {"type": "json_schema", "json_schema": form}
@@ -375,7 +375,7 @@ def _content(turn: Turn) -> str | list[dict[str, Any]]:
     return [*images, {"type": "text", "text": turn.text}]
 
 
-def _one_of(choices: Sequence[str]) -> JsonSchema:
+def _choice_schema(choices: Sequence[str]) -> JsonSchema:
     return {
         "type": "object",
         "properties": {"reply": {"enum": list(choices)}},
@@ -384,8 +384,8 @@ def _one_of(choices: Sequence[str]) -> JsonSchema:
     }
 
 
-def _unwrapped(text: str, sampling: Sampling) -> str:
-    """The choice that a reply of _one_of holds; a reply that holds none is left as it is."""
+def _unwrap_choice(text: str, sampling: Sampling) -> str:
+    """The choice that a reply of _choice_schema holds; a reply that holds none is left as it is."""
     if not sampling.choices:
         return text
     try:
@@ -395,6 +395,6 @@ def _unwrapped(text: str, sampling: Sampling) -> str:
     return str(said.get("reply", text)) if isinstance(said, dict) else text
 
 
-def _cost(usage: UsageAnswer | None) -> Usage:
+def _usage(usage: UsageAnswer | None) -> Usage:
     """One call; that is all that is known where the server does not tell what it cost."""
     return usage.usage() if usage else Usage(calls=1)

@@ -1,7 +1,7 @@
 """Remote engines: a server that speaks OpenAI's API, and what it can do, found out whenever it comes up.
 
-A vLLM server whose tokenizer is at hand is given token ids (openai_tokens); any other is given messages (openai_chat).
-So is one whose model takes images, unless the operator names the tokenizer: images cannot be sent as token ids.
+A vLLM server whose tokenizer is available here gets token ids (tokens.py); any other server gets messages (chat.py). So
+does a server whose model takes images, unless the operator names the tokenizer: images cannot be sent as token ids.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from service.engines.remote.bodies import TooMuch
 from service.engines.remote.chat import ChatEngine
 from service.engines.remote.probes import (
     QUESTION,
-    counted_tokens,
+    count_tokens,
     find_chat_capabilities,
     find_direct,
     find_habit,
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 class Tokenizers:
     """Loads tokenizers, each once for all servers.
 
-    ``importing``: held by whoever loads something with transformers, which two threads cannot import at once.
+    ``importing``: hold it to load something with transformers, which two threads cannot import at once.
     """
 
     def __init__(self) -> None:
@@ -43,13 +43,13 @@ class Tokenizers:
         self.importing = asyncio.Lock()
 
     async def get(self, source: str, thinking: Thinking) -> ChatTokenizer:
-        """Whoever gives up waiting ends no load: a thread cannot be ended."""
+        """The tokenizer of a folder or hub name. Cancelling does not stop the load: a thread cannot be stopped."""
         if source not in self._loads:
             self._loads[source] = asyncio.ensure_future(self._load(source))
         return ChatTokenizer(await asyncio.shield(self._loads[source]), thinking)
 
     def forget(self, source: str) -> None:
-        """Load it anew the next time."""
+        """Load it again the next time."""
         self._loads.pop(source, None)
 
     async def _load(self, source: str) -> Any:
@@ -94,7 +94,7 @@ async def _engine(
     card = await find_model(server, model)
     max_tokens_param = await find_max_tokens_param(server, model, listed=card is not None)
     images = tokenizer is None and await takes_images(server, model, max_tokens_param)
-    counted = await counted_tokens(server, model, thinking)
+    counted = await count_tokens(server, model, thinking)
     context_tokens = card.max_model_len if card and counted else None
     if tokenizer is None and not images and card and card.root and await asyncio.to_thread(Path(card.root).is_dir):
         tokenizer = card.root
@@ -106,7 +106,7 @@ async def _engine(
         if found := await find_token_capabilities(server, model, chat):
             log.info("what the engine's server can do", extra={"server": server.url, "capabilities": asdict(found)})
             return TokenEngine(server, model, chat, context_tokens, found, thinking.variables)
-    log.info("the engine's server tokenises prompts: prefixes are shared as far as it repeats itself")
+    log.info("the engine's server tokenises prompts: prefixes are shared only where its token ids repeat")
     capabilities = await find_chat_capabilities(server, model, context_tokens, max_tokens_param)
     capabilities = replace(capabilities, images=images, lists_models=card is not None)
     habit = await find_habit(server, model, max_tokens_param, counted, thinking)

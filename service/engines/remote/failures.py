@@ -143,7 +143,7 @@ class Answer(BaseModel):
 
 def failure(response: httpx.Response) -> RedraftError:
     """The error for a response whose status is not 200."""
-    status, said = response.status_code, said_by(response)
+    status, said = response.status_code, read_error(response)
     if status in REFUSED:
         return _too_long(said) or InvalidRequest(REFUSAL + said.message)
     if said.code == FormNotKept.code:  # Redraft's own word, whose status would else mean that it is busy
@@ -161,7 +161,7 @@ def failure(response: httpx.Response) -> RedraftError:
     return EngineUnavailable(detail)
 
 
-def said_by(response: httpx.Response) -> ErrorBody:
+def read_error(response: httpx.Response) -> ErrorBody:
     """The error that a body holds, or is; else whatever it says."""
     with suppress(ValueError):
         if error := _error_of(from_json(response.content)):
@@ -169,7 +169,7 @@ def said_by(response: httpx.Response) -> ErrorBody:
     return ErrorBody(message=(response.text or response.reason_phrase)[:LONGEST_MESSAGE])
 
 
-def told_error(data: bytes) -> ErrorBody | None:
+def error_in(data: bytes) -> ErrorBody | None:
     """The error that an answer with status 200, or an event of a stream, tells of instead of what was asked for."""
     with suppress(ValueError):
         return _error_of(from_json(data))

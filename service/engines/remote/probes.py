@@ -1,11 +1,10 @@
 """What a server that speaks OpenAI's API can do, found out by asking it for a few tokens.
 
-It has to answer one plain chat. An answer in any other form than the one that is asked for is a no, whatever its
-status: there are servers that answer paths they do not know with 200, and servers that have another meaning for them.
+It has to answer one plain chat. An answer in another form than the expected one means no, whatever its status: some
+servers answer unknown paths with 200, and some give those paths another meaning.
 """
 
-import struct
-import zlib
+import base64
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
@@ -32,17 +31,20 @@ MAX_TOKENS_PARAMS = ("max_tokens", "max_completion_tokens")
 """The names of the parameter that bounds a reply. The old name is tried first: a server that knows only that one may
 ignore the new one instead of rejecting it, and write without end."""
 PROBES = 3
-"""How often a server is asked that fails at what it is asked for, before it counts as one that does not have it."""
+"""How often a request that fails is sent before the server counts as one that does not support it."""
 LOAD_SECONDS = 120.0
-"""For the first chat: LM Studio and Ollama load the model for it, and stop loading when nobody waits any more."""
+"""For the first chat: LM Studio and Ollama load the model for it, and stop loading if the client gives up."""
 PROBE_SECONDS = 10.0
 """For every other answer of a few tokens."""
 FEW_LOGPROBS = 5
-"""What Text Generation Inference and some gateways tell the probabilities of, and refuse to be asked for more."""
-PICTURE_SIDE = 64
-"""Enough for any model: some refuse smaller pictures."""
+"""What Text Generation Inference and some gateways tell the probabilities of, and refuse to be probe_with for more."""
+GREY_PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAAAAACPAi4CAAAAKUlEQVR4nO3MQREAAAwCIKMb3RD77SAA6VEEAoFAIBAIBAKBQCAQfA8G320A"
+    "eUC9G5AAAAAASUVORK5CYII="
+)
+"""A grey square of 64 pixels a side: some models refuse smaller pictures."""
 LATEST = ":latest"
-"""What Ollama adds to the name of a model without a tag, in its list but not in its requests."""
+"""Ollama adds this to the name of a model without a tag, in its list but not in requests."""
 MOST_NAMED = 8
 NO_CHAT = "the engine's server answers no chat"
 FORM = {
@@ -52,19 +54,19 @@ FORM = {
 
 
 async def find_model(server: OpenAIServer, model: str) -> ModelCard | None:
-    """What the server's list says of the model; None if it has no list. EngineUnusable if that has no such model."""
+    """The model's entry in the server's list; None if it has no list. EngineUnusable if the list lacks the model."""
     try:
         cards = (await server.get(MODELS, ModelList)).data
     except KeyRefused as error:
-        raise _key_refused() from error
+        raise _make_key_refused() from error
     except (NotOffered, WrongAnswer, InvalidRequest):
         return None
     except ServerFailed as error:
-        raise EngineUnavailable(_joined(error.detail, server.shown(error.words))) from error
+        raise EngineUnavailable(_join(error.detail, server.redact(error.words))) from error
     for card in cards:
         if card.id in (model, model + LATEST):
             return card
-    named = [server.shown(card.id) for card in cards]
+    named = [server.redact(card.id) for card in cards]
     known = ", ".join(named[:MOST_NAMED]) + (f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else "")
     raise EngineUnusable(f"the engine's server has no model {model!r}; it has {known or 'none'}")
 
@@ -80,46 +82,46 @@ async def find_max_tokens_param(server: OpenAIServer, model: str, *, listed: boo
     for name in MAX_TOKENS_PARAMS:
         call = partial(server.post, CHAT, {**plain, name: 1}, ChatAnswer, seconds=LOAD_SECONDS)
         try:
-            answer = await _asked(call)
+            answer = await _retry(call)
             if answer.choices:
                 return name
-            reasons.append(_unusable(server, "the answer has no choice", listed))
+            reasons.append(_make_unusable(server, "the answer has no choice", listed))
         except KeyRefused as error:
-            raise _key_refused() from error
+            raise _make_key_refused() from error
         except NotOffered as error:
-            reasons.append(_unusable(server, error.words, listed, f"it has nothing at {CHAT}"))
+            reasons.append(_make_unusable(server, error.words, listed, f"it has nothing at {CHAT}"))
         except WrongAnswer as error:
-            reasons.append(_unusable(server, error.words, listed, error.detail))
+            reasons.append(_make_unusable(server, error.words, listed, error.detail))
         except InvalidRequest as error:
-            reasons.append(_unusable(server, error.detail.removeprefix(REFUSAL), listed))
+            reasons.append(_make_unusable(server, error.detail.removeprefix(REFUSAL), listed))
         except ServerFailed as error:
-            reasons.append(EngineUnavailable(_joined(f"{NO_CHAT}: {error.detail}", server.shown(error.words))))
+            reasons.append(EngineUnavailable(_join(f"{NO_CHAT}: {error.detail}", server.redact(error.words))))
     refuses_a_name = any(name in reasons[0].detail for name in MAX_TOKENS_PARAMS)
     raise reasons[-1 if refuses_a_name else 0]
 
 
-async def counted_tokens(server: OpenAIServer, model: str, thinking: Thinking) -> TokenizeAnswer | None:
-    """A conversation's tokens as the server counts them, if it does so as vLLM's."""
+async def count_tokens(server: OpenAIServer, model: str, thinking: Thinking) -> TokenizeAnswer | None:
+    """A conversation's tokens as the server counts them; None if it cannot count them as vLLM does."""
     body = {"model": model, "messages": messages(QUESTION), "return_token_strs": True}
     body |= ThinkingFields(thinking.variables).of(thinking=True)
-    return await _accepted(lambda: server.tokenize(body))
+    return await _try(lambda: server.tokenize(body))
 
 
 async def find_token_capabilities(server: OpenAIServer, model: str, chat: ChatTokenizer) -> TokenCapabilities | None:
-    """What a server can do with prompts that are token ids; None if it takes none."""
+    """What a server can do with prompts of token ids; None if it does not accept them."""
     probe = {"model": model, "prompt": chat.prompt_ids(QUESTION), "max_tokens": 1}
 
-    async def asked(more: Mapping[str, object]) -> TextAnswer | None:
-        answer = await _accepted(lambda: server.post(COMPLETIONS, {**probe, **more}, TextAnswer, seconds=PROBE_SECONDS))
+    async def probe_with(more: Mapping[str, object]) -> TextAnswer | None:
+        answer = await _try(lambda: server.post(COMPLETIONS, {**probe, **more}, TextAnswer, seconds=PROBE_SECONDS))
         return answer if answer and answer.choices else None
 
-    if await asked({}) is None:
+    if await probe_with({}) is None:
         return None
     named = chat.option_ids(DIGITS)
-    weighed = await asked({"logprobs": 1, "logprob_token_ids": named, "return_tokens_as_token_ids": True})
+    weighed = await probe_with({"logprobs": 1, "logprob_token_ids": named, "return_tokens_as_token_ids": True})
     logprobs = weighed.choices[0].logprobs if weighed else None
     return TokenCapabilities(
-        supports_priority=await asked({"priority": 1}) is not None,
+        supports_priority=await probe_with({"priority": 1}) is not None,
         logprobs_for_any_token=logprobs is not None and logprobs.first().keys() >= set(named),
     )
 
@@ -130,34 +132,34 @@ async def find_chat_capabilities(
     """What a server can do that answers plain chats with that parameter."""
     probe = {"model": model, "messages": messages(QUESTION), max_tokens_param: 1}
 
-    async def asked(more: Mapping[str, object]) -> ChatAnswer | None:
-        return await _chat(server, {**probe, **more})
+    async def probe_with(more: Mapping[str, object]) -> ChatAnswer | None:
+        return await _try_chat(server, {**probe, **more})
 
     most_logprobs = 0
     for count in (MOST_LOGPROBS, FEW_LOGPROBS):
-        weighed = await asked({"logprobs": True, "top_logprobs": count})
+        weighed = await probe_with({"logprobs": True, "top_logprobs": count})
         if weighed is not None:
-            most_logprobs = count if any(choice.weighed for choice in weighed.choices) else 0
+            most_logprobs = count if any(choice.first_top_logprobs for choice in weighed.choices) else 0
             break
     return ChatCapabilities(
-        schemas=await asked({"response_format": {"type": "json_schema", "json_schema": FORM}}) is not None,
+        schemas=await probe_with({"response_format": {"type": "json_schema", "json_schema": FORM}}) is not None,
         logprobs=most_logprobs > 0,
         most_logprobs=most_logprobs,
-        system=await asked({"messages": messages(INSTRUCTED)}) is not None,
-        greetings=await asked({"messages": messages(GREETED)}) is not None,
-        supports_priority=context_tokens is not None and await asked({"priority": 1}) is not None,
+        system=await probe_with({"messages": messages(INSTRUCTED)}) is not None,
+        greetings=await probe_with({"messages": messages(GREETED)}) is not None,
+        supports_priority=context_tokens is not None and await probe_with({"priority": 1}) is not None,
         context_tokens=context_tokens,
         max_tokens_param=max_tokens_param,
-        whole_top_p=await asked({"top_p": 1.0}) is not None,
+        whole_top_p=await probe_with({"top_p": 1.0}) is not None,
     )
 
 
 async def find_habit(
     server: OpenAIServer, model: str, max_tokens_param: str, counted: TokenizeAnswer | None, thinking: Thinking
 ) -> Habit:
-    """How the model begins its replies, by what it says first."""
+    """How the model begins its replies, judged by its first tokens."""
     body = {"model": model, "messages": messages(QUESTION), max_tokens_param: PROBE_TOKENS, "temperature": 0.0}
-    answer = await _chat(server, {**body, **ThinkingFields(thinking.variables).of(thinking=True)})
+    answer = await _try_chat(server, {**body, **ThinkingFields(thinking.variables).of(thinking=True)})
     if answer is None:
         return Habit("unknown")
     [choice, *_] = answer.choices
@@ -165,9 +167,9 @@ async def find_habit(
 
 
 async def find_direct(server: OpenAIServer, model: str, max_tokens_param: str) -> Mapping[str, Any] | None:
-    """How the server is asked for a reply without thoughts; None if it knows no way."""
+    """How the server is probe_with for a reply without thoughts; None if it knows no way."""
     for fields in DIRECT:
-        answer = await _chat(
+        answer = await _try_chat(
             server, {"model": model, "messages": messages(QUESTION), max_tokens_param: PROBE_TOKENS, **fields}
         )
         if answer and not begins_with_thoughts(answer.choices[0].message):
@@ -176,69 +178,56 @@ async def find_direct(server: OpenAIServer, model: str, max_tokens_param: str) -
 
 
 async def takes_images(server: OpenAIServer, model: str, max_tokens_param: str = MAX_TOKENS_PARAMS[0]) -> bool:
-    """Whether the server accepts a picture and counts it: some drop what their model cannot see."""
-    image = Image("image/png", blank_png(PICTURE_SIDE))
+    """Whether the server accepts an image and counts its tokens: some silently drop images."""
+    image = Image("image/png", GREY_PNG)
     plain, pictured = (
         {"model": model, "messages": messages(Conversation(turn)), max_tokens_param: 1}
         for turn in (Turn("user", "Say yes."), Turn("user", "Say yes.", images=(image,)))
     )
-    seen = await _chat(server, pictured)
+    seen = await _try_chat(server, pictured)
     if seen is None or seen.usage is None:
         return seen is not None
-    without = await _chat(server, plain)
+    without = await _try_chat(server, plain)
     return without is not None and without.usage is not None and seen.usage.prompt_tokens > without.usage.prompt_tokens
 
 
-def blank_png(side: int) -> bytes:
-    """A grey square of so many pixels a side (Portable Network Graphics, W3C Recommendation, section 5)."""
-    rows = (b"\0" + b"\x80" * side) * side
-    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    written = (struct.pack(">I", len(data)) + kind + data + _crc(kind + data) for kind, data in chunks)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(written)
-
-
-def _crc(data: bytes) -> bytes:
-    return struct.pack(">I", zlib.crc32(data))
-
-
-def _key_refused() -> EngineUnusable:
+def _make_key_refused() -> EngineUnusable:
     return EngineUnusable(
         "the engine's server refuses the key that it is sent, or wants one (REDRAFT_ENGINE_KEY, or key_file)"
     )
 
 
-def _unusable(server: OpenAIServer, words: str, listed: bool, otherwise: str = "") -> EngineUnusable:
-    """Why a server cannot be used that refuses a plain chat: in its own words, if there are any."""
-    reason = _joined(NO_CHAT, server.shown(words) or otherwise)
+def _make_unusable(server: OpenAIServer, words: str, listed: bool, otherwise: str = "") -> EngineUnusable:
+    """The error for a server that rejects a plain chat, in its own words if there are any."""
+    reason = _join(NO_CHAT, server.redact(words) or otherwise)
     return EngineUnusable(reason if listed else f"{reason}; is its address that of an OpenAI server?")
 
 
-def _joined(detail: str, words: str) -> str:
+def _join(detail: str, words: str) -> str:
     return f"{detail}: {words}" if words else detail
 
 
-async def _chat(server: OpenAIServer, body: Mapping[str, object]) -> ChatAnswer | None:
+async def _try_chat(server: OpenAIServer, body: Mapping[str, object]) -> ChatAnswer | None:
     """The answer to a chat, if it is one."""
-    answer = await _accepted(lambda: server.post(CHAT, body, ChatAnswer, seconds=PROBE_SECONDS))
+    answer = await _try(lambda: server.post(CHAT, body, ChatAnswer, seconds=PROBE_SECONDS))
     return answer if answer and answer.choices else None
 
 
-async def _accepted(call: Callable[[], Awaitable[T]]) -> T | None:
-    """What the server answers; None if it refuses, has nothing there, or goes on to fail or to answer something else.
+async def _try(call: Callable[[], Awaitable[T]]) -> T | None:
+    """The server's answer; None if it rejects the request, has nothing at the path, or keeps failing.
 
-    Some servers fail, or hang up, at what they do not have. One that is gone as a whole shows so at its next look.
+    Some servers fail, or hang up, at what they do not support. A server that is down shows that at its next check.
     """
     try:
-        return await _asked(call)
+        return await _retry(call)
     except EngineBusy:
         raise
     except (InvalidRequest, EngineUnavailable):
         return None
 
 
-async def _asked(call: Callable[[], Awaitable[T]]) -> T:
-    """What the server answers, on a further attempt if it fails, or answers something else, for a moment."""
+async def _retry(call: Callable[[], Awaitable[T]]) -> T:
+    """The server's answer, after up to PROBES attempts if it fails or answers something else."""
     for _ in range(PROBES - 1):
         try:
             return await call()

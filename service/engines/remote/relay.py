@@ -17,7 +17,7 @@ from service.engines.remote.answers import (
     object_or_nothing,
 )
 from service.engines.remote.server import CHAT, OpenAIServer
-from service.engines.remote.thoughts import ChatReader, SaidText, counted
+from service.engines.remote.thoughts import ChatReader, SaidText, count_thoughts
 from service.engines.thoughts import Habit, Marks, Split, named_in
 from service.errors import EngineUnavailable, FieldError, InvalidRequest, PromptTooLong
 
@@ -81,7 +81,7 @@ class ServerRelay:
         self, asked: ChatBody, *, stream: bool, priority: int = 0
     ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
         body = {**asked, **self.fields, "model": self.model}
-        reader = ChatReader(self.habit.splitter(_named(asked)))
+        reader = ChatReader(self.habit.splitter(_marks_named_in(asked)))
         if not self.system:
             body["messages"] = without_system(body["messages"])
         if not self.greetings:
@@ -90,28 +90,32 @@ class ServerRelay:
             body["priority"] = priority
         if not self.whole_top_p and body.get("top_p") == 1:
             del body["top_p"]
-        with _naming("tools" if "tools" in body else "messages"):
+        with _name_field("tools" if "tools" in body else "messages"):
             if self.context_tokens is not None and "max_tokens" in body:
                 body["max_tokens"] = min(body["max_tokens"], await self._room(body, self.context_tokens))
             if "max_tokens" in body:
                 body[self.max_tokens_param] = body.pop("max_tokens")
-            answer = self._streamed(body, reader) if stream else self._whole(body, reader)
+            answer = self._answer_stream(body, reader) if stream else self._answer_whole(body, reader)
             async with aclosing(answer) as items:
                 async for item in items:
                     yield item
 
-    async def _whole(self, body: ChatBody, reader: ChatReader) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
+    async def _answer_whole(
+        self, body: ChatBody, reader: ChatReader
+    ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
         answer = await self.server.post(CHAT, body, RelayAnswer)
         if len(answer.choices) != 1:
             raise EngineUnavailable("the engine's server answers without one choice")
         [choice] = answer.choices
         reader.feed(choice.message)
-        _, split, end = _ended(reader, choice.finish_reason, answer.usage)
+        _, split, end = _finish(reader, choice.finish_reason, answer.usage)
         content = split.text or (None if choice.message.calls or choice.message.content is None else "")
         yield MessagePiece(content, choice.message.calls, split.thoughts)
         yield end
 
-    async def _streamed(self, body: ChatBody, reader: ChatReader) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
+    async def _answer_stream(
+        self, body: ChatBody, reader: ChatReader
+    ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
         said, usage, begun = None, None, False
         async with aclosing(self.server.stream(CHAT, body, RelayAnswer)) as events:
             async for event in events:
@@ -125,13 +129,13 @@ class ServerRelay:
                 usage = event.usage or usage
         if not begun:
             raise EngineUnavailable("the engine's server wrote nothing")
-        rest, _, end = _ended(reader, said, usage)
+        rest, _, end = _finish(reader, said, usage)
         for piece in rest:
             yield _piece(piece)
         yield end
 
     async def _room(self, body: ChatBody, context_tokens: int) -> int:
-        """The tokens that are left for the answer. Only a server that counts tokens has a known context."""
+        """The tokens left for the answer. The context size is known only for a server that counts tokens."""
         counted = {name: body[name] for name in ("model", "messages", "tools") if name in body}
         count = (await self.server.tokenize(counted)).count
         if count >= context_tokens:
@@ -139,7 +143,7 @@ class ServerRelay:
         return context_tokens - count
 
 
-def _named(asked: ChatBody) -> frozenset[Marks]:
+def _marks_named_in(asked: ChatBody) -> frozenset[Marks]:
     return named_in(str(message["content"]) for message in asked["messages"] if message["role"] != "assistant")
 
 
@@ -147,18 +151,18 @@ def _piece(piece: str | Thought) -> MessagePiece:
     return MessagePiece(thoughts=piece.text) if isinstance(piece, Thought) else MessagePiece(piece)
 
 
-def _ended(
+def _finish(
     reader: ChatReader, said: str | None, usage: UsageAnswer | None
 ) -> tuple[list[str | Thought], Split, MessageEnd]:
     """The last pieces of a message, the whole, and its end."""
     rest, split = reader.end(finish_reason(said))
-    spent = counted(usage.usage() if usage else Usage(calls=1), split)
+    spent = count_thoughts(usage.usage() if usage else Usage(calls=1), split)
     return rest, split, MessageEnd("tool_calls" if said == "tool_calls" else split.finish_reason, spent)
 
 
 @contextmanager
-def _naming(field: str) -> Iterator[None]:
-    """Let a server's refusal name the field that it is about: most have no tools unless they are started with them."""
+def _name_field(field: str) -> Iterator[None]:
+    """Name the field that a server rejects: most servers support tools only if they are started with them."""
     try:
         yield
     except PromptTooLong:

@@ -26,7 +26,7 @@ from typing import Any, Self, TypeVar
 from service.concurrency import gather
 from service.engines.base import Call, Engine, Piece, R, Sample, Weigh
 from service.engines.conversation import Conversation
-from service.engines.relay import ChatBody, MessageEnd, MessagePiece, relay_of
+from service.engines.relay import ChatBody, MessageEnd, MessagePiece, require_relay
 from service.engines.remote.replica import Connect, Replica
 from service.errors import EngineBusy, EngineUnavailable
 
@@ -101,7 +101,7 @@ class ReplicatedEngine:
 
     @classmethod
     async def start(cls, model: str, servers: Mapping[str, Connect]) -> Self:
-        """Wait until one of the servers, by their names, serves, and go on looking at all of them.
+        """Wait until one of the servers, given by their names, can serve, and keep checking all of them.
 
         Raises what ``joined`` raises.
         """
@@ -115,7 +115,7 @@ class ReplicatedEngine:
 
     @classmethod
     def open(cls, model: str, servers: Mapping[str, Connect]) -> Self:
-        """Begin to look at the servers, by their names; none of them has to serve yet."""
+        """Begin to check the servers, given by their names; none of them has to serve yet."""
         changed = asyncio.Event()
         engine = cls(model, [Replica(name, connect, changed.set) for name, connect in servers.items()])
         engine._changed = changed
@@ -132,7 +132,7 @@ class ReplicatedEngine:
 
     @property
     def missing(self) -> str:
-        """Why no server serves, as far as that is known; without their addresses, which are the operator's."""
+        """Why no server can serve, if that is known; without their addresses, which only the operator may see."""
         if any(replica.up for replica in self.replicas):
             return ""
         if len(self.replicas) == 1:
@@ -157,7 +157,9 @@ class ReplicatedEngine:
         self, asked: ChatBody, *, stream: bool, priority: int = 0
     ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
         key = _join_turns((message["role"], [str(message["content"])]) for message in asked["messages"])
-        return self._route_stream(key, lambda engine: relay_of(engine).relay(asked, stream=stream, priority=priority))
+        return self._route_stream(
+            key, lambda engine: require_relay(engine).relay(asked, stream=stream, priority=priority)
+        )
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
         await self._route(first_turns(conversation), lambda engine: engine.fit(conversation, tokens), writes=False)

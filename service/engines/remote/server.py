@@ -1,6 +1,6 @@
 """One server that speaks OpenAI's API, over HTTP: what it answers, and its failures as Redraft's errors.
 
-Errors: those of openai_failures for what the server says, TooMuch for more than it was asked for, EngineUnavailable
+Errors: those of failures.py for what the server says, TooMuch for more than was asked for, EngineUnavailable
 where it cannot be reached. Cancelling a call closes its connection, and a server like vLLM's then ends the work.
 """
 
@@ -34,9 +34,9 @@ from service.engines.remote.failures import (
     ErrorBody,
     NotOffered,
     WrongAnswer,
+    error_in,
     failure,
-    said_by,
-    told_error,
+    read_error,
 )
 from service.engines.remote.proxy import proxy_for
 from service.errors import EngineBusy, EngineUnavailable, InvalidRequest
@@ -96,7 +96,7 @@ class OpenAIServer:
 
     async def get(self, path: str, answer: type[A]) -> A:
         timeout = httpx.Timeout(SHORT_SECONDS, connect=CONNECT_SECONDS)
-        async with self._sent("GET", path, timeout=timeout) as response:
+        async with self._send("GET", path, timeout=timeout) as response:
             return self._read(await read(response, LIST_BYTES), answer)
 
     async def post(
@@ -114,7 +114,7 @@ class OpenAIServer:
         tokens that ``body`` asks for can take.
         """
         timeout = httpx.Timeout(seconds, connect=CONNECT_SECONDS)
-        async with self._sent("POST", path, json=body, timeout=timeout) as response:
+        async with self._send("POST", path, json=body, timeout=timeout) as response:
             return self._read(await read(response, most_bytes(body) if most is None else most), answer)
 
     async def tokenize(self, body: Mapping[str, Any]) -> TokenizeAnswer:
@@ -127,7 +127,7 @@ class OpenAIServer:
         body = {**body, "stream": True, "stream_options": {"include_usage": True}}
         finished = False
         try:
-            async with self._sent("POST", path, json=body) as response:
+            async with self._send("POST", path, json=body) as response:
                 events = read_events(response, most_bytes(body))
                 async for data in events:
                     if data == DONE:
@@ -135,7 +135,7 @@ class OpenAIServer:
                         return
                     if data == b"null":
                         continue  # an event without anything, as some proxies send it to keep a connection
-                    event = self._event(data, answer)
+                    event = self._parse_event(data, answer)
                     finished = finished or event.finished
                     yield event
         except TooMuch:
@@ -148,10 +148,10 @@ class OpenAIServer:
 
     async def check(self, path: str) -> None:
         """Return if the server answers at the path."""
-        async with self._sent("GET", path) as response:
+        async with self._send("GET", path) as response:
             await read(response, LEAST_BYTES)
 
-    def shown(self, words: str) -> str:
+    def redact(self, words: str) -> str:
         """The server's own words as anybody may see them: short, in one line, without the key, which some repeat."""
         if words.lstrip().startswith("<"):
             return ""  # a page
@@ -162,12 +162,12 @@ class OpenAIServer:
         await self._client.aclose()
 
     @asynccontextmanager
-    async def _sent(self, method: str, path: str, **request: Any) -> AsyncIterator[httpx.Response]:
+    async def _send(self, method: str, path: str, **request: Any) -> AsyncIterator[httpx.Response]:
         """The response to a request, its body unread. Raises what the server's failure means."""
         try:
             async with self._client.stream(method, path, **request) as response:
                 if response.status_code != httpx.codes.OK:
-                    raise await self._failure(response)
+                    raise await self._read_failure(response)
                 yield response
         except httpx.HTTPError as error:
             raise EngineUnavailable(f"the engine's server cannot be reached ({type(error).__name__})") from error
@@ -175,7 +175,7 @@ class OpenAIServer:
             self._log_failure(error.detail)
             raise
 
-    async def _failure(self, response: httpx.Response) -> Exception:
+    async def _read_failure(self, response: httpx.Response) -> Exception:
         body = await read_beginning(response, FAILURE_BYTES)
         told = response.headers.get("Retry-After")
         plain = httpx.Response(
@@ -183,7 +183,7 @@ class OpenAIServer:
         )
         error = failure(plain)
         if not isinstance(error, InvalidRequest | EngineBusy | NotOffered):
-            self._log_failure(f"status {response.status_code}", said_by(plain))
+            self._log_failure(f"status {response.status_code}", read_error(plain))
         return error
 
     def _read(self, body: bytes, answer: type[A]) -> A:
@@ -193,18 +193,18 @@ class OpenAIServer:
             read = None
         if read is not None and read.error is None and not read.empty:
             return read
-        error = told_error(body)
+        error = error_in(body)
         if error is not None:
             raise WrongAnswer("the engine's server answers with an error, and status 200", error.message)
         if read is None:
             raise WrongAnswer("the engine's server answers what an OpenAI server would not")
         return read
 
-    def _event(self, data: bytes, answer: type[C]) -> C:
+    def _parse_event(self, data: bytes, answer: type[C]) -> C:
         try:
             return self._read(data, answer)
         except WrongAnswer:
-            if (error := told_error(data)) is None:
+            if (error := error_in(data)) is None:
                 raise
             self._log_failure("a stream", error)
             raise EngineUnavailable("the engine's server failed while it wrote") from None

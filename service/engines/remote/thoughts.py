@@ -65,7 +65,7 @@ class ChatReader:
         return last, replace(split, thoughts=thoughts)
 
 
-def counted(usage: Usage, split: Split) -> Usage:
+def count_thoughts(usage: Usage, split: Split) -> Usage:
     """The usage with the tokens of thoughts: as many as the server tells, or else their share of the characters."""
     if usage.reasoning_tokens or not split.thoughts:
         return usage

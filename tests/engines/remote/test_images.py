@@ -11,7 +11,7 @@ import pytest
 from service.engines.base import Sample, Sampling
 from service.engines.conversation import Conversation, Image, Turn
 from service.engines.remote.chat import ChatCapabilities, ChatEngine, messages
-from service.engines.remote.probes import blank_png, takes_images
+from service.engines.remote.probes import GREY_PNG, takes_images
 from service.engines.remote.server import OpenAIServer
 from tests.support.listener import Answer, Listener, answered, listening
 
@@ -67,4 +67,4 @@ async def test_that_a_server_sees_is_found_out(answers: list[Answer], taken: boo
 
     shown: Any = json.loads(listener.requests[0].body)["messages"][0]["content"]
     url = shown[0]["image_url"]["url"]
-    assert base64.b64decode(url.removeprefix("data:image/png;base64,")) == blank_png(64)
+    assert base64.b64decode(url.removeprefix("data:image/png;base64,")) == GREY_PNG

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from service.engines.base import Choose, Completion, Engine, Sample, Sampling, Thought
 from service.engines.conversation import Conversation, Turn
-from service.engines.relay import MessageEnd, MessagePiece, joined
+from service.engines.relay import MessageEnd, MessagePiece, join_pieces
 from service.engines.remote.chat import ChatEngine
 from service.engines.remote.connect import Tokenizers, connect
 from service.engines.thoughts import Thinking
@@ -197,7 +197,7 @@ async def test_a_relayed_message_has_its_thoughts_apart(form: str, stream: bool)
     async with connected(ThinkingServer(form)) as engine:
         *pieces, end = [item async for item in engine.relay(body, stream=stream)]
 
-    message = joined(piece for piece in pieces if isinstance(piece, MessagePiece))
+    message = join_pieces(piece for piece in pieces if isinstance(piece, MessagePiece))
     assert message.content == ANSWER
     assert message.thoughts.startswith(THOUGHTS)
     assert isinstance(end, MessageEnd)
