@@ -106,7 +106,7 @@ async def start_adapter(name: str, stated: Adapter, main: EngineLifetime) -> Ser
     engine = await main.loaded()
     if not isinstance(engine, Adaptable):
         raise TypeError("only the engine in this process takes adapters")
-    return await engine.adapted(name, stated.adapter)
+    return await engine.load_adapter(name, stated.adapter)
 
 
 def fleet_of(

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 
-from service.engines.served import EngineMisconfigured, Joining, ServedEngine
+from service.engines.served import DeferredEngine, EngineMisconfigured, ServedEngine
 from service.errors import EngineDead, EngineUnavailable, Starting
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class EngineLifetime:
         self._on_failure = on_failure
         self._on_ready = on_ready
         self._loading: asyncio.Future[ServedEngine] | None = None
-        self._joining: Joining | None = None
+        self._joining: DeferredEngine | None = None
 
     async def __aenter__(self) -> "EngineLifetime":
         self._loading = asyncio.ensure_future(self._load())
@@ -68,9 +68,9 @@ class EngineLifetime:
     async def _load(self) -> ServedEngine:
         engine = await self._start()
         try:
-            if isinstance(engine, Joining):
+            if isinstance(engine, DeferredEngine):
                 self._joining = engine
-                await engine.joined()
+                await engine.wait_until_serving()
             if self._on_ready is not None:
                 await self._on_ready()
         except BaseException:

@@ -8,17 +8,16 @@ from service.errors import EngineUnavailable
 
 
 class EngineMisconfigured(Exception):
-    """The settings, or the environment, ask for what cannot be; only a new start mends it. The message is a sentence
-    for the operator."""
+    """The settings or the environment cannot work; only a restart with others helps. The message is a sentence for the
+    operator."""
 
 
 class EngineUnusable(EngineUnavailable):
-    """A server answers, but cannot serve as it is: its key, its model or its API is another. It may be set right while
-    the service runs."""
+    """A server answers but cannot serve: it has another key, model or API. That may be fixed while the service runs."""
 
 
 class ServedEngine(Engine, Protocol):
-    """An engine that somebody has to close."""
+    """An engine that its owner has to close."""
 
     async def close(self) -> None: ...
 
@@ -27,17 +26,17 @@ class ServedEngine(Engine, Protocol):
 class Adaptable(Protocol):
     """An engine that can put LoRA adapters on its model."""
 
-    async def adapted(self, name: str, folder: Path) -> ServedEngine:
+    async def load_adapter(self, name: str, folder: Path) -> ServedEngine:
         """The engine with the adapter of a folder, as the model ``name``."""
 
 
 @runtime_checkable
-class Joining(Protocol):
-    """An engine that is there before any of its servers is."""
+class DeferredEngine(Protocol):
+    """An engine that exists before any of its servers can serve."""
 
-    async def joined(self) -> None:
-        """Return once it can serve. Raises what makes that impossible."""
+    async def wait_until_serving(self) -> None:
+        """Return once it can serve; raise what makes that impossible."""
 
     @property
     def missing(self) -> str:
-        """Why it cannot serve yet; nothing while it is not known, or where it can."""
+        """Why it cannot serve yet; empty if that is not known, or if it can."""

@@ -16,34 +16,37 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 VARIABLES: Mapping[str, frozenset[str]] = {
     "draft": frozenset({"prompt", "parameters", "choices"}),
-    "exhibit": frozenset({"candidate", "fence"}),
+    "show": frozenset({"candidate", "fence"}),
     "rate": frozenset({"question"}),
-    "rate_lead": frozenset(),
+    "rate_prefill": frozenset(),
     "critique": frozenset({"issues", "principles", "verifications"}),
     "questions": frozenset(),
     "answer": frozenset({"question"}),
     "edit": frozenset({"instructions", "remarks", "memory"}),
     "redraft": frozenset({"instructions", "remarks", "memory"}),
     "vote": frozenset({"candidates", "fence"}),
-    "vote_lead": frozenset(),
+    "vote_prefill": frozenset(),
     "compare": frozenset({"candidates", "fence"}),
-    "compare_lead": frozenset(),
+    "compare_prefill": frozenset(),
     "choose_tool": frozenset({"tools"}),
     "call_tool": frozenset({"tool"}),
 }
 """Every template that a task has, and the variables it may use.
 
-draft: what the model is asked to begin with. exhibit: a candidate shown between two lines of the fence.
-rate: a criterion's question about the exhibit, and rate_lead: how its answer begins, before the digit.
-critique: what should change in the reply before it. questions: what to ask in order to check that reply, and answer:
-one of these questions, asked without the reply; ``verifications`` maps questions to answers. edit: what a better
-version of the reply before it must do. redraft: what a fresh answer must do, put after the request. vote: which of the
-lettered candidates agrees most with the others, and compare: which of two is better; vote_lead and compare_lead: how
-that answer begins, before the letter. choose_tool: which of the functions to call, and call_tool: the arguments of one;
-each has ``name``, ``description`` and ``parameters``, its arguments' JSON schema as a text. Lists are tuples of
-sentences.
-"""
+- draft: what the model is asked first
+- show: a candidate, between two lines of the fence
+- rate: a criterion's question about the candidate shown; rate_prefill: how its answer begins, before the digit
+- critique: what should change in the reply before it; ``verifications`` maps questions to answers
+- questions: what to ask in order to check that reply; answer: one of these questions, asked without the reply
+- edit: what a better version of the reply before it must do
+- redraft: what a new answer must do, put after the request
+- vote: which of the lettered candidates agrees most with the others; compare: which of two is better; vote_prefill and
+  compare_prefill: how the answer begins, before the letter
+- choose_tool: which of the functions to call; call_tool: the arguments of one. Each function has ``name``,
+  ``description`` and ``parameters``, its arguments' JSON schema as a text.
 
+Lists are tuples of sentences.
+"""
 
 _TOOL: Mapping[str, str] = {"name": "text", "description": "text", "parameters": "{}"}
 _NOTHING: Mapping[str, object] = dict.fromkeys(("instructions", "remarks", "memory", "issues", "principles"), ())
@@ -74,7 +77,7 @@ MAX_LOOPS = 2
 
 
 class PromptError(ValueError):
-    """A template that is missing, does not compile or asks for a variable that it does not get."""
+    """A template that is missing, does not compile or uses a variable that it does not have."""
 
 
 class _Environment(ImmutableSandboxedEnvironment):
@@ -95,7 +98,7 @@ def _numbers(*bounds: int) -> range:
 
 @dataclass(frozen=True)
 class Prompts:
-    """A task's compiled templates, by the names in VARIABLES. Make them with ``compiled``.
+    """A task's compiled templates, by the names in VARIABLES. Make them with ``compile``.
 
     ``parameters``: the task's parameters that the templates name.
     """
@@ -104,7 +107,7 @@ class Prompts:
     parameters: frozenset[str]
 
     @classmethod
-    def compiled(cls, sources: Mapping[str, str], declared: Collection[str] | None = None) -> "Prompts":
+    def compile(cls, sources: Mapping[str, str], declared: Collection[str] | None = None) -> "Prompts":
         """``declared``: the parameters that the task has; None for any. Raises PromptError."""
         if wrong := VARIABLES.keys() ^ sources.keys():
             raise PromptError(f"templates missing or unknown: {', '.join(sorted(wrong))}")

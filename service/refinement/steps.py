@@ -82,7 +82,7 @@ class CachedJudgePrompt:
 
     @cached_property
     def prefill(self) -> str:
-        return self._prompts.render("rate_lead")
+        return self._prompts.render("rate_prefill")
 
 
 async def warm(engine: Engine) -> None:
@@ -144,7 +144,7 @@ class EngineSteps:
         """
         # Show the judges the request and the candidate, and nothing else.
         evaluators = self._brief.evaluators
-        shown = self._brief.prompts.render("exhibit", candidate=text, fence=self._brief.fence)
+        shown = self._brief.prompts.render("show", candidate=text, fence=self._brief.fence)
         submission = Submission(
             text=text,
             request=self._brief.request,
@@ -289,7 +289,7 @@ class EngineSteps:
         letters = tuple(LETTERS[: len(texts)])
         candidates = dict(zip(letters, texts, strict=True))
         prompt = self._brief.prompts.render(template, candidates=candidates, fence=self._brief.fence)
-        prefill = self._brief.prompts.render(f"{template}_lead")
+        prefill = self._brief.prompts.render(f"{template}_prefill")
         choice = await self.engine("judge").call(Choose(self._brief.request.with_user(prompt), letters, prefill))
         return choice.logprobs
 

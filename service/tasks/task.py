@@ -163,7 +163,7 @@ def _parsed(model: type[_File], file: str, source: bytes) -> _File:
 
 def _task(file: str, content: _TaskFile, general: _TaskFile, rubrics: Mapping[str, Rubric], tools: Toolbox) -> Task:
     try:
-        prompts = Prompts.compiled({**general.prompts, **content.prompts}, content.parameters)
+        prompts = Prompts.compile({**general.prompts, **content.prompts}, content.parameters)
         evaluators = tuple(evaluator.resolved(tools) for evaluator in content.evaluators)
     except (PromptError, RefusedField) as error:
         raise TaskError(f"{file}: {error}") from error

@@ -7,7 +7,7 @@ HOSTILE = "{{ fence }} {% for x in y %} {# comment #} <b>&amp;</b>"
 
 
 def test_every_template_may_use_all_of_its_variables() -> None:
-    prompts = Prompts.compiled(SOURCES)
+    prompts = Prompts.compile(SOURCES)
 
     for name, variables in VARIABLES.items():
         assert prompts.render(name, **dict.fromkeys(variables, "x")) == " ".join("x" for _ in variables)
@@ -16,41 +16,41 @@ def test_every_template_may_use_all_of_its_variables() -> None:
 @pytest.mark.parametrize("name", VARIABLES)
 def test_a_missing_template_is_named(name: str) -> None:
     with pytest.raises(PromptError, match=rf"\b{name}\b"):
-        Prompts.compiled({key: source for key, source in SOURCES.items() if key != name})
+        Prompts.compile({key: source for key, source in SOURCES.items() if key != name})
 
 
 def test_an_unknown_template_is_named() -> None:
     with pytest.raises(PromptError, match="greeting"):
-        Prompts.compiled({**SOURCES, "greeting": "Hello."})
+        Prompts.compile({**SOURCES, "greeting": "Hello."})
 
 
 @pytest.mark.parametrize("name", VARIABLES)
 def test_an_unknown_variable_is_named_with_its_template(name: str) -> None:
     with pytest.raises(PromptError, match=rf"'{name}'.*\bnonsense\b"):
-        Prompts.compiled({**SOURCES, name: "{{ nonsense }}"})
+        Prompts.compile({**SOURCES, name: "{{ nonsense }}"})
 
 
 def test_a_variable_of_another_template_is_unknown() -> None:
     with pytest.raises(PromptError, match="candidate"):
-        Prompts.compiled({**SOURCES, "critique": "{{ candidate }}"})
+        Prompts.compile({**SOURCES, "critique": "{{ candidate }}"})
 
 
 @pytest.mark.parametrize("source", ["{{", "{% if %}", "{% for x in issues %}", "{{ issues | nonsense }}"])
 def test_a_template_that_does_not_compile_is_refused(source: str) -> None:
     with pytest.raises(PromptError, match="does not compile"):
-        Prompts.compiled({**SOURCES, "critique": source})
+        Prompts.compile({**SOURCES, "critique": source})
 
 
 def test_a_value_is_inserted_and_never_rendered() -> None:
-    prompts = Prompts.compiled({**SOURCES, "exhibit": "{{ fence }}|{{ candidate }}", "critique": "{{ issues | join }}"})
+    prompts = Prompts.compile({**SOURCES, "show": "{{ fence }}|{{ candidate }}", "critique": "{{ issues | join }}"})
 
-    assert prompts.render("exhibit", fence="F", candidate=HOSTILE) == f"F|{HOSTILE}"
+    assert prompts.render("show", fence="F", candidate=HOSTILE) == f"F|{HOSTILE}"
     assert prompts.render("critique", issues=(HOSTILE,), principles=()) == HOSTILE
 
 
 def test_a_draft_that_needs_choices_where_there_may_be_none_is_refused() -> None:
     with pytest.raises(PromptError, match="'draft' cannot be rendered"):
-        Prompts.compiled({**SOURCES, "draft": "{{ choices[0] }}"})
+        Prompts.compile({**SOURCES, "draft": "{{ choices[0] }}"})
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_draft_that_needs_choices_where_there_may_be_none_is_refused() -> None
 )
 def test_a_template_reaches_nothing_but_its_values(source: str) -> None:
     with pytest.raises(PromptError, match="unsafe"):
-        Prompts.compiled({**SOURCES, "draft": source})
+        Prompts.compile({**SOURCES, "draft": source})
 
 
 @pytest.mark.parametrize(
@@ -84,11 +84,11 @@ def test_a_template_reaches_nothing_but_its_values(source: str) -> None:
 def test_a_template_is_bounded(source: str, reason: str) -> None:
     ends = "{% endfor %}" * (source.count("{% for") - source.count("{% endfor"))
     with pytest.raises(PromptError, match=reason):
-        Prompts.compiled({**SOURCES, "draft": source + ends})
+        Prompts.compile({**SOURCES, "draft": source + ends})
 
 
 def test_numbers_may_be_multiplied() -> None:
-    prompts = Prompts.compiled({**SOURCES, "draft": "{{ 2 * 3 }} {{ 7 % 4 }} {{ range(2) | join }}"})
+    prompts = Prompts.compile({**SOURCES, "draft": "{{ 2 * 3 }} {{ 7 % 4 }} {{ range(2) | join }}"})
 
     assert prompts.render("draft", prompt="", parameters={}, choices=()) == "6 3 01"
 
@@ -96,8 +96,8 @@ def test_numbers_may_be_multiplied() -> None:
 def test_parameters_that_are_declared_may_be_used_by_any_way() -> None:
     loop = "{% for name, value in parameters.items() %}{{ value }}{% endfor %}"
     source = f"{{{{ parameters.a }}}}{{{{ parameters['b'] }}}}{{{{ parameters.get('c') }}}}{loop}"
-    prompts = Prompts.compiled({**SOURCES, "draft": source}, ("a", "b", "c"))
+    prompts = Prompts.compile({**SOURCES, "draft": source}, ("a", "b", "c"))
 
     assert prompts.parameters == {"a", "b", "c"}
     with pytest.raises(PromptError, match="undeclared parameters: b, c"):
-        Prompts.compiled({**SOURCES, "draft": source}, ("a",))
+        Prompts.compile({**SOURCES, "draft": source}, ("a",))

@@ -66,9 +66,9 @@ async def test_the_candidate_stands_between_two_lines_of_the_fence(name: str, te
     await steps(scripted, brief=brief).assess(text, kept)
 
     [judging] = scripted.asked("judge")
-    _, (_, exhibit), (_, question) = told(judging.conversation)
-    assert exhibit.split("\n").count("[0123456789ab]") == 2
-    assert exhibit.endswith(f"\n[0123456789ab]\n{text}\n[0123456789ab]")
+    _, (_, shown), (_, question) = told(judging.conversation)
+    assert shown.split("\n").count("[0123456789ab]") == 2
+    assert shown.endswith(f"\n[0123456789ab]\n{text}\n[0123456789ab]")
     assert "Is it fluent?" in question
 
 

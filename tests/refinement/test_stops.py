@@ -24,12 +24,12 @@ from tests.support.scripts import (
     digit,
     engine,
     events,
-    exhibited,
     of_type,
     program,
     refined,
     role_of,
     settled,
+    shown_in,
     stall,
 )
 
@@ -334,7 +334,7 @@ async def test_a_deadline_among_siblings_keeps_those_that_are_finished(clock: Cl
 
 async def test_a_deadline_while_judging_keeps_what_the_verifiers_said(clock: Clock) -> None:
     scripted = engine(Lines(revise=["Salt."]))
-    stall(scripted, lambda call: isinstance(call, Choose) and exhibited(call) == "Salt.", clock.jump)
+    stall(scripted, lambda call: isinstance(call, Choose) and shown_in(call) == "Salt.", clock.jump)
 
     done = await refined(program(SALT, JUDGE), scripted)
 
@@ -346,7 +346,7 @@ async def test_a_deadline_while_judging_keeps_what_the_verifiers_said(clock: Clo
 
 async def test_a_deadline_while_judging_keeps_the_draft_where_only_the_judge_evaluates(clock: Clock) -> None:
     scripted = engine()
-    stall(scripted, lambda call: isinstance(call, Choose) and exhibited(call) == "More waves.", clock.jump)
+    stall(scripted, lambda call: isinstance(call, Choose) and shown_in(call) == "More waves.", clock.jump)
 
     done = await refined(program(JUDGE), scripted)
 

@@ -24,12 +24,12 @@ from service.refinement.steps import QUESTIONS_SCHEMA
 
 FENCE = "[fence]"
 REQUEST = Conversation(Turn("user", "Write about the sea."))
-PROMPTS = Prompts.compiled(
+PROMPTS = Prompts.compile(
     {
         "draft": "{{ prompt }}",
-        "exhibit": "Reply:\n{{ fence }}\n{{ candidate }}\n{{ fence }}",
+        "show": "Reply:\n{{ fence }}\n{{ candidate }}\n{{ fence }}",
         "rate": "Rate: {{ question }}",
-        "rate_lead": "Rating: ",
+        "rate_prefill": "Rating: ",
         "critique": "Criticise. Known: {{ issues | join(' ') }} Principles: {{ principles | join(' ') }}"
         "{% for question, answer in verifications.items() %} {{ question }} {{ answer }}{% endfor %}",
         "questions": "Ask.",
@@ -37,10 +37,10 @@ PROMPTS = Prompts.compiled(
         "edit": "Edit: {{ instructions | join(' ') }} | {{ remarks | join(' ') }} | {{ memory | join(' ') }}",
         "redraft": "{{ (instructions + remarks + memory) | join(' ') }}",
         "vote": "{% for letter, text in candidates.items() %}{{ letter }}={{ text }};{% endfor %} {{ fence }}",
-        "vote_lead": "Reply ",
+        "vote_prefill": "Reply ",
         "compare": "Compare "
         "{% for letter, text in candidates.items() %}{{ letter }}={{ text }};{% endfor %} {{ fence }}",
-        "compare_lead": "Reply ",
+        "compare_prefill": "Reply ",
         "choose_tool": "Choose: {% for tool in tools %}{{ tool.name }} {{ tool.description }} {% endfor %}",
         "call_tool": "Call {{ tool.name }}: {{ tool.parameters }}",
     }
@@ -77,7 +77,7 @@ def compared(call: EngineCall) -> tuple[str, str] | None:
     return (found[1], found[2]) if found else None
 
 
-def exhibited(call: EngineCall) -> str:
+def shown_in(call: EngineCall) -> str:
     """The candidate that a judge was shown."""
     found = re.search(rf"^{re.escape(FENCE)}\n(.*?)\n{re.escape(FENCE)}$", call.prompt, re.DOTALL | re.MULTILINE)
     assert found, call.prompt
@@ -118,7 +118,7 @@ class Lines:
             return self.compare(*pair)
         if call.options[0] == "A":
             return self.vote
-        return self.ratings.get(exhibited(call), digit(3))
+        return self.ratings.get(shown_in(call), digit(3))
 
 
 @dataclass

@@ -94,7 +94,7 @@ class VllmEngine(CallHandler):
     ) -> "VllmEngine":
         """Load ``model`` (a folder or a hub name) and serve it as ``name``.
 
-        ``adapters``: the folders of those that ``adapted`` may be asked for. ``arguments`` go to vLLM's
+        ``adapters``: the folders of those that ``load_adapter`` may be asked for. ``arguments`` go to vLLM's
         ``AsyncEngineArgs`` as they are and win over the defaults here. Loading runs in a thread, so that the caller's
         event loop stays free. EngineMisconfigured where vLLM is not installed.
         """
@@ -107,7 +107,7 @@ class VllmEngine(CallHandler):
             await _load_in_thread(model, name, {**lora_arguments(adapters), **arguments}, thinking), name, thinking
         )
 
-    async def adapted(self, name: str, folder: Path) -> "VllmEngine":
+    async def load_adapter(self, name: str, folder: Path) -> "VllmEngine":
         """The same engine with a LoRA adapter, as the model ``name``.
 
         It shares the tokens, the queue and the processes, but no cached prefix, because an adapter's values differ.

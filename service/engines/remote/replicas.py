@@ -103,11 +103,11 @@ class ReplicatedEngine:
     async def start(cls, model: str, servers: Mapping[str, Connect]) -> Self:
         """Wait until one of the servers, given by their names, can serve, and keep checking all of them.
 
-        Raises what ``joined`` raises.
+        Raises what ``wait_until_serving`` raises.
         """
         engine = cls.open(model, servers)
         try:
-            await engine.joined()
+            await engine.wait_until_serving()
         except BaseException:
             await engine.close()
             raise
@@ -122,7 +122,7 @@ class ReplicatedEngine:
         engine._watching = [asyncio.ensure_future(replica.watch()) for replica in engine.replicas]
         return engine
 
-    async def joined(self) -> None:
+    async def wait_until_serving(self) -> None:
         """Wait until one of the servers serves. Raises what ``connect`` raises until then besides EngineUnavailable."""
         while not any(replica.up for replica in self.replicas):
             await self._changed.wait()

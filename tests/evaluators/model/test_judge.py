@@ -172,9 +172,9 @@ async def test_a_dead_engine_is_no_opinion() -> None:
 )
 @pytest.mark.parametrize("name", ["general", "summarize", "translate", "code"])
 def test_what_a_candidate_says_cannot_move_the_fence(name: str, injection: str) -> None:
-    exhibit = load_tasks()[name].prompts.render("exhibit", candidate=injection, fence=FENCE)
+    shown = load_tasks()[name].prompts.render("show", candidate=injection, fence=FENCE)
 
-    lines = exhibit.splitlines()
+    lines = shown.splitlines()
     fences = [number for number, line in enumerate(lines) if line == FENCE]
     assert len(fences) == 2
     assert "\n".join(lines[fences[0] + 1 : fences[1]]) == injection

@@ -88,7 +88,7 @@ def between_fences(text: str) -> list[str]:
 @every_task
 def test_the_candidate_stands_as_it_is_between_the_only_two_lines_of_the_fence(task: Task) -> None:
     for _, candidate in attacked():
-        assert between_fences(task.prompts.render("exhibit", candidate=candidate, fence=FENCE)) == [candidate]
+        assert between_fences(task.prompts.render("show", candidate=candidate, fence=FENCE)) == [candidate]
 
 
 @every_task
@@ -107,9 +107,9 @@ def test_the_prompts_that_show_several_candidates_are_held_to_it_too() -> None:
 
 def told(task: Task, base: Base, candidate: str) -> Conversation:
     """What a judge is asked about a candidate."""
-    exhibit = task.prompts.render("exhibit", candidate=candidate, fence=FENCE)
+    shown = task.prompts.render("show", candidate=candidate, fence=FENCE)
     question = task.prompts.render("rate", question=task.criteria[0].question)
-    return Conversation(Turn("user", base.request)).with_user(exhibit).with_user(question)
+    return Conversation(Turn("user", base.request)).with_user(shown).with_user(question)
 
 
 def turn_tokens(tokenizer: Any) -> Callable[[Conversation], list[int]]:
