@@ -48,7 +48,7 @@ class Relay(Protocol):
     """An engine that hands chat completions on."""
 
     def relay(
-        self, asked: ChatBody, *, stream: bool, priority: int = 0
+        self, chat: ChatBody, *, stream: bool, priority: int = 0
     ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
         """Yield the message, in pieces as they are written if ``stream``, then how it ended as the last item."""
 
@@ -84,31 +84,30 @@ def join_pieces(pieces: Iterable[MessagePiece]) -> MessagePiece:
 
 
 def without_system(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The messages for a chat template that knows no system role: what it says begins the user's next message."""
-    made: list[Mapping[str, Any]] = []
-    said: list[str] = []
+    """The messages for a chat template without a system role: system texts begin the next user message."""
+    sent: list[Mapping[str, Any]] = []
+    system_texts: list[str] = []
     for message in messages:
         if message["role"] == "system":
-            said.append(message["content"])
-        elif message["role"] == "user" and said:
-            made.append({**message, "content": _before("\n\n".join(said), message["content"])})
-            said = []
-        elif said and not made:  # else it would be said after the assistant's greeting
-            made += [{"role": "user", "content": "\n\n".join(said)}, message]
-            said = []
+            system_texts.append(message["content"])
+        elif message["role"] == "user" and system_texts:
+            sent.append({**message, "content": _before("\n\n".join(system_texts), message["content"])})
+            system_texts = []
+        elif system_texts and not sent:  # else it would come after the assistant's greeting
+            sent += [{"role": "user", "content": "\n\n".join(system_texts)}, message]
+            system_texts = []
         else:
-            made.append(message)
-    return [*made, {"role": "user", "content": "\n\n".join(said)}] if said else made
+            sent.append(message)
+    return [*sent, {"role": "user", "content": "\n\n".join(system_texts)}] if system_texts else sent
 
 
 def with_user_first(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The messages for a chat template that wants the user's first: where an assistant's is, an empty one of the
-    user's comes before it."""
+    """The messages for a chat template that requires a user message first: an empty one before the assistant's."""
     roles = [message["role"] for message in messages]
-    spoken = next((place for place, role in enumerate(roles) if role != "system"), len(roles))
-    if roles[spoken : spoken + 1] != ["assistant"]:
+    first = next((index for index, role in enumerate(roles) if role != "system"), len(roles))
+    if roles[first : first + 1] != ["assistant"]:
         return list(messages)
-    return [*messages[:spoken], {"role": "user", "content": ""}, *messages[spoken:]]
+    return [*messages[:first], {"role": "user", "content": ""}, *messages[first:]]
 
 
 def _before(text: str, content: str | list[Any]) -> str | list[Any]:

@@ -28,7 +28,7 @@ from service.engines.base import (
     Weigh,
 )
 from service.engines.conversation import Conversation, Turn
-from service.engines.thoughts import Habit, Opening, asked_for
+from service.engines.thoughts import Habit, Opening, find_requested_marks
 from service.errors import EngineDead, PromptTooLong
 
 BLOCK_TOKENS = 16
@@ -124,7 +124,7 @@ class ScriptedEngine(CallHandler):
             spoken = tokens[: min(sampling.max_tokens, self.script.context_tokens - prompt_tokens)]
 
             # Say it token by token, thoughts apart from the text.
-            reader = Habit(self.script.opening).splitter(asked_for(sample.conversation))
+            reader = Habit(self.script.opening).splitter(find_requested_marks(sample.conversation))
             for token in spoken:
                 await self._pause(self.script.seconds_per_token)
                 for piece in reader.feed(token):

@@ -1,10 +1,10 @@
-"""Thoughts told apart from answers, where a reasoning model writes them into its text.
+"""Splits thoughts from answers, for reasoning models that write their thoughts into the text.
 
-Thoughts come first: a block between two marks, such as ``<think>`` and ``</think>``, or several in a row, MOST_BLOCKS
-at most. Marks further on, or behind more than MOST_BLANKS blanks, are part of the text: so what a server writes takes
-time linear in its length. Some chat templates write the opening mark themselves, so that a reply begins inside its
-thoughts and has the closing mark alone. Some callers ask for such marks: where a prompt has the opening mark in it, a
-reply that begins with it is taken for what was asked for, unless the model is known to think.
+Thoughts come first: a block between two marks, such as ``<think>`` and ``</think>``, or up to MOST_BLOCKS blocks in a
+row. Later marks, or marks after more than MOST_BLANKS blanks, are part of the text, so that splitting takes time linear
+in the length of a reply. Some chat templates write the opening mark themselves; then a reply begins inside its thoughts
+and has only the closing mark. Some callers ask for such marks: if a prompt contains the opening mark, a reply that
+begins with it counts as the text that was asked for, unless the model is known to think.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -66,27 +66,27 @@ MARKS = (
 """Those that known models write; the last are gpt-oss's."""
 
 
-def marks_in(prompt: str) -> Marks | None:
+def find_marks(prompt: str) -> Marks | None:
     """The marks of which a prompt has at least one."""
     return next((marks for marks in MARKS if marks.start in prompt or marks.end in prompt), None)
 
 
-def left_open(prompt: str) -> Marks | None:
+def find_open_marks(prompt: str) -> Marks | None:
     """The marks of the thoughts that a prompt begins and does not end."""
     found = max(MARKS, key=lambda marks: prompt.rfind(marks.start))
     begin = prompt.rfind(found.start)
     return found if begin >= 0 and found.end not in prompt[begin:] else None
 
 
-def named_in(texts: Iterable[str]) -> frozenset[Marks]:
-    """The marks that prompts speak of."""
+def find_named_marks(texts: Iterable[str]) -> frozenset[Marks]:
+    """The marks of which at least one is in the texts."""
     said = tuple(texts)
     return frozenset(marks for marks in MARKS if any(mark in text for mark in marks for text in said))
 
 
-def asked_for(conversation: Conversation) -> frozenset[Marks]:
-    """The marks that the system or the user has named."""
-    return named_in(turn.text for turn in conversation.turns() if turn.role != "assistant")
+def find_requested_marks(conversation: Conversation) -> frozenset[Marks]:
+    """The marks that the system's or the user's turns contain."""
+    return find_named_marks(turn.text for turn in conversation.turns() if turn.role != "assistant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Split:
 
 @dataclass
 class Habit:
-    """What is known of how a model's replies begin. ``marks``: those of thoughts that the prompt has opened.
+    """What is known about how a model's replies begin. ``marks``: those of thoughts that the prompt has opened.
     ``certain``: it is known from the chat template; else from earlier replies, which say less about the next."""
 
     opening: Opening = "plain"
@@ -119,8 +119,8 @@ class Habit:
         return Splitter(opening, self.marks, asked, self.certain)
 
     def learn(self, reply: "Splitter", finish_reason: FinishReason) -> None:
-        """Take in how a whole reply began that was free to think. What callers can make a model write ends no doubt
-        but that about the prompt, and none for good."""
+        """Learn from how a reply began that was free to think. Callers can make a model write anything, so a reply only
+        settles whether the prompt opens thoughts, and never for good."""
         if self.certain:
             return
         if self.opening == "unknown" and reply.closed_alone:
@@ -156,52 +156,52 @@ class Splitter:
         return cls("tagged", marks, asked, tagged=True, _state="after")
 
     def feed(self, piece: str, ids: Sequence[int] = ()) -> list[str | Thought]:
-        """What the piece makes certain. ``ids``: its tokens, which are not needed here."""
+        """The pieces that are certain now. ``ids``: the piece's tokens, not needed here."""
         self._waiting += piece
-        return self._kept(self._sure())
+        return self._record(self._take_certain())
 
     def end(self, finish_reason: FinishReason) -> tuple[list[str | Thought], Split]:
         """The rest, and the whole."""
         rest, self._waiting = "".join([*self._held, self._waiting]), ""
         thinking = self._state == "inside" or (self._state == "before" and self.opening == "open")
         if not thinking:
-            last = self._kept([rest.lstrip() if self._state == "after" else rest])
+            last = self._record([rest.lstrip() if self._state == "after" else rest])
         elif finish_reason == "stop" and not (self.tagged or self.certain):
             # It was taken for thoughts because earlier replies began with theirs, and it came to its end.
             everything = "".join(str_of(piece) for piece in self._written) + rest
             self._written, thinking = [], False
-            last = self._kept([everything])
+            last = self._record([everything])
         else:
-            last = self._kept([Thought(rest)])
+            last = self._record([Thought(rest)])
         thoughts = "".join(piece.text for piece in self._written if isinstance(piece, Thought)).strip()
         text = "".join(piece for piece in self._written if isinstance(piece, str))
         self.thought = thinking or self.tagged or self.closed_alone
         return last, Split(text, thoughts, "length" if thinking else finish_reason)
 
-    def _kept(self, pieces: Iterable[str | Thought]) -> list[str | Thought]:
+    def _record(self, pieces: Iterable[str | Thought]) -> list[str | Thought]:
         made = [piece for piece in pieces if str_of(piece)]
         self._written += made
         return made
 
-    def _sure(self) -> Iterator[str | Thought]:
+    def _take_certain(self) -> Iterator[str | Thought]:
         while self._waiting:
             state = self._state
             match state:
                 case "before" | "after":
-                    yield from self._begun()
+                    yield from self._open_block()
                 case "inside" | "held":
-                    yield from self._thought()
+                    yield from self._take_thought()
                 case "text":
                     yield self._waiting
                     self._waiting = ""
             if self._state == state:
                 return
 
-    def _begun(self) -> Iterator[Thought]:
+    def _open_block(self) -> Iterator[Thought]:
         """Find out whether a block of thoughts begins here."""
         begun = self._waiting.lstrip()
         is_far = len(self._waiting) - len(begun) > MOST_BLANKS
-        expected = [] if is_far else self._expected()
+        expected = [] if is_far else self._expected_marks()
         if any(len(begun) < len(marks.start) and marks.start.startswith(begun) for marks in expected):
             return
         found = next((marks for marks in expected if begun.startswith(marks.start)), None)
@@ -210,25 +210,27 @@ class Splitter:
                 yield Thought("\n\n")
             self.tagged = self.tagged or self.opening != "open"
             self._blocks += 1
-            self._go("inside", begun.removeprefix(found.start), found)
+            self._enter("inside", begun.removeprefix(found.start), found)
         elif self._state == "after" and is_far:
-            self._go("text", self._waiting)
+            self._enter("text", self._waiting)
         elif self._state == "after":
             if begun:
                 blank = self._waiting.removesuffix(begun)
-                self._go("text", (blank.rpartition("\n")[2] if "\n" in blank else "") + begun)
+                self._enter("text", (blank.rpartition("\n")[2] if "\n" in blank else "") + begun)
         elif self.opening == "open":
-            self._go("inside", self._waiting)
+            self._enter("inside", self._waiting)
         elif self.opening == "unknown" and self.marks not in self.asked:
-            self._go("held", self._waiting)
+            self._enter("held", self._waiting)
         else:
-            self._go("text", self._waiting)
+            self._enter("text", self._waiting)
 
-    def _go(self, state: Literal["inside", "held", "after", "text"], waiting: str, marks: Marks | None = None) -> None:
+    def _enter(
+        self, state: Literal["inside", "held", "after", "text"], waiting: str, marks: Marks | None = None
+    ) -> None:
         self._state, self._waiting = state, waiting
         self.marks = marks or self.marks
 
-    def _expected(self) -> Iterable[Marks]:
+    def _expected_marks(self) -> Iterable[Marks]:
         """The marks that may open a block here. The first block of a model that thinks is its own in any case."""
         if self.opening == "whole":
             return []
@@ -236,7 +238,7 @@ class Splitter:
             return [] if self.marks in self.asked or self._blocks >= MOST_BLOCKS else [self.marks]
         return [marks for marks in MARKS if self.opening in ("tagged", "open") or marks not in self.asked]
 
-    def _thought(self) -> Iterator[Thought]:
+    def _take_thought(self) -> Iterator[Thought]:
         """What is known to be thought: all up to the closing mark, and before that, unless it is held, what cannot be
         the mark's beginning."""
         end = self.marks.end
@@ -245,10 +247,10 @@ class Splitter:
             self.closed_alone = not self.tagged
             thought = "".join([*self._held, self._waiting[:at]])
             self._held.clear()
-            self._go("after", self._waiting[at + len(end) :])
+            self._enter("after", self._waiting[at + len(end) :])
             yield Thought(thought)
             return
-        sure = len(self._waiting) - begun_at_the_end(self._waiting, end)
+        sure = len(self._waiting) - partial_mark_length(self._waiting, end)
         thought, self._waiting = self._waiting[:sure], self._waiting[sure:]
         if self._state == "held":
             self._held.append(thought)
@@ -260,7 +262,7 @@ def str_of(piece: str | Thought) -> str:
     return piece.text if isinstance(piece, Thought) else piece
 
 
-def begun_at_the_end(text: str, mark: str) -> int:
+def partial_mark_length(text: str, mark: str) -> int:
     """How many characters at the end of a text may be the beginning of a mark."""
     lengths = range(min(len(mark) - 1, len(text)), 0, -1)
     return next((length for length in lengths if text.endswith(mark[:length])), 0)

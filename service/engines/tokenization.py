@@ -24,7 +24,7 @@ from weakref import WeakKeyDictionary
 from jinja2 import TemplateError
 
 from service.engines.conversation import Conversation, Role, Turn
-from service.engines.thoughts import NONE, Habit, Marks, Thinking, left_open, marks_in
+from service.engines.thoughts import NONE, Habit, Marks, Thinking, find_marks, find_open_marks
 from service.errors import PromptTooLong
 
 _MARKS = ("\u2983first\u2984", "\u2983second\u2984", "\u2983third\u2984")
@@ -191,12 +191,12 @@ class ChatTokenizer:
         """The ends of prompts: one that leaves the model free to think, and one after which it answers at once."""
         *_, free = self._render("user")
         *_, direct = self._render("user", **NO_THINKING)
-        opened = left_open(free)
-        marks = marks or opened or marks_in(direct) or marks_in(free)
-        if marks is None or (marks_in(free) and not opened):
+        opened = find_open_marks(free)
+        marks = marks or opened or find_marks(direct) or find_marks(free)
+        if marks is None or (find_marks(free) and not opened):
             return free, direct  # the model does not think, or its template has ended the thoughts for it already
         self.habit = Habit("open" if opened else "tagged", marks, certain=True)
-        if left_open(direct) or direct == free:
+        if find_open_marks(direct) or direct == free:
             direct += marks.closing if opened else f"{marks.start}{marks.closing}"
         return free, direct
 
@@ -210,7 +210,7 @@ class ChatTokenizer:
             # What the system says then begins the user's first turn.
             self.knows_system = False
             to_system, system_to_user = to_user, "\n\n"
-        opened = left_open(asking)
+        opened = find_open_marks(asking)
         to_reply = asking.rpartition(opened.start)[0] if opened else asking
         pieces: dict[tuple[Role | None, Role], str] = {
             (None, "user"): to_user,

@@ -17,8 +17,8 @@ from service.engines.thoughts import (
     Opening,
     Split,
     Splitter,
-    asked_for,
-    left_open,
+    find_open_marks,
+    find_requested_marks,
 )
 
 NOBODY = frozenset[object]()
@@ -135,21 +135,21 @@ def test_marks_that_a_prompt_speaks_of_are_text_unless_the_model_thinks() -> Non
     conversation = Conversation(Turn("system", "Reply as <think>…</think>.")).with_user("Go.")
     written = "<think>Hm.</think><think>xml</think>"
 
-    assert asked_for(conversation) == {THINK}
-    assert split(written, Splitter("plain", asked=asked_for(conversation))).text == written
-    assert split(written, Splitter("tagged", asked=asked_for(conversation))).text == "<think>xml</think>"
+    assert find_requested_marks(conversation) == {THINK}
+    assert split(written, Splitter("plain", asked=find_requested_marks(conversation))).text == written
+    assert split(written, Splitter("tagged", asked=find_requested_marks(conversation))).text == "<think>xml</think>"
 
 
 def test_marks_in_a_reply_of_the_model_are_not_asked_for() -> None:
     earlier = Conversation(Turn("user", "Go.")).with_reply("<think>").with_user("On.")
 
-    assert asked_for(earlier) == NOBODY
+    assert find_requested_marks(earlier) == NOBODY
 
 
 def test_a_prompt_shows_whether_it_opens_thoughts() -> None:
-    assert left_open("<|im_start|>assistant\n<think>\n") == THINK
-    assert left_open("<|im_start|>assistant\n<think>\n\n</think>\n\n") is None
-    assert left_open("<|im_start|>assistant\n") is None
+    assert find_open_marks("<|im_start|>assistant\n<think>\n") == THINK
+    assert find_open_marks("<|im_start|>assistant\n<think>\n\n</think>\n\n") is None
+    assert find_open_marks("<|im_start|>assistant\n") is None
 
 
 def after(habit: Habit, *replies: tuple[str, FinishReason]) -> Opening:

@@ -35,7 +35,7 @@ from service.engines.base import (
 from service.engines.conversation import Conversation
 from service.engines.local.reasoning import Reader, Reasoning, parser_name
 from service.engines.served import EngineMisconfigured
-from service.engines.thoughts import Split, Thinking, asked_for
+from service.engines.thoughts import Split, Thinking, find_requested_marks
 from service.engines.tokenization import ChatTokenizer
 from service.errors import EngineDead, InvalidRequest
 
@@ -243,7 +243,7 @@ class VllmEngine(CallHandler):
         return _Prompt(ids, opened=thinking and opens, direct=not thinking, arguments=arguments)
 
     def _reader(self, conversation: Conversation, prompt: "_Prompt", *, whole: bool) -> Reader:
-        plain = self._chat.habit.splitter(asked_for(conversation), "direct" if prompt.direct else "free")
+        plain = self._chat.habit.splitter(find_requested_marks(conversation), "direct" if prompt.direct else "free")
         if self._reasoning is None:
             return plain
         return self._reasoning.reader(prompt.ids, prompt.opened, plain, whole=whole)

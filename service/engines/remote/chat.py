@@ -49,7 +49,7 @@ from service.engines.remote.failures import NotOffered, ReplyTooLong, WrongAnswe
 from service.engines.remote.relay import ServerRelay
 from service.engines.remote.server import CHAT, MODELS, OpenAIServer
 from service.engines.remote.thoughts import ChatReader, SaidText, ThinkingFields, count_thoughts
-from service.engines.thoughts import Habit, Way, asked_for
+from service.engines.thoughts import Habit, Way, find_requested_marks
 from service.engines.tokenization import log_sum_exp
 from service.errors import EngineUnavailable, InvalidRequest, PromptTooLong
 
@@ -207,7 +207,7 @@ class ChatEngine(CallHandler):
         await self._room(conversation, tokens)
 
     def relay(
-        self, asked: ChatBody, *, stream: bool, priority: int = 0
+        self, chat: ChatBody, *, stream: bool, priority: int = 0
     ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
         can = self._capabilities
         relay = ServerRelay(
@@ -222,7 +222,7 @@ class ChatEngine(CallHandler):
             habit=self._habit,
             fields=self._thinking.of(thinking=True),
         )
-        return relay.relay(asked, stream=stream, priority=priority)
+        return relay.relay(chat, stream=stream, priority=priority)
 
     async def check(self) -> None:
         try:
@@ -248,7 +248,7 @@ class ChatEngine(CallHandler):
             way = "grammar"
         elif not sample.sampling.thinking and self._thinking.direct is not None:
             way = "direct"
-        return ChatReader(self._habit.splitter(asked_for(conversation), way))
+        return ChatReader(self._habit.splitter(find_requested_marks(conversation), way))
 
     def _completion(
         self, reader: ChatReader, reason: str | None, usage: Usage, sampling: Sampling
@@ -311,21 +311,21 @@ class ChatEngine(CallHandler):
     def _messages(self, conversation: Conversation) -> list[Mapping[str, Any]]:
         if not self.takes_images:
             conversation.refuse_images()
-        made: Sequence[Mapping[str, Any]] = messages(conversation)
+        sent: Sequence[Mapping[str, Any]] = messages(conversation)
         if not self._capabilities.system:
-            made = without_system(made)
-        return list(made) if self._capabilities.greetings else with_user_first(made)
+            sent = without_system(sent)
+        return list(sent) if self._capabilities.greetings else with_user_first(sent)
 
     def _body(
         self, conversation: Conversation, priority: int, fields: Mapping[str, object], prefill: str = ""
     ) -> dict[str, Any]:
-        asked = self._messages(conversation)
-        body: dict[str, Any] = {"model": self._model, "messages": asked}
+        sent = self._messages(conversation)
+        body: dict[str, Any] = {"model": self._model, "messages": sent}
         body |= {self._param_name(name): value for name, value in fields.items() if value is not None}
         if self._capabilities.supports_priority:
             body["priority"] = priority
         if prefill and self._capabilities.context_tokens is not None:
-            body["messages"] = [*asked, {"role": "assistant", "content": prefill}]
+            body["messages"] = [*sent, {"role": "assistant", "content": prefill}]
             body |= {"continue_final_message": True, "add_generation_prompt": False}
         return body
 
@@ -349,8 +349,8 @@ class ChatEngine(CallHandler):
             form = {"name": "reply", "schema": schema}
             fields["response_format"] = {"type": "json_schema", "json_schema": form}
         elif schema is not None:
-            asked = f"Reply with JSON that fits this schema, and with nothing else: {json.dumps(schema)}"
-            conversation = conversation.with_user(asked)
+            instruction = f"Reply with JSON that fits this schema, and with nothing else: {json.dumps(schema)}"
+            conversation = conversation.with_user(instruction)
         return conversation, fields
 
 

@@ -177,7 +177,7 @@ def error_in(data: bytes) -> ErrorBody | None:
 
 
 def _too_long(said: ErrorBody) -> PromptTooLong | ReplyTooLong | None:
-    """With the lengths where both are told: vLLM counts no further than its context."""
+    """With the lengths where both are value: vLLM counts no further than its context."""
     if NO_ROOM.match(said.message):
         return PromptTooLong(None, None)
     if above := ABOVE_CONTEXT.match(said.message):
@@ -210,9 +210,9 @@ def _either_too_long(prompt_tokens: int, context_tokens: int) -> PromptTooLong |
 
 def _retry_after(response: httpx.Response) -> int | None:
     """The seconds of a Retry-After (RFC 9110, section 10.2.3), which may also be a date; 1 to an hour."""
-    told = response.headers.get("Retry-After", "")
+    value = response.headers.get("Retry-After", "")
     try:
-        seconds = int(told) if told.isdecimal() else math.ceil(parsedate_to_datetime(told).timestamp() - time())
+        seconds = int(value) if value.isdecimal() else math.ceil(parsedate_to_datetime(value).timestamp() - time())
     except ValueError:
         return None
     return min(max(1, seconds), LONGEST_TOLD_SECONDS)

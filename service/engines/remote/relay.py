@@ -18,7 +18,7 @@ from service.engines.remote.answers import (
 )
 from service.engines.remote.server import CHAT, OpenAIServer
 from service.engines.remote.thoughts import ChatReader, SaidText, count_thoughts
-from service.engines.thoughts import Habit, Marks, Split, named_in
+from service.engines.thoughts import Habit, Marks, Split, find_named_marks
 from service.errors import EngineUnavailable, FieldError, InvalidRequest, PromptTooLong
 
 
@@ -78,10 +78,10 @@ class ServerRelay:
     greetings: bool = True
 
     async def relay(
-        self, asked: ChatBody, *, stream: bool, priority: int = 0
+        self, chat: ChatBody, *, stream: bool, priority: int = 0
     ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
-        body = {**asked, **self.fields, "model": self.model}
-        reader = ChatReader(self.habit.splitter(_marks_named_in(asked)))
+        body = {**chat, **self.fields, "model": self.model}
+        reader = ChatReader(self.habit.splitter(_marks_named_in(chat)))
         if not self.system:
             body["messages"] = without_system(body["messages"])
         if not self.greetings:
@@ -143,8 +143,8 @@ class ServerRelay:
         return context_tokens - count
 
 
-def _marks_named_in(asked: ChatBody) -> frozenset[Marks]:
-    return named_in(str(message["content"]) for message in asked["messages"] if message["role"] != "assistant")
+def _marks_named_in(chat: ChatBody) -> frozenset[Marks]:
+    return find_named_marks(str(message["content"]) for message in chat["messages"] if message["role"] != "assistant")
 
 
 def _piece(piece: str | Thought) -> MessagePiece:

@@ -154,11 +154,11 @@ class ReplicatedEngine:
         return self._route_stream(_affinity(sample), lambda engine: engine.stream(sample, priority=priority))
 
     def relay(
-        self, asked: ChatBody, *, stream: bool, priority: int = 0
+        self, chat: ChatBody, *, stream: bool, priority: int = 0
     ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
-        key = _join_turns((message["role"], [str(message["content"])]) for message in asked["messages"])
+        key = _join_turns((message["role"], [str(message["content"])]) for message in chat["messages"])
         return self._route_stream(
-            key, lambda engine: require_relay(engine).relay(asked, stream=stream, priority=priority)
+            key, lambda engine: require_relay(engine).relay(chat, stream=stream, priority=priority)
         )
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:

@@ -123,7 +123,7 @@ class OpenAIServer:
         return await self.post(TOKENIZE, body, TokenizeAnswer, seconds=SHORT_SECONDS, most=min(most, MOST_BYTES))
 
     async def stream(self, path: str, body: Mapping[str, Any], answer: type[C]) -> AsyncGenerator[C, None]:
-        """What the events of a stream hold, up to ``[DONE]``, or to the end of one that has told why its text ends."""
+        """What the events of a stream hold, up to ``[DONE]``, or to the end of one that has value why its text ends."""
         body = {**body, "stream": True, "stream_options": {"include_usage": True}}
         finished = False
         try:
@@ -177,9 +177,9 @@ class OpenAIServer:
 
     async def _read_failure(self, response: httpx.Response) -> Exception:
         body = await read_beginning(response, FAILURE_BYTES)
-        told = response.headers.get("Retry-After")
+        value = response.headers.get("Retry-After")
         plain = httpx.Response(
-            response.status_code, headers={} if told is None else {"Retry-After": told}, content=body
+            response.status_code, headers={} if value is None else {"Retry-After": value}, content=body
         )
         error = failure(plain)
         if not isinstance(error, InvalidRequest | EngineBusy | NotOffered):
@@ -210,7 +210,7 @@ class OpenAIServer:
             raise EngineUnavailable("the engine's server failed while it wrote") from None
 
     def _log_failure(self, what: str, said: ErrorBody | None = None) -> None:
-        """Tell the operator what callers are not told. What the server says in words may be a caller's."""
+        """Tell the operator what callers are not value. What the server says in words may be a caller's."""
         extra = {"server": self.url, "failure": what}
         if said is not None and said.label:
             extra["reason"] = said.label

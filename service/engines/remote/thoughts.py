@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from service.engines.base import FinishReason, Thought, Usage
 from service.engines.remote.answers import Text
-from service.engines.thoughts import NONE, Habit, Marks, Opening, Split, Splitter, Thinking, left_open, marks_in
+from service.engines.thoughts import NONE, Habit, Marks, Opening, Split, Splitter, Thinking, find_marks, find_open_marks
 
 PROBE_TOKENS = 16
 """Enough for most models to say yes and end, and for one that thinks to have begun."""
@@ -34,8 +34,8 @@ class SaidText(BaseModel):
 
     @property
     def thoughts(self) -> str:
-        told = (said for said in (self.reasoning_content, self.reasoning) if isinstance(said, str))
-        return next((said for said in told if said), "")
+        written = (said for said in (self.reasoning_content, self.reasoning) if isinstance(said, str))
+        return next((said for said in written if said), "")
 
 
 class ChatReader:
@@ -60,8 +60,8 @@ class ChatReader:
 
     def end(self, finish_reason: FinishReason) -> tuple[list[str | Thought], Split]:
         last, split = self.splitter.end(finish_reason)
-        told = "".join(self._thoughts).strip()
-        thoughts = "\n\n".join(part for part in (told, split.thoughts) if part)
+        written = "".join(self._thoughts).strip()
+        thoughts = "\n\n".join(part for part in (written, split.thoughts) if part)
         return last, replace(split, thoughts=thoughts)
 
 
@@ -74,7 +74,7 @@ def count_thoughts(usage: Usage, split: Split) -> Usage:
 
 
 def first_habit(said: SaidText, finish_reason: str | None, prompt: Sequence[str] | None, stated: Thinking) -> Habit:
-    """How replies begin, by the first PROBE_TOKENS of one. ``prompt``: its prompt's tokens, where they are told."""
+    """How replies begin, by the first PROBE_TOKENS of one. ``prompt``: its prompt's tokens, where they are written."""
     if stated.parser == NONE:
         return Habit("whole", certain=True)
     content = (said.content or "").lstrip()
@@ -82,12 +82,12 @@ def first_habit(said: SaidText, finish_reason: str | None, prompt: Sequence[str]
         return Habit("tagged", certain=True)
     if prompt is not None:
         asking = "".join(prompt[-LAST_TOKENS:])
-        if opened := left_open(asking):
+        if opened := find_open_marks(asking):
             return Habit("open", opened, certain=True)
         return Habit("tagged" if _begins(content) else "plain", certain=True)
     if _begins(content):
         return Habit("tagged", certain=True)
-    if marks := marks_in(content):
+    if marks := find_marks(content):
         return Habit("open", marks)
     opening: Opening = "plain" if finish_reason == "stop" and content else "unknown"
     return Habit(opening)
@@ -98,7 +98,7 @@ def begins_with_thoughts(said: SaidText) -> bool:
 
 
 def _begins(content: str) -> Marks | None:
-    marks = marks_in(content)
+    marks = find_marks(content)
     return marks if marks and content.startswith(marks.start) else None
 
 

@@ -28,7 +28,7 @@ from service.engines.remote.answers import CompletedChoice, CompletionAnswer, Lo
 from service.engines.remote.relay import ServerRelay
 from service.engines.remote.server import OpenAIServer
 from service.engines.remote.thoughts import ThinkingFields
-from service.engines.thoughts import Habit, Splitter, asked_for
+from service.engines.thoughts import Habit, Splitter, find_requested_marks
 from service.engines.tokenization import ChatTokenizer
 from service.errors import EngineUnavailable
 
@@ -166,7 +166,7 @@ class TokenEngine(CallHandler):
         await self._fitting_ids(conversation, tokens=tokens)
 
     def relay(
-        self, asked: ChatBody, *, stream: bool, priority: int = 0
+        self, chat: ChatBody, *, stream: bool, priority: int = 0
     ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
         """By the server's chat completions: they, and not the tokenizer here, know how a model writes tool calls."""
         known = self._chat.habit
@@ -182,7 +182,7 @@ class TokenEngine(CallHandler):
             habit=habit,
             fields=ThinkingFields(self._variables).of(thinking=True),
         )
-        return relay.relay(asked, stream=stream, priority=priority)
+        return relay.relay(chat, stream=stream, priority=priority)
 
     async def check(self) -> None:
         await self._server.check(HEALTH)
@@ -196,7 +196,7 @@ class TokenEngine(CallHandler):
         return await self._chat.fitting_ids(conversation, self._context_tokens, prefill, tokens, thinking=thinking)
 
     def _reader(self, conversation: Conversation, thinking: bool) -> Splitter:
-        return self._chat.habit.splitter(asked_for(conversation), "free" if thinking else "direct")
+        return self._chat.habit.splitter(find_requested_marks(conversation), "free" if thinking else "direct")
 
     async def _answer(self, ids: list[int], priority: int, fields: Mapping[str, object]) -> tuple[TextChoice, Usage]:
         answer = await self._server.post(COMPLETIONS, self._body(ids, priority, fields), TextAnswer)
