@@ -436,7 +436,7 @@ async def test_host_and_tls_keep_the_name(
     assert received.head.startswith("POST //a/b?q=%20&u=https://evil.example HTTP/1.1\r\n")
     assert received.headers["host"] == f"{HOST}:{listener.port}"
     assert received.json["evaluator"] is None
-    assert "x-redraft-signature" not in received.headers
+    assert "webhook-signature" not in received.headers
 
 
 async def test_an_international_name_is_resolved_and_verified_as_it_is_sent(authority: Authority) -> None:

@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
-from uuid import uuid4
 
 from annotated_types import Ge, Le, Len
 from pydantic import StringConstraints, TypeAdapter, ValidationError
@@ -115,7 +114,6 @@ class HookEvaluator:
 
     def _question(self, submission: Submission) -> bytes:
         question = {
-            "id": uuid4().hex,
             "evaluator": self.hook.name,
             "candidate": submission.text,
             "request": [{"role": turn.role, "content": turn.text} for turn in submission.request.turns()],

@@ -1,23 +1,25 @@
 """The operator's webhooks, and the HTTP client that asks them. The protocol is told in docs/guide/webhooks.md.
 
 Requests go through a bare httpx transport: without a client around it nothing follows redirects, keeps cookies, reads
-proxies or passwords from the environment, decompresses, or logs a URL.
+proxies or passwords from the environment, decompresses, or logs a URL. Headers and signatures are those of Standard
+Webhooks (https://www.standardwebhooks.com/).
 """
 
 import asyncio
-import hashlib
-import hmac
+import base64
 import random
 import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
+from uuid import uuid4
 
 import httpx
 from annotated_types import Gt, Le
+from standardwebhooks import Webhook as Signer
 
 from service.evaluators.base import Authority, EvaluationFailed
 from service.outbound import ForbiddenAddress, PublicTransport, parse_origin, parse_url
@@ -29,6 +31,10 @@ BACKOFFS = (0.25, 0.5)
 """The longest pause before the second attempt and before the third, in seconds; no attempt follows that."""
 BUSY = (429, 502, 503, 504)
 """Statuses after which another attempt makes sense."""
+WHSEC = b"whsec_"
+"""What a secret begins with."""
+SECRET_BYTES = (24, 64)
+"""The least and the most that Standard Webhooks allows."""
 CONNECTIONS = httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=2.0)
 """To one webhook. Connections are dropped well before the five seconds after which many a server closes them."""
 
@@ -81,21 +87,24 @@ class WebhookSettings:
 
 @dataclass(frozen=True)
 class Hook:
-    """Where to ask. ``name`` is the operator's; None where the URL is a caller's own."""
+    """Where to ask. ``name`` is the operator's; None where the URL is a caller's own.
+
+    ``signers``: one for each secret. A receiver accepts the signature of any of them, so secrets can be rotated.
+    """
 
     name: str | None
     url: httpx.URL = field(repr=False)
     authority: Authority
     timeout_seconds: float
     transport: httpx.AsyncBaseTransport = field(repr=False)
-    secret: bytes | None = field(default=None, repr=False)
+    signers: tuple[Signer, ...] = field(default=(), repr=False)
 
     async def ask(self, body: bytes) -> bytes:
         """The body of the answer to a JSON body. Raises WebhookFailed."""
         deadline = asyncio.get_running_loop().time() + self.timeout_seconds
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._attempts(self._request(body), deadline)
+                return await self._attempts(uuid4().hex, body, deadline)
         except TimeoutError:
             raise WebhookFailed(f"no answer within {self.timeout_seconds:g} seconds") from None
         except ForbiddenAddress as error:
@@ -105,31 +114,32 @@ class Hook:
         except httpx.TransportError as error:
             raise WebhookFailed("the connection broke before the answer was complete") from error
 
-    def _request(self, body: bytes) -> httpx.Request:
-        timestamp = str(int(time.time()))
+    def _request(self, message_id: str, body: bytes) -> httpx.Request:
+        now = datetime.now(UTC)
         headers = {
             "User-Agent": "redraft",
             "Content-Type": "application/json",
             "Accept": "application/json",
             "Accept-Encoding": "identity",
-            "X-Redraft-Timestamp": timestamp,
+            "webhook-id": message_id,
+            "webhook-timestamp": str(int(now.timestamp())),
             **current().headers,
         }
-        if self.secret is not None:
-            signature = hmac.new(self.secret, f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
-            headers["X-Redraft-Signature"] = f"v1={signature}"
+        if self.signers:
+            signatures = (signer.sign(message_id, now, body.decode()) for signer in self.signers)
+            headers["webhook-signature"] = " ".join(signatures)
         timeouts = httpx.Timeout(None, connect=self.timeout_seconds / (len(BACKOFFS) + 2))
         return httpx.Request(
             "POST", self.url, headers=headers, content=body, extensions={"timeout": timeouts.as_dict()}
         )
 
-    async def _attempts(self, request: httpx.Request, deadline: float) -> bytes:
+    async def _attempts(self, message_id: str, body: bytes, deadline: float) -> bytes:
         """Exponential backoff with full jitter (Brooker, "Exponential Backoff And Jitter", AWS 2015). What may have
-        reached the webhook is sent again only if it said to be busy."""
+        reached the webhook is sent again only if it said to be busy. The id stays the same, the timestamp does not."""
         for backoff in BACKOFFS:
             pause = random.uniform(0.0, backoff)  # noqa: S311 - nobody gains by guessing it
             try:
-                return await self._attempt(request)
+                return await self._attempt(self._request(message_id, body))
             except WebhookBusy as busy:
                 pause += busy.retry_after
                 if asyncio.get_running_loop().time() + pause >= deadline:
@@ -137,7 +147,7 @@ class Hook:
             except (httpx.ConnectError, httpx.ConnectTimeout):
                 pass
             await asyncio.sleep(pause)
-        return await self._attempt(request)
+        return await self._attempt(self._request(message_id, body))
 
     async def _attempt(self, request: httpx.Request) -> bytes:
         response = await self.transport.handle_async_request(request)
@@ -187,7 +197,7 @@ class Webhooks:
                     hook.authority,
                     hook.timeout_seconds,
                     httpx.AsyncHTTPTransport(verify=tls, limits=CONNECTIONS),  # its own: no hook waits for another
-                    None if hook.secret_file is None else _secret(name, hook.secret_file),
+                    () if hook.secret_file is None else _signers(name, hook.secret_file),
                 )
                 for name, hook in configured.items()
             }
@@ -216,14 +226,29 @@ def _origin(host: str) -> tuple[str, int]:
         raise WebhookMisconfigured(f"REDRAFT_WEBHOOK_HOSTS: {host!r}: {error}") from None
 
 
-def _secret(name: str, path: Path) -> bytes:
-    """The content of a file, without the white space around it."""
+def _signers(name: str, path: Path) -> tuple[Signer, ...]:
+    """One for each secret in a file, in its order. Secrets are separated by white space."""
     try:
-        secret = path.read_bytes().strip()
+        secrets = path.read_bytes().split()
     except OSError as error:
         raise WebhookMisconfigured(
             f"REDRAFT_WEBHOOKS: {name}: {path} cannot be read: {type(error).__name__}"
         ) from error
-    if not secret:
+    if not secrets:
         raise WebhookMisconfigured(f"REDRAFT_WEBHOOKS: {name}: there is no secret in {path}")
-    return secret
+    try:
+        return tuple(Signer(_parse_secret(secret)) for secret in secrets)
+    except ValueError:
+        raise WebhookMisconfigured(
+            f"REDRAFT_WEBHOOKS: {name}: a secret in {path} is not {WHSEC.decode()} followed by "
+            f"{SECRET_BYTES[0]} to {SECRET_BYTES[1]} bytes in base64"
+        ) from None
+
+
+def _parse_secret(text: bytes) -> bytes:
+    """The key. Checked here because the library skips what is not base64. Raises ValueError."""
+    key = base64.b64decode(text.removeprefix(WHSEC), validate=True)
+    least, most = SECRET_BYTES
+    if not text.startswith(WHSEC) or not least <= len(key) <= most:
+        raise ValueError("not a secret of Standard Webhooks")
+    return key

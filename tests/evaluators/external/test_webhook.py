@@ -1,8 +1,11 @@
 import asyncio
+import base64
+import hmac
 import json
 import re
 import socket
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +25,11 @@ from service.evaluators.external.webhook_client import (
 )
 from service.evaluators.toolbox import Toolbox
 from tests.evaluators.model.test_judge import Plain
-from tests.support.listener import Answer, Listener, answered, listening, raw
+from tests.support.listener import Answer, Listener, Received, answered, listening, raw
 from tests.support.listener import connects as connects  # a fixture
 
-SECRET = b"a secret of the operator's"
+SECRET = "whsec_" + base64.b64encode(b"a secret of the operator's").decode()
+OTHER = "whsec_" + base64.b64encode(b"another secret of the operator's").decode()
 PASSED = answered({"score": 1})
 REQUEST = Conversation(Turn("user", "Name a colour."), Conversation(Turn("system", "Be brief.")))
 
@@ -66,36 +70,83 @@ async def test_it_is_sent_the_candidate_and_the_request() -> None:
     assert received.headers["host"] == f"127.0.0.1:{listener.port}"
     assert received.headers["user-agent"] == "redraft"
     assert received.headers["content-type"] == "application/json"
-    assert abs(int(received.headers["x-redraft-timestamp"]) - time.time()) < 60
-    assert "x-redraft-signature" not in received.headers
-    sent = received.json
-    assert re.fullmatch("[0-9a-f]{32}", sent.pop("id"))
-    assert sent == {
+    assert re.fullmatch("[0-9a-f]{32}", received.headers["webhook-id"])
+    assert abs(int(received.headers["webhook-timestamp"]) - time.time()) < 60
+    assert "webhook-signature" not in received.headers
+    assert received.json == {
         "evaluator": "style",
         "candidate": '"Röd" \ud800',
         "request": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a colour."}],
     }
 
 
-async def test_the_documents_own_check_verifies_the_signature(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def is_authentic() -> Callable[[str, Mapping[str, str], bytes], bool]:
+    """The receiver's check as the guide shows it."""
     document = Path(__file__).parents[3] / "docs/guide/webhooks.md"
     [snippet] = re.findall(r"^```python\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL)
     scope: dict[str, Any] = {}
     exec(snippet, scope)
-    file = tmp_path / "secret"
-    file.write_bytes(SECRET + b"\n")
+    return scope["is_authentic"]  # type: ignore[no-any-return]
 
+
+async def sent(tmp_path: Path, *secrets: str) -> Received:
+    """A request that is signed with secrets."""
+    file = tmp_path / "secrets"
+    file.write_text("".join(f"{secret}\n" for secret in secrets))
     async with listening(PASSED) as listener:
         await evaluated(listener.url, secret_file=file)
 
     [received] = listener.requests
-    timestamp, signature = received.headers["x-redraft-timestamp"], received.headers["x-redraft-signature"]
-    check = scope["is_authentic"]
-    assert check(SECRET, timestamp, signature, received.body)
-    assert not check(SECRET, timestamp, signature, received.body + b" ")
-    assert not check(SECRET, str(int(timestamp) - 1), signature, received.body)
-    assert not check(b"another", timestamp, signature, received.body)
-    assert not check(SECRET, timestamp, signature[:-1] + "é", received.body)
+    return received
+
+
+async def test_the_guide_s_check_accepts_a_request(tmp_path: Path, is_authentic: Any) -> None:
+    received = await sent(tmp_path, SECRET)
+    assert is_authentic(SECRET, received.headers, received.body)
+
+
+@pytest.mark.parametrize(
+    ("header", "change"),
+    [
+        ("webhook-id", lambda value: value + "0"),
+        ("webhook-timestamp", lambda value: str(int(value) - 1)),
+        ("webhook-timestamp", lambda value: str(int(value) - 301)),
+        ("webhook-signature", lambda value: "v1," + base64.b64encode(bytes(32)).decode()),
+        ("webhook-signature", lambda value: value.replace("v1,", "v2,")),
+        ("webhook-signature", lambda value: "v1"),
+        ("webhook-signature", lambda value: value[:-1] + "é"),
+    ],
+)
+async def test_the_guide_s_check_refuses_a_changed_header(
+    tmp_path: Path, is_authentic: Any, header: str, change: Callable[[str], str]
+) -> None:
+    received = await sent(tmp_path, SECRET)
+    assert not is_authentic(SECRET, {**received.headers, header: change(received.headers[header])}, received.body)
+
+
+async def test_the_guide_s_check_refuses_another_body_and_another_secret(tmp_path: Path, is_authentic: Any) -> None:
+    received = await sent(tmp_path, SECRET)
+    assert not is_authentic(SECRET, received.headers, received.body + b" ")
+    assert not is_authentic(SECRET, received.headers, b"\xff")
+    assert not is_authentic(OTHER, received.headers, received.body)
+
+
+async def test_a_receiver_with_either_of_two_secrets_accepts_a_request(tmp_path: Path, is_authentic: Any) -> None:
+    received = await sent(tmp_path, OTHER, SECRET)
+
+    assert re.fullmatch(r"v1,[A-Za-z0-9+/]{43}= v1,[A-Za-z0-9+/]{43}=", received.headers["webhook-signature"])
+    assert is_authentic(OTHER, received.headers, received.body)
+    assert is_authentic(SECRET, received.headers, received.body)
+
+
+async def test_a_signature_is_that_of_the_specification(tmp_path: Path) -> None:
+    """Computed by hand, without the library."""
+    received = await sent(tmp_path, SECRET)
+
+    signed = f"{received.headers['webhook-id']}.{received.headers['webhook-timestamp']}.".encode() + received.body
+    expected = hmac.digest(b"a secret of the operator's", signed, "sha256")
+    assert received.headers["webhook-signature"] == "v1," + base64.b64encode(expected).decode()
 
 
 @pytest.mark.parametrize(
@@ -182,6 +233,7 @@ WRONG: list[tuple[Answer, str]] = [
     ),
     (answered({"score": 1}, 201), "status 201"),
     (answered({"score": 1}, 404), "status 404"),
+    (answered({"score": 1}, 410), "status 410"),
     (answered({"score": 1}, 500), "status 500"),
     (raw(b"HTTP/1.1 204 -\r\n\r\n"), "status 204"),
     (raw(b"", then_close=True), "broke"),
@@ -231,7 +283,7 @@ async def test_nothing_of_an_answer_is_kept_for_the_next_request() -> None:
     assert listener.connections == 1
     first, second = listener.requests
     assert second.headers.keys() == first.headers.keys()
-    assert second.json["id"] != first.json["id"]
+    assert second.headers["webhook-id"] != first.headers["webhook-id"]
 
 
 async def test_proxies_and_passwords_of_the_environment_are_not_used(
@@ -255,7 +307,7 @@ async def test_a_busy_webhook_is_asked_twice_more(status: int) -> None:
 
     assert found.passed
     assert len(listener.requests) == 3
-    assert len({request.body for request in listener.requests}) == 1
+    assert len({(request.headers["webhook-id"], request.body) for request in listener.requests}) == 1
 
 
 async def test_no_fourth_attempt_is_made() -> None:
@@ -272,6 +324,8 @@ async def test_retry_after_is_waited_for() -> None:
         await evaluated(listener.url)
 
     assert 1.0 <= time.monotonic() - started < 5.0
+    first, second = (int(request.headers["webhook-timestamp"]) for request in listener.requests)
+    assert first < second  # that of the attempt
 
 
 @pytest.mark.parametrize("seconds", ["2", "999999"])
@@ -421,12 +475,44 @@ def test_a_secret_file_must_hold_a_secret(tmp_path: Path) -> None:
             Webhooks({"style": WebhookSettings(url="http://internal.example/", secret_file=file)})
 
 
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "hush",
+        "whsec_",
+        "whsec_hush!",
+        SECRET.removeprefix("whsec_"),
+        SECRET.replace("whsec_", "whsk_"),
+        SECRET[:-1],
+        SECRET[:20] + "_" + SECRET[21:],
+        "whsec_" + base64.b64encode(b"x" * 23).decode(),
+        "whsec_" + base64.b64encode(b"x" * 65).decode(),
+        f"{SECRET}\nhush",
+    ],
+)
+def test_a_secret_in_another_form_keeps_the_service_from_starting(tmp_path: Path, secret: str) -> None:
+    file = tmp_path / "secret"
+    file.write_text(secret)
+    with pytest.raises(WebhookMisconfigured, match=r"^REDRAFT_WEBHOOKS: style: .* 24 to 64 bytes in base64$") as raised:
+        Webhooks({"style": WebhookSettings(url="http://internal.example/", secret_file=file)})
+
+    assert not any(word in str(raised.value) for word in ("hush", *secret.split()) if word != "whsec_")
+
+
+@pytest.mark.parametrize("size", [24, 64])
+async def test_the_shortest_and_the_longest_secret(tmp_path: Path, is_authentic: Any, size: int) -> None:
+    secret = "whsec_" + base64.b64encode(bytes(range(size))).decode()
+    received = await sent(tmp_path, secret)
+    assert is_authentic(secret, received.headers, received.body)
+
+
 def test_nothing_secret_is_printed(tmp_path: Path) -> None:
     file = tmp_path / "secret"
-    file.write_bytes(SECRET)
+    file.write_text(SECRET)
     settings = WebhookSettings(url="http://internal.example/?token=hush", secret_file=file)
     evaluator = stated(name="style").resolved(Toolbox(Webhooks({"style": settings})))
 
     for printed in (repr(settings), repr(evaluator)):
         assert "hush" not in printed
-        assert SECRET.decode() not in printed
+        assert SECRET not in printed
+        assert "a secret" not in printed
