@@ -123,7 +123,7 @@ async def sent_batch(client: aiohttp.ClientSession, lines: int, first: int) -> B
     clock = asyncio.get_running_loop().time
     started = clock()
     seconds, statuses = [], Counter[int]()
-    async with client.post("/v1/batches", data=body, headers={"Content-Type": "application/jsonl"}) as response:
+    async with client.post("/v1/batch", data=body, headers={"Content-Type": "application/jsonl"}) as response:
         response.raise_for_status()
         async for text in response.content:
             if text.strip():

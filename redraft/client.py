@@ -114,7 +114,7 @@ class Redraft:
 
     def batch(self, lines: Sequence[BatchLine]) -> AbstractContextManager[Iterator[BatchResult]]:
         """The answers to up to 1,000 requests as they are finished, in a ``with`` block. Leaving it ends the work."""
-        return self._stream(partial(BatchResults, lines=lines), "batches", {"requests": lines})
+        return self._stream(partial(BatchResults, lines=lines), "batch", {"requests": lines})
 
     def models(self) -> tuple[Model, ...]:
         return self._answer(ModelList, "GET", "models").data
@@ -221,7 +221,7 @@ class AsyncRedraft:
     def batch(self, lines: Sequence[BatchLine]) -> AbstractAsyncContextManager[AsyncIterator[BatchResult]]:
         """The answers to up to 1,000 requests as they are finished, in an ``async with`` block. Leaving it ends the
         work."""
-        return self._stream(partial(BatchResults, lines=lines), "batches", {"requests": lines})
+        return self._stream(partial(BatchResults, lines=lines), "batch", {"requests": lines})
 
     async def models(self) -> tuple[Model, ...]:
         return (await self._answer(ModelList, "GET", "models")).data

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from service.api import problems
+from service.api import pages, problems
 from service.api.auth import Keys
 from service.api.batches import BatchRequest
 from service.api.body import add_schemas
@@ -19,6 +19,7 @@ from service.api.middleware import UNMATCHED, BodyLimit, RequestContext, Request
 from service.api.openai import routes as openai_routes
 from service.api.openai.translate import ChatRequest
 from service.api.origin import Cors, OriginGuard
+from service.api.rate_limits import RateLimits
 from service.api.routes import router, v1
 from service.api.state import AppState
 from service.engines.local import bundled
@@ -259,7 +260,9 @@ def create_app(
         swagger_ui_oauth2_redirect_url=None,
     )
     app.state.admission = admission  # for whoever drains the app
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, others={"/v1/batches": settings.max_batch_bytes})
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, others={"/v1/batch": settings.max_batch_bytes})
+    if settings.max_programs_per_key is not None:
+        app.add_middleware(RateLimits, admission=admission, limit=settings.max_programs_per_key)
     app.add_middleware(OriginGuard, hosts=settings.hosts, origins=settings.page_origins, open_paths=POLLED)
     app.add_middleware(RequestContext, on_finished=finished)
     if settings.cors_origins:
@@ -270,5 +273,6 @@ def create_app(
     app.include_router(v1)
     app.include_router(openai_routes.v1)
     app.include_router(router)
+    app.include_router(pages.router)
     add_schemas(app, [GenerateRequest, CritiqueRequest, RefineRequest, ChatRequest, BatchRequest, Problem])
     return app

@@ -257,9 +257,9 @@ WRONG: Sequence[tuple[str, str, str, str]] = (
     ("/v1/chat/completions", '{"model":"scripted","messages":[{"role":"user","content":"x"}],"tools":[', "0", "]}"),
     ("/v1/chat/completions", '{"model":"scripted","messages":[{"role":"user","content":"x"}],', '"#":1', "}"),
     ("/v1/critique", "", "[", ""),
-    ("/v1/batches", '{"requests":[', "0", "]}"),
-    ("/v1/batches", '{"requests":[', "{}", "]}"),
-    ("/v1/batches", '{"requests":[', '{"custom_id":"#","url":"/v1/refine","body":{"prompt":1}}', "]}"),
+    ("/v1/batch", '{"requests":[', "0", "]}"),
+    ("/v1/batch", '{"requests":[', "{}", "]}"),
+    ("/v1/batch", '{"requests":[', '{"custom_id":"#","url":"/v1/refine","body":{"prompt":1}}', "]}"),
 )
 
 
@@ -288,10 +288,10 @@ def _shapes() -> list[Callable[[random.Random], Attack]]:
             shapes.append(shape(name, "/v1/critique", partial(_critique, rule, text), 99_000))
     for batched in BATCHED:
         line = partial(_critique, batched, _text)
-        shapes.append(shape(f"batch {_label(batched)}", "/v1/batches", partial(_batch, line), 4_000))
+        shapes.append(shape(f"batch {_label(batched)}", "/v1/batch", partial(_batch, line), 4_000))
     shapes.append(shape("refine of a draft", "/v1/refine", _refine, BODY_BYTES))
     for path, before, member, after in WRONG:
-        limit = BATCH_BYTES if path == "/v1/batches" else BODY_BYTES
+        limit = BATCH_BYTES if path == "/v1/batch" else BODY_BYTES
         make = partial(_members, before, member, after, limit)
         shapes.append(shape(f"{path} {before}{member}", path, make, BODY_BYTES))
     return shapes

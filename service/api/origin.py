@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.middleware import HEADER
+from service.api.rate_limits import FIELDS, OPENAI_FIELDS
 from service.errors import Forbidden
 
 ANY = "*"
@@ -78,7 +79,7 @@ class Cors(CORSMiddleware):
             allow_origins=origins,
             allow_methods=("GET", "POST"),
             allow_headers=("*",),
-            expose_headers=(HEADER, "Retry-After"),
+            expose_headers=(HEADER, "Retry-After", *FIELDS, *OPENAI_FIELDS),
         )
 
     def preflight_response(self, request_headers: Headers) -> Response:

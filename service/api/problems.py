@@ -79,9 +79,10 @@ def _openai_body(error: RedraftError) -> dict[str, Any]:
 
 
 def problem_body(error: RedraftError) -> dict[str, Any]:
-    """The members of the problem document."""
+    """The members of the problem document. Its type leads to a page of this service (api/pages.py), by a relative
+    reference with its full path, as RFC 9457, section 3.1.1, advises."""
     body: dict[str, Any] = {
-        "type": f"urn:redraft:problem:{error.code}",
+        "type": f"/problems#{error.code}",
         "title": error.title,
         "status": error.status,
         "detail": error.detail,

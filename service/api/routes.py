@@ -115,7 +115,7 @@ async def _answer(request: Request, body: NativeRequest, *, stream: bool = False
 
 
 @v1.post(
-    "/batches",
+    "/batch",
     summary="Answer many requests that nobody waits for",
     response_class=JsonLines,
     response_model=BatchResult | ChatBatchResult,

@@ -71,6 +71,10 @@ class Admission:
         """Whether new requests are refused because the service ends."""
         return self._draining
 
+    def held_by(self, caller: str) -> int:
+        """The caller's requests that run or wait."""
+        return self._by_caller[caller]
+
     def watch(self, on_freed: Callable[[], None]) -> None:
         """Have ``on_freed`` called whenever a place has become free or was handed over."""
         self._on_freed = on_freed

@@ -42,7 +42,7 @@ async def test_each_line_is_answered_as_if_it_were_sent_alone(served: Served) ->
         "c": ("/v1/critique", {**PROMPT, "candidate": "Sand.", "judge": False}),
         "r": ("/v1/refine", {**PROMPT, "search": {"rounds": 0}, "trace": False}),
     }
-    response = await served.post("/v1/batches", {"requests": [line(name, *request) for name, request in asked.items()]})
+    response = await served.post("/v1/batch", {"requests": [line(name, *request) for name, request in asked.items()]})
 
     results = told(response)
     assert results.keys() == asked.keys()
@@ -67,7 +67,7 @@ async def test_what_is_wrong_with_one_line_is_its_own(caplog: pytest.LogCaptureF
         line("good"),
     ]
     async with serving(Script(reply=broken)) as served:
-        results = told(await served.post("/v1/batches", {"requests": lines}))
+        results = told(await served.post("/v1/batch", {"requests": lines}))
         page = (await served.client.get("/metrics")).text
 
     problems = {
@@ -96,7 +96,7 @@ async def test_an_answer_that_cannot_be_sent_is_its_line_s_failure() -> None:
 
     lines = [line("bad", body={"prompt": "Please break."}), line("good")]
     async with serving(Script(reply=unsendable), max_batch_programs=1) as served:
-        results = told(await served.post("/v1/batches", {"requests": lines}))
+        results = told(await served.post("/v1/batch", {"requests": lines}))
     assert {name: result["status"] for name, result in results.items()} == {"bad": 500, "good": 200}
 
 
@@ -108,7 +108,7 @@ async def test_a_cancellation_inside_a_line_ends_no_other() -> None:
 
     lines = [line("bad", body={"prompt": "Please break."}), line("good")]
     async with serving(Script(reply=cancelled), max_batch_programs=1) as served:
-        results = told(await served.post("/v1/batches", {"requests": lines}))
+        results = told(await served.post("/v1/batch", {"requests": lines}))
         await served.at_rest()
     assert {name: result["status"] for name, result in results.items()} == {"bad": 500, "good": 200}
 
@@ -116,7 +116,7 @@ async def test_a_cancellation_inside_a_line_ends_no_other() -> None:
 async def test_a_line_without_a_place_is_waiting() -> None:
     batch = {"requests": [line(str(number)) for number in range(10)]}
     async with serving(Script(seconds_per_call=3600.0), max_batch_programs=3) as served:
-        clients = [asyncio.create_task(served.post("/v1/batches", batch)) for _ in range(2)]
+        clients = [asyncio.create_task(served.post("/v1/batch", batch)) for _ in range(2)]
         await served.until(lambda: served.engine.in_flight == 3)
         metrics = ""
         async with asyncio.timeout(5):
@@ -137,7 +137,7 @@ async def test_json_lines(served: Served) -> None:
         "application/json-lines",
     ):
         headers = {"content-type": media_type}
-        assert told(await served.client.post("/v1/batches", content=text, headers=headers)).keys() == {"a", "b"}
+        assert told(await served.client.post("/v1/batch", content=text, headers=headers)).keys() == {"a", "b"}
 
 
 @pytest.mark.parametrize(
@@ -147,6 +147,7 @@ async def test_json_lines(served: Served) -> None:
         ([line(str(number)) for number in range(1001)], "requests"),
         ([line("a"), line("b"), line("a")], "requests.2.custom_id"),
         ([line("")], "requests.0.custom_id"),
+        ([line("a"), line("b", "/v1/batch")], "requests.1.url"),
         ([line("a"), line("b", "/v1/batches")], "requests.1.url"),
         ([line("a", method="GET")], "requests.0.method"),
         ([line("a", priority=1)], "requests.0.priority"),
@@ -156,7 +157,7 @@ async def test_json_lines(served: Served) -> None:
 async def test_a_wrong_envelope_is_refused_before_any_work(
     served: Served, lines: list[dict[str, Any]], field: str
 ) -> None:
-    response = await served.post("/v1/batches", {"requests": lines})
+    response = await served.post("/v1/batch", {"requests": lines})
     assert response.status_code == 422
     assert [error["field"] for error in response.json()["errors"]] == [field]
     assert served.engine.calls == []
@@ -164,14 +165,14 @@ async def test_a_wrong_envelope_is_refused_before_any_work(
 
 async def test_a_line_that_is_no_json_is_named(served: Served) -> None:
     content = f'{json.dumps(line("a"))}\n{{"custom_id": "b"'
-    response = await served.client.post("/v1/batches", content=content, headers={"content-type": "application/jsonl"})
+    response = await served.client.post("/v1/batch", content=content, headers={"content-type": "application/jsonl"})
     assert (response.status_code, response.json()["code"]) == (400, "malformed_body")
     assert "line 2" in response.json()["detail"], "lines are counted from 1"
 
 
 async def test_a_line_of_a_list_that_is_no_json_is_named(served: Served) -> None:
     content = f'{{"requests": [{json.dumps(line("a"))}, {{"custom_id" "b"}}]}}'
-    response = await served.client.post("/v1/batches", content=content, headers={"content-type": "application/json"})
+    response = await served.client.post("/v1/batch", content=content, headers={"content-type": "application/json"})
     assert (response.status_code, response.json()["code"]) == (400, "malformed_body")
     assert "line 2" in response.json()["detail"]
 
@@ -188,7 +189,7 @@ async def test_wrong_json_lines_are_named_by_their_numbers(
     served: Served, lines: list[Any], errors: list[tuple[str, str]]
 ) -> None:
     content = "\n".join(map(json.dumps, lines))
-    response = await served.client.post("/v1/batches", content=content, headers={"content-type": "application/jsonl"})
+    response = await served.client.post("/v1/batch", content=content, headers={"content-type": "application/jsonl"})
     assert response.status_code == 422
     assert [(error["field"], error["message"]) for error in response.json()["errors"]] == errors
     assert served.engine.calls == []
@@ -196,13 +197,13 @@ async def test_wrong_json_lines_are_named_by_their_numbers(
 
 async def test_a_line_has_a_bound_of_bytes(served: Served) -> None:
     lines = [line("a"), line("b", body={"prompt": "x" * (1 << 20)})]
-    response = await served.post("/v1/batches", {"requests": lines})
+    response = await served.post("/v1/batch", {"requests": lines})
     assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
     assert "line 2" in response.json()["detail"]
 
 
 async def test_of_many_wrong_lines_the_first_errors_are_told(served: Served) -> None:
-    response = await served.post("/v1/batches", {"requests": [{}] * 1_000})
+    response = await served.post("/v1/batch", {"requests": [{}] * 1_000})
     fields = [error["field"] for error in response.json()["errors"]]
     assert (len(fields), fields[0], fields[-1]) == (20, "requests.0.custom_id", "requests.6.url")
 
@@ -216,7 +217,7 @@ async def test_a_chat_completion_s_line_is_answered_as_openai_s_batches_are(serv
         line("refined", "/v1/chat/completions", {**CHAT, "model": "scripted:refine"}),
         line("native"),
     ]
-    response = await served.post("/v1/batches", {"requests": lines})
+    response = await served.post("/v1/batch", {"requests": lines})
     results = told(response)
 
     assert results["native"].keys() == {"custom_id", "status", "body"}
@@ -244,7 +245,7 @@ async def test_what_is_wrong_with_a_chat_completion_s_line_is_told_as_openai_doe
     served: Served, wrong: dict[str, Any], status: int, param: str | None
 ) -> None:
     lines = [line("bad", "/v1/chat/completions", {**CHAT, **wrong}), line("good")]
-    results = told(await served.post("/v1/batches", {"requests": lines}))
+    results = told(await served.post("/v1/batch", {"requests": lines}))
 
     said = results["bad"]["response"]
     assert (said["status_code"], said["body"]["error"]["param"]) == (status, param)
@@ -264,10 +265,10 @@ async def test_two_equal_batches_do_not_harm_each_other() -> None:
             return await sample(*arguments, **others)
 
         served.engine.sample = held  # type: ignore[method-assign]
-        first = asyncio.create_task(served.post("/v1/batches", batch))
+        first = asyncio.create_task(served.post("/v1/batch", batch))
         async with asyncio.timeout(5):
             await reached.wait()
-        second = asyncio.create_task(served.post("/v1/batches", batch))
+        second = asyncio.create_task(served.post("/v1/batch", batch))
         page = ""
         async with asyncio.timeout(5):
             while "redraft_batch_lines_waiting 7.0" not in page:
@@ -288,7 +289,7 @@ async def test_two_equal_batches_do_not_harm_each_other() -> None:
 async def test_a_batch_s_time_ends_with_the_lines_that_are_begun() -> None:
     script = Script(reply=reply, seconds_per_call=1.2)
     async with serving(script, max_batch_programs=1, max_batch_seconds=1.0) as served:
-        results = told(await served.post("/v1/batches", {"requests": [line("a"), line("b"), line("c")]}))
+        results = told(await served.post("/v1/batch", {"requests": [line("a"), line("b"), line("c")]}))
     assert results["a"]["status"] == 200
     assert {results[name]["body"]["code"] for name in "bc"} == {"deadline_exceeded"}
 
@@ -296,25 +297,25 @@ async def test_a_batch_s_time_ends_with_the_lines_that_are_begun() -> None:
 async def test_batches_have_a_bound_of_bytes_of_their_own() -> None:
     batch = {"requests": [line("a", body={"prompt": "sea " * 200})]}
     async with serving(max_body_bytes=100, max_batch_bytes=2_000) as served:
-        assert told(await served.post("/v1/batches", batch)).keys() == {"a"}
+        assert told(await served.post("/v1/batch", batch)).keys() == {"a"}
         assert (await served.post("/v1/generate", batch)).status_code == 413
         batch["requests"] *= 3
-        assert (await served.post("/v1/batches", batch)).status_code == 413
+        assert (await served.post("/v1/batch", batch)).status_code == 413
 
 
 async def test_as_many_batches_as_are_allowed_and_each_is_one_request_of_its_key() -> None:
     batch = {"requests": [line(str(number)) for number in range(5)]}
     async with serving(Script(seconds_per_call=3600.0), max_batches=1, max_programs_per_key=2) as served:
-        first = asyncio.create_task(served.post("/v1/batches", batch))
+        first = asyncio.create_task(served.post("/v1/batch", batch))
         await served.until(lambda: served.engine.in_flight == 5)
 
-        full = await served.post("/v1/batches", batch)
+        full = await served.post("/v1/batch", batch)
         assert (full.status_code, full.json()["code"]) == (503, "overloaded")
         assert int(full.headers["retry-after"]) > 0
 
         second = asyncio.create_task(served.post("/v1/generate", PROMPT))
         await served.until(lambda: served.app.state.admission.in_progress == 1)
-        limited = await served.post("/v1/batches", batch)
+        limited = await served.post("/v1/batch", batch)
         assert (limited.status_code, limited.json()["code"]) == (429, "caller_limit")
         for task in (first, second):
             task.cancel()
@@ -326,7 +327,7 @@ async def test_a_client_that_leaves_ends_all_work() -> None:
         reached = asyncio.Event()
         stall(served.engine, lambda call: True, reached.set)
         batch = {"requests": [line(str(number), "/v1/refine") for number in range(20)]}
-        client = asyncio.create_task(served.post("/v1/batches", batch))
+        client = asyncio.create_task(served.post("/v1/batch", batch))
         async with asyncio.timeout(5):
             await reached.wait()
         client.cancel()
@@ -340,13 +341,13 @@ async def test_a_client_that_leaves_ends_all_work() -> None:
 async def test_draining_finishes_what_is_begun_and_tells_of_the_rest() -> None:
     async with serving(Script(reply=reply, seconds_per_call=0.05), max_batch_programs=3) as served:
         batch = {"requests": [line(str(number)) for number in range(20)]}
-        client = asyncio.create_task(served.post("/v1/batches", batch))
+        client = asyncio.create_task(served.post("/v1/batch", batch))
         await served.until(lambda: served.engine.in_flight == 3)
         served.app.state.admission.drain()
         results = told(await client)
         async with asyncio.timeout(1):
             await served.app.state.admission.idle()
-        refused = await served.post("/v1/batches", batch)
+        refused = await served.post("/v1/batch", batch)
 
     assert results.keys() == {str(number) for number in range(20)}
     assert [results[str(number)]["status"] for number in range(3)] == [200, 200, 200]
@@ -360,9 +361,7 @@ async def test_one_background_call_beside_an_interactive_request_and_more_once_i
         interactive = asyncio.create_task(served.post("/v1/generate", PROMPT))
         await served.until(lambda: served.engine.in_flight == 1)
         batch = asyncio.create_task(
-            served.post(
-                "/v1/batches", {"requests": [line(str(number), body={**PROMPT, "n": 3}) for number in range(9)]}
-            )
+            served.post("/v1/batch", {"requests": [line(str(number), body={**PROMPT, "n": 3}) for number in range(9)]})
         )
         await served.until(lambda: served.engine.in_flight == 2)
         await asyncio.sleep(0.05)
@@ -390,7 +389,7 @@ async def test_lines_take_no_place_of_interactive_requests_and_rank_behind_them(
 
         engine.sample = noted  # type: ignore[method-assign]
         engine.script = replace(engine.script, seconds_per_call=0.05)
-        batch = asyncio.create_task(served.post("/v1/batches", {"requests": [line("b", body={"prompt": "Batch."})]}))
+        batch = asyncio.create_task(served.post("/v1/batch", {"requests": [line("b", body={"prompt": "Batch."})]}))
         await served.until(lambda: engine.in_flight == 1)
         assert (await served.post("/v1/generate", {"prompt": "Person."})).status_code == 200
         assert told(await batch)["b"]["status"] == 200
@@ -404,7 +403,7 @@ async def test_batches_take_turns() -> None:
 
         async def send(name: str, count: int) -> None:
             batch = {"requests": [line(f"{name}{number}") for number in range(count)]}
-            async with served.client.stream("POST", "/v1/batches", json=batch, timeout=30) as response:
+            async with served.client.stream("POST", "/v1/batch", json=batch, timeout=30) as response:
                 async for text in response.aiter_lines():
                     finished.append(json.loads(text)["custom_id"])  # noqa: PERF401 - the other one's come in between
 
@@ -421,7 +420,7 @@ async def test_the_evaluators_of_all_lines_are_bounded(served: Served) -> None:
     lines = [line(str(number), "/v1/critique", body) for number in range(64)]
     lines += [line(str(number), "/v1/chat/completions", chat) for number in range(64, 129)]
 
-    response = await served.post("/v1/batches", {"requests": lines})
+    response = await served.post("/v1/batch", {"requests": lines})
 
     assert response.status_code == 422
     assert [error["field"] for error in response.json()["errors"]] == ["requests.128"]

@@ -351,7 +351,7 @@ async def test_a_client_that_still_sends_its_body_does_not_lose_the_refusal() ->
     async with serving(max_batch_bytes=100_000_000) as served:
         served.app.state.admission.drain()
         async with connected(served.client) as client:
-            client.send(b"POST /v1/batches HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 20000000\r\n\r\n")
+            client.send(b"POST /v1/batch HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 20000000\r\n\r\n")
             for _ in range(200):
                 client.send(b" " * 100_000)
                 await client.writer.drain()

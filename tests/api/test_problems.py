@@ -112,7 +112,7 @@ def test_very_many_errors_are_only_counted() -> None:
 
 def test_the_members_of_a_problem() -> None:
     assert problem_body(NotFound("no such task")) == {
-        "type": "urn:redraft:problem:not_found",
+        "type": "/problems#not_found",
         "title": "There is nothing here",
         "status": 404,
         "detail": "no such task",

@@ -106,7 +106,7 @@ async def test_a_critique_s_feedback_has_no_thoughts(served: Served) -> None:
 
 async def test_a_batch_s_lines_have_their_thoughts_apart(served: Served) -> None:
     line = {"custom_id": "1", "url": "/v1/generate", "body": {"prompt": "Why?", "reasoning": True}}
-    answer = (await served.post("/v1/batches", {"requests": [line]})).text
+    answer = (await served.post("/v1/batch", {"requests": [line]})).text
 
     [choice] = json.loads(answer.splitlines()[0])["body"]["choices"]
     assert (choice["text"], choice["reasoning"][:7]) == ('{"a": 1}', "A brace")

@@ -38,7 +38,7 @@ ROUTES: dict[str, type[BaseModel]] = {
     "/v1/critique": CritiqueRequest,
     "/v1/refine": RefineRequest,
     "/v1/chat/completions": ChatRequest,
-    "/v1/batches": BatchRequest,
+    "/v1/batch": BatchRequest,
 }
 
 
@@ -215,7 +215,7 @@ def test_no_batch_costs_much_more_than_its_bytes(service: Service, body: bytes) 
     with service.watched():
         service.forget_peak()
         used = service.loop_seconds()
-        status = service.post("/v1/batches", body)
+        status = service.post("/v1/batch", body)
         grown, used = service.memory("VmHWM") - service.idle, service.loop_seconds() - used
     print(f"{len(body)} bytes: {status}, {grown / len(body):.1f} times, {used} s, {max(service.latencies):.3f} s")
     assert status in (200, 413, 422)
@@ -225,7 +225,7 @@ def test_no_batch_costs_much_more_than_its_bytes(service: Service, body: bytes) 
 
 def test_bodies_that_never_end_are_held_within_a_bound(service: Service) -> None:
     size = 16 * MIB
-    head = b"POST /v1/batches HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head = b"POST /v1/batch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     uploads = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(16)]
     service.forget_peak()
     try:

@@ -72,7 +72,7 @@ async def test_no_answer_is_cut_by_readers_of_lines(end: str) -> None:
         whole = await served.post("/v1/generate", PROMPT)
         streamed = await served.post("/v1/generate", {**PROMPT, "stream": True})
         lines = {"requests": [{"custom_id": "a", "url": "/v1/generate", "body": PROMPT}]}
-        batch = await served.post("/v1/batches", lines)
+        batch = await served.post("/v1/batch", lines)
     assert whole.text.splitlines() == [whole.text]
     assert whole.json()["choices"][0]["text"] == f"Waves.{end}Salt."
     assert streamed.text.splitlines() == streamed.text.split("\n")[:-1]
@@ -268,7 +268,7 @@ async def test_an_engine_that_dies_in_a_stream_is_its_last_event(served: Served)
 
     assert [name for name, _ in events] == ["started", "error"]
     assert events[-1][1] == {
-        "type": "urn:redraft:problem:engine_dead",
+        "type": "/problems#engine_dead",
         "title": "The engine has stopped",
         "status": 503,
         "detail": "the scripted engine was killed",
@@ -348,6 +348,8 @@ CALLS: list[tuple[str, str, str, Any]] = [
     ("GET", "/health/live", "/health/live", None),
     ("GET", "/health/ready", "/health/ready", None),
     ("GET", "/metrics", "/metrics", None),
+    ("GET", "/problems", "/problems", None),
+    ("GET", "/llms.txt", "/llms.txt", None),
     ("POST", "/v1/generate", "/v1/generate", PROMPT),
     ("POST", "/v1/generate", "/v1/generate", {**PROMPT, "stream": True}),
     ("POST", "/v1/generate", "/v1/generate", {"prompt": 5}),
@@ -355,8 +357,8 @@ CALLS: list[tuple[str, str, str, Any]] = [
     ("POST", "/v1/critique", "/v1/critique", PROMPT),
     ("POST", "/v1/refine", "/v1/refine", {**PROMPT, "stream": True}),
     ("POST", "/v1/refine", "/v1/refine", {**PROMPT, "task": 5}),
-    ("POST", "/v1/batches", "/v1/batches", {"requests": [{"custom_id": "a", "url": "/v1/generate", "body": PROMPT}]}),
-    ("POST", "/v1/batches", "/v1/batches", {"requests": []}),
+    ("POST", "/v1/batch", "/v1/batch", {"requests": [{"custom_id": "a", "url": "/v1/generate", "body": PROMPT}]}),
+    ("POST", "/v1/batch", "/v1/batch", {"requests": []}),
     ("POST", "/v1/chat/completions", "/v1/chat/completions", {"model": "scripted", "messages": []}),
     ("POST", "/v1/chat/completions", "/v1/chat/completions", {"model": "nothing", "messages": [USER]}),
     ("POST", "/v1/chat/completions", "/v1/chat/completions", {"model": "scripted", "messages": [USER], "stream": True}),

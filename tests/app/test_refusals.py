@@ -28,7 +28,7 @@ def problem(response: httpx.Response) -> tuple[int, str]:
     assert response.headers["content-type"] == "application/problem+json"
     assert response.headers["x-request-id"]
     assert body.keys() - {"errors"} == {"type", "title", "status", "detail", "code"}
-    assert body["type"] == f"urn:redraft:problem:{body['code']}"
+    assert body["type"] == f"/problems#{body['code']}"
     assert body["status"] == response.status_code
     assert body["title"]
     assert body["detail"]

@@ -109,7 +109,7 @@ async def test_a_batch_names_the_keyword_for_its_line() -> None:
     body = {**PROMPT, "response_schema": MAIL}
     async with serving() as served:
         response = await served.post(
-            "/v1/batches", {"requests": [{"custom_id": "a", "url": "/v1/generate", "body": body}]}
+            "/v1/batch", {"requests": [{"custom_id": "a", "url": "/v1/generate", "body": body}]}
         )
     assert FIELD in response.text
 

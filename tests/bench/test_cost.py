@@ -13,7 +13,7 @@ def test_every_shape_is_within_the_limits_of_a_body() -> None:
     draws = random.Random(1)
     for shape in SHAPES:
         attack = shape(draws)
-        limit = BATCH_BYTES if attack.path == "/v1/batches" else BODY_BYTES
+        limit = BATCH_BYTES if attack.path == "/v1/batch" else BODY_BYTES
         assert 0 < len(attack.body) <= limit + 100, attack.name
 
 

@@ -15,7 +15,7 @@ MODELS = httpx.Response(
 
 
 def refused(status: int, code: str = "overloaded", **headers: str) -> httpx.Response:
-    body = {"type": f"urn:redraft:problem:{code}", "title": "No", "status": status, "detail": "not now", "code": code}
+    body = {"type": f"/problems#{code}", "title": "No", "status": status, "detail": "not now", "code": code}
     return httpx.Response(status, json=body, headers={name.replace("_", "-"): text for name, text in headers.items()})
 
 

@@ -37,7 +37,7 @@ REQUESTS: list[tuple[str, dict[str, Any]]] = [
         "/v1/chat/completions",
         {"model": "SmolLM2-135M-Instruct", "messages": [{"role": "user", "content": "Hello."}], "max_tokens": 24},
     ),
-    ("/v1/batches", {"requests": [{"custom_id": "a", "url": "/v1/generate", "body": PROMPT}]}),
+    ("/v1/batch", {"requests": [{"custom_id": "a", "url": "/v1/generate", "body": PROMPT}]}),
 ]
 
 

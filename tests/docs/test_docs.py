@@ -422,7 +422,7 @@ def test_every_endpoint_has_an_example() -> None:
         "/v1/critique",
         "/v1/refine",
         "/v1/chat/completions",
-        "/v1/batches",
+        "/v1/batch",
     }
 
 
@@ -433,7 +433,7 @@ def test_every_endpoint_has_an_example() -> None:
         ("POST /v1/critique", CritiqueResponse),
         ("POST /v1/refine", RefineResponse),
         ("POST /v1/chat/completions", ChatCompletion),
-        ("POST /v1/batches", BatchResult),
+        ("POST /v1/batch", BatchResult),
     ],
 )
 def test_examples_of_responses_have_the_fields_of_true_ones(heading: str, model: type[BaseModel]) -> None:

@@ -40,7 +40,7 @@ async def test_a_seed_reaches_the_engine_from_every_endpoint(served: Served, see
         await served.post("/v1/generate", {**PROMPT, **sampling}),
         await served.post("/v1/refine", {**PROMPT, **sampling, "judge": False, "search": {"rounds": 0}}),
         await served.post(PATH, {**ASKED, "seed": seed}),
-        await served.post("/v1/batches", {"requests": [line]}),
+        await served.post("/v1/batch", {"requests": [line]}),
     ]
 
     assert [response.status_code for response in responses] == [200] * 4

@@ -370,7 +370,7 @@ async def test_a_batch_beside_a_request_that_somebody_waits_for(service: Service
     ]
     lines = [{"custom_id": str(n), "url": url, "body": body} for n, (url, body) in enumerate(5 * kinds)]
 
-    batch = asyncio.create_task(service.client.post("/v1/batches", json={"requests": lines}))
+    batch = asyncio.create_task(service.client.post("/v1/batch", json={"requests": lines}))
     await asyncio.sleep(0.2)
     text = await refined(service, prompt="Name a river.", search={"rounds": 0})
     assert not batch.done()

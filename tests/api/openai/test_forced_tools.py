@@ -46,7 +46,7 @@ async def test_a_forced_call_is_made(
         made = served.engine.calls_of(Sample)
         chunks = await streamed(served, {**asked, "stream_options": {"include_usage": True}})
         line = {"custom_id": "a", "url": PATH, "body": asked}
-        batch = (await served.post("/v1/batches", {"requests": [line]})).json()["response"]["body"]
+        batch = (await served.post("/v1/batch", {"requests": [line]})).json()["response"]["body"]
 
     [answer] = body["choices"]
     [call] = answer["message"]["tool_calls"]

@@ -61,7 +61,7 @@ async def test_a_form_for_the_answer_sets_no_limit() -> None:
 async def test_a_line_of_a_batch_has_none_either(served: Served) -> None:
     line = {"custom_id": "a", "method": "POST", "url": PATH, "body": ASKED}
     response = await served.client.post(
-        "/v1/batches", content=json.dumps(line), headers={"Content-Type": "application/jsonl"}
+        "/v1/batch", content=json.dumps(line), headers={"Content-Type": "application/jsonl"}
     )
 
     assert response.json()["response"]["status_code"] == 200

@@ -170,7 +170,7 @@ async def test_a_chat_need_not_begin_with_the_user(
     }
     line = {"custom_id": "a", "url": PATH, "body": chat}
     alone = await served.post(PATH, chat)
-    batch = await served.post("/v1/batches", {"requests": [line]})
+    batch = await served.post("/v1/batch", {"requests": [line]})
 
     assert (alone.status_code, batch.json()["response"]["status_code"]) == (200, 200)
     for call in served.engine.calls:
