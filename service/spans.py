@@ -34,6 +34,8 @@ class Span(Protocol):
 
     def set(self, attributes: Attributes) -> None: ...
 
+    def add_event(self, name: str, attributes: Attributes) -> None: ...
+
     def fail(self, kind: str) -> None:
         """Mark the work as failed, by an error of a kind that has few values."""
 
@@ -53,6 +55,9 @@ class Untraced:
         pass
 
     def set(self, attributes: Attributes) -> None:
+        pass
+
+    def add_event(self, name: str, attributes: Attributes) -> None:
         pass
 
     def fail(self, kind: str) -> None:

@@ -31,6 +31,9 @@ FLUSH_SECONDS = 5.0
 """For the last spans of a service that ends. A request to the collector that is under way by then may still take as
 long as OTEL_EXPORTER_OTLP_TIMEOUT says."""
 
+SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
+"""Of the names without ``gen_ai.``. Those have conventions of their own, whose schema has no stable address yet."""
+
 W3C = TraceContextTextMapPropagator()
 
 
@@ -46,7 +49,7 @@ class Tracing:
         self._exporter: SpanExporter = OTLPSpanExporter()
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
-        self._tracer = self._provider.get_tracer("redraft")
+        self._tracer = self._provider.get_tracer("redraft", schema_url=SCHEMA_URL)
         self._providers = providers
 
     def request(self, method: str, headers: Mapping[str, str], attributes: Attributes) -> Span:
@@ -94,6 +97,9 @@ class TracedSpan:
 
     def set(self, attributes: Attributes) -> None:
         self._span.set_attributes(_known(attributes))
+
+    def add_event(self, name: str, attributes: Attributes) -> None:
+        self._span.add_event(name, _known(attributes))
 
     def fail(self, kind: str) -> None:
         self._span.set_attribute("error.type", kind)

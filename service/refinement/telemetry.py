@@ -13,12 +13,22 @@ from service.refinement.program import Program
 from service.refinement.roles import CallRole
 from service.spans import Span, current, span
 
+EVALUATED = "gen_ai.evaluation.result"
+FAILED = "evaluation_failed"
+PASS_LABELS = {True: "pass", False: "fail"}
+
 Expected = tuple[type[Exception], ...]
 """Exceptions that end a piece of work without its having failed."""
 
 
 def program(kind: str, stated: Program) -> AbstractContextManager[Span]:
-    return span(kind, {"redraft.program": stated.id, "redraft.task": stated.task})
+    known = {
+        "gen_ai.operation.name": "invoke_workflow",
+        "gen_ai.agent.name": stated.task,
+        "redraft.program": stated.id,
+        "redraft.task": stated.task,
+    }
+    return span(kind, known)
 
 
 def refined(done: Refined) -> None:
@@ -64,16 +74,15 @@ def evaluator(asked: Evaluator, expected: Expected) -> AbstractContextManager[Sp
 
 
 def evaluated(evaluation: Evaluation) -> None:
+    """Set the result on the evaluator's span, and add it as the event of the conventions, which other tools read."""
     failed = evaluation.error is not None
-    current().set(
-        {
-            "gen_ai.evaluation.score.value": evaluation.score,
-            "redraft.evaluator.passed": evaluation.passed,
-            "redraft.evaluator.failed": failed,
-        }
-    )
+    score = {"gen_ai.evaluation.score.value": evaluation.score}
+    label = None if evaluation.passed is None else PASS_LABELS[evaluation.passed]
+    named = {"gen_ai.evaluation.name": evaluation.evaluator, "gen_ai.evaluation.score.label": label}
+    current().set({**score, "redraft.evaluator.passed": evaluation.passed, "redraft.evaluator.failed": failed})
+    current().add_event(EVALUATED, {**named, **score, "error.type": FAILED if failed else None})
     if failed:
-        current().fail("evaluation_failed")
+        current().fail(FAILED)
 
 
 def call(role: CallRole, model: str, calls: int, sampling: Sampling | None = None) -> AbstractContextManager[Span]:

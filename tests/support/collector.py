@@ -26,7 +26,7 @@ class ReceivedSpan:
     failed: bool
     message: str
     attributes: Mapping[str, Any]
-    events: Sequence[str]
+    events: Sequence[tuple[str, Mapping[str, Any]]]
     began: int
     ended: int
 
@@ -56,6 +56,11 @@ class Collector:
         """Who sent."""
         return _attributes(self._messages()[0].resource_spans[0].resource.attributes)
 
+    @property
+    def schema_url(self) -> str:
+        """That of the names of the attributes."""
+        return str(self._messages()[0].resource_spans[0].scope_spans[0].schema_url)
+
     def named(self, name: str) -> Sequence[ReceivedSpan]:
         return [span for span in self.spans if span.name == name]
 
@@ -84,7 +89,7 @@ def _span(sent: SentSpan) -> ReceivedSpan:
         failed=sent.status.code == Status.STATUS_CODE_ERROR,
         message=sent.status.message,
         attributes=_attributes(sent.attributes),
-        events=[event.name for event in sent.events],
+        events=[(event.name, _attributes(event.attributes)) for event in sent.events],
         began=sent.start_time_unix_nano,
         ended=sent.end_time_unix_nano,
     )

@@ -21,6 +21,8 @@ from service.engines.base import FinishReason, Usage
 from service.engines.remote.failures import Answer
 from service.errors import EngineUnavailable
 
+LONGEST_NAME = 256
+"""Characters of an answer's id or of its model's name. What is longer or has spaces is not a name."""
 MOST_TOKENS = 100_000_000
 """More than any call has; a server that tells of more has miscounted."""
 
@@ -62,6 +64,11 @@ def _word(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
+def _name(value: Any) -> str | None:
+    is_name = isinstance(value, str) and len(value) <= LONGEST_NAME and value.isprintable() and len(value.split()) == 1
+    return value if is_name else None
+
+
 def _choices(value: Any) -> Any:
     return [] if value is None else value
 
@@ -73,6 +80,7 @@ def _probable(logprob: float) -> float:
 
 Count = Annotated[int, BeforeValidator(_count)]
 Word = Annotated[str | None, BeforeValidator(_word)]
+Name = Annotated[str | None, BeforeValidator(_name)]
 Text = Annotated[str | None, BeforeValidator(_text)]
 Logprob = Annotated[float, AfterValidator(_probable)]
 
@@ -107,6 +115,9 @@ Choices = TypeVar("Choices", bound=CompletedChoice)
 
 class Completed(Answer):
     """A completion, or a part of one in a stream's event."""
+
+    id: Name = None
+    model: Name = None
 
     @property
     def finished(self) -> bool:

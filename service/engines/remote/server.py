@@ -40,10 +40,11 @@ from service.engines.remote.failures import (
 )
 from service.engines.remote.proxy import proxy_for
 from service.errors import EngineBusy, EngineUnavailable, InvalidRequest
-from service.spans import current
+from service.spans import Attributes, current
 
 log = logging.getLogger(__name__)
 
+SCHEME_PORTS = {"http": 80, "https": 443}
 CHAT = "/v1/chat/completions"
 TOKENIZE = "/tokenize"
 MODELS = "/v1/models"
@@ -81,6 +82,11 @@ class OpenAIServer:
     def __init__(self, url: str, key: str | None = None) -> None:
         self.url = url.rstrip("/").removesuffix("/v1")
         self._key = key
+        place = httpx.URL(self.url)
+        self._place: Attributes = {
+            "server.address": place.host,
+            "server.port": place.port or SCHEME_PORTS.get(place.scheme),
+        }
         self._client = httpx.AsyncClient(
             base_url=self.url,
             headers={"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {}),
@@ -110,12 +116,17 @@ class OpenAIServer:
     ) -> A:
         """What the server answers.
 
-        ``seconds``: the longest silence, None for no end. ``most``: the bytes that it may answer; by default what the
-        tokens that ``body`` asks for can take.
+        ``seconds``: the longest silence, None for no end, as in a program's call. ``most``: the bytes that it may
+        answer; by default what the tokens that ``body`` asks for can take.
         """
         timeout = httpx.Timeout(seconds, connect=CONNECT_SECONDS)
+        if seconds is None:
+            current().set(self._place)
         async with self._send("POST", path, json=body, timeout=timeout) as response:
-            return self._read(await read(response, most_bytes(body) if most is None else most), answer)
+            found = self._read(await read(response, most_bytes(body) if most is None else most), answer)
+        if seconds is None and isinstance(found, Completed):
+            _tell_span(found)
+        return found
 
     async def tokenize(self, body: Mapping[str, Any]) -> TokenizeAnswer:
         """The tokens of a prompt, which has no more of them than bytes."""
@@ -123,9 +134,10 @@ class OpenAIServer:
         return await self.post(TOKENIZE, body, TokenizeAnswer, seconds=SHORT_SECONDS, most=min(most, MOST_BYTES))
 
     async def stream(self, path: str, body: Mapping[str, Any], answer: type[C]) -> AsyncGenerator[C, None]:
-        """What the events of a stream hold, up to ``[DONE]``, or to the end of one that has value why its text ends."""
+        """What the events of a stream hold, up to ``[DONE]``, or to the end of one that has said why its text ends."""
         body = {**body, "stream": True, "stream_options": {"include_usage": True}}
-        finished = False
+        begun = finished = False
+        current().set(self._place)
         try:
             async with self._send("POST", path, json=body) as response:
                 events = read_events(response, most_bytes(body))
@@ -136,6 +148,9 @@ class OpenAIServer:
                     if data == b"null":
                         continue  # an event without anything, as some proxies send it to keep a connection
                     event = self._parse_event(data, answer)
+                    if not begun:
+                        begun = True
+                        _tell_span(event)
                     finished = finished or event.finished
                     yield event
         except TooMuch:
@@ -215,6 +230,11 @@ class OpenAIServer:
         if said is not None and said.label:
             extra["reason"] = said.label
         log.warning("an engine's server failed", extra=extra)
+
+
+def _tell_span(answer: Completed) -> None:
+    """By which names the server knows the answer and its model. The current span is that of the call."""
+    current().set({"gen_ai.response.id": answer.id, "gen_ai.response.model": answer.model})
 
 
 async def _join_trace(request: httpx.Request) -> None:

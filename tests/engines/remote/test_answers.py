@@ -201,3 +201,22 @@ def test_nothing_is_more_probable_than_certain(told: float, read: float) -> None
 )
 def test_a_list_of_models_has_what_has_an_id(told: Any, names: list[str]) -> None:
     assert [card.id for card in ModelList.model_validate(told).data] == names
+
+
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [
+        ("chatcmpl-1", "chatcmpl-1"),
+        ("org/Model-1.5:free", "org/Model-1.5:free"),
+        ("", None),
+        (7, None),
+        (None, None),
+        ("Once upon a time", None),
+        ("Once\nupon", None),
+        ("x" * 257, None),
+    ],
+)
+def test_an_id_or_a_model_that_may_be_a_text_is_not_a_name(told: Any, name: str | None) -> None:
+    """They go into traces, which hold no texts."""
+    answer = ChatAnswer.model_validate({**TEXT, "id": told, "model": told})
+    assert (answer.id, answer.model) == (name, name)
