@@ -8,12 +8,13 @@ that the engine has begun is never taken back: it is short.
 import asyncio
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 from service.engines.gated import Gate, GatedEngine
-from service.programs.admission import Admission
+from service.errors import DeadlineExceeded
+from service.programs.admission import Admission, Ticket
 from service.refinement.roles import Roles
 
 T = TypeVar("T")
@@ -70,6 +71,28 @@ class Background:
     def place(self) -> AbstractAsyncContextManager[None]:
         """A place at work; who waits gets one in the order of arrival, so that batches take turns."""
         return self._places
+
+    @asynccontextmanager
+    async def admit(self, caller: str, *, deadline: float | None = None) -> AsyncIterator[Ticket]:
+        """Hold a place for a request that comes alone, as for a batch of one line.
+
+        deadline: in the event loop's time; bounds the wait for the place, not the work.
+
+        Raises what ``Admission.batch`` raises, and DeadlineExceeded while waiting.
+        """
+        clock = asyncio.get_running_loop().time
+        arrived = clock()
+        with self._admission.batch(caller):
+            try:
+                with self.queue([caller]):
+                    async with asyncio.timeout_at(deadline):
+                        await self._places.acquire()
+            except TimeoutError:
+                raise DeadlineExceeded("time ran out while the request waited for spare capacity") from None
+            try:
+                yield Ticket(queued_seconds=clock() - arrived)
+            finally:
+                self._places.release()
 
     def roles(self, roles: Roles) -> Roles:
         """The engines, behind the gate."""

@@ -82,21 +82,24 @@ class Runner:
             roles = self.background.roles(roles)
         if ticket is None:
             await roles.check()
-        deadline = program.budget.deadline
-        place: AbstractAsyncContextManager[Ticket] = (
-            self.admission.admit(info.caller, deadline=deadline) if ticket is None else nullcontext(ticket)
-        )
-        begun = program.lane == "batch"  # a line has no first event: nobody waits for it
+        place = self._admit(program, info.caller) if ticket is None else nullcontext(ticket)
+        begun = program.lane == "batch"  # there is no first event where nobody waits for it
         async with place as held, aclosing(_work(program, roles)) as events:
             async for event in events:
                 self.metrics.observe(program.task, event)
                 if isinstance(event, Outcome):
                     event = Done(event, Timing(held.queued_seconds, info.seconds_since_arrival()))
-                    log.info("program ended", extra={"request_id": info.id, **_summarize(event, program.task)})
+                    log.info("program ended", extra={"request_id": info.id, **_summarize(event, program)})
                 if not begun and not isinstance(event, Started):
                     begun = True
                     self.metrics.first_event(info.endpoint, info.seconds_since_arrival())
                 yield event
+
+    def _admit(self, program: Program, caller: str) -> AbstractAsyncContextManager[Ticket]:
+        """A place in the program's lane."""
+        if program.lane == "batch":
+            return self.background.admit(caller, deadline=program.budget.deadline)
+        return self.admission.admit(caller, deadline=program.budget.deadline)
 
 
 def _work(program: Program, roles: Roles) -> AsyncGenerator[Event, None]:
@@ -120,12 +123,12 @@ async def read_done(events: AsyncGenerator[Event, None]) -> Done:
     raise RuntimeError("a program ends with Done")
 
 
-def _summarize(done: Done, task: str) -> Mapping[str, Any]:
-    """What the log says of a program: sizes and outcomes, no text."""
+def _summarize(done: Done, program: Program) -> Mapping[str, Any]:
+    """What the log says of a program: sizes and outcomes, and the caller's metadata, but no text."""
     outcome = done.outcome
     summary = {
         "program": outcome.program,
-        "task": task,
+        "task": program.task,
         "model": outcome.models.writer if isinstance(outcome, Refined | Reviewed) else outcome.model,
         **asdict(total(outcome.usage)),
         **asdict(done.timing),
@@ -135,4 +138,4 @@ def _summarize(done: Done, task: str) -> Mapping[str, Any]:
     if isinstance(outcome, Refined):
         rounds = len(outcome.rounds) - 1
         summary |= {"stop_reason": outcome.stop_reason, "rounds": rounds, "selected": outcome.selected.id}
-    return summary
+    return summary | ({"metadata": dict(program.metadata)} if program.metadata else {})

@@ -93,7 +93,8 @@ class Program:
     """What every program has. Generate, Review, Refine and ToolChat are the four kinds.
 
     ``models``: who plays which role. ``threads``: where evaluators work; None for the event loop's own. ``arrival``:
-    the program's number in order of arrival. ``lane``: which programs it lets pass.
+    the program's number in order of arrival. ``lane``: which programs it lets pass. ``metadata``: the caller's own
+    notes, which the log repeats.
     """
 
     id: str
@@ -103,6 +104,7 @@ class Program:
     threads: Executor | None = None
     arrival: int = 0
     lane: Lane = "interactive"
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

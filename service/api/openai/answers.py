@@ -1,10 +1,11 @@
 """A chat completion as a program: a generate, a refine or a relayed chat with tools."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 from service.api.images import fetch_images
-from service.api.openai.responses import ChatFormat
+from service.api.openai.responses import ChatFormat, ServiceTier
 from service.api.openai.translate import Chat, naming
 from service.api.state import AppState
 from service.programs.compile import Programs
@@ -13,13 +14,18 @@ from service.refinement.scheduling import Lane
 from service.wire.requests import RefineRequest
 from service.wire.tools import ToolRequest
 
+TIERS: Mapping[Lane, ServiceTier] = {"interactive": "default", "batch": "flex"}
+"""OpenAI's names of the lanes."""
+
 
 async def compile_chat(chat: Chat, state: AppState, lane: Lane = "interactive") -> tuple[Program, ChatFormat]:
     """The program, and how it is answered. InvalidRequest names fields as the caller did."""
+    if chat.asked.is_flex:
+        lane = "batch"
     with naming(chat.names):
         if not isinstance(chat.wanted, ToolRequest):
             chat = replace(chat, wanted=await fetch_images(state, chat.wanted))
-        program = _compile(chat, state.programs, lane)
+        program = replace(_compile(chat, state.programs, lane), metadata=chat.asked.metadata or {})
     return program, _make_format(chat, program)
 
 
@@ -44,4 +50,6 @@ def _make_format(chat: Chat, program: Program) -> ChatFormat:
         include_usage=bool(options and options.include_usage),
         trace=isinstance(chat.wanted, RefineRequest) and chat.wanted.trace,
         reasoning=chat.wanted.reasoning,
+        metadata=chat.asked.metadata,
+        service_tier=None if chat.asked.service_tier is None else TIERS[program.lane],
     )

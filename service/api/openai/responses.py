@@ -14,6 +14,7 @@ from service.wire.responses import LEFT_OUT_IF_NONE, refine_response, sse_event,
 from service.wire.sse import DONE_FRAME, data_frame
 
 Chunk = dict[str, Any]
+ServiceTier = Literal["default", "flex"]
 
 
 class ErrorBody(BaseModel):
@@ -84,6 +85,8 @@ class ChatCompletion(BaseModel):
     model: str
     choices: list[ChatChoice]
     usage: CompletionUsage
+    metadata: Annotated[dict[str, str] | None, LEFT_OUT_IF_NONE] = None
+    service_tier: Annotated[ServiceTier | None, LEFT_OUT_IF_NONE] = None
     redraft: Annotated[dict[str, Any] | None, LEFT_OUT_IF_NONE] = None
 
 
@@ -98,6 +101,8 @@ class ChatFormat:
     include_usage: whether the last chunk of a stream has the usage.
     trace: whether a refine's account has its rounds.
     reasoning: whether the model's thoughts are shown.
+    metadata: the caller's, which the answer repeats.
+    service_tier: which one served the request, if it asked for one.
     """
 
     id: str
@@ -107,6 +112,8 @@ class ChatFormat:
     include_usage: bool = False
     trace: bool = False
     reasoning: bool = False
+    metadata: dict[str, str] | None = None
+    service_tier: ServiceTier | None = None
     _begun: bool = False
 
     def response(self, done: Done) -> ChatCompletion:
@@ -125,7 +132,14 @@ class ChatFormat:
                 raise TypeError(f"no chat completion ends with {type(outcome).__name__}")
         usage = _usage(done.outcome.usage)
         return ChatCompletion(
-            id=self.id, created=self.created, model=self.model, choices=choices, usage=usage, redraft=redraft
+            id=self.id,
+            created=self.created,
+            model=self.model,
+            choices=choices,
+            usage=usage,
+            metadata=self.metadata,
+            service_tier=self.service_tier,
+            redraft=redraft,
         )
 
     def encode(self, event: Event) -> bytes:
@@ -159,12 +173,12 @@ class ChatFormat:
 
     def _last_chunks(self, completion: ChatCompletion) -> Iterator[Chunk]:
         for choice in completion.choices:
-            account = {}
+            account = {} if completion.metadata is None else {"metadata": completion.metadata}
             if completion.redraft is not None:  # only now is it known which text it is
                 if choice.message.reasoning_content:
                     yield self._delta_chunk(choice.index, {"reasoning_content": choice.message.reasoning_content})
                 yield self._delta_chunk(choice.index, {"content": choice.message.content})
-                account = {"redraft": {"event": "done", **completion.redraft}}
+                account["redraft"] = {"event": "done", **completion.redraft}
             yield self._delta_chunk(choice.index, {}, choice.finish_reason, **account)
         if self.include_usage:
             yield self._chunk([], usage=completion.usage.model_dump())
@@ -177,6 +191,7 @@ class ChatFormat:
     def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> Chunk:
         usage = {"usage": None} if self.include_usage else {}
         head = {"id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.model}
+        head |= {} if self.service_tier is None else {"service_tier": self.service_tier}
         return {**head, "choices": choices, **usage, **more}
 
     def _text_choice(self, index: int, completion: Completion) -> ChatChoice:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
+from annotated_types import Len
 from pydantic import BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, core_schema
 
@@ -53,6 +54,9 @@ class Only:
             raise ValueError(f"not supported here: leave it out{instead}")
         return given
 
+
+Metadata = Annotated[dict[Annotated[str, Len(0, 64)], Annotated[str, Len(0, 512)]], Len(0, 16)]
+"""Notes of the caller's, within OpenAI's bounds. The answer and the log repeat them."""
 
 Ignored = Annotated[Any, Field(description="Ignored.")]
 
@@ -167,13 +171,13 @@ class ChatRequest(BodyModel):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     redraft: dict[str, Any] | None = None
+    metadata: Metadata | None = None
+    service_tier: Literal["auto", "default", "flex", "priority", "scale"] | None = None
 
-    metadata: Ignored = None
     prompt_cache_key: Ignored = None
     prompt_cache_options: Ignored = None
     prompt_cache_retention: Ignored = None
     safety_identifier: Ignored = None
-    service_tier: Ignored = None
     store: Ignored = None
     user: Ignored = None
 
@@ -191,6 +195,11 @@ class ChatRequest(BodyModel):
     top_logprobs: Annotated[Any, Only(0)] = None
     verbosity: Annotated[Any, Only()] = None
     web_search_options: Annotated[Any, Only()] = None
+
+    @property
+    def is_flex(self) -> bool:
+        """Whether the request may wait behind others, as the lines of batches do."""
+        return self.service_tier == "flex"
 
     @property
     def tools_field(self) -> str | None:
