@@ -8,8 +8,10 @@ from collections.abc import Callable
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from service.engines.base import Usage
 from service.errors import Draining, EngineDead, EngineUnavailable, Starting
 from service.refinement.events import CallEnded, EvaluatorEnded, Event, Refined, RoundEnded
+from service.refinement.roles import CallRole
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 """From a rule's check to a refine of ten minutes."""
@@ -115,6 +117,7 @@ class Metrics:
         self.evaluator_errors = Counter(
             "redraft_evaluator_errors", "Evaluations that failed.", ["evaluator"], registry=registry
         )
+        self._calls: dict[tuple[CallRole, str], _CallSeries] = {}
 
     def watch_admission(self, in_progress: Callable[[], float], queued: Callable[[], float]) -> None:
         """Read the gauges from where the counts are kept."""
@@ -141,11 +144,9 @@ class Metrics:
         """Take in one event of a program of ``task``."""
         match event:
             case CallEnded(role, usage, seconds, model):
-                self.step_seconds.labels(role, model).observe(seconds)
-                self.tokens.labels(role, model, "prompt").inc(usage.prompt_tokens)
-                self.tokens.labels(role, model, "cached").inc(usage.cached_tokens)
-                self.tokens.labels(role, model, "completion").inc(usage.completion_tokens)
-                self.tokens.labels(role, model, "reasoning").inc(usage.reasoning_tokens)
+                if (calls := self._calls.get((role, model))) is None:
+                    calls = self._calls[role, model] = _CallSeries(self, role, model)
+                calls.count(usage, seconds)
             case EvaluatorEnded(evaluator, seconds, failed):
                 self.evaluator_seconds.labels(evaluator).observe(seconds)
                 self.evaluator_errors.labels(evaluator).inc(1 if failed else 0)
@@ -172,3 +173,21 @@ class Metrics:
         for known in STATES:
             self.state.labels(known).set(known == state)
         return generate_latest(self.registry) + generate_latest(REGISTRY)
+
+
+class _CallSeries:
+    """The series of a role's calls to a model. They are looked up once, because that costs more than counting."""
+
+    def __init__(self, metrics: Metrics, role: CallRole, model: str) -> None:
+        self._seconds = metrics.step_seconds.labels(role, model)
+        self._prompt = metrics.tokens.labels(role, model, "prompt")
+        self._cached = metrics.tokens.labels(role, model, "cached")
+        self._completion = metrics.tokens.labels(role, model, "completion")
+        self._reasoning = metrics.tokens.labels(role, model, "reasoning")
+
+    def count(self, usage: Usage, seconds: float) -> None:
+        self._seconds.observe(seconds)
+        self._prompt.inc(usage.prompt_tokens)
+        self._cached.inc(usage.cached_tokens)
+        self._completion.inc(usage.completion_tokens)
+        self._reasoning.inc(usage.reasoning_tokens)

@@ -7,7 +7,7 @@ No span is told a text of a request or of an answer, nor an error's message, whi
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Protocol
@@ -110,10 +110,12 @@ def within(span: Span, expected: tuple[type[Exception], ...] = ()) -> Iterator[S
         span.end()
 
 
-@contextmanager
+_UNTRACED_WORK = nullcontext[Span](UNTRACED)
+
+
 def span(
     name: str, attributes: Attributes, *, model: str | None = None, expected: tuple[type[Exception], ...] = ()
-) -> Iterator[Span]:
+) -> AbstractContextManager[Span]:
     """Do a part of the current span's work, as ``within``."""
-    with within(current().begin(name, attributes, model), expected) as begun:
-        yield begun
+    parent = current()
+    return _UNTRACED_WORK if parent is UNTRACED else within(parent.begin(name, attributes, model), expected)

@@ -319,20 +319,37 @@ class _NotHeard(Exception):
 
 
 class _LingeringTransport(asyncio.Transport):
-    """What a request is answered through: ``close`` is called where the transport would be closed."""
+    """What a request is answered through: ``close`` is called where the transport would be closed.
+
+    What is written first, the head, waits for what follows at once, so that a short answer is one packet.
+    """
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
         super().__init__()
         self._transport = transport
         self._close = close
+        self._head: bytes | None = None
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        self._transport.write(data)
+        if self._head is None:
+            self._head = bytes(data)
+            asyncio.get_running_loop().call_soon(self._flush)
+        elif self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head + data)
+        else:
+            self._transport.write(data)
+
+    def _flush(self) -> None:
+        if self._head:
+            self._transport.write(self._head)
+            self._head = b""
 
     def is_closing(self) -> bool:
         return self._transport.is_closing()
 
     def close(self) -> None:
+        self._flush()
         self._close()
 
 

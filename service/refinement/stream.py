@@ -29,7 +29,7 @@ async def events_of(work: Callable[[Emit], Awaitable[None]]) -> AsyncGenerator[E
             news.clear()
             found = waiting.copy()
             waiting.clear()
-            for event in _joined(found):
+            for event in _joined(found) if len(found) > 1 else found:
                 yield event
         await task
     finally:

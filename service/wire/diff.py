@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from rapidfuzz.distance import Indel, Postfix, Prefix
 
@@ -12,7 +12,11 @@ MOST_CHARACTERS = 400_000
 MOST_CELLS = 67_108_864
 """Words of one text times those of the other. The comparison needs a bit of memory for each: 8 MiB."""
 
+_WORD = re.compile(r"\s+|\S+")
+
 Op = Literal["equal", "insert", "delete"]
+_Step = tuple[str, int, int, int, int]
+"""What is done to which words of the old text, by which words of the new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +29,8 @@ def diff(old: str, new: str) -> list[Change]:
     """The changes that turn ``old`` into ``new``, in reading order.
 
     The texts of ``equal`` and ``delete`` join to ``old``, those of ``equal`` and ``insert`` to ``new``. No two of a
-    kind stand together, and what replaces a text stands after it. Very long texts are not compared word by word: all
-    between the first and the last difference is one replacement.
+    kind are adjacent, and what replaces a text comes after it. Very long texts are not compared word by word:
+    everything between the first and the last difference is one replacement.
     """
     if len(old) + len(new) > MOST_CHARACTERS:
         return _coarse(old, new)
@@ -35,16 +39,16 @@ def diff(old: str, new: str) -> list[Change]:
         return _coarse(old, new)
     changes: list[Change] = []
     deleted = inserted = ""
-    for step in Indel.opcodes(before, after):
-        gone, come = before[step.src_start : step.src_end], after[step.dest_start : step.dest_end]
-        if step.tag != "equal":
-            deleted += "".join(gone)
-            inserted += "".join(come)
-            continue
-        changes += _replaced(deleted, inserted)
-        changes.append(Change("equal", "".join(gone)))
-        deleted = inserted = ""
-    return [*changes, *_replaced(deleted, inserted)]
+    for op, start, end, new_start, new_end in cast("list[_Step]", Indel.opcodes(before, after).as_list()):
+        if op == "equal":
+            changes += _replaced(deleted, inserted)
+            changes.append(Change("equal", "".join(before[start:end])))
+            deleted = inserted = ""
+        else:
+            deleted += "".join(before[start:end])
+            inserted += "".join(after[new_start:new_end])
+    changes += _replaced(deleted, inserted)
+    return changes
 
 
 def _coarse(old: str, new: str) -> list[Change]:
@@ -61,10 +65,12 @@ def _coarse(old: str, new: str) -> list[Change]:
 
 
 def _replaced(deleted: str, inserted: str) -> Sequence[Change]:
-    ops: Sequence[tuple[Op, str]] = (("delete", deleted), ("insert", inserted))
-    return [Change(op, text) for op, text in ops if text]
+    changes = [Change("delete", deleted)] if deleted else []
+    if inserted:
+        changes.append(Change("insert", inserted))
+    return changes
 
 
 def _words(text: str) -> list[str]:
     """The text cut before each word and each run of white space."""
-    return re.findall(r"\s+|\S+", text)
+    return _WORD.findall(text)
