@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.api.disconnect import unless_disconnected
+from service.api.disconnect import cancel_on_disconnect
 from service.api.images import fetch_images
 from service.api.sse import EventStream, StreamFormat
 from service.api.state import AppState, app_state, request_info
@@ -69,7 +69,7 @@ class JsonAnswer(Response):
         self._make_response = make_response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await unless_disconnected(Request(scope, receive), self._respond(send))
+        await cancel_on_disconnect(Request(scope, receive), self._respond(send))
 
     async def _respond(self, send: Send) -> None:
         async with aclosing(self._events) as events:

@@ -19,11 +19,11 @@ MOST_LISTS = 16
 _NOT_BLANK = re.compile(rb"[^ \t\r\n]")
 
 
-def too_many_lines() -> InvalidRequest:
+def make_too_many_lines() -> InvalidRequest:
     return wrong_field("requests", f"a batch may have at most {MOST_LINES} lines")
 
 
-def members_of_lists(body: bytes) -> tuple[bytes, list[bytes]]:
+def cut_lists(body: bytes) -> tuple[bytes, list[bytes]]:
     """Cut the members out of the lists that the object ``body`` has: the rest, and the last list's members.
 
     Nothing is parsed, so a member may be anything, or nothing. Raises InvalidRequest past MOST_LINES members and
@@ -47,7 +47,7 @@ def members_of_lists(body: bytes) -> tuple[bytes, list[bytes]]:
                 found.append(body[begun:at])
                 begun = at + 1
                 if len(found) >= MOST_LINES:
-                    raise too_many_lines()
+                    raise make_too_many_lines()
         else:
             if in_list and depth == 2:
                 if found or _first_not_blank(body, begun, at) < at:

@@ -15,11 +15,11 @@ from pydantic_core import from_json, to_json
 from starlette.requests import Request
 
 from service.api.answers import AnswerFormat, compile_native
-from service.api.batch_lines import MOST_LINES, lines, members_of_lists, too_many_lines
+from service.api.batch_lines import MOST_LINES, cut_lists, lines, make_too_many_lines
 from service.api.body import decode, decode_bounded, media_type_of, read_body
 from service.api.openai.answers import compile_chat
 from service.api.openai.translate import Chat, ChatRequest
-from service.api.problems import MOST_FIELD_ERRORS, error_body, public, status_at
+from service.api.problems import MOST_FIELD_ERRORS, error_body, make_public, status_at
 from service.api.state import AppState, app_state
 from service.errors import (
     BodyTooLarge,
@@ -128,23 +128,23 @@ def decode_batch(body: bytes, content_type: str | None, max_line_bytes: int = LI
     0, and ``lines.1.url`` where the caller wrote lines.
     """
     if content_type is None or media_type_of(content_type) not in JSON_LINES:
-        rest, found = members_of_lists(body)
+        rest, found = cut_lists(body)
         decode(BatchRequest, rest, content_type)
-        made = _decoded(found, max_line_bytes, "requests", first=0)
+        made = _decode_lines(found, max_line_bytes, "requests", first=0)
     else:
-        made = _decoded(lines(body), max_line_bytes, "lines", first=1)
+        made = _decode_lines(lines(body), max_line_bytes, "lines", first=1)
     if not made:
         raise wrong_field("requests", "there is no line")
     return made
 
 
-def _decoded(raw_lines: Iterable[bytes], max_line_bytes: int, name: str, first: int) -> list[Line]:
+def _decode_lines(raw_lines: Iterable[bytes], max_line_bytes: int, name: str, first: int) -> list[Line]:
     """The lines. ``first``: the index of the first one in the paths of errors, which begin with ``name``."""
     made, numbers, wrong = list[Line](), dict[str, int](), list[FieldError]()
     evaluators = 0
     for number, raw in enumerate(raw_lines, 1):
         if number > MOST_LINES:
-            raise too_many_lines()
+            raise make_too_many_lines()
         path = f"{name}.{number - 1 + first}"
         try:
             if len(raw) > max_line_bytes:
@@ -153,14 +153,14 @@ def _decoded(raw_lines: Iterable[bytes], max_line_bytes: int, name: str, first: 
         except MalformedBody as error:
             raise MalformedBody(f"line {number}: {error.detail}") from None
         except InvalidRequest as error:
-            wrong += _under(path, error, raw)
+            wrong += _errors_under(path, error, raw)
             if len(wrong) >= MOST_FIELD_ERRORS:
                 break
             continue
         if line.custom_id in numbers:
             wrong.append(FieldError(f"{path}.custom_id", f"line {numbers[line.custom_id]} has the same"))
             continue
-        evaluators += _evaluators(line)
+        evaluators += _count_evaluators(line)
         if evaluators > MOST_EVALUATORS:
             raise wrong_field(path, f"the lines up to this one have more than {MOST_EVALUATORS:,} evaluators in all")
         numbers[line.custom_id] = number
@@ -170,14 +170,14 @@ def _decoded(raw_lines: Iterable[bytes], max_line_bytes: int, name: str, first: 
     return made
 
 
-def _evaluators(line: BatchLine) -> int:
+def _count_evaluators(line: BatchLine) -> int:
     """How many evaluators a line states, or may state: its body is not yet validated."""
     own = line.body.get("redraft") if line.url == CHAT_URL else line.body
     stated = own.get("evaluators") if isinstance(own, dict) else None
     return len(stated) if isinstance(stated, list) else 0
 
 
-def _under(path: str, error: InvalidRequest, raw: bytes) -> Iterator[FieldError]:
+def _errors_under(path: str, error: InvalidRequest, raw: bytes) -> Iterator[FieldError]:
     """The errors of the line at ``path``."""
     is_object = isinstance(from_json(raw), dict)  # what is none has no fields
     return (FieldError(f"{path}.{item.field}" if is_object else path, item.message) for item in error.errors)
@@ -247,7 +247,7 @@ class _Batch:
         try:
             return 200, await self._answer(line)
         except Exception as error:  # noqa: BLE001 (public logs it)
-            known = public(error, self.info.id)
+            known = make_public(error, self.info.id)
             return status_at(known, line.url), error_body(known, line.url)
 
     async def _answer(self, line: Line) -> dict[str, Any]:
@@ -257,7 +257,7 @@ class _Batch:
             raise Draining("the service is shutting down, and this line was not begun")
         if ticket.queued_seconds > (most := runner.background.max_seconds):
             raise DeadlineExceeded(f"the batch's {most:g} seconds are over; this line was not begun")
-        with _cancellation_from_inside():
+        with _report_cancellation_from_inside():
             program, form = await self._compile(line)
             async with aclosing(runner.run(program, self.info, ticket)) as events:
                 response = form.response(await read_done(events))
@@ -273,7 +273,7 @@ class _Batch:
 
 
 @contextmanager
-def _cancellation_from_inside() -> Iterator[None]:
+def _report_cancellation_from_inside() -> Iterator[None]:
     """Make a failure of a cancellation that nobody asked this task for: it would end the worker without a word."""
     try:
         yield
@@ -294,7 +294,8 @@ def _decode_request(line: Line, served: Sequence[str]) -> Chat | NativeRequest:
         case "/v1/refine":
             request = decode(RefineRequest, line.body, None)
         case _:
-            request = Chat.of(decode(ChatRequest, line.body, None), served)
-    if request.asked.stream if isinstance(request, Chat) else request.stream:
+            request = Chat.from_request(decode(ChatRequest, line.body, None), served)
+    stated = request.request if isinstance(request, Chat) else request
+    if stated.stream:
         raise wrong_field("stream", "a batch's lines are answered whole")
     return request

@@ -18,7 +18,7 @@ from starlette.requests import Request
 
 from service.api import structure
 from service.api.intake import Intake
-from service.api.problems import listed, named
+from service.api.problems import list_errors, name_fields
 from service.errors import FieldError, InvalidRequest, MalformedBody
 from service.evaluators.text.patterns import TooMuchToCompile, allowing
 
@@ -45,14 +45,14 @@ def decode(model: type[M], body: bytes, content_type: str | None) -> M:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        found = listed(error)  # the error itself holds every wrong value, and ends here
+        found = list_errors(error)  # the error itself holds every wrong value, and ends here
     except RecursionError:
         raise MalformedBody("the body is nested too deeply") from None
     try:
         given = from_json(body)
     except ValueError as error:
         raise MalformedBody(f"the body is not JSON: {error}") from None
-    raise named(found, given)
+    raise name_fields(found, given)
 
 
 async def read_json(request: Request, model: type[M]) -> M:

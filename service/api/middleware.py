@@ -15,7 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.problems import problem, public
+from service.api.problems import make_public, make_response
 from service.errors import BodyTooLarge, Draining, MalformedRequest, RedraftError
 from service.spans import Tracer, within
 
@@ -87,7 +87,7 @@ class RequestContext:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        response = _Response(_accepted_or_new_id(scope), send)
+        response = _Response(_accept_or_make_id(scope), send)
         began = time.perf_counter()
         scope.setdefault("state", {}).update(request_id=response.request_id, arrived=began)
         try:
@@ -107,17 +107,17 @@ class RequestContext:
     async def _answer(self, scope: Scope, receive: Receive, response: "_Response") -> None:
         try:
             _check_accepted(scope)
-            await self.app(scope, _checked(receive, scope), response.send)
+            await self.app(scope, _check_each_message(receive, scope), response.send)
         except ClientDisconnect:
             pass  # there is nobody to answer
         except asyncio.CancelledError:  # the server ends, and cancels what is left; it expects no cancellation back
             await self._refuse(Draining("the service has shut down"), scope, receive, response)
         except Exception as error:  # noqa: BLE001 (public logs it)
-            await self._refuse(public(error, response.request_id), scope, receive, response)
+            await self._refuse(make_public(error, response.request_id), scope, receive, response)
 
     async def _refuse(self, error: RedraftError, scope: Scope, receive: Receive, response: "_Response") -> None:
         if response.status is None:  # otherwise the server closes the connection, for the response is cut short
-            await problem(error, scope["path"])(scope, receive, response.send)
+            await make_response(error, scope["path"])(scope, receive, response.send)
 
 
 class BodyLimit:
@@ -141,9 +141,9 @@ class BodyLimit:
             return
         max_bytes = self.others.get(scope["path"], self.max_bytes)
         _check_size(_declared_bytes(scope), max_bytes)
-        await self.app(scope, self._counted(receive, max_bytes), send)
+        await self.app(scope, self._count_bytes(receive, max_bytes), send)
 
-    def _counted(self, receive: Receive, max_bytes: int) -> Receive:
+    def _count_bytes(self, receive: Receive, max_bytes: int) -> Receive:
         received = 0
 
         async def counted() -> Message:
@@ -162,7 +162,7 @@ def _check_accepted(scope: Scope) -> None:
         raise refused
 
 
-def _checked(receive: Receive, scope: Scope) -> Receive:
+def _check_each_message(receive: Receive, scope: Scope) -> Receive:
     """``receive``, but raises why the server has given up the request meanwhile."""
 
     async def checked() -> Message:
@@ -202,6 +202,6 @@ class _Response:
         await self._send(message)
 
 
-def _accepted_or_new_id(scope: Scope) -> str:
+def _accept_or_make_id(scope: Scope) -> str:
     offered = Headers(scope=scope).get(HEADER, "")
     return offered if SANE_ID.fullmatch(offered) else uuid.uuid4().hex

@@ -43,6 +43,19 @@ MESSAGES: Mapping[str, str] = {
 }
 """Our words for errors that pydantic tells in words of Python, or with the value; the others are plain as they are."""
 
+DESCRIPTIONS: Mapping[int | str, str] = {
+    400: "The body is not JSON, or the request is not HTTP.",
+    401: "No key, or a wrong one.",
+    403: "The host or the origin is not allowed.",
+    408: "The body did not arrive in time.",
+    413: "The body is too large.",
+    422: "The request is not valid; `errors` names the fields.",
+    429: "The caller's own limit is reached.",
+    503: "Full, starting, draining, out of time, or the engine is dead.",
+    "default": "Any other error.",
+}
+"""What the OpenAPI document says of the errors."""
+
 OPENAI_PATHS = ("/v1/chat/", "/v1/models")
 OPENAI_CODES: Mapping[str, str] = {
     "caller_limit": "rate_limit_exceeded",
@@ -52,6 +65,11 @@ OPENAI_CODES: Mapping[str, str] = {
 """OpenAI's words for some of our codes; the others stay as they are."""
 
 logger = logging.getLogger(__name__)
+
+
+def describe_errors(content: Mapping[str, Any], *statuses: int | str) -> dict[int | str, dict[str, Any]]:
+    """The ``responses`` of a route. ``content``: what FastAPI documents as the body of each."""
+    return {status: {**content, "description": DESCRIPTIONS[status]} for status in statuses}
 
 
 def error_body(error: RedraftError, path: str) -> dict[str, Any]:
@@ -98,7 +116,7 @@ def status_at(error: RedraftError, path: str) -> int:
     return 400 if error.status == 422 and path.startswith(OPENAI_PATHS) else error.status
 
 
-def problem(error: RedraftError, path: str) -> Response:
+def make_response(error: RedraftError, path: str) -> Response:
     """The response that tells of ``error`` at ``path``."""
     headers = {}
     if error.retry_after is not None:
@@ -114,7 +132,7 @@ def problem(error: RedraftError, path: str) -> Response:
     return JSONResponse(problem_body(error), error.status, headers, media_type="application/problem+json")
 
 
-def public(error: Exception, request_id: str) -> RedraftError:
+def make_public(error: Exception, request_id: str) -> RedraftError:
     """What the caller may know of ``error``: our own errors as they are, of any other nothing but that it happened.
 
     The other kind is a bug, so it is logged with its traceback.
@@ -125,12 +143,12 @@ def public(error: Exception, request_id: str) -> RedraftError:
     return RedraftError("the request failed inside the service; its X-Request-ID finds the cause in the log")
 
 
-def invalid(error: ValidationError, given: object) -> InvalidRequest:
+def make_invalid_request(error: ValidationError, given: object) -> InvalidRequest:
     """Name the fields of ``given``, the caller's JSON value, that pydantic refused. No message repeats a value."""
-    return named(listed(error), given)
+    return name_fields(list_errors(error), given)
 
 
-def listed(error: ValidationError) -> Sequence[Any]:
+def list_errors(error: ValidationError) -> Sequence[Any]:
     """What pydantic found, without the caller's values.
 
     It builds all of its errors or none, so where there are very many, they are only counted.
@@ -138,15 +156,15 @@ def listed(error: ValidationError) -> Sequence[Any]:
     if (count := error.error_count()) > MOST_BUILT_ERRORS:
         message = f"{count} fields are wrong or unknown; at most {MOST_BUILT_ERRORS} can be named"
         return [{"type": "too_many_errors", "loc": (), "msg": message}]
-    return _without_echoes(error.errors(include_url=False, include_input=False))
+    return _drop_echoes(error.errors(include_url=False, include_input=False))
 
 
-def named(found: Sequence[Any], given: object) -> InvalidRequest:
+def name_fields(found: Sequence[Any], given: object) -> InvalidRequest:
     """The error for what was ``listed`` of ``given``."""
-    return _invalid([_field_error(item, given) for item in found[:MOST_FIELD_ERRORS]], len(found))
+    return _make_invalid([_field_error(item, given) for item in found[:MOST_FIELD_ERRORS]], len(found))
 
 
-def _without_echoes(found: Sequence[Any]) -> Sequence[Any]:
+def _drop_echoes(found: Sequence[Any]) -> Sequence[Any]:
     """Without the lists that are too short only since pydantic left out their wrong members."""
     places = [item["loc"] for item in found]
 
@@ -165,20 +183,20 @@ def install(app: FastAPI) -> None:
 
 async def _answer(request: Request, error: Exception) -> Response:
     """A coroutine, because Starlette would run a plain function in a thread."""
-    response = problem(_translated(error), request.scope["path"])
+    response = make_response(_translate(error), request.scope["path"])
     if isinstance(error, HTTPException):
         response.headers.update(error.headers or {})  # Allow
     return response
 
 
-def _translated(error: Exception) -> RedraftError:
+def _translate(error: Exception) -> RedraftError:
     match error:
         case RedraftError():
             return error
         case RequestValidationError():
             found = error.errors()
             fields = [FieldError(_dotted(item["loc"][1:]), _message(item)) for item in found[:MOST_FIELD_ERRORS]]
-            return _invalid(fields, len(found))
+            return _make_invalid(fields, len(found))
         case HTTPException(status_code=404):
             return NotFound("the service has nothing at this path")
         case HTTPException(status_code=405):
@@ -186,7 +204,7 @@ def _translated(error: Exception) -> RedraftError:
     raise error  # an HTTPException that no code of ours raises
 
 
-def _invalid(errors: Sequence[FieldError], count: int) -> InvalidRequest:
+def _make_invalid(errors: Sequence[FieldError], count: int) -> InvalidRequest:
     detail = f"{errors[0].field}: {errors[0].message}"
     return InvalidRequest(detail if count == 1 else f"{detail} (and {count - 1} more)", errors)
 

@@ -19,6 +19,7 @@ from service.api.batches import (
     run_batch,
 )
 from service.api.body import json_body, read_json, schema_ref
+from service.api.problems import describe_errors
 from service.api.sse import EventStream
 from service.api.state import app_state, request_info, require_batch_capacity, require_capacity, require_key
 from service.errors import NotFound
@@ -32,21 +33,8 @@ from service.wire.responses import (
 
 PROBLEM: dict[str, Any] = {"content": {"application/problem+json": {"schema": {"$ref": schema_ref(Problem)}}}}
 EVENT_STREAM: dict[str, Any] = {"content": {"text/event-stream": {}}}
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {**PROBLEM, "description": description}
-    for status, description in {
-        400: "The body is not JSON, or the request is not HTTP.",
-        403: "The host or the origin is not allowed.",
-        408: "The body did not arrive in time.",
-        413: "The body is too large.",
-        422: "The request is not valid; `errors` names the fields.",
-        429: "The caller's own limit is reached.",
-        503: "Full, starting, draining, out of time, or the engine is dead.",
-    }.items()
-}
-
-ANY_OTHER: dict[int | str, dict[str, Any]] = {"default": {**PROBLEM, "description": "Any other error."}}
-NO_KEY: dict[int | str, dict[str, Any]] = {401: {**PROBLEM, "description": "No key, or a wrong one."}}
+PROBLEMS = describe_errors(PROBLEM, 400, 403, 408, 413, 422, 429, 503)
+ANY_OTHER = describe_errors(PROBLEM, "default")
 UNAVAILABLE: dict[int | str, dict[str, Any]] = {503: {**PROBLEM, "description": "It is not so now; see `code`."}}
 
 router = APIRouter(responses=ANY_OTHER)
@@ -54,7 +42,7 @@ router = APIRouter(responses=ANY_OTHER)
 v1 = APIRouter(
     prefix="/v1",
     dependencies=[Security(HTTPBearer(auto_error=False)), Depends(require_key)],
-    responses={**NO_KEY, **ANY_OTHER},
+    responses=describe_errors(PROBLEM, 401, "default"),
 )
 
 

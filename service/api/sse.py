@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from service.api.disconnect import unless_disconnected
+from service.api.disconnect import cancel_on_disconnect
 from service.api.middleware import request_id
-from service.api.problems import error_body, public
+from service.api.problems import error_body, make_public
 from service.errors import Draining
 
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -65,7 +65,7 @@ class EventStream(Response, Generic[T]):
         request = Request(scope, receive)
         wire = _Wire(send, {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
-            await unless_disconnected(request, self._respond(request, wire))
+            await cancel_on_disconnect(request, self._respond(request, wire))
         except asyncio.CancelledError:
             if wire.started:
                 cut_off = Draining("the service has shut down before the answer was finished")
@@ -94,7 +94,7 @@ class EventStream(Response, Generic[T]):
             if not wire.started:
                 raise
             await self._events.aclose()  # nothing follows an error
-            return self._form.encode_error(error_body(public(error, request_id(request)), request.scope["path"]))
+            return self._form.encode_error(error_body(make_public(error, request_id(request)), request.scope["path"]))
 
 
 class _Wire:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.batch_lines import MOST_BATCH_VALUES, MOST_LINES, lines, members_of_lists
+from service.api.batch_lines import MOST_BATCH_VALUES, MOST_LINES, cut_lists, lines
 from service.api.structure import WINDOW
 from service.errors import BodyTooLarge, InvalidRequest
 
@@ -19,7 +19,7 @@ JSON = st.recursive(
 @given(st.lists(JSON, max_size=5), st.sampled_from([None, 1, "\t"]))
 def test_members_of_a_list_are_cut_as_they_stand(members: list[Any], indent: int | str | None) -> None:
     body = json.dumps({"requests": members}, indent=indent).encode()
-    rest, found = members_of_lists(body)
+    rest, found = cut_lists(body)
 
     assert json.loads(rest) == {"requests": []}
     assert [json.loads(raw) for raw in found] == members
@@ -39,7 +39,7 @@ def test_members_of_a_list_are_cut_as_they_stand(members: list[Any], indent: int
     ],
 )
 def test_what_is_cut_and_what_is_left(body: bytes, rest: bytes, found: list[bytes]) -> None:
-    assert members_of_lists(body) == (rest, found)
+    assert cut_lists(body) == (rest, found)
 
 
 def test_lines_are_those_that_are_not_blank() -> None:
@@ -49,14 +49,14 @@ def test_lines_are_those_that_are_not_blank() -> None:
 
 
 def test_too_many_lines_are_refused_before_they_are_all_cut() -> None:
-    members_of_lists(b'{"requests":[' + b",".join([b"0"] * MOST_LINES) + b"]}")
+    cut_lists(b'{"requests":[' + b",".join([b"0"] * MOST_LINES) + b"]}")
     with pytest.raises(InvalidRequest, match="at most 1000 lines"):
-        members_of_lists(b'{"requests":[' + b",".join([b"0"] * (MOST_LINES + 1)) + b"]}")
+        cut_lists(b'{"requests":[' + b",".join([b"0"] * (MOST_LINES + 1)) + b"]}")
 
 
 def test_the_values_of_all_lines_together_have_a_bound() -> None:
     many = b"[" + b"0," * (MOST_BATCH_VALUES // 2) + b"0]"
     with pytest.raises(BodyTooLarge):
-        members_of_lists(b'{"requests":[' + many + b"," + many + b"]}")
+        cut_lists(b'{"requests":[' + many + b"," + many + b"]}")
     with pytest.raises(BodyTooLarge):
         list(lines(many + b"\n" + many))

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Message
 
 from service.api.connection import Connection
-from service.api.disconnect import ClientLeft, unless_disconnected
+from service.api.disconnect import ClientLeft, cancel_on_disconnect
 from service.api.middleware import BodyLimit, RequestContext, RequestRecord
 from service.api.problems import install
 from service.api.sse import EventStream
@@ -45,7 +45,7 @@ async def test_the_result_comes_back() -> None:
     async def work() -> int:
         return 5
 
-    assert await unless_disconnected(request(Peer()), work()) == 5
+    assert await cancel_on_disconnect(request(Peer()), work()) == 5
 
 
 async def test_a_failure_comes_back() -> None:
@@ -53,12 +53,12 @@ async def test_a_failure_comes_back() -> None:
         raise KeyError("x")
 
     with pytest.raises(KeyError):
-        await unless_disconnected(request(Peer()), work())
+        await cancel_on_disconnect(request(Peer()), work())
 
 
 async def test_work_has_ended_when_the_client_left() -> None:
     peer, work = Peer(b"unread", b"body"), Work()
-    call = asyncio.create_task(unless_disconnected(request(peer), work.run()))
+    call = asyncio.create_task(cancel_on_disconnect(request(peer), work.run()))
     await work.begun.wait()
     peer.leave()
     with pytest.raises(ClientLeft):
@@ -68,7 +68,7 @@ async def test_work_has_ended_when_the_client_left() -> None:
 
 async def test_work_has_ended_when_the_request_is_cancelled() -> None:
     work = Work()
-    call = asyncio.create_task(unless_disconnected(request(Peer()), work.run()))
+    call = asyncio.create_task(cancel_on_disconnect(request(Peer()), work.run()))
     await work.begun.wait()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -78,7 +78,7 @@ async def test_work_has_ended_when_the_request_is_cancelled() -> None:
 
 async def test_nothing_listens_after_the_work() -> None:
     peer = Peer()
-    await unless_disconnected(request(peer), asyncio.sleep(0))
+    await cancel_on_disconnect(request(peer), asyncio.sleep(0))
     assert len(asyncio.all_tasks()) == 1
 
 
@@ -88,7 +88,7 @@ async def test_a_failure_to_receive_ends_the_work() -> None:
 
     work = Work()
     with pytest.raises(OSError):  # noqa: PT011
-        await unless_disconnected(Request(Peer().scope, broken), work.run())
+        await cancel_on_disconnect(Request(Peer().scope, broken), work.run())
     assert work.ended.is_set()
 
 
@@ -119,7 +119,7 @@ def made_app(work: Work, records: asyncio.Queue[RequestRecord]) -> FastAPI:
     @app.post("/json")
     async def json(request: Request) -> None:
         await request.body()
-        await unless_disconnected(request, work.run())
+        await cancel_on_disconnect(request, work.run())
 
     @app.post("/stream")
     async def stream(request: Request) -> Response:

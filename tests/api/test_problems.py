@@ -5,7 +5,7 @@ import pytest
 from fastapi import FastAPI, HTTPException
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from service.api.problems import install, invalid, problem, problem_body, public
+from service.api.problems import install, make_invalid_request, make_public, make_response, problem_body
 from service.errors import EngineDead, InvalidRequest, NotFound, Overloaded, PromptTooLong, RedraftError, Unauthorized
 from tests.support.peer import Peer
 
@@ -49,7 +49,7 @@ class Body(Strict):
 def refused(given: Any) -> InvalidRequest:
     with pytest.raises(ValidationError) as raised:
         Body.model_validate_json(json.dumps(given))
-    return invalid(raised.value, given)
+    return make_invalid_request(raised.value, given)
 
 
 @pytest.mark.parametrize(
@@ -132,18 +132,18 @@ def test_the_members_of_a_problem() -> None:
     ],
 )
 def test_the_headers_of_a_problem(error: RedraftError, status: int, header: str, value: str) -> None:
-    response = problem(error, "/v1/refine")
+    response = make_response(error, "/v1/refine")
     assert response.status_code == status
     assert response.headers["content-type"] == "application/problem+json"
     assert response.headers[header] == value
-    assert "retry-after" not in problem(NotFound("no"), "/v1/refine").headers
+    assert "retry-after" not in make_response(NotFound("no"), "/v1/refine").headers
 
 
 def test_a_bug_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
     known = NotFound("no such task")
-    assert public(known, "r1") is known
+    assert make_public(known, "r1") is known
     assert not caplog.records
-    error = public(KeyError("password"), "r1")
+    error = make_public(KeyError("password"), "r1")
     assert (error.status, error.code) == (500, "internal_error")
     assert "password" not in error.detail
     assert caplog.records[0].exc_info is not None

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from service.api.images import fetch_images
 from service.api.openai.responses import ChatFormat, ServiceTier
-from service.api.openai.translate import Chat, naming
+from service.api.openai.translate import Chat, name_callers_fields
 from service.api.state import AppState
 from service.programs.compile import Programs
 from service.refinement.program import Generate, Program
@@ -20,36 +20,36 @@ TIERS: Mapping[Lane, ServiceTier] = {"interactive": "default", "batch": "flex"}
 
 async def compile_chat(chat: Chat, state: AppState, lane: Lane = "interactive") -> tuple[Program, ChatFormat]:
     """The program, and how it is answered. InvalidRequest names fields as the caller did."""
-    if chat.asked.is_flex:
+    if chat.request.is_flex:
         lane = "batch"
-    with naming(chat.names):
-        if not isinstance(chat.wanted, ToolRequest):
-            chat = replace(chat, wanted=await fetch_images(state, chat.wanted))
-        program = replace(_compile(chat, state.programs, lane), metadata=chat.asked.metadata or {})
+    with name_callers_fields(chat.names):
+        if not isinstance(chat.translated, ToolRequest):
+            chat = replace(chat, translated=await fetch_images(state, chat.translated))
+        program = replace(_compile(chat, state.programs, lane), metadata=chat.request.metadata or {})
     return program, _make_format(chat, program)
 
 
 def _compile(chat: Chat, programs: Programs, lane: Lane) -> Program:
-    match chat.wanted:
+    match chat.translated:
         case RefineRequest() as request:
             return programs.compile_refine(request, lane)
         case ToolRequest() as request:
             return programs.compile_tool_chat(request, lane)
         case request:
-            open_ended = "task" not in (chat.asked.redraft or {})  # a task that is named has its own limit
+            open_ended = "task" not in (chat.request.redraft or {})  # a task that is named has its own limit
             return programs.compile_generate(request, lane, open_ended=open_ended)
 
 
 def _make_format(chat: Chat, program: Program) -> ChatFormat:
-    options = chat.asked.stream_options
+    options = chat.request.stream_options
     return ChatFormat(
         id=program.id,
-        model=chat.asked.model,
+        model=chat.request.model,
         created=int(time.time()),
         texts=program.n if isinstance(program, Generate) else 1,
         include_usage=bool(options and options.include_usage),
-        trace=isinstance(chat.wanted, RefineRequest) and chat.wanted.trace,
-        reasoning=chat.wanted.reasoning,
-        metadata=chat.asked.metadata,
-        service_tier=None if chat.asked.service_tier is None else TIERS[program.lane],
+        trace=isinstance(chat.translated, RefineRequest) and chat.translated.trace,
+        reasoning=chat.translated.reasoning,
+        metadata=chat.request.metadata,
+        service_tier=None if chat.request.service_tier is None else TIERS[program.lane],
     )

@@ -1,5 +1,6 @@
 """The routes that OpenAI's clients know. A chat completion is a generate or a refine under another name."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Depends
@@ -11,27 +12,19 @@ from service.api.answers import answer_json, answer_stream
 from service.api.body import decode, json_body, read_body
 from service.api.openai.answers import compile_chat
 from service.api.openai.responses import ChatCompletion, ErrorResponse
-from service.api.openai.translate import Chat, ChatRequest, model_names, named_model
+from service.api.openai.translate import Chat, ChatRequest, model_names, parse_model_name
+from service.api.problems import describe_errors
 from service.api.state import app_state, require_capacity
 
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorResponse, "description": description}
-    for status, description in {
-        400: "The body is not JSON, or the request is not valid; `param` is the first field that is wrong.",
-        404: "There is no such model.",
-        413: "The body is too large.",
-        429: "The caller's own limit is reached.",
-        503: "Full, starting, draining, out of time, or the engine is dead.",
-    }.items()
-}
+ERROR: Mapping[str, Any] = {"model": ErrorResponse}
+INVALID = "The body is not JSON, or the request is not valid; `param` is the first field that is wrong."
+NO_MODEL: dict[int | str, dict[str, Any]] = {404: {**ERROR, "description": "There is no such model."}}
+ERRORS = {400: {**ERROR, "description": INVALID}, **NO_MODEL, **describe_errors(ERROR, 413, 429, 503)}
 
 v1 = APIRouter(
     prefix=routes.v1.prefix,
     dependencies=routes.v1.dependencies,
-    responses={
-        401: {"model": ErrorResponse, "description": "No key, or a wrong one."},
-        "default": {"model": ErrorResponse, "description": "Any other error."},
-    },
+    responses=describe_errors(ERROR, 401, "default"),
 )
 
 
@@ -51,11 +44,11 @@ async def chat_completion(request: Request) -> Response:
     state = app_state(request)
 
     def decode_chat(body: bytes, content_type: str) -> Chat:
-        return Chat.of(decode(ChatRequest, body, content_type), state.served.names)
+        return Chat.from_request(decode(ChatRequest, body, content_type), state.served.names)
 
     chat = await read_body(request, decode_chat)
     program, form = await compile_chat(chat, state)
-    answer = answer_stream if chat.asked.stream else answer_json
+    answer = answer_stream if chat.request.stream else answer_json
     return answer(request, program, form)
 
 
@@ -66,9 +59,9 @@ async def models(request: Request) -> Response:
     return JSONResponse({"object": "list", "data": [_model(name) for name in names]})
 
 
-@v1.get("/models/{model:path}", summary="One model", responses={404: ERRORS[404]})
+@v1.get("/models/{model:path}", summary="One model", responses=NO_MODEL)
 async def model(request: Request, model: str) -> Response:
-    named_model(model, app_state(request).served.names)
+    parse_model_name(model, app_state(request).served.names)
     return JSONResponse(_model(model))
 
 

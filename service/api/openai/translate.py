@@ -61,7 +61,7 @@ Metadata = Annotated[dict[Annotated[str, Len(0, 64)], Annotated[str, Len(0, 512)
 Ignored = Annotated[Any, Field(description="Ignored.")]
 
 
-def _stated(content: Any) -> Any:
+def _join_texts(content: Any) -> Any:
     """The texts of a message's parts as one, unless there are images among them; no content is an empty text."""
     if content is None:
         return ""
@@ -84,7 +84,7 @@ class ChatMessage(WireModel):
     """A message as a request states it; an assistant's as an earlier answer had it, a tool's to one of its calls."""
 
     role: Literal["developer", "system", "user", "assistant", "tool"]
-    content: Annotated[Any, BeforeValidator(_stated, json_schema_input_type=Content | None)] = ""
+    content: Annotated[Any, BeforeValidator(_join_texts, json_schema_input_type=Content | None)] = ""
     name: Ignored = None
     annotations: Ignored = None
     parsed: Ignored = None
@@ -219,7 +219,7 @@ def model_names(served: Sequence[str]) -> list[str]:
     return [name for model in served for name in (model, *(f"{model}:{mode}" for mode in MODES))]
 
 
-def named_model(name: str, served: Sequence[str]) -> tuple[str, str | None]:
+def parse_model_name(name: str, served: Sequence[str]) -> tuple[str, str | None]:
     """The served model that a request names, and the key of MODES after its name, if any. Raises ModelNotFound."""
     if name in served:
         return name, None
@@ -234,129 +234,129 @@ def named_model(name: str, served: Sequence[str]) -> tuple[str, str | None]:
 class Chat:
     """A request for a chat completion, and Redraft's request that it amounts to.
 
-    ``names``: the caller's names for fields of ``wanted``; those without one stand in ``redraft``.
+    ``names``: the caller's names for fields of ``translated``; the others are in ``redraft``.
     """
 
-    asked: ChatRequest
-    wanted: GenerateRequest | RefineRequest | ToolRequest
+    request: ChatRequest
+    translated: GenerateRequest | RefineRequest | ToolRequest
     names: Mapping[str, str]
 
     @classmethod
-    def of(cls, asked: ChatRequest, served: Sequence[str]) -> "Chat":
+    def from_request(cls, request: ChatRequest, served: Sequence[str]) -> "Chat":
         """Raises ModelNotFound, and InvalidRequest, which names the caller's fields."""
-        model, mode = named_model(asked.model, served)
-        _refuse_strays(asked, mode)
-        _refuse_stray_tools(asked, mode)
-        kind = _kind(asked, mode)
-        fields, names = _translated(asked, model, mode, kind)
+        model, mode = parse_model_name(request.model, served)
+        _refuse_strays(request, mode)
+        _refuse_stray_tools(request, mode)
+        kind = _kind(request, mode)
+        fields, names = _translate(request, model, mode, kind)
         body = json.dumps(fields).encode()
-        with naming(names):
-            return cls(asked, decode(kind, body, None), names)
+        with name_callers_fields(names):
+            return cls(request, decode(kind, body, None), names)
 
 
-def _kind(asked: ChatRequest, mode: str | None) -> type[GenerateRequest] | type[RefineRequest] | type[ToolRequest]:
+def _kind(request: ChatRequest, mode: str | None) -> type[GenerateRequest] | type[RefineRequest] | type[ToolRequest]:
     if mode is not None:
         return RefineRequest
-    return ToolRequest if asked.tools_field else GenerateRequest
+    return ToolRequest if request.tools_field else GenerateRequest
 
 
 @contextmanager
-def naming(names: Mapping[str, str]) -> Iterator[None]:
+def name_callers_fields(names: Mapping[str, str]) -> Iterator[None]:
     """Let an InvalidRequest name the fields as the caller did."""
     try:
         yield
     except InvalidRequest as error:
-        errors = [_in_words_of(names, item) for item in error.errors]
+        errors = [_name_as_caller(names, item) for item in error.errors]
         raise InvalidRequest(error.detail, errors) from None
 
 
-def _in_words_of(names: Mapping[str, str], error: FieldError) -> FieldError:
+def _name_as_caller(names: Mapping[str, str], error: FieldError) -> FieldError:
     """``response_format`` is named as a whole, as OpenAI's own errors name it."""
-    named, _, inner = _named(error.field, names).partition("response_format.")
+    named, _, inner = _callers_name(error.field, names).partition("response_format.")
     return FieldError("response_format", f"{inner}: {error.message}") if inner else FieldError(named, error.message)
 
 
-def _named(field: str, names: Mapping[str, str]) -> str:
+def _callers_name(field: str, names: Mapping[str, str]) -> str:
     for ours, theirs in names.items():
         if f"{field}.".startswith(f"{ours}."):
             return theirs + field.removeprefix(ours)
     return f"redraft.{field}"
 
 
-def _refuse_strays(asked: ChatRequest, mode: str | None) -> None:
+def _refuse_strays(request: ChatRequest, mode: str | None) -> None:
     """Refuse what the model does not take."""
     takes = GENERATE_FIELDS if mode is None else REFINE_FIELDS
-    for name in asked.redraft or {}:
+    for name in request.redraft or {}:
         if name not in takes:
-            hint = f"only a model that refines takes it, such as {asked.model}:refine"
+            hint = f"only a model that refines takes it, such as {request.model}:refine"
             reason = hint if name in REFINE_FIELDS else "there is no such field here"
             raise wrong_field(f"redraft.{name}", reason)
-    if mode is not None and asked.n not in (None, 1):
+    if mode is not None and request.n not in (None, 1):
         raise wrong_field("n", "a model that refines answers with one text")
-    if asked.max_tokens is not None and asked.max_completion_tokens is not None:
+    if request.max_tokens is not None and request.max_completion_tokens is not None:
         raise wrong_field("max_tokens", "max_completion_tokens is given too and means the same")
 
 
-def _refuse_stray_tools(asked: ChatRequest, mode: str | None) -> None:
+def _refuse_stray_tools(request: ChatRequest, mode: str | None) -> None:
     """Refuse what does not belong to tools, or tools where there are none."""
-    for index, message in enumerate(asked.messages):
+    for index, message in enumerate(request.messages):
         if "content" not in message.model_fields_set and not message.tool_calls:
             raise wrong_field(f"messages.{index}.content", "only an assistant that calls tools may leave it out")
         if message.tool_calls and message.role != "assistant":
             raise wrong_field(f"messages.{index}.tool_calls", "only an assistant's message has tool calls")
         if (message.tool_call_id is not None) != (message.role == "tool"):
             raise wrong_field(f"messages.{index}.tool_call_id", "a tool's message has it, and no other")
-    if asked.tool_choice not in (None, "none"):
-        offered = {tool.function.name for tool in asked.tools or ()}
+    if request.tool_choice not in (None, "none"):
+        offered = {tool.function.name for tool in request.tools or ()}
         if not offered:
             raise wrong_field("tool_choice", "there are no tools to choose from")
-        if isinstance(asked.tool_choice, NamedTool) and asked.tool_choice.function.name not in offered:
+        if isinstance(request.tool_choice, NamedTool) and request.tool_choice.function.name not in offered:
             raise wrong_field("tool_choice.function.name", "there is no such tool")
-    if (field := asked.tools_field) is None:
+    if (field := request.tools_field) is None:
         return
     if mode is not None:
         raise wrong_field(field, "a model that refines calls no tools: name the model alone")
-    for index, message in enumerate(asked.messages):
+    for index, message in enumerate(request.messages):
         if not isinstance(message.content, str):
             raise wrong_field(f"messages.{index}.content", "with tools it holds texts only")
-    if asked.n not in (None, 1):
+    if request.n not in (None, 1):
         raise wrong_field("n", "with tools there is one answer")
-    for name in asked.redraft or {}:
+    for name in request.redraft or {}:
         raise wrong_field(f"redraft.{name}", "with tools the messages go to the model as they are")
 
 
-def _translated(
-    asked: ChatRequest, model: str, mode: str | None, kind: type[WireModel]
+def _translate(
+    request: ChatRequest, model: str, mode: str | None, kind: type[WireModel]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The fields of Redraft's request, and the caller's names for them."""
-    limit = "max_tokens" if asked.max_completion_tokens is None else "max_completion_tokens"
+    limit = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
     sampling = {
-        "temperature": asked.temperature,
-        "top_p": asked.top_p,
-        "max_tokens": getattr(asked, limit),
-        "stop": (asked.stop,) if isinstance(asked.stop, str) else asked.stop,
-        "seed": asked.seed,
-        "thinking": False if asked.reasoning_effort == "none" else None,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "max_tokens": getattr(request, limit),
+        "stop": (request.stop,) if isinstance(request.stop, str) else request.stop,
+        "seed": request.seed,
+        "thinking": False if request.reasoning_effort == "none" else None,
     }
     names = {f"sampling.{name}": name for name in sampling}
     names |= {name: name for name in ("model", "messages", "n")}
     names |= {"sampling.max_tokens": limit, "response_schema": "response_format"}
     fields = {
         "model": model,
-        "messages": _messages(asked.messages),
+        "messages": _messages(request.messages),
         "sampling": sampling,
-        "stream": bool(asked.stream),
-        "reasoning": bool(asked.include_reasoning),
+        "stream": bool(request.stream),
+        "reasoning": bool(request.include_reasoning),
     }
-    own, schema = asked.redraft or {}, _schema(asked)
+    own, schema = request.redraft or {}, _schema(request)
     if kind is ToolRequest:
-        stated = asked.model_dump(include={"tools", "tool_choice", "parallel_tool_calls"}, exclude_none=True)
-        if not any(message.tool_calls or message.role == "tool" for message in asked.messages):
-            fields["turns"] = _messages(asked.messages)
-        fields |= {**stated, "messages": [message.relayed() for message in asked.messages], "response_schema": schema}
+        stated = request.model_dump(include={"tools", "tool_choice", "parallel_tool_calls"}, exclude_none=True)
+        if not any(message.tool_calls or message.role == "tool" for message in request.messages):
+            fields["turns"] = _messages(request.messages)
+        fields |= {**stated, "messages": [message.relayed() for message in request.messages], "response_schema": schema}
         return fields, names | {name: name for name in stated}
     if mode is None:
-        return {**fields, **own, "n": 1 if asked.n is None else asked.n, "response_schema": schema}, names
+        return {**fields, **own, "n": 1 if request.n is None else request.n, "response_schema": schema}, names
     search, evaluators = own.get("search", {}), own.get("evaluators", [])
     if isinstance(search, dict):
         search = {"preset": MODES[mode], **search}
@@ -378,13 +378,13 @@ def _messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
         if role == "system" and turns and turns[-1]["role"] != "system":
             role = "user"
         if turns and turns[-1]["role"] == role:
-            turns[-1]["content"] = _together(turns[-1]["content"], message.content)
+            turns[-1]["content"] = _join(turns[-1]["content"], message.content)
         else:
             turns.append({"role": role, "content": message.content})
     return turns
 
 
-def _together(first: Any, second: Any) -> Any:
+def _join(first: Any, second: Any) -> Any:
     """Two contents as one, in parts if one of them is."""
     if isinstance(first, str) and isinstance(second, str):
         return f"{first}\n\n{second}"
@@ -395,8 +395,8 @@ def _parts(content: Any) -> list[Any]:
     return content if isinstance(content, list) else [{"type": "text", "text": content}]
 
 
-def _schema(asked: ChatRequest) -> dict[str, Any] | None:
-    match asked.response_format:
+def _schema(request: ChatRequest) -> dict[str, Any] | None:
+    match request.response_format:
         case SchemaFormat(json_schema=named):
             return named.schema_
         case JsonFormat():

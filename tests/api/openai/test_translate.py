@@ -67,7 +67,7 @@ REFUSED = {
 def refused(body: Mapping[str, Any]) -> InvalidRequest:
     """Why a body cannot be read."""
     with pytest.raises(InvalidRequest) as raised:
-        Chat.of(decode(ChatRequest, json.dumps(body).encode(), None), "scripted")
+        Chat.from_request(decode(ChatRequest, json.dumps(body).encode(), None), "scripted")
     return raised.value
 
 
