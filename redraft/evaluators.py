@@ -17,7 +17,7 @@ A verifier subclasses Verifier and returns one Check for each of its requirement
 Anything else implements Evaluator. It scores a Submission and returns an Evaluation with its Issues; a judge adds a
 CriterionScore for each criterion, and may call the submission's Engine: ``await engine.call(Sample(...))`` returns a
 Completion, ``Choose`` a Choice and ``Weigh`` a Likelihood. A class that needs one of the operator's tools
-implements StatedEvaluator and finds the tool in the Toolbox by its type, such as Sandbox. RefusedField rejects a
+implements EvaluatorSpec and finds the tool in the Toolbox by its type, such as Sandbox. RefusedField rejects a
 setting, EvaluationFailed says that a result could not be had.
 
 Evaluators run inside the service, so this module needs the extra ``server``. The client does not import it.
@@ -33,9 +33,9 @@ try:
         Evaluation,
         EvaluationFailed,
         Evaluator,
+        EvaluatorSpec,
         Issue,
         RefusedField,
-        StatedEvaluator,
         Submission,
         Verifier,
     )
@@ -56,6 +56,7 @@ __all__ = [
     "Evaluation",
     "EvaluationFailed",
     "Evaluator",
+    "EvaluatorSpec",
     "Issue",
     "Likelihood",
     "Limits",
@@ -63,7 +64,6 @@ __all__ = [
     "Sample",
     "Sampling",
     "Sandbox",
-    "StatedEvaluator",
     "Submission",
     "Toolbox",
     "Verifier",

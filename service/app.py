@@ -136,8 +136,8 @@ async def open_toolbox(settings: Settings) -> Toolbox:
     WebhookMisconfigured or PluginError where what the operator has set up cannot work.
     """
     return Toolbox(
-        await Sandbox.found(),
-        Embedder.found(),
+        await Sandbox.find(),
+        Embedder.find(),
         Webhooks(settings.webhooks, settings.webhook_hosts),
         load_plugins(),
     )

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.evaluators.text.patterns import linear_pattern
+from service.evaluators.text.patterns import compile_linear
 from service.expressions import Edge, complement, edges, parsed, written_for_re2
 
 
 def matches(pattern: str, text: str) -> bool:
-    return linear_pattern(written_for_re2(parsed(pattern))).search(text) is not None
+    return compile_linear(written_for_re2(parsed(pattern))).search(text) is not None
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_pattern_that_python_reads_too_matches_the_same(pattern: str, text: st
     except ValueError:
         return
     try:
-        ours = linear_pattern(translated)
+        ours = compile_linear(translated)
         theirs = re.compile(pattern, re.ASCII)
     except (ValueError, re.error):
         return

@@ -230,7 +230,7 @@ def resolver(*answers: Sequence[str]) -> tuple[Resolve, list[str]]:
 async def evaluated(url: str, webhooks: Webhooks) -> Evaluation:
     try:
         stated = TypeAdapter(Webhook).validate_json(json.dumps({"type": "webhook", "url": url}))
-        return await stated.resolved(Toolbox(webhooks)).evaluate(submission())
+        return await stated.resolve(Toolbox(webhooks)).evaluate(submission())
     finally:
         await webhooks.close()
 

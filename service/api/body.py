@@ -20,7 +20,7 @@ from service.api import structure
 from service.api.intake import Intake
 from service.api.problems import list_errors, name_fields
 from service.errors import FieldError, InvalidRequest, MalformedBody
-from service.evaluators.text.patterns import TooMuchToCompile, allowing
+from service.evaluators.text.patterns import TooMuchToCompile, limit_compiling
 
 REF_TEMPLATE = "#/components/schemas/{model}"
 
@@ -82,7 +82,7 @@ async def decode_bounded(decoder: Callable[[bytes], T], body: bytes) -> T:
     """
     if len(body) <= LARGE_BODY_BYTES:
         try:
-            with allowing(LOOP_WORK):
+            with limit_compiling(LOOP_WORK):
                 return decoder(body)
         except TooMuchToCompile:
             pass
@@ -91,7 +91,7 @@ async def decode_bounded(decoder: Callable[[bytes], T], body: bytes) -> T:
 
 def _decode_at_length(decoder: Callable[[bytes], T], body: bytes) -> T:
     try:
-        with allowing():
+        with limit_compiling():
             return decoder(body)
     except TooMuchToCompile:
         raise InvalidRequest("the patterns and schemas of the request take too long to compile") from None

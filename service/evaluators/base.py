@@ -4,7 +4,7 @@ A *verifier* knows the truth of what it checks (a rule, a schema, a test); a *ju
 What a request or a task file states is a frozen dataclass. Pydantic validates it at the edge, so constraints are
 written as ``annotated_types`` and in ``__post_init__`` (a ValueError there becomes a 422 that names the field). Most
 of them *are* evaluators; those that need something of the operator's (a sandbox, a webhook) become one when they are
-``resolved`` with the toolbox.
+``resolve`` with the toolbox.
 """
 
 from abc import ABC, abstractmethod
@@ -26,7 +26,7 @@ STRICT: dict[str, Any] = {"extra": "forbid", "strict": True, "allow_inf_nan": Fa
 """Pydantic's configuration for a value that comes from a request or a task file."""
 
 
-LOOP_WORK = 4_000
+LOOP_COST = 4_000
 """What the checks of one text may do on the event loop, in characters looked at: some milliseconds, though eight texts
 may be finished at the same moment. What takes more is done in a thread."""
 
@@ -91,7 +91,7 @@ class Evaluation:
     error: str | None = None
 
     @classmethod
-    def of(
+    def from_evaluator(
         cls,
         evaluator: "Evaluator",
         score: float | None,
@@ -165,7 +165,7 @@ class Evaluator(Protocol):
     async def evaluate(self, submission: Submission) -> Evaluation: ...
 
 
-def resolved_hard(stated: bool | None, authority: Authority) -> bool:
+def resolve_hard(stated: bool | None, authority: Authority) -> bool:
     """Whether an evaluator is hard whose authority shows only when it is resolved. ``stated`` as in a request, by
     default true for a verifier. RefusedField for a hard judge."""
     if authority == "judge" and stated:
@@ -173,10 +173,10 @@ def resolved_hard(stated: bool | None, authority: Authority) -> bool:
     return authority == "verifier" and stated is not False
 
 
-class StatedEvaluator(Protocol):
+class EvaluatorSpec(Protocol):
     """An evaluator as a request or a task file states it."""
 
-    def resolved(self, tools: Toolbox) -> Evaluator:
+    def resolve(self, tools: Toolbox) -> Evaluator:
         """The evaluator, ready to run. RefusedField where this service cannot run what is stated."""
 
 
@@ -214,7 +214,7 @@ class Verifier(ABC):
     @abstractmethod
     def type(self) -> str: ...
 
-    def work(self, text: str) -> int:
+    def cost(self, text: str) -> int:
         """About how many characters a check looks at. A rule that looks at each of them many times says so here."""
         return len(text)
 
@@ -222,16 +222,16 @@ class Verifier(ABC):
     def check(self, text: str) -> Sequence[Check]:
         """Hold every requirement against ``text``: at least one check, in a fixed order."""
 
-    def resolved(self, tools: Toolbox) -> Evaluator:
+    def resolve(self, tools: Toolbox) -> Evaluator:
         return self
 
     async def evaluate(self, submission: Submission) -> Evaluation:
-        if self.in_thread or self.work(submission.text) * submission.evaluators > LOOP_WORK:
+        if self.in_thread or self.cost(submission.text) * submission.evaluators > LOOP_COST:
             checks = await submission.thread.run(self.check, submission.text)
         else:
             checks = self.check(submission.text)
         failed = [check for check in checks if check.score < 1.0]
-        return Evaluation.of(
+        return Evaluation.from_evaluator(
             self,
             sum(check.score for check in checks) / len(checks),
             issues=tuple(

@@ -229,7 +229,7 @@ class Programs:
         ready, wrong = [], []
         for index, evaluator in enumerate(request.evaluators):
             try:
-                ready.append(evaluator.resolved(self.tools))
+                ready.append(evaluator.resolve(self.tools))
             except RefusedField as error:
                 wrong.append(FieldError(f"evaluators.{index}.{error.field}", str(error)))
         if wrong:

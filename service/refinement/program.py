@@ -23,7 +23,7 @@ Select = Literal["score", "pairwise", "vote"]
 class TextForm(Protocol):
     """What a finished text must be."""
 
-    def unwrapped(self, text: str) -> str:
+    def unwrap(self, text: str) -> str:
         """The text without what some models put around it."""
 
     def misfit(self, text: str) -> str | None:

@@ -69,7 +69,7 @@ async def _complete(
     completions = await writer.sample_siblings(sample, generation.n)
     if (form := generation.form) is None:
         return completions
-    return [replace(completion, text=form.unwrapped(completion.text)) for completion in completions]
+    return [replace(completion, text=form.unwrap(completion.text)) for completion in completions]
 
 
 async def _streamed(

@@ -307,7 +307,7 @@ class EngineSteps:
 
 
 def _failed_evaluation(evaluator: Evaluator, error: str) -> Evaluation:
-    return Evaluation.of(evaluator, None, error=_drop_surrogates(error))
+    return Evaluation.from_evaluator(evaluator, None, error=_drop_surrogates(error))
 
 
 def _sanitize(evaluation: Evaluation) -> Evaluation:

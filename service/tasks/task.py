@@ -164,7 +164,7 @@ def _parsed(model: type[_File], file: str, source: bytes) -> _File:
 def _task(file: str, content: _TaskFile, general: _TaskFile, rubrics: Mapping[str, Rubric], tools: Toolbox) -> Task:
     try:
         prompts = Prompts.compile({**general.prompts, **content.prompts}, content.parameters)
-        evaluators = tuple(evaluator.resolved(tools) for evaluator in content.evaluators)
+        evaluators = tuple(evaluator.resolve(tools) for evaluator in content.evaluators)
     except (PromptError, RefusedField) as error:
         raise TaskError(f"{file}: {error}") from error
     if unknown := [name for name in content.rubrics if name not in rubrics]:

@@ -13,7 +13,7 @@ from service.engines.base import Sampling
 from service.engines.relay import ChatBody
 from service.errors import InvalidRequest, wrong_field
 from service.evaluators.base import RefusedField
-from service.evaluators.text.patterns import MAX_WORK, TooMuchToCompile, allowing
+from service.evaluators.text.patterns import MAX_WORK, TooMuchToCompile, limit_compiling
 from service.evaluators.text.schema import JsonSchema
 from service.fail_fast import FAIL_FAST
 from service.tasks.overrides import SamplingOverrides
@@ -113,7 +113,7 @@ class ToolRequest(FormFields):
         if len(self.forced) > MOST_FORCED:
             raise wrong_field("tools", f"the engine here can be made to call one of at most {MOST_FORCED} functions")
         try:
-            with allowing(MOST_FORCED * SCHEMA_WORK + MAX_WORK):
+            with limit_compiling(MOST_FORCED * SCHEMA_WORK + MAX_WORK):
                 return [
                     form_of(function.arguments, f"tools.{index}.function.parameters")
                     for index, function in self.forced.items()

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from service.api.body import add_schemas, decode, decode_bounded, json_body, read_json
 from service.api.problems import install
 from service.errors import InvalidRequest, MalformedBody
-from service.evaluators.text.patterns import linear_pattern
+from service.evaluators.text.patterns import compile_linear
 from service.wire.requests import GenerateRequest, RefineRequest
 from tests.support.peer import Peer
 
@@ -139,7 +139,7 @@ def test_two_schemas_of_one_name_are_refused() -> None:
 class Patterns(BaseModel):
     """Patterns that are compiled while the body is validated."""
 
-    patterns: list[Annotated[str, AfterValidator(linear_pattern)]]
+    patterns: list[Annotated[str, AfterValidator(compile_linear)]]
 
 
 def patterns(count: int) -> bytes:

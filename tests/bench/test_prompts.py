@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from bench.quality.prompts import BenchPrompt, StatedVerifier, load_prompts
 from service.engines.conversation import Conversation, Turn
 from service.engines.scripted import ScriptedEngine
-from service.evaluators.base import StatedEvaluator, Submission
+from service.evaluators.base import EvaluatorSpec, Submission
 from service.evaluators.catalogue import AnyEvaluator
 from service.evaluators.code.sandbox import Sandbox
 from service.evaluators.toolbox import Toolbox
@@ -23,7 +23,7 @@ from service.wire.requests import RefineRequest
 
 PROMPTS = load_prompts()
 TASKS = load_tasks()
-STATED: TypeAdapter[StatedEvaluator] = TypeAdapter(AnyEvaluator)
+STATED: TypeAdapter[EvaluatorSpec] = TypeAdapter(AnyEvaluator)
 LINE: Mapping[str, Any] = {
     "id": "general-001",
     "task": "general",
@@ -36,11 +36,11 @@ LINE: Mapping[str, Any] = {
 
 @pytest.fixture(scope="module")
 def tools() -> Toolbox:
-    return Toolbox(asyncio.run(Sandbox.found()))
+    return Toolbox(asyncio.run(Sandbox.find()))
 
 
 async def passes(text: str, stated: StatedVerifier, tools: Toolbox) -> bool:
-    verifier = STATED.validate_json(json.dumps(stated)).resolved(tools)
+    verifier = STATED.validate_json(json.dumps(stated)).resolve(tools)
     assert verifier.authority == "verifier"
     request = Conversation(Turn("user", "…"))
     prompt = CachedJudgePrompt(TASKS["general"].prompts)

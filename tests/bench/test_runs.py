@@ -75,7 +75,7 @@ def reached(run: Run) -> list[tuple[Sequence[bool], Sequence[bool]]]:
 
 @each_arm
 async def test_the_service_takes_the_request_of_every_arm(arm: str) -> None:
-    sandbox = await Sandbox.found()
+    sandbox = await Sandbox.find()
     programs = Programs(TASKS, command.BOUNDS, ServedModels(("scripted",)), tools=Toolbox(sandbox))
     for prompt in load_prompts():
         if sandbox is None and any(stated["type"] == "code_tests" for stated in prompt.evaluators):

@@ -29,7 +29,7 @@ VALUES = {
 }
 OTHERS = [
     *("Authority", "Conversation", "Engine", "EvaluationFailed", "Evaluator"),
-    *("RefusedField", "Sampling", "Sandbox", "StatedEvaluator", "Toolbox"),
+    *("EvaluatorSpec", "RefusedField", "Sampling", "Sandbox", "Toolbox"),
 ]
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from service.evaluators.base import Check, StatedEvaluator, Verifier
+from service.evaluators.base import Check, EvaluatorSpec, Verifier
 from service.evaluators.catalogue import AnyEvaluator
 
 PAGE = Path(__file__).parents[2] / "docs/reference/ifeval.md"
-WIRE: TypeAdapter[StatedEvaluator] = TypeAdapter(AnyEvaluator)
+WIRE: TypeAdapter[EvaluatorSpec] = TypeAdapter(AnyEvaluator)
 
 KINDS_BY_GROUP: Mapping[str, int] = {
     "keywords": 4,
@@ -67,7 +67,7 @@ def meets(name: str, text: str) -> bool:
     return all(check.score == 1.0 for verifier in verifiers for check in checks(verifier, text))
 
 
-def checks(verifier: StatedEvaluator, text: str) -> Sequence[Check]:
+def checks(verifier: EvaluatorSpec, text: str) -> Sequence[Check]:
     assert isinstance(verifier, Verifier)
     return verifier.check(text)
 

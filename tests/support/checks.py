@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from service.evaluators.base import Check, StatedEvaluator
+from service.evaluators.base import Check, EvaluatorSpec
 from service.evaluators.catalogue import AnyEvaluator
 from service.evaluators.text.number import Number
 
-WIRE: TypeAdapter[StatedEvaluator] = TypeAdapter(AnyEvaluator)
+WIRE: TypeAdapter[EvaluatorSpec] = TypeAdapter(AnyEvaluator)
 
 
 def only(checks: Sequence[Check]) -> Check:

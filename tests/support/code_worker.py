@@ -38,7 +38,7 @@ async def evaluated(sandbox: Sandbox, text: str, **stated: Any) -> Evaluation:
 
 async def main() -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    sandbox = await Sandbox.found()
+    sandbox = await Sandbox.find()
     print(json.dumps({"pid": os.getpid(), "uid": os.geteuid(), "found": sandbox is not None}), flush=True)
     while sandbox and (line := await asyncio.to_thread(sys.stdin.readline)):
         print(json.dumps(dataclasses.asdict(await evaluated(sandbox, **json.loads(line)))), flush=True)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge
 
 from service.evaluators.base import STRICT
-from service.evaluators.code.suite import Function, is_test, parsed
+from service.evaluators.code.suite import Function, is_test, parse
 from service.evaluators.text.words import excerpt
 
 MAX_QUOTE = 300
@@ -42,42 +42,42 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Explanation:
+class Explainer:
     """Says of a test that failed what it demands. ``source``: all the tests."""
 
     source: str
 
     @cached_property
     def _body(self) -> Sequence[ast.stmt]:
-        return parsed(self.source)
+        return parse(self.source)
 
-    def of(self, record: Record) -> tuple[str, str]:
+    def explain(self, record: Record) -> tuple[str, str]:
         """What failed and why, and the order to mend it."""
         top = self._body[record.place]
-        holder = self._holder(record.line, top)
-        statement = _at(record.line, holder)
-        label = f"{top.name}: " if is_test(top) else "" if holder is top else f"{self._quoted(top)}: "
-        given = _handed_over(top, holder)
+        holder = self._find_holder(record.line, top)
+        statement = _find_statement(record.line, holder)
+        label = f"{top.name}: " if is_test(top) else "" if holder is top else f"{self._quote(top)}: "
+        given = _match_arguments(top, holder)
         if isinstance(statement, ast.Assert) and record.error == "AssertionError":
-            fault, order = self._broken(record, holder, statement, given)
+            fault, order = self._explain_assert(record, holder, statement, given)
             if statement.msg and record.detail and not record.code_line:
                 label, order = (
                     f"{label}{record.detail.rstrip('.')}: ",
                     f"{order.rstrip('.')}. The test says: {record.detail}",
                 )
-            return f"{label}`{self._quoted(statement)}`: {fault}", order
+            return f"{label}`{self._quote(statement)}`: {fault}", order
         if isinstance(statement, ast.Raise) and is_test(top):
             return f"{label}{record}", f"Make the test {top.name} pass, which says: {record.detail or record.error}"
-        order = f"Make this run without {record.error}: {self._in_context(holder, statement, given)}"
-        return f"{label}`{self._quoted(statement)}`: {record}", order
+        order = f"Make this run without {record.error}: {self._quote_in_context(holder, statement, given)}"
+        return f"{label}`{self._quote(statement)}`: {record}", order
 
-    def _holder(self, line: int | None, top: ast.stmt) -> ast.stmt:
+    def _find_holder(self, line: int | None, top: ast.stmt) -> ast.stmt:
         """The top statement that has the line: the test itself, or a function that it has called."""
-        if line is None or _spans(top, line):
+        if line is None or _has_line(top, line):
             return top
-        return next((other for other in self._body if _spans(other, line)), top)
+        return next((other for other in self._body if _has_line(other, line)), top)
 
-    def _broken(
+    def _explain_assert(
         self, record: Record, top: ast.stmt, statement: ast.Assert, given: Mapping[str, str]
     ) -> tuple[str, str]:
         """What an assert found, and what it demands."""
@@ -85,24 +85,24 @@ class Explanation:
             case ast.Compare(left=left, ops=[ast.Eq()], comparators=[right]) if record.left and record.right:
                 swapped = _is_literal(left) and not _is_literal(right)
                 got, expected = (record.right, record.left) if swapped else (record.left, record.right)
-                order = self._demand(right if swapped else left, expected, top, statement, given)
+                order = self._write_order(right if swapped else left, expected, top, statement, given)
                 return f"got {got}, expected {expected}", order
             case ast.Compare(ops=[_]) if record.left and record.right:
                 fault = f"the left side is {record.left}, the right one {record.right}"
             case _:
                 fault = f"{record}" if record.code_line else "it does not hold"
-        return fault, f"Make this hold: {self._in_context(top, statement, given)}"
+        return fault, f"Make this hold: {self._quote_in_context(top, statement, given)}"
 
-    def _demand(
+    def _write_order(
         self, expression: ast.expr, expected: str, top: ast.stmt, statement: ast.stmt, given: Mapping[str, str]
     ) -> str:
-        quoted = self._quoted(expression, given)
-        alone = not _names(expression, ast.Load) & self._bound(top, statement) - given.keys()
+        quoted = self._quote(expression, given)
+        alone = not _names(expression, ast.Load) & self._bound_names(top, statement) - given.keys()
         if alone and len(quoted) <= MAX_VALUE and len(expected) <= MAX_VALUE and not expected.startswith("<"):
             return f"Make `{quoted}` {'return' if isinstance(expression, ast.Call) else 'equal'} {expected}."
-        return f"Make this hold: {self._in_context(top, statement, given)}"
+        return f"Make this hold: {self._quote_in_context(top, statement, given)}"
 
-    def _in_context(self, top: ast.stmt, statement: ast.stmt, given: Mapping[str, str]) -> str:
+    def _quote_in_context(self, top: ast.stmt, statement: ast.stmt, given: Mapping[str, str]) -> str:
         """The statement, after the simple ones that lead up to it: "s = Stack(); s.push(1); assert s.pop() == 1"; of a
         loop or the like, all of it."""
         used = _names(statement, ast.Load)
@@ -111,13 +111,13 @@ class Explanation:
         else:
             before = [other for other in self._body if other.lineno < top.lineno and _names(other, ast.Store) & used]
         if len(before) > MAX_STEPS:
-            return excerpt(self._quoted(statement, given), MAX_QUOTE)
-        last = self._quoted(statement, given) if statement is top or isinstance(top, Function) else self._joined(top)
-        whole = "; ".join([*(self._quoted(step, given) for step in before if _matters(step)), last])
+            return excerpt(self._quote(statement, given), MAX_QUOTE)
+        last = self._quote(statement, given) if statement is top or isinstance(top, Function) else self._join_lines(top)
+        whole = "; ".join([*(self._quote(step, given) for step in before if _is_relevant(step)), last])
         complete = not any(hasattr(step, "body") or isinstance(step, ast.Match) for step in before)
-        return whole if complete and len(whole) <= MAX_QUOTE else excerpt(self._quoted(statement, given), MAX_QUOTE)
+        return whole if complete and len(whole) <= MAX_QUOTE else excerpt(self._quote(statement, given), MAX_QUOTE)
 
-    def _bound(self, top: ast.stmt, statement: ast.stmt) -> frozenset[str]:
+    def _bound_names(self, top: ast.stmt, statement: ast.stmt) -> frozenset[str]:
         """The variables of the tests, which mean nothing to a writer who sees one expression."""
         within = isinstance(top, Function) or top is not statement
         steps = [step for step in self._body if not hasattr(step, "body")] if not isinstance(top, Function) else []
@@ -125,30 +125,30 @@ class Explanation:
         stored = frozenset[str]().union(*(_names(step, ast.Store) for step in steps if step is not statement))
         return stored | _parameters(top)
 
-    def _joined(self, node: ast.stmt) -> str:
+    def _join_lines(self, node: ast.stmt) -> str:
         lines = (ast.get_source_segment(self.source, node) or "").splitlines()
         return " ".join(line.strip() for line in lines)
 
-    def _quoted(self, node: ast.stmt | ast.expr, given: Mapping[str, str] = MappingProxyType({})) -> str:
+    def _quote(self, node: ast.stmt | ast.expr, given: Mapping[str, str] = MappingProxyType({})) -> str:
         """Its source on one line, without what an assert says; of a compound statement, the first line. ``given``:
         names to put for others."""
         if isinstance(node, ast.Assert):
-            return f"assert {self._quoted(node.test, given)}"
+            return f"assert {self._quote(node.test, given)}"
         if given.keys() & _names(node, ast.Load) and not hasattr(node, "body"):
-            return ast.unparse(_Renamed(given).visit(deepcopy(node)))
+            return ast.unparse(_Renamer(given).visit(deepcopy(node)))
         lines = (ast.get_source_segment(self.source, node) or "").splitlines()
         return " ".join(line.strip() for line in (lines[:1] if hasattr(node, "body") else lines))
 
 
 @dataclass(frozen=True)
-class _Renamed(ast.NodeTransformer):
+class _Renamer(ast.NodeTransformer):
     names: Mapping[str, str]
 
     def visit_Name(self, node: ast.Name) -> ast.Name:
         return ast.Name(self.names.get(node.id, node.id), node.ctx)
 
 
-def _handed_over(top: ast.stmt, holder: ast.stmt) -> Mapping[str, str]:
+def _match_arguments(top: ast.stmt, holder: ast.stmt) -> Mapping[str, str]:
     """By which names a test calls a function with what: for ``check(add)``, {"candidate": "add"}."""
     if not isinstance(holder, Function) or holder is top:
         return {}
@@ -166,16 +166,16 @@ def _parameters(top: ast.stmt) -> frozenset[str]:
     return frozenset(node.arg for node in ast.walk(top) if isinstance(node, ast.arg))
 
 
-def _spans(node: ast.stmt, line: int) -> bool:
+def _has_line(node: ast.stmt, line: int) -> bool:
     return node.lineno <= line <= (node.end_lineno or node.lineno)
 
 
-def _at(line: int | None, top: ast.stmt) -> ast.stmt:
+def _find_statement(line: int | None, top: ast.stmt) -> ast.stmt:
     """The innermost statement that holds the line."""
     spans = [
         ((node.end_lineno or node.lineno) - node.lineno, node)
         for node in ast.walk(top)
-        if isinstance(node, ast.stmt) and line and _spans(node, line)
+        if isinstance(node, ast.stmt) and line and _has_line(node, line)
     ]
     return min(reversed(spans), key=lambda span: span[0])[1] if spans else top  # the last one is the deepest
 
@@ -185,7 +185,7 @@ def _names(node: ast.AST, context: type[ast.expr_context]) -> frozenset[str]:
     return frozenset(name.id for name in found if isinstance(name.ctx, context))
 
 
-def _matters(statement: ast.stmt) -> bool:
+def _is_relevant(statement: ast.stmt) -> bool:
     """Not another assert, nor a string on its own."""
     text = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
     return not text and not isinstance(statement, ast.Assert)

@@ -42,7 +42,7 @@ from typing import Any, BinaryIO
 from weakref import WeakKeyDictionary
 
 from service.evaluators.base import EvaluationFailed
-from service.evaluators.code.seccomp import call_filter
+from service.evaluators.code.seccomp import make_call_filter
 
 log = logging.getLogger(__name__)
 
@@ -132,15 +132,15 @@ class Sandbox:
     def __init__(self, bwrap: str, at_once: int) -> None:
         base = Path(sys.base_prefix).resolve()
         self._interpreter = base / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
-        self._confinement = [*as_nobody(base), *_confinement(bwrap, base, self._interpreter)]
+        self._confinement = [*nobody_prefix(base), *_make_confinement(bwrap, base, self._interpreter)]
         self._launcher = _LAUNCHER.read_text()
-        self._filter = call_filter(platform.machine())
+        self._filter = make_call_filter(platform.machine())
         self._places = asyncio.Semaphore(at_once)
         self._share = max(1, at_once // 2)
         self._shares = WeakKeyDictionary[object, asyncio.Semaphore]()
 
     @classmethod
-    async def found(cls, at_once: int | None = None) -> "Sandbox | None":
+    async def find(cls, at_once: int | None = None) -> "Sandbox | None":
         """A sandbox that has been tried once; None, with the reason in the log, where it does not work.
 
         ``at_once``: by default, the number of processors.
@@ -166,24 +166,24 @@ class Sandbox:
         async with self._shares.setdefault(client, asyncio.Semaphore(self._share)), self._places:
             return await self._run(program, payload, limits)
 
-    def _command(self, limits: Limits) -> list[str]:
+    def _make_command(self, limits: Limits) -> list[str]:
         disk = ["--size", str(limits.disk_mib * MIB), "--tmpfs", "/tmp", "--chdir", "/tmp"]  # noqa: S108 - its own
         shared = ["--size", str(limits.shared_mib * MIB), "--tmpfs", "/dev/shm"]  # noqa: S108 - its own
         interpreter = [str(self._interpreter), "-I", "-S", "-B", "-X", "utf8"]  # none of the host's packages
         filtered = ["--seccomp", _FILTER] if self._filter else []
         return [*self._confinement, *disk, *shared, *filtered, "--", *interpreter, "-c", self._launcher]
 
-    def _order(self, program: str, payload: Any, limits: Limits) -> bytes:
+    def _make_order(self, program: str, payload: Any, limits: Limits) -> bytes:
         taken = {"limits": limits.resources(), "memory": limits.address_space}
         return json.dumps({**taken, "program": program, "payload": payload}).encode()
 
     async def _run(self, program: str, payload: Any, limits: Limits) -> Outcome:
-        async with _started(self._command(limits), self._filter or b"") as confined:
+        async with _launch(self._make_command(limits), self._filter or b"") as confined:
             process, begun = confined.process, asyncio.Event()
             over = asyncio.gather(
-                _head(process.stdout, limits.output_bytes),
-                _head(process.stderr, limits.report_bytes, begun),
-                _feed(process.stdin, self._order(program, payload, limits)),
+                _read_head(process.stdout, limits.output_bytes),
+                _read_head(process.stderr, limits.report_bytes, begun),
+                _feed(process.stdin, self._make_order(program, payload, limits)),
                 process.wait(),
             )
             try:
@@ -203,7 +203,7 @@ class Sandbox:
 
 
 @dataclass(frozen=True)
-class _Confined:
+class _ConfinedProcess:
     """``process`` is bubblewrap. ``first`` is a descriptor of the first process inside, with which all others there
     end; None where it did not get that far. A program can trace that one, and make it outlive bubblewrap."""
 
@@ -220,7 +220,7 @@ class _Confined:
 
 
 @asynccontextmanager
-async def _started(command: Sequence[str], calls: bytes) -> AsyncIterator[_Confined]:
+async def _launch(command: Sequence[str], calls: bytes) -> AsyncIterator[_ConfinedProcess]:
     """A launcher that waits for its order. ``calls``: the filter of system calls, if there is one."""
     # Shielded: what is killed halfway leaves processes that nobody knows.
     beginning = asyncio.ensure_future(_begin(command, calls))
@@ -235,29 +235,29 @@ async def _started(command: Sequence[str], calls: bytes) -> AsyncIterator[_Confi
         await _end(confined)
 
 
-async def _begin(command: Sequence[str], calls: bytes) -> _Confined:
+async def _begin(command: Sequence[str], calls: bytes) -> _ConfinedProcess:
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb", buffering=0) as info:
         try:
-            with _readable(calls) as readable:
+            with _open_pipe(calls) as readable:
                 descriptors = {_INFO: writing, _FILTER: readable}
                 words = [str(descriptors.get(word, word)) for word in command]
-                process = await _spawned(words, list(descriptors.values()))
+                process = await _spawn(words, list(descriptors.values()))
         finally:
             os.close(writing)
         try:
-            return _Confined(process, await asyncio.wait_for(_first_process(info), _STARTING_SECONDS))
+            return _ConfinedProcess(process, await asyncio.wait_for(_open_first_process(info), _STARTING_SECONDS))
         except TimeoutError:
-            await _end(_Confined(process, None))
+            await _end(_ConfinedProcess(process, None))
             raise SandboxFailed("the sandbox failed: it did not start in time") from None
 
 
-async def _abandon(beginning: "asyncio.Future[_Confined]") -> None:
+async def _abandon(beginning: "asyncio.Future[_ConfinedProcess]") -> None:
     with suppress(SandboxFailed, OSError):
         await _end(await beginning)
 
 
-async def _end(confined: _Confined) -> None:
+async def _end(confined: _ConfinedProcess) -> None:
     confined.kill()
     await confined.process.wait()
     if confined.first is not None:
@@ -278,7 +278,7 @@ async def _reap(first: int) -> None:
 
 
 @contextmanager
-def _readable(content: bytes) -> Iterator[int]:
+def _open_pipe(content: bytes) -> Iterator[int]:
     """A descriptor to read ``content`` from, which must fit into a pipe."""
     reading, writing = os.pipe()
     try:
@@ -289,7 +289,7 @@ def _readable(content: bytes) -> Iterator[int]:
         os.close(reading)
 
 
-async def _spawned(command: Sequence[str], descriptors: Sequence[int]) -> asyncio.subprocess.Process:
+async def _spawn(command: Sequence[str], descriptors: Sequence[int]) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.PIPE,
@@ -303,7 +303,7 @@ async def _spawned(command: Sequence[str], descriptors: Sequence[int]) -> asynci
     )
 
 
-async def _first_process(info: BinaryIO) -> int | None:
+async def _open_first_process(info: BinaryIO) -> int | None:
     reader = asyncio.StreamReader()
     protocol = asyncio.StreamReaderProtocol(reader)
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, info)
@@ -316,7 +316,7 @@ async def _first_process(info: BinaryIO) -> int | None:
         transport.close()
 
 
-async def _head(stream: asyncio.StreamReader | None, limit: int, begun: asyncio.Event | None = None) -> bytes:
+async def _read_head(stream: asyncio.StreamReader | None, limit: int, begun: asyncio.Event | None = None) -> bytes:
     """The first ``limit`` bytes. The rest is read and dropped, so that the writer is not held up. ``begun`` is set once
     there is the mark that says so, or no more to come."""
     kept = bytearray()
@@ -338,7 +338,7 @@ async def _feed(stream: asyncio.StreamWriter | None, content: bytes) -> None:
         stream.close()
 
 
-def _confinement(bwrap: str, base: Path, interpreter: Path) -> list[str]:
+def _make_confinement(bwrap: str, base: Path, interpreter: Path) -> list[str]:
     """The command up to what is told apart by the limits. ``base`` holds the interpreter."""
     libraries = dict.fromkeys([*_LIBRARIES, f"{base}/lib", f"{base}/lib64", str(interpreter)])
     packages = {
@@ -374,7 +374,7 @@ exec "$@"
 """For the command that follows, ``$1`` is a folder that anybody may enter, with nothing in it but ``$2``."""
 
 
-def as_nobody(base: Path) -> list[str]:
+def nobody_prefix(base: Path) -> list[str]:
     """What to put before a command so that root runs it as nobody; root is exempt from the limit on processes.
 
     Nobody must reach the interpreter. If it lies where only root may go ("/root"), the command sees nothing else there.

@@ -47,12 +47,12 @@ _Step = tuple[int, str | None, str | None, int]
 """An instruction, where it goes if its condition holds and if not (None: to the next one), and its operand."""
 
 
-def call_filter(machine: str) -> bytes | None:
+def make_call_filter(machine: str) -> bytes | None:
     """The filter as seccomp(2) takes it, an array of struct sock_filter; None for a machine that is not known."""
     if machine not in _MACHINES:
         return None
     column, architecture = _MACHINES[machine]
-    return _assembled(
+    return _assemble(
         [
             (_LOAD, None, None, _ARCHITECTURE_AT),
             (_JUMP_IF_EQUAL, None, "no such call", architecture),
@@ -74,7 +74,7 @@ def call_filter(machine: str) -> bytes | None:
     )
 
 
-def _assembled(program: list[_Step | str]) -> bytes:
+def _assemble(program: list[_Step | str]) -> bytes:
     """The instructions, with the distance to each label in the place of its name. A label is a string of its own."""
     places: dict[str, int] = {}
     steps: list[_Step] = []

@@ -25,7 +25,7 @@ class Suite:
     """Where tests stand among the top statements of a source. ``in_place``: those that are tests by themselves.
     ``functions``: the names of test functions, by their places. The rest is what the runner has to know.
 
-    >>> sorted(Suite.of("x = f(1)\\nassert x == 1\\nfor y in (2, 3):\\n    assert f(y) == y").places)
+    >>> sorted(Suite.from_source("x = f(1)\\nassert x == 1\\nfor y in (2, 3):\\n    assert f(y) == y").places)
     [1, 2]
 
     It does not keep the syntax tree, which takes hundreds of times the memory of the source.
@@ -41,14 +41,14 @@ class Suite:
     entry: bool
 
     @classmethod
-    def of(cls, source: str) -> "Suite":
+    def from_source(cls, source: str) -> "Suite":
         """RefusedField where the source is not Python, tests nothing, or holds what looks like a test and would not
         run."""
-        tops = [_Top.of(statement) for statement in _body(source)]
-        asserting = _asserting(tops)
-        if _lacks_its_call(tops, asserting):
+        tops = [_Top.from_statement(statement) for statement in _parse_tests(source)]
+        asserting = _asserting_names(tops)
+        if _has_uncalled_check(tops, asserting):
             source = f"{source}\n\n{_CHECK}({_CANDIDATE})\n"
-            tops.append(_Top.of(_body(source)[-1]))
+            tops.append(_Top.from_statement(_parse_tests(source)[-1]))
         used = frozenset[str]().union(*(top.uses for top in tops))
         _refuse_what_would_not_run([top.statement for top in tops], used)
         in_place = [place for place, top in enumerate(tops) if top.asserts or not asserting.isdisjoint(top.uses)]
@@ -90,7 +90,7 @@ class _Top:
     assigns: set[str] = field(default_factory=set)
 
     @classmethod
-    def of(cls, statement: ast.stmt) -> "_Top":
+    def from_statement(cls, statement: ast.stmt) -> "_Top":
         found, inner = cls(statement), list[ast.AST]()
         nodes: list[ast.AST] = [statement]
         while nodes:
@@ -117,13 +117,13 @@ class _Top:
                 self.assigns.add(node.attr)
         elif isinstance(node, ast.Call):
             if outside:
-                self.calls |= _name(node.func)
-                self.hands.update(*map(_name, node.args))
+                self.calls |= _name_in(node.func)
+                self.hands.update(*map(_name_in, node.args))
         elif isinstance(node, ast.Import):
             self.imports.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             self.imports |= {node.module} if node.module else set()
-        elif isinstance(node, ast.Assert | ast.Raise) and _asserts(node):
+        elif isinstance(node, ast.Assert | ast.Raise) and _is_assertion(node):
             self.asserts_within = True
             self.asserts = self.asserts or outside
 
@@ -146,18 +146,18 @@ def _children(node: ast.AST) -> list[ast.AST]:
     return found
 
 
-def _name(node: ast.expr) -> set[str]:
+def _name_in(node: ast.expr) -> set[str]:
     return {node.id} if isinstance(node, ast.Name) else set()
 
 
-def _asserts(node: ast.Assert | ast.Raise) -> bool:
+def _is_assertion(node: ast.Assert | ast.Raise) -> bool:
     if isinstance(node, ast.Assert):
         return True
     raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
     return isinstance(raised, ast.Name) and raised.id == "AssertionError"
 
 
-def _asserting(tops: Sequence[_Top]) -> frozenset[str]:
+def _asserting_names(tops: Sequence[_Top]) -> frozenset[str]:
     """The names whose call runs an assert: of functions with one, and of what uses such a name."""
     users = defaultdict[str, list[str]](list)
     found: list[str] = []
@@ -181,10 +181,10 @@ def _asserting(tops: Sequence[_Top]) -> frozenset[str]:
     return frozenset(reached)
 
 
-def _lacks_its_call(tops: Sequence[_Top], asserting: Collection[str]) -> bool:
+def _has_uncalled_check(tops: Sequence[_Top], asserting: Collection[str]) -> bool:
     """Whether ``check(candidate)`` is defined, as HumanEval defines it, and left to the harness to call."""
     checks = [top.statement for top in tops if isinstance(top.statement, ast.FunctionDef)]
-    found = [check for check in checks if check.name == _CHECK and _required(check.args) == 1]
+    found = [check for check in checks if check.name == _CHECK and _count_required(check.args) == 1]
     return len(found) == 1 and _CHECK in asserting and not any(_CHECK in top.names for top in tops)
 
 
@@ -206,10 +206,10 @@ def _is_run(statement: ast.stmt) -> TypeGuard[Function]:
 
 
 def _needs_arguments(arguments: ast.arguments) -> bool:
-    return _required(arguments) > 0 or None in arguments.kw_defaults
+    return _count_required(arguments) > 0 or None in arguments.kw_defaults
 
 
-def _required(arguments: ast.arguments) -> int:
+def _count_required(arguments: ast.arguments) -> int:
     return len(arguments.posonlyargs) + len(arguments.args) - len(arguments.defaults)
 
 
@@ -219,13 +219,13 @@ def _refuse_what_would_not_run(body: Sequence[ast.stmt], used: Collection[str]) 
         if is_test(top) and not top.decorator_list:
             if _needs_arguments(top.args) and top.name not in used:
                 raise RefusedField("tests", f"{top.name} takes arguments, and nothing gives it any; {_INSTEAD}")
-            if _yields(top):
+            if _has_yield(top):
                 raise RefusedField("tests", f"{top.name} has a yield, so that a call runs nothing of it; {_INSTEAD}")
         elif isinstance(top, ast.ClassDef) and any(map(is_test, top.body)):
             raise RefusedField("tests", f"{top.name} is a class, and its tests would not be run; {_INSTEAD}")
 
 
-def _yields(function: Function) -> bool:
+def _has_yield(function: Function) -> bool:
     nodes: list[ast.AST] = [*function.body]
     while nodes:
         node = nodes.pop()
@@ -236,14 +236,14 @@ def _yields(function: Function) -> bool:
     return False
 
 
-def parsed(source: str) -> Sequence[ast.stmt]:
+def parse(source: str) -> Sequence[ast.stmt]:
     with warnings.catch_warnings(action="ignore"):  # thousands of them, if somebody likes to fill the log
         return ast.parse(source).body
 
 
-def _body(source: str) -> Sequence[ast.stmt]:
+def _parse_tests(source: str) -> Sequence[ast.stmt]:
     try:
-        return parsed(source)
+        return parse(source)
     except SyntaxError as error:
         reason = f"{error.msg} (line {error.lineno})"
     except (ValueError, RecursionError, MemoryError):

@@ -44,7 +44,7 @@ from service.evaluators.base import (
     Submission,
     Weight,
 )
-from service.evaluators.code.explanation import MAX_QUOTE, Explanation, Record
+from service.evaluators.code.explanation import MAX_QUOTE, Explainer, Record
 from service.evaluators.code.sandbox import Limits, Outcome, Sandbox
 from service.evaluators.code.suite import Suite
 from service.evaluators.text.fences import dedent, fenced_blocks
@@ -66,7 +66,7 @@ class TestsFailed(EvaluationFailed):
     __test__ = False  # pytest collects what is named so
 
 
-def code_block(text: str) -> str:
+def find_code(text: str) -> str:
     """The fenced blocks that say they are Python, one after the other, but for sessions with a ``>>>`` prompt; where
     there is none, the first block that does not say what it is; where nothing is fenced, the whole text. Takes time
     that is linear in the text; call it in a thread."""
@@ -79,7 +79,7 @@ def code_block(text: str) -> str:
 
 
 @cache
-def _runner() -> str:
+def _read_runner() -> str:
     return (Path(__file__).with_name("inside") / "runner.py").read_text()
 
 
@@ -107,9 +107,9 @@ class CodeTests:
 
     @cached_property
     def suite(self) -> Suite:
-        return Suite.of(self.tests)
+        return Suite.from_source(self.tests)
 
-    def resolved(self, tools: Toolbox) -> "TestedCode":
+    def resolve(self, tools: Toolbox) -> "TestedCode":
         sandbox = tools.find(Sandbox)
         if sandbox is None:
             raise RefusedField("type", "code_tests needs bubblewrap, which this service does not have")
@@ -127,26 +127,26 @@ class TestedCode:
     type: ClassVar[str] = "code_tests"
     authority: ClassVar[Authority] = "verifier"
 
-    stated: CodeTests
+    spec: CodeTests
     sandbox: Sandbox
 
     @property
     def hard(self) -> bool:
-        return self.stated.hard
+        return self.spec.hard
 
     @property
     def weight(self) -> float:
-        return self.stated.weight
+        return self.spec.weight
 
     async def evaluate(self, submission: Submission) -> Evaluation:
         """Raises SandboxFailed, or TestsFailed."""
         # In threads: the text may be long, and what the code writes.
-        code = await submission.thread.run(code_block, submission.text)
+        code = await submission.thread.run(find_code, submission.text)
         if not code.strip():
             return self._evaluation(
                 0, [Issue("code", "there is no code", "Reply with the code in one ```python block.")]
             )
-        suite, nonce = self.stated.suite, secrets.token_hex(16)
+        suite, nonce = self.spec.suite, secrets.token_hex(16)
         payload = {
             "nonce": nonce,
             "code": code,
@@ -159,32 +159,32 @@ class TestedCode:
             "entry": suite.entry,
         }
         limits = Limits(
-            seconds=self.stated.timeout_seconds, memory_mib=self.stated.memory_mib, report_bytes=MAX_REPORT_BYTES
+            seconds=self.spec.timeout_seconds, memory_mib=self.spec.memory_mib, report_bytes=MAX_REPORT_BYTES
         )
-        outcome = await self.sandbox.run(_runner(), payload, limits, client=submission.request)
-        return await submission.thread.run(self._judged, outcome, nonce)
+        outcome = await self.sandbox.run(_read_runner(), payload, limits, client=submission.request)
+        return await submission.thread.run(self._judge, outcome, nonce)
 
-    def _judged(self, outcome: Outcome, nonce: str) -> Evaluation:
-        suite = self.stated.suite
-        reported = _records(outcome.report, nonce, most=suite.statements + 1)
+    def _judge(self, outcome: Outcome, nonce: str) -> Evaluation:
+        suite = self.spec.suite
+        reported = _parse_records(outcome.report, nonce, most=suite.statements + 1)
         records = [record for record in reported if record.place < suite.statements]
         failures = {(record.what, record.place): record for record in records if record.error is not None}
         over = {record.place for record in records if record.what == "test"} & suite.places
         passed = over - {place for what, place in failures if what == "test"}
         issues = self._issues(islice(failures.values(), MAX_ISSUES))
         if over != suite.places and all(what == "test" for what, _ in failures):
-            issues.append(self._unfinished(outcome, len(over)))
+            issues.append(self._unfinished_issue(outcome, len(over)))
         return self._evaluation(len(passed), issues)
 
     def _evaluation(self, passed: int, issues: Sequence[Issue]) -> Evaluation:
-        score = passed / len(self.stated.suite.places)
-        return Evaluation.of(self, score, issues=tuple(issues[:MAX_ISSUES]))
+        score = passed / len(self.spec.suite.places)
+        return Evaluation.from_evaluator(self, score, issues=tuple(issues[:MAX_ISSUES]))
 
     def _issues(self, failures: Iterable[Record]) -> list[Issue]:
-        explanation = Explanation(self.stated.suite.source)
-        return [self._issue(failure, explanation) for failure in failures]
+        explainer = Explainer(self.spec.suite.source)
+        return [self._issue(failure, explainer) for failure in failures]
 
-    def _issue(self, record: Record, explanation: Explanation) -> Issue:
+    def _issue(self, record: Record, explainer: Explainer) -> Issue:
         if record.what == "tests":
             raise TestsFailed(excerpt(f"the tests do not compile: {record}", MAX_MESSAGE))
         if record.what == "code":
@@ -193,7 +193,7 @@ class TestedCode:
             if record.error not in _SYNTAX:
                 order = self._remedy(record) or f"Make the code run without {record.error}: {record.detail}."
             return Issue("code", excerpt(fault, MAX_MESSAGE), excerpt(order, MAX_QUOTE))
-        message, order = explanation.of(record)
+        message, order = explainer.explain(record)
         return Issue("tests", excerpt(message, MAX_MESSAGE), self._remedy(record) or excerpt(order, MAX_QUOTE * 2))
 
     def _remedy(self, record: Record) -> str | None:
@@ -204,22 +204,22 @@ class TestedCode:
         if record.error == "ModuleNotFoundError" and record.code_line is not None:
             return "Import nothing but Python's standard library."
         if record.error == "MemoryError":
-            return f"Use at most {self.stated.memory_mib} MiB of memory."
+            return f"Use at most {self.spec.memory_mib} MiB of memory."
         if record.error == "Tampering":
             return "Replace nothing of Python's own, and nothing of the tests."
         return "Do not end the program: call no exit." if record.error == "SystemExit" else None
 
-    def _unfinished(self, outcome: Outcome, over: int) -> Issue:
-        so_far = f"after {over} of {len(self.stated.suite.places)} tests"
+    def _unfinished_issue(self, outcome: Outcome, over: int) -> Issue:
+        so_far = f"after {over} of {len(self.spec.suite.places)} tests"
         if outcome.timed_out:
-            seconds = f"{self.stated.timeout_seconds:g} seconds"
+            seconds = f"{self.spec.timeout_seconds:g} seconds"
             return Issue("timeout_seconds", f"{seconds} ran out {so_far}", f"Make the code finish within {seconds}.")
         if outcome.output.rstrip().endswith(b"MemoryError"):
-            order = f"Use at most {self.stated.memory_mib} MiB of memory."
+            order = f"Use at most {self.spec.memory_mib} MiB of memory."
             return Issue("memory_mib", f"the memory ran out {so_far}", order)
         if outcome.status is not None and outcome.status > 128:
             return Issue(
-                "code", f"{_signal(outcome.status - 128)} ended the run {so_far}", "Do not crash the interpreter."
+                "code", f"{_signal_name(outcome.status - 128)} ended the run {so_far}", "Do not crash the interpreter."
             )
         return Issue("code", f"the code ended the run {so_far}", "Do not end the program: call no exit.")
 
@@ -228,14 +228,14 @@ _SYNTAX = ("SyntaxError", "IndentationError", "TabError")
 _UNDEFINED = re.compile(r"name '(\w{1,80})' is not defined.*", re.DOTALL)
 
 
-def _signal(number: int) -> str:
+def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
 
 
-def _records(report: bytes, nonce: str, most: int) -> Iterator[Record]:
+def _parse_records(report: bytes, nonce: str, most: int) -> Iterator[Record]:
     """What is not the runner's, or is cut off, is left out: a test that is not reported has not passed."""
     for piece in report.split(f"{nonce} ".encode(), most)[1:]:
         try:

@@ -25,12 +25,12 @@ from service.evaluators.base import (
     RefusedField,
     Submission,
     Weight,
-    resolved_hard,
+    resolve_hard,
 )
 from service.evaluators.toolbox import Toolbox
 
 GROUP = "redraft.evaluators"
-STATED_BESIDE = ("type", "hard", "weight")
+RESERVED = ("type", "hard", "weight")
 """Fields of Verifier that a request states beside the settings, or not at all."""
 
 
@@ -45,14 +45,14 @@ class Plugin:
     name: str
     settings: TypeAdapter[Any] = field(repr=False)
 
-    def evaluator(self, stated: Mapping[str, Any], tools: Toolbox) -> Evaluator:
+    def make_evaluator(self, settings: Mapping[str, Any], tools: Toolbox) -> Evaluator:
         """RefusedField names the setting that is at fault, the first of them where there are several."""
-        if beside := [name for name in STATED_BESIDE if name in stated]:
-            raise RefusedField(f"settings.{beside[0]}", "not a setting")
+        if reserved := [name for name in RESERVED if name in settings]:
+            raise RefusedField(f"settings.{reserved[0]}", "not a setting")
         try:
             # By way of JSON, as all other evaluators are read: its arrays are tuples even to a strict type.
-            made = self.settings.validate_json(json.dumps(stated, allow_nan=False), strict=True, extra="forbid")
-            evaluator: Evaluator = made.resolved(tools) if hasattr(made, "resolved") else made
+            made = self.settings.validate_json(json.dumps(settings, allow_nan=False), strict=True, extra="forbid")
+            evaluator: Evaluator = made.resolve(tools) if hasattr(made, "resolve") else made
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             cause = first.get("ctx", {}).get("error")
@@ -82,13 +82,13 @@ class Custom:
     hard: bool | None = None
     weight: Weight = 1.0
 
-    def resolved(self, tools: Toolbox) -> "CustomEvaluator":
+    def resolve(self, tools: Toolbox) -> "CustomEvaluator":
         installed = tools.find(Plugins) or Plugins()
         plugin = installed.get(self.name)
         if plugin is None:
             raise RefusedField("name", f"none of the evaluators installed here: {', '.join(installed) or 'none'}")
-        evaluator = plugin.evaluator(self.settings, tools)
-        return CustomEvaluator(self.name, resolved_hard(self.hard, evaluator.authority), self.weight, evaluator)
+        evaluator = plugin.make_evaluator(self.settings, tools)
+        return CustomEvaluator(self.name, resolve_hard(self.hard, evaluator.authority), self.weight, evaluator)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class CustomEvaluator:
             raise TypeError(f"{self.type} returned an issue that is no Issue")
         if any(value is not None and not 0.0 <= value <= 1.0 for value in (found.score, found.stderr)):
             raise ValueError(f"{self.type} returned a score or a standard error outside [0, 1]")
-        return Evaluation.of(
+        return Evaluation.from_evaluator(
             self, found.score, issues=issues, criteria=found.criteria, stderr=found.stderr, error=found.error
         )
 
@@ -124,27 +124,27 @@ def load_plugins() -> Plugins:
     for point in entry_points(group=GROUP):
         other = points.setdefault(point.name, point)
         if other is not point:
-            raise PluginError(f"{_described(point)}: there is also {_described(other)}")
-    return Plugins({name: Plugin(name, _settings(point)) for name, point in sorted(points.items())})
+            raise PluginError(f"{_describe(point)}: there is also {_describe(other)}")
+    return Plugins({name: Plugin(name, _load_settings(point)) for name, point in sorted(points.items())})
 
 
-def _settings(point: EntryPoint) -> TypeAdapter[Any]:
+def _load_settings(point: EntryPoint) -> TypeAdapter[Any]:
     try:
         kind = point.load()
     except Exception as error:
-        raise PluginError(f"{_described(point)}: {type(error).__name__}: {error}") from error
+        raise PluginError(f"{_describe(point)}: {type(error).__name__}: {error}") from error
     frozen = inspect.isclass(kind) and getattr(getattr(kind, "__dataclass_params__", None), "frozen", False)
-    evaluates = hasattr(kind, "resolved") or (hasattr(kind, "authority") and hasattr(kind, "evaluate"))
+    evaluates = hasattr(kind, "resolve") or (hasattr(kind, "authority") and hasattr(kind, "evaluate"))
     if not (frozen and evaluates) or inspect.isabstract(kind):
-        raise PluginError(f"{_described(point)}: not a frozen dataclass that is an evaluator")
+        raise PluginError(f"{_describe(point)}: not a frozen dataclass that is an evaluator")
     try:
         settings = TypeAdapter[Any](kind)
         settings.rebuild(raise_errors=True)  # else a name that leads nowhere shows with the first request
     except (PydanticUserError, NameError) as error:
-        raise PluginError(f"{_described(point)}: {error}") from error
+        raise PluginError(f"{_describe(point)}: {error}") from error
     return settings
 
 
-def _described(point: EntryPoint) -> str:
+def _describe(point: EntryPoint) -> str:
     package = point.dist.name if point.dist else "an unnamed package"
     return f"the evaluator {point.name} of {package} ({GROUP}: {point.value})"

@@ -15,7 +15,7 @@ from service.evaluators.base import (
     RefusedField,
     Submission,
     Weight,
-    resolved_hard,
+    resolve_hard,
 )
 from service.evaluators.external.webhook_client import Hook, WebhookMistaken, Webhooks
 from service.evaluators.text.words import excerpt
@@ -46,11 +46,11 @@ class Webhook:
         if (self.name is None) == (self.url is None):
             raise ValueError("exactly one of name and url is needed")
 
-    def resolved(self, tools: Toolbox) -> "HookEvaluator":
-        hook = self._hook(tools)
-        return HookEvaluator(hook, hard=resolved_hard(self.hard, hook.authority), weight=self.weight)
+    def resolve(self, tools: Toolbox) -> "WebhookEvaluator":
+        hook = self._find_hook(tools)
+        return WebhookEvaluator(hook, hard=resolve_hard(self.hard, hook.authority), weight=self.weight)
 
-    def _hook(self, tools: Toolbox) -> Hook:
+    def _find_hook(self, tools: Toolbox) -> Hook:
         webhooks = tools.find(Webhooks) or Webhooks()
         if self.url is not None:
             try:
@@ -63,35 +63,35 @@ class Webhook:
         return hook
 
 
-Line = StringConstraints(strip_whitespace=True, min_length=1)
+NonBlank = StringConstraints(strip_whitespace=True, min_length=1)
 """Text that is not blank, without the white space around it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnsweredIssue:
+class WebhookIssue:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
-    message: Annotated[str, Line, Len(1, 500)]
-    rule: Annotated[str, Line, Len(1, 64)] = "webhook"
-    instruction: Annotated[str, Line, Len(1, 300)] | None = None
+    message: Annotated[str, NonBlank, Len(1, 500)]
+    rule: Annotated[str, NonBlank, Len(1, 64)] = "webhook"
+    instruction: Annotated[str, NonBlank, Len(1, 300)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class WebhookAnswer:
     """What a webhook answers. An unknown field is refused: a misspelt ``issues`` would be lost without a word."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     score: Annotated[float, Ge(0.0), Le(1.0)]
     passed: bool | None = None
-    issues: Annotated[tuple[AnsweredIssue, ...], Len(0, 20), FAIL_FAST] = ()
+    issues: Annotated[tuple[WebhookIssue, ...], Len(0, 20), FAIL_FAST] = ()
 
 
-_ANSWER = TypeAdapter(Answer)
+_ANSWER = TypeAdapter(WebhookAnswer)
 
 
 @dataclass(frozen=True)
-class HookEvaluator:
+class WebhookEvaluator:
     type: ClassVar[str] = "webhook"
 
     hook: Hook
@@ -110,7 +110,7 @@ class HookEvaluator:
             expected = "true exactly when score is 1" if verifies else "left out by a judge"
             raise WebhookMistaken(f"the answer's passed must be {expected}")
         issues = tuple(Issue(issue.rule, issue.message, issue.instruction or issue.message) for issue in answer.issues)
-        return Evaluation.of(self, answer.score, issues=issues)
+        return Evaluation.from_evaluator(self, answer.score, issues=issues)
 
     def _question(self, submission: Submission) -> bytes:
         question = {
@@ -121,7 +121,7 @@ class HookEvaluator:
         return json.dumps(question).encode()  # in ASCII, so that any string can be sent
 
 
-def _parse(body: bytes) -> Answer:
+def _parse(body: bytes) -> WebhookAnswer:
     try:
         return _ANSWER.validate_json(body)
     except ValidationError as error:

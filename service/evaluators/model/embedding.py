@@ -33,10 +33,10 @@ class Embedder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embedder")
-        self._remembered = lru_cache(REMEMBERED)(self._vector)
+        self._cached_vector = lru_cache(REMEMBERED)(self._vector)
 
     @classmethod
-    def found(cls) -> "Embedder | None":
+    def find(cls) -> "Embedder | None":
         """The embedder, unless what it needs is not installed."""
         try:
             files = distribution(PACKAGE).files or []
@@ -56,7 +56,7 @@ class Embedder:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _cosine(self, reference: str, text: str) -> float:
-        vectors = self._remembered(reference[:MOST_CHARACTERS]), self._vector(text[:MOST_CHARACTERS])
+        vectors = self._cached_vector(reference[:MOST_CHARACTERS]), self._vector(text[:MOST_CHARACTERS])
         return sum(a * b for a, b in zip(*vectors, strict=True))
 
     def _vector(self, text: str) -> list[float]:

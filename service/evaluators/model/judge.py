@@ -47,22 +47,22 @@ class Judge:
     criteria: Annotated[tuple[Criterion, ...], Len(1, 16), FAIL_FAST]
     weight: Weight = 1.0
 
-    def resolved(self, tools: Toolbox) -> "Judge":
+    def resolve(self, tools: Toolbox) -> "Judge":
         return self
 
     async def evaluate(self, submission: Submission) -> Evaluation:
         scores = await settle(_score(criterion, submission) for criterion in self.criteria)
-        score, stderr = _combined(self.criteria, scores)
-        return Evaluation.of(self, score, criteria=tuple(scores), stderr=stderr)
+        score, stderr = _combine(self.criteria, scores)
+        return Evaluation.from_evaluator(self, score, criteria=tuple(scores), stderr=stderr)
 
 
 async def _score(criterion: Criterion, submission: Submission) -> CriterionScore:
     question = submission.shown.with_user(submission.judge_prompt.question(criterion.question))
     choice = await submission.engine.call(Choose(question, DIGITS, submission.judge_prompt.prefill))
-    return weighed(criterion.name, [math.exp(logprob) for logprob in choice.logprobs])
+    return weigh(criterion.name, [math.exp(logprob) for logprob in choice.logprobs])
 
 
-def weighed(name: str, probabilities: Sequence[float]) -> CriterionScore:
+def weigh(name: str, probabilities: Sequence[float]) -> CriterionScore:
     """The score that the digits' probabilities amount to; they need not sum to one."""
     mass = math.fsum(probabilities)
     if mass < LEAST_MASS:
@@ -73,7 +73,7 @@ def weighed(name: str, probabilities: Sequence[float]) -> CriterionScore:
     return CriterionScore(name, mean, math.sqrt(variance), mass)
 
 
-def _combined(criteria: Sequence[Criterion], scores: Sequence[CriterionScore]) -> tuple[float | None, float | None]:
+def _combine(criteria: Sequence[Criterion], scores: Sequence[CriterionScore]) -> tuple[float | None, float | None]:
     """The weighted mean and its standard error, the criteria's errors taken as independent."""
     known = [
         (criterion.weight, score.score, score.stderr)

@@ -56,7 +56,7 @@ class Perplexity:
     midpoint: Annotated[float, Ge(0.01), Le(10.0)] = 1.2
     weight: Weight = 1.0
 
-    def resolved(self, tools: Toolbox) -> "Perplexity":
+    def resolve(self, tools: Toolbox) -> "Perplexity":
         return self
 
     async def evaluate(self, submission: Submission) -> Evaluation:
@@ -65,7 +65,7 @@ class Perplexity:
         weighed = await settle(submission.engine.call(Weigh(request, piece)) for piece in _pieces(text))
         logprobs = [max(logprob, LEAST_LOGPROB) for likelihood in weighed for logprob in likelihood.logprobs]
         score, stderr = self._fluency(text, logprobs)
-        return Evaluation.of(self, score, stderr=stderr)
+        return Evaluation.from_evaluator(self, score, stderr=stderr)
 
     def _fluency(self, text: str, logprobs: Sequence[float]) -> tuple[float | None, float | None]:
         """The score, and its standard error: that of the mean over the tokens, times the slope of the formula."""
@@ -76,7 +76,7 @@ class Perplexity:
         rate_stderr = stdev(logprobs) * math.sqrt(len(logprobs)) / size
         fluency = 1 / (1 + (rate / self.midpoint) ** STEEPNESS)
         slope = fluency * (1 - fluency) * STEEPNESS / rate if rate else 0.0
-        distinct = _distinct(text)
+        distinct = _distinct_share(text)
         return distinct * fluency, distinct * slope * rate_stderr
 
 
@@ -85,7 +85,7 @@ def _pieces(text: str) -> list[str]:
     return re.findall(rf"(?s).{{1,{PIECE_CHARACTERS}}}(?!\S)|.{{1,{PIECE_CHARACTERS}}}", text)
 
 
-def _distinct(text: str) -> float:
+def _distinct_share(text: str) -> float:
     """The share of different ones among all runs of WINDOW characters."""
     text = re.sub(r"\d+", "0", " ".join(text.split()))
     count = len(text) - WINDOW + 1

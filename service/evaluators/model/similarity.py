@@ -34,7 +34,7 @@ class Similarity:
         if self.reference is not None and not self.reference.strip():
             raise RefusedField("reference", "reference is blank")
 
-    def resolved(self, tools: Toolbox) -> "SimilarityJudge":
+    def resolve(self, tools: Toolbox) -> "SimilarityJudge":
         embedder = tools.find(Embedder)
         if embedder is None:
             raise RefusedField("type", f"similarity needs the package {PACKAGE}, which is not installed here")
@@ -55,10 +55,10 @@ class SimilarityJudge:
         score = stderr = None
         if submission.text.strip():
             reference = submission.request.turn.text if self.reference is None else self.reference
-            score = calibrated(await self.embedder.similarity(reference, submission.text))
+            score = calibrate(await self.embedder.similarity(reference, submission.text))
             stderr = 0.0  # the same texts always have the same cosine
-        return Evaluation.of(self, score, stderr=stderr)
+        return Evaluation.from_evaluator(self, score, stderr=stderr)
 
 
-def calibrated(cosine: float) -> float:
+def calibrate(cosine: float) -> float:
     return min(max((cosine - UNRELATED) / (RELATED - UNRELATED), 0.0), 1.0)

@@ -30,10 +30,10 @@ class Classes:
 
 def signs(text: str, table: Mapping[int, str]) -> str:
     """The signs of a text by the table of its characters."""
-    return translated(text, table)
+    return translate(text, table)
 
 
-def translated(text: str, table: Mapping[int, str | int]) -> str:
+def translate(text: str, table: Mapping[int, str | int]) -> str:
     """As ``text.translate(table)``, in calls into C that are short."""
     return "".join(piece.translate(table) for piece in pieces(text))
 

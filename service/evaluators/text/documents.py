@@ -26,10 +26,10 @@ def json_document(text: str) -> Any:
     Half a surrogate pair is refused, since it could not be sent on, and so are nesting deeper than 200 and numbers of
     more than 4,300 digits.
     """
-    return bare_document(unwrapped(text.strip()))
+    return bare_document(unwrap(text.strip()))
 
 
-def unwrapped(text: str) -> str:
+def unwrap(text: str) -> str:
     """What is in the Markdown fence that is the whole text, if there is one that may hold JSON; else the text."""
     fence = whole_fence(text)
     return fence.body if fence is not None and (not fence.language or "json" in fence.language) else text
@@ -39,12 +39,12 @@ def bare_document(text: str) -> Any:
     """The JSON document that is the whole text, without a fence. ValueError as above."""
     try:
         from_json(text, allow_inf_nan=False)
-        return json.loads(text, parse_float=_exact)
+        return json.loads(text, parse_float=_parse_number)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON: {error}") from None
 
 
-def _exact(digits: str) -> Exact:
+def _parse_number(digits: str) -> Exact:
     if len(digits) > MAX_DIGITS:
         raise ValueError("a number is too long")
     try:
@@ -53,13 +53,13 @@ def _exact(digits: str) -> Exact:
         raise ValueError("a number's exponent is too large") from None
 
 
-def exactly(value: Any) -> Any:
+def make_exact(value: Any) -> Any:
     """A value of JSON with its numbers Exact. A float means the shortest number that is read as it."""
     match value:
         case dict():
-            return {name: exactly(item) for name, item in value.items()}
+            return {name: make_exact(item) for name, item in value.items()}
         case list():
-            return [exactly(item) for item in value]
+            return [make_exact(item) for item in value]
         case float():
             return Exact(repr(value))
         case _:
@@ -68,14 +68,14 @@ def exactly(value: Any) -> Any:
 
 def is_multiple(number: Decimal | int, unit: Decimal | int) -> bool:
     """Exact, and fast for any exponent: a 10^x is a multiple of b 10^y where b divides a 10^(x - y)."""
-    (digits, exponent), (divisor, unit_exponent) = _scaled(number), _scaled(unit)
+    (digits, exponent), (divisor, unit_exponent) = _scale(number), _scale(unit)
     shift = exponent - unit_exponent
     if digits == 0 or shift >= 0:
         return digits * pow(10, shift, divisor) % divisor == 0 if digits else True
     return -shift <= len(str(abs(digits))) and digits % (divisor * 10**-shift) == 0
 
 
-def _scaled(number: Decimal | int) -> tuple[int, int]:
+def _scale(number: Decimal | int) -> tuple[int, int]:
     """The two numbers a and x of a 10^x."""
     if isinstance(number, int):
         return number, 0

@@ -31,10 +31,10 @@ def east_asian_language(text: str) -> str | None:
     'ja'
     """
     outside = _QUOTED.sub(" ", text)
-    return _told(outside) or (_told(text) if outside != text else None)
+    return _identify(outside) or (_identify(text) if outside != text else None)
 
 
-def _told(text: str) -> str | None:
+def _identify(text: str) -> str | None:
     characters = Counter(_HAN.findall(text))
     extents: Mapping[str, float] = {
         "ja": len(_KANA.findall(text)) / _KANA_PER_CHARACTER,

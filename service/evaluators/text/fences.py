@@ -61,7 +61,7 @@ class _Opening:
 def fenced_blocks(text: str) -> list[Fence]:
     """The blocks of a text, in their order."""
     lines = iter(text.split("\n"))
-    return [_block(opening, lines) for line in lines if (opening := _opening(line))]
+    return [_read_block(opening, lines) for line in lines if (opening := _parse_opening(line))]
 
 
 def whole_fence(text: str) -> Fence | None:
@@ -73,11 +73,11 @@ def whole_fence(text: str) -> Fence | None:
     Fence(info='json', body='[1]\\n', closed=True)
     """
     first, *rest = re.sub(r"\r\n?", "\n", text).strip("\n\t ").split("\n")
-    opening = _opening(first) if first.startswith(("`", "~")) else None
+    opening = _parse_opening(first) if first.startswith(("`", "~")) else None
     if opening is None or not rest:
         return None
     lines = iter(rest)
-    block = _block(opening, lines)
+    block = _read_block(opening, lines)
     if block.closed:
         return block if next(lines, None) is None else None
     body = block.body.rstrip(opening.fence[0])
@@ -95,52 +95,52 @@ def are_fenced(lines: Sequence[str]) -> Sequence[bool]:
     start, blocks, opening = 0, 0, None
     for at, line in enumerate(lines):
         if opening is None:
-            start, opening = at, _opening(line)
-        elif _unquoted(line, opening.quotations)[1] < opening.quotations:  # the end of the quotation
+            start, opening = at, _parse_opening(line)
+        elif _strip_quotations(line, opening.quotations)[1] < opening.quotations:  # the end of the quotation
             fenced[start:at] = [True] * (at - start)
-            start, blocks, opening = at, blocks + 1, _opening(line)
-        elif _closes(_unquoted(line, opening.quotations)[0], opening):
+            start, blocks, opening = at, blocks + 1, _parse_opening(line)
+        elif _is_closing(_strip_quotations(line, opening.quotations)[0], opening):
             fenced[start : at + 1] = [True] * (at + 1 - start)
             opening, blocks = None, blocks + 1
     is_whole = blocks == 1 and all(known or not line.strip() for line, known in zip(lines, fenced, strict=True))
     return [False] * len(lines) if is_whole else fenced
 
 
-def _opening(line: str) -> _Opening | None:
+def _parse_opening(line: str) -> _Opening | None:
     if "```" not in line and "~~~" not in line:
         return None
-    rest, quotations = _unquoted(line, _DEEPEST_QUOTATION)
+    rest, quotations = _strip_quotations(line, _DEEPEST_QUOTATION)
     listed = _LISTED.match(rest)
-    start = listed.end() if listed else _first(rest)
+    start = listed.end() if listed else _indentation(rest)
     found = _OPENING.match(rest, start)
     if not found or (found["fence"][0] == "`" and "`" in found["info"]):  # "```x```" is code within a line
         return None
-    return _Opening(found["fence"], found["info"].strip(), _columns(rest[:start]), quotations)
+    return _Opening(found["fence"], found["info"].strip(), _count_columns(rest[:start]), quotations)
 
 
-def _block(opening: _Opening, lines: Iterator[str]) -> Fence:
+def _read_block(opening: _Opening, lines: Iterator[str]) -> Fence:
     """Read the lines up to the closing fence, which is read too."""
     body: list[str] = []
     for line in lines:
-        rest, quotations = _unquoted(line, opening.quotations)
+        rest, quotations = _strip_quotations(line, opening.quotations)
         if quotations < opening.quotations:  # the end of the quotation
             return Fence(opening.info, "".join(body), closed=False)
-        if _closes(rest, opening):
+        if _is_closing(rest, opening):
             return Fence(opening.info, "".join(body), closed=True)
-        body.append(_outdented(rest, opening.indent) + "\n")
+        body.append(_outdent(rest, opening.indent) + "\n")
     return Fence(opening.info, "".join(body)[:-1], closed=False)  # the last line has no end
 
 
-def _closes(line: str, opening: _Opening) -> bool:
+def _is_closing(line: str, opening: _Opening) -> bool:
     fence = line.strip(" \t\r")
     if len(fence) < len(opening.fence) or fence.strip(opening.fence[0]):
         return False
     # A fence that is indented by up to three columns need not be in a list; one by more is taken to be in one.
     deepest = opening.indent + 3 if opening.indent > 3 else 3
-    return _columns(line[: _first(line)]) <= deepest
+    return _count_columns(line[: _indentation(line)]) <= deepest
 
 
-def _unquoted(line: str, most: int) -> tuple[str, int]:
+def _strip_quotations(line: str, most: int) -> tuple[str, int]:
     """The line without the marks of up to so many quotations around it, and how many there were."""
     start = count = 0
     while count < most and (mark := _QUOTED.match(line, start)):
@@ -148,16 +148,16 @@ def _unquoted(line: str, most: int) -> tuple[str, int]:
     return line[start:], count
 
 
-def _first(line: str) -> int:
+def _indentation(line: str) -> int:
     """Where what is no blank begins."""
     return len(line) - len(line.lstrip(" \t"))
 
 
-def _columns(blanks: str) -> int:
+def _count_columns(blanks: str) -> int:
     return len(blanks.expandtabs(_TAB_COLUMNS))
 
 
-def _outdented(line: str, columns: int) -> str:
+def _outdent(line: str, columns: int) -> str:
     """The line without blanks of up to so many columns at its beginning. A tab goes as a whole."""
     taken = place = 0
     for character in islice(line, columns):
@@ -175,6 +175,6 @@ def dedent(text: str) -> str:
     """
     lines = text.split("\n")
     filled = [line for line in lines if not line.isspace() and line]
-    margins = [line[: _first(line)] for line in (min(filled, default=""), max(filled, default=""))]
+    margins = [line[: _indentation(line)] for line in (min(filled, default=""), max(filled, default=""))]
     margin = len(commonprefix(margins))  # noqa: RUF071 - they are no paths
     return "\n".join(line[margin:] if line.strip(" \t") else "" for line in lines)

@@ -13,10 +13,10 @@ from annotated_types import Len
 
 from service.evaluators.base import Check, Verifier
 from service.evaluators.text.bounds import Bounds, Count, amount, amount_in_chinese
-from service.evaluators.text.classes import translated
+from service.evaluators.text.classes import translate
 from service.evaluators.text.documents import REPLY_WITH_JSON, json_document
-from service.evaluators.text.markers import count_bullets, count_numbered, count_sections, heading
-from service.evaluators.text.wording import folded, unquoted, visible
+from service.evaluators.text.markers import count_bullets, count_numbered, count_sections, make_heading
+from service.evaluators.text.wording import fold, strip_invisible, strip_quotes
 from service.evaluators.text.words import count_lines, prose_lines
 
 Kind = Literal[
@@ -88,7 +88,7 @@ class Format(Verifier):
             raise ValueError(f"{self.kind} takes no min and no max")
         if self.kind not in _MARKED and self.marker is not None:
             raise ValueError(f"{self.kind} takes no marker")
-        if self.marker is not None and not visible(self.marker).strip():
+        if self.marker is not None and not strip_invisible(self.marker).strip():
             raise ValueError("marker is blank")
         _ = self.bounds  # which refuses what makes no sense
 
@@ -99,13 +99,13 @@ class Format(Verifier):
 
     def check(self, text: str) -> Sequence[Check]:
         if self.kind == "json":
-            return [_json(text.strip())]
-        text, marker = visible(text).strip(), visible(self.marker or "").strip()
+            return [_check_json(text.strip())]
+        text, marker = strip_invisible(text).strip(), strip_invisible(self.marker or "").strip()
         if self.kind == "bullet_list":
             bullet = marker or "-"
             start = f"{bullet} " if bullet.isascii() else bullet
             return [
-                self._counted(
+                self._check_count(
                     count_bullets(text, marker),
                     "items",
                     f'Write a bullet list of {{}}, each on a line of its own that begins with "{start}".',
@@ -116,22 +116,22 @@ class Format(Verifier):
         if self.kind == "sections":
             english, chinese = marker or "Section", marker or "第"
             return [
-                self._counted(
+                self._check_count(
                     count_sections(text, marker),
                     "sections",
-                    f'Write {{}}, each under a heading on a line of its own: "{heading(english, 1)}",'
-                    f' "{heading(english, 2)}" and so on.',
+                    f'Write {{}}, each under a heading on a line of its own: "{make_heading(english, 1)}",'
+                    f' "{make_heading(english, 2)}" and so on.',
                     "节",
-                    f"请写{{}}，每节的标题单独成行，依次为“{heading(chinese, 1)}”“{heading(chinese, 2)}”等。",
+                    f"请写{{}}，每节的标题单独成行，依次为“{make_heading(chinese, 1)}”“{make_heading(chinese, 2)}”等。",
                 )
             ]
         if self.kind == "postscript":
-            return [_postscript(text, marker or "P.S.")]
+            return [_check_postscript(text, marker or "P.S.")]
         if self.kind in _COUNTERS:
-            return [self._counted(_COUNTERS[self.kind](text), *_ORDERS[self.kind])]
+            return [self._check_count(_COUNTERS[self.kind](text), *_ORDERS[self.kind])]
         return [_FORMS[self.kind](text)]
 
-    def _counted(self, count: int, plural: str, order: str, unit: str, chinese: str) -> Check:
+    def _check_count(self, count: int, plural: str, order: str, unit: str, chinese: str) -> Check:
         """``order`` and ``chinese`` have a pair of braces where the amount goes; a later pair is the marker's own."""
         bounds = self.bounds
         if bounds.max == 0:
@@ -144,16 +144,16 @@ class Format(Verifier):
 
 
 def _count_highlighted(text: str) -> int:
-    return sum(len(re.findall(_HIGHLIGHTED, line)) for line in map(_unescaped, prose_lines(text)))
+    return sum(len(re.findall(_HIGHLIGHTED, line)) for line in map(_unescape, prose_lines(text)))
 
 
-def _unescaped(line: str) -> str:
+def _unescape(line: str) -> str:
     """The line with plain asterisks, and something else for those that a backslash makes plain characters."""
-    return translated(line, _AS_ASCII).replace("\\*", "×")
+    return translate(line, _AS_ASCII).replace("\\*", "×")
 
 
 def _count_placeholders(text: str) -> int:
-    lines = translated(text, _AS_ASCII).splitlines()
+    lines = translate(text, _AS_ASCII).splitlines()
     return sum(bool(name.strip()) for line in lines for name in re.findall(_PLACEHOLDER, line))
 
 
@@ -191,7 +191,7 @@ _ORDERS: Mapping[Kind, tuple[str, str, str, str]] = {
 """For each: what is counted, the instruction, and both in Chinese."""
 
 
-def _postscript(text: str, marker: str) -> Check:
+def _check_postscript(text: str, marker: str) -> Check:
     """A line that begins with the marker, in either case, and something said before and after it."""
     said = [position for position, character in enumerate(text) if character.isalnum()]
     found = re.finditer(rf"^(?:[*_>]|[^\S\n])*+{re.escape(marker)}", text, re.MULTILINE | re.IGNORECASE)
@@ -204,9 +204,9 @@ def _postscript(text: str, marker: str) -> Check:
     return Check("postscript", float(met), fault, order, {"zh": chinese})
 
 
-def _two_responses(text: str) -> Check:
+def _check_two_responses(text: str) -> Check:
     """Six asterisks or more stand between them; case and white space alone make no difference."""
-    responses = {folded(response) for response in re.split(r"\*{6,}", translated(text, _AS_ASCII))} - {""}
+    responses = {fold(response) for response in re.split(r"\*{6,}", translate(text, _AS_ASCII))} - {""}
     bounds, count = Bounds(min=2, max=2), len(responses)
     order = 'Give two different responses, with a line of six asterisks "******" between them.'
     chinese = "请给出两个不同的回答，中间用单独一行的六个星号“******”隔开。"
@@ -214,7 +214,7 @@ def _two_responses(text: str) -> Check:
     return Check("two_responses", bounds.score(count), verdict, order, {"zh": chinese})
 
 
-def _json(text: str) -> Check:
+def _check_json(text: str) -> Check:
     """Any JSON value will do, bare or in a fence."""
     chinese = {"zh": "请只回复 JSON，不要有任何其他文字。"}
     try:
@@ -224,43 +224,43 @@ def _json(text: str) -> Check:
     return Check("json", 1.0, "", REPLY_WITH_JSON, chinese)
 
 
-def _title(text: str) -> Check:
-    lines = translated(text, _AS_ASCII).splitlines()
+def _check_title(text: str) -> Check:
+    lines = translate(text, _AS_ASCII).splitlines()
     found = any(title.strip() for line in lines for title in re.findall(r"<<([^<>]+)>>", line))
     order = "Give the text a title in double angular brackets, such as <<A good title>>."
     chinese = "请用双尖括号给全文加上标题，例如 <<一个好标题>>。"
     return Check("title", float(found), "no title in double angular brackets", order, {"zh": chinese})
 
 
-def _single_line(text: str) -> Check:
+def _check_single_line(text: str) -> Check:
     bounds, count = Bounds(min=1, max=1), count_lines(text)
     verdict, chinese = bounds.verdict(count, "lines"), "请把全部内容写在一行里。"
     return Check("single_line", bounds.score(count), verdict, "Write everything on one line.", {"zh": chinese})
 
 
-def _no_commas(text: str) -> Check:
+def _check_no_commas(text: str) -> Check:
     """The commas of all scripts are commas, and those in numbers too."""
     count = sum(map(text.count, _COMMAS))
     score, fault = (1 / (1 + count), f"{amount(count, 'commas')}; none is allowed") if text else (0.0, "it is empty")
     return Check("no_commas", score, fault, "Do not use any commas.", {"zh": "请不要使用任何逗号和顿号。"})
 
 
-def _lowercase(text: str) -> Check:
+def _check_lowercase(text: str) -> Check:
     order, chinese = "Write in lower case only: no capital letters.", "请只使用小写字母，不要使用大写字母。"
-    return _cased("lowercase", text, str.lower, order, chinese)
+    return _check_case("lowercase", text, str.lower, order, chinese)
 
 
-def _uppercase(text: str) -> Check:
-    return _cased("uppercase", text, str.upper, "Write in CAPITAL LETTERS only.", "请只使用大写字母。")
+def _check_uppercase(text: str) -> Check:
+    return _check_case("uppercase", text, str.upper, "Write in CAPITAL LETTERS only.", "请只使用大写字母。")
 
 
-def _cased(kind: Kind, text: str, fold: Callable[[str], str], order: str, chinese: str) -> Check:
+def _check_case(kind: Kind, text: str, convert: Callable[[str], str], order: str, chinese: str) -> Check:
     """The share of letters in the right case. Characters without case count neither way, nor do those whose capitals
     are seldom used: "ß", and the letters of Georgian. An empty text is in no case."""
     if not text:
         return Check(kind, 0.0, "it is empty", order, {"zh": chinese})
     cased = [letter for letter in text if letter.lower() != letter.upper() and not _is_caseless(letter)]
-    wrong = sum(letter != fold(letter) for letter in cased)
+    wrong = sum(letter != convert(letter) for letter in cased)
     score = 1 - wrong / len(cased) if cased else 1.0
     fault = f"{amount(wrong, 'letters')} of {len(cased)} in the wrong case"
     return Check(kind, score, fault, order, {"zh": chinese})
@@ -270,18 +270,18 @@ def _is_caseless(letter: str) -> bool:
     return letter == "ß" or "\u10d0" <= letter <= "\u10ff"
 
 
-def _quoted(text: str) -> Check:
-    wrapped = unquoted(text) != text
+def _check_quoted(text: str) -> Check:
+    wrapped = strip_quotes(text) != text
     order, chinese = "Wrap the whole text in double quotation marks.", "请用双引号把全文括起来。"
     return Check("quoted", float(wrapped), "not wrapped in double quotation marks", order, {"zh": chinese})
 
 
 _FORMS: Mapping[Kind, Callable[[str], Check]] = {
-    "two_responses": _two_responses,
-    "title": _title,
-    "single_line": _single_line,
-    "no_commas": _no_commas,
-    "lowercase": _lowercase,
-    "uppercase": _uppercase,
-    "quoted": _quoted,
+    "two_responses": _check_two_responses,
+    "title": _check_title,
+    "single_line": _check_single_line,
+    "no_commas": _check_no_commas,
+    "lowercase": _check_lowercase,
+    "uppercase": _check_uppercase,
+    "quoted": _check_quoted,
 }

@@ -7,6 +7,7 @@ such as 是 where a clause ends; 一 before a measure word is mostly an article.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 
 import regex
@@ -56,15 +57,15 @@ def _rewrite(match: "regex.Match[str]") -> str:
     if numeral[0] not in _DIGITS and match.string[match.start() - 1 : match.start()] in _SOME:
         return match[0]  # 几十: some tens
     if denominator is None:
-        value = _value_of(match) if len(numeral) > 1 or _is_counted(match) else None
+        value = _read_with_decimals(match) if len(numeral) > 1 or _is_counted(match) else None
         return numeral if value is None else f"{value:f}"
-    value, divisor = _value_of(match), _read_divisor(denominator)
+    value, divisor = _read_with_decimals(match), _read_divisor(denominator)
     if value is None or divisor is None:
         return match[0]
     return f"{value:f}%" if denominator == "百" else f"{value:f}\u2044{divisor:f}"
 
 
-def _value_of(match: "regex.Match[str]") -> Decimal | None:
+def _read_with_decimals(match: "regex.Match[str]") -> Decimal | None:
     """With decimals, as in 三点一四 and 三点五万亿."""
     whole, decimals = _read(match["whole"]), match["decimals"]
     if whole is None or decimals is None:
@@ -100,7 +101,7 @@ def _read(numeral: str) -> Decimal | None:
     if len(tokens) > 2 * _LONGEST or any(len(token) > _LONGEST for token in tokens):
         return None
     if len(tokens) == 1:
-        return Decimal(10) if numeral in _TEN else _value(numeral)
+        return Decimal(10) if numeral in _TEN else _read_token(numeral)
     if not all(token in _DIGITS for token in tokens):
         return _add_up(tokens)
     if len(tokens) == 2 and not {*tokens} & {*_ZEROS}:
@@ -108,7 +109,7 @@ def _read(numeral: str) -> Decimal | None:
     return Decimal("".join(str(_DIGITS[token]) for token in tokens))
 
 
-def _value(token: str) -> Decimal | None:
+def _read_token(token: str) -> Decimal | None:
     """A digit's value, or that of digits with a dot or with commas between thousands."""
     if token in _DIGITS:
         return Decimal(_DIGITS[token])
@@ -122,28 +123,68 @@ def _add_up(tokens: Sequence[str]) -> Decimal | None:
 
     Scales fall within a section, and myriads from section to section.
     """
-    total = section = Decimal(0)
-    number: Decimal | None = None
-    scale, myriad, previous = 4, 16, ""
-    has_digits = any(token not in _TENS and token not in _MYRIADS for token in tokens)
-    for token in tokens:
-        if token in _TENS:
-            if _TENS[token] >= scale or (number is None and token not in _TEN and (previous or not has_digits)):
-                return None
-            scale = _TENS[token]
-            section, number = section + (Decimal(1) if number is None else number).scaleb(scale), None
-        elif token in _MYRIADS:
-            section, number = section + (number or 0), None
-            if _MYRIADS[token] > myriad and total + section < Decimal(1).scaleb(_MYRIADS[token]):
-                total, section = (total + section).scaleb(_MYRIADS[token]), Decimal(0)  # 万亿
-            elif not section or _MYRIADS[token] >= myriad:
-                return None
-            else:
-                total, section = total + section.scaleb(_MYRIADS[token]), Decimal(0)
-            scale, myriad = 4, _MYRIADS[token]
-        elif number is not None or (token not in _ZEROS and (number := _value(token)) is None):
-            return None
-        previous = token
-    if number is not None and tokens[-1] in _DIGITS and tokens[-2] not in (*_TEN, *_ZEROS):
+    total = _Sum(has_digits=any(token not in _TENS and token not in _MYRIADS for token in tokens))
+    if not all(map(total.take, tokens)):
+        return None
+    if total.number is not None and tokens[-1] in _DIGITS and tokens[-2] not in (*_TEN, *_ZEROS):
         return None  # 一千二: in speech mostly 1200
-    return total + section + (number or 0)
+    return total.above + total.section + (total.number or 0)
+
+
+@dataclass(slots=True)
+class _Sum:
+    """What the tokens up to a place add up to: ``above + section + number``.
+
+    ``above``: the sections that have their myriad. ``section``: the one being read. ``number``: a digit whose scale has
+    not come yet. ``scale`` and ``myriad``: the powers of ten that the next ones must be below.
+    """
+
+    has_digits: bool
+    above: Decimal = Decimal(0)
+    section: Decimal = Decimal(0)
+    number: Decimal | None = None
+    scale: int = 4
+    myriad: int = 16
+    is_empty: bool = True
+
+    def take(self, token: str) -> bool:
+        """Add a token. False if it cannot follow those before it."""
+        if token in _TENS:
+            fits = self._take_ten(token)
+        elif token in _MYRIADS:
+            fits = self._take_myriad(_MYRIADS[token])
+        else:
+            fits = self._take_digit(token)
+        self.is_empty = False
+        return fits
+
+    def _take_ten(self, token: str) -> bool:
+        """十, 百 or 千. Only 十 needs no digit before it, except at the beginning of a numeral that has one later on."""
+        is_bare = self.number is None and token not in _TEN
+        if _TENS[token] >= self.scale or (is_bare and not (self.is_empty and self.has_digits)):
+            return False
+        self.scale = _TENS[token]
+        self.section += (Decimal(1) if self.number is None else self.number).scaleb(self.scale)
+        self.number = None
+        return True
+
+    def _take_myriad(self, power: int) -> bool:
+        """万, 亿 or 兆: it multiplies the section, or in 万亿 all that was read so far."""
+        section = self.section + (self.number or 0)
+        if power > self.myriad and self.above + section < Decimal(1).scaleb(power):
+            self.above = (self.above + section).scaleb(power)
+        elif section and power < self.myriad:
+            self.above += section.scaleb(power)
+        else:
+            return False
+        self.section, self.number = Decimal(0), None
+        self.scale, self.myriad = 4, power
+        return True
+
+    def _take_digit(self, token: str) -> bool:
+        """A zero only fills a place."""
+        if self.number is not None:
+            return False
+        if token not in _ZEROS:
+            self.number = _read_token(token)
+        return token in _ZEROS or self.number is not None

@@ -15,10 +15,10 @@ from service.evaluators.text.wording import (
     MARKUP,
     QUOTATION_MARKS,
     case_foldings,
-    folded,
-    lowered,
-    normalised,
-    of_one_width,
+    fold,
+    lower,
+    normalise,
+    unify_width,
 )
 from service.evaluators.text.words import excerpt
 from service.fail_fast import FAIL_FAST, few_members
@@ -55,7 +55,7 @@ class Keywords(Verifier):
         if not all(map(_is_visible, keywords)) or not all(letter.strip() for letter in self.letters):
             raise ValueError("a keyword or a letter is blank")
 
-    def work(self, text: str) -> int:
+    def cost(self, text: str) -> int:
         return len(text) * (1 + len(self._keywords) // 50) + sum(map(len, self._keywords))
 
     @property
@@ -63,34 +63,34 @@ class Keywords(Verifier):
         return (*self.include, *self.exclude, *self.counts)
 
     def check(self, text: str) -> Sequence[Check]:
-        found = _occurrences(self._keywords, text, self.case_sensitive)
+        found = _count_phrases(self._keywords, text, self.case_sensitive)
         checks = []
         if self.include:
             missing = [word for word in self.include if not found[word]]
             score = 1 - len(missing) / len(self.include)
-            order = f"Use all of these words: {_quoted(self.include)}."
-            chinese = f"请使用以下所有词语：{_quoted_in_chinese(self.include)}。"
+            order = f"Use all of these words: {_quote(self.include)}."
+            chinese = f"请使用以下所有词语：{_quote_in_chinese(self.include)}。"
             checks.append(Check("include", score, f"missing: {', '.join(missing)}", order, {"zh": chinese}))
         if self.exclude:
             used = [word for word in self.exclude if found[word]]
             score = 1 - len(used) / len(self.exclude)
-            order = f"Use none of these words: {_quoted(self.exclude)}."
-            chinese = f"请不要使用以下任何词语：{_quoted_in_chinese(self.exclude)}。"
+            order = f"Use none of these words: {_quote(self.exclude)}."
+            chinese = f"请不要使用以下任何词语：{_quote_in_chinese(self.exclude)}。"
             checks.append(Check("exclude", score, f"found: {', '.join(used)}", order, {"zh": chinese}))
         for word, bounds in self.counts.items():
-            checks.append(_times("counts", "", word, found[word], bounds))
-        alike = of_one_width if self.case_sensitive else lowered
+            checks.append(_check_count("counts", "", word, found[word], bounds))
+        alike = unify_width if self.case_sensitive else lower
         letters = alike(text) if self.letters else ""
         for letter, bounds in self.letters.items():
-            checks.append(_times("letters", "the letter ", letter, letters.count(alike(letter)), bounds))
+            checks.append(_check_count("letters", "the letter ", letter, letters.count(alike(letter)), bounds))
         return checks
 
 
 def _is_visible(text: str) -> bool:
-    return bool(normalised(text).strip())
+    return bool(normalise(text).strip())
 
 
-def _occurrences(phrases: Sequence[str], text: str, case_sensitive: bool) -> Mapping[str, int]:
+def _count_phrases(phrases: Sequence[str], text: str, case_sensitive: bool) -> Mapping[str, int]:
     """How often each of the phrases is in the text."""
     found = dict.fromkeys(phrases, 0)
     for turkic in case_foldings(case_sensitive, text, *phrases):
@@ -100,7 +100,7 @@ def _occurrences(phrases: Sequence[str], text: str, case_sensitive: bool) -> Map
     return found
 
 
-def _times(rule: str, kind: str, thing: str, count: int, bounds: Bounds) -> Check:
+def _check_count(rule: str, kind: str, thing: str, count: int, bounds: Bounds) -> Check:
     named = f'{kind}"{thing}"'
     named_in_chinese = f"{'字符' if kind else ''}“{thing}”"
     if bounds.max == 0:
@@ -112,11 +112,11 @@ def _times(rule: str, kind: str, thing: str, count: int, bounds: Bounds) -> Chec
     return Check(rule, bounds.score(count), fault, order, {"zh": chinese})
 
 
-def _quoted(words: Iterable[str]) -> str:
+def _quote(words: Iterable[str]) -> str:
     return ", ".join(f'"{word}"' for word in words)
 
 
-def _quoted_in_chinese(words: Iterable[str]) -> str:
+def _quote_in_chinese(words: Iterable[str]) -> str:
     return "、".join(f"“{word}”" for word in words)
 
 
@@ -135,18 +135,18 @@ class OneOf(Verifier):
         if not all(map(_is_visible, self.options)):
             raise RefusedField("options", "an option is blank")
 
-    def work(self, text: str) -> int:
+    def cost(self, text: str) -> int:
         return len(text) + sum(map(len, self.options))
 
     def check(self, text: str) -> Sequence[Check]:
-        options, options_in_chinese = _quoted(self.options), _quoted_in_chinese(self.options)
+        options, options_in_chinese = _quote(self.options), _quote_in_chinese(self.options)
         if self.anywhere:
-            met = any(_occurrences(self.options, text, self.case_sensitive).values())
+            met = any(_count_phrases(self.options, text, self.case_sensitive).values())
             order = f"Use one of these, word for word: {options}."
             chinese = f"请原样使用以下选项之一：{options_in_chinese}。"
             return [Check("options", float(met), "none of the options is in it", order, {"zh": chinese})]
         met = any(
-            self._bare(text, turkic) in [self._bare(option, turkic) for option in self.options]
+            self._strip_marks(text, turkic) in [self._strip_marks(option, turkic) for option in self.options]
             for turkic in case_foldings(self.case_sensitive, text, *self.options)
         )
         order = f"Reply with one of these and nothing else: {options}."
@@ -154,12 +154,12 @@ class OneOf(Verifier):
         fault = f'"{excerpt(text.strip())}" is none of the options'
         return [Check("options", float(met), fault, order, {"zh": chinese})]
 
-    def _bare(self, text: str, turkic: bool) -> str:
-        whole = folded(text, self.case_sensitive, turkic)
-        return _without_marks(whole) or whole
+    def _strip_marks(self, text: str, turkic: bool) -> str:
+        whole = fold(text, self.case_sensitive, turkic)
+        return _strip_marks(whole) or whole
 
 
-def _without_marks(text: str) -> str:
+def _strip_marks(text: str) -> str:
     """Brackets go in pairs only: "f(x)" keeps its own."""
     for _ in range(_MAX_NESTING):
         text = text.strip(f"{_MARKS}¡").rstrip(f"{_MARKS}{ENDING_STOPS}")

@@ -19,7 +19,7 @@ from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from service.evaluators.base import Check, RefusedField, Verifier
 from service.evaluators.text.east_asian import east_asian_language
-from service.evaluators.text.main_script import in_main_script
+from service.evaluators.text.main_script import keep_main_script
 
 _NAMES = """
 af Afrikaans, am Amharic, an Aragonese, ar Arabic, as Assamese, az Azerbaijani, ba Bashkir, be Belarusian, bg Bulgarian,
@@ -112,7 +112,7 @@ _READING = Lock()
 
 
 @cache
-def _detector() -> LanguageIdentifier:
+def _load_detector() -> LanguageIdentifier:
     """Read once, where a language is asked for: 120 MiB. Detecting changes nothing in it, so threads can share it."""
     detector = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     detector.set_languages(LANGUAGES)
@@ -122,17 +122,17 @@ def _detector() -> LanguageIdentifier:
 def _probabilities(prose: str) -> Mapping[str, float]:
     """By code: the mean over the pieces of the text, weighted by their length."""
     with _READING:  # threads that come at once read it once
-        detector = _detector()
+        detector = _load_detector()
     totals: dict[str, float] = defaultdict(float)
     for start in range(0, len(prose), _PIECE):
         piece = prose[start : start + _PIECE]
-        read = in_main_script(piece)
-        for code, probability in _settled(read, dict(detector.rank(read))).items():
+        read = keep_main_script(piece)
+        for code, probability in _decide_east_asian(read, dict(detector.rank(read))).items():
             totals[code] += probability * len(piece) / len(prose)
     return totals
 
 
-def _settled(piece: str, probabilities: Mapping[str, float]) -> Mapping[str, float]:
+def _decide_east_asian(piece: str, probabilities: Mapping[str, float]) -> Mapping[str, float]:
     """The probabilities, with all that Chinese, Japanese and Korean have for the one that the characters tell."""
     code = east_asian_language(piece)
     if code is None:

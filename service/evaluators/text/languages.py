@@ -16,7 +16,7 @@ _ENOUGH = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Language:
+class Vocabulary:
     """The fields are explained in ``languages.toml``. Common words are in small letters."""
 
     common: Set[str]
@@ -33,10 +33,10 @@ class Language:
 
 
 @cache
-def _languages() -> Sequence[Language]:
+def _load_vocabularies() -> Sequence[Vocabulary]:
     tables = tomllib.loads(files(__package__).joinpath("languages.toml").read_text("utf-8"))
     return [
-        Language(**{field.name: frozenset(table.get(field.name, "").split()) for field in fields(Language)})
+        Vocabulary(**{field.name: frozenset(table.get(field.name, "").split()) for field in fields(Vocabulary)})
         for table in tables.values()
     ]
 
@@ -44,32 +44,34 @@ def _languages() -> Sequence[Language]:
 @cache
 def months() -> Set[str]:
     """The names of months in the languages that write "12." before them."""
-    return _merge(_languages()).months
+    return _merge(_load_vocabularies()).months
 
 
 @cache
-def _any_language() -> Language:
+def _merge_all() -> Vocabulary:
     """All in one. Of common words of one letter it has those of English only: elsewhere they would be initials. Titles
     of one letter are initials too."""
-    merged, english = _merge(_languages()), _languages()[0]
+    merged, english = _merge(_load_vocabularies()), _load_vocabularies()[0]
     common = {word for word in merged.common if len(word) > 1} | english.common
     return replace(merged, common=common, titles={title for title in merged.titles if len(title) > 1})
 
 
-def language_of(text: str) -> Language:
+def find_vocabulary(text: str) -> Vocabulary:
     """The language, or the few, with most common words at the beginning of the text; all of them where those are few.
 
     Cheap, and only good enough to choose lists of abbreviations: the verifier ``language`` tells languages.
     """
     words = _WORD.findall(text[:_CUE].lower())
-    found = [sum(map(language.common.__contains__, words)) for language in _languages()]
+    found = [sum(map(language.common.__contains__, words)) for language in _load_vocabularies()]
     if max(found) < _ENOUGH:
-        return _any_language()
-    return _merge([language for language, hits in zip(_languages(), found, strict=True) if hits > 0.7 * max(found)])
+        return _merge_all()
+    return _merge(
+        [language for language, hits in zip(_load_vocabularies(), found, strict=True) if hits > 0.7 * max(found)]
+    )
 
 
-def _merge(languages: Sequence[Language]) -> Language:
+def _merge(languages: Sequence[Vocabulary]) -> Vocabulary:
     def union(name: str) -> Set[str]:
         return frozenset[str]().union(*(getattr(language, name) for language in languages))
 
-    return Language(**{field.name: union(field.name) for field in fields(Language)})
+    return Vocabulary(**{field.name: union(field.name) for field in fields(Vocabulary)})

@@ -16,19 +16,19 @@ _IN_SCRIPT = [regex.compile(rf"[[{script}]&&\p{{L}}]", regex.VERSION1) for scrip
 _OUTSIDE_SCRIPT = [regex.compile(rf"(?:[\p{{L}}--[{script}]]\p{{M}}*+)++", regex.VERSION1) for script in _SCRIPTS]
 
 
-def in_main_script(text: str) -> str:
+def keep_main_script(text: str) -> str:
     """The text without the letters of other scripts, where it is mostly in one: foreign names do not tell its
     language."""
     extents = [0.0] * (len(_SCRIPTS) + 1)
     for character, count in Counter(text).items():
         if character.isalpha():
-            extents[_script(character)] += count
+            extents[_script_index(character)] += count
     extents[0] *= _LETTERS_OF_WORD
     main = max(range(len(_SCRIPTS)), key=lambda at: extents[at])
     return _OUTSIDE_SCRIPT[main].sub(" ", text) if extents[main] > _MOSTLY * (sum(extents) - extents[main]) else text
 
 
 @lru_cache(4096)
-def _script(letter: str) -> int:
+def _script_index(letter: str) -> int:
     """Its place among the scripts; one more for all others."""
     return next((at for at, pattern in enumerate(_IN_SCRIPT) if pattern.match(letter)), len(_SCRIPTS))

@@ -59,11 +59,11 @@ def count_bullets(text: str, marker: str = "") -> int:
     "・りんご" is. Quotations may have items, fenced blocks of code have none.
     """
     quoted = "" if marker.startswith(">") else _QUOTED
-    pattern = _BULLET if not marker else regex.compile(rf"{quoted}(?!{_RULE})\s*+{_after_marker(marker)}")
-    return _count(pattern, text)
+    pattern = _BULLET if not marker else regex.compile(rf"{quoted}(?!{_RULE})\s*+{_item_pattern(marker)}")
+    return _count_lines(pattern, text)
 
 
-def _after_marker(marker: str) -> str:
+def _item_pattern(marker: str) -> str:
     last, escaped = marker[-1], regex.escape(marker)
     if last.isascii() or last.isalnum():
         return rf"{escaped}\s++\S"
@@ -79,32 +79,32 @@ def count_numbered(text: str) -> int:
     white space after them, the others do not: "1.苹果". A decimal, a year or a date ("5.3.2024", "12. Mai 2024")
     is no item.
     """
-    return _count(_NUMBERED, text)
+    return _count_lines(_NUMBERED, text)
 
 
 def count_sections(text: str, marker: str = "") -> int:
     """Lines that begin with the marker, by default any of ``SECTION_WORDS``, and a number: digits of any script, a
     Roman numeral or a Chinese one."""
-    numbered = [_numbered_heading(marker)] if marker else map(_usual_heading, SECTION_WORDS)
-    return _count(regex.compile(rf"{_BEFORE_HEADINGS}(?:{'|'.join(numbered)})"), text)
+    numbered = [_heading_pattern(marker)] if marker else map(_usual_heading_pattern, SECTION_WORDS)
+    return _count_lines(regex.compile(rf"{_BEFORE_HEADINGS}(?:{'|'.join(numbered)})"), text)
 
 
-def heading(word: str, number: int) -> str:
+def make_heading(word: str, number: int) -> str:
     """How a section's heading begins: "Section 1", "第1节"."""
     return {"第": f"第{number}节", "제": f"제{number}장"}.get(word, f"{word} {number}")
 
 
-def _usual_heading(word: str) -> str:
+def _usual_heading_pattern(word: str) -> str:
     if word not in _UNITS:
-        return _numbered_heading(word)
+        return _heading_pattern(word)
     return rf"{regex.escape(word)}\s*+(?:\d++|[Ⅰ-Ⅻ]|{_HAN_NUMBER})(?=\s*+{_UNITS[word]})"
 
 
-def _numbered_heading(word: str) -> str:
+def _heading_pattern(word: str) -> str:
     unit = _UNITS["第"] if word in _UNITS else rf"(?:[^\p{{Han}}]|$|{_UNITS['第']})"
     digits, han = rf"\d++(?![^\W{_NOT_SPACED}])", rf"{_HAN_NUMBER}(?=\s*+{unit})"
     return rf"{regex.escape(word)}\s*+(?:{digits}|{han}|{_ROMAN})"
 
 
-def _count(pattern: "regex.Pattern[str]", text: str) -> int:
+def _count_lines(pattern: "regex.Pattern[str]", text: str) -> int:
     return sum(pattern.match(line) is not None for line in prose_lines(text))

@@ -226,7 +226,7 @@ def _read_digits(digits: str, decimal: DecimalMark | None, spaced: bool) -> _Dig
         return last and _Digits(last.number, first=False)
     if not marks or digits[0] == ".":
         return _Digits(digits) if len(marks) < 2 else None
-    if _ends_in_decimals(parts, marks, decimal):
+    if _has_decimals(parts, marks, decimal):
         return _Digits(f"{''.join(parts[:-1])}.{parts[-1]}")
     if len(set(marks)) == 1 and _are_thousands(parts):
         return None if marks[0] == "." and _is_address(parts) else _Digits("".join(parts))
@@ -236,7 +236,7 @@ def _read_digits(digits: str, decimal: DecimalMark | None, spaced: bool) -> _Dig
     return _Digits(digits[start:], first=False)
 
 
-def _ends_in_decimals(parts: list[str], marks: list[str], decimal: DecimalMark | None) -> bool:
+def _has_decimals(parts: list[str], marks: list[str], decimal: DecimalMark | None) -> bool:
     """Whether the last mark is a decimal one: it differs from those before it, or it is the only one."""
     *groups, last = marks
     if last not in _DECIMAL_MARKS:

@@ -47,14 +47,14 @@ _LONGEST = 14
 """Syllables that are tried as particles at the end of a word."""
 
 
-def _one_of(particles: str) -> str:
+def _alternatives(particles: str) -> str:
     forms = (f"{_LOOKS_BACK[form[0]]}{form[1:]}" if form[0] in _LOOKS_BACK else form for form in particles.split())
     return f"(?:{'|'.join(forms)})"
 
 
 _PARTICLES = re.compile(
-    rf"(?!요?\Z)들?{_one_of(_CASES)}?{_one_of(_DELIMITERS)}{{0,2}}{_one_of(_CASES)}?"
-    rf"{_one_of(f'{_LAST} {_COPULA} {_COPULA_AFTER_VOWELS}')}?요?"
+    rf"(?!요?\Z)들?{_alternatives(_CASES)}?{_alternatives(_DELIMITERS)}{{0,2}}{_alternatives(_CASES)}?"
+    rf"{_alternatives(f'{_LAST} {_COPULA} {_COPULA_AFTER_VOWELS}')}?요?"
 )
 
 

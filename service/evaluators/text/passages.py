@@ -13,9 +13,9 @@ from service.evaluators.text.phrases import PhraseIndex, tokens
 from service.evaluators.text.wording import (
     AROUND_TEXT,
     case_foldings,
-    folded,
-    normalised,
-    unquoted,
+    fold,
+    normalise,
+    strip_quotes,
 )
 from service.evaluators.text.words import paragraphs
 
@@ -38,20 +38,20 @@ class _Passage(Verifier):
     def __post_init__(self) -> None:
         _refuse_blank(self.text)
 
-    def work(self, text: str) -> int:
+    def cost(self, text: str) -> int:
         return 2 * len(text) + len(self.text)
 
-    def _meets(self, text: str, is_at_end: Callable[[str, str], bool], inside: Callable[[str], str]) -> bool:
+    def _is_met(self, text: str, is_at_end: Callable[[str, str], bool], inside: Callable[[str], str]) -> bool:
         """``inside``: a text without the marks at the end that matters."""
-        wholes = {text, unquoted(text), inside(text)}
+        wholes = {text, strip_quotes(text), inside(text)}
         return any(
-            is_at_end(self._comparable(whole, turkic), self._comparable(self.text, turkic))
+            is_at_end(self._make_comparable(whole, turkic), self._make_comparable(self.text, turkic))
             for turkic in case_foldings(self.case_sensitive, text, self.text)
             for whole in wholes
         )
 
-    def _comparable(self, text: str, turkic: bool) -> str:
-        return normalised(text).strip() if self.case_sensitive else folded(text, turkic=turkic)
+    def _make_comparable(self, text: str, turkic: bool) -> str:
+        return normalise(text).strip() if self.case_sensitive else fold(text, turkic=turkic)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +61,11 @@ class StartsWith(_Passage):
     def check(self, text: str) -> Sequence[Check]:
         passage, given = self.text.strip(), text.strip()
         fault = f'it starts with "{given[:60]}"' if given else "it is empty"
-        order, chinese = f"Start with {_named(passage)}.", f"请以{_named_in_chinese(passage)}开头。"
+        order, chinese = f"Start with {_quote(passage)}.", f"请以{_quote_in_chinese(passage)}开头。"
         return [
-            Check("text", float(self._meets(given, str.startswith, _from_first_word)), fault, order, {"zh": chinese})
+            Check(
+                "text", float(self._is_met(given, str.startswith, _skip_to_first_word)), fault, order, {"zh": chinese}
+            )
         ]
 
 
@@ -74,12 +76,14 @@ class EndsWith(_Passage):
     def check(self, text: str) -> Sequence[Check]:
         passage, given = self.text.strip(), text.strip()
         fault = f'it ends with "{given[-60:]}"' if given else "it is empty"
-        order, chinese = f"End with {_named(passage)}.", f"请以{_named_in_chinese(passage)}结尾。"
-        return [Check("text", float(self._meets(given, str.endswith, _to_last_mark)), fault, order, {"zh": chinese})]
+        order, chinese = f"End with {_quote(passage)}.", f"请以{_quote_in_chinese(passage)}结尾。"
+        return [
+            Check("text", float(self._is_met(given, str.endswith, _strip_marks_at_end)), fault, order, {"zh": chinese})
+        ]
 
 
 def _refuse_blank(text: str) -> None:
-    if not normalised(text).strip():
+    if not normalise(text).strip():
         raise RefusedField("text", "text is blank")
 
 
@@ -87,13 +91,13 @@ _LONG = 1000
 """Characters from which on an instruction names a passage by its two ends."""
 
 
-def _named(passage: str) -> str:
+def _quote(passage: str) -> str:
     if len(passage) <= _LONG:
         return f'"{passage}"'
     return f'the whole text from "{passage[:60]}" to "{passage[-60:]}", word for word'
 
 
-def _named_in_chinese(passage: str) -> str:
+def _quote_in_chinese(passage: str) -> str:
     if len(passage) <= _LONG:
         return f"“{passage}”"
     return f"从“{passage[:60]}”到“{passage[-60:]}”的全部原文"
@@ -111,7 +115,7 @@ class ParagraphStarts(Verifier):
     text: Keyword
 
     def __post_init__(self) -> None:
-        _refuse_blank(_from_first_word(self.text))
+        _refuse_blank(_skip_to_first_word(self.text))
 
     def check(self, text: str) -> Sequence[Check]:
         found, wanted = paragraphs(text), self.text.strip()
@@ -119,7 +123,7 @@ class ParagraphStarts(Verifier):
         chinese = {"zh": f"第 {self.paragraph} 段请以“{wanted}”开头。"}
         if len(found) < self.paragraph:
             return [Check("text", 0.0, f"there is no paragraph {self.paragraph}", order, chinese)]
-        given, wanted = _from_first_word(found[self.paragraph - 1]), _from_first_word(wanted)
+        given, wanted = _skip_to_first_word(found[self.paragraph - 1]), _skip_to_first_word(wanted)
         met = any(
             PhraseIndex(tokens(given, turkic=turkic)).starts_with(tokens(wanted, turkic=turkic))
             for turkic in case_foldings(False, given, wanted)
@@ -127,13 +131,13 @@ class ParagraphStarts(Verifier):
         return [Check("text", float(met), f'paragraph {self.paragraph} starts with "{given[:60]}"', order, chinese)]
 
 
-def _from_first_word(text: str) -> str:
+def _skip_to_first_word(text: str) -> str:
     return text[first.start() :] if (first := _FIRST_WORD.search(text)) else ""
 
 
-def _to_last_mark(text: str) -> str:
+def _strip_marks_at_end(text: str) -> str:
     """Stops count at an end, what surrounds the text does not."""
-    return normalised(text).rstrip(AROUND_TEXT)
+    return normalise(text).rstrip(AROUND_TEXT)
 
 
 _FIRST_WORD = regex.compile(

@@ -55,7 +55,7 @@ _ALLOWANCE: ContextVar[Allowance | None] = ContextVar("allowance", default=None)
 
 
 @contextmanager
-def allowing(work: int = MAX_WORK) -> Iterator[Allowance]:
+def limit_compiling(work: int = MAX_WORK) -> Iterator[Allowance]:
     """Let what is compiled inside take so much work altogether. The innermost allowance counts."""
     allowance = Allowance(work)
     token = _ALLOWANCE.set(allowance)
@@ -90,11 +90,11 @@ class LinearPattern:
         return self.compiled.search(text)
 
 
-def linear_pattern(pattern: str, *, name: str | None = None) -> LinearPattern:
+def compile_linear(pattern: str, *, name: str | None = None) -> LinearPattern:
     """The pattern, in RE2's syntax, compiled. ValueError, with the reason, where it does not compile or is too large;
     it calls the pattern ``name`` where that is given.
 
-    >>> linear_pattern("^a+$").search("aaa") is not None
+    >>> compile_linear("^a+$").search("aaa") is not None
     True
     """
     for memory in _MEMORY:

@@ -7,7 +7,7 @@ from functools import cached_property
 import regex
 
 from service.evaluators.text.particles import bare_nouns
-from service.evaluators.text.wording import folded
+from service.evaluators.text.wording import fold
 
 _UNSPACED = (
     r"[[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Yi}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
@@ -31,7 +31,7 @@ def tokens(text: str, case_sensitive: bool = False, turkic: bool = False) -> Ite
     word of such a script is found in the middle of a sentence, and also inside a longer word. A word ends where the
     script changes to or from one without spaces, Hangul, or one that runs from right to left.
     """
-    return (match[0] for match in _TOKEN.finditer(folded(text, case_sensitive, turkic)))
+    return (match[0] for match in _TOKEN.finditer(fold(text, case_sensitive, turkic)))
 
 
 class PhraseIndex:

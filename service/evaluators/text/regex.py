@@ -9,7 +9,7 @@ from annotated_types import Len
 
 from service.evaluators.base import Check, RefusedField, Verifier
 from service.evaluators.text.bounds import Bounds, amount
-from service.evaluators.text.patterns import LinearPattern, SearchTooLarge, linear_pattern
+from service.evaluators.text.patterns import LinearPattern, SearchTooLarge, compile_linear
 from service.evaluators.text.words import excerpt
 
 MAX_TEXT = 100_000
@@ -33,7 +33,7 @@ class Regex(Verifier):
 
     @cached_property
     def _compiled(self) -> LinearPattern:
-        return linear_pattern(self.pattern)
+        return compile_linear(self.pattern)
 
     def check(self, text: str) -> Sequence[Check]:
         if len(text) > MAX_TEXT:

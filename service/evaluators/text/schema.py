@@ -40,12 +40,12 @@ from service.evaluators.text.bounds import Bounds
 from service.evaluators.text.documents import (
     REPLY_WITH_JSON,
     bare_document,
-    exactly,
     is_multiple,
     json_document,
-    unwrapped,
+    make_exact,
+    unwrap,
 )
-from service.evaluators.text.patterns import LinearPattern, SearchTooLarge, linear_pattern, spend
+from service.evaluators.text.patterns import LinearPattern, SearchTooLarge, compile_linear, spend
 from service.evaluators.text.regex import MAX_TEXT
 from service.evaluators.text.words import excerpt
 from service.expressions import parsed, written_for_re2
@@ -118,7 +118,7 @@ def _additional_properties(validator: Any, subschema: Any, instance: Any, schema
 
 def _unique_items(validator: Any, wanted: bool, instance: Any, _schema: Any) -> Iterator[ValidationError]:
     """In linear time; jsonschema's own takes quadratic time where items cannot be sorted."""
-    if wanted and isinstance(instance, list) and len(set(map(_canonical, instance))) < len(instance):
+    if wanted and isinstance(instance, list) and len(set(map(_canonical_form, instance))) < len(instance):
         yield ValidationError("two items are equal")
 
 
@@ -135,20 +135,20 @@ def _is_integer(_checker: Any, instance: Any) -> bool:
     return isinstance(instance, int) and not isinstance(instance, bool)
 
 
-def _canonical(value: Any) -> Hashable:
+def _canonical_form(value: Any) -> Hashable:
     """A value that equals another exactly when their JSON values are equal: 1 is 1.0 and is not true."""
     match value:
         case dict():
-            return frozenset((name, _canonical(item)) for name, item in value.items())
+            return frozenset((name, _canonical_form(item)) for name, item in value.items())
         case list():
-            return tuple(map(_canonical, value))
+            return tuple(map(_canonical_form, value))
         case bool():
             return bool, value
         case _:
             return value  # type: ignore[no-any-return]
 
 
-def _metered(keyword: Callable[..., Any]) -> Callable[..., Iterator[ValidationError]]:
+def _meter(keyword: Callable[..., Any]) -> Callable[..., Iterator[ValidationError]]:
     """A keyword may look at each member of its own value, so those are paid for. An error's message quotes the value
     that is wrong, maybe all of the text: its length is paid for too."""
 
@@ -162,7 +162,7 @@ def _metered(keyword: Callable[..., Any]) -> Callable[..., Iterator[ValidationEr
     return apply
 
 
-def _confined(stock: Any) -> Any:
+def _confine(stock: Any) -> Any:
     own = {
         "pattern": _pattern,
         "patternProperties": _pattern_properties,
@@ -171,16 +171,16 @@ def _confined(stock: Any) -> Any:
         "multipleOf": _multiple_of,
     }
     keywords = {**stock.VALIDATORS, **own}
-    metered = {name: _metered(keyword) for name, keyword in keywords.items()}
+    metered = {name: _meter(keyword) for name, keyword in keywords.items()}
     types = stock.TYPE_CHECKER.redefine("integer", _is_integer)
     return extend(stock, metered, type_checker=types)  # type: ignore[no-untyped-call]
 
 
 _DIALECTS: Mapping[str, tuple[Any, Specification[Any]]] = {
-    "https://json-schema.org/draft/2020-12/schema": (_confined(Draft202012Validator), DRAFT202012),
-    "https://json-schema.org/draft/2019-09/schema": (_confined(Draft201909Validator), DRAFT201909),
-    "http://json-schema.org/draft-07/schema": (_confined(Draft7Validator), DRAFT7),
-    "http://json-schema.org/draft-06/schema": (_confined(Draft6Validator), DRAFT6),
+    "https://json-schema.org/draft/2020-12/schema": (_confine(Draft202012Validator), DRAFT202012),
+    "https://json-schema.org/draft/2019-09/schema": (_confine(Draft201909Validator), DRAFT201909),
+    "http://json-schema.org/draft-07/schema": (_confine(Draft7Validator), DRAFT7),
+    "http://json-schema.org/draft-06/schema": (_confine(Draft6Validator), DRAFT6),
 }
 MAX_SUBSCHEMAS = 2000
 SUBSCHEMA_WORK = 150
@@ -222,7 +222,7 @@ class JsonSchema(Verifier):
         except ValueError as error:
             return [Check("json", 0.0, str(error), REPLY_WITH_JSON)]
         try:
-            errors = self._errors(document, MAX_ISSUES)
+            errors = self._find_errors(document, MAX_ISSUES)
         except _TOO_MUCH:
             return [Check("schema", 0.0, "the JSON is too large or too deep to check", "Reply with less JSON.")]
         score = 1 / (1 + len(errors))
@@ -231,23 +231,23 @@ class JsonSchema(Verifier):
             for error in errors
         ] or [Check("schema", 1.0, "", REPLY_WITH_JSON)]
 
-    def unwrapped(self, text: str) -> str:
+    def unwrap(self, text: str) -> str:
         """The text without a Markdown fence around all of it."""
-        return unwrapped(text)
+        return unwrap(text)
 
     def misfit(self, text: str) -> str | None:
         """Why a text is not JSON that fits, without a fence around it; None also where it is too large to be checked
         against the schema."""
         try:
             document = bare_document(text)
-            errors = self._errors(document, 1) if len(text) <= MAX_TEXT else []
+            errors = self._find_errors(document, 1) if len(text) <= MAX_TEXT else []
         except _TOO_MUCH:
             return None
         except ValueError as error:
             return str(error)
         return excerpt(f"{errors[0].json_path}: {errors[0].message}", MAX_MESSAGE) if errors else None
 
-    def _errors(self, document: Any, most: int) -> list[ValidationError]:
+    def _find_errors(self, document: Any, most: int) -> list[ValidationError]:
         validator, patterns = self._compiled
         token = _RUN.set(_Run(patterns))
         try:
@@ -263,10 +263,10 @@ def _order(error: ValidationError) -> str:
     return excerpt(f"In the JSON, {error.json_path} must fit the schema {rule}", MAX_MESSAGE)
 
 
-def _subschemas(value: Any) -> int:
+def _count_containers(value: Any) -> int:
     """How many objects and lists a value is made of, itself included: at most so many are subschemas."""
     members = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
-    return 0 if members is None else 1 + sum(map(_subschemas, members))
+    return 0 if members is None else 1 + sum(map(_count_containers, members))
 
 
 def _compile(schema: dict[str, Any]) -> tuple[Any, Mapping[str, LinearPattern]]:
@@ -281,7 +281,7 @@ def _compile(schema: dict[str, Any]) -> tuple[Any, Mapping[str, LinearPattern]]:
     if dialect not in _DIALECTS:
         raise ValueError(f"$schema is none of {', '.join(_DIALECTS)}")
     validator, specification = _DIALECTS[dialect]
-    if (count := _subschemas(schema)) > MAX_SUBSCHEMAS:
+    if (count := _count_containers(schema)) > MAX_SUBSCHEMAS:
         raise ValueError(f"{count} objects and lists; at most {MAX_SUBSCHEMAS} are allowed")
     spend(count * SUBSCHEMA_WORK)
     root = {name: value for name, value in schema.items() if name not in ("$schema", "$id")}
@@ -289,10 +289,10 @@ def _compile(schema: dict[str, Any]) -> tuple[Any, Mapping[str, LinearPattern]]:
         validator.check_schema(root, format_checker=None)
     except SchemaError as error:
         raise ValueError(excerpt(f"{error.json_path}: {error.message}", MAX_MESSAGE)) from None
-    return validator(exactly(root)), _patterns(specification.create_resource(root))
+    return validator(make_exact(root)), _compile_patterns(specification.create_resource(root))
 
 
-def _patterns(root: Resource[Any]) -> Mapping[str, LinearPattern]:
+def _compile_patterns(root: Resource[Any]) -> Mapping[str, LinearPattern]:
     """Every pattern of the schema, compiled. ValueError where one of the rules on top of this file is broken."""
     subschemas = [resource.contents for resource in _walk(root) if isinstance(resource.contents, dict)]
     _refuse_strays(root, subschemas)
@@ -303,15 +303,15 @@ def _patterns(root: Resource[Any]) -> Mapping[str, LinearPattern]:
             patterns.add(subschema["pattern"])
     if len(patterns) > MAX_PATTERNS:
         raise ValueError(f"{len(patterns)} patterns; at most {MAX_PATTERNS} are allowed")
-    return {pattern: _compiled_pattern(pattern) for pattern in patterns}
+    return {pattern: _compile_pattern(pattern) for pattern in patterns}
 
 
-def _compiled_pattern(pattern: str) -> LinearPattern:
+def _compile_pattern(pattern: str) -> LinearPattern:
     try:
         translated = written_for_re2(parsed(pattern))
     except ValueError as error:
         raise ValueError(f"{excerpt(pattern)}: {error}") from None
-    return linear_pattern(translated, name=pattern)
+    return compile_linear(translated, name=pattern)
 
 
 def _walk(resource: Resource[Any]) -> Iterator[Resource[Any]]:

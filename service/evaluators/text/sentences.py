@@ -25,7 +25,7 @@ from unicodedata import normalize
 import regex
 
 from service.evaluators.text.classes import Classes, signs
-from service.evaluators.text.languages import Language, language_of
+from service.evaluators.text.languages import Vocabulary, find_vocabulary
 from service.evaluators.text.words import paragraphs
 
 _CLASSES = Classes(
@@ -126,11 +126,11 @@ class _Reader:
         self._kinds: dict[str, _Abbreviation | None] = {}
 
     @cached_property
-    def _language(self) -> Language:
-        return language_of(self._text)
+    def _vocabulary(self) -> Vocabulary:
+        return find_vocabulary(self._text)
 
     @cached_property
-    def _begins_small(self) -> bool:
+    def _has_small_beginnings(self) -> bool:
         return _CAPITAL_START.search(self._text) is None
 
     def count(self, paragraph: str) -> int:
@@ -140,24 +140,24 @@ class _Reader:
             at, end = match.start("stop"), match.end("gap")
             if at < 0 or match["more"] is not None:  # a title, or what continues
                 continue
-            if end == len(classes) or self._ends(_Stop(paragraph, classes, start, match)):
+            if end == len(classes) or self._is_end(_Stop(paragraph, classes, start, match)):
                 count += _CONTENT.search(classes, start, at) is not None
                 start = end
         return count + (_CONTENT.search(classes, start) is not None)
 
-    def _ends(self, stop: "_Stop") -> bool:
+    def _is_end(self, stop: "_Stop") -> bool:
         if stop.kind == "s" and not stop.closing:
             return not stop.is_before_particle()
         if stop.kind == "." and not stop.closing and (stop.is_numbering() or self._is_label(stop)):
             return False
         if stop.gap == "":
-            return self._ends_unspaced(stop)
+            return self._is_unspaced_end(stop)
         if "n" in stop.gap and stop.is_before_list_item():
             return True
         if stop.kind == "." and not stop.closing:
-            return self._ends_at_full_stop(stop)
+            return self._is_full_stop_end(stop)
         if stop.following in ("a", "g"):
-            return stop.kind != "e" and not stop.closing and not stop.opening and self._begins_small
+            return stop.kind != "e" and not stop.closing and not stop.opening and self._has_small_beginnings
         if stop.following in ("c", "u"):
             if stop.kind == "e" and ")" in stop.closing:
                 return False
@@ -168,7 +168,7 @@ class _Reader:
     def _is_label(self, stop: "_Stop") -> bool:
         """Whether it ends the name of a part: "Step 1.", "Fig. 2."."""
         word, full_stop = stop.label() or ("", "")
-        language, name = self._language, word.lower()
+        language, name = self._vocabulary, word.lower()
         if not full_stop:
             return name in language.labels
         return bool({word, name} & (language.abbreviations | language.numbered))
@@ -176,16 +176,16 @@ class _Reader:
     def _is_before_tag(self, stop: "_Stop") -> bool:
         """Whether who said what is in the quotation marks follows: “Stop!” Mary shouted."""
         first, *words = stop.words() or [""]
-        if not self._language.speech or (first != "I" and self._is_common(first)):
+        if not self._vocabulary.speech or (first != "I" and self._is_common(first)):
             return False
         for word in words:
-            if word.rstrip(".,:;") in self._language.speech:
+            if word.rstrip(".,:;") in self._vocabulary.speech:
                 return True
             if not word[-1].isalnum():
                 return False
         return False
 
-    def _ends_unspaced(self, stop: "_Stop") -> bool:
+    def _is_unspaced_end(self, stop: "_Stop") -> bool:
         """Whether a stop ends a sentence where no space follows it and what closes after it."""
         if stop.closing:
             return stop.is_in_brackets() or stop.is_before_another()
@@ -198,14 +198,14 @@ class _Reader:
         unspaced = "u" in (stop.before, stop.following) or stop.is_wide()
         return unspaced and self._abbreviation(stop) is None
 
-    def _ends_at_full_stop(self, stop: "_Stop") -> bool:
+    def _is_full_stop_end(self, stop: "_Stop") -> bool:
         """Whether a single full stop ends a sentence before a space."""
         small = stop.following in ("a", "g")
         if small and stop.before == "0" and "." in stop.token():  # "Sections 1.2. and 1.3."
             return False
-        if stop.ends_date():
+        if stop.is_after_date():
             return stop.following in ("A", "G")
-        if stop.token() in self._language.measures and stop.is_after_number():
+        if stop.token() in self._vocabulary.measures and stop.is_after_number():
             return stop.following in ("A", "G")
         abbreviation = self._abbreviation(stop)
         if abbreviation is None:
@@ -224,29 +224,29 @@ class _Reader:
         """What is before a full stop, if it is no plain word."""
         token = stop.token()
         if token not in self._kinds:
-            self._kinds[token] = self._kind(token)
+            self._kinds[token] = self._classify(token)
         return self._kinds[token]
 
-    def _kind(self, token: str) -> _Abbreviation | None:
+    def _classify(self, token: str) -> _Abbreviation | None:
         if token.isdecimal() or _ROMAN.fullmatch(token):
             return "number"
-        if token in self._language.letters:
+        if token in self._vocabulary.letters:
             return None
         forms = {token, token[:1].lower() + token[1:]}
-        if forms & self._language.titles:
+        if forms & self._vocabulary.titles:
             return "before a name"
-        if forms & self._language.numbered:
+        if forms & self._vocabulary.numbered:
             return "before a number"
-        if forms & self._language.closings:
+        if forms & self._vocabulary.closings:
             return "closing"
-        return "other" if forms & self._language.abbreviations or _INITIALS.fullmatch(f"{token}.") else None
+        return "other" if forms & self._vocabulary.abbreviations or _INITIALS.fullmatch(f"{token}.") else None
 
     def _is_common(self, word: str) -> bool:
-        return word.lower() in self._language.common
+        return word.lower() in self._vocabulary.common
 
     def _is_ordinal(self, stop: "_Stop", small: bool) -> bool:
         """Whether the number before a full stop is an ordinal one, by the words around it."""
-        ordinals, word = self._language.ordinals, stop.word()
+        ordinals, word = self._vocabulary.ordinals, stop.word()
         if word in ordinals:
             return True
         if not ordinals or (not small and self._is_common(word)):
@@ -306,7 +306,7 @@ class _Stop:
         """The first words after it, with what is written together with them."""
         return self._paragraph[self._word : self._word + _TAG_LENGTH].split()[:4]
 
-    def ends_date(self) -> bool:
+    def is_after_date(self) -> bool:
         return _DATE.search(self._paragraph, max(self._start, self._at - _DATE_LENGTH), self._at) is not None
 
     def is_after_number(self) -> bool:

@@ -6,7 +6,7 @@ from unicodedata import decomposition, normalize
 
 import regex
 
-from service.evaluators.text.classes import translated
+from service.evaluators.text.classes import translate
 
 BRACKET_PAIRS = ("()", "[]", "{}", "<>", "【】", "〔〕", "〖〗", "〘〙", "〚〛", "〈〉", "《》", "⟨⟩", "⟪⟫", "‹›")
 QUOTATION_MARKS = "\"'“”„‟‘’‚‛«»「」『』〝〞〟﹁﹂﹃﹄❝❞❛❜"
@@ -24,25 +24,25 @@ _DOUBLE_QUOTATIONS = (
 )
 
 
-def unquoted(text: str) -> str:
+def strip_quotes(text: str) -> str:
     """Without the double quotation marks around all of it: straight ones, or a pair of typographic ones."""
     quotation = (text[0] + text[-1]).translate(_STRAIGHT) if len(text) > 2 else ""
     return text[1:-1] if quotation in _DOUBLE_QUOTATIONS else text
 
 
-def visible(text: str) -> str:
+def strip_invisible(text: str) -> str:
     """Without joiners, direction marks, soft hyphens and other characters that are not seen."""
     return text if text.isascii() else _INVISIBLE.sub("", text)
 
 
-def of_one_width(text: str) -> str:
+def unify_width(text: str) -> str:
     """The same for all ways to write an accented character, an apostrophe or a hyphen, and for full-width, half-width
     and positional forms: "ＹＥＳ" is "YES"."""
-    return text if text.isascii() else normalize("NFC", _stream_safe(translated(text, _PLAIN_FORMS)))
+    return text if text.isascii() else normalize("NFC", _limit_marks(translate(text, _PLAIN_FORMS)))
 
 
-def normalised(text: str) -> str:
-    """As ``of_one_width``, and without what readers fill in themselves or do not see.
+def normalise(text: str) -> str:
+    """As ``unify_width``, and without what readers fill in themselves or do not see.
 
     These are the vowel signs of Arabic and Hebrew, the stretching of Arabic letters, joiners, soft hyphens and other
     invisible characters, and the dots of "ё". The Arabic forms of yeh and kaf are the Persian ones, and the vowel am
@@ -50,26 +50,26 @@ def normalised(text: str) -> str:
     """
     if text.isascii():
         return text
-    plain = translated(of_one_width(translated(text, _AS_READ)), _UNDOTTED)
-    return _AM.sub(_joined, plain)
+    plain = translate(unify_width(translate(text, _AS_READ)), _UNDOTTED)
+    return _AM.sub(_join, plain)
 
 
-def lowered(text: str) -> str:
+def lower(text: str) -> str:
     """Of one width, in lower case letter by letter: case folding would make two letters of "ß"."""
-    return of_one_width(text.lower().replace("ς", "σ"))
+    return unify_width(text.lower().replace("ς", "σ"))
 
 
-def folded(text: str, case_sensitive: bool = False, turkic: bool = False) -> str:
+def fold(text: str, case_sensitive: bool = False, turkic: bool = False) -> str:
     """Normalised, and the same for any white space, and for either case (by Unicode case folding) unless that matters.
 
     ``turkic``: "I" is the capital of "ı", and "İ" that of "i".
     """
     if turkic:
-        text = translated(text, _TURKIC)
-    return _with_single_spaces(normalised(text if case_sensitive else text.casefold()))
+        text = translate(text, _TURKIC)
+    return _collapse_spaces(normalise(text if case_sensitive else text.casefold()))
 
 
-def _with_single_spaces(text: str) -> str:
+def _collapse_spaces(text: str) -> str:
     """With one space for each run of white space, and none at the ends. ``str.split`` would hold every word."""
     for character in _WHITE_SPACE:
         text = text.replace(character, " ")
@@ -87,7 +87,7 @@ def case_foldings(case_sensitive: bool, *texts: str) -> Sequence[bool]:
 _AM = regex.compile("[\u0e4d\u0ecd]([\u0e48-\u0e4b\u0ec8-\u0ecb]?)([\u0e32\u0eb2])")
 
 
-def _joined(am: "regex.Match[str]") -> str:
+def _join(am: "regex.Match[str]") -> str:
     return am[1] + chr(ord(am[2]) + 1)
 
 
@@ -115,24 +115,24 @@ def _plain_form(character: str) -> str:
     return "".join(chr(int(point, 16)) for point in points)
 
 
-def _as_read(character: str) -> str:
+def _read_form(character: str) -> str:
     """A plain form without what is optional; Hebrew letters with points have a character each."""
     form = normalize("NFD", character) if "\ufb1d" <= character <= "\ufb4f" else _plain_form(character)
     return _OPTIONAL.sub("", form.translate(_AS_TYPED)).translate(_PERSIAN)
 
 
-def _table(form: Callable[[str], str]) -> Mapping[int, str]:
+def _make_table(form: Callable[[str], str]) -> Mapping[int, str]:
     """What ``form`` changes, of all characters that it can change."""
     special = map(chr, (*range(0x80, 0x3001), *range(0xFB1D, 0x10000), *range(0xE0000, 0xE1000)))
     return {ord(character): form(character) for character in special if form(character) != character}
 
 
-_PLAIN_FORMS: Mapping[int, str] = {**_table(_plain_form), **_AS_TYPED}
-_AS_READ = _table(_as_read)
+_PLAIN_FORMS: Mapping[int, str] = {**_make_table(_plain_form), **_AS_TYPED}
+_AS_READ = _make_table(_read_form)
 _TOO_MANY_MARKS = regex.compile(r"(\p{M}{30})\p{M}++")
 
 
-def _stream_safe(text: str) -> str:
+def _limit_marks(text: str) -> str:
     """At most 30 combining marks in a row, as in Unicode's stream-safe format (UAX #15): more belong to no language,
     and Python's normalisation takes time quadratic in their number. (The combining class will not do to tell them: that
     of U+0F73 is 0, yet it is normalised to two marks.)"""

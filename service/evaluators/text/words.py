@@ -21,7 +21,7 @@ def paragraphs(text: str, separator: str = "") -> Sequence[str]:
     """
     wanted, lines = separator.strip(), text.splitlines()
     fenced = iter(are_fenced(lines))
-    blocks = groupby(lines, key=lambda line: not next(fenced) and _divides(line, wanted))
+    blocks = groupby(lines, key=lambda line: not next(fenced) and _is_divider(line, wanted))
     return ["\n".join(block) for divides, rows in blocks if not divides and any(map(_has_content, block := [*rows]))]
 
 
@@ -36,7 +36,7 @@ def count_lines(text: str) -> int:
     return sum(map(_is_visible, text.splitlines()))
 
 
-def _divides(line: str, wanted: str) -> bool:
+def _is_divider(line: str, wanted: str) -> bool:
     return line.strip() == wanted if wanted else not _has_content(line)
 
 

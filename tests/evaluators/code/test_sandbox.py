@@ -22,7 +22,7 @@ import psutil
 import pytest
 import uvloop
 
-from service.evaluators.code.sandbox import Limits, Outcome, Sandbox, SandboxFailed, as_nobody
+from service.evaluators.code.sandbox import Limits, Outcome, Sandbox, SandboxFailed, nobody_prefix
 
 ROOT = Path(__file__).parents[3]
 SECRET = "hunter2-0f9a"
@@ -64,7 +64,7 @@ def start(user: str) -> Worker:
     if user == "plain" and os.geteuid() == 0:
         if any(not path.stat().st_mode & stat.S_IXOTH for path in (ROOT, *ROOT.parents)):
             unavailable("a plain user cannot read the repository")
-        prefix = as_nobody(Path(sys.base_prefix).resolve())
+        prefix = nobody_prefix(Path(sys.base_prefix).resolve())
     else:
         prefix = []
     process = subprocess.Popen(
@@ -539,7 +539,7 @@ def test_it_dies_with_the_service() -> None:
 
 @pytest.fixture(scope="module")
 def sandbox() -> Sandbox:
-    found = asyncio.run(Sandbox.found(at_once=2))
+    found = asyncio.run(Sandbox.find(at_once=2))
     if found is None:
         unavailable("bubblewrap does not work here; its reason is in the log")
     assert found
@@ -669,13 +669,13 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 async def test_without_bubblewrap_there_is_none(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert await Sandbox.found() is None
+    assert await Sandbox.find() is None
     assert "bubblewrap is not installed" in caplog.text
 
 
 async def test_a_bubblewrap_that_does_not_work_is_none(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (path / "bwrap").symlink_to("/bin/false")
-    assert await Sandbox.found() is None
+    assert await Sandbox.find() is None
     assert "the sandbox failed" in caplog.text
 
 

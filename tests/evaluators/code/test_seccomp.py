@@ -3,7 +3,7 @@ import struct
 
 import pytest
 
-from service.evaluators.code.seccomp import call_filter
+from service.evaluators.code.seccomp import make_call_filter
 
 X86_64, AARCH64, I386, ARM = 0xC000003E, 0xC00000B7, 0x40000003, 0x40000028
 ALLOWED, ENOSYS, EAFNOSUPPORT = 0x7FFF0000, 0x00050026, 0x00050061
@@ -32,7 +32,7 @@ def verdict(calls: bytes, architecture: int, number: int, argument: int = socket
     ],
 )
 def test_some_calls_are_refused_and_the_others_are_not(machine: str, architecture: int, refused: set[int]) -> None:
-    calls = call_filter(machine)
+    calls = make_call_filter(machine)
     assert calls
     verdicts = {number: verdict(calls, architecture, number) for number in range(600)}
     assert set(verdicts.values()) == {ALLOWED, ENOSYS}
@@ -45,7 +45,7 @@ def test_some_calls_are_refused_and_the_others_are_not(machine: str, architectur
 def test_sockets_are_of_the_families_that_a_namespace_confines(
     machine: str, architecture: int, calls_with_family: tuple[int, int]
 ) -> None:
-    calls = call_filter(machine)
+    calls = make_call_filter(machine)
     assert calls
     known = {socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK}
     for number in calls_with_family:
@@ -60,10 +60,10 @@ def test_sockets_are_of_the_families_that_a_namespace_confines(
     [("x86_64", I386, 20), ("x86_64", AARCH64, 20), ("x86_64", X86_64, 0x40000000 | 39), ("aarch64", ARM, 20)],
 )
 def test_calls_of_another_architecture_are_refused(machine: str, architecture: int, number: int) -> None:
-    calls = call_filter(machine)
+    calls = make_call_filter(machine)
     assert calls
     assert verdict(calls, architecture, number) == ENOSYS
 
 
 def test_a_machine_that_is_not_known_has_no_filter() -> None:
-    assert call_filter("s390x") is None
+    assert make_call_filter("s390x") is None

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from service.evaluators.base import Evaluation, RefusedField
 from service.evaluators.code.sandbox import Sandbox
-from service.evaluators.code.tests import MAX_ISSUES, CodeTests, TestsFailed, code_block
+from service.evaluators.code.tests import MAX_ISSUES, CodeTests, TestsFailed, find_code
 from service.evaluators.toolbox import Toolbox
 from tests.evaluators.code.test_sandbox import sandbox as sandbox  # a fixture
 from tests.support.code_worker import evaluated
@@ -70,13 +70,13 @@ def f():
     ],
 )
 def test_the_first_block_of_python_is_the_code(text: str, code: str) -> None:
-    assert code_block(text) == code
+    assert find_code(text) == code
 
 
 @settings(deadline=None)
 @given(st.text() | st.text(alphabet="` \n\tpython"))
 def test_any_text_has_a_code_block(text: str) -> None:
-    assert isinstance(code_block(text), str)
+    assert isinstance(find_code(text), str)
 
 
 def test_what_a_request_may_leave_out() -> None:
@@ -176,12 +176,12 @@ def test_warnings_about_the_tests_stay_out_of_the_log() -> None:
 
 def test_without_a_sandbox_it_is_refused() -> None:
     with pytest.raises(RefusedField, match="code_tests needs bubblewrap, which this service does not have") as caught:
-        stated(tests="assert f()").resolved(Toolbox())
+        stated(tests="assert f()").resolve(Toolbox())
     assert caught.value.field == "type"
 
 
 async def test_with_a_sandbox_it_runs(sandbox: Sandbox) -> None:
-    evaluator = stated(tests="assert f()", hard=False, weight=2.0).resolved(Toolbox(sandbox))
+    evaluator = stated(tests="assert f()", hard=False, weight=2.0).resolve(Toolbox(sandbox))
     assert (evaluator.type, evaluator.authority, evaluator.hard, evaluator.weight) == (
         "code_tests",
         "verifier",

@@ -93,7 +93,7 @@ def stated(name: str, **fields: Any) -> Custom:
 
 
 def resolved(name: str, **fields: Any) -> CustomEvaluator:
-    return stated(name, **fields).resolved(Toolbox(load_plugins()))
+    return stated(name, **fields).resolve(Toolbox(load_plugins()))
 
 
 def submission(text: str) -> Submission:
@@ -118,7 +118,7 @@ async def test_the_guide_s_example_works(install: Install) -> None:
     install("hedging", block("python"), project["entry-points"]["redraft.evaluators"], package=project["name"])
 
     statement = TypeAdapter(Custom).validate_json(block("json"))
-    evaluator = statement.resolved(Toolbox(load_plugins()))
+    evaluator = statement.resolve(Toolbox(load_plugins()))
     good = await evaluator.evaluate(submission("Perhaps red."))
     bad = await evaluator.evaluate(submission("Perhaps red, maybe green; it seems blue."))
 

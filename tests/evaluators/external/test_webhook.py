@@ -55,7 +55,7 @@ async def evaluated(
     """One evaluation by the webhook at ``url``, which the operator has configured so."""
     webhooks = Webhooks({"style": WebhookSettings(url=url, **options)})
     try:
-        evaluator = stated(name="style", **(fields or {})).resolved(Toolbox(webhooks))
+        evaluator = stated(name="style", **(fields or {})).resolve(Toolbox(webhooks))
         return await evaluator.evaluate(submission(text))
     finally:
         await webhooks.close()
@@ -275,7 +275,7 @@ async def test_redirects_are_not_followed(status: int) -> None:
 async def test_nothing_of_an_answer_is_kept_for_the_next_request() -> None:
     async with listening(answered({"score": 1}, 200, "Set-Cookie: a=b")) as listener:
         webhooks = Webhooks({"style": WebhookSettings(url=listener.url)})
-        evaluator = stated(name="style").resolved(Toolbox(webhooks))
+        evaluator = stated(name="style").resolve(Toolbox(webhooks))
         for _ in range(2):
             await evaluator.evaluate(submission())
         await webhooks.close()
@@ -428,7 +428,7 @@ def test_what_makes_no_sense_cannot_be_stated(fields: dict[str, Any]) -> None:
 def test_an_unknown_name_is_refused_without_telling_the_others() -> None:
     tools = Toolbox(Webhooks({"style": WebhookSettings(url="http://internal.example/")}))
     with pytest.raises(RefusedField, match="no webhook of this name") as raised:
-        stated(name="Style").resolved(tools)
+        stated(name="Style").resolve(tools)
 
     assert raised.value.field == "name"
     assert "style" not in str(raised.value)
@@ -438,7 +438,7 @@ def test_an_unknown_name_is_refused_without_telling_the_others() -> None:
 def test_without_settings_there_are_no_webhooks() -> None:
     for fields in ({"name": "style"}, {"url": "https://hooks.example.com/"}):
         with pytest.raises(RefusedField) as raised:
-            stated(**fields).resolved(Toolbox())
+            stated(**fields).resolve(Toolbox())
         assert raised.value.field in fields
 
 
@@ -454,7 +454,7 @@ def test_without_settings_there_are_no_webhooks() -> None:
 )
 def test_hard_is_for_verifiers(authority: Any, stated_hard: bool | None, hard: bool) -> None:
     webhooks = Webhooks({"style": WebhookSettings(url="http://internal.example/", authority=authority)})
-    evaluator = stated(name="style", hard=stated_hard).resolved(Toolbox(webhooks))
+    evaluator = stated(name="style", hard=stated_hard).resolve(Toolbox(webhooks))
 
     assert (evaluator.authority, evaluator.hard, evaluator.type) == (authority, hard, "webhook")
 
@@ -462,7 +462,7 @@ def test_hard_is_for_verifiers(authority: Any, stated_hard: bool | None, hard: b
 def test_a_judge_cannot_be_hard() -> None:
     webhooks = Webhooks({"style": WebhookSettings(url="http://internal.example/", authority="judge")})
     with pytest.raises(RefusedField, match="never hard") as raised:
-        stated(name="style", hard=True).resolved(Toolbox(webhooks))
+        stated(name="style", hard=True).resolve(Toolbox(webhooks))
 
     assert raised.value.field == "hard"
 
@@ -510,7 +510,7 @@ def test_nothing_secret_is_printed(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text(SECRET)
     settings = WebhookSettings(url="http://internal.example/?token=hush", secret_file=file)
-    evaluator = stated(name="style").resolved(Toolbox(Webhooks({"style": settings})))
+    evaluator = stated(name="style").resolve(Toolbox(Webhooks({"style": settings})))
 
     for printed in (repr(settings), repr(evaluator)):
         assert "hush" not in printed

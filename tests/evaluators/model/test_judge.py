@@ -11,7 +11,7 @@ from service.engines.conversation import Conversation, Turn
 from service.engines.scripted import Script, ScriptedEngine
 from service.errors import EngineDead
 from service.evaluators.base import Evaluation, Submission
-from service.evaluators.model.judge import DIGITS, LEAST_MASS, Criterion, Judge, weighed
+from service.evaluators.model.judge import DIGITS, LEAST_MASS, Criterion, Judge, weigh
 from service.tasks.task import load_tasks
 
 FENCE = "[0123456789ab]"
@@ -69,7 +69,7 @@ async def judged(judge: Judge, weights: dict[str, Sequence[float]]) -> Evaluatio
 def test_the_score_is_the_probability_weighted_mean(
     probabilities: list[float], score: float, stderr: float, mass: float
 ) -> None:
-    found = weighed("fluency", probabilities)
+    found = weigh("fluency", probabilities)
 
     assert found.name == "fluency"
     assert (found.score, found.stderr, found.mass) == pytest.approx((score, stderr, mass))
@@ -77,7 +77,7 @@ def test_the_score_is_the_probability_weighted_mean(
 
 @pytest.mark.parametrize("probabilities", [[0.0] * 5, [0.79, 0.0, 0.0, 0.0, 0.0], [0.1] * 5])
 def test_below_the_least_mass_the_judge_abstains(probabilities: list[float]) -> None:
-    found = weighed("fluency", probabilities)
+    found = weigh("fluency", probabilities)
 
     assert (found.score, found.stderr) == (None, None)
     assert found.mass == pytest.approx(sum(probabilities))
@@ -85,7 +85,7 @@ def test_below_the_least_mass_the_judge_abstains(probabilities: list[float]) -> 
 
 @given(st.lists(st.floats(0.0, 1.0), min_size=5, max_size=5))
 def test_a_score_is_on_the_scale_and_its_error_no_more_than_half_of_it(probabilities: list[float]) -> None:
-    found = weighed("fluency", probabilities)
+    found = weigh("fluency", probabilities)
 
     if found.score is None or found.stderr is None:
         assert math.fsum(probabilities) < LEAST_MASS

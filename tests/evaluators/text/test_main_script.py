@@ -1,6 +1,6 @@
 import pytest
 
-from service.evaluators.text.main_script import in_main_script
+from service.evaluators.text.main_script import keep_main_script
 
 
 @pytest.mark.parametrize(
@@ -18,4 +18,4 @@ from service.evaluators.text.main_script import in_main_script
     ],
 )
 def test_foreign_names_are_left_out_of_a_text_in_one_script(text: str, read: str) -> None:
-    assert in_main_script(text) == read
+    assert keep_main_script(text) == read

@@ -8,8 +8,8 @@ from service.evaluators.text.patterns import (
     MAX_SEARCH,
     SearchTooLarge,
     TooMuchToCompile,
-    allowing,
-    linear_pattern,
+    compile_linear,
+    limit_compiling,
     spend,
 )
 
@@ -25,7 +25,7 @@ from service.evaluators.text.patterns import (
     ],
 )
 def test_a_pattern_is_searched_for(pattern: str, found: str, missed: str | None) -> None:
-    compiled = linear_pattern(pattern)
+    compiled = compile_linear(pattern)
     assert compiled.search(found) is not None
     assert missed is None or compiled.search(missed) is None
     assert 0 < compiled.size <= MAX_PROGRAM
@@ -45,12 +45,12 @@ def test_a_pattern_is_searched_for(pattern: str, found: str, missed: str | None)
 )
 def test_a_pattern_that_cannot_run_in_linear_time_or_is_too_large_is_refused(pattern: str, reason: str) -> None:
     with pytest.raises(ValueError, match=re.escape(reason)):
-        linear_pattern(pattern)
+        compile_linear(pattern)
 
 
 @pytest.mark.parametrize("letter", ["a", "é", "好"])
 def test_a_search_is_refused_where_text_and_program_are_too_large_together(letter: str) -> None:
-    pattern = linear_pattern("(?:a?){1000}" * 4 + "Z")
+    pattern = compile_linear("(?:a?){1000}" * 4 + "Z")
     longest = MAX_SEARCH // pattern.size // len(letter.encode())
     assert pattern.search(letter * 1000) is None
     with pytest.raises(SearchTooLarge):
@@ -58,31 +58,31 @@ def test_a_search_is_refused_where_text_and_program_are_too_large_together(lette
 
 
 def test_the_cost_of_a_search_counts_bytes_and_instructions() -> None:
-    pattern = linear_pattern("^ab$")
+    pattern = compile_linear("^ab$")
     assert pattern.cost("a" * 99) == pattern.size * 100
     assert pattern.cost("é" * 99) == pattern.size * 199
     assert pattern.cost("\ud800") == pattern.size * 4
 
 
 def test_what_a_request_compiles_is_bounded_as_a_whole() -> None:
-    with allowing(3 * LEAST_PROGRAM):
+    with limit_compiling(3 * LEAST_PROGRAM):
         for _ in range(3):
-            linear_pattern("a")
+            compile_linear("a")
         with pytest.raises(TooMuchToCompile):
-            linear_pattern("a")
-    linear_pattern("a")
+            compile_linear("a")
+    compile_linear("a")
 
 
 def test_a_pattern_that_is_refused_is_paid_for_too() -> None:
-    with allowing() as allowance:
+    with limit_compiling() as allowance:
         before = allowance.left
         with pytest.raises(ValueError, match="too large"):
-            linear_pattern("(?:a?){1000}" * 30)
+            compile_linear("(?:a?){1000}" * 30)
         assert allowance.left == before - MAX_PROGRAM
 
 
 def test_the_innermost_allowance_counts() -> None:
-    with allowing(1000) as outer, allowing(10):
+    with limit_compiling(1000) as outer, limit_compiling(10):
         spend(10)
         with pytest.raises(TooMuchToCompile):
             spend(1)

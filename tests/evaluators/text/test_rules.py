@@ -15,7 +15,7 @@ from service.evaluators.text.length import Length, Unit
 from service.evaluators.text.number import Number
 from service.evaluators.text.passages import EndsWith, ParagraphStarts, StartsWith
 from service.evaluators.text.regex import Regex
-from service.evaluators.text.wording import folded
+from service.evaluators.text.wording import fold
 from service.evaluators.text.words import excerpt
 from tests.support.checks import WIRE, refusals
 
@@ -79,9 +79,9 @@ def test_a_megabyte_takes_no_time(rule: Verifier, piece: str) -> None:
 
 
 def test_folding_drops_only_the_marks_that_no_language_needs() -> None:
-    assert folded("A" + "\u0301\u0316" * 20) == folded("A" + "\u0301\u0316" * 15)
-    assert len(folded("\u0f73" * 40)) == len(folded("\u0f73" * 30))
-    assert folded("A\u0301\u0316 B") == folded("\u00c1\u0316\tb") != folded("A B")
+    assert fold("A" + "\u0301\u0316" * 20) == fold("A" + "\u0301\u0316" * 15)
+    assert len(fold("\u0f73" * 40)) == len(fold("\u0f73" * 30))
+    assert fold("A\u0301\u0316 B") == fold("\u00c1\u0316\tb") != fold("A B")
 
 
 def test_values_are_frozen_and_equal() -> None:

@@ -46,30 +46,30 @@ Record = dict[str, Any]
 
 
 def run(payload: dict[str, Any], report: int) -> None:
-    attempt, audit = attempter(), sys.audit
+    attempt, audit = make_attempt(), sys.audit
     tests: list[SimpleNamespace] = []
     watch(report, payload.pop("nonce"), sys._getframe())
-    if fault := attempt(lambda: tests.extend(compiled(payload["tests"]))):
+    if fault := attempt(lambda: tests.extend(compile_tests(payload["tests"]))):
         return audit(TELL, {"what": "tests", **fault})
     in_place, functions = frozenset(payload["in_place"]), dict(payload["functions"])
     is_async = any(statement.is_async for statement in tests)
-    drive = coroutine_driver(is_async)
+    drive = make_driver(is_async)
     for name in payload["imports"]:
         attempt(partial(__import__, name))
     untouched = dict(vars(builtins))
     guarded = {"builtins", *payload["imports"], *(["asyncio"] if is_async else [])}
-    restore = guard(guarded, untouched, frozenset(payload["assigned"]))
+    restore = make_guard(guarded, untouched, frozenset(payload["assigned"]))
     module = sys.modules["candidate"] = ModuleType("candidate")
     vars(module)["__builtins__"] = builtins  # else it would get those of this program
-    entry = entry_point(payload["code"]) if payload["entry"] else None
+    entry = find_entry_point(payload["code"]) if payload["entry"] else None
     if fault := attempt(lambda: execute(compile(payload["code"], CODE, "exec", dont_inherit=True), vars(module))):
         return audit(TELL, {"what": "code", **fault})
     restore()
-    scope = {**visible(vars(module), tests, untouched), "__name__": payload["name"], "__builtins__": untouched}
+    scope = {**visible_names(vars(module), tests, untouched), "__name__": payload["name"], "__builtins__": untouched}
     if entry is not None:
         scope.setdefault("candidate", vars(module).get(entry))
     defined: tuple[tuple[int, Any], ...] = ()
-    keep, rebind = binder(scope, tests)
+    keep, rebind = make_binder(scope, tests)
     for place, statement in enumerate(tuple(tests)):
         fault = attempt(partial(execute, statement.code, scope))
         replaced = restore() or rebind(statement.binds)
@@ -81,7 +81,7 @@ def run(payload: dict[str, Any], report: int) -> None:
         elif fault:
             return audit(TELL, {"what": "setup", "place": place, **fault})
         elif name := functions.get(str(place)):
-            defined = (*defined, (place, defined_by(statement, scope[name])))
+            defined = (*defined, (place, check_definition(statement, scope[name])))
     for place, function in defined:
         fault = attempt(partial(call, function, drive))
         replaced = restore() or rebind(frozenset())
@@ -143,7 +143,7 @@ def watch(report: int, nonce: str, runner: Any) -> None:
         if not file.startswith(f"{standard}/") or "/../" in file:
             return False
         if file not in known:
-            known[file] = codes_in(file)
+            known[file] = load_codes(file)
         return code in known[file]
 
     def tell(record: Any) -> None:
@@ -182,7 +182,7 @@ def watch(report: int, nonce: str, runner: Any) -> None:
     sys.addaudithook(hook)
 
 
-def codes_in(file: str) -> frozenset[CodeType]:
+def load_codes(file: str) -> frozenset[CodeType]:
     """The code of a file of Python, of all its functions and classes; none where it cannot be read."""
     try:
         with open(file, "rb") as source:
@@ -202,7 +202,9 @@ Place = tuple[str, Callable[[str, Any], None], Mapping[str, Any]]
 GUARDED = (staticmethod, classmethod, property, ModuleType)
 
 
-def guard(names: Collection[str], untouched: dict[str, Any], assigned: Collection[str]) -> Callable[[], str | None]:
+def make_guard(
+    names: Collection[str], untouched: dict[str, Any], assigned: Collection[str]
+) -> Callable[[], str | None]:
     """A function that puts back what has been replaced in these modules, the classes that they define and the builtins
     of the tests, and says what it was. Only what can be called is looked after, and not what the tests set."""
     modules = {
@@ -249,7 +251,7 @@ def is_immutable(found: type) -> bool:
 Names = Collection[str]
 
 
-def binder(
+def make_binder(
     scope: MutableMapping[str, Any], tests: "Sequence[SimpleNamespace]"
 ) -> tuple[Callable[[Names], None], Callable[[Names], str | None]]:
     """Two functions: one notes the values that names of the tests have by now; one gives names their values back, but
@@ -277,7 +279,7 @@ def binder(
     return keep, rebind
 
 
-def visible(
+def visible_names(
     names: Mapping[str, Any], tests: "Sequence[SimpleNamespace]", untouched: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The candidate's names, but for those of builtins that the tests use. Such a name is the candidate's only if the
@@ -291,7 +293,7 @@ def visible(
 # Running
 
 
-def attempter() -> Callable[[Callable[[], object]], Record]:
+def make_attempt() -> Callable[[Callable[[], object]], Record]:
     spare = [bytearray(1 << 22)]  # given up where all memory is taken, so that this can still be told
 
     def attempt(action: Callable[[], object]) -> Record:
@@ -300,7 +302,7 @@ def attempter() -> Callable[[Callable[[], object]], Record]:
         except BaseException as error:  # noqa: BLE001 - SystemExit as well: whatever it is, the candidate has failed
             if isinstance(error, MemoryError):
                 spare.clear()
-            return described(error)
+            return describe(error)
         return {}
 
     return attempt
@@ -323,7 +325,7 @@ async def finish(coroutine: Any, token: object) -> object:
     return token
 
 
-def coroutine_driver(is_async: bool) -> Callable[[Any], object]:
+def make_driver(is_async: bool) -> Callable[[Any], object]:
     if not is_async:
         return lambda coroutine: coroutine  # of a decorator, perhaps: nothing of it is run
     import asyncio  # which takes long
@@ -331,7 +333,7 @@ def coroutine_driver(is_async: bool) -> Callable[[Any], object]:
     return asyncio.run
 
 
-def entry_point(source: str) -> str | None:
+def find_entry_point(source: str) -> str | None:
     """The function that the tests are about where they do not say: the last one that no other function uses."""
     try:
         body = ast.parse(source).body
@@ -349,26 +351,26 @@ Statement = SimpleNamespace
 this program may exist: the candidate would find it among those of ``object``, and its methods lead to the runner."""
 
 
-def statement_of(tree: ast.stmt) -> SimpleNamespace:
+def make_statement(tree: ast.stmt) -> SimpleNamespace:
     nodes = [*ast.walk(tree)]
     return Statement(
         code=compile(ast.Module([tree], type_ignores=[]), TESTS, "exec", dont_inherit=True),
         is_async=isinstance(tree, ast.AsyncFunctionDef),
         is_plain=isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef) and not tree.decorator_list,
         uses=frozenset(node.id for node in nodes if isinstance(node, ast.Name) and type(node.ctx) is ast.Load),
-        binds=frozenset(name for node in nodes for name in bound_by(node)),
+        binds=frozenset(name for node in nodes for name in bound_names(node)),
         declares_global=frozenset(name for node in nodes if isinstance(node, ast.Global) for name in node.names),
     )
 
 
-def defined_by(statement: SimpleNamespace, function: Any) -> Any:
+def check_definition(statement: SimpleNamespace, function: Any) -> Any:
     """The function, as this statement has defined it. Raises RuntimeError for another."""
     if statement.is_plain and (type(function) is not FunctionType or function.__code__ not in statement.code.co_consts):
         raise RuntimeError("the function of a test was replaced")
     return function
 
 
-def bound_by(node: ast.AST) -> Sequence[str]:
+def bound_names(node: ast.AST) -> Sequence[str]:
     match node:
         case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
             return [name]
@@ -385,43 +387,43 @@ def bound_by(node: ast.AST) -> Sequence[str]:
     return []
 
 
-def compiled(source: str) -> Sequence[SimpleNamespace]:
+def compile_tests(source: str) -> Sequence[SimpleNamespace]:
     """Each top statement by itself. A comparison that is asserted leaves both its sides behind, as two variables."""
     tree = ast.parse(source, TESTS)
     for node in ast.walk(tree):
         match node:
             case ast.Assert(test=ast.Compare(left=left, ops=[_], comparators=[right]) as comparison):
-                comparison.left = kept(LEFT, left)
-                comparison.comparators = [kept(RIGHT, right)]
-    return [statement_of(statement) for statement in tree.body]
+                comparison.left = bind_value(LEFT, left)
+                comparison.comparators = [bind_value(RIGHT, right)]
+    return [make_statement(statement) for statement in tree.body]
 
 
-def kept(name: str, value: ast.expr) -> ast.expr:
+def bind_value(name: str, value: ast.expr) -> ast.expr:
     return ast.copy_location(ast.NamedExpr(ast.copy_location(ast.Name(name, ast.Store()), value), value), value)
 
 
 # What is said of a failure
 
 
-def described(error: BaseException) -> Record:
+def describe(error: BaseException) -> Record:
     """The error; the line of the tests and the one of the code in which it arose; what an assert compared."""
-    record: Record = {"error": shown(lambda error: type(error).__name__, error), "detail": shown(str, error)}
+    record: Record = {"error": show(lambda error: type(error).__name__, error), "detail": show(str, error)}
     if isinstance(error, SyntaxError) and error.filename == CODE:
-        record |= {"detail": shown(str, error.msg), "code_line": error.lineno}
+        record |= {"detail": show(str, error.msg), "code_line": error.lineno}
     step = error.__traceback__
     while step is not None:
         file, scope = step.tb_frame.f_code.co_filename, step.tb_frame.f_locals
         if file == TESTS:
             record["line"] = step.tb_lineno
             if step.tb_next is None and LEFT in scope and RIGHT in scope:
-                record |= {"left": shown(repr, scope[LEFT]), "right": shown(repr, scope[RIGHT])}
+                record |= {"left": show(repr, scope[LEFT]), "right": show(repr, scope[RIGHT])}
         elif file == CODE:
             record["code_line"] = step.tb_lineno
         step = step.tb_next
     return record
 
 
-def shown(render: Callable[[Any], str], value: object) -> str:
+def show(render: Callable[[Any], str], value: object) -> str:
     try:
         text = str.__getitem__(render(value), slice(MAX_TEXT + 1))  # a plain str, whatever it was
     except BaseException:  # noqa: BLE001 - a candidate's own method, which may do anything
