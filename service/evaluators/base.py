@@ -1,10 +1,10 @@
 """What an evaluator is: anything that scores a candidate.
 
 A *verifier* knows the truth of what it checks (a rule, a schema, a test); a *judge* gives a model's opinion.
-What a request or a task file states is a frozen dataclass. Pydantic validates it at the edge, so constraints are
-written as ``annotated_types`` and in ``__post_init__`` (a ValueError there becomes a 422 that names the field). Most
-of them *are* evaluators; those that need something of the operator's (a sandbox, a webhook) become one when they are
-``resolve`` with the toolbox.
+A request or a task file describes an evaluator by a frozen dataclass. Pydantic validates it at the edge, so constraints
+are written as ``annotated_types`` and in ``__post_init__`` (a ValueError there becomes a 422 that names the field).
+Most of these *are* evaluators. Those that need something that only the operator has (a sandbox, a webhook) make one
+when ``resolve`` is called with the toolbox.
 """
 
 from abc import ABC, abstractmethod
@@ -27,12 +27,19 @@ STRICT: dict[str, Any] = {"extra": "forbid", "strict": True, "allow_inf_nan": Fa
 
 
 LOOP_COST = 4_000
-"""What the checks of one text may do on the event loop, in characters looked at: some milliseconds, though eight texts
-may be finished at the same moment. What takes more is done in a thread."""
+"""The most that the checks of one text may do on the event loop, in characters looked at. It takes a few milliseconds,
+even if eight texts are finished at the same moment. Anything larger runs in a thread."""
 
 
 class RefusedField(ValueError):
-    """What ``__post_init__`` raises where one field is at fault, so that the caller is told which."""
+    """Raised by ``__post_init__`` or ``resolve`` if one field is wrong. The caller learns which.
+
+    field: name of the field. reason: what is wrong with it, as a sentence for the caller.
+
+    >>> raise RefusedField("pattern", "missing )")
+    Traceback (most recent call last):
+    service.evaluators.base.RefusedField: missing )
+    """
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(reason)
@@ -40,10 +47,14 @@ class RefusedField(ValueError):
 
 
 class EvaluationFailed(Exception):
-    """What an evaluator raises where no result is nobody's bug: a service that does not answer, a test that cannot run.
+    """Raised by an evaluator if it has no result and no bug is to blame: a service does not answer, a test cannot run.
 
-    The message is for the caller, as the evaluation's ``error``. Any other exception is logged with its traceback.
-    ``loggable``: whether the message holds nothing that a caller or a model wrote, so that the log may hold it.
+    The caller gets the message as the evaluation's ``error``. Any other exception is logged with its traceback.
+    ``loggable``: true if the message never contains text from a caller or a model, so that it may be logged.
+
+    >>> raise EvaluationFailed("the style guide could not be loaded")
+    Traceback (most recent call last):
+    service.evaluators.base.EvaluationFailed: the style guide could not be loaded
     """
 
     loggable: ClassVar[bool] = False
@@ -51,7 +62,12 @@ class EvaluationFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """One thing that is wrong. ``instruction`` is the rule as an order to a writer: "Use at most 40 words."."""
+    """One thing that is wrong with a text.
+
+    rule: name of the rule that is broken, such as "words".
+    message: what is wrong, for the caller: "61 words; at most 40 are allowed".
+    instruction: the rule as an order to the writer: "Use at most 40 words.".
+    """
 
     rule: str
     message: str
@@ -60,10 +76,12 @@ class Issue:
 
 @dataclass(frozen=True, slots=True)
 class CriterionScore:
-    """A judge's score on one criterion, in [0, 1]; None where it abstained.
+    """A judge's score on one criterion.
 
-    ``stderr``: standard deviation of the scale's digit under the model's own probabilities, on the same scale.
-    ``mass``: how much probability fell on the digits.
+    name: of the criterion.
+    score: in [0, 1]; None if the judge abstained.
+    stderr: standard deviation of the digit under the model's own probabilities, on the same scale.
+    mass: the probability that fell on digits, in [0, 1].
     """
 
     name: str
@@ -74,9 +92,15 @@ class CriterionScore:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One evaluator's result. ``score`` is in [0, 1]; None where there is none, and then ``error`` may say why.
+    """One evaluator's result.
 
-    A verifier's ``passed`` is true exactly when its score is 1. A judge's is None.
+    evaluator, authority, hard, weight: the evaluator's own.
+    passed: for a verifier, whether the score is 1; None for a judge and without a score.
+    score: in [0, 1]; None if there is no result.
+    issues: what is wrong with the text, at least one if a verifier did not pass.
+    criteria: a judge's score for each criterion.
+    stderr: the standard error of ``score``, for a judge.
+    error: why there is no result.
     """
 
     evaluator: str
@@ -101,7 +125,10 @@ class Evaluation:
         stderr: float | None = None,
         error: str | None = None,
     ) -> "Evaluation":
-        """What an evaluator found out; the rest follows from who it is."""
+        """The result of ``evaluator``, from which the other fields are taken.
+
+        >>> Evaluation.from_evaluator(self, 0.5, issues=[Issue("tone", "too loud", "Write calmly.")])
+        """
         passed = None if score is None or evaluator.authority == "judge" else score == 1.0
         return cls(
             evaluator=evaluator.type,
@@ -118,7 +145,7 @@ class Evaluation:
 
 
 class JudgePrompt(Protocol):
-    """How a judge's question is put, by the task's prompts: the turn to ask, and how the answer begins."""
+    """How the task's prompts put a judge's question: the turn to send, and how the answer begins (``lead``)."""
 
     def question(self, question: str) -> str: ...
 
@@ -130,11 +157,15 @@ class JudgePrompt(Protocol):
 class Submission:
     """A candidate to evaluate.
 
-    ``request`` ends with the user turn that the candidate answers. ``shown`` is the request followed by the
-    candidate between two lines of a secret fence, and nothing else: a judge's fresh context. ``engine`` serves
-    evaluators that ask a model. ``thread`` runs what would hold the event loop up.
-    ``language``: the one that a reviser reads instructions in, as an ISO 639-1 code. ``evaluators``: how many there are
-    for this text.
+    text: the candidate.
+    request: the conversation; it ends with the user turn that the candidate answers.
+    shown: the request, then the candidate between two lines of a secret delimiter, and nothing else. A judge gets
+        this as its context.
+    judge_prompt: puts a judge's question.
+    engine: for evaluators that ask a model. Its calls count against the budget.
+    thread: runs functions that would block the event loop.
+    language: ISO 639-1 code of the language in which the writer gets its instructions.
+    evaluators: how many evaluators this text has.
     """
 
     text: str
@@ -148,7 +179,7 @@ class Submission:
 
 
 class Evaluator(Protocol):
-    """Scores a submission. What it raises costs only its own result: the caller records it as ``error``."""
+    """Scores a submission. If it raises, only its own result is lost: the caller records the exception as ``error``."""
 
     @property
     def type(self) -> str: ...
@@ -165,26 +196,37 @@ class Evaluator(Protocol):
     async def evaluate(self, submission: Submission) -> Evaluation: ...
 
 
-def resolve_hard(stated: bool | None, authority: Authority) -> bool:
-    """Whether an evaluator is hard whose authority shows only when it is resolved. ``stated`` as in a request, by
-    default true for a verifier. RefusedField for a hard judge."""
-    if authority == "judge" and stated:
+def resolve_hard(hard: bool | None, authority: Authority) -> bool:
+    """Whether an evaluator is hard, if its authority is known only after ``resolve``.
+
+    ``hard``: as the request has it; None means true for a verifier. Raises RefusedField for a hard judge.
+    """
+    if authority == "judge" and hard:
         raise RefusedField("hard", "a judge is never hard")
-    return authority == "verifier" and stated is not False
+    return authority == "verifier" and hard is not False
 
 
 class EvaluatorSpec(Protocol):
-    """An evaluator as a request or a task file states it."""
+    """An evaluator as a request or a task file describes it, if it needs tools before it can run."""
 
     def resolve(self, tools: Toolbox) -> Evaluator:
-        """The evaluator, ready to run. RefusedField where this service cannot run what is stated."""
+        """Return the evaluator, ready to run. Raises RefusedField if this service cannot run it.
+
+        tools: what the operator provides. ``tools.find(Sandbox)`` returns the sandbox, or None without one.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One requirement held against a text. ``score`` is in [0, 1]: 1 if it is met, else how close the text came.
+    """The result of checking a text against one requirement.
 
-    ``translations``: the instruction in languages other than English, by ISO 639-1 code.
+    rule: name of the requirement, such as "words".
+    score: in [0, 1]: 1 if the requirement is met, less the farther the text is from it.
+    message: what is wrong, for the caller. Ignored if the requirement is met.
+    instruction: the requirement as an order to the writer.
+    translations: the instruction in other languages, by ISO 639-1 code.
+
+    >>> Check("words", 40 / 61, "61 words; at most 40 are allowed", "Use at most 40 words.")
     """
 
     rule: str
@@ -194,18 +236,30 @@ class Check:
     translations: Mapping[str, str] = field(default_factory=dict)
 
     def instruction_in(self, language: str) -> str:
-        """The instruction in ``language``, or in English where it is not translated."""
+        """The instruction in ``language``, or in English if there is no translation."""
         return self.translations.get(language, self.instruction)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verifier(ABC):
-    """A verifier that needs nothing but the text. A subclass adds a ``type`` field and ``check``."""
+    """A verifier that needs nothing but the text. A subclass adds a ``type`` field and ``check``.
+
+    hard: whether a text that fails ranks below every text that passes. weight: in the mean of all scores.
+
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class NoShouting(Verifier):
+    ...     type: Literal["no_shouting"] = "no_shouting"
+    ...
+    ...     def check(self, text: str) -> Sequence[Check]:
+    ...         score = 0.0 if text.isupper() else 1.0
+    ...         return [Check("case", score, "the text is in capitals", "Do not write in capitals.")]
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     authority: ClassVar[Authority] = "verifier"
     in_thread: ClassVar[bool] = False
-    """Whether a check may take long on a short text too."""
+    """Set it to true if a check can take more than a few milliseconds, even for a short text. It then runs in a thread.
+    """
 
     hard: bool = True
     weight: Weight = 1.0
@@ -215,12 +269,12 @@ class Verifier(ABC):
     def type(self) -> str: ...
 
     def cost(self, text: str) -> int:
-        """About how many characters a check looks at. A rule that looks at each of them many times says so here."""
+        """About how many characters a check looks at. Override it if a rule looks at each character many times."""
         return len(text)
 
     @abstractmethod
     def check(self, text: str) -> Sequence[Check]:
-        """Hold every requirement against ``text``: at least one check, in a fixed order."""
+        """Check ``text`` against every requirement. Return at least one check, always in the same order."""
 
     def resolve(self, tools: Toolbox) -> Evaluator:
         return self

@@ -1,4 +1,4 @@
-"""Every evaluator that a request or a task file can state, told apart by its ``type``."""
+"""Every evaluator that a request or a task file can use. The field ``type`` says which one is meant."""
 
 from typing import Annotated
 

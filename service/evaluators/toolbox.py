@@ -16,12 +16,12 @@ class Closable(Protocol):
 class Toolbox:
     """The tools that this service has, at most one of each type; None is left out.
 
-    An evaluator asks for what it needs by its type, so that this file need not know what there is:
+    An evaluator asks for what it needs by its type, so this file imports none of the tools:
 
-    >>> Toolbox(Webhooks(), await Sandbox.found()).find(Sandbox)
+    >>> Toolbox(Webhooks(), await Sandbox.find()).find(Sandbox)
 
-    ``threads`` run the checks that take long. They are not the event loop's own, which decode requests: nobody's checks
-    shall keep another's request from being read.
+    ``threads`` run the checks that take long. They are not those of the event loop, which decode requests, so that
+    the checks of one caller do not delay the reading of another's request.
     """
 
     def __init__(self, *tools: object) -> None:
@@ -29,11 +29,11 @@ class Toolbox:
         self.threads: Executor = ThreadPoolExecutor(THREADS, thread_name_prefix="evaluator")
 
     def find(self, kind: type[T]) -> T | None:
-        """The tool of this type, or None where the service has none."""
+        """The tool of this type, or None if the service does not have it."""
         return next((tool for tool in self._tools if isinstance(tool, kind)), None)
 
     async def close(self) -> None:
-        """Checks that are queued are not begun; those at work are not waited for."""
+        """Drop the checks that are queued, and do not wait for those that are running."""
         self.threads.shutdown(wait=False, cancel_futures=True)
         for tool in self._tools:
             if isinstance(tool, Closable):

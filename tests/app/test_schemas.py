@@ -47,7 +47,7 @@ async def test_openais_clients_are_told_the_keyword_too(tools: dict[str, Any]) -
     ("schema", "message"),
     [
         ({"type": "nonsense"}, "$.type: 'nonsense' is not valid"),
-        ({"$ref": "http://example.com/schema"}, "leads to no subschema"),
+        ({"$ref": "http://example.com/schema"}, "does not point to a subschema"),
         ({"type": "string", "pattern": "(?=a)"}, "(?=a): (?= is look-ahead, which is not supported"),
         ({"type": "string", "pattern": "(?:a?){1000}" * 30}, "too large"),
         ({"type": "integer", "minimum": 2, "maximum": 1}, "nothing fits it: look at type, minimum, maximum"),

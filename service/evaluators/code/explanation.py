@@ -1,4 +1,4 @@
-"""What a test of code that failed demands of a writer."""
+"""Explains to the writer what a failed test of its code demands."""
 
 import ast
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ from service.evaluators.text.words import excerpt
 
 MAX_QUOTE = 300
 MAX_VALUE = 80
-"""Characters of a value in an instruction; where it has more the instruction quotes the test alone."""
+"""Characters of a value in an instruction. If it has more, the instruction quotes only the test."""
 MAX_STEPS = MAX_QUOTE // 10
-"""Statements that may lead up to a test and be quoted with it: no more would fit."""
+"""Statements before a test that may be quoted with it. More would not fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A line of the runner's report; see there. Nothing in it can be trusted but its shape."""
+    """A line of the runner's report, which runner.py describes. Only its shape can be trusted, not its content."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
@@ -43,7 +43,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Explainer:
-    """Says of a test that failed what it demands. ``source``: all the tests."""
+    """Explains what a failed test demands. ``source``: all the tests."""
 
     source: str
 
@@ -52,7 +52,7 @@ class Explainer:
         return parse(self.source)
 
     def explain(self, record: Record) -> tuple[str, str]:
-        """What failed and why, and the order to mend it."""
+        """What failed and why, and the instruction that follows from it."""
         top = self._body[record.place]
         holder = self._find_holder(record.line, top)
         statement = _find_statement(record.line, holder)
@@ -72,7 +72,7 @@ class Explainer:
         return f"{label}`{self._quote(statement)}`: {record}", order
 
     def _find_holder(self, line: int | None, top: ast.stmt) -> ast.stmt:
-        """The top statement that has the line: the test itself, or a function that it has called."""
+        """The top statement with the line: the test itself, or a function that it has called."""
         if line is None or _has_line(top, line):
             return top
         return next((other for other in self._body if _has_line(other, line)), top)
@@ -80,7 +80,7 @@ class Explainer:
     def _explain_assert(
         self, record: Record, top: ast.stmt, statement: ast.Assert, given: Mapping[str, str]
     ) -> tuple[str, str]:
-        """What an assert found, and what it demands."""
+        """What an assert found, and the instruction."""
         match statement.test:
             case ast.Compare(left=left, ops=[ast.Eq()], comparators=[right]) if record.left and record.right:
                 swapped = _is_literal(left) and not _is_literal(right)
@@ -103,8 +103,11 @@ class Explainer:
         return f"Make this hold: {self._quote_in_context(top, statement, given)}"
 
     def _quote_in_context(self, top: ast.stmt, statement: ast.stmt, given: Mapping[str, str]) -> str:
-        """The statement, after the simple ones that lead up to it: "s = Stack(); s.push(1); assert s.pop() == 1"; of a
-        loop or the like, all of it."""
+        """The statement after the simple ones that lead up to it: "s = Stack(); s.push(1); assert s.pop() == 1". A
+        compound statement such as a loop is quoted whole.
+
+        If this is longer than MAX_QUOTE, or a compound statement comes before, the statement alone.
+        """
         used = _names(statement, ast.Load)
         if isinstance(top, Function):
             before = [other for other in top.body if other.lineno < statement.lineno]
@@ -118,7 +121,7 @@ class Explainer:
         return whole if complete and len(whole) <= MAX_QUOTE else excerpt(self._quote(statement, given), MAX_QUOTE)
 
     def _bound_names(self, top: ast.stmt, statement: ast.stmt) -> frozenset[str]:
-        """The variables of the tests, which mean nothing to a writer who sees one expression."""
+        """The variables of the tests. They mean nothing to a writer who sees only one expression."""
         within = isinstance(top, Function) or top is not statement
         steps = [step for step in self._body if not hasattr(step, "body")] if not isinstance(top, Function) else []
         steps += [top] if within else []
@@ -130,8 +133,10 @@ class Explainer:
         return " ".join(line.strip() for line in lines)
 
     def _quote(self, node: ast.stmt | ast.expr, given: Mapping[str, str] = MappingProxyType({})) -> str:
-        """Its source on one line, without what an assert says; of a compound statement, the first line. ``given``:
-        names to put for others."""
+        """The source of a node on one line: an assert without its message, a compound statement's first line only.
+
+        ``given``: names to replace, and what replaces them.
+        """
         if isinstance(node, ast.Assert):
             return f"assert {self._quote(node.test, given)}"
         if given.keys() & _names(node, ast.Load) and not hasattr(node, "body"):
@@ -149,7 +154,8 @@ class _Renamer(ast.NodeTransformer):
 
 
 def _match_arguments(top: ast.stmt, holder: ast.stmt) -> Mapping[str, str]:
-    """By which names a test calls a function with what: for ``check(add)``, {"candidate": "add"}."""
+    """The parameters of a function that a test calls once, with the names it passes: {"candidate": "add"} for
+    ``check(add)``."""
     if not isinstance(holder, Function) or holder is top:
         return {}
     calls = [node for node in ast.walk(top) if isinstance(node, ast.Call)]
@@ -171,7 +177,7 @@ def _has_line(node: ast.stmt, line: int) -> bool:
 
 
 def _find_statement(line: int | None, top: ast.stmt) -> ast.stmt:
-    """The innermost statement that holds the line."""
+    """The innermost statement with the line."""
     spans = [
         ((node.end_lineno or node.lineno) - node.lineno, node)
         for node in ast.walk(top)
@@ -186,7 +192,7 @@ def _names(node: ast.AST, context: type[ast.expr_context]) -> frozenset[str]:
 
 
 def _is_relevant(statement: ast.stmt) -> bool:
-    """Not another assert, nor a string on its own."""
+    """Whether a statement is not another assert, or a string by itself."""
     text = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
     return not text and not isinstance(statement, ast.Assert)
 

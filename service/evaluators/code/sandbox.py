@@ -1,27 +1,28 @@
-"""Runs a Python program that a stranger wrote, inside bubblewrap (0.8 or later).
+"""Runs a caller's Python program inside bubblewrap (0.8 or later).
 
-The program sees a read-only root with the system's libraries, the interpreter and its standard library, without
-anybody's packages; an empty ``/tmp`` and an empty ``/dev/shm`` of bounded sizes, the only places to write; its own
-``/proc``; four harmless devices. It has its own namespaces of every kind, so no network but a loopback of its own, no
-other process, no host name; no variable of the service's environment, no capability, no way to gain one, and no further
-user namespace. Where the service is root it runs as nobody, else as the service's user, whom it sees as nobody. Wall
-and processor time, the memory of each process and what they share, the number of processes and threads, the size of
-files, how many are open and what is kept of the output are limited. When the first process ends or the time is over the
-kernel kills whatever is left.
+The program sees a read-only root with the system's libraries, the interpreter and its standard library, but no
+installed packages. It can write only to ``/tmp`` and ``/dev/shm``, which are empty and of bounded sizes. It has its own
+``/proc`` and four harmless devices. It has namespaces of every kind to itself: no network but its own loopback, no
+other processes, no host name. It gets no variable of the service's environment, has no capability, cannot gain one, and
+cannot create another user namespace. If the service is root, the program runs as nobody; else it runs as the service's
+user, which looks like nobody from the inside. These are limited: wall time and processor time, the memory of each
+process and the memory they share, the number of processes and threads, the size of files, how many are open, and how
+much output is kept. When the first process ends or the time is over, the kernel kills all the others.
 
 Not covered:
 
-* Holes in the kernel: the system calls that need no capability are open, but for the few that ``seccomp.py`` refuses,
-  and on machines that it does not know all of them. Side channels through shared caches and the load of the machine.
-* The memory of all processes together: each may take its limit, and kernel objects (inodes, the buffers of pipes and
-  sockets) count for none. A program begins as the first that the kernel kills where memory is short, and can take that
-  back. An operator bounds it from outside, by the memory of the container or the unit.
-* Time on the processor within the limits, and what ``/proc`` tells of the machine: its model, memory and load.
-* A service that is itself killed while a program has made bubblewrap's first process let go of it: that program then
-  lives on inside, until its processor time is spent.
-* Before Linux 5.14, processes are counted for each user instead of each sandbox: programs may then find that they
-  cannot start any.
-* What a program makes of its own interpreter. A report is as honest as the program that writes it.
+* Holes in the kernel. The system calls that need no capability are open, except for the few that ``seccomp.py``
+  refuses. On machines that it does not know, all of them are. Side channels through shared caches and the load of the
+  machine.
+* The memory of all processes together. Each may use its limit, and kernel objects (inodes, the buffers of pipes and
+  sockets) do not count. If memory is short, the kernel kills a program first, unless the program has undone that. An
+  operator limits the total from outside, by the memory of the container or the unit.
+* Processor time within the limits, and what ``/proc`` reveals about the machine: its model, memory and load.
+* A service that is itself killed after a program has made bubblewrap's first process outlive bubblewrap. That program
+  goes on inside until its processor time is spent.
+* Before Linux 5.14, processes are counted for each user instead of each sandbox, so programs may be unable to start
+  any.
+* What a program does to its own interpreter. A report is as honest as the program that writes it.
 """
 
 import asyncio
@@ -53,32 +54,35 @@ _LIBRARIES = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache", "/
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _BEGUN = b"\0"
 _INFO = "<info>"
-"""Stands in the command for the descriptor on which bubblewrap tells what it has started."""
+"""Placeholder in the command for the descriptor to which bubblewrap writes what it has started."""
 _FILTER = "<filter>"
-"""Stands in the command for the descriptor from which bubblewrap reads the filter of system calls."""
+"""Placeholder in the command for the descriptor from which bubblewrap reads the filter of system calls."""
 _STARTING_SECONDS = 10.0
 _PACE_SECONDS = 0.002
-"""Between two reads of output, so that a program that writes byte by byte does not keep the service busy."""
+"""Pause between two reads of output, so that a program that writes byte by byte does not keep the service busy."""
 _REAP_SECONDS = 0.002
-"""Between two looks for the end of a process that has been killed."""
+"""Pause between two checks whether a killed process has ended."""
 _READ_AHEAD = 1
-"""Bytes after which the loop stops reading until they are taken; one write may bring more of them."""
+"""Bytes after which the event loop stops reading until they are consumed. A single write may bring more."""
 
 
 class SandboxFailed(EvaluationFailed):
-    """The program did not begin, through no fault of its own."""
+    """The program could not be started, and is not to blame."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """``seconds`` of wall time from when the interpreter is ready; each process may use as much processor time.
+    """What a program may use.
 
-    ``memory_mib``: what the program may use for each process, beyond the interpreter's own. ``shared_mib`` of it is
-    what all processes together may hold in ``/dev/shm``; the rest is divided into the address spaces of the processes.
-    ``processes`` counts threads too. ``disk_mib``: all that is in ``/tmp``. Of the output and the report the first
-    bytes are kept.
+    seconds: wall time after the interpreter is ready. Each process may use as much processor time.
+    memory_mib: memory for each process, beyond the interpreter's own. ``shared_mib`` of it is for what all processes
+        together keep in ``/dev/shm``; the rest is divided into the address spaces of the processes.
+    processes: processes and threads.
+    disk_mib: everything in ``/tmp``.
+    open_files: open descriptors of a process.
+    output_bytes, report_bytes: how much of the output and of the report is kept, from the beginning.
 
-    With the defaults 16 processes may take 248 MiB each and share 128 MiB: together no more than 16 times 256 MiB.
+    With the defaults, 16 processes may use 248 MiB each and share 128 MiB: together no more than 16 times 256 MiB.
     """
 
     seconds: float = 10.0
@@ -99,7 +103,7 @@ class Limits:
         return self.memory_mib * MIB - self.shared_mib * MIB // self.processes
 
     def resources(self) -> Mapping[str, tuple[int, int]]:
-        """Soft and hard limits by their names in ``resource``, but for the memory."""
+        """Soft and hard limits by their names in ``resource``, except for memory."""
         processor = math.ceil(self.seconds) + 1  # the interpreter's start counts
         processes = self.processes + 1  # bubblewrap's own first process counts
         file = max(self.disk_mib, self.shared_mib) * MIB  # no file can be larger than the larger of the two places
@@ -116,9 +120,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """``status``: the exit status, or 128 and the number of the signal that ended the program; None where the wall time
-    ran out. ``timed_out``: wall or processor time ran out. ``output``: standard output and error, mixed.
-    ``report``: what was written to the report."""
+    """What came of a program.
+
+    status: the exit status, or 128 plus the number of the signal that ended it; None if the wall time ran out.
+    timed_out: whether wall or processor time ran out.
+    output: standard output and error, mixed.
+    report: what the program wrote to its report.
+    """
 
     status: int | None
     timed_out: bool
@@ -127,7 +135,7 @@ class Outcome:
 
 
 class Sandbox:
-    """Runs at most ``at_once`` programs at a time, of one client at most half as many; the others wait."""
+    """Runs at most ``at_once`` programs at a time, and at most half as many for one client. The others wait."""
 
     def __init__(self, bwrap: str, at_once: int) -> None:
         base = Path(sys.base_prefix).resolve()
@@ -141,9 +149,9 @@ class Sandbox:
 
     @classmethod
     async def find(cls, at_once: int | None = None) -> "Sandbox | None":
-        """A sandbox that has been tried once; None, with the reason in the log, where it does not work.
+        """Return a sandbox that has been tried once. If it does not work, log the reason and return None.
 
-        ``at_once``: by default, the number of processors.
+        ``at_once``: by default the number of processors.
         """
         bwrap = shutil.which("bwrap")
         if bwrap is None:
@@ -158,10 +166,18 @@ class Sandbox:
         return sandbox
 
     async def run(self, program: str, payload: Any, limits: Limits, client: object) -> Outcome:
-        """Run Python source that finds ``payload`` (of JSON's types) and ``report`` (a descriptor to write to) among
-        its globals. When this returns, raises or is cancelled, nothing of the program stays. Raises SandboxFailed.
+        """Run a Python program. When this returns, raises or is cancelled, nothing of the program is left.
 
-        ``client``: for whom it is run. It can be hashed and weakly referred to.
+        program: the source. Its globals include ``payload`` and ``report``, a descriptor to write to.
+        payload: a value of JSON's types.
+        limits: what the program may use.
+        client: for whom it runs. Must be hashable and weakly referable.
+
+        Raises SandboxFailed if the program could not be started.
+
+        >>> outcome = await sandbox.run("print(payload + 1)", 41, Limits(seconds=2), client=request)
+        >>> outcome.status, outcome.output
+        (0, b'42\\n')
         """
         async with self._shares.setdefault(client, asyncio.Semaphore(self._share)), self._places:
             return await self._run(program, payload, limits)
@@ -205,7 +221,7 @@ class Sandbox:
 @dataclass(frozen=True)
 class _ConfinedProcess:
     """``process`` is bubblewrap. ``first`` is a descriptor of the first process inside, with which all others there
-    end; None where it did not get that far. A program can trace that one, and make it outlive bubblewrap."""
+    end; None if bubblewrap did not get that far. A program can trace that process, and make it outlive bubblewrap."""
 
     process: asyncio.subprocess.Process
     first: int | None
@@ -221,8 +237,8 @@ class _ConfinedProcess:
 
 @asynccontextmanager
 async def _launch(command: Sequence[str], calls: bytes) -> AsyncIterator[_ConfinedProcess]:
-    """A launcher that waits for its order. ``calls``: the filter of system calls, if there is one."""
-    # Shielded: what is killed halfway leaves processes that nobody knows.
+    """Start a launcher, which waits for its order, and end it with the block. ``calls``: the filter of system calls."""
+    # Shielded, because a start that is cancelled halfway leaves processes that nobody knows about.
     beginning = asyncio.ensure_future(_begin(command, calls))
     try:
         confined = await asyncio.shield(beginning)
@@ -266,12 +282,12 @@ async def _end(confined: _ConfinedProcess) -> None:
 
 
 async def _reap(first: int) -> None:
-    """Take the exit status of bubblewrap's child, where it has become this process's own: bubblewrap ends before it,
-    and where the service is the first process of its container nobody else would. It has been killed by now.
+    """Collect the exit status of bubblewrap's child, which has been killed, if it has become this process's child.
 
-    Its end takes as long as the kernel needs to free its memory.
+    Bubblewrap ends before it does. If the service is the first process of its container, nobody else collects it. It
+    ends as soon as the kernel has freed its memory.
     """
-    with suppress(ChildProcessError, TimeoutError):  # somebody else's; a kernel that is stuck
+    with suppress(ChildProcessError, TimeoutError):  # not our child; or the kernel is stuck
         async with asyncio.timeout(_STARTING_SECONDS):
             while os.waitid(os.P_PIDFD, first, os.WEXITED | os.WNOHANG) is None:  # noqa: ASYNC222 - it does not block
                 await asyncio.sleep(_REAP_SECONDS)
@@ -279,7 +295,7 @@ async def _reap(first: int) -> None:
 
 @contextmanager
 def _open_pipe(content: bytes) -> Iterator[int]:
-    """A descriptor to read ``content`` from, which must fit into a pipe."""
+    """A descriptor from which to read ``content``, which must fit into a pipe."""
     reading, writing = os.pipe()
     try:
         os.write(writing, content)
@@ -308,8 +324,8 @@ async def _open_first_process(info: BinaryIO) -> int | None:
     protocol = asyncio.StreamReaderProtocol(reader)
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, info)
     try:
-        told = json.loads(await reader.readuntil(b"}"))
-        return os.pidfd_open(told["child-pid"])
+        started = json.loads(await reader.readuntil(b"}"))
+        return os.pidfd_open(started["child-pid"])
     except (asyncio.IncompleteReadError, ProcessLookupError):
         return None
     finally:
@@ -317,8 +333,10 @@ async def _open_first_process(info: BinaryIO) -> int | None:
 
 
 async def _read_head(stream: asyncio.StreamReader | None, limit: int, begun: asyncio.Event | None = None) -> bytes:
-    """The first ``limit`` bytes. The rest is read and dropped, so that the writer is not held up. ``begun`` is set once
-    there is the mark that says so, or no more to come."""
+    """Read the first ``limit`` bytes. The rest is read and dropped, so that the writer is not blocked.
+
+    ``begun`` is set once the mark _BEGUN, or the end of the stream, has come.
+    """
     kept = bytearray()
     while stream and (piece := await stream.read(65_536)):
         kept += piece[: limit - len(kept)]
@@ -339,7 +357,7 @@ async def _feed(stream: asyncio.StreamWriter | None, content: bytes) -> None:
 
 
 def _make_confinement(bwrap: str, base: Path, interpreter: Path) -> list[str]:
-    """The command up to what is told apart by the limits. ``base`` holds the interpreter."""
+    """The part of the command that does not depend on the limits. ``base`` holds the interpreter."""
     libraries = dict.fromkeys([*_LIBRARIES, f"{base}/lib", f"{base}/lib64", str(interpreter)])
     packages = {
         str(path.resolve())
@@ -371,14 +389,15 @@ cd /
 shift 2
 exec "$@"
 """
-"""For the command that follows, ``$1`` is a folder that anybody may enter, with nothing in it but ``$2``."""
+"""Makes ``$1`` a folder that anybody may enter, with nothing in it but ``$2``, for the command that follows."""
 
 
 def nobody_prefix(base: Path) -> list[str]:
-    """What to put before a command so that root runs it as nobody; root is exempt from the limit on processes.
+    """What to put before a command so that root runs it as nobody. Root is exempt from the limit on processes.
 
-    Nobody must reach the interpreter. If it lies where only root may go ("/root"), the command sees nothing else there.
-    All of it becomes the command in one process, so that the command's parent is the service, and dies with it.
+    Nobody must be able to read the interpreter. If it lies where only root may go ("/root"), the command sees nothing
+    else there. The prefix replaces itself with the command, so the command's parent is the service, and the
+    command dies with it.
     """
     if os.geteuid() != 0:
         return []

@@ -1,18 +1,18 @@
-"""System calls that a program in the sandbox is refused, on top of what its lack of privileges refuses it.
+"""System calls that are refused to a program in the sandbox, in addition to those that need privileges.
 
-They hand out memory that belongs to no process, and so escapes every limit, or open large parts of the kernel that a
-test of a program has no use for. Each fails as if the kernel did not have it. So does every call of another
-architecture than the machine's own, which would otherwise be a way around the list.
+They give out memory that does not belong to any process, and so escapes every limit, or they open large parts of the
+kernel that a test of a program does not need. Each fails as if the kernel did not have it. So does every call of
+another architecture than the machine's, which would otherwise be a way around the list.
 
-Sockets are limited to the families that a namespace of the network confines, and to what Python's own modules need.
-Others fail as if the kernel did not know the family. AF_VSOCK is the reason: it reaches the hypervisor, whatever
-namespace asks. Netlink is left, since the C library reads the loopback's addresses by it.
+Sockets are limited to the families that a network namespace confines and that Python's own modules need. Others fail as
+if the kernel did not know the family. AF_VSOCK is the reason: it reaches the hypervisor from any namespace. Netlink is
+allowed, because the C library uses it to read the loopback's addresses.
 """
 
 import struct
 
 _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
-"""Where each has its number in a row below, and its AUDIT_ARCH_… of linux/audit.h."""
+"""For each machine, the column of its numbers below, and its AUDIT_ARCH_… of linux/audit.h."""
 _REFUSED = {
     "shmget": (29, 194),
     "semget": (64, 190),
@@ -36,7 +36,7 @@ _WITH_FAMILY = {"socket": (41, 198), "socketpair": (53, 199)}
 _FAMILIES = (1, 2, 10, 16)
 """AF_UNIX, AF_INET, AF_INET6 and AF_NETLINK of linux/socket.h."""
 _X32 = 0x40000000
-"""Set in the number of a call of the x32 ABI, which has the architecture of x86-64; elsewhere no number is as large."""
+"""Set in the numbers of the x32 ABI, which has the architecture of x86-64. No other number is as large."""
 
 _LOAD, _JUMP_IF_EQUAL, _JUMP_IF_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 _NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16  # in struct seccomp_data; both machines are little-endian
@@ -44,11 +44,11 @@ _ALLOW = 0x7FFF0000  # SECCOMP_RET_ALLOW
 _NO_SUCH_CALL, _NO_SUCH_FAMILY = 0x00050000 | 38, 0x00050000 | 97  # SECCOMP_RET_ERRNO with ENOSYS and EAFNOSUPPORT
 
 _Step = tuple[int, str | None, str | None, int]
-"""An instruction, where it goes if its condition holds and if not (None: to the next one), and its operand."""
+"""An instruction, its target if the condition holds, its target if not (None: the next instruction), its operand."""
 
 
 def make_call_filter(machine: str) -> bytes | None:
-    """The filter as seccomp(2) takes it, an array of struct sock_filter; None for a machine that is not known."""
+    """The filter for seccomp(2), an array of struct sock_filter; None for an unknown machine."""
     if machine not in _MACHINES:
         return None
     column, architecture = _MACHINES[machine]
@@ -75,7 +75,7 @@ def make_call_filter(machine: str) -> bytes | None:
 
 
 def _assemble(program: list[_Step | str]) -> bytes:
-    """The instructions, with the distance to each label in the place of its name. A label is a string of its own."""
+    """Encode the instructions, with the distance to each label in place of its name. A string is a label."""
     places: dict[str, int] = {}
     steps: list[_Step] = []
     for line in program:

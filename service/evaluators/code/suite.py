@@ -1,4 +1,4 @@
-"""Tests of code as source: which of its statements are tests, and what the runner has to know of them."""
+"""The source of tests of code: which of its statements are tests, and what the runner has to know about them."""
 
 import ast
 import warnings
@@ -12,7 +12,7 @@ from service.evaluators.base import RefusedField
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 MAX_NAME = 300
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
-_INSTEAD = "state each case as a top-level assert, or in a function without arguments"
+_INSTEAD = "write each case as a top-level assert, or in a function without arguments"
 _NOTHING = (
     "nothing is tested: there is no top-level assert (one in a loop, an if, a with or a try counts), no top-level call "
     'of a function that asserts, and no function whose name begins with "test_"'
@@ -22,13 +22,18 @@ _CHECK, _CANDIDATE = "check", "candidate"
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """Where tests stand among the top statements of a source. ``in_place``: those that are tests by themselves.
-    ``functions``: the names of test functions, by their places. The rest is what the runner has to know.
+    """Which of the top statements of a source are tests.
+
+    source: of the tests, with a call of ``check(candidate)`` if it was missing.
+    statements: how many top statements there are.
+    in_place: the indices of statements that are tests by themselves.
+    functions: the names of test functions, by their indices.
+    imports, assigned, name, entry: for the runner; see inside/runner.py.
 
     >>> sorted(Suite.from_source("x = f(1)\\nassert x == 1\\nfor y in (2, 3):\\n    assert f(y) == y").places)
     [1, 2]
 
-    It does not keep the syntax tree, which takes hundreds of times the memory of the source.
+    The syntax tree is not kept: it takes hundreds of times the memory of the source.
     """
 
     source: str
@@ -42,8 +47,8 @@ class Suite:
 
     @classmethod
     def from_source(cls, source: str) -> "Suite":
-        """RefusedField where the source is not Python, tests nothing, or holds what looks like a test and would not
-        run."""
+        """Raises RefusedField if the source is not Python, tests nothing, or has something that looks like a test but
+        would not run."""
         tops = [_Top.from_statement(statement) for statement in _parse_tests(source)]
         asserting = _asserting_names(tops)
         if _has_uncalled_check(tops, asserting):
@@ -73,11 +78,14 @@ class Suite:
 
 @dataclass(slots=True)
 class _Top:
-    """What one top statement holds, found in one pass, for the tests of a request may be long.
+    """What one top statement contains, found in one pass, because tests may be long.
 
-    ``asserts``, ``calls`` (names that are called) and ``hands`` (names that are arguments of calls) leave out what is
-    in functions and classes; ``asserts_within`` and ``names`` do not. ``assigns``: the attributes that it may set, by a
-    statement or by a name in a string, as for ``mock.patch``.
+    asserts: whether it asserts something, outside of functions and classes.
+    asserts_within: whether it asserts something anywhere.
+    calls, hands: names that are called, and names that are arguments of calls, outside of functions and classes.
+    names: all names.
+    imports: modules.
+    assigns: attributes that it may set, by a statement or by a name in a string, as for ``mock.patch``.
     """
 
     statement: ast.stmt
@@ -129,7 +137,7 @@ class _Top:
 
     @property
     def uses(self) -> set[str]:
-        """The names that it calls, or hands to what it calls; of one that assigns, the first kind alone."""
+        """The names that it calls or passes to what it calls. An assignment only uses the names that it calls."""
         return self.calls if isinstance(self.statement, ast.Assign) else self.calls | self.hands
 
 
@@ -158,7 +166,7 @@ def _is_assertion(node: ast.Assert | ast.Raise) -> bool:
 
 
 def _asserting_names(tops: Sequence[_Top]) -> frozenset[str]:
-    """The names whose call runs an assert: of functions with one, and of what uses such a name."""
+    """The names whose call runs an assert: functions with an assert, and whatever uses one of these names."""
     users = defaultdict[str, list[str]](list)
     found: list[str] = []
     for top in tops:
@@ -182,14 +190,14 @@ def _asserting_names(tops: Sequence[_Top]) -> frozenset[str]:
 
 
 def _has_uncalled_check(tops: Sequence[_Top], asserting: Collection[str]) -> bool:
-    """Whether ``check(candidate)`` is defined, as HumanEval defines it, and left to the harness to call."""
+    """Whether ``check(candidate)`` is defined and not called, because as in HumanEval the harness calls it."""
     checks = [top.statement for top in tops if isinstance(top.statement, ast.FunctionDef)]
     found = [check for check in checks if check.name == _CHECK and _count_required(check.args) == 1]
     return len(found) == 1 and _CHECK in asserting and not any(_CHECK in top.names for top in tops)
 
 
 def _is_main_guard(statement: ast.stmt) -> bool:
-    """Whether it is ``if __name__ == "__main__":``."""
+    """Whether the statement is ``if __name__ == "__main__":``."""
     match statement:
         case ast.If(test=ast.Compare(left=ast.Name(id="__name__"), ops=[ast.Eq()])):
             return True
@@ -201,7 +209,7 @@ def is_test(statement: ast.stmt) -> TypeGuard[Function]:
 
 
 def _is_run(statement: ast.stmt) -> TypeGuard[Function]:
-    """Whether it is a test function that is called without arguments; a decorator may give it some."""
+    """Whether the statement is a test function that can be called without arguments. A decorator may provide them."""
     return is_test(statement) and (bool(statement.decorator_list) or not _needs_arguments(statement.args))
 
 
@@ -214,15 +222,15 @@ def _count_required(arguments: ast.arguments) -> int:
 
 
 def _refuse_what_would_not_run(body: Sequence[ast.stmt], used: Collection[str]) -> None:
-    """Raises RefusedField for what looks like a test and would pass unseen."""
+    """Raise RefusedField for something that looks like a test but would silently not run."""
     for top in body:
         if is_test(top) and not top.decorator_list:
             if _needs_arguments(top.args) and top.name not in used:
-                raise RefusedField("tests", f"{top.name} takes arguments, and nothing gives it any; {_INSTEAD}")
+                raise RefusedField("tests", f"{top.name} takes arguments, and nothing provides them; {_INSTEAD}")
             if _has_yield(top):
-                raise RefusedField("tests", f"{top.name} has a yield, so that a call runs nothing of it; {_INSTEAD}")
+                raise RefusedField("tests", f"{top.name} has a yield, so a call would not run its body; {_INSTEAD}")
         elif isinstance(top, ast.ClassDef) and any(map(is_test, top.body)):
-            raise RefusedField("tests", f"{top.name} is a class, and its tests would not be run; {_INSTEAD}")
+            raise RefusedField("tests", f"{top.name} is a class, whose tests would not run; {_INSTEAD}")
 
 
 def _has_yield(function: Function) -> bool:
@@ -247,5 +255,5 @@ def _parse_tests(source: str) -> Sequence[ast.stmt]:
     except SyntaxError as error:
         reason = f"{error.msg} (line {error.lineno})"
     except (ValueError, RecursionError, MemoryError):
-        reason = "nested too deeply, or with a character that no source can hold"
+        reason = "nested too deeply, or with a character that is not allowed in source code"
     raise RefusedField("tests", f"not Python: {reason}")

@@ -1,24 +1,23 @@
 """A verifier that runs the candidate's code against tests, in the sandbox.
 
-The tests run in the candidate's own interpreter, since they handle its objects. So the runner (``inside/runner.py``)
-keeps what decides about a test out of the candidate's reach. What holds:
+The tests run in the same interpreter as the candidate, because they use its objects. So the runner
+(``inside/runner.py``) keeps everything that decides about a test out of the candidate's reach. It ensures:
 
-* A test counts only once the runner has reported it as passed. Nobody else can report: not by ending the program, by
+* A test counts only if the runner has reported it as passed. Nobody else can report: not by ending the program, by
   printing, by writing to any descriptor, by calling what the runner calls, or from a child process. Frames, the
-  collector's lists of objects, tracing and profiling, which would lead to the runner, raise RuntimeError.
-* Builtins, modules that the tests import, their functions and classes, and names that the tests define are put back
-  before each top statement of the tests and each test function. A test during which the candidate has replaced one
-  has failed.
-* The tests see Python's builtins, not the candidate's functions of such names, unless they test nothing else.
+  collector's lists of objects, tracing and profiling would lead to the runner, so they raise RuntimeError.
+* Builtins, modules that the tests import, their functions and classes, and names that the tests define are restored
+  before each top statement of the tests and each test function. A test fails if the candidate replaced one meanwhile.
+* The tests see Python's builtins, not functions of the candidate with the same names, unless they test nothing else.
 
-What does not:
+It does not cover:
 
-* An object that claims to be equal to everything, or true of everything, passes as one: that is what Python means by
-  ``==``. Tests that must not allow it compare types too.
-* A candidate that recognises the tests' inputs, or changes what the tests hand to it.
-* What replaces something of Python's or of the tests and puts it back within one and the same test.
-* Code that reads or writes the interpreter's memory, by ``ctypes`` or ``/proc/self/mem``; that gives code of its own
-  out for the standard library's, to be let at the frames; or that looks at the frame which a signal's handler is given.
+* An object that claims to be equal to everything, or true of everything. It passes, because that is what ``==`` means
+  in Python. Tests that must not allow it compare types too.
+* A candidate that recognises the tests' inputs, or changes the objects that the tests pass to it.
+* A candidate that replaces something of Python's or of the tests and restores it within the same test.
+* Code that reads or writes the interpreter's memory, by ``ctypes`` or ``/proc/self/mem``, that poses as the standard
+  library to get at frames, or that uses the frame passed to a signal handler.
 """
 
 import re
@@ -53,7 +52,7 @@ from service.evaluators.toolbox import Toolbox
 
 MAX_ISSUES = 10
 MAX_REPORT_BYTES = 1 << 24
-"""Enough for as many failures as tests can hold."""
+"""Enough for as many failures as there can be tests."""
 MAX_MESSAGE = 600
 
 _PYTHON = re.compile(r"py(thon)?[\d.]*")
@@ -61,15 +60,21 @@ _SESSION = re.compile(r"\s*+>>>")
 
 
 class TestsFailed(EvaluationFailed):
-    """The tests themselves cannot be run, whatever the candidate."""
+    """The tests themselves cannot be run, with any candidate."""
 
     __test__ = False  # pytest collects what is named so
 
 
 def find_code(text: str) -> str:
-    """The fenced blocks that say they are Python, one after the other, but for sessions with a ``>>>`` prompt; where
-    there is none, the first block that does not say what it is; where nothing is fenced, the whole text. Takes time
-    that is linear in the text; call it in a thread."""
+    """Find the Python code in a text.
+
+    It is in the fenced blocks labelled as Python, joined, without sessions that begin with a ``>>>`` prompt. Without such
+    a block it is in the first one without a label, and without any block it is the whole text. Takes time linear in the
+    text; call it in a thread.
+
+    >>> find_code("So:\\n```python\\nx = 1\\n```\\n")
+    'x = 1\\n'
+    """
     blocks = fenced_blocks(text)
     if not blocks:
         return dedent(text)
@@ -85,10 +90,12 @@ def _read_runner() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class CodeTests:
-    """Each top-level ``assert`` of ``tests`` is one test, and each top-level function whose name begins with "test_";
-    the other statements are set-up. The score is the share of the tests that pass.
+    """Runs the candidate's code against tests. The score is the share of the tests that pass.
 
-    ``timeout_seconds`` is for all of them together. ``memory_mib``: what the code may use beyond the interpreter.
+    tests: each top-level ``assert`` is a test, and so is each top-level function whose name begins with "test_". The
+        other statements are set-up.
+    timeout_seconds: for all tests together.
+    memory_mib: what the code may use beyond the interpreter.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -197,7 +204,7 @@ class TestedCode:
         return Issue("tests", excerpt(message, MAX_MESSAGE), self._remedy(record) or excerpt(order, MAX_QUOTE * 2))
 
     def _remedy(self, record: Record) -> str | None:
-        """What to do about errors that say more than the test that they failed."""
+        """The instruction for an error that says more than the test that it broke."""
         undefined = _UNDEFINED.fullmatch(record.detail)
         if record.error == "NameError" and undefined and record.code_line is None:
             return f"Define `{undefined[1]}`."
@@ -236,7 +243,7 @@ def _signal_name(number: int) -> str:
 
 
 def _parse_records(report: bytes, nonce: str, most: int) -> Iterator[Record]:
-    """What is not the runner's, or is cut off, is left out: a test that is not reported has not passed."""
+    """Parse the report. Lines that are cut off or not the runner's are left out: a test without a report fails."""
     for piece in report.split(f"{nonce} ".encode(), most)[1:]:
         try:
             yield _RECORD.validate_json(piece.partition(b"\n")[0])

@@ -1,8 +1,8 @@
 """Evaluators from other packages, found by their entry points (docs/guide/evaluators.md).
 
-An entry point of the group ``redraft.evaluators`` names a frozen dataclass whose fields are the settings that a request
-may state. It subclasses Verifier, or meets the protocol Evaluator or StatedEvaluator. What it returns is checked, since
-ranking and stopping rely on it.
+An entry point of the group ``redraft.evaluators`` names a frozen dataclass, whose fields are the settings that a
+request can give. It subclasses Verifier, or implements the protocol Evaluator or EvaluatorSpec. Its results are
+checked, because ranking and stopping rely on them.
 """
 
 import inspect
@@ -31,26 +31,26 @@ from service.evaluators.toolbox import Toolbox
 
 GROUP = "redraft.evaluators"
 RESERVED = ("type", "hard", "weight")
-"""Fields of Verifier that a request states beside the settings, or not at all."""
+"""Fields of Verifier that are not settings: a request gives them next to the settings, or not at all."""
 
 
 class PluginError(ValueError):
-    """An entry point that cannot be used; the message names it, its package and what is wrong."""
+    """An entry point that cannot be used. The message names the entry point, its package and what is wrong."""
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """An evaluator of another package. ``settings`` makes one from what a request states."""
+    """An evaluator from another package. ``settings`` validates the settings of a request and makes an evaluator."""
 
     name: str
     settings: TypeAdapter[Any] = field(repr=False)
 
     def make_evaluator(self, settings: Mapping[str, Any], tools: Toolbox) -> Evaluator:
-        """RefusedField names the setting that is at fault, the first of them where there are several."""
+        """Raises RefusedField, which names the first setting that is wrong."""
         if reserved := [name for name in RESERVED if name in settings]:
             raise RefusedField(f"settings.{reserved[0]}", "not a setting")
         try:
-            # By way of JSON, as all other evaluators are read: its arrays are tuples even to a strict type.
+            # Through JSON, like all other evaluators: a strict type takes an array of JSON as a tuple, but not a list.
             made = self.settings.validate_json(json.dumps(settings, allow_nan=False), strict=True, extra="forbid")
             evaluator: Evaluator = made.resolve(tools) if hasattr(made, "resolve") else made
         except ValidationError as error:
@@ -67,12 +67,12 @@ class Plugin:
 
 
 class Plugins(dict[str, Plugin]):
-    """The evaluators of other packages that are installed here, by name."""
+    """The evaluators from other packages that are installed, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Custom:
-    """States an evaluator of another package by its name. ``hard``: by default true for a verifier."""
+    """An evaluator from another package, by the name of its entry point. ``hard``: true by default for a verifier."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
@@ -86,14 +86,14 @@ class Custom:
         installed = tools.find(Plugins) or Plugins()
         plugin = installed.get(self.name)
         if plugin is None:
-            raise RefusedField("name", f"none of the evaluators installed here: {', '.join(installed) or 'none'}")
+            raise RefusedField("name", f"not one of the evaluators installed here: {', '.join(installed) or 'none'}")
         evaluator = plugin.make_evaluator(self.settings, tools)
         return CustomEvaluator(self.name, resolve_hard(self.hard, evaluator.authority), self.weight, evaluator)
 
 
 @dataclass(frozen=True)
 class CustomEvaluator:
-    """Another package's evaluator under the name of its entry point, its result held to what Evaluation promises."""
+    """Another package's evaluator, under the name of its entry point. Its results are checked."""
 
     type: str
     hard: bool
@@ -107,10 +107,10 @@ class CustomEvaluator:
     async def evaluate(self, submission: Submission) -> Evaluation:
         found = await self.evaluator.evaluate(submission)
         if not isinstance(found, Evaluation):
-            raise TypeError(f"{self.type} returned no Evaluation")
+            raise TypeError(f"{self.type} did not return an Evaluation")
         issues = tuple(found.issues)
         if not all(isinstance(issue, Issue) for issue in issues):
-            raise TypeError(f"{self.type} returned an issue that is no Issue")
+            raise TypeError(f"{self.type} returned an issue that is not an Issue")
         if any(value is not None and not 0.0 <= value <= 1.0 for value in (found.score, found.stderr)):
             raise ValueError(f"{self.type} returned a score or a standard error outside [0, 1]")
         return Evaluation.from_evaluator(
@@ -119,7 +119,7 @@ class CustomEvaluator:
 
 
 def load_plugins() -> Plugins:
-    """The evaluators that the installed packages offer, by name. PluginError where one of them cannot be used."""
+    """The evaluators of the installed packages, by name. Raises PluginError if one of them cannot be used."""
     points: dict[str, EntryPoint] = {}
     for point in entry_points(group=GROUP):
         other = points.setdefault(point.name, point)
@@ -139,7 +139,7 @@ def _load_settings(point: EntryPoint) -> TypeAdapter[Any]:
         raise PluginError(f"{_describe(point)}: not a frozen dataclass that is an evaluator")
     try:
         settings = TypeAdapter[Any](kind)
-        settings.rebuild(raise_errors=True)  # else a name that leads nowhere shows with the first request
+        settings.rebuild(raise_errors=True)  # else an undefined name in an annotation fails only at the first request
     except (PydanticUserError, NameError) as error:
         raise PluginError(f"{_describe(point)}: {error}") from error
     return settings

@@ -1,4 +1,4 @@
-"""An evaluator that somebody else runs, behind a URL. docs/guide/webhooks.md says what is sent and expected."""
+"""An evaluator behind a URL, which somebody else runs. docs/guide/webhooks.md describes the protocol."""
 
 import json
 from dataclasses import dataclass
@@ -23,15 +23,15 @@ from service.evaluators.toolbox import Toolbox
 from service.fail_fast import FAIL_FAST
 
 MAX_REASON = 200
-"""Characters of what is said about a wrong answer, which may quote the names of its fields."""
+"""Characters of the message about an invalid answer, which may quote the names of its fields."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Webhook:
-    """A webhook by the operator's name for it, or a caller's own by its URL.
+    """A webhook: one that the operator has configured, by its ``name``, or the caller's own, by its ``url``.
 
     The operator says whether a named one is a verifier or a judge; a caller's own is a verifier. ``hard`` is true by
-    default for a verifier, and a judge is never hard.
+    default for a verifier. A judge is never hard.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -59,7 +59,7 @@ class Webhook:
                 raise RefusedField("url", str(error)) from None
         hook = webhooks.named(self.name or "")
         if hook is None:
-            raise RefusedField("name", "the operator has configured no webhook of this name")
+            raise RefusedField("name", "the operator has not configured a webhook of this name")
         return hook
 
 
@@ -78,7 +78,7 @@ class WebhookIssue:
 
 @dataclass(frozen=True, kw_only=True)
 class WebhookAnswer:
-    """What a webhook answers. An unknown field is refused: a misspelt ``issues`` would be lost without a word."""
+    """A webhook's answer. Unknown fields are refused, because a misspelt ``issues`` would be lost without a word."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 

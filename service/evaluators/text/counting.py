@@ -1,7 +1,4 @@
-"""How the words of a text are counted, in every script.
-
-The classes of characters are Unicode's properties; the dictionaries are ICU's.
-"""
+"""Counts the words of a text, in every script. The classes of characters are Unicode's, the dictionaries ICU's."""
 
 import re
 
@@ -50,14 +47,14 @@ _LONGEST_SEGMENT = 16
 
 
 def count_words(text: str) -> int:
-    """Words as a reader of each script counts them, and as word processors do.
+    """Count words as readers of each script do, and as word processors do.
 
-    - A character of Chinese or Japanese is a word, be it Han, kana, bopomofo or a mark such as 々 and ー; so is a
-      letter of the other scripts that have neither spaces nor a dictionary in ICU, such as Javanese and Yi.
-    - Thai, Lao, Burmese and Khmer are segmented by ICU's dictionaries. What those do not know is a word for every 16
+    - Chinese and Japanese: each character is a word, whether Han, kana, bopomofo or a mark such as 々 and ー. The same
+      goes for letters of other scripts that have neither spaces nor a dictionary in ICU, such as Javanese and Yi.
+    - Thai, Lao, Burmese and Khmer: ICU's dictionaries divide the text. Unknown text counts as a word for every 16
       characters.
-    - A syllable of Tibetan is a word.
-    - In all other scripts it is a run without white space or em dashes that holds a letter or a digit: "well-known",
+    - Tibetan: each syllable is a word.
+    - All other scripts: a word is a run without white space or em dashes that has a letter or a digit. "well-known",
       "don't", "l'homme", "кто-то", "3.14" and an address are one word each.
 
     >>> count_words("我用Python写了一个程序")
@@ -69,6 +66,6 @@ def count_words(text: str) -> int:
 
 
 def _count_segments(run: str) -> int:
-    """The words that ICU finds in a run of one of its scripts. The dictionaries are the same in every locale."""
+    """Count the words that ICU finds in a run of one of its scripts. Every locale has the same dictionaries."""
     segments = (segment for piece in pieces(run) for segment in WordBreaker(piece, "und"))
     return sum(-(-len(segment) // _LONGEST_SEGMENT) for segment in segments if _LETTER.search(segment))

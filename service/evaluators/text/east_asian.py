@@ -1,8 +1,8 @@
-"""Which of Chinese, Japanese and Korean a text is in, told by its characters.
+"""Whether a text is in Chinese, Japanese or Korean, by its characters.
 
-The three share Han characters, by which a detector of n-grams tells them apart only where there are many. But only
-Japanese has kana and only Korean has Hangul, and each country writes some Han characters in a way of its own: the old
-standards of character sets say which.
+The three share Han characters, and a detector of n-grams needs many of them to tell the languages apart. But only
+Japanese has kana, only Korean has Hangul, and each country writes some Han characters in its own way. The old standards
+of character sets show which ones.
 """
 
 import re
@@ -16,16 +16,16 @@ _KANA = re.compile("[\u3041-\u3096\u30a1-\u30fa\u31f0-\u31ff\uff66-\uff6f\uff71-
 _HANGUL = re.compile("[\uac00-\ud7af\u1100-\u11ff\u3131-\u318e]")
 _HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff々〆]")
 _CHINESE_WORDS = "們這嗎麼你妳您呢吧啊她它很沒哪怎甚"
-"""Characters of everyday Chinese that Japanese and Korean have in their standards, and hardly use."""
+"""Characters of everyday Chinese that are in the standards of Japanese and Korean, but hardly used there."""
 
 _KANA_PER_CHARACTER = 0.5
 _HANGUL_PER_CHARACTER = 0.7
 _CHINESE_PER_CHARACTER = 0.3
-"""How much of an ordinary text is what only its own language has, roughly."""
+"""The rough share of an ordinary text in which each language has characters of its own."""
 
 
 def east_asian_language(text: str) -> str | None:
-    """One of "zh", "ja" or "ko"; None where the characters do not tell. What is quoted counts only if all of it is.
+    """One of "zh", "ja" or "ko"; None if the characters do not decide. Quotations count only if all the text is quoted.
 
     >>> east_asian_language("東京都千代田区")
     'ja'
@@ -53,7 +53,8 @@ def _is_only_chinese(character: str) -> bool:
 
 
 def _is_in_no_chinese_standard(han: str) -> bool:
-    """Of a text in characters of Japanese: 東 is traditional there and 区 simplified, which no Chinese text mixes."""
+    """Whether only Japanese mixes these characters: of 東京都千代田区, 東 is traditional and 区 simplified, and a
+    Chinese text has one kind."""
     return _is_in("shift_jis", han) and not _is_in("gb2312", han) and not _is_in("big5", han)
 
 

@@ -1,14 +1,14 @@
 """Fenced code blocks of Markdown, as CommonMark 0.31 defines them (section 4.5), read line by line.
 
 A fence is three or more backticks or tildes. The one that closes a block has the same character, is at least as long,
-is indented by at most three columns more than the block, and has nothing after it; so a fence in a docstring, which is
-indented by four, closes nothing. A block without one goes on to the end of the text, or of the quotation that it is in.
+is indented by at most three columns more than the block, and has nothing after it. So a fence in a docstring, which is
+indented by four, closes nothing. Without a closing fence a block extends to the end of the text, or of its quotation.
 
-What models write is not always Markdown, and two rules are wider than CommonMark's. A fence opens a block at any
-indentation, also where CommonMark would see indented code. A line inside a list's block may be indented by less than
-the list.
+Models do not always write correct Markdown, so two rules are wider than CommonMark's. A fence opens a block at any
+indentation, even where CommonMark would see indented code. A line of a block in a list may be indented by less than the
+list.
 
-Time and memory are linear in the text, and no single step takes long: other threads can run in between.
+Time and memory are linear in the text, and every single step is short, so that other threads can run in between.
 """
 
 import re
@@ -19,7 +19,7 @@ from os.path import commonprefix
 
 _QUOTED = re.compile(r" {0,3}+>[ \t]?+")
 _LISTED = re.compile(r"[ \t]*+(?:[-+*]|\d{1,9}+[.)])[ \t]++(?=[`~])")
-"""The mark of a list's item, where a fence follows on the same line."""
+"""The marker of a list item with a fence on the same line."""
 _OPENING = re.compile(r"(?P<fence>`{3,}+|~{3,}+)(?P<info>.*+)", re.DOTALL)
 _WORD = re.compile(r"[\w.+#-]*+")
 _TAB_COLUMNS = 4
@@ -28,8 +28,11 @@ _DEEPEST_QUOTATION = 20
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """A block. ``info``: what its opening line says after the fence. ``body``: its lines, with their ends, without the
-    indentation of the fence. ``closed``: whether a closing fence ends it.
+    """A fenced block.
+
+    info: the rest of its opening line, after the fence.
+    body: its lines with their line ends, without the indentation of the fence.
+    closed: whether a closing fence ends it.
 
     >>> [block] = fenced_blocks("Here:\\n```python title=a.py\\nx = 1\\n```\\n")
     >>> block.language, block.body, block.closed
@@ -42,8 +45,11 @@ class Fence:
 
     @property
     def language(self) -> str:
-        """The language that ``info`` names, in lower case: "python" for ``python``, ``Python title=a.py``,
-        ``{.python .numberLines}``, ``{=python}`` and ``python,ignore``; "" for none."""
+        """The language that ``info`` names, in lower case; "" for none.
+
+        It is "python" for ``python``, ``Python title=a.py``, ``{.python .numberLines}``, ``{=python}`` and
+        ``python,ignore``.
+        """
         words = self.info.strip("{} \t").split()
         classes = [word for word in words if word.startswith(".")]
         found = _WORD.match((classes or words or [""])[0].lstrip(".="))
@@ -59,15 +65,15 @@ class _Opening:
 
 
 def fenced_blocks(text: str) -> list[Fence]:
-    """The blocks of a text, in their order."""
+    """The blocks of a text, in order."""
     lines = iter(text.split("\n"))
     return [_read_block(opening, lines) for line in lines if (opening := _parse_opening(line))]
 
 
 def whole_fence(text: str) -> Fence | None:
-    """The block that is the whole text, white space around it aside; None where it is anything else.
+    """The block that makes up the whole text, apart from white space around it; None if there is anything else.
 
-    The closing fence may also follow the last line of the body, as models write it at times.
+    The closing fence may also come at the end of the body's last line, as models sometimes write it.
 
     >>> whole_fence("~~~ json\\n[1]\\n~~~")
     Fence(info='json', body='[1]\\n', closed=True)
@@ -85,8 +91,10 @@ def whole_fence(text: str) -> Fence | None:
 
 
 def are_fenced(lines: Sequence[str]) -> Sequence[bool]:
-    """Which lines of a text belong to its blocks, the fences among them. A fence that nothing closes begins no block
-    here, since a line of tildes may be an ornament, and one around the whole text hides nothing.
+    """For each line of a text, whether it belongs to a block. Fences do.
+
+    A fence that nothing closes does not begin a block here, because a line of tildes may be an ornament. A block that
+    is the whole text does not count either.
 
     >>> are_fenced(["Here:", "```", "x = 1", "```"])
     [False, True, True, True]
@@ -119,7 +127,7 @@ def _parse_opening(line: str) -> _Opening | None:
 
 
 def _read_block(opening: _Opening, lines: Iterator[str]) -> Fence:
-    """Read the lines up to the closing fence, which is read too."""
+    """Read the lines up to and including the closing fence."""
     body: list[str] = []
     for line in lines:
         rest, quotations = _strip_quotations(line, opening.quotations)
@@ -141,7 +149,7 @@ def _is_closing(line: str, opening: _Opening) -> bool:
 
 
 def _strip_quotations(line: str, most: int) -> tuple[str, int]:
-    """The line without the marks of up to so many quotations around it, and how many there were."""
+    """The line without its quotation marks (">"), of which at most ``most`` are removed, and how many were removed."""
     start = count = 0
     while count < most and (mark := _QUOTED.match(line, start)):
         start, count = mark.end(), count + 1
@@ -149,7 +157,7 @@ def _strip_quotations(line: str, most: int) -> tuple[str, int]:
 
 
 def _indentation(line: str) -> int:
-    """Where what is no blank begins."""
+    """The index of the first character that is not a blank."""
     return len(line) - len(line.lstrip(" \t"))
 
 
@@ -158,7 +166,7 @@ def _count_columns(blanks: str) -> int:
 
 
 def _outdent(line: str, columns: int) -> str:
-    """The line without blanks of up to so many columns at its beginning. A tab goes as a whole."""
+    """The line without the blanks of its first columns. A tab is removed as a whole."""
     taken = place = 0
     for character in islice(line, columns):
         if character not in " \t" or taken >= columns:
@@ -169,12 +177,12 @@ def _outdent(line: str, columns: int) -> str:
 
 
 def dedent(text: str) -> str:
-    """The text without the blanks that all its lines begin with, but for lines of blanks alone, which become empty.
+    """The text without the blanks that all its lines begin with. Lines of nothing but blanks become empty.
 
-    As ``textwrap.dedent``, in steps that are short.
+    Does the same as ``textwrap.dedent``, in short steps.
     """
     lines = text.split("\n")
     filled = [line for line in lines if not line.isspace() and line]
     margins = [line[: _indentation(line)] for line in (min(filled, default=""), max(filled, default=""))]
-    margin = len(commonprefix(margins))  # noqa: RUF071 - they are no paths
+    margin = len(commonprefix(margins))  # noqa: RUF071 - these are not paths
     return "\n".join(line[margin:] if line.strip(" \t") else "" for line in lines)

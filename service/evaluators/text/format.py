@@ -1,6 +1,6 @@
-"""A verifier of the text's form: the format instructions of IFEval (Zhou et al. 2023, arXiv 2311.07911, table 1).
+"""A verifier of the text's format: the format instructions of IFEval (Zhou et al. 2023, arXiv 2311.07911, table 1).
 
-Where the paper leaves a form open, the order that is given to the writer says what is checked.
+If the paper leaves a format open, the instruction to the writer says exactly what is checked.
 """
 
 import re
@@ -44,7 +44,7 @@ _COUNTED: Mapping[Kind, str] = {
     "placeholders": "square brackets",
     "capital_words": "words in capital letters",
 }
-"""The kinds that count something, and what to do without where there may be none of it."""
+"""The kinds that count something, and what an instruction calls it if none is allowed."""
 _COUNTED_IN_CHINESE: Mapping[Kind, str] = {
     "bullet_list": "项目符号",
     "numbered_list": "编号列表",
@@ -55,26 +55,27 @@ _COUNTED_IN_CHINESE: Mapping[Kind, str] = {
 }
 _MARKED: Sequence[Kind] = ("bullet_list", "sections", "postscript")
 
-_HIGHLIGHTED = r"(?<!\*)\*++(?!\s)[^*]+(?<!\s)\*"  # an asterisk before a space is a bullet or stands for "times"
-_PLACEHOLDER = r"\[(?!\^)([^\[\]]+)\](?!\(|:[ \t]*<?https?:)"  # no Markdown link, no footnote
+_HIGHLIGHTED = r"(?<!\*)\*++(?!\s)[^*]+(?<!\s)\*"  # an asterisk before a space is a bullet or means "times"
+_PLACEHOLDER = r"\[(?!\^)([^\[\]]+)\](?!\(|:[ \t]*<?https?:)"  # not a Markdown link or a footnote
 _AS_ASCII = str.maketrans("＊［］【】＜＞", "*[][]<>")
 _BETWEEN_CAPITALS = regex.compile(
     r"[\s,;…—―\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
     r"ー・\u3000-\u303f[\uff01-\uff65&&\p{P}]\p{Script=Arabic}]+",
     regex.VERSION1,
 )
-"""What ends a word in capital letters: white space, commas, and the scripts that may touch it."""
+"""What separates words in capital letters: white space, commas, and scripts that are written without spaces."""
 _COMMAS = ",，﹐、﹑､︐︑،՝፣᠂᠈߸၊꓾꘍꛵⸁⸲⸴⹁⹌"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Format(Verifier):
-    """Whether the text has a form. ``min`` and ``max`` bound the items of a list, the sections and so on; one is the
-    least that is needed where ``min`` is not given, but none of capital words where ``max`` is. Other text may stand
-    around them.
+    """Whether the text has a format. Other text is allowed around lists, sections and so on.
 
-    ``marker`` is what a bullet looks like, by default any of ``- * + •``; the word before a section's number, by
-    default "Section"; or how a postscript begins, by default "P.S.".
+    kind: which format.
+    min, max: how many items, sections and so on the text must have. ``min`` is 1 by default, but for capital words with
+        a ``max`` there is no least number.
+    marker: what a bullet looks like, by default any of ``- * + •``; the word before a section's number, by default
+        "Section"; or how a postscript begins, by default "P.S.".
     """
 
     type: Literal["format"] = "format"
@@ -85,12 +86,12 @@ class Format(Verifier):
 
     def __post_init__(self) -> None:
         if self.kind not in _COUNTED and (self.min is not None or self.max is not None):
-            raise ValueError(f"{self.kind} takes no min and no max")
+            raise ValueError(f"{self.kind} does not take min or max")
         if self.kind not in _MARKED and self.marker is not None:
-            raise ValueError(f"{self.kind} takes no marker")
+            raise ValueError(f"{self.kind} does not take a marker")
         if self.marker is not None and not strip_invisible(self.marker).strip():
             raise ValueError("marker is blank")
-        _ = self.bounds  # which refuses what makes no sense
+        _ = self.bounds  # raises ValueError if min and max make no sense
 
     @property
     def bounds(self) -> Bounds:
@@ -132,7 +133,7 @@ class Format(Verifier):
         return [_FORMS[self.kind](text)]
 
     def _check_count(self, count: int, plural: str, order: str, unit: str, chinese: str) -> Check:
-        """``order`` and ``chinese`` have a pair of braces where the amount goes; a later pair is the marker's own."""
+        """``order`` and ``chinese`` have a pair of braces for the amount. A second pair belongs to the marker."""
         bounds = self.bounds
         if bounds.max == 0:
             order, chinese = f"Use no {_COUNTED[self.kind]}.", f"请不要使用{_COUNTED_IN_CHINESE[self.kind]}。"
@@ -148,7 +149,7 @@ def _count_highlighted(text: str) -> int:
 
 
 def _unescape(line: str) -> str:
-    """The line with plain asterisks, and something else for those that a backslash makes plain characters."""
+    """The line with ASCII asterisks, and with other characters for those that a backslash escapes."""
     return translate(line, _AS_ASCII).replace("\\*", "×")
 
 
@@ -188,11 +189,11 @@ _ORDERS: Mapping[Kind, tuple[str, str, str, str]] = {
     ),
     "capital_words": ("capital words", "Use {}, such as THIS.", "个", "请使用{}全大写的单词，例如 THIS。"),
 }
-"""For each: what is counted, the instruction, and both in Chinese."""
+"""By kind: what is counted, the instruction, and both in Chinese."""
 
 
 def _check_postscript(text: str, marker: str) -> Check:
-    """A line that begins with the marker, in either case, and something said before and after it."""
+    """A line that begins with the marker, in any case, with text before it and after it."""
     said = [position for position, character in enumerate(text) if character.isalnum()]
     found = re.finditer(rf"^(?:[*_>]|[^\S\n])*+{re.escape(marker)}", text, re.MULTILINE | re.IGNORECASE)
     met = any(said and said[0] < match.start() and match.end() <= said[-1] for match in found)
@@ -205,7 +206,7 @@ def _check_postscript(text: str, marker: str) -> Check:
 
 
 def _check_two_responses(text: str) -> Check:
-    """Six asterisks or more stand between them; case and white space alone make no difference."""
+    """They are separated by six asterisks or more. A difference in case or white space alone does not count."""
     responses = {fold(response) for response in re.split(r"\*{6,}", translate(text, _AS_ASCII))} - {""}
     bounds, count = Bounds(min=2, max=2), len(responses)
     order = 'Give two different responses, with a line of six asterisks "******" between them.'
@@ -215,7 +216,7 @@ def _check_two_responses(text: str) -> Check:
 
 
 def _check_json(text: str) -> Check:
-    """Any JSON value will do, bare or in a fence."""
+    """Any JSON value passes, bare or in a fence."""
     chinese = {"zh": "请只回复 JSON，不要有任何其他文字。"}
     try:
         json_document(text)
@@ -239,7 +240,7 @@ def _check_single_line(text: str) -> Check:
 
 
 def _check_no_commas(text: str) -> Check:
-    """The commas of all scripts are commas, and those in numbers too."""
+    """The commas of all scripts count, in numbers too."""
     count = sum(map(text.count, _COMMAS))
     score, fault = (1 / (1 + count), f"{amount(count, 'commas')}; none is allowed") if text else (0.0, "it is empty")
     return Check("no_commas", score, fault, "Do not use any commas.", {"zh": "请不要使用任何逗号和顿号。"})
@@ -255,8 +256,8 @@ def _check_uppercase(text: str) -> Check:
 
 
 def _check_case(kind: Kind, text: str, convert: Callable[[str], str], order: str, chinese: str) -> Check:
-    """The share of letters in the right case. Characters without case count neither way, nor do those whose capitals
-    are seldom used: "ß", and the letters of Georgian. An empty text is in no case."""
+    """Score the share of letters in the right case. Characters without case do not count, nor do those whose capitals
+    are seldom used: "ß", and the letters of Georgian. An empty text scores 0."""
     if not text:
         return Check(kind, 0.0, "it is empty", order, {"zh": chinese})
     cased = [letter for letter in text if letter.lower() != letter.upper() and not _is_caseless(letter)]

@@ -1,9 +1,9 @@
 """Numerals in Chinese characters, and in digits with characters of scale: "三百二十一", "3万5千", "三分之二".
 
-Only what can be nothing but a number is read. A single character is one before a measure word ("三个"), or after a word
-such as 是 where a clause ends; 一 before a measure word is mostly an article. Left alone are two digits in a row
-("三四个", three or four), scales after "some" ("几十"), short forms of speech ("一千二") and runs without a digit
-("千万").
+Only what cannot be anything but a number is read. A single character is a number before a measure word ("三个"), or
+between a word such as 是 and the end of the clause. 一 before a measure word is mostly an article. Not read are two
+digits in a row ("三四个", three or four), scales after "some" ("几十"), short forms of speech ("一千二") and runs
+without a digit ("千万").
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,11 +44,11 @@ _TOKEN = regex.compile(rf"\d+(?:[.,]\d+)*|[{_HAN}]")
 _CLAUSE_ENDS = regex.compile(r"[\p{P}\p{S}\s]?")
 _IS = "是为為得有共剩于於:：=＝"
 _LONGEST = 20
-"""Digits before a character of scale, and digits and scales of one numeral: longer runs are no numbers."""
+"""Digits before a character of scale, and digits and scales of one numeral. Longer runs are not numbers."""
 
 
 def write_in_digits(text: str) -> str:
-    """The text with such numerals in ASCII digits: "三百二十一" as "321", "三分之二" as "2⁄3", "百分之五" as "5%"."""
+    """Write these numerals in ASCII digits: "三百二十一" as "321", "三分之二" as "2⁄3", "百分之五" as "5%"."""
     return _NUMERAL.sub(_rewrite, text) if _HAS_HAN.search(text) else text
 
 
@@ -66,7 +66,7 @@ def _rewrite(match: "regex.Match[str]") -> str:
 
 
 def _read_with_decimals(match: "regex.Match[str]") -> Decimal | None:
-    """With decimals, as in 三点一四 and 三点五万亿."""
+    """Read a numeral that may have decimals, such as 三点一四 and 三点五万亿."""
     whole, decimals = _read(match["whole"]), match["decimals"]
     if whole is None or decimals is None:
         return whole
@@ -77,13 +77,13 @@ def _read_with_decimals(match: "regex.Match[str]") -> Decimal | None:
 
 
 def _read_divisor(numeral: str) -> Decimal | None:
-    """What is before 分之: also a scale by itself, as in 千分之五."""
+    """Read the number before 分之, which may be a scale by itself: 千分之五."""
     scale = {**_TENS, **_MYRIADS}.get(numeral)
     return _read(numeral) if scale is None else Decimal(1).scaleb(scale)
 
 
 def _is_counted(match: "regex.Match[str]") -> bool:
-    """Whether a single character is a number, by what is before and after it."""
+    """Whether a single character is a number, by the characters before and after it."""
     numeral, following = match["number"], match["next"]
     before = match.string[match.start() - 1 : match.start()] or " "
     if before in _IS and _CLAUSE_ENDS.fullmatch(following):
@@ -92,7 +92,7 @@ def _is_counted(match: "regex.Match[str]") -> bool:
 
 
 def _read(numeral: str) -> Decimal | None:
-    """The value of a numeral; None where it is not well formed.
+    """The value of a numeral; None if it is not well formed.
 
     >>> _read("一万二千")
     Decimal('12000')
@@ -110,7 +110,7 @@ def _read(numeral: str) -> Decimal | None:
 
 
 def _read_token(token: str) -> Decimal | None:
-    """A digit's value, or that of digits with a dot or with commas between thousands."""
+    """The value of a digit, or of ASCII digits with a dot or with commas between thousands."""
     if token in _DIGITS:
         return Decimal(_DIGITS[token])
     groups = token.split(",")
@@ -159,7 +159,7 @@ class _Sum:
         return fits
 
     def _take_ten(self, token: str) -> bool:
-        """十, 百 or 千. Only 十 needs no digit before it, except at the beginning of a numeral that has one later on."""
+        """十, 百 or 千. Only 十 needs no digit before it, unless the numeral begins here and has one later."""
         is_bare = self.number is None and token not in _TEN
         if _TENS[token] >= self.scale or (is_bare and not (self.is_empty and self.has_digits)):
             return False

@@ -30,15 +30,14 @@ KeywordList = Annotated[tuple[Keyword, ...], Len(0, 100), FAIL_FAST]
 
 @dataclass(frozen=True, kw_only=True)
 class Keywords(Verifier):
-    """Which words or phrases are in the text, or are not, or how often; only as whole words. And how often letters, or
-    any other characters, are.
+    """Which words or phrases the text contains, and how often. Also how often it contains a letter, or any character.
 
-    Letters and digits make a word: "art" is not in "party", but "Paris" is in "_Paris_", and "C++" in "C++17". In a
-    script without spaces, such as Chinese or Thai, a word is found anywhere. A Korean word may have particles: "서울"
-    is in "서울에서", but not in "서울대학교". White space inside a phrase matches any white space. Case is ignored by
-    Unicode case folding unless ``case_sensitive``. The ways to write an accented character, an apostrophe or a hyphen
-    are equal, and so are full-width and half-width forms, and words with and without the vowel signs of Arabic and
-    Hebrew.
+    Only whole words count, and a word is made of letters and digits: "art" is not in "party", but "Paris" is in
+    "_Paris_", and "C++" in "C++17". In a script without spaces, such as Chinese or Thai, a word is found anywhere. A
+    Korean word may have particles: "서울" is in "서울에서", but not in "서울대학교". White space inside a phrase
+    matches any white space. Case is ignored by Unicode case folding unless ``case_sensitive``. All ways to write an
+    accented character, an apostrophe or a hyphen are equal. So are full-width and half-width forms, and words with and
+    without the vowel signs of Arabic and Hebrew.
     """
 
     type: Literal["keywords"] = "keywords"
@@ -91,7 +90,7 @@ def _is_visible(text: str) -> bool:
 
 
 def _count_phrases(phrases: Sequence[str], text: str, case_sensitive: bool) -> Mapping[str, int]:
-    """How often each of the phrases is in the text."""
+    """How often each phrase is in the text."""
     found = dict.fromkeys(phrases, 0)
     for turkic in case_foldings(case_sensitive, text, *phrases):
         index = PhraseIndex(tokens(text, case_sensitive, turkic))
@@ -108,7 +107,7 @@ def _check_count(rule: str, kind: str, thing: str, count: int, bounds: Bounds) -
     else:
         order = f"Use {named} {amount(bounds, 'times')}."
         chinese = f"{named_in_chinese}的出现次数：{amount_in_chinese(bounds, '次')}。"
-    fault = f"{named} stands {bounds.verdict(count, 'times')}"
+    fault = f"{named} appears {bounds.verdict(count, 'times')}"
     return Check(rule, bounds.score(count), fault, order, {"zh": chinese})
 
 
@@ -122,9 +121,11 @@ def _quote_in_chinese(words: Iterable[str]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class OneOf(Verifier):
-    """Whether the text is one of the options: all of it, but for white space, quotation marks, brackets and Markdown's
-    marks around it and full stops or exclamation marks at its end, in any script; or, with ``anywhere``, whether at
-    least one of them is in it, as whole words."""
+    """Whether the whole text is one of the options; with ``anywhere``, whether it contains one of them as whole words.
+
+    White space, quotation marks, brackets and Markdown around the whole text are ignored, and so are full stops and
+    exclamation marks at its end, in any script.
+    """
 
     type: Literal["one_of"] = "one_of"
     options: Annotated[tuple[Keyword, ...], Len(2, 50), FAIL_FAST]
@@ -144,14 +145,14 @@ class OneOf(Verifier):
             met = any(_count_phrases(self.options, text, self.case_sensitive).values())
             order = f"Use one of these, word for word: {options}."
             chinese = f"请原样使用以下选项之一：{options_in_chinese}。"
-            return [Check("options", float(met), "none of the options is in it", order, {"zh": chinese})]
+            return [Check("options", float(met), "it contains none of the options", order, {"zh": chinese})]
         met = any(
             self._strip_marks(text, turkic) in [self._strip_marks(option, turkic) for option in self.options]
             for turkic in case_foldings(self.case_sensitive, text, *self.options)
         )
         order = f"Reply with one of these and nothing else: {options}."
         chinese = f"请只回答以下选项之一，不要写任何其他内容：{options_in_chinese}。"
-        fault = f'"{excerpt(text.strip())}" is none of the options'
+        fault = f'"{excerpt(text.strip())}" is not one of the options'
         return [Check("options", float(met), fault, order, {"zh": chinese})]
 
     def _strip_marks(self, text: str, turkic: bool) -> str:
@@ -160,7 +161,7 @@ class OneOf(Verifier):
 
 
 def _strip_marks(text: str) -> str:
-    """Brackets go in pairs only: "f(x)" keeps its own."""
+    """Brackets are removed in pairs only: "f(x)" keeps its own."""
     for _ in range(_MAX_NESTING):
         text = text.strip(f"{_MARKS}¡").rstrip(f"{_MARKS}{ENDING_STOPS}")
         if text.endswith(")") and "(" not in text:  # "A)"
@@ -174,4 +175,4 @@ def _strip_marks(text: str) -> str:
 
 _MARKS = f"{QUOTATION_MARKS}{MARKUP} "
 _MAX_NESTING = 4
-"""Pairs of brackets around an answer that are looked into."""
+"""Pairs of brackets that are removed around an answer."""

@@ -1,8 +1,8 @@
 """A verifier of the language that a text is in.
 
 The detector is py3langid: naive Bayes over byte n-grams (Lui and Baldwin 2012, "langid.py"), with its model in the
-package. It is restricted to the languages that ISO 639-1 names, and reads a text in pieces, since its probabilities
-flatten where a text is long.
+package. It is restricted to the languages of ISO 639-1. A text is read in pieces, because the probabilities flatten in
+a long text.
 """
 
 import re
@@ -37,7 +37,7 @@ ug Uyghur, uk Ukrainian, ur Urdu, uz Uzbek, vi Vietnamese, vo Volapük, wa Wallo
 zu Zulu
 """
 LANGUAGES: Mapping[str, str] = {name[:2]: name[3:] for name in " ".join(_NAMES.split()).split(", ")}
-"""Names in English, by ISO 639-1 code, of all that the detector knows. "no" is Bokmål."""
+"""English names of all languages that the detector knows, by ISO 639-1 code. "no" is Bokmål."""
 
 _NAMES_IN_CHINESE = """
 af 南非荷兰语, am 阿姆哈拉语, an 阿拉贡语, ar 阿拉伯语, as 阿萨姆语, az 阿塞拜疆语, ba 巴什基尔语, be 白俄罗斯语,
@@ -59,12 +59,12 @@ LANGUAGES_IN_CHINESE: Mapping[str, str] = {
 }
 
 _PIECE = 500
-"""Characters that are read at once."""
+"""Characters of a piece."""
 _SHORT = 25
-"""A text with fewer letters is too short to tell: the detector, to which all its languages are equally likely
-beforehand, takes "Hello" for Breton. It is off by a factor of at most 55 there on the texts that we tried."""
+"""With fewer letters the detector is unreliable: it takes all languages for equally likely beforehand, and "Hello" for
+Breton. On the short texts that we tried, its probabilities were off by a factor of at most 55."""
 _UNSURE = 0.4
-"""Where no language is more probable than this, the text is too odd to tell."""
+"""If no language is more probable than this, the text is too unusual to identify its language."""
 _EAST_ASIAN = ("zh", "ja", "ko")
 _SIBLINGS: Sequence[frozenset[str]] = (frozenset(("bs", "hr", "sr")), frozenset(("id", "ms")))
 """Languages so close that most sentences of one are also sentences of the other."""
@@ -74,13 +74,16 @@ _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+", re.DOTALL)
 
 @dataclass(frozen=True, kw_only=True)
 class Language(Verifier):
-    """Whether the text is in a language, or most of it where it is mixed. Code and addresses do not count.
+    """Whether the text, or most of it, is in a language. Code and addresses do not count.
 
-    Else the score is the probability of the language. A text of fewer than 25 letters passes unless another language
-    is more than 64 times as probable; so does one in a language that is hardly told from the one asked for: Bosnian,
-    Croatian and Serbian, Indonesian and Malay. A longer one that is too odd to tell passes unless another is more than
-    twice as probable. One without letters passes unless it is empty. Kana, Hangul and the forms of Han characters tell
-    Chinese, Japanese and Korean apart.
+    A text that does not pass scores the probability of the language. Three kinds of text get the benefit of the doubt:
+
+    - A text of fewer than 25 letters, or in a language that is easily confused with the requested one (Bosnian,
+      Croatian and Serbian; Indonesian and Malay), passes unless another language is more than 64 times as probable.
+    - A longer text that is too unusual to identify passes unless another language is more than twice as probable.
+    - A text without letters passes unless it is empty.
+
+    Chinese, Japanese and Korean are distinguished by kana, Hangul and the forms of Han characters.
     """
 
     in_thread: ClassVar[bool] = True  # the first check reads the model, in half a second
@@ -90,7 +93,7 @@ class Language(Verifier):
 
     def __post_init__(self) -> None:
         if self.code not in LANGUAGES:
-            raise RefusedField("code", f"it is none of {', '.join(LANGUAGES)}")
+            raise RefusedField("code", f"it must be one of {', '.join(LANGUAGES)}")
 
     def check(self, text: str) -> Sequence[Check]:
         order = f"Write in {LANGUAGES[self.code]}."
@@ -113,15 +116,15 @@ _READING = Lock()
 
 @cache
 def _load_detector() -> LanguageIdentifier:
-    """Read once, where a language is asked for: 120 MiB. Detecting changes nothing in it, so threads can share it."""
+    """Loaded once, for the first check: 120 MiB. Detection does not change it, so threads can share it."""
     detector = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     detector.set_languages(LANGUAGES)
     return detector
 
 
 def _probabilities(prose: str) -> Mapping[str, float]:
-    """By code: the mean over the pieces of the text, weighted by their length."""
-    with _READING:  # threads that come at once read it once
+    """The probability of each language, by its code: the mean over the pieces of the text, weighted by length."""
+    with _READING:  # so that concurrent threads load it only once
         detector = _load_detector()
     totals: dict[str, float] = defaultdict(float)
     for start in range(0, len(prose), _PIECE):
@@ -133,7 +136,7 @@ def _probabilities(prose: str) -> Mapping[str, float]:
 
 
 def _decide_east_asian(piece: str, probabilities: Mapping[str, float]) -> Mapping[str, float]:
-    """The probabilities, with all that Chinese, Japanese and Korean have for the one that the characters tell."""
+    """The probabilities, with those of Chinese, Japanese and Korean together for the one that the characters show."""
     code = east_asian_language(piece)
     if code is None:
         return probabilities

@@ -1,4 +1,4 @@
-"""What is known of single languages: their common words and their abbreviations."""
+"""The common words and the abbreviations of some languages."""
 
 import tomllib
 from collections.abc import Sequence, Set
@@ -10,14 +10,14 @@ import regex
 
 _WORD = regex.compile(r"[\p{L}\p{M}]{2,}+")
 _CUE = 10_000
-"""Characters that tell the language of a text."""
+"""Characters at the beginning of a text from which its language is guessed."""
 _ENOUGH = 3
-"""Common words in a text that is not too short to tell its language."""
+"""Common words that are needed to guess the language of a text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The fields are explained in ``languages.toml``. Common words are in small letters."""
+    """The words of a language, or of several. ``languages.toml`` explains the fields. ``common`` is in lower case."""
 
     common: Set[str]
     titles: Set[str]
@@ -49,17 +49,18 @@ def months() -> Set[str]:
 
 @cache
 def _merge_all() -> Vocabulary:
-    """All in one. Of common words of one letter it has those of English only: elsewhere they would be initials. Titles
-    of one letter are initials too."""
+    """The words of all languages. Words of one letter are left out, because elsewhere they are initials: of the common
+    words only the English ones are kept, of the titles none."""
     merged, english = _merge(_load_vocabularies()), _load_vocabularies()[0]
     common = {word for word in merged.common if len(word) > 1} | english.common
     return replace(merged, common=common, titles={title for title in merged.titles if len(title) > 1})
 
 
 def find_vocabulary(text: str) -> Vocabulary:
-    """The language, or the few, with most common words at the beginning of the text; all of them where those are few.
+    """The words of the language, or of the few languages, with the most common words at the beginning of the text. All
+    languages count if there are too few such words.
 
-    Cheap, and only good enough to choose lists of abbreviations: the verifier ``language`` tells languages.
+    This is cheap and only good enough to choose abbreviations. The verifier ``language`` identifies languages.
     """
     words = _WORD.findall(text[:_CUE].lower())
     found = [sum(map(language.common.__contains__, words)) for language in _load_vocabularies()]

@@ -34,10 +34,10 @@ _CHINESE: Mapping[Unit, tuple[str, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Length(Verifier):
-    """How long the text is, without white space around it. A character is a code point, so an emoji may be several; a
-    CRLF is one. The other units are defined where they are counted.
+    """How long the text is, without white space around it.
 
-    ``separator``: the line that stands between two paragraphs, where that is not a blank one.
+    A character is a code point, so an emoji may be several; a CRLF counts as one. The functions that count the other
+    units define them. ``separator``: the line between two paragraphs, by default a blank one.
     """
 
     type: Literal["length"] = "length"
@@ -51,7 +51,7 @@ class Length(Verifier):
             raise RefusedField("separator", "only paragraphs have a separator")
         if self.separator is not None and len(self.separator.strip().splitlines()) != 1:
             raise RefusedField("separator", "it must be one line that is not blank")
-        _ = self.bounds  # which refuses what makes no sense
+        _ = self.bounds  # raises ValueError if min and max make no sense
 
     @property
     def bounds(self) -> Bounds:

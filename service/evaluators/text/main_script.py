@@ -17,8 +17,7 @@ _OUTSIDE_SCRIPT = [regex.compile(rf"(?:[\p{{L}}--[{script}]]\p{{M}}*+)++", regex
 
 
 def keep_main_script(text: str) -> str:
-    """The text without the letters of other scripts, where it is mostly in one: foreign names do not tell its
-    language."""
+    """If the text is mostly in one script, remove the letters of others: foreign names do not show its language."""
     extents = [0.0] * (len(_SCRIPTS) + 1)
     for character, count in Counter(text).items():
         if character.isalpha():
@@ -30,5 +29,5 @@ def keep_main_script(text: str) -> str:
 
 @lru_cache(4096)
 def _script_index(letter: str) -> int:
-    """Its place among the scripts; one more for all others."""
+    """The letter's index in ``_SCRIPTS``; the number of scripts for any other."""
     return next((at for at, pattern in enumerate(_IN_SCRIPT) if pattern.match(letter)), len(_SCRIPTS))

@@ -1,4 +1,4 @@
-"""How lists and sections are marked in the texts of many languages: bullets, numbers, headings with numbers."""
+"""Finds list items and sections in many languages: bullets, numbers, headings with numbers."""
 
 from unicodedata import category
 
@@ -8,24 +8,24 @@ from service.evaluators.text.languages import months
 from service.evaluators.text.words import prose_lines
 
 BULLETS = "- * + • – ◦ ‣ ⁃ ▪ ▫ ■ □ ● ○ ◆ ◇ ★ ☆ ▶ ► ➢ ➤ · ・"
-"""What a bullet may look like where none is asked for. The first three and the dash need white space after them."""
+"""The bullets that count if the request names none. The first three and the dash need white space after them."""
 SECTION_WORDS = ("Section", "第", "제", "Abschnitt", "Sección", "Раздел", "القسم", "بخش", "अनुभाग", "ส่วนที่")
-"""The word before a section's number, by language, where none is asked for."""
+"""The words before a section's number that count if the request names none. Each is from another language."""
 
-_RULE = r"\s*+([-*_－＊＿—–])(?:\s*+\1){2,}+\s*+\Z"  # "- - -" is no item but a rule across the page
+_RULE = r"\s*+([-*_－＊＿—–])(?:\s*+\1){2,}+\s*+\Z"  # "- - -" is not an item but a horizontal rule
 _SPACED = r"[-*+–－＊＋]\s"
 _UNSPACED = f"[{''.join(BULLETS.split()[5:])}•]"
 _QUOTED = r"(?:\s*+>)*+"
 _BULLET = regex.compile(rf"{_QUOTED}(?!{_RULE})\s*+(?:{_SPACED}|({_UNSPACED})\ufe0f?(?!\s*+\2))\s*+\S")
 
 _EMPHASIS = "[*_]{0,3}+"
-_DIGITS = rf"{_EMPHASIS}\d{{1,3}}+{_EMPHASIS}"  # four are a year
+_DIGITS = rf"{_EMPHASIS}\d{{1,3}}+{_EMPHASIS}"  # four digits are a year
 _HAN_DIGIT = "[〇零一二三四五六七八九十百]"
 _ENCLOSED = r"(?:[①-⒛⓪-⓿❶-➓㈠-㈩㉈-㉟㊀-㊉㊱-㊿]|[0-9]\ufe0f?\u20e3|\U0001f51f)"
 _MONTH = rf"(?i:{'|'.join(sorted(months()))})\b"
 _NUMBERED = regex.compile(
     rf"""(?x) {_QUOTED} \s*+
-    (?: {_DIGITS} \\? [.．。｡] (?! [\d.．ºª] | \s*+ {_MONTH} (?: \s++ \d{{4}} | \s*+ , ))  # no decimal, no date
+    (?: {_DIGITS} \\? [.．。｡] (?! [\d.．ºª] | \s*+ {_MONTH} (?: \s++ \d{{4}} | \s*+ , ))  # not a decimal or a date
       | {_DIGITS} [.．]? [ºª] (?=\s) (?! \s*+ de\b ) | {_EMPHASIS} \d° (?=\s) (?! \s*+ [CF]\b )
       | {_DIGITS} [-–ـ] (?= \s | \p{{Arabic}} ) (?!\d)
       | {_DIGITS} [、､] (?! \s*+ \d++ \s*+ [、､和与及或とや] )
@@ -46,17 +46,20 @@ _UNITS = {
     "제": r"(?:[장절조부편과항권막회화강관]|단원|단계|\p{Hangul}{0,2}[:：]|$)",
 }
 """What follows the number of a section. "第" and "제" make any number an ordinal: "第一章" and "第一天：" are headings,
-but neither "第一次世界大战" nor "第一，" is."""
+but "第一次世界大战" and "第一，" are not."""
 _ROMAN = r"(?:(?=[IVX]{2})X{0,3}(?:IX|IV|V?I{0,3})(?!\w)|(?:[IVX]|[Ⅰ-Ⅻ])(?=\s*+(?:$|[\p{P}|])))"
 _NOT_SPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _BEFORE_HEADINGS = r"[#*_>\s【〔［\[（(「『《〈]*+"
 
 
 def count_bullets(text: str, marker: str = "") -> int:
-    """Lines that begin with the marker, by default any of ``BULLETS``, and go on.
+    """Count the lines that begin with the marker, by default any of ``BULLETS``, and go on.
 
-    A marker that ends in an ASCII character, a letter or a digit needs white space after it: "-5" is no item, but
-    "・りんご" is. Quotations may have items, fenced blocks of code have none.
+    A marker that ends in an ASCII character, a letter or a digit needs white space after it: "-5" is not an item, but
+    "・りんご" is. Items in quotations count, those in fenced blocks of code do not.
+
+    >>> count_bullets("- salt\\n- foam")
+    2
     """
     quoted = "" if marker.startswith(">") else _QUOTED
     pattern = _BULLET if not marker else regex.compile(rf"{quoted}(?!{_RULE})\s*+{_item_pattern(marker)}")
@@ -72,25 +75,25 @@ def _item_pattern(marker: str) -> str:
 
 
 def count_numbered(text: str) -> int:
-    """Lines that begin with a number of up to three digits and a stop or a bracket, or with a number in a circle, and
-    go on.
+    """Count the lines that begin with a number of up to three digits and a full stop or a bracket, or with a number in
+    a circle, and go on.
 
-    Digits may be of any script, and numerals Chinese ("一、"). Ordinals ("1º") and numbers before a dash ("1- ") need
-    white space after them, the others do not: "1.苹果". A decimal, a year or a date ("5.3.2024", "12. Mai 2024")
-    is no item.
+    Digits of any script count, and so do Chinese numerals ("一、"). Ordinals ("1º") and numbers before a dash ("1- ")
+    need white space after them, the others do not: "1.苹果". A decimal, a year or a date ("5.3.2024", "12. Mai 2024")
+    is not an item.
     """
     return _count_lines(_NUMBERED, text)
 
 
 def count_sections(text: str, marker: str = "") -> int:
-    """Lines that begin with the marker, by default any of ``SECTION_WORDS``, and a number: digits of any script, a
-    Roman numeral or a Chinese one."""
+    """Count the lines that begin with the marker, by default any of ``SECTION_WORDS``, and a number: digits of any
+    script, a Roman numeral or a Chinese one."""
     numbered = [_heading_pattern(marker)] if marker else map(_usual_heading_pattern, SECTION_WORDS)
     return _count_lines(regex.compile(rf"{_BEFORE_HEADINGS}(?:{'|'.join(numbered)})"), text)
 
 
 def make_heading(word: str, number: int) -> str:
-    """How a section's heading begins: "Section 1", "第1节"."""
+    """The beginning of a section's heading: "Section 1", "第1节"."""
     return {"第": f"第{number}节", "제": f"제{number}장"}.get(word, f"{word} {number}")
 
 

@@ -19,8 +19,8 @@ from service.evaluators.text.words import excerpt
 class Number(Verifier):
     """Whether the last number in the text is ``value``, give or take ``tolerance``, in exact decimal arithmetic.
 
-    ``locale``, such as "de" or "fr-CH", decides what the text alone does not: "1.234" is a little over one, but over a
-    thousand in German. What counts as a number is in ``numerals``.
+    ``locale``, such as "de" or "fr-CH", decides where the text alone is ambiguous: "1.234" is a little over one, but
+    over a thousand in German. ``numerals`` says what counts as a number.
     """
 
     type: Literal["number"] = "number"
@@ -33,7 +33,7 @@ class Number(Verifier):
 
     @cached_property
     def _marks(self) -> tuple[DecimalMark | None, bool]:
-        """The locale's decimal mark, and whether its thousands stand between spaces."""
+        """The locale's decimal mark, and whether it separates thousands by spaces."""
         if self.locale is None:
             return None, False
         try:

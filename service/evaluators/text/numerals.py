@@ -1,6 +1,6 @@
-"""How the numbers in a text are read, as people and models write them.
+"""Reads the numbers in a text, as people and models write them.
 
-A numeral is read in the form that a careful reader takes it for:
+A numeral is read as a careful reader would read it:
 
 * Digits of every script, full-width ones too: "٤٢", "４２", "४२".
 * Thousands between commas ("1,234,567", and "12,34,567" as in India), dots ("1.234.567"), apostrophes ("1'234") or
@@ -9,15 +9,16 @@ A numeral is read in the form that a careful reader takes it for:
   and a half, and "1,234" is over a thousand. A locale can say otherwise.
 * Fractions: "3/4", "1 1/4", "2½". Between Persian digits a slash is a decimal mark.
 * LaTeX: "12{,}480", "12\\,480", "\\frac{3}{4}", "5 \\times 10^{3}".
-* Words or a character of scale after the digits: "3 million", "5 mil millones", "5k", "3万5千", "70ล้าน".
-* A word for a minus: "minus 5", "零下5度".
-* Chinese and Japanese numerals where they can only be numbers: "三百二十一", "二〇二四", "三个", "三分之二".
-* Units and particles may touch it: "5kg", "100元", "42입니다".
+* Words or characters of scale after the digits: "3 million", "5 mil millones", "5k", "3万5千", "70ล้าน".
+* Words for a minus: "minus 5", "零下5度".
+* Chinese and Japanese numerals that can only be numbers: "三百二十一", "二〇二四", "三个", "三分之二".
+* Units and particles may follow directly: "5kg", "100元", "42입니다".
 
-Not numerals: digits after a letter ("H2O", "v2"), English ordinals ("2nd"), versions, dates with dots and addresses
-("1.2.3"), subscripts, exponents, roots and multiples of them ("x_2", "m^2", "√2", "2√3", "5π"), and fractions of them.
+These are not numerals: digits after a letter ("H2O", "v2"), English ordinals ("2nd"), versions, dates with dots and
+addresses ("1.2.3"), subscripts, exponents, roots and multiples of them ("x_2", "m^2", "√2", "2√3", "5π"), and fractions
+of these.
 
-A text is rewritten into one notation first, so that one pattern finds every numeral.
+The text is first rewritten into one notation, so that one pattern finds every numeral.
 """
 
 from dataclasses import dataclass
@@ -31,15 +32,15 @@ from service.evaluators.text.han import write_in_digits
 from service.evaluators.text.scales import SCALES, power_of_ten
 
 EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
-"""Sums, differences and products of the numbers that a text can state are exact in it: nothing is rounded."""
+"""In this context, sums, differences and products of the numbers that a text can contain are exact."""
 
 DecimalMark = Literal[".", ","]
 
 _MOST_MARKS = 100
-"""Between the digits of a number."""
+"""Marks between the digits of a number."""
 _TAILS = (4_000, 64_000)
 _MARGIN = 1_000
-"""The last number is mostly near the end, so that is read first. What begins this near to the cut may be cut itself."""
+"""The last number is mostly near the end, so the end is read first. A number close to the cut may itself be cut."""
 
 _SPACES = "\\ \u00a0\u202f\u2009\u2007"
 _DECIMAL_MARKS = ".,٫"
@@ -51,13 +52,13 @@ _MINUS = (
     r"[Mm]inus|[Nn]egative|mínus|miinus|минус|мінус|eksi|âm|سالب|منفی|माइनस|ลบ|마이너스|영하|负|負|零下|マイナス|氷点下"
     r"|(?<!\b(?:a|al|ao|au|de|du|lo|o|ou|pelo)\s)(?:moins|menos|meno)\b"
 )
-"""Words for a minus, but not those of "at least", such as "au moins"."""
+"""Words for a minus, except those in phrases for "at least", such as "au moins"."""
 _UNITS = (
     r"[numkMGTcdhµμ]?(?:m|g|s|mol|l|L|Hz|N|Pa|J|W|Wh|V|A|Ω|F|eV|cal|bar|bit|B)|km/h|min|h|d|ft|yd|oz|lbs?|mi|mph|kph|rpm"
     r"|dB|px|pt|em|ha|t|kt|ppm|fps|[KMGT]iB|kgs|secs?|mins|hrs?|yrs?|wks?|[ap]m|[AP]M"
     r"|USD|EUR|GBP|JPY|CNY|RMB|INR|KRW|CHF|kr|zł|Kč|Ft|TL|đ|грн|лв|руб|р|кг|г|мг|км|м|см|мм|л|мл|ч|мин|с|т"
 )
-# Digits do not follow a letter or a digit, a mark inside a number, or the sign of an exponent, a root or an index.
+# Digits must not follow a letter or a digit, a mark inside a number, or the sign of an exponent, a root or an index.
 _BEFORE = (
     r"(?<![\p{Lu}\p{Ll}\p{Lt}\p{N}]) (?<!\p{N}[.,'\u2019]) (?<!\^) (?<!\^\{) (?<!√)"
     r" (?<![\p{L}\p{N})\}]_) (?<![\p{L}\p{N})\}]_\{)"
@@ -112,23 +113,23 @@ _LATEX_TERM = regex.compile(
 
 @dataclass(frozen=True, slots=True)
 class Numeral:
-    """A number as a text states it: ``value / divisor``, and how it is written."""
+    """A number in a text: it equals ``value / divisor``. ``text``: how it is written."""
 
     text: str
     value: Decimal
     divisor: Decimal = Decimal(1)
 
     def is_near(self, wanted: Decimal, tolerance: Decimal) -> bool:
-        """Whether it differs from ``wanted`` by at most ``tolerance``, in exact arithmetic."""
+        """Whether the number differs from ``wanted`` by at most ``tolerance``, in exact arithmetic."""
         distance = EXACT.subtract(self.value, EXACT.multiply(wanted, self.divisor)).copy_abs()
         return distance <= EXACT.multiply(tolerance, self.divisor)
 
 
 def find_last_numeral(text: str, decimal: DecimalMark | None = None, *, spaces: bool = False) -> Numeral | None:
-    """The last number in a text; None where there is none.
+    """The last number in a text; None if there is no number.
 
-    decimal: the mark before decimals where the locale is known; the other one then separates thousands.
-    spaces: whether plain spaces always separate thousands, and not only before a unit or a currency ("12 345 €").
+    decimal: the mark before decimals, if the locale is known. The other mark then separates thousands.
+    spaces: whether plain spaces always separate thousands, not only before a unit or a currency ("12 345 €").
 
     >>> find_last_numeral("Der Preis beträgt 1.234,50 €.").value
     Decimal('1234.50')
@@ -151,7 +152,7 @@ def _find_last(text: str, decimal: DecimalMark | None, spaces: bool) -> "tuple[r
 
 
 def _rewrite(text: str) -> str:
-    """The text with every numeral in ASCII digits, marks and signs, and fractions as "3⁄4"."""
+    """Write every numeral in ASCII digits, marks and signs, and fractions as "3⁄4"."""
     text = _PERSIAN_DECIMALS.sub(r"\1٫\2", text)
     text = _FOREIGN_DIGIT.sub(lambda match: str(digit(match[0])), text)
     text = _WIDE_MARK.sub(lambda match: _WIDE[match[0]], text)
@@ -166,7 +167,7 @@ def _rewrite(text: str) -> str:
 
 
 def _rewrite_latex(text: str) -> str:
-    """What is no plain number, such as a root, becomes an "x"."""
+    """Terms that are not plain numbers, such as roots, become an "x"."""
     text = _LATEX_MARK.sub(lambda match: match["mark"] or "\u2009", text)
     text = _LATEX_SIGN.sub(lambda match: "×" if match["times"] else "π" if "pi" in match[0] else "°", text)
     text = _LATEX_FRACTION.sub(
@@ -187,7 +188,7 @@ def _rewrite_fraction(match: "regex.Match[str]") -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Digits:
-    """A number in ASCII digits with at most a dot. ``first``: whether it is all that the marks join."""
+    """A number in ASCII digits with at most one dot. ``first``: whether nothing was cut off before it."""
 
     number: str
     first: bool = True
@@ -210,12 +211,12 @@ def _evaluate(match: "regex.Match[str]", digits: _Digits) -> Numeral:
 
 
 def _read_digits(digits: str, decimal: DecimalMark | None, spaced: bool) -> _Digits | None:
-    """Digits and the marks between them as a number; None where they are a version, a date or an address.
+    """Read digits and the marks between them as a number; None for a version, a date or an address.
 
-    Where they are several numbers, as in "1,2,3", the last one counts. ``spaced``: whether plain spaces may separate
-    thousands; before decimals they always may ("12 345,6").
+    Of several numbers, as in "1,2,3", the last one counts. ``spaced``: whether plain spaces may separate thousands.
+    Before decimals they always may ("12 345,6").
     """
-    if len(digits) - sum(map(digits.count, "0123456789")) > _MOST_MARKS:  # no number, but maybe a list of them
+    if len(digits) - sum(map(digits.count, "0123456789")) > _MOST_MARKS:  # not a number, but perhaps a list
         member = digits[max(map(digits.rfind, _MARKS)) + 1 :]
         return None if digits[-len(member) - 1] == "." else _Digits(member, first=False)
     parts = regex.split(r"\D", digits)
@@ -237,7 +238,7 @@ def _read_digits(digits: str, decimal: DecimalMark | None, spaced: bool) -> _Dig
 
 
 def _has_decimals(parts: list[str], marks: list[str], decimal: DecimalMark | None) -> bool:
-    """Whether the last mark is a decimal one: it differs from those before it, or it is the only one."""
+    """Whether the last mark is a decimal mark: it differs from those before it, or it is the only one."""
     *groups, last = marks
     if last not in _DECIMAL_MARKS:
         return False
@@ -249,7 +250,7 @@ def _has_decimals(parts: list[str], marks: list[str], decimal: DecimalMark | Non
 
 
 def _are_thousands(parts: list[str]) -> bool:
-    """Whether the parts are a number's groups: of three digits, or of two before the last three as in India."""
+    """Whether the parts are groups of a number: of three digits each, or as in India of two before the last three."""
     first, *rest = parts
     if not rest or first.startswith("0") or len(rest[-1]) != 3:
         return False

@@ -1,9 +1,9 @@
 """The particles that Korean attaches to a noun: "서울" is a word of "서울에서는", but not of "서울대학교".
 
-A closed list, in the order in which particles follow each other, with the forms that the last sound of the noun asks
-for ("책이", "사과가"). Endings that make other words as often as not are left out, such as "인" ("한국인"). What looks
-like a noun with a particle may be another word: "종이" is paper, and "종" with a particle. Where that is nearly always
-meant, the word is on a list; elsewhere only the sentence would tell.
+The particles are a closed list, in the order in which they follow each other, with the forms that the noun's last sound
+requires ("책이", "사과가"). Endings that just as often form other words are left out, such as "인" ("한국인"). What
+looks like a noun with a particle may be another word: "종이" is paper, and also "종" with a particle. A list has the
+words that are nearly always meant; for others only the sentence would show it.
 """
 
 import re
@@ -40,7 +40,7 @@ _ENDING_LIKE_PARTICLES = (
     " 편의 합의 협의 호의 회의 하나 누나 바나나 바다 소다 수다 마다 요가 유가 주가 추가 허가 휴가 결과 성과"
     " 통과 학과 종이 깊이 높이 넓이 놀이 먹이 거북이 고양이 원숭이 호랑이 낭만 불만 비만 자만 미만 대만"
 )
-"""Words that end as if with a particle."""
+"""Words that happen to end like a particle."""
 _NOUNS = frozenset(_ENDING_LIKE_PARTICLES.split())
 _LONGEST_NOUN = max(map(len, _NOUNS))
 _LONGEST = 14
@@ -59,7 +59,7 @@ _PARTICLES = re.compile(
 
 
 def bare_nouns(word: str) -> Iterator[str]:
-    """What ``word``, in Hangul, may be without its particles; not the word itself.
+    """The nouns that ``word``, in Hangul, may be with a particle. The word itself is not among them.
 
     >>> sorted(bare_nouns("서울에서는"))
     ['서울', '서울에서']

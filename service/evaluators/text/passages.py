@@ -1,4 +1,4 @@
-"""Verifiers of how the text, or one of its paragraphs, begins and ends."""
+"""Verifiers of how the text or one of its paragraphs begins, and of how the text ends."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,16 +20,15 @@ from service.evaluators.text.wording import (
 from service.evaluators.text.words import paragraphs
 
 MAX_PASSAGE = 20_000
-"""Characters of a text to start or to end with: a whole request to repeat fits."""
+"""Characters of a text to start or to end with. A whole request that has to be repeated fits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Passage(Verifier):
-    """A text that is at one end of another, character by character: "Dear" begins "Dearest".
+    """A passage at one end of the text, character by character: "Dear" begins "Dearest".
 
-    Marks around the text do not count: quotation marks, brackets and Markdown's. Nor does the width of characters, nor
-    do the vowel signs of Arabic and Hebrew. Where case does not matter, it does not matter either which white space is
-    used.
+    Ignored: quotation marks, brackets and Markdown around the text, the width of characters, and the vowel signs of
+    Arabic and Hebrew. If case is ignored, all white space is equal too.
     """
 
     text: Annotated[str, Len(1, MAX_PASSAGE)]
@@ -42,7 +41,7 @@ class _Passage(Verifier):
         return 2 * len(text) + len(self.text)
 
     def _is_met(self, text: str, is_at_end: Callable[[str, str], bool], inside: Callable[[str], str]) -> bool:
-        """``inside``: a text without the marks at the end that matters."""
+        """``inside`` removes the marks at the end in question."""
         wholes = {text, strip_quotes(text), inside(text)}
         return any(
             is_at_end(self._make_comparable(whole, turkic), self._make_comparable(self.text, turkic))
@@ -88,7 +87,7 @@ def _refuse_blank(text: str) -> None:
 
 
 _LONG = 1000
-"""Characters from which on an instruction names a passage by its two ends."""
+"""A longer passage is quoted by its two ends in an instruction."""
 
 
 def _quote(passage: str) -> str:
@@ -105,9 +104,9 @@ def _quote_in_chinese(passage: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ParagraphStarts(Verifier):
-    """Whether a paragraph, counted from 1, begins with a word or some words.
+    """Whether a paragraph, counted from 1, begins with a word or with several.
 
-    Case does not matter, nor do white space, quotation marks, brackets, dashes and Markdown's marks before the word.
+    Case is ignored, and so are white space, quotation marks, brackets, dashes and Markdown before the first word.
     """
 
     type: Literal["paragraph_starts"] = "paragraph_starts"
@@ -136,7 +135,7 @@ def _skip_to_first_word(text: str) -> str:
 
 
 def _strip_marks_at_end(text: str) -> str:
-    """Stops count at an end, what surrounds the text does not."""
+    """Full stops at the end count. Quotation marks, brackets and Markdown do not."""
     return normalise(text).rstrip(AROUND_TEXT)
 
 

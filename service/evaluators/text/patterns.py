@@ -1,8 +1,8 @@
-"""Regular expressions that strangers write, run by RE2 within bounds.
+"""Regular expressions from callers, run by RE2 within bounds.
 
-RE2 takes time linear in the text, but not in the text alone: where its automaton outgrows its memory, it walks the
-whole program of the pattern at each byte. So the program of one pattern is bounded, a search is refused before it runs
-where text and program together are too large, and what one request compiles is bounded as a whole.
+RE2 takes time linear in the text, but the factor can be large: if its automaton outgrows its memory, it walks the whole
+program of the pattern at each byte. So the program of a pattern is bounded, a search is refused beforehand if text and
+program together are too large, and the work of compiling is bounded for each request.
 """
 
 from collections.abc import Iterator
@@ -16,30 +16,30 @@ import re2
 from service.evaluators.text.words import excerpt
 
 MAX_PROGRAM = 10_000
-"""Instructions of one pattern. RE2 compiles so many in a few milliseconds."""
+"""Instructions of one pattern. RE2 compiles that many in a few milliseconds."""
 MAX_WORK = 500_000
-"""What one request may give to compiling: instructions of its patterns, each of which counts for at least
-LEAST_PROGRAM, and what its schemas take, in microseconds. At most about half a second."""
+"""What one request may spend on compiling: the instructions of its patterns, at least LEAST_PROGRAM for each, and the
+microseconds that its schemas take. At most about half a second."""
 LEAST_PROGRAM = 250
 MAX_SEARCH = 200_000_000
-"""Bytes of the text times instructions of the pattern, in one search: at most about a second and a half."""
+"""Bytes of the text times instructions of the pattern, for one search: at most about a second and a half."""
 
 _MEMORY = (1 << 16, 1 << 19)
-"""Bytes that RE2 may use for one pattern and its automaton. Most patterns fit in the first amount; the second holds
+"""Bytes that RE2 may use for one pattern and its automaton. Most patterns fit into the first amount. The second holds
 MAX_PROGRAM instructions."""
 
 
 class SearchTooLarge(Exception):
-    """The text is too long to be searched for this pattern."""
+    """The text is too long for a search with this pattern."""
 
 
 class TooMuchToCompile(Exception):
-    """An allowance is used up. It is no ValueError, so that validation does not take it for the fault of one field."""
+    """An allowance is used up. It is not a ValueError, or validation would blame it on one field."""
 
 
 @dataclass
 class Allowance:
-    """How much work a request may still give to compiling."""
+    """How much work a request may still spend on compiling."""
 
     left: int
 
@@ -51,12 +51,16 @@ class Allowance:
 
 
 _ALLOWANCE: ContextVar[Allowance | None] = ContextVar("allowance", default=None)
-"""Patterns are compiled while a body is validated, which has no place for state of ours."""
+"""A context variable, because patterns are compiled while pydantic validates a body, to which we cannot pass state."""
 
 
 @contextmanager
 def limit_compiling(work: int = MAX_WORK) -> Iterator[Allowance]:
-    """Let what is compiled inside take so much work altogether. The innermost allowance counts."""
+    """Limit the work of everything that is compiled in the block. The innermost limit counts.
+
+    >>> with limit_compiling():
+    ...     compile_linear("^a+$")
+    """
     allowance = Allowance(work)
     token = _ALLOWANCE.set(allowance)
     try:
@@ -66,33 +70,34 @@ def limit_compiling(work: int = MAX_WORK) -> Iterator[Allowance]:
 
 
 def spend(work: int) -> None:
-    """Take work from the request's allowance, if there is one. Raises TooMuchToCompile."""
+    """Take work from the current allowance, if there is one. Raises TooMuchToCompile."""
     if (allowance := _ALLOWANCE.get()) is not None:
         allowance.spend(work)
 
 
 @dataclass(frozen=True, slots=True)
 class LinearPattern:
-    """A compiled pattern. ``size``: the instructions of its program, which is what each byte of a text may cost."""
+    """A compiled pattern. ``size``: the instructions of its program, which is the most that a byte of a text costs."""
 
     pattern: str
     size: int
     compiled: Any
 
     def cost(self, text: str) -> int:
-        """The most that a search of ``text`` can take, in steps of about seven nanoseconds."""
+        """The most steps that a search of ``text`` can take. A step takes about seven nanoseconds."""
         return self.size * (1 + len(text.encode("utf-8", "surrogatepass")))
 
     def search(self, text: str) -> Any:
-        """RE2's match of the first place where the pattern matches, or None. Raises SearchTooLarge before it begins."""
+        """RE2's first match, or None. Raises SearchTooLarge before the search begins."""
         if self.cost(text) > MAX_SEARCH + self.size:
             raise SearchTooLarge
         return self.compiled.search(text)
 
 
 def compile_linear(pattern: str, *, name: str | None = None) -> LinearPattern:
-    """The pattern, in RE2's syntax, compiled. ValueError, with the reason, where it does not compile or is too large;
-    it calls the pattern ``name`` where that is given.
+    """Compile a pattern in RE2's syntax. Raises ValueError, with the reason, if it does not compile or is too large.
+
+    ``name``: what the error calls the pattern, if that is not the pattern itself.
 
     >>> compile_linear("^a+$").search("aaa") is not None
     True

@@ -27,17 +27,20 @@ _IN_HANGUL = regex.compile(_HANGUL, regex.VERSION1)
 def tokens(text: str, case_sensitive: bool = False, turkic: bool = False) -> Iterator[str]:
     """The words of a text, folded, and between them every other character by itself, such as a space.
 
-    Letters and digits make a word, with the marks on them. In a script without spaces each character is one, so that a
-    word of such a script is found in the middle of a sentence, and also inside a longer word. A word ends where the
-    script changes to or from one without spaces, Hangul, or one that runs from right to left.
+    A word is made of letters and digits, with the marks on them. In a script without spaces each character is a token,
+    so that a word is found in the middle of a sentence, and also inside a longer word. A word ends where the script
+    changes from or to one without spaces, Hangul, or one that is written from right to left.
     """
     return (match[0] for match in _TOKEN.finditer(fold(text, case_sensitive, turkic)))
 
 
 class PhraseIndex:
-    """A text, read once, in which many phrases are looked up. Both are tokens.
+    """A text that is read once, to look up many phrases. Texts and phrases are given as tokens.
 
-    The last word of a phrase may have Korean particles in the text.
+    In the text, the last word of a phrase may have Korean particles.
+
+    >>> PhraseIndex(tokens("A sea, the Sea.")).count(tokens("sea"))
+    2
     """
 
     def __init__(self, text: Iterable[str]) -> None:
@@ -46,7 +49,7 @@ class PhraseIndex:
         self._coded = "".join([codes.setdefault(token, chr(len(codes))) for token in text])
 
     def count(self, words: Iterable[str]) -> int:
-        """How often the phrase is in the text, without overlaps."""
+        """How often the phrase is in the text. Overlaps count once."""
         phrase, coded = list(words), self._coded
         if not phrase or any(token not in self._codes for token in phrase[:-1]):
             return 0
@@ -65,7 +68,7 @@ class PhraseIndex:
         return begun and self._coded[place] in self._forms(phrase[-1])
 
     def _forms(self, word: str) -> Sequence[str]:
-        """The codes of all words of the text that are this one, or this one with particles."""
+        """The codes of all words in the text that are this word, with or without particles."""
         plain = [self._codes[word]] if word in self._codes else []
         return [*plain, *self._with_particles.get(word, ())] if _IN_HANGUL.match(word) else plain
 

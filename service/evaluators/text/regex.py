@@ -1,4 +1,4 @@
-"""A verifier that searches the text for a pattern that a stranger wrote."""
+"""A verifier that searches the text for a caller's pattern."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +13,12 @@ from service.evaluators.text.patterns import LinearPattern, SearchTooLarge, comp
 from service.evaluators.text.words import excerpt
 
 MAX_TEXT = 100_000
-"""Characters of a text that is held against patterns or a schema, which a stranger wrote to take long."""
+"""Characters of a text that is checked against a pattern or a schema, which a caller may have written to take long."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Regex(Verifier):
-    """Whether a pattern in RE2's syntax is found anywhere in the text, which is searched as it is. A text of more than
-    100,000 characters fails."""
+    """Whether a pattern in RE2's syntax matches anywhere in the text. A text of more than 100,000 characters fails."""
 
     type: Literal["regex"] = "regex"
     pattern: Annotated[str, Len(1, 1000)]

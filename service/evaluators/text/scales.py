@@ -1,7 +1,7 @@
 """Words of scale after digits, in many languages: "3 million", "5 mil millones", "2 लाख", "70ล้าน".
 
-A word with a different meaning elsewhere has the one of the language in which it is more often written with digits:
-"billion" is the English one.
+A word that means different things in different languages has the meaning of the one that writes it with digits more
+often: "billion" is the English one.
 """
 
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ SCALES = rf"(?:{regex.sub(r'[(][?]P<e[0-9]+>', '(?:', _WORD)})"
 
 
 def power_of_ten(words: str) -> int:
-    """What the words multiply by together.
+    """The power of ten that the words multiply by together.
 
     >>> power_of_ten("mil millones")
     9

@@ -1,14 +1,14 @@
-"""A verifier that reads the text as JSON and holds it against a JSON Schema that a stranger wrote.
+"""A verifier that parses the text as JSON and validates it against a caller's JSON Schema.
 
 A schema is a program: it can fetch, loop, multiply its own work and run regular expressions. So it is confined.
 
-* A reference leads to a subschema of the same document by a JSON pointer ("#/$defs/node"). Nothing is ever fetched.
-  Anchors are refused: each use of one would make the library search the whole document.
-* ``$schema`` and ``$id`` stand at the top only: jsonschema would answer a nested ``$schema`` with its stock validator,
-  and none of what follows would hold there.
-* Patterns are ECMA-262's and run on RE2. ``unevaluatedProperties`` beside ``patternProperties`` is refused, since
-  jsonschema matches those itself, with backtracking.
-* A check takes a bounded number of steps, however the schema multiplies them.
+* A reference points to a subschema of the same document with a JSON pointer ("#/$defs/node"). Nothing is ever fetched.
+  Anchors are refused, because the library searches the whole document for each use of one.
+* ``$schema`` and ``$id`` are allowed at the top only. For a nested ``$schema`` jsonschema would use its stock
+  validator, and none of these rules would hold there.
+* Patterns are ECMA-262's and run on RE2. ``unevaluatedProperties`` together with ``patternProperties`` is refused,
+  because jsonschema matches those patterns itself, with backtracking.
+* The number of steps that a check takes is bounded, however the schema multiplies them.
 
 ``format`` is an annotation and asserts nothing.
 """
@@ -54,9 +54,9 @@ MAX_SCHEMA = 32_768
 """Characters of the schema, as JSON."""
 MAX_PATTERNS = 100
 MAX_STEPS = 50_000
-"""Keywords applied in one check; long strings and messages count for more. At most about two seconds of work."""
+"""Keywords applied in one check. Long strings and messages count for more. At most about two seconds of work."""
 PATTERN_COST_OF_STEP = 4_000
-"""The cost of a search (see LinearPattern) that counts for one step."""
+"""The cost of a search (see LinearPattern) that counts as one step."""
 MAX_ISSUES = 10
 MAX_MESSAGE = 300
 
@@ -70,7 +70,7 @@ _TOO_MUCH = (_OutOfSteps, SearchTooLarge, RecursionError, ArithmeticError)
 
 @dataclass
 class _Run:
-    """One check at work: the schema's patterns, compiled, and the steps that it may still take."""
+    """One check: the schema's compiled patterns, and the steps that are left."""
 
     patterns: Mapping[str, LinearPattern]
     steps: int = MAX_STEPS
@@ -87,7 +87,7 @@ class _Run:
 
 
 _RUN: ContextVar[_Run] = ContextVar("run")
-"""jsonschema's keywords are functions without a place for state of ours."""
+"""A context variable, because jsonschema calls keywords as functions to which we cannot pass state."""
 
 
 def _pattern(validator: Any, pattern: str, instance: Any, _schema: Any) -> Iterator[ValidationError]:
@@ -117,7 +117,7 @@ def _additional_properties(validator: Any, subschema: Any, instance: Any, schema
 
 
 def _unique_items(validator: Any, wanted: bool, instance: Any, _schema: Any) -> Iterator[ValidationError]:
-    """In linear time; jsonschema's own takes quadratic time where items cannot be sorted."""
+    """In linear time. jsonschema's own takes quadratic time if the items cannot be sorted."""
     if wanted and isinstance(instance, list) and len(set(map(_canonical_form, instance))) < len(instance):
         yield ValidationError("two items are equal")
 
@@ -136,7 +136,7 @@ def _is_integer(_checker: Any, instance: Any) -> bool:
 
 
 def _canonical_form(value: Any) -> Hashable:
-    """A value that equals another exactly when their JSON values are equal: 1 is 1.0 and is not true."""
+    """A value that equals another exactly if they are equal in JSON: 1 equals 1.0 but not true."""
     match value:
         case dict():
             return frozenset((name, _canonical_form(item)) for name, item in value.items())
@@ -149,8 +149,8 @@ def _canonical_form(value: Any) -> Hashable:
 
 
 def _meter(keyword: Callable[..., Any]) -> Callable[..., Iterator[ValidationError]]:
-    """A keyword may look at each member of its own value, so those are paid for. An error's message quotes the value
-    that is wrong, maybe all of the text: its length is paid for too."""
+    """Make a keyword pay for its steps. It may look at each member of its own value, so those count. An error's message
+    quotes the wrong value, perhaps the whole text, so its length counts too."""
 
     def apply(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
         run = _RUN.get()
@@ -184,16 +184,16 @@ _DIALECTS: Mapping[str, tuple[Any, Specification[Any]]] = {
 }
 MAX_SUBSCHEMAS = 2000
 SUBSCHEMA_WORK = 150
-"""Microseconds that it takes to hold one against the schema of schemas."""
+"""Microseconds that it takes to validate one against the metaschema."""
 _DEFAULT_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
 @dataclass(frozen=True, kw_only=True)
 class JsonSchema(Verifier):
-    """Whether the text is JSON that fits the schema, of draft 2020-12 unless its ``$schema`` names an older one.
+    """Whether the text is JSON that is valid under the schema, of draft 2020-12 unless ``$schema`` names an older one.
 
-    The score is 0 for what is not JSON, else 1 / (1 + violations), of which at most ten are found and reported.
+    The score is 0 if the text is not JSON, else 1 / (1 + violations). At most ten violations are looked for.
     """
 
     in_thread: ClassVar[bool] = True
@@ -232,12 +232,11 @@ class JsonSchema(Verifier):
         ] or [Check("schema", 1.0, "", REPLY_WITH_JSON)]
 
     def unwrap(self, text: str) -> str:
-        """The text without a Markdown fence around all of it."""
+        """The text without a Markdown fence around it."""
         return unwrap(text)
 
     def misfit(self, text: str) -> str | None:
-        """Why a text is not JSON that fits, without a fence around it; None also where it is too large to be checked
-        against the schema."""
+        """Why a text, without a fence, is not valid JSON under the schema. None if it is, or is too large to check."""
         try:
             document = bare_document(text)
             errors = self._find_errors(document, 1) if len(text) <= MAX_TEXT else []
@@ -264,7 +263,7 @@ def _order(error: ValidationError) -> str:
 
 
 def _count_containers(value: Any) -> int:
-    """How many objects and lists a value is made of, itself included: at most so many are subschemas."""
+    """The number of objects and lists in a value, itself included. It has at most as many subschemas."""
     members = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
     return 0 if members is None else 1 + sum(map(_count_containers, members))
 
@@ -279,7 +278,7 @@ def _compile(schema: dict[str, Any]) -> tuple[Any, Mapping[str, LinearPattern]]:
         raise ValueError(f"{size} characters; at most {MAX_SCHEMA} are allowed")
     dialect = str(schema.get("$schema", _DEFAULT_DIALECT)).rstrip("#")
     if dialect not in _DIALECTS:
-        raise ValueError(f"$schema is none of {', '.join(_DIALECTS)}")
+        raise ValueError(f"$schema must be one of {', '.join(_DIALECTS)}")
     validator, specification = _DIALECTS[dialect]
     if (count := _count_containers(schema)) > MAX_SUBSCHEMAS:
         raise ValueError(f"{count} objects and lists; at most {MAX_SUBSCHEMAS} are allowed")
@@ -293,7 +292,7 @@ def _compile(schema: dict[str, Any]) -> tuple[Any, Mapping[str, LinearPattern]]:
 
 
 def _compile_patterns(root: Resource[Any]) -> Mapping[str, LinearPattern]:
-    """Every pattern of the schema, compiled. ValueError where one of the rules on top of this file is broken."""
+    """Compile every pattern of the schema. Raises ValueError if it breaks one of the rules at the top of this file."""
     subschemas = [resource.contents for resource in _walk(root) if isinstance(resource.contents, dict)]
     _refuse_strays(root, subschemas)
     patterns: set[str] = set()
@@ -333,8 +332,8 @@ def _refuse_strays(root: Resource[Any], subschemas: Sequence[Mapping[str, Any]])
                 target = None
             local = isinstance(target, bool) or id(target) in known
             if not local:
-                raise ValueError(f"{excerpt(reference)} leads to no subschema of this one")
+                raise ValueError(f"{excerpt(reference)} does not point to a subschema of this document")
     if nested := names & {"$schema", "$id"}:
-        raise ValueError(f"{' and '.join(sorted(nested))} may stand at the top only")
+        raise ValueError(f"{' and '.join(sorted(nested))} can be used at the top only")
     if names >= {"unevaluatedProperties", "patternProperties"}:
-        raise ValueError("unevaluatedProperties and patternProperties cannot stand together")
+        raise ValueError("unevaluatedProperties and patternProperties cannot be used together")

@@ -1,4 +1,4 @@
-"""Which language a writer is spoken to in."""
+"""The language in which the writer gets its instructions."""
 
 import re
 
@@ -16,12 +16,12 @@ _ENOUGH = 4
 
 
 def instruction_language(request: str) -> str:
-    """The language for instructions to the writer of a request: "zh" where most of it is Chinese, else "en".
+    """The language of instructions to the writer: "zh" if most of the request is Chinese, else "en".
 
-    A Chinese character weighs as much as a whole word of another script, so that names in Latin letters do not decide.
+    A Chinese character counts as much as a whole word in another script, so that names in Latin letters do not decide.
     Characters in a sentence with Hiragana or Hangul are not Chinese. Code, markup and addresses are left out. A short
-    beginning decides alone, since what follows may be material: a line that ends with a colon, or else a paragraph.
-    A long request is known by its end.
+    beginning decides alone, because what follows may be material to work on: a line that ends with a colon, or else the
+    first paragraph. Of a long request the end decides.
     """
     prose = _MATERIAL.sub(" ", request[-4000:])
     blocks = paragraphs(prose)
@@ -36,7 +36,7 @@ def instruction_language(request: str) -> str:
 
 
 def _weigh(text: str) -> tuple[int, int]:
-    """How many Chinese characters there are, and how many words of other languages."""
+    """The number of Chinese characters, and of words in other scripts."""
     sentences = _SENTENCE.findall(text)
     chinese = sum(len(_HAN.findall(sentence)) for sentence in sentences if not _NOT_CHINESE.search(sentence))
     return chinese, len(_OTHER.findall(text))

@@ -1,19 +1,19 @@
-"""How the sentences of a text are counted.
+"""Counts the sentences of a text.
 
-The stops are Unicode's (its property Sentence_Terminal, and the Tibetan shad), and where they end a sentence follows
-its rules (UAX #29, "Sentence Boundaries") with these changes:
+The stops are Unicode's (its property Sentence_Terminal, and the Tibetan shad). They end a sentence by the rules of
+UAX #29, "Sentence Boundaries", with these changes:
 
-1. What continues is no new sentence: a comma or another stop after the stop, a text that follows the closing quotation
-   mark without a space (母は「早く寝なさい。」と言った。), or in small letters after a space (“Stop!” he said).
-2. A stop within 《》 or 〈〉, which hold titles, ends nothing.
-3. A full stop ends a sentence before a small letter too. A question or an exclamation mark does so only in a text that
-   begins no sentence with a capital letter, an ellipsis never.
-4. The full stop of an abbreviation, an initial, an ordinal number or the number of a list item ends nothing. Of those
-   that no name follows, some do before a common word with a capital letter: "in the U.S. He left."
-5. An ASCII stop ends nothing between two ASCII characters, as in "example.com?a=b".
+1. A sentence goes on if a comma or another stop follows the stop, if text follows the closing quotation mark without a
+   space (母は「早く寝なさい。」と言った。), or if a small letter follows after a space (“Stop!” he said).
+2. A stop within 《》 or 〈〉, which enclose titles, does not end a sentence.
+3. A full stop ends a sentence even before a small letter. A question or an exclamation mark does so only in a text
+   whose sentences do not begin with capital letters. An ellipsis never does.
+4. The full stop of an abbreviation, an initial, an ordinal number or the number of a list item does not end a sentence.
+   Some that are not followed by a name do, before a common word with a capital letter: "in the U.S. He left."
+5. An ASCII stop between two ASCII characters does not end a sentence: "example.com?a=b".
 
-A paragraph ends a sentence too. Thai and Lao have no stops, so each of their paragraphs is one sentence, unless it
-borrows some.
+The end of a paragraph ends a sentence too. Thai and Lao have no stops, so each of their paragraphs is one sentence,
+unless it uses foreign ones.
 """
 
 import re
@@ -53,7 +53,7 @@ _CLASSES = Classes(
     },
 )  # fmt: skip
 _NOTE = r"(?:\^0{1,3}\^|[*^E]| ?\[(?:0{1,3}(?:[, -]{1,2}0{1,3}){0,9}|\^[0aAc-]{1,20})\]| E| ,-?[)(](?=[ n]|$))*+"
-"""What may follow a stop: emphasis, the marks of footnotes such as [1], [2, 3], [^4] and ^5^, emoji, " :)"."""
+"""What may follow a stop: emphasis, footnote marks such as [1], [2, 3], [^4] and ^5^, emoji, " :)"."""
 _STOP = re.compile(
     rf"<[^<>]*+>"
     rf"|(?P<stop>[.!se]++(?: [.!se]++)*+|(?<=[gG]);)"
@@ -76,7 +76,7 @@ _SUBJECT = regex.compile(
         | میں|ہم|وہ|اس\ نے | 나는|내가|저는|제가|그는|그녀는|우리는 ) (?![\p{L}\p{M}])
     """
 )
-"""What begins a sentence after a quotation whose speaker was named before it."""
+"""Words that begin a new sentence after a quotation whose speaker was named before it."""
 _PAIRS = {"”": "“", "“": "„", "»": "«", "」": "「", "』": "『", '"': '"'}
 _QUOTATION_LENGTH = 500
 _TAG_LENGTH = 60
@@ -84,7 +84,7 @@ _PARTICLE = regex.compile(
     r"を|[のはにもへ](?=[\p{Han}\p{Katakana}\p{L}\d、--\p{Hiragana}])|[がとでや](?=[\p{Han}\p{Katakana}\p{Latin}\d])",
     regex.V1,
 )
-"""Particles of Japanese before what shows that no word begins with them."""
+"""Japanese particles, where the next character shows that they do not begin a word."""
 _NUMBERING = re.compile(r"[\s\"'“(（\[【#>*_+•–-]{0,8}(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,5}|[一二三四五六七八九十]{1,3})")
 _LABEL = regex.compile(r"[\s\"'“(\[#>*_]{0,8}(\p{L}{2,15}+)(\.?+) \d{1,3}")
 _NUMBERING_LENGTH = 13
@@ -97,7 +97,7 @@ _INITIALS = regex.compile(
         [\p{{M}}--{_VOWEL_SIGNS}]{{0,4}}+ \.
     )++ | (?: [ก-ฮກ-ຮ]{{1,3}} \. )++"""
 )
-"""Letters, without the vowel signs that make words of them: "है." ends a sentence. Thai has consonants for words."""
+"""Single letters, without vowel signs, which would make words of them: "है." ends a sentence. In Thai, consonants."""
 _DATE = re.compile(r"\d{4}\. ?\d{1,2}\. ?\d{1,2}")
 """With a full stop after it, as in Korean and Hungarian."""
 _DATE_LENGTH = 12
@@ -108,7 +108,7 @@ _Abbreviation = Literal["before a name", "before a number", "number", "closing",
 
 
 def count_sentences(text: str) -> int:
-    """Pieces with a letter or a digit that end at a stop or where a paragraph ends; see above for the rules.
+    """Count the pieces with a letter or a digit that end at a stop or with the paragraph, by the rules above.
 
     >>> count_sentences("Dr. Wu asked: “Is it true?” He said so on p. 5.")
     2
@@ -118,7 +118,7 @@ def count_sentences(text: str) -> int:
 
 
 class _Reader:
-    """Reads one text. What its author's language and habits are is found out where that matters."""
+    """Reads one text. The language and the habits of its author are determined only if they matter."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -138,7 +138,7 @@ class _Reader:
         count, start = 0, 0
         for match in _STOP.finditer(classes):
             at, end = match.start("stop"), match.end("gap")
-            if at < 0 or match["more"] is not None:  # a title, or what continues
+            if at < 0 or match["more"] is not None:  # a title, or the sentence goes on
                 continue
             if end == len(classes) or self._is_end(_Stop(paragraph, classes, start, match)):
                 count += _CONTENT.search(classes, start, at) is not None
@@ -166,7 +166,7 @@ class _Reader:
         return not (stop.kind == "!" and _QUOTATION.search(stop.closing) and self._is_before_tag(stop))
 
     def _is_label(self, stop: "_Stop") -> bool:
-        """Whether it ends the name of a part: "Step 1.", "Fig. 2."."""
+        """Whether it ends a label: "Step 1.", "Fig. 2."."""
         word, full_stop = stop.label() or ("", "")
         language, name = self._vocabulary, word.lower()
         if not full_stop:
@@ -174,7 +174,7 @@ class _Reader:
         return bool({word, name} & (language.abbreviations | language.numbered))
 
     def _is_before_tag(self, stop: "_Stop") -> bool:
-        """Whether who said what is in the quotation marks follows: “Stop!” Mary shouted."""
+        """Whether the speaker of a quotation follows: “Stop!” Mary shouted."""
         first, *words = stop.words() or [""]
         if not self._vocabulary.speech or (first != "I" and self._is_common(first)):
             return False
@@ -186,7 +186,7 @@ class _Reader:
         return False
 
     def _is_unspaced_end(self, stop: "_Stop") -> bool:
-        """Whether a stop ends a sentence where no space follows it and what closes after it."""
+        """Whether a stop ends a sentence without a space after it and its closing marks."""
         if stop.closing:
             return stop.is_in_brackets() or stop.is_before_another()
         if stop.kind == "e":
@@ -221,7 +221,7 @@ class _Reader:
         return abbreviation == "closing" or self._is_common(stop.word())
 
     def _abbreviation(self, stop: "_Stop") -> _Abbreviation | None:
-        """What is before a full stop, if it is no plain word."""
+        """The kind of abbreviation before a full stop; None if it is a plain word."""
         token = stop.token()
         if token not in self._kinds:
             self._kinds[token] = self._classify(token)
@@ -245,7 +245,7 @@ class _Reader:
         return word.lower() in self._vocabulary.common
 
     def _is_ordinal(self, stop: "_Stop", small: bool) -> bool:
-        """Whether the number before a full stop is an ordinal one, by the words around it."""
+        """Whether the number before a full stop is an ordinal, by the words around it."""
         ordinals, word = self._vocabulary.ordinals, stop.word()
         if word in ordinals:
             return True
@@ -255,11 +255,11 @@ class _Reader:
 
 
 class _Stop:
-    """A stop, or some in a row, and what is around it.
+    """A stop, or several in a row, and the text around it.
 
-    ``kind`` is "." for a single full stop, "e" for an ellipsis, "!" for a question or an exclamation, else "s".
-    ``before`` and ``following`` are the classes of the characters before it and after all that closes, spaces and
-    opens.
+    kind: "." for a single full stop, "e" for an ellipsis, "!" for a question or an exclamation mark, else "s".
+    closing, gap, opening: the classes of the closing marks, the white space and the opening marks after it.
+    before, following: the classes of the character before it, and of the first one after all these marks.
     """
 
     def __init__(self, paragraph: str, classes: str, start: int, match: re.Match[str]) -> None:
@@ -278,12 +278,12 @@ class _Stop:
         return self._paragraph.startswith("．", self._at)
 
     def is_amid_ascii(self) -> bool:
-        """Whether it and the characters on both sides of it are ASCII, with no marks on the second."""
+        """Whether it and the characters on both sides are ASCII, the second without combining marks."""
         near = self._paragraph[max(0, self._at - 1) : self._end] + self._paragraph[self._word : self._word + 1]
         return near.isascii() and not self._classes.startswith("m", self._word + 1)
 
     def token(self) -> str:
-        """The word before it, with the full stops inside; none where that is a part of an address or the like."""
+        """The word before it, with its inner full stops; "" if that is part of an address or the like."""
         at, least = self._at, max(self._start, self._at - _TOKEN_LENGTH)
         allowed = _TOKEN if self.before in ("u", "m") else _SPACED_TOKEN
         while at > least and self._classes[at - 1] in allowed:
@@ -303,35 +303,35 @@ class _Stop:
         return normalize("NFC", self._paragraph[self._word : match.end()]) if match else ""
 
     def words(self) -> Sequence[str]:
-        """The first words after it, with what is written together with them."""
+        """The first words after it, with punctuation."""
         return self._paragraph[self._word : self._word + _TAG_LENGTH].split()[:4]
 
     def is_after_date(self) -> bool:
         return _DATE.search(self._paragraph, max(self._start, self._at - _DATE_LENGTH), self._at) is not None
 
     def is_after_number(self) -> bool:
-        """Whether a number is before its token, with a space or a hyphen between them."""
+        """Whether a number precedes its token, with a space or a hyphen between them."""
         before = self._at - len(self.token())
         return self._paragraph[max(self._start, before - 2) : before].rstrip(" -\xa0")[-1:].isdecimal()
 
     def is_in_brackets(self) -> bool:
-        """Whether brackets are around the whole sentence."""
+        """Whether the whole sentence is in brackets."""
         return self.closing.startswith(")") and self._classes[self._start : self._start + 20].lstrip(" n*").startswith(
             "("
         )
 
     def is_before_particle(self) -> bool:
-        """Whether it belongs to a name, such as モーニング娘。, since what follows begins no sentence."""
+        """Whether it belongs to a name, such as モーニング娘。: a particle follows, which cannot begin a sentence."""
         return self.gap == "" and _PARTICLE.match(self._paragraph, self._word) is not None
 
     def is_before_another(self) -> bool:
-        """Whether another sentence follows its quotation, in a script without capital letters."""
+        """Whether another sentence follows the quotation that it ends, in a script without capital letters."""
         if _OPENS.search(self.opening) or self.is_before_speech():
             return True
         return _SUBJECT.match(self._paragraph, self._word) is not None and self._is_introduced()
 
     def _is_introduced(self) -> bool:
-        """Whether a colon or a comma is before its quotation, so that who speaks was said already."""
+        """Whether a colon or a comma precedes its quotation, so that the speaker was named before."""
         closing = next((mark for mark in self._paragraph[self._end : self._word] if mark in _PAIRS), None)
         if closing is None:
             return False
@@ -343,17 +343,17 @@ class _Stop:
         return match is not None and match.end() == self._word + 1 and self._classes.startswith(".", match.end())
 
     def is_numbering(self) -> bool:
-        """Whether it follows the number of a list item, and nothing else before it."""
+        """Whether it follows the number of a list item at the beginning of the sentence."""
         short = self._at - self._start <= _NUMBERING_LENGTH
         return short and _NUMBERING.fullmatch(self._paragraph, self._start, self._at) is not None
 
     def label(self) -> tuple[str, str] | None:
-        """The word and its full stop, if any, of which it follows the number, with nothing else before it."""
+        """The word of a label such as "Fig. 2." and its full stop, if the sentence so far is a label."""
         match = self._at - self._start <= _LABEL_LENGTH and _LABEL.fullmatch(self._paragraph, self._start, self._at)
         return (match[1], match[2]) if match else None
 
     def is_before_speech(self) -> bool:
-        """Whether somebody else begins to speak: 李四答：“……”"""
+        """Whether another speaker begins: 李四答：“……”"""
         return _SPEECH.match(self._paragraph, self._word) is not None
 
     def is_before_list_item(self) -> bool:

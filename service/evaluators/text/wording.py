@@ -1,5 +1,5 @@
-"""What makes two wordings the same: the width of characters, marks that a script may leave out, case, white space,
-and the marks around a text."""
+"""Normal forms of a text, in which two wordings are equal even if they differ in the width of characters, in optional
+marks, in case, in white space, or in the marks around the text."""
 
 from collections.abc import Callable, Mapping, Sequence
 from unicodedata import decomposition, normalize
@@ -12,7 +12,7 @@ BRACKET_PAIRS = ("()", "[]", "{}", "<>", "【】", "〔〕", "〖〗", "〘〙",
 QUOTATION_MARKS = "\"'“”„‟‘’‚‛«»「」『』〝〞〟﹁﹂﹃﹄❝❞❛❜"
 MARKUP = "*_~`"
 AROUND_TEXT = f"{QUOTATION_MARKS}{''.join(BRACKET_PAIRS)}{MARKUP} "
-"""What may surround a normalised text without being part of its wording."""
+"""Marks that may surround a normalised text without being part of its wording."""
 ENDING_STOPS = ".!。।॥۔։՜።។៕။།᠃᠉߹‼❗❕꓿"
 """The full stops and exclamation marks of all scripts, normalised."""
 
@@ -25,28 +25,28 @@ _DOUBLE_QUOTATIONS = (
 
 
 def strip_quotes(text: str) -> str:
-    """Without the double quotation marks around all of it: straight ones, or a pair of typographic ones."""
+    """Remove double quotation marks around the whole text: straight ones, or a pair of typographic ones."""
     quotation = (text[0] + text[-1]).translate(_STRAIGHT) if len(text) > 2 else ""
     return text[1:-1] if quotation in _DOUBLE_QUOTATIONS else text
 
 
 def strip_invisible(text: str) -> str:
-    """Without joiners, direction marks, soft hyphens and other characters that are not seen."""
+    """Remove joiners, direction marks, soft hyphens and other invisible characters."""
     return text if text.isascii() else _INVISIBLE.sub("", text)
 
 
 def unify_width(text: str) -> str:
-    """The same for all ways to write an accented character, an apostrophe or a hyphen, and for full-width, half-width
-    and positional forms: "ＹＥＳ" is "YES"."""
+    """Write accented characters, apostrophes and hyphens in one way, and full-width, half-width and positional forms as
+    plain characters: "ＹＥＳ" becomes "YES"."""
     return text if text.isascii() else normalize("NFC", _limit_marks(translate(text, _PLAIN_FORMS)))
 
 
 def normalise(text: str) -> str:
-    """As ``unify_width``, and without what readers fill in themselves or do not see.
+    """Do what ``unify_width`` does, and remove whatever readers do not see or fill in themselves.
 
-    These are the vowel signs of Arabic and Hebrew, the stretching of Arabic letters, joiners, soft hyphens and other
-    invisible characters, and the dots of "ё". The Arabic forms of yeh and kaf are the Persian ones, and the vowel am
-    of Thai and Lao is one character.
+    Removed are the vowel signs of Arabic and Hebrew, the stretching of Arabic letters, joiners, soft hyphens and other
+    invisible characters, and the dots of "ё". The Arabic yeh and kaf become the Persian ones, and the vowel am of Thai
+    and Lao becomes one character.
     """
     if text.isascii():
         return text
@@ -55,14 +55,17 @@ def normalise(text: str) -> str:
 
 
 def lower(text: str) -> str:
-    """Of one width, in lower case letter by letter: case folding would make two letters of "ß"."""
+    """Unify the width, and lower the case letter by letter: case folding would make two letters of "ß"."""
     return unify_width(text.lower().replace("ς", "σ"))
 
 
 def fold(text: str, case_sensitive: bool = False, turkic: bool = False) -> str:
-    """Normalised, and the same for any white space, and for either case (by Unicode case folding) unless that matters.
+    """Normalise a text, unify its white space, and fold its case as Unicode does, unless ``case_sensitive``.
 
     ``turkic``: "I" is the capital of "ı", and "İ" that of "i".
+
+    >>> fold("Straße  “ＡＢＣ”")
+    'strasse “abc”'
     """
     if turkic:
         text = translate(text, _TURKIC)
@@ -70,7 +73,7 @@ def fold(text: str, case_sensitive: bool = False, turkic: bool = False) -> str:
 
 
 def _collapse_spaces(text: str) -> str:
-    """With one space for each run of white space, and none at the ends. ``str.split`` would hold every word."""
+    """One space for each run of white space, and none at the ends. ``str.split`` would keep every word in memory."""
     for character in _WHITE_SPACE:
         text = text.replace(character, " ")
     while "  " in text:
@@ -79,8 +82,8 @@ def _collapse_spaces(text: str) -> str:
 
 
 def case_foldings(case_sensitive: bool, *texts: str) -> Sequence[bool]:
-    """The values of ``turkic`` to compare texts under: both where one of them has letters that only Turkic languages
-    use, since nothing else tells whether its "I" is a dotted one."""
+    """The values of ``turkic`` with which to compare texts: both if a text has letters that only Turkic languages use,
+    because only the language tells which lower-case letter an "I" stands for."""
     return (False, True) if not case_sensitive and any("ı" in text or "İ" in text for text in texts) else (False,)
 
 
@@ -98,7 +101,7 @@ _PERSIAN = str.maketrans({"ي": "ی", "ك": "ک"})
 _AS_TYPED = str.maketrans({"’": "'", "ʼ": "'", "׳": "'", "״": '"', "\u2010": "-", "\u2011": "-"})
 _OTHER_FORMS = ("<wide>", "<narrow>", "<small>", "<vertical>", "<initial>", "<medial>", "<final>", "<isolated>")
 _MAX_FORM = 4
-"""Letters that one character is taken apart into: a few stand for whole phrases."""
+"""Letters into which a character is decomposed, at most: a few characters stand for whole phrases."""
 _OPTIONAL = regex.compile(
     r"[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7"  # the points of Hebrew
     r"\u0610-\u061a\u0640\u064b-\u0652\u0656-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed"  # Arabic
@@ -108,7 +111,7 @@ _OPTIONAL = regex.compile(
 
 
 def _plain_form(character: str) -> str:
-    """What a character of another width or position is written with; itself where it is plain already."""
+    """The plain characters for one of another width or position; the character itself if it is plain."""
     kind, *points = decomposition(character).split() or [""]
     if kind not in _OTHER_FORMS or len(points) > _MAX_FORM:
         return character
@@ -116,13 +119,14 @@ def _plain_form(character: str) -> str:
 
 
 def _read_form(character: str) -> str:
-    """A plain form without what is optional; Hebrew letters with points have a character each."""
+    """The plain form without optional marks. Hebrew letters with points are decomposed, because they are single
+    characters."""
     form = normalize("NFD", character) if "\ufb1d" <= character <= "\ufb4f" else _plain_form(character)
     return _OPTIONAL.sub("", form.translate(_AS_TYPED)).translate(_PERSIAN)
 
 
 def _make_table(form: Callable[[str], str]) -> Mapping[int, str]:
-    """What ``form`` changes, of all characters that it can change."""
+    """The characters that ``form`` changes, with what it makes of them."""
     special = map(chr, (*range(0x80, 0x3001), *range(0xFB1D, 0x10000), *range(0xE0000, 0xE1000)))
     return {ord(character): form(character) for character in special if form(character) != character}
 
@@ -133,7 +137,7 @@ _TOO_MANY_MARKS = regex.compile(r"(\p{M}{30})\p{M}++")
 
 
 def _limit_marks(text: str) -> str:
-    """At most 30 combining marks in a row, as in Unicode's stream-safe format (UAX #15): more belong to no language,
-    and Python's normalisation takes time quadratic in their number. (The combining class will not do to tell them: that
+    """Keep at most 30 combining marks in a row, as in Unicode's stream-safe format (UAX #15). No language needs more,
+    and Python's normalisation takes time quadratic in their number. (The combining class does not identify them: that
     of U+0F73 is 0, yet it is normalised to two marks.)"""
     return _TOO_MANY_MARKS.sub(r"\1", text)

@@ -1,4 +1,4 @@
-"""How a text is read: its paragraphs and lines."""
+"""The paragraphs and lines of a text."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -15,9 +15,12 @@ _RULE = regex.compile(rf"\s*+([{_RULED}])(?:\s*+\1){{2,}}+\s*+")
 def paragraphs(text: str, separator: str = "") -> Sequence[str]:
     """The blocks between lines that hold the separator and nothing else.
 
-    By default those are blank lines, also in a quotation (">"), and lines that hold a horizontal rule such as "---",
-    "* * *" or "———". A block of nothing but such lines is no paragraph, whatever the separator. Nothing divides a
-    fenced block of code.
+    By default paragraphs are separated by blank lines, also in a quotation (">"), and by horizontal rules such as
+    "---", "* * *" or "———". A block of nothing but such lines does not count, whatever the separator. A fenced block of
+    code is never divided.
+
+    >>> paragraphs("One.\\n\\nTwo.\\n---\\nThree.")
+    ['One.', 'Two.', 'Three.']
     """
     wanted, lines = separator.strip(), text.splitlines()
     fenced = iter(are_fenced(lines))
@@ -32,7 +35,7 @@ def prose_lines(text: str) -> Sequence[str]:
 
 
 def count_lines(text: str) -> int:
-    """Lines that are not blank. One with nothing but white space and invisible characters is."""
+    """The number of lines that are not blank. White space and invisible characters alone are blank."""
     return sum(map(_is_visible, text.splitlines()))
 
 
@@ -54,5 +57,5 @@ def _is_visible(line: str) -> bool:
 
 
 def excerpt(text: str, limit: int = 60) -> str:
-    """``text``, or its two ends where it has more than ``limit`` characters, which is even."""
+    """``text``, or its two ends if it has more than ``limit`` characters. ``limit`` is even."""
     return text if len(text) <= limit else f"{text[: limit // 2]}…{text[1 - limit // 2 :]}"

@@ -53,10 +53,10 @@ class Tone:
         return Evaluation("other", "verifier", True, 7.0, True, self.result, stderr=0.1)
 
 @dataclass(frozen=True)
-class Resolving:
+class Sized:
     size: int
 
-    def resolved(self, tools):
+    def resolve(self, tools):
         if tools.find(Sandbox) is None and self.size > 9:
             raise RefusedField("size", "no sandbox for that")
         if self.size == 0:
@@ -92,7 +92,7 @@ def stated(name: str, **fields: Any) -> Custom:
     return TypeAdapter(Custom).validate_json(json.dumps({"type": "custom", "name": name, **fields}))
 
 
-def resolved(name: str, **fields: Any) -> CustomEvaluator:
+def resolve(name: str, **fields: Any) -> CustomEvaluator:
     return stated(name, **fields).resolve(Toolbox(load_plugins()))
 
 
@@ -103,7 +103,7 @@ def submission(text: str) -> Submission:
 def test_where_no_package_offers_any_there_are_none() -> None:
     assert load_plugins() == {}
     with pytest.raises(RefusedField, match="installed here: none") as refused:
-        resolved("tone")
+        resolve("tone")
     assert refused.value.field == "name"
 
 
@@ -136,7 +136,7 @@ async def test_the_guide_s_example_works(install: Install) -> None:
 
 def refusal(setting: str, value: object) -> str:
     with pytest.raises(RefusedField) as refused:
-        resolved("hedging", settings={setting: value})
+        resolve("hedging", settings={setting: value})
     return refused.value.field
 
 
@@ -175,7 +175,7 @@ def test_a_package_needs_nothing_from_the_service_but_the_public_module(source: 
 async def test_a_class_without_our_base_keeps_its_authority_and_nothing_that_the_request_says(install: Install) -> None:
     install("tones", JUDGE, {"tone": "tones:Tone"})
 
-    evaluator = resolved("tone", settings={"wanted": ["kind", "calm"]}, weight=3.0)
+    evaluator = resolve("tone", settings={"wanted": ["kind", "calm"]}, weight=3.0)
     found = await evaluator.evaluate(submission("Red."))
 
     assert evaluator.evaluator.wanted == ("kind", "calm")  # type: ignore[attr-defined]
@@ -203,25 +203,25 @@ def test_what_the_class_does_not_take_is_refused_by_its_name(
     install("tones", JUDGE, {"tone": "tones:Tone"})
 
     with pytest.raises(RefusedField, match=reason) as refused:
-        resolved("tone", **fields)
+        resolve("tone", **fields)
 
     assert refused.value.field == field
 
 
 async def test_a_class_may_make_its_evaluator_from_the_toolbox(install: Install) -> None:
-    install("tones", JUDGE, {"sized": "tones:Resolving"})
+    install("tones", JUDGE, {"sized": "tones:Sized"})
 
-    found = await resolved("sized", settings={"size": 3}).evaluate(submission("Red."))
+    found = await resolve("sized", settings={"size": 3}).evaluate(submission("Red."))
 
     assert (found.evaluator, found.score) == ("sized", 0.5)
     with pytest.raises(RefusedField, match="no sandbox for that") as refused:
-        resolved("sized", settings={"size": 10})
+        resolve("sized", settings={"size": 10})
     assert refused.value.field == "settings.size"
     with pytest.raises(RefusedField) as missing:
-        resolved("sized")
+        resolve("sized")
     assert missing.value.field == "settings.size"
     with pytest.raises(RefusedField, match="nothing of that size") as refused:
-        resolved("sized", settings={"size": 0})
+        resolve("sized", settings={"size": 0})
     assert refused.value.field == "settings"
 
 
@@ -230,21 +230,21 @@ async def test_a_score_off_the_scale_is_an_error(install: Install, result: float
     install("tones", JUDGE, {"tone": "tones:Tone"})
 
     with pytest.raises(ValueError, match=r"outside \[0, 1\]"):
-        await resolved("tone", settings={"result": result}).evaluate(submission("Red."))
+        await resolve("tone", settings={"result": result}).evaluate(submission("Red."))
 
 
-async def test_what_is_no_evaluation_is_an_error(install: Install) -> None:
+async def test_a_result_that_is_not_an_evaluation_is_an_error(install: Install) -> None:
     install("tones", JUDGE, {"tone": "tones:Tone"})
 
-    with pytest.raises(TypeError, match="returned no Evaluation"):
-        await resolved("tone").evaluate(submission("nothing"))
+    with pytest.raises(TypeError, match="did not return an Evaluation"):
+        await resolve("tone").evaluate(submission("nothing"))
 
 
-async def test_what_is_no_issue_is_an_error(install: Install) -> None:
+async def test_an_issue_of_another_type_is_an_error(install: Install) -> None:
     install("tones", JUDGE, {"tone": "tones:Tone"})
 
-    with pytest.raises(TypeError, match="returned an issue that is no Issue"):
-        await resolved("tone").evaluate(submission("words"))
+    with pytest.raises(TypeError, match="returned an issue that is not an Issue"):
+        await resolve("tone").evaluate(submission("words"))
 
 
 def critique(**evaluator: Any) -> dict[str, Any]:

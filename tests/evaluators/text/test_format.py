@@ -250,11 +250,11 @@ def test_a_fault_says_what_is_wrong_and_what_to_do(
 @pytest.mark.parametrize(
     ("fields", "location", "message"),
     [
-        ({"kind": "json", "min": 1}, (), "Value error, json takes no min and no max"),
-        ({"kind": "postscript", "min": 1}, (), "Value error, postscript takes no min and no max"),
-        ({"kind": "highlighted", "marker": "_"}, (), "Value error, highlighted takes no marker"),
-        ({"kind": "title", "max": 0}, (), "Value error, title takes no min and no max"),
-        ({"kind": "numbered_list", "marker": "1."}, (), "Value error, numbered_list takes no marker"),
+        ({"kind": "json", "min": 1}, (), "Value error, json does not take min or max"),
+        ({"kind": "postscript", "min": 1}, (), "Value error, postscript does not take min or max"),
+        ({"kind": "highlighted", "marker": "_"}, (), "Value error, highlighted does not take a marker"),
+        ({"kind": "title", "max": 0}, (), "Value error, title does not take min or max"),
+        ({"kind": "numbered_list", "marker": "1."}, (), "Value error, numbered_list does not take a marker"),
         ({"kind": "bullet_list", "marker": " "}, (), "Value error, marker is blank"),
         ({"kind": "bullet_list", "marker": "\u200b"}, (), "Value error, marker is blank"),
         ({"kind": "sections", "min": 3, "max": 2}, (), "Value error, min is greater than max"),

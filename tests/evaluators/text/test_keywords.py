@@ -57,13 +57,13 @@ def test_keywords_have_one_check_a_rule() -> None:
     assert in_english(keywords.check("Paris, London: cat, cat, cat.")) == [
         Check("include", 1 - 2 / 3, "missing: Rome, Bonn", 'Use all of these words: "Paris", "Rome", "Bonn".'),
         Check("exclude", 0.5, "found: London", 'Use none of these words: "London", "Oslo".'),
-        Check("counts", 2 / 3, '"cat" stands 3 times; at most 2 are allowed', 'Use "cat" at most 2 times.'),
-        Check("counts", 0.0, '"dog" stands 0 times; at least 1 is needed', 'Use "dog" at least 1 time.'),
+        Check("counts", 2 / 3, '"cat" appears 3 times; at most 2 are allowed', 'Use "cat" at most 2 times.'),
+        Check("counts", 0.0, '"dog" appears 0 times; at least 1 is needed', 'Use "dog" at least 1 time.'),
     ]
     none = Keywords(counts={"!": Bounds(max=0)}, letters={"q": Bounds(min=0, max=0)})
     assert in_english(none.check("Quick!")) == [
-        Check("counts", 0.0, '"!" stands 1 time; none is allowed', 'Do not use "!".'),
-        Check("letters", 0.0, 'the letter "q" stands 1 time; none is allowed', 'Do not use the letter "q".'),
+        Check("counts", 0.0, '"!" appears 1 time; none is allowed', 'Do not use "!".'),
+        Check("letters", 0.0, 'the letter "q" appears 1 time; none is allowed', 'Do not use the letter "q".'),
     ]
     assert all(check.score == 1.0 for check in keywords.check("Paris, Rome, Bonn: a dog"))
 
@@ -89,7 +89,7 @@ def test_letters_are_counted(letter: str, case_sensitive: bool, count: int) -> N
         Check(
             "letters",
             count / 8,
-            f'the letter "{letter}" stands {count} time{"s" * (count != 1)}; at least 8 are needed',
+            f'the letter "{letter}" appears {count} time{"s" * (count != 1)}; at least 8 are needed',
             f'Use the letter "{letter}" at least 8 times.',
         )
     ]
@@ -152,12 +152,12 @@ def test_one_of_says_what_the_options_are() -> None:
         Check(
             "options",
             0.0,
-            f'"{"x" * 30}…{"x" * 29}" is none of the options',
+            f'"{"x" * 30}…{"x" * 29}" is not one of the options',
             'Reply with one of these and nothing else: "yes", "no".',
         )
     ]
     assert in_english(OneOf(options=options, anywhere=True).check("maybe")) == [
-        Check("options", 0.0, "none of the options is in it", 'Use one of these, word for word: "yes", "no".')
+        Check("options", 0.0, "it contains none of the options", 'Use one of these, word for word: "yes", "no".')
     ]
 
 

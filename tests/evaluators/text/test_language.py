@@ -169,7 +169,7 @@ def test_an_unknown_code_is_refused(code: str) -> None:
         WIRE.validate_json(json.dumps({"type": "language", "code": code}))
     (error,) = caught.value.errors()
     assert error["ctx"]["error"].field == "code"
-    assert error["msg"].startswith("Value error, it is none of af, am, an, ar,")
+    assert error["msg"].startswith("Value error, it must be one of af, am, an, ar,")
 
 
 def test_a_code_has_two_letters() -> None:

@@ -1,11 +1,10 @@
-"""What runs first inside the sandbox: it takes the limits upon itself, then runs the program that it is sent.
+"""Runs first inside the sandbox: it sets its own limits, then runs the program that it is sent.
 
 Standard input is one JSON object, read to its end before anything else runs: ``limits`` (resource limits by name, each
-a soft and a hard one), ``memory`` (bytes of address space on top of what the interpreter has by now), ``program``
-(source) and ``payload``. The program finds ``payload`` and ``report``, a descriptor, among its globals, and has a copy
-of the builtins to itself. What was standard error is the report: a NUL byte on it says that the limits hold. From then
-on standard error is standard output, and standard input is empty. Where memory is short the kernel is to kill this
-process before any other.
+a soft and a hard one), ``memory`` (bytes of address space on top of what the interpreter uses by then), ``program``
+(source) and ``payload``. The program's globals include ``payload`` and ``report``, a descriptor, and a copy of the
+builtins. The report replaces standard error: a NUL byte on it says that the limits are set. From then on standard error
+goes to standard output, and standard input is empty. If memory is short, the kernel kills this process before others.
 """
 
 import builtins

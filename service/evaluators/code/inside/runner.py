@@ -1,26 +1,33 @@
-"""Runs a candidate and the tests of it, inside the sandbox, and reports each test once it is over.
+"""Runs a candidate and its tests inside the sandbox, and reports each test when it is over.
 
-``payload`` has ``code`` and ``tests`` (sources), ``in_place`` (which of the top statements of ``tests`` are tests by
-themselves), ``functions`` (where the test functions stand, and their names), ``imports`` (the modules that the tests
-import), ``assigned`` (attributes that the tests set), ``name`` (what ``__name__`` is to the tests), ``entry`` (whether
-they want the candidate's main function as ``candidate``) and ``nonce``. Each line of the report is the nonce, a space
-and a JSON object. Its ``what`` is "test", with the ``place`` of one that is over; "setup", with the place of another
-statement that failed; "code" or "tests" for a source that failed as a whole. There is an ``error`` where something
-failed; after a failure that is no test's nothing more is run.
+``payload`` has these members:
+
+* ``code``, ``tests``: sources.
+* ``in_place``: the indices of the top statements of ``tests`` that are tests by themselves.
+* ``functions``: the names of the test functions, by the indices of their statements.
+* ``imports``: the modules that the tests import.
+* ``assigned``: the attributes that the tests set.
+* ``name``: what ``__name__`` is in the tests.
+* ``entry``: whether they use the candidate's main function as ``candidate``.
+* ``nonce``: begins each line of the report.
+
+After the nonce and a space a line of the report is a JSON object. Its ``what`` is "test", with the ``place`` of a test
+that is over; "setup", with the place of another statement that failed; or "code" or "tests" for a source that failed as
+a whole. It has an ``error`` if something failed. After a failure that is not a test's, nothing more is run.
 
 The candidate is a module. The tests see its names as after ``from candidate import *``, and the builtins as they were
-before it ran. Statements are run where they stand, functions after all of them.
+before it ran. Statements run in order, then the test functions.
 
-The candidate runs in this interpreter, and may try to pass without being right. So whatever decides about a test is
-bound before the candidate begins: the launcher gives this program builtins of its own, and ``run`` calls nothing that a
-module holds. Three things are done besides:
+The candidate runs in this interpreter, and may try to pass without being right. So everything that decides about a test
+is bound before the candidate starts: the launcher gives this program its own builtins, and ``run`` does not call
+anything through a module. In addition:
 
-* Only ``run`` can report. It asks an audit hook to, which nothing else refers to, and the hook looks whether it is
-  called by that very frame of that very process.
-* The hook refuses what would lead a program to the runner or to the tests: frames, the collector's lists of objects,
-  tracing, and other code for a function that exists.
-* What the tests use of Python and of their own (builtins, functions of the modules they import, names they define) is
-  put back before the next statement if the candidate has replaced it; a test during which that happened has failed.
+* Only ``run`` can report. It does so through an audit hook, to which nothing else refers, and the hook checks that it
+  is called from that very frame of that very process.
+* The hook refuses whatever would lead a program to the runner or to the tests: frames, the collector's lists of
+  objects, tracing, and replacing the code of an existing function.
+* Whatever the tests use (builtins, functions of the modules that they import, names that they define) is restored
+  before the next statement if the candidate has replaced it. The test during which that happened fails.
 """
 
 import ast
@@ -39,13 +46,14 @@ CODE, TESTS = "<code>", "<tests>"
 LEFT, RIGHT = "<left>", "<right>"  # names that no source can hold
 TELL = "redraft.tell"
 MAX_TEXT = 300
-ADDRESS = re.compile(r"(?<=\w) at 0x[0-9a-f]+(?=>)")  # which is another one in each run
+ADDRESS = re.compile(r"(?<=\w) at 0x[0-9a-f]+(?=>)")  # which differs in each run
 MISSING = object()
 
 Record = dict[str, Any]
 
 
 def run(payload: dict[str, Any], report: int) -> None:
+    # Bind all that decides about a test before any code of the candidate or of the tests runs.
     attempt, audit = make_attempt(), sys.audit
     tests: list[SimpleNamespace] = []
     watch(report, payload.pop("nonce"), sys._getframe())
@@ -59,12 +67,14 @@ def run(payload: dict[str, Any], report: int) -> None:
     untouched = dict(vars(builtins))
     guarded = {"builtins", *payload["imports"], *(["asyncio"] if is_async else [])}
     restore = make_guard(guarded, untouched, frozenset(payload["assigned"]))
+    # Run the candidate.
     module = sys.modules["candidate"] = ModuleType("candidate")
     vars(module)["__builtins__"] = builtins  # else it would get those of this program
     entry = find_entry_point(payload["code"]) if payload["entry"] else None
     if fault := attempt(lambda: execute(compile(payload["code"], CODE, "exec", dont_inherit=True), vars(module))):
         return audit(TELL, {"what": "code", **fault})
     restore()
+    # Run the statements of the tests in order, and collect their test functions.
     scope = {**visible_names(vars(module), tests, untouched), "__name__": payload["name"], "__builtins__": untouched}
     if entry is not None:
         scope.setdefault("candidate", vars(module).get(entry))
@@ -82,6 +92,7 @@ def run(payload: dict[str, Any], report: int) -> None:
             return audit(TELL, {"what": "setup", "place": place, **fault})
         elif name := functions.get(str(place)):
             defined = (*defined, (place, check_definition(statement, scope[name])))
+    # Run the test functions.
     for place, function in defined:
         fault = attempt(partial(call, function, drive))
         replaced = restore() or rebind(frozenset())
@@ -98,7 +109,7 @@ PRIVATE = {
     "object.__getattr__": frozenset({"tb_frame", "gi_frame", "cr_frame", "ag_frame"}),
     "object.__setattr__": frozenset({"__code__"}),
 }
-"""Attributes that lead to a frame, or give a function that exists other code."""
+"""Attributes that lead to a frame, or that replace the code of a function."""
 GIVE_FRAMES_AWAY = frozenset(
     {
         "<lambda>",
@@ -128,7 +139,10 @@ REFUSED = frozenset(
 
 
 def watch(report: int, nonce: str, runner: Any) -> None:
-    """Begin to refuse what would lead a program to the runner, and to report what the frame ``runner`` tells."""
+    """From now on, refuse whatever would lead a program to the runner, and report the records of the frame ``runner``.
+
+    report: the descriptor to write to. nonce: begins each line. runner: the only frame that may report.
+    """
     frame_of, thread, process, write = sys._getframe, get_ident, os.getpid, os.write
     ours, standard, looking, started = globals(), os.path.dirname(os.__file__), set[int](), os.getpid()
     encode = json.encoder.c_make_encoder(  # type: ignore[attr-defined]
@@ -138,7 +152,7 @@ def watch(report: int, nonce: str, runner: Any) -> None:
     known: dict[str, frozenset[CodeType]] = {}
 
     def is_of_the_library(code: CodeType) -> bool:
-        """The name of a file can be anything, so the code must be what the file has; nobody can write there."""
+        """A code object can claim any file name, so its code must be in that file, which nobody can write to."""
         file = code.co_filename
         if not file.startswith(f"{standard}/") or "/../" in file:
             return False
@@ -153,7 +167,7 @@ def watch(report: int, nonce: str, runner: Any) -> None:
         write(report, f"{nonce} {''.join(encode(kept, 0))}\n".encode())
 
     def look() -> None:
-        """What is private is for this program, and for what the standard library does with it itself."""
+        """Allow private attributes to this program, and to the standard library for its own purposes."""
         asking = frame_of(2)
         if asking.f_globals is ours:
             return
@@ -172,7 +186,7 @@ def watch(report: int, nonce: str, runner: Any) -> None:
             raise RuntimeError(f"the code may not use {event}")
         elif event == "sys._getframe" or (event in PRIVATE and details[1] in PRIVATE[event]):
             me = thread()
-            if me not in looking:  # else it is this function that looks
+            if me not in looking:  # else this call comes from ``look`` itself
                 looking.add(me)
                 try:
                     look()
@@ -183,7 +197,7 @@ def watch(report: int, nonce: str, runner: Any) -> None:
 
 
 def load_codes(file: str) -> frozenset[CodeType]:
-    """The code of a file of Python, of all its functions and classes; none where it cannot be read."""
+    """The code objects of a Python file, of its functions and of its classes; none if it cannot be read."""
     try:
         with open(file, "rb") as source:
             found = [compile(source.read(), file, "exec", dont_inherit=True)]
@@ -198,15 +212,20 @@ def load_codes(file: str) -> frozenset[CodeType]:
 
 
 Place = tuple[str, Callable[[str, Any], None], Mapping[str, Any]]
-"""What a namespace is called, how a name in it is set, and the namespace."""
+"""The label of a namespace, a function that sets a name in it, and the namespace."""
 GUARDED = (staticmethod, classmethod, property, ModuleType)
 
 
 def make_guard(
     names: Collection[str], untouched: dict[str, Any], assigned: Collection[str]
 ) -> Callable[[], str | None]:
-    """A function that puts back what has been replaced in these modules, the classes that they define and the builtins
-    of the tests, and says what it was. Only what can be called is looked after, and not what the tests set."""
+    """Make a function that restores what was replaced in some modules, their classes and the tests' builtins.
+
+    The function returns the label of something that was replaced, or None. Only callables and the like are restored.
+
+    names: of the modules, whose submodules count too. untouched: the tests' builtins. assigned: names that the tests
+    set themselves, which are left alone.
+    """
     modules = {
         name: module
         for name, module in list(sys.modules.items())
@@ -254,8 +273,8 @@ Names = Collection[str]
 def make_binder(
     scope: MutableMapping[str, Any], tests: "Sequence[SimpleNamespace]"
 ) -> tuple[Callable[[Names], None], Callable[[Names], str | None]]:
-    """Two functions: one notes the values that names of the tests have by now; one gives names their values back, but
-    for those that the last statement binds, and says which had another."""
+    """Make two functions. One records the current values of names of the tests. The other restores recorded values,
+    except for names that the last statement binds, and returns a name that had another value, or None."""
     fixed: dict[str, object] = {}
     used = frozenset[str]().union(*(statement.uses for statement in tests))
     free = frozenset[str]().union(*(statement.declares_global for statement in tests))
@@ -282,8 +301,8 @@ def make_binder(
 def visible_names(
     names: Mapping[str, Any], tests: "Sequence[SimpleNamespace]", untouched: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The candidate's names, but for those of builtins that the tests use. Such a name is the candidate's only if the
-    tests use no other name that Python has not: they are then tests of it."""
+    """The candidate's names, without those of builtins that the tests use. If all names that the tests use are builtins
+    or their own, they test a function named like a builtin, and nothing is hidden."""
     used = frozenset[str]().union(*(statement.uses for statement in tests))
     bound = frozenset[str]().union(*(statement.binds for statement in tests))
     hidden = used & untouched.keys() if used - bound - untouched.keys() else frozenset()
@@ -294,12 +313,12 @@ def visible_names(
 
 
 def make_attempt() -> Callable[[Callable[[], object]], Record]:
-    spare = [bytearray(1 << 22)]  # given up where all memory is taken, so that this can still be told
+    spare = [bytearray(1 << 22)]  # freed when memory runs out, so that this can still be reported
 
     def attempt(action: Callable[[], object]) -> Record:
         try:
             action()
-        except BaseException as error:  # noqa: BLE001 - SystemExit as well: whatever it is, the candidate has failed
+        except BaseException as error:  # noqa: BLE001 - including SystemExit: with any exception, the candidate has failed
             if isinstance(error, MemoryError):
                 spare.clear()
             return describe(error)
@@ -327,14 +346,14 @@ async def finish(coroutine: Any, token: object) -> object:
 
 def make_driver(is_async: bool) -> Callable[[Any], object]:
     if not is_async:
-        return lambda coroutine: coroutine  # of a decorator, perhaps: nothing of it is run
+        return lambda coroutine: coroutine  # perhaps a decorator made it: it is not run
     import asyncio  # which takes long
 
     return asyncio.run
 
 
 def find_entry_point(source: str) -> str | None:
-    """The function that the tests are about where they do not say: the last one that no other function uses."""
+    """The function that the tests are about if they do not say: the last one that no other function uses."""
     try:
         body = ast.parse(source).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -347,8 +366,8 @@ def find_entry_point(source: str) -> str | None:
 
 
 Statement = SimpleNamespace
-"""A top statement of the tests: its code, the names that it binds in their scope and those that it reads. No class of
-this program may exist: the candidate would find it among those of ``object``, and its methods lead to the runner."""
+"""A top statement of the tests: its code, the names that it binds in their scope and those that it reads. It cannot be
+a class of this program: the candidate would find it among those of ``object``, and its methods lead to the runner."""
 
 
 def make_statement(tree: ast.stmt) -> SimpleNamespace:
@@ -364,7 +383,7 @@ def make_statement(tree: ast.stmt) -> SimpleNamespace:
 
 
 def check_definition(statement: SimpleNamespace, function: Any) -> Any:
-    """The function, as this statement has defined it. Raises RuntimeError for another."""
+    """Return the function if this statement has defined it. Raises RuntimeError for another one."""
     if statement.is_plain and (type(function) is not FunctionType or function.__code__ not in statement.code.co_consts):
         raise RuntimeError("the function of a test was replaced")
     return function
@@ -388,7 +407,7 @@ def bound_names(node: ast.AST) -> Sequence[str]:
 
 
 def compile_tests(source: str) -> Sequence[SimpleNamespace]:
-    """Each top statement by itself. A comparison that is asserted leaves both its sides behind, as two variables."""
+    """Compile each top statement by itself. A comparison in an assert stores both its sides in variables."""
     tree = ast.parse(source, TESTS)
     for node in ast.walk(tree):
         match node:
@@ -402,11 +421,11 @@ def bind_value(name: str, value: ast.expr) -> ast.expr:
     return ast.copy_location(ast.NamedExpr(ast.copy_location(ast.Name(name, ast.Store()), value), value), value)
 
 
-# What is said of a failure
+# How a failure is reported
 
 
 def describe(error: BaseException) -> Record:
-    """The error; the line of the tests and the one of the code in which it arose; what an assert compared."""
+    """The error, the lines of the tests and of the code in which it was raised, and what an assert compared."""
     record: Record = {"error": show(lambda error: type(error).__name__, error), "detail": show(str, error)}
     if isinstance(error, SyntaxError) and error.filename == CODE:
         record |= {"detail": show(str, error.msg), "code_line": error.lineno}
@@ -425,14 +444,14 @@ def describe(error: BaseException) -> Record:
 
 def show(render: Callable[[Any], str], value: object) -> str:
     try:
-        text = str.__getitem__(render(value), slice(MAX_TEXT + 1))  # a plain str, whatever it was
-    except BaseException:  # noqa: BLE001 - a candidate's own method, which may do anything
+        text = str.__getitem__(render(value), slice(MAX_TEXT + 1))  # a plain str, even if it was a subclass
+    except BaseException:  # noqa: BLE001 - it is the candidate's method, which may do anything
         return "<not to be shown>"
-    text = ADDRESS.sub("", text).encode("utf-8", "backslashreplace").decode()  # no half of a surrogate pair
+    text = ADDRESS.sub("", text).encode("utf-8", "backslashreplace").decode()  # without halves of surrogate pairs
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
 
 
 if __name__ == "__main__":
     run(payload, report)  # type: ignore[name-defined]  # noqa: F821 - the launcher puts them here
     sys.stdout.flush()
-    os._exit(0)  # whatever threads are left
+    os._exit(0)  # even if threads are left
