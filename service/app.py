@@ -199,7 +199,7 @@ def create_app(
         settings.max_queued,
         settings.max_programs_per_key,
         settings.max_batches,
-        on_shed=metrics.request_shed,
+        on_shed=metrics.count_shed,
     )
     metrics.watch_admission(lambda: admission.in_progress, lambda: admission.queued)
     tools = tools or Toolbox()
@@ -211,7 +211,7 @@ def create_app(
     programs = Programs(tasks, limits, served, rubrics, tools)
     line_bytes = max(settings.max_body_bytes, LINE_BYTES)
     background = Background(admission, settings.max_batch_programs, settings.max_batch_seconds, line_bytes)
-    intake = Intake(settings.max_body_memory, settings.max_body_seconds, on_shed=metrics.request_shed)
+    intake = Intake(settings.max_body_memory, settings.max_body_seconds, on_shed=metrics.count_shed)
     metrics.watch_batches(lambda: background.waiting)
 
     @asynccontextmanager
@@ -235,7 +235,7 @@ def create_app(
             }
 
     def finished(record: RequestRecord) -> None:
-        metrics.request_ended(record.endpoint, record.status, record.seconds)
+        metrics.observe_request(record.endpoint, record.status, record.seconds)
         tell_span(record)
         log.log(
             logging.DEBUG if record.endpoint in POLLED else logging.INFO,

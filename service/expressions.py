@@ -4,7 +4,7 @@ JSON Schema names this dialect. Look-around and back-references have no place in
 What other dialects write and ECMA-262 does not (``(?i)``, ``\Z``, possessive quantifiers) is refused by name, but for
 ``\pL``, ``\A`` and ``\z``, which mean one thing only.
 
->>> written_for_re2(parsed(r"^[\u4e00-\u9fff]+\/$"))
+>>> to_re2(parse(r"^[\u4e00-\u9fff]+\/$"))
 '^[\\x{4E00}-\\x{9FFF}]+[\\x{2F}]$'
 """
 
@@ -30,7 +30,7 @@ class Set:
 
 
 @dataclass(frozen=True, slots=True)
-class Sequential:
+class Concatenation:
     parts: tuple["Node", ...]
 
 
@@ -56,7 +56,7 @@ class Edge:
     kind: Literal["^", "$", "b", "B"]
 
 
-Node = Set | Sequential | Either | Repeat | Edge
+Node = Set | Concatenation | Either | Repeat | Edge
 
 DIGITS: tuple[Range, ...] = ((0x30, 0x39),)
 WORD: tuple[Range, ...] = ((0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A))
@@ -101,7 +101,7 @@ def complement(ranges: Iterable[Range]) -> tuple[Range, ...]:
 ANY = Set(complement(LINE_ENDS))
 
 
-def parsed(pattern: str) -> Node:
+def parse(pattern: str) -> Node:
     """The tree of a pattern. ValueError names what is not understood."""
     parser = _Parser(pattern)
     try:
@@ -125,17 +125,17 @@ class _Parser:
 
     def alternatives(self) -> Node:
         options = [self.sequence()]
-        while self.took("|"):
+        while self.take("|"):
             options.append(self.sequence())
         return options[0] if len(options) == 1 else Either(tuple(options))
 
     def sequence(self) -> Node:
         parts = list[Node]()
         while self.at < len(self.pattern) and self.pattern[self.at] not in "|)":
-            parts.append(self.quantified(self.atom()))
-        return parts[0] if len(parts) == 1 else Sequential(tuple(parts))
+            parts.append(self.quantify(self.atom()))
+        return parts[0] if len(parts) == 1 else Concatenation(tuple(parts))
 
-    def quantified(self, node: Node) -> Node:
+    def quantify(self, node: Node) -> Node:
         begin = self.at
         bounds = self.bounds()
         if bounds is None:
@@ -145,14 +145,14 @@ class _Parser:
         least, most = bounds
         if most is not None and most < least:
             raise ValueError(f"{self.pattern[begin : self.at]} is out of order")
-        lazy = self.took("?")
+        lazy = self.take("?")
         if self.at < len(self.pattern) and self.pattern[self.at] in "*+?":
             raise ValueError(f"{self.pattern[begin : self.at + 1]} has a quantifier too many")
         return Repeat(node, least, most, lazy)
 
     def bounds(self) -> tuple[int, int | None] | None:
         for sign, bounds in (("*", (0, None)), ("+", (1, None)), ("?", (0, 1))):
-            if self.took(sign):
+            if self.take(sign):
                 return bounds
         if not (found := _QUANTIFIER.match(self.pattern, self.at)):
             return None
@@ -176,31 +176,31 @@ class _Parser:
             case "*" | "+" | "?":
                 raise ValueError(f"{sign} repeats nothing")
             case _:
-                return _one(ord(sign))
+                return _one_character(ord(sign))
 
     def group(self) -> Node:
         for sign, name in _LOOKS.items():
             if self.pattern.startswith(sign, self.at):
                 raise ValueError(f"({sign} is {name}, which is not supported")
-        if self.took("?"):
+        if self.take("?"):
             named = re.compile(r"P?<[A-Za-z_$][\w$]*>|:").match(self.pattern, self.at)
             if named is None:
                 raise ValueError(f"(?{self.pattern[self.at : self.at + 1]} is not supported")
             self.at = named.end()
         node = self.alternatives()
-        if not self.took(")"):
+        if not self.take(")"):
             raise ValueError("missing )")
-        return node if isinstance(node, Set | Either) else Sequential((node,))
+        return node if isinstance(node, Set | Either) else Concatenation((node,))
 
     def character_class(self) -> Set:
-        negated = self.took("^")
+        negated = self.take("^")
         ranges, properties = list[Range](), list[tuple[str, bool]]()
-        while not self.took("]"):
+        while not self.take("]"):
             first = self.member()
             if self.pattern.startswith("-", self.at) and not self.pattern.startswith("-]", self.at):
                 self.at += 1
                 last = self.member()
-                begin, end = _single(first), _single(last)
+                begin, end = _only_code_point(first), _only_code_point(last)
                 if begin is None or end is None or begin > end:
                     raise ValueError("a range in [] is out of order")
                 ranges.append((begin, end))
@@ -212,7 +212,7 @@ class _Parser:
     def member(self) -> Set:
         sign = self.next("missing ]")
         if sign != "\\":
-            return _one(ord(sign))
+            return _one_character(ord(sign))
         node = self.escape(inside=True)
         if not isinstance(node, Set):
             raise ValueError("an edge is in []")  # noqa: TRY004 - the pattern's fault
@@ -223,10 +223,10 @@ class _Parser:
         if sign.lower() in _CLASSES:
             return Set(_CLASSES[sign.lower()], negated=sign.isupper())
         if sign in _CONTROLS:
-            return _one(_CONTROLS[sign])
+            return _one_character(_CONTROLS[sign])
         match sign:
             case "b" if inside:
-                return _one(0x08)
+                return _one_character(0x08)
             case "b" | "B" if not inside:
                 return Edge("b" if sign == "b" else "B")
             case "A" | "z" if not inside:
@@ -234,25 +234,25 @@ class _Parser:
             case "p" | "P":
                 return Set((), ((self.property(), sign == "P"),))
             case "u":
-                return _one(self.unicode())
+                return _one_character(self.unicode())
             case "x":
-                return _one(self.hexadecimal(2, "\\x"))
+                return _one_character(self.hexadecimal(2, "\\x"))
             case "c":
                 letter = self.next("\\c needs a letter")
                 if not (letter.isascii() and letter.isalpha()):
                     raise ValueError("\\c needs a letter")
-                return _one(ord(letter) % 32)
+                return _one_character(ord(letter) % 32)
             case "0" if not self.pattern[self.at : self.at + 1].isdigit():
-                return _one(0)
+                return _one_character(0)
             case "k" | "1" | "2" | "3" | "4" | "5" | "6" | "7" | "8" | "9":
                 raise ValueError(f"\\{sign} is a back-reference, which is not supported")
             case _ if sign.isalnum():
                 raise ValueError(f"\\{sign} is not supported")
             case _:
-                return _one(ord(sign))
+                return _one_character(ord(sign))
 
     def property(self) -> str:
-        if not self.took("{"):
+        if not self.take("{"):
             return self.next("\\p needs a name")
         end = self.pattern.find("}", self.at)
         found = _PROPERTY.fullmatch(self.pattern, self.at, end) if end >= 0 else None
@@ -262,7 +262,7 @@ class _Parser:
         return _LONG_NAMES.get(found[1], found[1])
 
     def unicode(self) -> int:
-        if self.took("{"):
+        if self.take("{"):
             end = self.pattern.find("}", self.at)
             digits = self.pattern[self.at : max(end, self.at)]
             self.at = end + 1
@@ -292,41 +292,41 @@ class _Parser:
         self.at += 1
         return self.pattern[self.at - 1]
 
-    def took(self, sign: str) -> bool:
+    def take(self, sign: str) -> bool:
         if not self.pattern.startswith(sign, self.at):
             return False
         self.at += len(sign)
         return True
 
 
-def _one(code: int) -> Set:
+def _one_character(code: int) -> Set:
     return Set(((code, code),))
 
 
-def _single(node: Set) -> int | None:
+def _only_code_point(node: Set) -> int | None:
     alone = len(node.ranges) == 1 and node.ranges[0][0] == node.ranges[0][1] and not node.properties
     return node.ranges[0][0] if alone and not node.negated else None
 
 
-def written_for_re2(node: Node) -> str:
+def to_re2(node: Node) -> str:
     """The pattern in RE2's syntax, with the same meaning."""
     match node:
         case Set():
-            return set_for_re2(node)
+            return set_to_re2(node)
         case Edge(kind):
             return {"^": "^", "$": "$", "b": r"\b", "B": r"\B"}[kind]
-        case Sequential(parts):
-            return "".join(f"(?:{written_for_re2(part)})" if _loose(part) else written_for_re2(part) for part in parts)
+        case Concatenation(parts):
+            return "".join(f"(?:{to_re2(part)})" if _needs_group(part) else to_re2(part) for part in parts)
         case Either(options):
-            return "|".join(map(written_for_re2, options))
+            return "|".join(map(to_re2, options))
         case Repeat(inner, least, most, lazy):
-            body = written_for_re2(inner)
+            body = to_re2(inner)
             if not isinstance(inner, Set):
                 body = f"(?:{body})"
             return body + _quantifier(least, most) + ("?" if lazy else "")
 
 
-def _loose(node: Node) -> bool:
+def _needs_group(node: Node) -> bool:
     return isinstance(node, Either)
 
 
@@ -335,16 +335,16 @@ def _quantifier(least: int, most: int | None) -> str:
     return short or (f"{{{least}}}" if least == most else f"{{{least},{'' if most is None else most}}}")
 
 
-def set_for_re2(node: Set) -> str:
+def set_to_re2(node: Set) -> str:
     """A class of characters, which always has brackets."""
-    members = "".join(_range_for_re2(first, last) for first, last in node.ranges)
+    members = "".join(_range_to_re2(first, last) for first, last in node.ranges)
     members += "".join(f"\\{'P' if negated else 'p'}{{{name}}}" for name, negated in node.properties)
     if not members:
         return r"[\x{0}-\x{10FFFF}]" if node.negated else r"[^\x{0}-\x{10FFFF}]"
     return f"[{'^' if node.negated else ''}{members}]"
 
 
-def _range_for_re2(first: int, last: int) -> str:
+def _range_to_re2(first: int, last: int) -> str:
     return f"\\x{{{first:X}}}" if first == last else f"\\x{{{first:X}}}-\\x{{{last:X}}}"
 
 
@@ -354,7 +354,7 @@ def edges(nodes: Sequence[Node]) -> Iterator[Edge]:
         match node:
             case Edge():
                 yield node
-            case Sequential(inner) | Either(inner):
+            case Concatenation(inner) | Either(inner):
                 yield from edges(inner)
             case Repeat(single):
                 yield from edges((single,))

@@ -2,7 +2,7 @@
 
 By default pydantic makes an error of each wrong member, some hundred bytes for each, and a caller may send a million.
 So every sequence of a request is marked with FAIL_FAST, and every mapping whose values have fields with
-``few_members``, since pydantic has nothing for mappings.
+``limit_members``, since pydantic has nothing for mappings.
 """
 
 from typing import Any
@@ -19,10 +19,10 @@ JSON's lists come as Python's, which a strict tuple would refuse; its members ar
 """
 
 
-def few_members(most: int) -> BeforeValidator:
+def limit_members(most: int) -> BeforeValidator:
     """Refuse a mapping of more than ``most`` objects, or of one with more than MOST_FIELDS fields, as a whole.
 
-    It is written last, ``Annotated[Mapping[str, Item], Len(0, 9), few_members(9)]``, so that it is looked at first.
+    It is written last, ``Annotated[Mapping[str, Item], Len(0, 9), limit_members(9)]``, so that it is looked at first.
     """
 
     def check(given: Any) -> Any:

@@ -27,13 +27,13 @@ class LineFormatter(JsonFormatter):
         )
 
     def formatException(self, ei: ExcInfo) -> str:  # noqa: N802 - logging's name
-        return without_messages(ei[1]) if ei[1] is not None else ""
+        return format_without_messages(ei[1]) if ei[1] is not None else ""
 
 
-def without_messages(error: BaseException) -> str:
+def format_without_messages(error: BaseException) -> str:
     """The traceback of an exception and of those that led to it, with their types and without their messages.
 
-    >>> without_messages(ValueError("a caller's words"))
+    >>> format_without_messages(ValueError("a caller's words"))
     'ValueError'
     """
     parts: list[str] = []
@@ -55,7 +55,7 @@ def without_messages(error: BaseException) -> str:
     return "\n\n".join(reversed(parts))
 
 
-def first_line_only(record: logging.LogRecord) -> bool:
+def keep_first_line(record: logging.LogRecord) -> bool:
     """Keep the first line of what asyncio says of a task: those that follow show the task, and in it its exception."""
     if record.name == "asyncio":
         record.msg, record.args = record.getMessage().partition("\n")[0], None

@@ -127,17 +127,17 @@ class Metrics:
     def watch_batches(self, waiting: Callable[[], float]) -> None:
         self.batch_lines_waiting.set_function(waiting)
 
-    def batch_line(self, status: int) -> None:
+    def count_batch_line(self, status: int) -> None:
         self.batch_lines.labels(str(status)).inc()
 
-    def request_ended(self, endpoint: str, status: int, seconds: float) -> None:
+    def observe_request(self, endpoint: str, status: int, seconds: float) -> None:
         self.requests.labels(endpoint, str(status)).inc()
         self.request_seconds.labels(endpoint).observe(seconds)
 
-    def first_event(self, endpoint: str, seconds: float) -> None:
+    def observe_first_event(self, endpoint: str, seconds: float) -> None:
         self.first_event_seconds.labels(endpoint).observe(seconds)
 
-    def request_shed(self, reason: str) -> None:
+    def count_shed(self, reason: str) -> None:
         self.shed.labels(reason).inc()
 
     def observe(self, task: str, event: Event) -> None:
@@ -153,9 +153,9 @@ class Metrics:
             case RoundEnded(ended):
                 self.rounds_without_gain.labels(task).inc(0 if ended.accepted else 1)
             case Refined():
-                self._refined(task, event)
+                self._observe_refined(task, event)
 
-    def _refined(self, task: str, done: Refined) -> None:
+    def _observe_refined(self, task: str, done: Refined) -> None:
         self.rounds.labels(task).observe(len(done.rounds) - 1)
         self.stops.labels(task, done.stop_reason).inc()
         draft, final = (done.assessments.get(candidate.id) for candidate in (done.first, done.selected))

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Strin
 from service.engines.thoughts import Thinking
 
 
-def server_url(text: str) -> str:
+def check_server_url(text: str) -> str:
     """The address of an engine's server. ValueError where it is none, or may hold a secret; no message repeats it."""
     if any(mark in text for mark in "?#@"):
         raise ValueError(
@@ -29,7 +29,7 @@ def server_url(text: str) -> str:
     return text
 
 
-ServerUrl = Annotated[str, AfterValidator(server_url)]
+ServerUrl = Annotated[str, AfterValidator(check_server_url)]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._/-]{1,128}$")]
 """Without a colon: what follows one says how the model is to work."""
 
@@ -46,11 +46,11 @@ class Servers:
     thinking: Thinking = field(default_factory=Thinking)
 
 
-class _Stated(BaseModel):
+class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-class RemoteModel(_Stated):
+class RemoteModel(_Settings):
     """A model on one or several servers that speak OpenAI's API.
 
     ``model``: as the servers call it, by default its name here. ``key_file``: holds their bearer key. ``tokenizer``:
@@ -69,9 +69,9 @@ class RemoteModel(_Stated):
     def servers(self, name: str) -> Servers:
         """Where the model of that name is served. ValueError where the key's file holds none."""
         thinking = Thinking(self.reasoning_parser, self.chat_template_kwargs)
-        return Servers(tuple(dict.fromkeys(self.urls)), self.model or name, self._key(), self.tokenizer, thinking)
+        return Servers(tuple(dict.fromkeys(self.urls)), self.model or name, self._load_key(), self.tokenizer, thinking)
 
-    def _key(self) -> str | None:
+    def _load_key(self) -> str | None:
         if self.key_file is None:
             return None
         try:
@@ -83,19 +83,19 @@ class RemoteModel(_Stated):
         return key
 
     @model_validator(mode="after")
-    def _read_the_key(self) -> "RemoteModel":
+    def _check_key_file(self) -> "RemoteModel":
         """So that a file that is not there is found at the start."""
-        self._key()
+        self._load_key()
         return self
 
 
-class Adapter(_Stated):
+class Adapter(_Settings):
     """A LoRA adapter of the main model, loaded from a folder into the engine in this process."""
 
     adapter: Path
 
     @model_validator(mode="after")
-    def _find_the_adapter(self) -> "Adapter":
+    def _check_folder(self) -> "Adapter":
         if not (self.adapter / "adapter_config.json").is_file():
             raise ValueError(f"{self.adapter} is not the folder of an adapter: it has no adapter_config.json")
         return self

@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import httpx
 
-Address = IPv4Address | IPv6Address
+IPAddress = IPv4Address | IPv6Address
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
 """The addresses of a host; OSError where it has none."""
 
@@ -43,7 +43,7 @@ _ISATAP = 0x5EFE
 """What stands before an address of IPv4 under any prefix, but for one bit (RFC 5214, section 6.1)."""
 
 
-def is_public(address: Address) -> bool:
+def is_public(address: IPAddress) -> bool:
     """Whether an address belongs to the public internet and to nothing that leads elsewhere."""
     if isinstance(address, IPv6Address):
         is_isatap = (int(address) >> 32) & 0xFDFFFFFF == _ISATAP
@@ -90,7 +90,7 @@ class PublicTransport(httpx.AsyncBaseTransport):
     """
 
     def __init__(
-        self, tls: ssl.SSLContext, *, resolve: Resolve | None = None, allowed: Callable[[Address], bool] = is_public
+        self, tls: ssl.SSLContext, *, resolve: Resolve | None = None, allowed: Callable[[IPAddress], bool] = is_public
     ) -> None:
         self._threads = ThreadPoolExecutor(RESOLVER_THREADS, thread_name_prefix="resolver")
         self._resolve = resolve or self._ask_system
@@ -102,14 +102,14 @@ class PublicTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         failure: httpx.TransportError = httpx.ConnectError("the host has no address")
-        for address in await self._addresses(_host(request)):
+        for address in await self._resolve_public(_host(request)):
             try:
-                return await self._transport.handle_async_request(_to(address, request))
+                return await self._transport.handle_async_request(_readdress(address, request))
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 failure = error
         raise failure
 
-    async def _addresses(self, host: str) -> Sequence[Address]:
+    async def _resolve_public(self, host: str) -> Sequence[IPAddress]:
         try:
             addresses = [ip_address(address) for address in await self._resolve(host)]
         except OSError as error:
@@ -133,7 +133,7 @@ def _host(request: httpx.Request) -> str:
     return request.url.raw_host.decode("ascii")
 
 
-def _to(address: Address, request: httpx.Request) -> httpx.Request:
+def _readdress(address: IPAddress, request: httpx.Request) -> httpx.Request:
     """The request for the same host, its Host header included, at this address."""
     return httpx.Request(
         request.method,

@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from service.engines.local import bundled
 from service.engines.thoughts import AUTO, NONE, Thinking
 from service.evaluators.external.webhook_client import WebhookSettings
-from service.models import Adapter, FurtherModel, ModelName, Servers, server_url
+from service.models import Adapter, FurtherModel, ModelName, Servers, check_server_url
 from service.outbound import parse_origin
 
 PREFIX = "REDRAFT_"
@@ -53,7 +53,7 @@ LISTED = (NoDecode, BeforeValidator(_as_list))
 
 def _server_urls(text: str) -> str:
     for url in text.split(","):
-        server_url(url.strip())
+        check_server_url(url.strip())
     return text
 
 

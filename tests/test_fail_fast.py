@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.api.batches import BatchLine, BatchRequest
 from service.api.openai.translate import ChatRequest
-from service.fail_fast import FAIL_FAST, MOST_FIELDS, few_members
+from service.fail_fast import FAIL_FAST, MOST_FIELDS, limit_members
 from service.tasks.task import _RubricFile, _TaskFile
 from service.wire.requests import CritiqueRequest, GenerateRequest, RefineRequest
 from service.wire.tools import ToolRequest
@@ -66,7 +66,7 @@ class Item:
 
 class Model(BaseModel):
     items: Annotated[tuple[Item, ...], FAIL_FAST] = ()
-    named: Annotated[Mapping[str, Item], Len(0, 3), few_members(3)] = {}
+    named: Annotated[Mapping[str, Item], Len(0, 3), limit_members(3)] = {}
 
 
 def errors(**given: Any) -> list[tuple[str | int, ...]]:

@@ -22,8 +22,8 @@ from service.evaluators.external.webhook import Webhook
 from service.evaluators.external.webhook_client import WebhookFailed, WebhookMisconfigured, Webhooks
 from service.evaluators.toolbox import Toolbox
 from service.outbound import (
-    Address,
     ForbiddenAddress,
+    IPAddress,
     PublicTransport,
     Resolve,
     is_public,
@@ -406,7 +406,7 @@ class Authority:
         return context
 
 
-def is_loopback(address: Address) -> bool:
+def is_loopback(address: IPAddress) -> bool:
     return address.is_loopback
 
 
@@ -578,7 +578,7 @@ def test_other_hosts_of_the_operator_s_are_refused(host: str) -> None:
 
 
 @given(st.ip_addresses(v=4) | st.ip_addresses(v=6))
-def test_no_address_around_a_forbidden_one_is_public(address: Address) -> None:
+def test_no_address_around_a_forbidden_one_is_public(address: IPAddress) -> None:
     """By the standard library's own reading of what an address holds, and of what kind it is."""
     if is_public(address):
         kinds = ("is_multicast", "is_reserved", "is_private", "is_link_local", "ipv4_mapped", "sixtofour", "teredo")

@@ -233,7 +233,7 @@ class _Batch:
                     return
                 line = self.waiting.popleft()
                 status, body = await self._answer_or_error(line)
-            runner.metrics.batch_line(status)
+            runner.metrics.count_batch_line(status)
             await self.finished.put(self._make_result(line, status, body))
 
     def _make_result(self, line: Line, status: int, body: dict[str, Any]) -> BatchResult | ChatBatchResult:

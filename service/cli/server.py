@@ -18,7 +18,7 @@ from service.engines.local import bundled
 from service.engines.remote.connect import Tokenizers
 from service.engines.served import ServedEngine
 from service.evaluators.toolbox import Toolbox
-from service.log_format import LineFormatter, first_line_only
+from service.log_format import LineFormatter, keep_first_line
 from service.programs.admission import Admission
 from service.settings import Settings
 from service.spans import current
@@ -147,7 +147,7 @@ def configure_logging(level: str) -> None:
     """Log one JSON object per line to standard error."""
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter())
-    handler.addFilter(first_line_only)
+    handler.addFilter(keep_first_line)
     handler.addFilter(_note_trace)
     logging.basicConfig(level=level.upper(), handlers=[handler])
     for noisy in ("httpx", "httpcore", "uvicorn"):

@@ -30,8 +30,8 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from service.engines.conversation import Conversation
 from service.errors import FieldError, InvalidRequest
-from service.grammar.reading import UnsupportedSchema, dotted
-from service.grammar.writing import grammar_of
+from service.grammar.reading import UnsupportedSchema, dotted_path
+from service.grammar.writing import write_grammar
 
 FinishReason = Literal["stop", "length", "content_filter"]
 """Why a reply ends: by itself or at a stop text, cut at a limit, or cut by a remote server's content filter."""
@@ -153,9 +153,9 @@ def engine_seed(seed: int) -> int:
 def grammar(schema: JsonSchema) -> str:
     """The grammar under which texts fit ``schema``. InvalidRequest, which names the keyword, if there is no grammar."""
     try:
-        return grammar_of(schema)
+        return write_grammar(schema)
     except UnsupportedSchema as error:
-        wrong = FieldError(".".join(filter(None, ("response_schema", dotted(error.path)))), str(error))
+        wrong = FieldError(".".join(filter(None, ("response_schema", dotted_path(error.path)))), str(error))
         raise InvalidRequest(f"{wrong.field}: {wrong.message}", [wrong]) from None
 
 

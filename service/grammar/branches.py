@@ -8,12 +8,12 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from service.grammar.reading import Reader, Schema, UnsupportedSchema
-from service.grammar.values import canonical
+from service.grammar.reading import Schema, SchemaReader, UnsupportedSchema
+from service.grammar.values import canonical_form
 
 Flat = dict[str, Any]
 """A schema of which only the keywords that say something about one value count."""
-Together = tuple[Flat, ...]
+Conjunction = tuple[Flat, ...]
 
 MOST_ALTERNATIVES = 256
 COMBINING = frozenset(
@@ -27,24 +27,24 @@ class Branches:
     """``disjoint``: whether nothing fits two schemas at once, as far as can be told. None: take ``oneOf`` for
     ``anyOf``, which allows more."""
 
-    def __init__(self, reader: Reader, disjoint: Callable[[Schema, Schema], bool] | None) -> None:
+    def __init__(self, reader: SchemaReader, disjoint: Callable[[Schema, Schema], bool] | None) -> None:
         self._reader = reader
         self._disjoint = disjoint
         self._made: dict[tuple[object, ...], Schema] = {}
         self._kept: list[Schema] = []
         self._begun: set[int] = set()
-        self._found: dict[int, list[Together]] = {}
+        self._found: dict[int, list[Conjunction]] = {}
         self._outlines: dict[tuple[str, int], dict[str, Any]] = {}
 
-    def of(self, schemas: Sequence[Schema]) -> list[Together]:
+    def alternatives(self, schemas: Sequence[Schema]) -> list[Conjunction]:
         """The alternatives in which all the schemas hold."""
-        found: list[Together] = [()]
+        found: list[Conjunction] = [()]
         for schema in schemas:
-            found = _joined(found, self._of(schema))
+            found = _combine(found, self._expand(schema))
             self._refuse_many(found, schema)
         return found
 
-    def _of(self, schema: Schema) -> list[Together]:
+    def _expand(self, schema: Schema) -> list[Conjunction]:
         if isinstance(schema, bool):
             return [()] if schema else []
         key = id(schema)
@@ -54,28 +54,28 @@ class Branches:
         if key not in self._found:
             self._begun.add(key)
             self._kept.append(schema)
-            self._found[key] = self._worked_off(schema)
+            self._found[key] = self._expand_schema(schema)
         return self._found[key]
 
-    def _worked_off(self, schema: Flat) -> list[Together]:
-        found = self.of(self._joined(schema))
+    def _expand_schema(self, schema: Flat) -> list[Conjunction]:
+        found = self.alternatives(self._conjuncts(schema))
         for options in self._splits(schema):
-            branches = [branch for option in options for branch in self._of(option)]
-            found = _joined(found, branches)
+            branches = [branch for option in options for branch in self._expand(option)]
+            found = _combine(found, branches)
             self._refuse_many(found, schema)
-        return [self._closed(schema, (schema, *together)) for together in found]
+        return [self._close(schema, (schema, *together)) for together in found]
 
-    def _refuse_many(self, found: Sequence[Together], schema: Schema) -> None:
+    def _refuse_many(self, found: Sequence[Conjunction], schema: Schema) -> None:
         if len(found) > MOST_ALTERNATIVES:
             path = self._reader.paths.get(id(schema), ())
             raise UnsupportedSchema(path, "", f"it has more than {MOST_ALTERNATIVES} alternatives")
 
-    def _joined(self, schema: Flat) -> list[Schema]:
+    def _conjuncts(self, schema: Flat) -> list[Schema]:
         joined = list(schema.get("allOf", ()))
         if "$ref" in schema:
             joined.append(self._reader.target(schema["$ref"], self._reader.paths.get(id(schema), ())))
         if "not" in schema:
-            joined.append(self._negated(schema["not"]))
+            joined.append(self._negate(schema["not"]))
         return joined
 
     def _splits(self, schema: Flat) -> list[list[Schema]]:
@@ -83,17 +83,17 @@ class Branches:
         if "anyOf" in schema:
             splits.append(schema["anyOf"])
         if "oneOf" in schema:
-            splits.append(self._one_of(schema))
+            splits.append(self._disjoint_options(schema))
         if "if" in schema and ("then" in schema or "else" in schema):
             condition = schema["if"]
             met = self._make("all", {"allOf": [condition, schema.get("then", True)]}, condition, schema)
-            missed = {"allOf": [self._negated(condition), schema.get("else", True)]}
+            missed = {"allOf": [self._negate(condition), schema.get("else", True)]}
             splits.append([met, self._make("else", missed, condition, schema)])
         for name, names in schema.get("dependentRequired", {}).items():
-            splits.append([self._without(name), self._make("with", {"required": [name, *names]}, names, name)])
+            splits.append([self._forbid_member(name), self._make("with", {"required": [name, *names]}, names, name)])
         for name, wanted in schema.get("dependentSchemas", {}).items():
             present = {"allOf": [{"required": [name]}, wanted]}
-            splits.append([self._without(name), self._make("with", present, wanted, name)])
+            splits.append([self._forbid_member(name), self._make("with", present, wanted, name)])
         return splits
 
     def _make(self, kind: str, schema: Flat, about: object, more: object = None) -> Schema:
@@ -105,10 +105,10 @@ class Branches:
                 self._reader.paths.setdefault(id(schema), self._reader.paths.get(id(about), ()))
         return self._made[key]
 
-    def _without(self, name: str) -> Schema:
+    def _forbid_member(self, name: str) -> Schema:
         return self._make("without", {"properties": {name: False}}, name)
 
-    def _negated(self, schema: Schema) -> Schema:
+    def _negate(self, schema: Schema) -> Schema:
         """A schema that fits exactly what does not fit this one."""
         if isinstance(schema, bool):
             return not schema
@@ -119,47 +119,49 @@ class Branches:
         if keywords == {"not"}:
             return schema["not"]  # type: ignore[no-any-return]
         if keywords == {"anyOf"}:
-            return self._make("none", {"allOf": [self._negated(option) for option in schema["anyOf"]]}, schema)
+            return self._make("none", {"allOf": [self._negate(option) for option in schema["anyOf"]]}, schema)
         if keywords <= {"type", "properties", "required"} and types <= {"object"} and keywords != {"type"}:
-            return self._make("object", {"anyOf": self._negated_object(schema)}, schema)
+            return self._make("object", {"anyOf": self._negate_object(schema)}, schema)
         return self._make("not", {"unlike": schema}, schema)
 
-    def _negated_object(self, schema: Flat) -> list[Schema]:
+    def _negate_object(self, schema: Flat) -> list[Schema]:
         options = list[Schema]()
         if "type" in schema:
             options.append({"type": sorted(TYPES - {"object"})})
         for name in schema.get("required", ()):
             options.append({"type": "object", "properties": {name: False}})
         for name, wanted in schema.get("properties", {}).items():
-            options.append({"type": "object", "required": [name], "properties": {name: self._negated(wanted)}})
+            options.append({"type": "object", "required": [name], "properties": {name: self._negate(wanted)}})
         return options
 
-    def _one_of(self, schema: Flat) -> list[Schema]:
+    def _disjoint_options(self, schema: Flat) -> list[Schema]:
         """The options, if no two of them share a value. Else those of objects are told apart by a member that they all
         must then have, if one tells them apart."""
         options: list[Schema] = schema["oneOf"]
-        if self._disjoint is None or self._apart(options, options):
+        if self._disjoint is None or self._are_disjoint(options, options):
             return options
         for name in self._tags(options):
-            tagged = [self._make(f"tag {name}", _tagged(option, name), option) for option in options]
-            if self._apart(tagged, options):
+            tagged = [self._make(f"tag {name}", _require_member(option, name), option) for option in options]
+            if self._are_disjoint(tagged, options):
                 return tagged
         path = self._reader.paths.get(id(schema), ())
         raise UnsupportedSchema(
             path, "oneOf", "two of its schemas may fit the same value: use anyOf if that does not matter"
         )
 
-    def _apart(self, narrow: Sequence[Schema], wide: Sequence[Schema]) -> bool:
+    def _are_disjoint(self, narrow: Sequence[Schema], wide: Sequence[Schema]) -> bool:
         """Whether what fits one of the narrow options fits no other of the wide ones."""
         for i, one in enumerate(narrow):
             for j, other in enumerate(wide):
                 if i == j or (narrow is wide and i > j):
                     continue
-                if not (self._told_apart(one, other) or (self._disjoint is not None and self._disjoint(one, other))):
+                if not (
+                    self._has_distinct_member(one, other) or (self._disjoint is not None and self._disjoint(one, other))
+                ):
                     return False
         return True
 
-    def _told_apart(self, one: Schema, other: Schema) -> bool:
+    def _has_distinct_member(self, one: Schema, other: Schema) -> bool:
         """Whether a member that the first must have has other values in the second: the usual case, found fast."""
         first, second = self._outline(one), self._outline(other)
         for name in first["required"] if first["object"] or second["object"] else ():
@@ -185,7 +187,7 @@ class Branches:
             for name, member in part.get("properties", {}).items():
                 if isinstance(member, dict) and ("const" in member or "enum" in member):
                     listed = [member["const"]] if "const" in member else member["enum"]
-                    found["values"].setdefault(name, {*map(canonical, listed)})
+                    found["values"].setdefault(name, {*map(canonical_form, listed)})
             pending += part.get("allOf", ())
             if "$ref" in part:
                 pending.append(self._reader.target(part["$ref"], self._reader.paths.get(id(part), ())))
@@ -197,7 +199,7 @@ class Branches:
         """The members of which all options list the values."""
         return sorted(set.intersection(*(set(self._outline(option)["values"]) for option in options)))
 
-    def _closed(self, schema: Flat, together: Together) -> Together:
+    def _close(self, schema: Flat, together: Conjunction) -> Conjunction:
         """With what ``unevaluatedProperties`` and ``unevaluatedItems`` say, as keywords that need no look around."""
         if "unevaluatedProperties" in schema and not any("additionalProperties" in flat for flat in together):
             names = dict.fromkeys(name for flat in together for name in flat.get("properties", ()))
@@ -216,11 +218,11 @@ class Branches:
         return schema
 
 
-def _joined(found: Sequence[Together], options: Sequence[Together]) -> list[Together]:
+def _combine(found: Sequence[Conjunction], options: Sequence[Conjunction]) -> list[Conjunction]:
     """Each alternative with each of the options; a schema counts once."""
     pairs = (itertools.chain(before, option) for before, option in itertools.product(found, options))
     return [tuple({id(flat): flat for flat in pair}.values()) for pair in pairs]
 
 
-def _tagged(option: Schema, name: str) -> Flat:
+def _require_member(option: Schema, name: str) -> Flat:
     return {"allOf": [option, {"type": "object", "required": [name]}]}

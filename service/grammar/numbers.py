@@ -27,7 +27,7 @@ class Numbers:
     zeros: int = 0
 
     @property
-    def empty(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether there is no such number, however it is written; an integer where ``decimals`` is 0."""
         if self.low is None or self.high is None:
             return False
@@ -37,13 +37,13 @@ class Numbers:
 
     def first(self, decimals: int) -> int:
         """The smallest number with so many digits behind the point, without the point."""
-        return _scaled(self.low or Decimal(0), decimals, ROUND_CEILING, 1 if self.open_low else 0)
+        return _scale(self.low or Decimal(0), decimals, ROUND_CEILING, 1 if self.open_low else 0)
 
     def last(self, decimals: int) -> int:
-        return _scaled(self.high or Decimal(0), decimals, ROUND_FLOOR, -1 if self.open_high else 0)
+        return _scale(self.high or Decimal(0), decimals, ROUND_FLOOR, -1 if self.open_high else 0)
 
 
-def _scaled(bound: Decimal, decimals: int, rounding: str, step: int) -> int:
+def _scale(bound: Decimal, decimals: int, rounding: str, step: int) -> int:
     with localcontext() as context:
         context.prec = 10_000
         scaled = bound.scaleb(decimals)
@@ -62,17 +62,19 @@ def expressions(numbers: Numbers) -> list[str]:
     found = list[str]()
     if high >= 0:
         begin, strict = (low, open_low) if low > 0 or (low == 0 and open_low) else (Decimal(0), False)
-        found += _positive(Numbers(begin, high, strict, open_high, clamped.decimals, clamped.zeros), zero=True)
+        found += _positive_expressions(
+            Numbers(begin, high, strict, open_high, clamped.decimals, clamped.zeros), zero=True
+        )
     if low < 0:
         begin, strict = (-high, open_high) if high < 0 or (high == 0 and open_high) else (Decimal(0), False)
         mirrored = Numbers(begin, -low, strict, open_low, clamped.decimals, clamped.zeros)
-        found += [f'"-" ({expression})' for expression in _positive(mirrored, zero=False)]
+        found += [f'"-" ({expression})' for expression in _positive_expressions(mirrored, zero=False)]
     return found
 
 
-def _positive(numbers: Numbers, *, zero: bool) -> Iterator[str]:
+def _positive_expressions(numbers: Numbers, *, zero: bool) -> Iterator[str]:
     if numbers.zeros:
-        yield from _rounded(numbers, zero=zero)
+        yield from _multiple_expressions(numbers, zero=zero)
         return
     first, last = numbers.first(0), numbers.last(0)
     if (begin := max(first, 0 if zero else 1)) <= last:
@@ -82,12 +84,12 @@ def _positive(numbers: Numbers, *, zero: bool) -> Iterator[str]:
     inner_last = last if last == _LIMIT else last - 1
     if first <= inner_last:  # a whole bound that is outside has made first one more
         yield f'({_digits(first, inner_last, 0)}) "." [0-9]{{1,{numbers.decimals}}}'
-    yield from _close_to_bounds(numbers)
+    yield from _edge_expressions(numbers)
 
 
-def _close_to_bounds(numbers: Numbers) -> Iterator[str]:
+def _edge_expressions(numbers: Numbers) -> Iterator[str]:
     """The numbers between a bound and the next whole number inside, with as many decimals as the bounds need."""
-    needed = max(1, *map(_decimals_of, (numbers.low, numbers.high))) + (numbers.open_low or numbers.open_high)
+    needed = max(1, *map(_count_decimals, (numbers.low, numbers.high))) + (numbers.open_low or numbers.open_high)
     for decimals in sorted({1, LEAST_DECIMALS, min(needed, numbers.decimals)}):
         if decimals > numbers.decimals:
             continue
@@ -101,7 +103,7 @@ def _close_to_bounds(numbers: Numbers) -> Iterator[str]:
             yield _digits(high_begin, end, decimals)
 
 
-def _rounded(numbers: Numbers, *, zero: bool) -> Iterator[str]:
+def _multiple_expressions(numbers: Numbers, *, zero: bool) -> Iterator[str]:
     """Multiples of a power of ten."""
     unit = 10**numbers.zeros
     first, last = -(-numbers.first(0) // unit), numbers.last(0) // unit
@@ -111,7 +113,7 @@ def _rounded(numbers: Numbers, *, zero: bool) -> Iterator[str]:
         yield f'({_digits(max(first, 1), last, 0)}) "{"0" * numbers.zeros}"'
 
 
-def _decimals_of(bound: Decimal | None) -> int:
+def _count_decimals(bound: Decimal | None) -> int:
     exponent = 0 if bound is None else int(bound.normalize().as_tuple().exponent)
     return max(0, -exponent)
 
@@ -141,7 +143,7 @@ def _span(first: str, last: str, decimals: int) -> str:
     point = '"." ' if 0 < decimals == len(first) else ""
     rest = len(first) - 1
     if first == "0" * len(first) and last == "9" * len(last):
-        return f"{_free(len(first), decimals)}"
+        return f"{_any_digits(len(first), decimals)}"
     if first[0] == last[0]:
         return f'{point}"{first[0]}" {_span(first[1:], last[1:], decimals)}'
     options = list[str]()
@@ -153,11 +155,11 @@ def _span(first: str, last: str, decimals: int) -> str:
         options.append(f'"{end}" {_span("0" * rest, last[1:], decimals)}')
         end -= 1
     if begin <= end:
-        options.append(f"[{begin}-{end}] {_free(rest, decimals)}")
+        options.append(f"[{begin}-{end}] {_any_digits(rest, decimals)}")
     return f"{point}({' | '.join(options)})"
 
 
-def _free(length: int, decimals: int) -> str:
+def _any_digits(length: int, decimals: int) -> str:
     """Any digits."""
     before, behind = max(0, length - decimals), min(length, decimals)
     parts = [f"[0-9]{{{before}}}"] if before else []

@@ -31,7 +31,7 @@ class UnsupportedSchema(ValueError):
         super().__init__(f"{keyword}: {reason}" if keyword else reason)
 
 
-class Reader:
+class SchemaReader:
     """Reads subschemas once each, so that the same one is the same object again. ``paths``: where they stand."""
 
     def __init__(self, root: Mapping[str, Any]) -> None:
@@ -50,7 +50,7 @@ class Reader:
         self._read[id(schema)] = made
         self.paths[id(made)] = path
         for name, value in self._members(schema):
-            made[name] = self._member(name, value, (*path, name))
+            made[name] = self._read_member(name, value, (*path, name))
         return made or True
 
     def target(self, reference: str, path: Path) -> Schema:
@@ -82,7 +82,7 @@ class Reader:
             elif name in (*_PLAIN, *_ONE, *_LISTS, *_MAPS, *_REFUSED, "unevaluatedProperties", "$ref"):
                 yield name, value
 
-    def _member(self, name: str, value: Any, path: Path) -> Any:
+    def _read_member(self, name: str, value: Any, path: Path) -> Any:
         if name in _SCHEMAS:
             return self.read(value, path)
         if name in _LISTS:
@@ -92,6 +92,6 @@ class Reader:
         return value
 
 
-def dotted(path: Sequence[str]) -> str:
+def dotted_path(path: Sequence[str]) -> str:
     """A path as the name of a field: "properties.age.minimum"."""
     return ".".join(re.sub(r"\s", " ", step) for step in path)

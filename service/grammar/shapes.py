@@ -56,27 +56,27 @@ class Shape:
 Nodes = Mapping[NodeId, tuple[Shape, ...]]
 
 
-def possible(nodes: Nodes) -> frozenset[NodeId]:
+def find_possible(nodes: Nodes) -> frozenset[NodeId]:
     """The nodes that a finite value fits: the least fixed point."""
     found = frozenset[NodeId]()
     while True:
-        more = frozenset(node for node, shapes in nodes.items() if any(_fillable(shape, found) for shape in shapes))
+        more = frozenset(node for node, shapes in nodes.items() if any(_is_fillable(shape, found) for shape in shapes))
         if more == found:
             return found
         found = more
 
 
-def _fillable(shape: Shape, possible: frozenset[NodeId]) -> bool:
+def _is_fillable(shape: Shape, possible: frozenset[NodeId]) -> bool:
     return (
         bool(shape.constants)
-        or (shape.numbers is not None and not shape.numbers.empty)
-        or (shape.strings is not None and not shape.strings.empty)
-        or (shape.array is not None and pruned_array(shape.array, possible) is not None)
-        or (shape.object is not None and pruned_object(shape.object, possible) is not None)
+        or (shape.numbers is not None and not shape.numbers.is_empty)
+        or (shape.strings is not None and not shape.strings.is_empty)
+        or (shape.array is not None and prune_array(shape.array, possible) is not None)
+        or (shape.object is not None and prune_object(shape.object, possible) is not None)
     )
 
 
-def pruned_array(array: Array, possible: frozenset[NodeId]) -> Array | None:
+def prune_array(array: Array, possible: frozenset[NodeId]) -> Array | None:
     """The array without items that nothing fits; None if it needs one."""
     first = array.first
     rest = array.rest if array.rest in possible else None
@@ -90,12 +90,12 @@ def pruned_array(array: Array, possible: frozenset[NodeId]) -> Array | None:
     return None if most is not None and array.least > most else Array(first, rest, array.least, most)
 
 
-def pruned_object(made: Object, possible: frozenset[NodeId]) -> Object | None:
+def prune_object(made: Object, possible: frozenset[NodeId]) -> Object | None:
     """The object without members that nothing fits; None if it needs one."""
     if any(member.required and member.node not in possible for member in made.members):
         return None
     members = tuple(member for member in made.members if member.node in possible)
-    values = None if made.names.empty or made.values not in possible else made.values
+    values = None if made.names.is_empty or made.values not in possible else made.values
     required = sum(member.required for member in members)
     if (values is None and made.least > len(members)) or (made.most is not None and made.most < required):
         return None

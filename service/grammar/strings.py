@@ -9,16 +9,16 @@ import re2
 
 from service.expressions import (
     LAST,
+    Concatenation,
     Edge,
     Either,
     Node,
     Range,
     Repeat,
-    Sequential,
     Set,
     complement,
     edges,
-    parsed,
+    parse,
 )
 
 CHARACTER = "char"
@@ -67,7 +67,7 @@ class Strings:
     patterns: tuple[str, ...] = ()
 
     @property
-    def empty(self) -> bool:
+    def is_empty(self) -> bool:
         return self.most is not None and self.least > self.most
 
 
@@ -79,24 +79,24 @@ def expression(strings: Strings) -> str:
     says what is not.
     """
     if not strings.patterns:
-        return rf'"\"" {_counted(CHARACTER, strings.least, strings.most)} "\""'
+        return rf'"\"" {_repeat(CHARACTER, strings.least, strings.most)} "\""'
     if len(strings.patterns) > 1:
         raise ValueError("a string cannot be held to two patterns or formats")
-    options = [_option(option) for option in _options(parsed(strings.patterns[0]))]
+    options = [_unanchor(option) for option in _options(parse(strings.patterns[0]))]
     for option in options:
         least, most = _lengths(option)
         if least < strings.least:
             raise ValueError("minLength cannot be held next to a pattern or format that allows shorter strings")
         if strings.most is not None and (most is None or most > strings.most):
             raise ValueError("maxLength cannot be held next to a pattern or format that allows longer strings")
-    return rf'"\"" ({" | ".join(map(_written, options))}) "\""'
+    return rf'"\"" ({" | ".join(map(_write, options))}) "\""'
 
 
 def _options(node: Node) -> Sequence[Node]:
     match node:
         case Either(options):
             return [inner for option in options for inner in _options(option)]
-        case Sequential((single,)):
+        case Concatenation((single,)):
             return _options(single)
         case _:
             return [node]
@@ -105,14 +105,14 @@ def _options(node: Node) -> Sequence[Node]:
 _REST = Repeat(Set(PLAIN), 0, None)
 
 
-def _option(node: Node) -> Sequential:
+def _unanchor(node: Node) -> Concatenation:
     """A pattern is searched for, so that anything may stand where it does not begin or end at an edge."""
-    parts = list(node.parts) if isinstance(node, Sequential) else [node]
+    parts = list(node.parts) if isinstance(node, Concatenation) else [node]
     begins, ends = parts[:1] == [Edge("^")], parts[-1:] == [Edge("$")] and len(parts) > 1
     parts = parts[int(begins) : len(parts) - int(ends)]
     if any(edges(parts)):
         raise ValueError("a pattern's ^, $ and \\b are understood at its two ends only, and \\b not there")
-    return Sequential((*(() if begins else (_REST,)), *parts, *(() if ends else (_REST,))))
+    return Concatenation((*(() if begins else (_REST,)), *parts, *(() if ends else (_REST,))))
 
 
 def _lengths(node: Node) -> tuple[int, int | None]:
@@ -121,7 +121,7 @@ def _lengths(node: Node) -> tuple[int, int | None]:
             return 1, 1
         case Edge():
             return 0, 0
-        case Sequential(parts):
+        case Concatenation(parts):
             bounds = [_lengths(part) for part in parts]
             return sum(least for least, _ in bounds), _sum(most for _, most in bounds)
         case Either(options):
@@ -142,21 +142,21 @@ def _sum(numbers: Iterable[int | None]) -> int | None:
     return total
 
 
-def _written(node: Node) -> str:
+def _write(node: Node) -> str:
     match node:
         case Set():
             return _character(node)
-        case Sequential(parts):
-            return " ".join(map(_written, parts)) if parts else '""'
+        case Concatenation(parts):
+            return " ".join(map(_write, parts)) if parts else '""'
         case Either(options):
-            return f"({' | '.join(map(_written, options))})"
+            return f"({' | '.join(map(_write, options))})"
         case Repeat(inner, least, most):
-            return _counted(f"({_written(inner)})", least, most)
+            return _repeat(f"({_write(inner)})", least, most)
         case Edge():
             raise ValueError("an edge is inside a pattern")
 
 
-def _counted(item: str, least: int, most: int | None) -> str:
+def _repeat(item: str, least: int, most: int | None) -> str:
     if most is None:
         return f"{item}*" if least == 0 else f"{item}{{{least},}}"
     return '""' if most == 0 else f"{item}{{{least},{most}}}"
@@ -165,7 +165,7 @@ def _counted(item: str, least: int, most: int | None) -> str:
 def _character(node: Set) -> str:
     ranges = _ranges(node)
     options = list[str]()
-    if plain := _common(ranges, PLAIN):
+    if plain := _intersect(ranges, PLAIN):
         options.append(f"[{''.join(_range(first, last) for first, last in plain)}]")
     escapes = "".join(
         f"\\{letter}" if letter in '"\\' else letter
@@ -187,18 +187,18 @@ def _ranges(node: Set) -> Sequence[Range]:
     """The characters of a set; of those outside the Basic Multilingual Plane only where no property is asked for."""
     ranges = list(node.ranges)
     for name, negated in node.properties:
-        found = _with_property(name)
-        ranges += _common(complement(found), _BASIC) if negated else found
+        found = _property_ranges(name)
+        ranges += _intersect(complement(found), _BASIC) if negated else found
     if not node.negated:
         return sorted(ranges)
-    return _common(complement(ranges), _BASIC) if node.properties else complement(ranges)
+    return _intersect(complement(ranges), _BASIC) if node.properties else complement(ranges)
 
 
 _BASIC: tuple[Range, ...] = ((0, 0xD7FF), (0xE000, 0xFFFD))
 
 
 @lru_cache(maxsize=512)
-def _with_property(name: str) -> tuple[Range, ...]:
+def _property_ranges(name: str) -> tuple[Range, ...]:
     options = re2.Options()
     options.log_errors = False
     try:
@@ -209,7 +209,7 @@ def _with_property(name: str) -> tuple[Range, ...]:
     return tuple((ord(run[0][0]), ord(run[0][-1])) for block in blocks for run in compiled.finditer(block))
 
 
-def _common(left: Sequence[Range], right: Sequence[Range]) -> list[Range]:
+def _intersect(left: Sequence[Range], right: Sequence[Range]) -> list[Range]:
     pairs = ((max(a[0], b[0]), min(a[1], b[1])) for a in left for b in right)
     return sorted({(first, last) for first, last in pairs if first <= last})
 

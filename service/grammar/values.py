@@ -8,8 +8,8 @@ from typing import Any
 
 import re2
 
-from service.expressions import parsed, written_for_re2
-from service.grammar.reading import Reader, Schema, UnsupportedSchema
+from service.expressions import parse, to_re2
+from service.grammar.reading import Schema, SchemaReader, UnsupportedSchema
 
 MOST_STEPS = 100_000
 CHEAP_SEARCH = 500
@@ -39,13 +39,13 @@ def types_of(value: object) -> frozenset[str]:
     raise TypeError(f"{value!r} is not a value of JSON")
 
 
-def canonical(value: Any) -> Hashable:
+def canonical_form(value: Any) -> Hashable:
     """Equals that of another value exactly where the two are equal in JSON: 1 is 1.0 and is not true."""
     match value:
         case Mapping():
-            return frozenset((name, canonical(item)) for name, item in value.items())
+            return frozenset((name, canonical_form(item)) for name, item in value.items())
         case list():
-            return tuple(map(canonical, value))
+            return tuple(map(canonical_form, value))
         case bool():
             return bool, value
         case _:
@@ -53,20 +53,20 @@ def canonical(value: Any) -> Hashable:
 
 
 @lru_cache(maxsize=256)
-def _compiled(pattern: str) -> Any:
+def _compile(pattern: str) -> Any:
     options = re2.Options()
     options.log_errors = False
     options.max_mem = 1 << 19
     try:
-        return re2.compile(written_for_re2(parsed(pattern)), options)
+        return re2.compile(to_re2(parse(pattern)), options)
     except re2.error as error:
         raise ValueError("a pattern is not understood") from error
 
 
-class Fitting:
+class Validator:
     """Holds values against schemas. Takes a bounded number of steps in all."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: SchemaReader) -> None:
         self._reader = reader
         self._steps = MOST_STEPS
         self._lists: dict[int, frozenset[Hashable]] = {}
@@ -81,7 +81,7 @@ class Fitting:
             if self._steps < 0:
                 raise UnsupportedSchema(path, keyword, "the schema takes too long to read")
             try:
-                if not self._holds(value, keyword, wanted, schema):
+                if not self._fits_keyword(value, keyword, wanted, schema):
                     return False
             except UnsupportedSchema:
                 raise
@@ -89,7 +89,7 @@ class Fitting:
                 raise UnsupportedSchema(path, keyword, str(error)) from None
         return True
 
-    def _holds(self, value: Any, keyword: str, wanted: Any, schema: dict[str, Any]) -> bool:
+    def _fits_keyword(self, value: Any, keyword: str, wanted: Any, schema: dict[str, Any]) -> bool:
         if (test := _TESTS.get(keyword)) is not None:
             kind, holds = test
             return kind not in types_of(value) or holds(value, wanted)
@@ -97,9 +97,9 @@ class Fitting:
             case "type":
                 return bool(types_of(value) & {wanted} if isinstance(wanted, str) else types_of(value) & {*wanted})
             case "const":
-                return canonical(value) == canonical(wanted)
+                return canonical_form(value) == canonical_form(wanted)
             case "enum":
-                return canonical(value) in self._listed(wanted)
+                return canonical_form(value) in self._enum_values(wanted)
             case "allOf":
                 return all(self.fits(value, item) for item in wanted)
             case "anyOf":
@@ -118,28 +118,28 @@ class Fitting:
             case "$ref":
                 return self.fits(value, self._reader.target(wanted, self._reader.paths.get(id(schema), ())))
         if isinstance(value, list):
-            return self._holds_items(value, keyword, wanted, schema)
-        return self._holds_members(value, keyword, wanted, schema) if isinstance(value, Mapping) else True
+            return self._fits_item_keyword(value, keyword, wanted, schema)
+        return self._fits_member_keyword(value, keyword, wanted, schema) if isinstance(value, Mapping) else True
 
     def matches(self, pattern: str, text: str) -> bool:
         """Whether a pattern matches anywhere. ValueError where it takes too long."""
-        compiled = _compiled(pattern)
+        compiled = _compile(pattern)
         self._steps -= compiled.programsize * len(text) // CHEAP_SEARCH
         if self._steps < 0:
             raise ValueError("the schema takes too long to read")
         return compiled.search(text) is not None
 
-    def named(self, name: str, schema: Mapping[str, Any]) -> bool:
+    def is_named(self, name: str, schema: Mapping[str, Any]) -> bool:
         """Whether ``properties`` or ``patternProperties`` speak of a name."""
         patterns = schema.get("patternProperties", ())
         return name in schema.get("properties", ()) or any(self.matches(pattern, name) for pattern in patterns)
 
-    def _listed(self, values: list[Any]) -> frozenset[Hashable]:
+    def _enum_values(self, values: list[Any]) -> frozenset[Hashable]:
         if id(values) not in self._lists:
-            self._lists[id(values)] = frozenset(map(canonical, values))
+            self._lists[id(values)] = frozenset(map(canonical_form, values))
         return self._lists[id(values)]
 
-    def _holds_items(self, value: list[Any], keyword: str, wanted: Any, schema: dict[str, Any]) -> bool:
+    def _fits_item_keyword(self, value: list[Any], keyword: str, wanted: Any, schema: dict[str, Any]) -> bool:
         match keyword:
             case "prefixItems":
                 return all(map(self.fits, value, wanted))
@@ -149,7 +149,7 @@ class Fitting:
                 raise ValueError("it is not supported")
         return True
 
-    def _holds_members(self, value: Mapping[str, Any], keyword: str, wanted: Any, schema: dict[str, Any]) -> bool:
+    def _fits_member_keyword(self, value: Mapping[str, Any], keyword: str, wanted: Any, schema: dict[str, Any]) -> bool:
         match keyword:
             case "properties":
                 return all(self.fits(value[name], item) for name, item in wanted.items() if name in value)
@@ -161,7 +161,7 @@ class Fitting:
                     if self.matches(pattern, name)
                 )
             case "additionalProperties":
-                return all(self.fits(item, wanted) for name, item in value.items() if not self.named(name, schema))
+                return all(self.fits(item, wanted) for name, item in value.items() if not self.is_named(name, schema))
             case "propertyNames":
                 return all(self.fits(name, wanted) for name in value)
             case "dependentRequired":
@@ -178,8 +178,8 @@ def is_multiple(value: float, unit: float) -> bool:
     return quotient.denominator == 1
 
 
-def _distinct(items: list[Any]) -> bool:
-    return len({*map(canonical, items)}) == len(items)
+def _are_distinct(items: list[Any]) -> bool:
+    return len({*map(canonical_form, items)}) == len(items)
 
 
 _TESTS: Mapping[str, tuple[str, Callable[[Any, Any], bool]]] = {
@@ -192,7 +192,7 @@ _TESTS: Mapping[str, tuple[str, Callable[[Any, Any], bool]]] = {
     "maxLength": ("string", lambda value, bound: len(value) <= bound),
     "minItems": ("array", lambda value, bound: len(value) >= bound),
     "maxItems": ("array", lambda value, bound: len(value) <= bound),
-    "uniqueItems": ("array", lambda value, wanted: not wanted or _distinct(value)),
+    "uniqueItems": ("array", lambda value, wanted: not wanted or _are_distinct(value)),
     "minProperties": ("object", lambda value, bound: len(value) >= bound),
     "maxProperties": ("object", lambda value, bound: len(value) <= bound),
     "required": ("object", lambda value, names: set(names) <= value.keys()),

@@ -10,8 +10,8 @@ from typing import Any
 
 from service.grammar import numbers, strings
 from service.grammar.merging import Merger
-from service.grammar.reading import Reader, UnsupportedSchema
-from service.grammar.shapes import Array, Member, NodeId, Nodes, Object, Shape, possible, pruned_array, pruned_object
+from service.grammar.reading import SchemaReader, UnsupportedSchema
+from service.grammar.shapes import Array, Member, NodeId, Nodes, Object, Shape, find_possible, prune_array, prune_object
 from service.grammar.strings import CHARACTER_RULE, literal
 
 MOST_CHARACTERS = 100_000
@@ -20,42 +20,42 @@ _NOTHING = '""'
 _COMMA, _COLON = '"," space', '":" space'
 
 
-def grammar_of(schema: Mapping[str, Any]) -> str:
+def write_grammar(schema: Mapping[str, Any]) -> str:
     """The grammar of JSON texts each of which fits the schema, which is valid by its draft.
 
     Raises UnsupportedSchema, which names the keyword, where there is no such grammar.
 
-    >>> print(grammar_of({"type": "boolean"}).splitlines()[0])
+    >>> print(write_grammar({"type": "boolean"}).splitlines()[0])
     root ::= node0
     """
     try:
-        return _grammar_of(json.dumps(schema))
+        return _write_grammar(json.dumps(schema))
     except RecursionError:
         raise UnsupportedSchema((), "", "the schema is nested too deeply") from None
 
 
 @lru_cache(maxsize=256)
-def _grammar_of(schema: str) -> str:
-    reader = Reader(json.loads(schema))
+def _write_grammar(schema: str) -> str:
+    reader = SchemaReader(json.loads(schema))
     merger = Merger(reader)
     root = merger.node([reader.root])
     writer = _Writer(merger.nodes)
     if root not in writer.possible:
-        raise _impossible(merger, root, writer.possible)
-    written = writer.grammar(root)
+        raise _make_impossible_error(merger, root, writer.possible)
+    written = writer.write(root)
     if len(written) > MOST_CHARACTERS:
         raise UnsupportedSchema((), "", "the schema is too large for a grammar")
     return written
 
 
-def _impossible(merger: Merger, root: NodeId, possible: frozenset[NodeId]) -> UnsupportedSchema:
+def _make_impossible_error(merger: Merger, root: NodeId, possible: frozenset[NodeId]) -> UnsupportedSchema:
     """The error for a schema that nothing fits. It names the innermost part that nothing fits and that is needed."""
     node, seen, path = root, set[NodeId](), tuple[str, ...]()
     while node not in seen:
         seen.add(node)
         path = merger.origins[node][0] or path
         for shape in merger.nodes[node]:
-            needed = [(member.node, ("properties", member.name)) for member in _required(shape)]
+            needed = [(member.node, ("properties", member.name)) for member in _required_members(shape)]
             needed += [(item, ("prefixItems", str(index))) for index, item in enumerate(_needed_items(shape))]
             inner = next(((item, step) for item, step in needed if item not in possible), None)
             if inner is not None and inner[0] not in seen and len(merger.nodes[node]) == 1:
@@ -64,7 +64,7 @@ def _impossible(merger: Merger, root: NodeId, possible: frozenset[NodeId]) -> Un
     return UnsupportedSchema(path, "", f"nothing fits it: look at {', '.join(keywords) or 'false'}")
 
 
-def _required(shape: Shape) -> list[Member]:
+def _required_members(shape: Shape) -> list[Member]:
     return [] if shape.object is None else [member for member in shape.object.members if member.required]
 
 
@@ -78,11 +78,11 @@ def _needed_items(shape: Shape) -> list[NodeId]:
 class _Writer:
     def __init__(self, nodes: Nodes) -> None:
         self._nodes = nodes
-        self.possible = possible(nodes)
+        self.possible = find_possible(nodes)
         self._rules: dict[str, str] = {}
         self._characters = 0
 
-    def grammar(self, root: NodeId) -> str:
+    def write(self, root: NodeId) -> str:
         wanted, written = [root], set[NodeId]()
         while wanted:
             if (node := wanted.pop()) in written:
@@ -100,22 +100,22 @@ class _Writer:
         return f'root ::= node{root}\n{rules}\nspace ::= "" | " "\n{CHARACTER_RULE}\n'
 
     def _children(self, shape: Shape) -> Iterator[NodeId]:
-        if shape.array is not None and (array := pruned_array(shape.array, self.possible)):
+        if shape.array is not None and (array := prune_array(shape.array, self.possible)):
             yield from (*array.first, *(() if array.rest is None else (array.rest,)))
-        if shape.object is not None and (made := pruned_object(shape.object, self.possible)):
+        if shape.object is not None and (made := prune_object(shape.object, self.possible)):
             yield from (member.node for member in made.members)
             yield from () if made.values is None else (made.values,)
 
     def _shape(self, node: NodeId, index: int, shape: Shape) -> Iterator[str]:
         yield from (literal(json.dumps(value, ensure_ascii=False, separators=(",", ":"))) for value in shape.constants)
-        if shape.numbers is not None and not shape.numbers.empty:
+        if shape.numbers is not None and not shape.numbers.is_empty:
             yield from numbers.expressions(shape.numbers)
-        if shape.strings is not None and not shape.strings.empty:
+        if shape.strings is not None and not shape.strings.is_empty:
             yield strings.expression(shape.strings)
         name = f"node{node}_{index}"
-        if shape.array is not None and (array := pruned_array(shape.array, self.possible)):
+        if shape.array is not None and (array := prune_array(shape.array, self.possible)):
             yield self._array(f"{name}_item", array)
-        if shape.object is not None and (made := pruned_object(shape.object, self.possible)):
+        if shape.object is not None and (made := prune_object(shape.object, self.possible)):
             yield self._members(f"{name}_member", made) if made.values is None else self._pairs(made)
 
     def _array(self, name: str, array: Array) -> str:
@@ -136,17 +136,17 @@ class _Writer:
         least = max(0, array.least - before)
         most = None if array.most is None else array.most - before
         if before:
-            return _repeated(f"({_COMMA} {item})", least, most)
+            return _repeat(f"({_COMMA} {item})", least, most)
         if most == 0:
             return _NOTHING
-        more = _repeated(f"({_COMMA} {item})", max(0, least - 1), None if most is None else most - 1)
+        more = _repeat(f"({_COMMA} {item})", max(0, least - 1), None if most is None else most - 1)
         return f"{item} {more}" if least else f"({item} {more} | {_NOTHING})"
 
     def _pairs(self, made: Object) -> str:
         pair = f"{strings.expression(made.names)} {_COLON} node{made.values}"
         if made.most == 0:
             return '"{" "}"'
-        more = _repeated(f"({_COMMA} {pair})", 0, None if made.most is None else made.most - 1)
+        more = _repeat(f"({_COMMA} {pair})", 0, None if made.most is None else made.most - 1)
         return f'"{{" {pair} {more} "}}"' if made.least else f'"{{" ({pair} {more} | {_NOTHING}) "}}"'
 
     def _members(self, name: str, made: Object) -> str:
@@ -181,7 +181,7 @@ class _Writer:
         return f'"{{" {first} "}}"'
 
 
-def _repeated(item: str, least: int, most: int | None) -> str:
+def _repeat(item: str, least: int, most: int | None) -> str:
     if most is None:
         return f"{item}*" if least == 0 else f"{item}{{{least},}}"
     return _NOTHING if most == 0 else f"{item}{{{least},{most}}}"

@@ -46,7 +46,7 @@ class RemoteImages:
         """ValueError for every failure. The message is for the caller, and holds no URL and no address."""
         try:
             async with asyncio.timeout(FETCH_SECONDS):
-                return read_image(await self._body(address))
+                return read_image(await self._fetch_body(address))
         except TimeoutError:
             raise ValueError(f"the image did not come within {FETCH_SECONDS:g} seconds") from None
         except ForbiddenAddress as error:
@@ -60,7 +60,7 @@ class RemoteImages:
         if self._public is not None:
             await self._public.aclose()
 
-    async def _body(self, address: ImageAddress) -> bytes:
+    async def _fetch_body(self, address: ImageAddress) -> bytes:
         """A bare transport follows no redirects, sends no cookies and decompresses nothing."""
         self.check(address)
         assert self._public is not None  # noqa: S101 - it was just checked

@@ -34,12 +34,12 @@ def read_image(data: bytes) -> Image:
                 sizes = list(sizes_of(data))
             except (struct.error, IndexError):
                 raise ValueError(f"the image/{media_type} is cut short") from None
-            _check(sizes)
+            _check_sizes(sizes)
             return Image(f"image/{media_type}", data)
     raise ValueError("expected an image in PNG, JPEG, WebP or GIF")
 
 
-def _check(sizes: list[tuple[int, int]]) -> None:
+def _check_sizes(sizes: list[tuple[int, int]]) -> None:
     if not sizes:
         raise ValueError("the image does not say how large it is")
     for width, height in sizes:
@@ -49,7 +49,7 @@ def _check(sizes: list[tuple[int, int]]) -> None:
             )
 
 
-def _still(is_animated: bool) -> None:
+def _refuse_animation(is_animated: bool) -> None:
     if is_animated:
         raise ValueError("an animated image is not taken")
 
@@ -67,7 +67,7 @@ class _Steps:
             raise ValueError(f"an image may have at most {MOST_SEGMENTS} segments before it ends")
 
 
-def _png(data: bytes) -> Sizes:
+def _png_sizes(data: bytes) -> Sizes:
     """Chunks up to the first of pixels. A second header would count for some decoders."""
     at = 8
     steps = _Steps()
@@ -76,11 +76,11 @@ def _png(data: bytes) -> Sizes:
         (length,) = struct.unpack_from(">I", data, at)
         if kind == b"IHDR":
             yield struct.unpack_from(">II", data, at + 8)
-        _still(kind == b"acTL")
+        _refuse_animation(kind == b"acTL")
         at += 12 + length
 
 
-def _jpeg(data: bytes) -> Sizes:
+def _jpeg_sizes(data: bytes) -> Sizes:
     """Marker segments up to the first scan."""
     at = 2
     steps = _Steps()
@@ -102,33 +102,33 @@ def _jpeg(data: bytes) -> Sizes:
             at += 2 + struct.unpack_from(">H", data, at + 2)[0]
 
 
-def _gif(data: bytes) -> Sizes:
+def _gif_sizes(data: bytes) -> Sizes:
     """The screen, and the one frame, which decoders let grow beyond it."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     yield width, height
-    at = 13 + _table_bytes(flags)
+    at = 13 + _count_table_bytes(flags)
     frames = 0
     steps = _Steps()
     while at < len(data) and data[at] != 0x3B:  # the trailer; some files lack it
         steps.take()
         if data[at] == 0x2C:
             frames += 1
-            _still(frames > 1)
+            _refuse_animation(frames > 1)
             left, top, width, height, flags = struct.unpack_from("<HHHHB", data, at + 1)
             yield left + width, top + height
-            at = _after_blocks(data, at + 11 + _table_bytes(flags), steps)
+            at = _skip_blocks(data, at + 11 + _count_table_bytes(flags), steps)
         elif data[at] == 0x21:
-            at = _after_blocks(data, at + 2, steps)
+            at = _skip_blocks(data, at + 2, steps)
         else:
             raise ValueError("the GIF has something else than a block between its blocks")
 
 
-def _table_bytes(flags: int) -> int:
+def _count_table_bytes(flags: int) -> int:
     """Of the colour table that flags announce."""
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
-def _after_blocks(data: bytes, at: int, steps: "_Steps") -> int:
+def _skip_blocks(data: bytes, at: int, steps: "_Steps") -> int:
     """Where a series of sub-blocks ends that begins there."""
     while data[at]:
         steps.take()
@@ -136,7 +136,7 @@ def _after_blocks(data: bytes, at: int, steps: "_Steps") -> int:
     return at + 1
 
 
-def _webp(data: bytes) -> Sizes:
+def _webp_sizes(data: bytes) -> Sizes:
     """The first chunk says it all: an extended header's canvas is the size of what follows, or no decoder takes it."""
     match data[8:16]:
         case b"WEBPVP8 ":
@@ -146,22 +146,22 @@ def _webp(data: bytes) -> Sizes:
             (packed,) = struct.unpack_from("<I", data, 21)
             yield (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1
         case b"WEBPVP8X":
-            _still(bool(data[20] & 0x02))
-            yield _uint24(data, 24) + 1, _uint24(data, 27) + 1
+            _refuse_animation(bool(data[20] & 0x02))
+            yield _read_uint24(data, 24) + 1, _read_uint24(data, 27) + 1
 
 
-def _uint24(data: bytes, at: int) -> int:
+def _read_uint24(data: bytes, at: int) -> int:
     low, high = struct.unpack_from("<HB", data, at)
     return int(low | high << 16)
 
 
 _KINDS: Mapping[bytes, tuple[str, Callable[[bytes], Sizes]]] = MappingProxyType(
     {
-        b"\x89PNG\r\n\x1a\n": ("png", _png),
-        b"\xff\xd8\xff": ("jpeg", _jpeg),
-        b"GIF87a": ("gif", _gif),
-        b"GIF89a": ("gif", _gif),
-        b"RIFF": ("webp", _webp),
+        b"\x89PNG\r\n\x1a\n": ("png", _png_sizes),
+        b"\xff\xd8\xff": ("jpeg", _jpeg_sizes),
+        b"GIF87a": ("gif", _gif_sizes),
+        b"GIF89a": ("gif", _gif_sizes),
+        b"RIFF": ("webp", _webp_sizes),
     }
 )
 """By what a file begins with."""

@@ -178,7 +178,7 @@ class Programs:
             evaluators=evaluators,
             threads=self.tools.threads,
             search=search,
-            stop=request.stop.applied_to(task.stop),
+            stop=request.stop.apply_to(task.stop),
             sampling=sampling,
             draft=request.draft,
             principles=(*principles, *_principles(rubrics)),
@@ -250,7 +250,7 @@ class Programs:
         wanted = request.sampling.max_tokens
         if wanted is not None and wanted > self.limits.tokens:
             raise wrong_field("sampling.max_tokens", f"at most {self.limits.tokens} are allowed")
-        sampling = request.sampling.applied_to(task.sampling)
+        sampling = request.sampling.apply_to(task.sampling)
         if open_ended and wanted is None:
             return replace(sampling, max_tokens=self.limits.tokens, open_ended=True)
         return replace(sampling, max_tokens=min(sampling.max_tokens, self.limits.tokens))
@@ -266,7 +266,7 @@ class Programs:
         """The search asked for. A request beyond the limits is refused; what it leaves to the defaults is cut."""
         most = self.limits.candidates
         limits = {"drafts": most, "beam": most, "branches": most, "rounds": self.limits.rounds}
-        stated, search = request.search.stated(), request.search.applied_to(task.search)
+        stated, search = request.search.given_fields(), request.search.apply_to(task.search)
         wrong = [
             FieldError(f"search.{name}", f"at most {limit} are allowed")
             for name, limit in limits.items()

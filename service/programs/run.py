@@ -92,7 +92,7 @@ class Runner:
                     log.info("program ended", extra={"request_id": info.id, **_summarize(event, program)})
                 if not begun and not isinstance(event, Started):
                     begun = True
-                    self.metrics.first_event(info.endpoint, info.seconds_since_arrival())
+                    self.metrics.observe_first_event(info.endpoint, info.seconds_since_arrival())
                 yield event
 
     def _admit(self, program: Program, caller: str) -> AbstractAsyncContextManager[Ticket]:

@@ -17,7 +17,7 @@ Share = Annotated[float, Ge(0.0), Le(1.0)]
 class Overrides(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
-    def stated(self) -> dict[str, Any]:
+    def given_fields(self) -> dict[str, Any]:
         """The fields that were given, without those that are null."""
         return self.model_dump(exclude_none=True)
 
@@ -33,8 +33,8 @@ class SamplingOverrides(Overrides):
     choices: Annotated[tuple[Annotated[str, Len(1, 200)], ...], Len(2, 50), FAIL_FAST] | None = None
     thinking: bool | None = None
 
-    def applied_to(self, sampling: Sampling) -> Sampling:
-        applied = Sampling(**{**_fields(sampling), **self.stated()})
+    def apply_to(self, sampling: Sampling) -> Sampling:
+        applied = Sampling(**{**_fields(sampling), **self.given_fields()})
         return applied if applied.seed is None else replace(applied, seed=engine_seed(applied.seed))
 
 
@@ -51,8 +51,8 @@ class SearchOverrides(Overrides):
     critic: Critic | None = None
     select: Select | None = None
 
-    def applied_to(self, search: Search) -> Search:
-        stated = self.stated()
+    def apply_to(self, search: Search) -> Search:
+        stated = self.given_fields()
         preset = stated.pop("preset", None)
         return Search(**{**_fields(PRESETS[preset] if preset else search), **stated})
 
@@ -64,8 +64,8 @@ class StopOverrides(Overrides):
     patience: Annotated[int, Ge(1)] | None = None
     min_gain: Share | None = None
 
-    def applied_to(self, stop: Stop) -> Stop:
-        return Stop(**{**_fields(stop), **self.stated()})
+    def apply_to(self, stop: Stop) -> Stop:
+        return Stop(**{**_fields(stop), **self.given_fields()})
 
 
 def _fields(value: Sampling | Search | Stop) -> dict[str, Any]:

@@ -107,29 +107,29 @@ def load_tasks(
     """
     tools = tools or Toolbox()
     rubrics = load_rubrics(folder) if rubrics is None else rubrics
-    built_in = _built_in("")
-    general = _parsed(_TaskFile, "general.toml", built_in["general.toml"])
-    sources = built_in | _own(folder, "")
-    parsed = {file: _parsed(_TaskFile, file, source) for file, source in sorted(sources.items())}
-    return {_name(file): _task(file, content, general, rubrics, tools) for file, content in parsed.items()}
+    built_in = _read_built_in("")
+    general = _parse(_TaskFile, "general.toml", built_in["general.toml"])
+    sources = built_in | _read_folder(folder, "")
+    parsed = {file: _parse(_TaskFile, file, source) for file, source in sorted(sources.items())}
+    return {_name(file): _make_task(file, content, general, rubrics, tools) for file, content in parsed.items()}
 
 
 def load_rubrics(folder: Path | None = None) -> Mapping[str, Rubric]:
     """The built-in rubrics and those of ``rubrics`` in ``folder``, by name; a file there replaces a built-in one."""
-    sources = _built_in("rubrics") | _own(folder, "rubrics")
-    parsed = {file: _parsed(_RubricFile, f"rubrics/{file}", source) for file, source in sorted(sources.items())}
+    sources = _read_built_in("rubrics") | _read_folder(folder, "rubrics")
+    parsed = {file: _parse(_RubricFile, f"rubrics/{file}", source) for file, source in sorted(sources.items())}
     return {
         _name(file): Rubric(_name(file), content.description, content.principles, content.criteria)
         for file, content in parsed.items()
     }
 
 
-def _built_in(part: str) -> dict[str, bytes]:
+def _read_built_in(part: str) -> dict[str, bytes]:
     entries = files(__package__).joinpath(part).iterdir()
     return {entry.name: entry.read_bytes() for entry in entries if entry.name.endswith(".toml")}
 
 
-def _own(folder: Path | None, part: str) -> dict[str, bytes]:
+def _read_folder(folder: Path | None, part: str) -> dict[str, bytes]:
     if folder is None:
         return {}
     if not folder.is_dir():
@@ -148,7 +148,7 @@ def _name(file: str) -> str:
     return file.removesuffix(".toml")
 
 
-def _parsed(model: type[_File], file: str, source: bytes) -> _File:
+def _parse(model: type[_File], file: str, source: bytes) -> _File:
     try:
         # By way of JSON, whose arrays are tuples even to a strict model.
         return model.model_validate_json(json.dumps(tomllib.loads(source.decode())))
@@ -161,7 +161,9 @@ def _parsed(model: type[_File], file: str, source: bytes) -> _File:
         raise TaskError(f"{file}: it is nested too deeply") from error
 
 
-def _task(file: str, content: _TaskFile, general: _TaskFile, rubrics: Mapping[str, Rubric], tools: Toolbox) -> Task:
+def _make_task(
+    file: str, content: _TaskFile, general: _TaskFile, rubrics: Mapping[str, Rubric], tools: Toolbox
+) -> Task:
     try:
         prompts = Prompts.compile({**general.prompts, **content.prompts}, content.parameters)
         evaluators = tuple(evaluator.resolve(tools) for evaluator in content.evaluators)
@@ -178,9 +180,9 @@ def _task(file: str, content: _TaskFile, general: _TaskFile, rubrics: Mapping[st
         evaluators=evaluators,
         principles=content.principles or general.principles,
         rubrics=[rubrics[name] for name in content.rubrics],
-        sampling=content.defaults.sampling.applied_to(Sampling()),
+        sampling=content.defaults.sampling.apply_to(Sampling()),
         preset=content.defaults.search.preset,
-        search=content.defaults.search.applied_to(Search()),
-        stop=content.defaults.stop.applied_to(Stop()),
+        search=content.defaults.search.apply_to(Search()),
+        stop=content.defaults.stop.apply_to(Stop()),
         example=content.example,
     )

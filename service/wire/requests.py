@@ -15,8 +15,8 @@ from service.evaluators.model.judge import Criterion
 from service.evaluators.text.patterns import spend
 from service.evaluators.text.schema import JsonSchema
 from service.fail_fast import FAIL_FAST
-from service.grammar.reading import UnsupportedSchema, dotted
-from service.grammar.writing import grammar_of
+from service.grammar.reading import UnsupportedSchema, dotted_path
+from service.grammar.writing import write_grammar
 from service.images.fetch import ImageAddress
 from service.tasks.overrides import SamplingOverrides, SearchOverrides, StopOverrides
 from service.wire.model import BodyModel, WireModel
@@ -122,9 +122,9 @@ def form_of(schema: dict[str, Any], field: str) -> JsonSchema:
     spend(SCHEMA_WORK)
     try:
         form = JsonSchema(schema=schema)
-        grammar_of(schema)
+        write_grammar(schema)
     except UnsupportedSchema as error:
-        raise RefusedField(".".join(filter(None, (field, dotted(error.path)))), str(error)) from None
+        raise RefusedField(".".join(filter(None, (field, dotted_path(error.path)))), str(error)) from None
     except RefusedField as error:
         raise RefusedField(field, str(error)) from None
     return form

@@ -162,7 +162,7 @@ class TestRefine:
         async with client(answer) as redraft:
             assert await ARMS[arm].program(redraft, Job("Rewrite this.", FIXED, seed=7)) == ()
         [request] = asked
-        assert request.sampling.stated() == {"max_tokens": 120, "seed": 7}
+        assert request.sampling.given_fields() == {"max_tokens": 120, "seed": 7}
         assert not request.trace
 
     async def test_a_program_that_was_cut_is_no_measurement(self) -> None:

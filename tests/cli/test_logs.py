@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from service.cli.server import configure_logging
 from service.engines.scripted import EngineCall, Script
-from service.log_format import without_messages
+from service.log_format import format_without_messages
 from tests.support.chat_server import ChatServer, before
 from tests.support.serving import reply, serving
 
@@ -131,7 +131,7 @@ def test_a_traceback_tells_of_what_led_to_it() -> None:
 
     with pytest.raises(ValueError, match=MARK) as raised:
         second()
-    told = without_messages(raised.value)
+    told = format_without_messages(raised.value)
 
     assert MARK not in told
     assert told.index("KeyError") < told.index("direct cause") < told.index("ValueError")

@@ -145,7 +145,7 @@ def test_code_tests_run_where_the_container_has_user_namespaces(storage: Storage
 import asyncio
 from service.evaluators.code.sandbox import Limits, Sandbox
 async def ask():
-    sandbox = await Sandbox.found()
+    sandbox = await Sandbox.find()
     print((await sandbox.run("print(6 * 7)", None, Limits(), client=ask)).output)
 asyncio.run(ask())
 """

@@ -80,5 +80,5 @@ def test_examples(numbers: Numbers, good: list[str], bad: list[str]) -> None:
     ],
 )
 def test_an_interval_may_be_empty(numbers: Numbers, empty: bool) -> None:
-    assert numbers.empty is empty
+    assert numbers.is_empty is empty
     assert (expressions(numbers) == []) is empty

@@ -16,8 +16,8 @@ from pydantic import BaseModel, EmailStr, Field, HttpUrl, TypeAdapter
 
 from bench.made_schemas import made
 from service.evaluators.text.schema import JsonSchema
-from service.grammar.reading import UnsupportedSchema, dotted
-from service.grammar.writing import grammar_of
+from service.grammar.reading import UnsupportedSchema, dotted_path
+from service.grammar.writing import write_grammar
 from tests.support.walks import accepts, compiled, walk
 
 DIGIT = {"type": "integer", "minimum": 0, "maximum": 9}
@@ -32,12 +32,12 @@ TREE = {
 
 def refusal(schema: Mapping[str, Any]) -> tuple[str, str]:
     with pytest.raises(UnsupportedSchema) as caught:
-        grammar_of(schema)
-    return dotted(caught.value.path), str(caught.value)
+        write_grammar(schema)
+    return dotted_path(caught.value.path), str(caught.value)
 
 
 def texts(schema: Mapping[str, Any], count: int, seed: int = 0) -> Iterator[str]:
-    rules = compiled(grammar_of(schema))
+    rules = compiled(write_grammar(schema))
     walks = (walk(rules, seed * 1000 + number) for number in range(count))
     return (text for text in walks if text is not None)
 
@@ -121,7 +121,7 @@ def test_what_a_grammar_writes_fits_its_schema(begin: int) -> None:
     ids=lambda value: json.dumps(value, ensure_ascii=True)[:60],
 )  # fmt: skip
 def test_schemas(schema: dict[str, Any], good: list[str], bad: list[str]) -> None:
-    rules = compiled(grammar_of(schema))
+    rules = compiled(write_grammar(schema))
     assert [text for text in good if not accepts(rules, text)] == []
     assert [text for text in bad if accepts(rules, text)] == []
     validator = jsonschema_rs.validator_for(schema)
@@ -246,7 +246,7 @@ def test_options_that_overlap_are_told_apart_by_a_member_whose_values_they_list(
         return {"type": "object", "properties": {"kind": {"const": kind}, "n": DIGIT}}
 
     schema = {"oneOf": [option("cat"), option("dog")]}
-    rules = compiled(grammar_of(schema))
+    rules = compiled(write_grammar(schema))
     assert accepts(rules, '{"kind":"cat","n":1}')
     assert not accepts(rules, '{"n":1}')  # it fits both
 
@@ -332,5 +332,5 @@ def test_schemas_as_openai_wants_them_are_accepted() -> None:
 
 def test_the_largest_grammar_is_written_within_bounds() -> None:
     schema = {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(300)}}
-    assert len(grammar_of(schema)) < 100_000
-    assert re.match("root ::= node0\n", grammar_of(schema))
+    assert len(write_grammar(schema)) < 100_000
+    assert re.match("root ::= node0\n", write_grammar(schema))

@@ -41,7 +41,7 @@ def running() -> Running:
     """One place, and no queue."""
     scripted = engine()
     metrics = Metrics()
-    admission = Admission(1, 0, on_shed=metrics.request_shed)
+    admission = Admission(1, 0, on_shed=metrics.count_shed)
     background = Background(admission, max_programs=1)
     return Running(Runner(lambda model: scripted, admission, background, metrics), scripted)
 

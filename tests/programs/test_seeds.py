@@ -21,7 +21,7 @@ PROMPT = {"prompt": "Write about the sea."}
 
 @given(seed=st.integers(LEAST, MOST), index=st.integers(0, 1_000))
 def test_siblings_have_seeds_that_engines_take(seed: int, index: int) -> None:
-    sampling = SamplingOverrides(seed=seed).applied_to(Sampling())
+    sampling = SamplingOverrides(seed=seed).apply_to(Sampling())
     sibling = sampling.sibling(index)
 
     assert sampling.seed is not None

@@ -269,8 +269,8 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_preset_replaces_the_whole_search_and_a_field_beside_it_wins(preset: str) -> None:
     task = Search(drafts=9, beam=9, branches=9, rounds=9, carry="last", memory=9, critic="none", select="vote")
 
-    alone = SearchOverrides.model_validate({"preset": preset}).applied_to(task)
-    beside = SearchOverrides.model_validate({"preset": preset, "rounds": 7}).applied_to(task)
+    alone = SearchOverrides.model_validate({"preset": preset}).apply_to(task)
+    beside = SearchOverrides.model_validate({"preset": preset, "rounds": 7}).apply_to(task)
 
     assert alone == PRESETS[preset]
     assert beside.rounds == 7
@@ -280,16 +280,16 @@ def test_a_preset_replaces_the_whole_search_and_a_field_beside_it_wins(preset: s
 def test_without_a_preset_only_what_is_stated_differs() -> None:
     task = Search(drafts=3, critic="none")
 
-    assert SearchOverrides(rounds=0).applied_to(task) == Search(drafts=3, critic="none", rounds=0)
-    assert SearchOverrides().applied_to(task) == task
-    assert StopOverrides(target=0.0).applied_to(Stop(patience=5)) == Stop(target=0.0, patience=5)
-    assert SamplingOverrides(temperature=0.0).applied_to(Sampling(seed=3)) == Sampling(temperature=0.0, seed=3)
+    assert SearchOverrides(rounds=0).apply_to(task) == Search(drafts=3, critic="none", rounds=0)
+    assert SearchOverrides().apply_to(task) == task
+    assert StopOverrides(target=0.0).apply_to(Stop(patience=5)) == Stop(target=0.0, patience=5)
+    assert SamplingOverrides(temperature=0.0).apply_to(Sampling(seed=3)) == Sampling(temperature=0.0, seed=3)
 
 
 def test_null_is_the_same_as_not_stated() -> None:
     stated = StopOverrides.model_validate({"target": None, "patience": None, "min_gain": None})
 
-    assert stated.applied_to(Stop(target=0.5)) == Stop(target=0.5)
+    assert stated.apply_to(Stop(target=0.5)) == Stop(target=0.5)
 
 
 async def test_a_tasks_own_constitution_is_drawn_upon(tmp_path: Path) -> None:

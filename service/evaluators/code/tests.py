@@ -68,7 +68,7 @@ class TestsFailed(EvaluationFailed):
 def find_code(text: str) -> str:
     """Find the Python code in a text.
 
-    It is in the fenced blocks labelled as Python, joined, without sessions that begin with a ``>>>`` prompt. Without such
+    It is in the fenced blocks labelled as Python, without sessions that begin with a ``>>>`` prompt. Without such
     a block it is in the first one without a label, and without any block it is the whole text. Takes time linear in the
     text; call it in a thread.
 

@@ -21,7 +21,7 @@ from service.evaluators.text.wording import (
     unify_width,
 )
 from service.evaluators.text.words import excerpt
-from service.fail_fast import FAIL_FAST, few_members
+from service.fail_fast import FAIL_FAST, limit_members
 
 Keyword = Annotated[str, Len(1, 200)]
 Letter = Annotated[str, Len(1, 1)]
@@ -43,8 +43,8 @@ class Keywords(Verifier):
     type: Literal["keywords"] = "keywords"
     include: KeywordList = ()
     exclude: KeywordList = ()
-    counts: Annotated[Mapping[Keyword, Bounds], Len(0, 100), few_members(100)] = field(default_factory=dict)
-    letters: Annotated[Mapping[Letter, Bounds], Len(0, 100), few_members(100)] = field(default_factory=dict)
+    counts: Annotated[Mapping[Keyword, Bounds], Len(0, 100), limit_members(100)] = field(default_factory=dict)
+    letters: Annotated[Mapping[Letter, Bounds], Len(0, 100), limit_members(100)] = field(default_factory=dict)
     case_sensitive: bool = False
 
     def __post_init__(self) -> None:

@@ -48,7 +48,7 @@ from service.evaluators.text.documents import (
 from service.evaluators.text.patterns import LinearPattern, SearchTooLarge, compile_linear, spend
 from service.evaluators.text.regex import MAX_TEXT
 from service.evaluators.text.words import excerpt
-from service.expressions import parsed, written_for_re2
+from service.expressions import parse, to_re2
 
 MAX_SCHEMA = 32_768
 """Characters of the schema, as JSON."""
@@ -307,7 +307,7 @@ def _compile_patterns(root: Resource[Any]) -> Mapping[str, LinearPattern]:
 
 def _compile_pattern(pattern: str) -> LinearPattern:
     try:
-        translated = written_for_re2(parsed(pattern))
+        translated = to_re2(parse(pattern))
     except ValueError as error:
         raise ValueError(f"{excerpt(pattern)}: {error}") from None
     return compile_linear(translated, name=pattern)

@@ -698,7 +698,7 @@ def zombies():
 
 
 async def main():
-    sandbox = await Sandbox.found(at_once=4)
+    sandbox = await Sandbox.find(at_once=4)
     print("found", sandbox is not None, "pid", os.getpid(), flush=True)
 
     async def leave(seconds):
