@@ -1,4 +1,4 @@
-"""Running calls side by side."""
+"""Runs calls concurrently."""
 
 import asyncio
 import time
@@ -13,16 +13,18 @@ T = TypeVar("T")
 
 
 async def gather(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run ``calls`` concurrently and give their results in order.
+    """Run ``calls`` concurrently and return their results in order.
 
-    The first failure, or a cancellation, cancels the others and waits until they have ended, so that no call
-    outlives this one. A failure is raised as itself, not inside an ExceptionGroup.
+    The first failure, or a cancellation, cancels the others and waits until they have ended, so that no call outlives
+    this one. The failure is raised itself, not inside an ExceptionGroup.
+
+    >>> first, second = await gather([engine.call(one), engine.call(other)])
     """
     return await _gather(calls, return_exceptions=False)
 
 
 async def settle(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Like ``gather``, but a failure lets the others finish before it is raised: what has begun is not wasted."""
+    """Like ``gather``, but after a failure the others finish before it is raised, so that their work is not wasted."""
     results = await _gather(calls, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
@@ -32,7 +34,7 @@ async def settle(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
 async def _gather(calls: Iterable[Coroutine[Any, Any, T]], *, return_exceptions: bool) -> list[Any]:
     calls = list(calls)
-    if len(calls) == 1:  # needs no task of its own
+    if len(calls) == 1:  # does not need a task
         return [await calls[0]]
     tasks = [asyncio.ensure_future(call) for call in calls]
     try:
@@ -45,10 +47,10 @@ async def _gather(calls: Iterable[Coroutine[Any, Any, T]], *, return_exceptions:
 
 
 class SerialThread:
-    """Runs functions in threads of ``executor``, by default the event loop's own, never two at a time.
+    """Runs functions in threads of ``executor``, by default the event loop's, one at a time.
 
-    Functions that are handed over together run in one go, so that many short ones cost little. After 50 ms the thread
-    goes to another that waits for one. A function whose caller has left before its turn does not run.
+    Functions that are submitted together run in one turn, so that many short ones cost little. A turn ends after 50 ms,
+    and another SerialThread may get the thread. A function whose caller is cancelled before its turn does not run.
 
     >>> await SerialThread().run(sorted, [2, 1])
     [1, 2]
@@ -60,13 +62,13 @@ class SerialThread:
         self._running = False
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
-        """The function's result, or what it raises."""
+        """Run a function in a thread. Returns its result, or raises what it raises."""
         loop = asyncio.get_running_loop()
         job = _Job(partial(function, *arguments), loop.create_future())
         self._waiting.append(job)
         if not self._running:
             self._running = True
-            loop.call_soon(self._start)  # what else is handed over until then goes along
+            loop.call_soon(self._start)  # functions that are submitted until then run in the same turn
         result: T = await job.outcome
         return result
 
@@ -118,7 +120,7 @@ class _Job:
     outcome: "asyncio.Future[Any]"
 
     def attempt(self) -> "tuple[Any, Exception | None]":
-        """The function's result, or what it raised; a RuntimeError for what no future can hold."""
+        """The function's result, or what it raised; a RuntimeError for an exception that a future cannot hold."""
         try:
             return self.function(), None
         except BaseException as error:  # noqa: BLE001 - its caller gets it

@@ -1,8 +1,8 @@
 r"""Regular expressions as ECMA-262 defines them (with its ``u`` flag), read into a small tree and written for RE2.
 
-JSON Schema names this dialect. Look-around and back-references have no place in it here, since no automaton runs them.
-What other dialects write and ECMA-262 does not (``(?i)``, ``\Z``, possessive quantifiers) is refused by name, but for
-``\pL``, ``\A`` and ``\z``, which mean one thing only.
+JSON Schema uses this dialect. Look-around and back-references are not supported, because no automaton can run them. The
+syntax of other dialects (``(?i)``, ``\Z``, possessive quantifiers) is refused by name, except for ``\pL``, ``\A`` and
+``\z``, which cannot mean anything else.
 
 >>> to_re2(parse(r"^[\u4e00-\u9fff]+\/$"))
 '^[\\x{4E00}-\\x{9FFF}]+[\\x{2F}]$'
@@ -22,7 +22,8 @@ LAST = sys.maxunicode
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """One character: of ``ranges``, or with one of the Unicode ``properties``, each with whether it is negated."""
+    """A set of characters: those in ``ranges``, and those with one of the Unicode ``properties``. Each property comes
+    with whether it is negated. ``negated``: whether it is all other characters instead."""
 
     ranges: tuple[Range, ...]
     properties: tuple[tuple[str, bool], ...] = ()
@@ -41,7 +42,7 @@ class Either:
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """``most`` is None where there is no end."""
+    """``node``, repeated ``least`` to ``most`` times. ``most`` is None for no limit."""
 
     node: "Node"
     least: int
@@ -51,7 +52,7 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A place between characters: the text's start or end, a word's edge or none."""
+    """A position between characters: the start or the end of the text, a word boundary, or none."""
 
     kind: Literal["^", "$", "b", "B"]
 
@@ -102,7 +103,7 @@ ANY = Set(complement(LINE_ENDS))
 
 
 def parse(pattern: str) -> Node:
-    """The tree of a pattern. ValueError names what is not understood."""
+    """Parse a pattern. Raises ValueError, which names what is not supported."""
     parser = _Parser(pattern)
     try:
         return parser.whole()
@@ -120,7 +121,7 @@ class _Parser:
     def whole(self) -> Node:
         node = self.alternatives()
         if self.at < len(self.pattern):
-            raise ValueError("a ) closes nothing")
+            raise ValueError("a ) without a (")
         return node
 
     def alternatives(self) -> Node:
@@ -309,7 +310,7 @@ def _only_code_point(node: Set) -> int | None:
 
 
 def to_re2(node: Node) -> str:
-    """The pattern in RE2's syntax, with the same meaning."""
+    """Write the pattern in RE2's syntax, with the same meaning."""
     match node:
         case Set():
             return set_to_re2(node)
@@ -336,7 +337,7 @@ def _quantifier(least: int, most: int | None) -> str:
 
 
 def set_to_re2(node: Set) -> str:
-    """A class of characters, which always has brackets."""
+    """Write a set of characters in RE2's syntax, always in brackets."""
     members = "".join(_range_to_re2(first, last) for first, last in node.ranges)
     members += "".join(f"\\{'P' if negated else 'p'}{{{name}}}" for name, negated in node.properties)
     if not members:
@@ -349,7 +350,7 @@ def _range_to_re2(first: int, last: int) -> str:
 
 
 def edges(nodes: Sequence[Node]) -> Iterator[Edge]:
-    """The edges anywhere in the nodes."""
+    """All edges in the nodes."""
     for node in nodes:
         match node:
             case Edge():

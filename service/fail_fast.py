@@ -1,8 +1,8 @@
 """Validation that ends after a few wrong members.
 
-By default pydantic makes an error of each wrong member, some hundred bytes for each, and a caller may send a million.
-So every sequence of a request is marked with FAIL_FAST, and every mapping whose values have fields with
-``limit_members``, since pydantic has nothing for mappings.
+By default pydantic makes an error for each wrong member, of some hundred bytes, and a caller may send a million. So
+every sequence of a request is marked with FAIL_FAST. Every mapping whose values have fields is marked with
+``limit_members``, because pydantic has nothing of the kind for mappings.
 """
 
 from typing import Any
@@ -15,14 +15,14 @@ MOST_FIELDS = 16
 FAIL_FAST = Field(fail_fast=True, strict=False)
 """``Annotated[tuple[Item, ...], FAIL_FAST]``. Unlike ``pydantic.FailFast`` it is hashable, as unions need.
 
-JSON's lists come as Python's, which a strict tuple would refuse; its members are as strict as they say.
+An array of JSON arrives as a list, which a strict tuple would refuse. The members are as strict as their own types.
 """
 
 
 def limit_members(most: int) -> BeforeValidator:
-    """Refuse a mapping of more than ``most`` objects, or of one with more than MOST_FIELDS fields, as a whole.
+    """Refuse a mapping as a whole if it has more than ``most`` members, or one with more than MOST_FIELDS fields.
 
-    It is written last, ``Annotated[Mapping[str, Item], Len(0, 9), limit_members(9)]``, so that it is looked at first.
+    It comes last, ``Annotated[Mapping[str, Item], Len(0, 9), limit_members(9)]``, so that it is looked at first.
     """
 
     def check(given: Any) -> Any:

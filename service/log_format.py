@@ -1,8 +1,7 @@
-"""How log records become lines: one JSON object each, without anything that a caller, a model or a server wrote.
+"""Formats log records as JSON, one object per line, without text from callers, models or servers.
 
-The message of an exception may repeat what it could not do with. So a traceback is written without the messages: where
-it happened, in which code, and of what kind the exceptions were. Who logs an error whose message is the operator's own
-matter says it in a field.
+The message of an exception may repeat its input. So tracebacks are written without messages: only the places, the code
+and the types of the exceptions. To log a message that is meant for the operator, put it into a field.
 """
 
 import logging
@@ -18,7 +17,7 @@ DURING = "During handling of the above exception, another exception occurred:"
 
 
 class LineFormatter(JsonFormatter):
-    """A record as a JSON object in one line."""
+    """Formats a record as a JSON object on one line."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -56,7 +55,7 @@ def format_without_messages(error: BaseException) -> str:
 
 
 def keep_first_line(record: logging.LogRecord) -> bool:
-    """Keep the first line of what asyncio says of a task: those that follow show the task, and in it its exception."""
+    """Cut asyncio's messages after the first line: the others show a task, and with it the message of its exception."""
     if record.name == "asyncio":
         record.msg, record.args = record.getMessage().partition("\n")[0], None
     return True

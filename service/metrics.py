@@ -1,7 +1,7 @@
-"""Every Prometheus object, fed from events and nowhere else.
+"""All Prometheus metrics. Only events feed them.
 
-The registry is this object's own. The in-process engine keeps its series in prometheus_client's default
-registry; ``page`` shows both.
+Metrics has its own registry. The in-process engine keeps its series in prometheus_client's default registry; ``page``
+shows both.
 """
 
 from collections.abc import Callable
@@ -19,11 +19,11 @@ EVALUATOR_SECONDS = (0.0001, 0.001, *SECONDS)
 ROUNDS = (0, 1, 2, 3, 4, 5, 6, 8, 10)
 SCORES = tuple(step / 10 for step in range(1, 11))
 GAINS = (0.0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
-"""None is negative: a text that ranks below the first draft is never returned."""
+"""They start at 0, because a text that ranks below the first draft is never returned."""
 
 READY = "ready"
 STATES = (READY, *(error.code for error in (Starting, Draining, EngineUnavailable, EngineDead)))
-"""What the readiness route may tell: ready, or the code of what keeps programs from being served."""
+"""The states that the readiness route can report: ready, or the code of the error that programs would get."""
 
 SHED_REASONS = ("overloaded", "draining", "caller_limit", "deadline")
 
@@ -120,7 +120,7 @@ class Metrics:
         self._calls: dict[tuple[CallRole, str], _CallSeries] = {}
 
     def watch_admission(self, in_progress: Callable[[], float], queued: Callable[[], float]) -> None:
-        """Read the gauges from where the counts are kept."""
+        """Set the functions from which the gauges of admission read their values."""
         self.in_progress.set_function(in_progress)
         self.queued.set_function(queued)
 
@@ -141,7 +141,7 @@ class Metrics:
         self.shed.labels(reason).inc()
 
     def observe(self, task: str, event: Event) -> None:
-        """Take in one event of a program of ``task``."""
+        """Count an event of a program. ``task``: the program's."""
         match event:
             case CallEnded(role, usage, seconds, model):
                 if (calls := self._calls.get((role, model))) is None:
@@ -166,9 +166,9 @@ class Metrics:
         self.score_gain.labels(task).observe(final.score - draft.score)
 
     def page(self, state: str) -> bytes:
-        """All series in the text exposition format: Redraft's own, then the process's and the engine's.
+        """All series in the text exposition format: Redraft's, then those of the process and of the engine.
 
-        ``state``: the one of STATES that the service is in.
+        ``state``: the current one of STATES.
         """
         for known in STATES:
             self.state.labels(known).set(known == state)

@@ -1,4 +1,4 @@
-"""Further models beside the main one, as the operator states them in ``REDRAFT_MODELS``."""
+"""Models in addition to the main one, as the operator configures them in ``REDRAFT_MODELS``."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,32 +12,39 @@ from service.engines.thoughts import Thinking
 
 
 def check_server_url(text: str) -> str:
-    """The address of an engine's server. ValueError where it is none, or may hold a secret; no message repeats it."""
+    """Return the address of an engine's server. Raises ValueError, without the address in its message, if it is invalid
+    or may contain a secret."""
     if any(mark in text for mark in "?#@"):
         raise ValueError(
-            "an engine's address may have no query, no fragment and no user name, for addresses are logged; its key "
-            "goes into REDRAFT_ENGINE_KEY, or into the key_file of REDRAFT_MODELS"
+            "an engine's address must not have a query, a fragment or a user name, because addresses are logged; its "
+            "key goes into REDRAFT_ENGINE_KEY, or into the key_file of REDRAFT_MODELS"
         )
     try:
         url = httpx.URL(text)
     except httpx.InvalidURL:
         raise ValueError("an engine's address is not a URL") from None
     if url.scheme not in ("http", "https") or not url.host or (url.port or 1) > 65535 or not text.isprintable():
-        raise ValueError("an engine's address is a URL that begins with http:// or https://, and names a host")
+        raise ValueError("an engine's address must be a URL that begins with http:// or https:// and names a host")
     if " " in text:
-        raise ValueError("an engine's address has no blanks; commas separate several")
+        raise ValueError("an engine's address must not have blanks; separate several addresses with commas")
     return text
 
 
 ServerUrl = Annotated[str, AfterValidator(check_server_url)]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._/-]{1,128}$")]
-"""Without a colon: what follows one says how the model is to work."""
+"""Has no colon, because the part after a colon says how the model works."""
 
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Where a model is served, by the name ``model``. ``key``: a bearer key. ``tokenizer``: its folder or hub name.
-    ``thinking``: how it thinks."""
+    """Where a model is served.
+
+    urls: of the servers.
+    model: the servers' name for it.
+    key: their bearer key.
+    tokenizer: a folder or a name on the hub.
+    thinking: whether and how the model thinks.
+    """
 
     urls: tuple[str, ...]
     model: str
@@ -51,12 +58,14 @@ class _Settings(BaseModel):
 
 
 class RemoteModel(_Settings):
-    """A model on one or several servers that speak OpenAI's API.
+    """A model on one or more servers with OpenAI's API.
 
-    ``model``: as the servers call it, by default its name here. ``key_file``: holds their bearer key. ``tokenizer``:
-    folder or hub name of its tokenizer; by default the folder that a server says it loaded, if that is here.
-    ``reasoning_parser``: ``none`` to leave its texts as they are. ``chat_template_kwargs``: variables for its chat
-    template.
+    urls: of the servers.
+    model: the servers' name for it, by default its name here.
+    key_file: contains their bearer key.
+    tokenizer: a folder or a name on the hub; by default the folder that a server says it loaded, if it exists here.
+    reasoning_parser: ``none`` leaves its texts unchanged.
+    chat_template_kwargs: variables for its chat template.
     """
 
     urls: Annotated[tuple[ServerUrl, ...], Len(1)]
@@ -67,7 +76,7 @@ class RemoteModel(_Settings):
     chat_template_kwargs: dict[str, Any] = {}
 
     def servers(self, name: str) -> Servers:
-        """Where the model of that name is served. ValueError where the key's file holds none."""
+        """Where the model ``name`` is served. Raises ValueError if ``key_file`` does not contain a key."""
         thinking = Thinking(self.reasoning_parser, self.chat_template_kwargs)
         return Servers(tuple(dict.fromkeys(self.urls)), self.model or name, self._load_key(), self.tokenizer, thinking)
 
@@ -79,12 +88,12 @@ class RemoteModel(_Settings):
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"{self.key_file} cannot be read: {type(error).__name__}") from error
         if not key or not key.isprintable() or " " in key:
-            raise ValueError(f"{self.key_file} does not hold one bearer key")
+            raise ValueError(f"{self.key_file} does not contain exactly one bearer key")
         return key
 
     @model_validator(mode="after")
     def _check_key_file(self) -> "RemoteModel":
-        """So that a file that is not there is found at the start."""
+        """Report a missing file at startup."""
         self._load_key()
         return self
 

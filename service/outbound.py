@@ -1,7 +1,7 @@
-"""Requests to hosts that callers name: only where the operator allows the host, only to public addresses.
+"""Requests to hosts that callers choose: only to hosts that the operator allows, and only to public addresses.
 
-A host is resolved once for each request. If any of its addresses is not public the request is refused; else it goes to
-an address that was checked, so no name server can answer the check with one address and the connection with another
+A host is resolved once for each request. If any of its addresses is not public, the request is refused. Otherwise it
+goes to an address that was checked, so a name server cannot give one address to the check and another to the connection
 (DNS rebinding). TLS and the Host header keep the name.
 """
 
@@ -18,18 +18,18 @@ import httpx
 
 IPAddress = IPv4Address | IPv6Address
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
-"""The addresses of a host; OSError where it has none."""
+"""Returns the addresses of a host. Raises OSError if it has none."""
 
 MOST_CONNECTIONS = 64
 RESOLVER_THREADS = 4
 
 _GLOBAL_UNICAST = ip_network("2000::/3")
-"""Outside of it are loopback, private and multicast addresses, and nearly all that embed one of IPv4: mapped,
-compatible, NAT64."""
+"""It excludes loopback, private and multicast addresses, and nearly all that embed an IPv4 address: mapped, compatible,
+NAT64."""
 _NOT_PUBLIC = [
     ip_network(block)
     for block in (
-        "192.0.0.0/24",  # IETF protocol assignments; a cloud's metadata in places
+        "192.0.0.0/24",  # IETF protocol assignments; the metadata of some clouds
         "192.88.99.0/24",  # 6to4 relays
         "168.63.129.16/32",  # the platform below every Azure machine
         "2001::/23",  # IETF protocol assignments, Teredo among them
@@ -38,13 +38,17 @@ _NOT_PUBLIC = [
         "3fff::/20",  # documentation
     )
 ]
-"""What ``is_global`` lets pass, in some releases of Python or in all."""
+"""Blocks that ``is_global`` accepts, in some or all releases of Python."""
 _ISATAP = 0x5EFE
-"""What stands before an address of IPv4 under any prefix, but for one bit (RFC 5214, section 6.1)."""
+"""The 32 bits before an embedded IPv4 address, under any prefix. One of them may differ (RFC 5214, section 6.1)."""
 
 
 def is_public(address: IPAddress) -> bool:
-    """Whether an address belongs to the public internet and to nothing that leads elsewhere."""
+    """Whether an address belongs to the public internet, and not to a block that leads elsewhere.
+
+    >>> is_public(ip_address("10.0.0.1"))
+    False
+    """
     if isinstance(address, IPv6Address):
         is_isatap = (int(address) >> 32) & 0xFDFFFFFF == _ISATAP
         if address.scope_id or address not in _GLOBAL_UNICAST or is_isatap:
@@ -55,23 +59,27 @@ def is_public(address: IPAddress) -> bool:
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _ORIGIN = re.compile(rf"((?:{_LABEL}\.)*{_LABEL})(?::([1-9][0-9]{{0,4}}))?", re.ASCII | re.IGNORECASE)
 _NUMERIC = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)", re.ASCII)
-"""A host whose last label is a number is an IPv4 address to a resolver, in whatever notation."""
+"""To a resolver, a host whose last label is a number is an IPv4 address, in any notation."""
 _URL = re.compile(rf"https://({_ORIGIN.pattern})(/[\w.~!$&'()*+,;=:@%/?-]*)?", re.ASCII | re.IGNORECASE)
 
 Origin = tuple[str, int]
 
 
 def parse_origin(text: str) -> Origin:
-    """Host and port of ``host`` or ``host:port``; ValueError unless the host is a name in ASCII."""
+    """Host and port of ``host`` or ``host:port``. Raises ValueError unless the host is a name in ASCII.
+
+    >>> parse_origin("Images.Example:8443")
+    ('images.example', 8443)
+    """
     match = _ORIGIN.fullmatch(text)
     if match is None or len(match[1]) > 253 or _NUMERIC.fullmatch(match[1].lower()) or int(match[2] or 443) > 65535:
-        raise ValueError("a host is written as a name in ASCII, with :port where it is not 443")
+        raise ValueError("a host must be a name in ASCII, with :port if that is not 443")
     return match[1].lower(), int(match[2] or 443)
 
 
 def parse_url(text: str) -> tuple[Origin, httpx.URL]:
-    """The origin of an https URL, and the URL made anew from what was understood, so that nobody reads another host
-    out of it. ValueError for anything but a host that is a name, a port, a path and a query, in ASCII."""
+    """The origin of an https URL, and the URL rebuilt from its parsed parts, so that no other parser can find another
+    host in it. Raises ValueError for anything but a host that is a name, a port, a path and a query, in ASCII."""
     match = _URL.fullmatch(text)
     if match is None:
         raise ValueError("expected https://host/path, in ASCII, without a user name or a fragment")
@@ -80,13 +88,20 @@ def parse_url(text: str) -> tuple[Origin, httpx.URL]:
 
 
 class ForbiddenAddress(Exception):
-    """A host that may not be reached. The message is for the caller, and holds no address."""
+    """The host must not be reached. The message is for the caller and does not contain an address."""
 
 
 class PublicTransport(httpx.AsyncBaseTransport):
-    """Raises ForbiddenAddress before anything is connected, where the host has an address that is not ``allowed``.
+    """A transport for httpx that only connects to public addresses.
 
-    ``resolve``: by default the system's resolver, in threads of its own: a name server may take its time.
+    It raises ForbiddenAddress, before it connects, if the host has an address that is not allowed.
+
+    tls: for https.
+    resolve: returns the addresses of a host. By default the system's resolver, in separate threads, because a name
+        server may be slow.
+    allowed: says whether an address may be reached.
+
+    >>> httpx.AsyncClient(transport=PublicTransport(httpx.create_ssl_context()))
     """
 
     def __init__(
@@ -95,8 +110,8 @@ class PublicTransport(httpx.AsyncBaseTransport):
         self._threads = ThreadPoolExecutor(RESOLVER_THREADS, thread_name_prefix="resolver")
         self._resolve = resolve or self._ask_system
         self._allowed = allowed
-        # No connection is used twice: the pool tells them apart by address, and one address may serve several hosts,
-        # while the certificate was checked for one of them.
+        # Connections are not reused: the pool identifies them by address, but an address may serve several hosts, and
+        # the certificate was checked for only one of them.
         limits = httpx.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=0)
         self._transport = httpx.AsyncHTTPTransport(verify=tls, trust_env=False, limits=limits)
 
@@ -129,12 +144,12 @@ class PublicTransport(httpx.AsyncBaseTransport):
 
 
 def _host(request: httpx.Request) -> str:
-    """As it is sent. ``url.host`` is decoded where it is an international name."""
+    """The host as it is sent. ``url.host`` decodes an international name."""
     return request.url.raw_host.decode("ascii")
 
 
 def _readdress(address: IPAddress, request: httpx.Request) -> httpx.Request:
-    """The request for the same host, its Host header included, at this address."""
+    """The same request, with the same Host header, to this address."""
     return httpx.Request(
         request.method,
         request.url.copy_with(host=str(address)),

@@ -74,7 +74,7 @@ def test_what_ecma_262_writes_is_matched_as_it_says(pattern: str, good: str, bad
         (r"[\B]", r"\B is not supported"),
         ("[a", "missing ]"),
         ("(a", "missing )"),
-        ("a)", "a ) closes nothing"),
+        ("a)", "a ) without a ("),
         ("\\", "a \\ ends it"),
         (r"\u12", r"\u needs 4 hexadecimal digits"),
         (r"\u{110000}", r"\u{ needs the number of a character"),

@@ -1,7 +1,7 @@
-"""The keywords that combine schemas, worked off: what remains are alternatives, each a set of schemas that all hold.
+"""Resolves the keywords that combine schemas. The result is a list of alternatives, each a set of schemas that hold.
 
-``$ref`` and ``allOf`` join the set; ``anyOf``, ``oneOf``, ``if`` and the dependent keywords split it. ``not`` splits it
-where it is about members or types, and stays in it otherwise.
+``$ref`` and ``allOf`` add to the set. ``anyOf``, ``oneOf``, ``if`` and the dependent keywords split it. ``not`` splits
+it if it is about members or types, and is kept otherwise.
 """
 
 import itertools
@@ -12,7 +12,7 @@ from service.grammar.reading import Schema, SchemaReader, UnsupportedSchema
 from service.grammar.values import canonical_form
 
 Flat = dict[str, Any]
-"""A schema of which only the keywords that say something about one value count."""
+"""A schema of which only the keywords about a single value count."""
 Conjunction = tuple[Flat, ...]
 
 MOST_ALTERNATIVES = 256
@@ -20,12 +20,15 @@ COMBINING = frozenset(
     {"$ref", "allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentRequired", "dependentSchemas"}
 )
 TYPES = frozenset({"null", "boolean", "number", "string", "array", "object"})
-_LEADS_TO_ITSELF = "it leads to itself, so that nothing would ever end"
+_LEADS_TO_ITSELF = "it leads to itself, so no value would ever be complete"
 
 
 class Branches:
-    """``disjoint``: whether nothing fits two schemas at once, as far as can be told. None: take ``oneOf`` for
-    ``anyOf``, which allows more."""
+    """Turns schemas into alternatives.
+
+    disjoint: says whether no value fits two schemas at once, as far as it can tell. If it is None, ``oneOf`` is treated
+        as ``anyOf``, which allows more.
+    """
 
     def __init__(self, reader: SchemaReader, disjoint: Callable[[Schema, Schema], bool] | None) -> None:
         self._reader = reader
@@ -37,7 +40,7 @@ class Branches:
         self._outlines: dict[tuple[str, int], dict[str, Any]] = {}
 
     def alternatives(self, schemas: Sequence[Schema]) -> list[Conjunction]:
-        """The alternatives in which all the schemas hold."""
+        """The alternatives in which all of the schemas hold."""
         found: list[Conjunction] = [()]
         for schema in schemas:
             found = _combine(found, self._expand(schema))
@@ -97,7 +100,7 @@ class Branches:
         return splits
 
     def _make(self, kind: str, schema: Flat, about: object, more: object = None) -> Schema:
-        """A schema that is made here. The same one is the same object again, so that recursion comes to an end."""
+        """Return ``schema``, or the object that an earlier call made for the same purpose, so that recursion ends."""
         key = (kind, about if isinstance(about, str) else id(about), more if isinstance(more, str) else id(more))
         if key not in self._made:
             self._made[key] = schema
@@ -109,7 +112,7 @@ class Branches:
         return self._make("without", {"properties": {name: False}}, name)
 
     def _negate(self, schema: Schema) -> Schema:
-        """A schema that fits exactly what does not fit this one."""
+        """A schema that fits exactly the values that this one does not fit."""
         if isinstance(schema, bool):
             return not schema
         keywords = schema.keys()
@@ -135,8 +138,8 @@ class Branches:
         return options
 
     def _disjoint_options(self, schema: Flat) -> list[Schema]:
-        """The options, if no two of them share a value. Else those of objects are told apart by a member that they all
-        must then have, if one tells them apart."""
+        """The options, if no two of them share a value. Otherwise the options with a member that distinguishes them,
+        which every object must then have. Raises UnsupportedSchema if there is no such member."""
         options: list[Schema] = schema["oneOf"]
         if self._disjoint is None or self._are_disjoint(options, options):
             return options
@@ -150,7 +153,7 @@ class Branches:
         )
 
     def _are_disjoint(self, narrow: Sequence[Schema], wide: Sequence[Schema]) -> bool:
-        """Whether what fits one of the narrow options fits no other of the wide ones."""
+        """Whether no value that fits one of the narrow options fits another of the wide ones."""
         for i, one in enumerate(narrow):
             for j, other in enumerate(wide):
                 if i == j or (narrow is wide and i > j):
@@ -162,7 +165,7 @@ class Branches:
         return True
 
     def _has_distinct_member(self, one: Schema, other: Schema) -> bool:
-        """Whether a member that the first must have has other values in the second: the usual case, found fast."""
+        """Whether a member that the first requires has other values in the second. This is the usual case, and fast."""
         first, second = self._outline(one), self._outline(other)
         for name in first["required"] if first["object"] or second["object"] else ():
             values, others = first["values"].get(name), second["values"].get(name)
@@ -171,7 +174,7 @@ class Branches:
         return False
 
     def _outline(self, schema: Schema) -> dict[str, Any]:
-        """What a schema, its references and its ``allOf`` say of objects: the members that are required or listed."""
+        """What a schema, its references and its ``allOf`` say about objects: required members and listed values."""
         key = ("outline", id(schema))
         if (known := self._outlines.get(key)) is not None:
             return known
@@ -196,16 +199,16 @@ class Branches:
         return found
 
     def _tags(self, options: Sequence[Schema]) -> list[str]:
-        """The members of which all options list the values."""
+        """The members whose values all options list."""
         return sorted(set.intersection(*(set(self._outline(option)["values"]) for option in options)))
 
     def _close(self, schema: Flat, together: Conjunction) -> Conjunction:
-        """With what ``unevaluatedProperties`` and ``unevaluatedItems`` say, as keywords that need no look around."""
+        """Replace ``unevaluatedProperties`` and ``unevaluatedItems`` by keywords that look at one schema only."""
         if "unevaluatedProperties" in schema and not any("additionalProperties" in flat for flat in together):
             names = dict.fromkeys(name for flat in together for name in flat.get("properties", ()))
             if any("patternProperties" in flat for flat in together):
                 path = self._reader.paths.get(id(schema), ())
-                raise UnsupportedSchema(path, "unevaluatedProperties", "it cannot be held next to patternProperties")
+                raise UnsupportedSchema(path, "unevaluatedProperties", "it cannot be used with patternProperties")
             rest = schema["unevaluatedProperties"]
             together = (*together, self._keep({"properties": dict.fromkeys(names, True), "additionalProperties": rest}))
         if "unevaluatedItems" in schema and not any("items" in flat for flat in together):
@@ -214,12 +217,12 @@ class Branches:
         return together
 
     def _keep(self, schema: Flat) -> Flat:
-        self._kept.append(schema)  # what is known by its id must not be freed
+        self._kept.append(schema)  # an object that is known by its id must not be freed
         return schema
 
 
 def _combine(found: Sequence[Conjunction], options: Sequence[Conjunction]) -> list[Conjunction]:
-    """Each alternative with each of the options; a schema counts once."""
+    """Each alternative with each option. A schema is taken once."""
     pairs = (itertools.chain(before, option) for before, option in itertools.product(found, options))
     return [tuple({id(flat): flat for flat in pair}.values()) for pair in pairs]
 

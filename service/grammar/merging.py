@@ -1,4 +1,4 @@
-"""A schema, worked into nodes of shapes: what each set of schemas that hold together allows, keyword by keyword."""
+"""Merges schemas into nodes of shapes: what each set of schemas that hold together allows, keyword by keyword."""
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from decimal import Decimal
@@ -13,21 +13,24 @@ from service.grammar.strings import FORMATS, Strings
 from service.grammar.values import Validator, canonical_form, number, types_of
 
 MOST_STEPS = 5_000
-"""Sets of schemas and their alternatives, those included that are only compared with each other."""
+"""Sets of schemas and their alternatives, including those that are only compared with each other."""
 MOST_REFERENCES = 50
-"""From reference to reference, before it is left to be found out whether they lead in a circle."""
+"""References that are followed one after another. After that, Branches finds out whether they form a circle."""
 CHEAP_CONSTANTS = 50
-"""Values of an enum that count for one step."""
+"""Values of an enum that count as one step."""
 MOST_CONSTANTS = 1_000
-"""Integers of a range that are told one by one, where a keyword leaves no other way."""
+"""Integers of a range that are listed one by one, if a keyword requires it."""
 _HINTS = frozenset({"password"})
-"""Formats that ask for nothing."""
+"""Formats that do not restrict a string."""
 
 
 class Merger:
-    """``nodes``: what each set of schemas allows; ``origins``: where it is, and its keywords.
+    """Merges sets of schemas.
 
-    A ``wide`` one allows too much rather than too little: what nothing fits there, nothing fits.
+    nodes: what each set of schemas allows. origins: its path and its keywords.
+
+    A ``wide`` merger allows too much rather than too little: if no value fits one of its nodes, no value fits the
+    schemas.
     """
 
     def __init__(self, reader: SchemaReader, *, wide: bool = False, budget: list[int] | None = None) -> None:
@@ -42,7 +45,7 @@ class Merger:
         self._kept: list[Schema] = []
 
     def node(self, schemas: Sequence[Schema]) -> NodeId:
-        """The node of what fits all the schemas."""
+        """The node for the values that fit all of the schemas."""
         schemas = [self._dereference(schema) for schema in schemas]
         self._kept += schemas
         key = frozenset(0 if schema is False else id(schema) for schema in schemas if schema is not True)
@@ -61,7 +64,7 @@ class Merger:
         return made
 
     def _dereference(self, schema: Schema) -> Schema:
-        """What a schema that is a mere reference refers to, so that equal ones share a node."""
+        """The target of a schema that is only a reference, so that equal schemas share a node."""
         for _ in range(MOST_REFERENCES):
             if not isinstance(schema, dict) or schema.keys() != {"$ref"}:
                 break
@@ -120,7 +123,7 @@ class Merger:
         return types
 
     def _constants(self, values: Iterable[Any], flats: Conjunction) -> tuple[Any, ...]:
-        """The values that fit all of it, each once."""
+        """The values that fit all schemas, without duplicates."""
         found: dict[Hashable, Any] = {}
         plain = [self._strip_combining(flat) for flat in flats]
         for value in values:
@@ -129,7 +132,7 @@ class Merger:
         return tuple(found.values())
 
     def _strip_combining(self, flat: Flat) -> Flat:
-        """What can be held against a value as it is: what combines schemas has been worked off."""
+        """The schema without the keywords that combine schemas, which Branches has resolved."""
         plain = {name: wanted for name, wanted in flat.items() if name not in COMBINING}
         if "unlike" in plain:
             plain["not"] = plain.pop("unlike")
@@ -148,7 +151,7 @@ class Merger:
         return True
 
     def _refuse_unlike(self, shape: Shape, flats: Conjunction, unlike: Sequence[Schema]) -> None:
-        """A grammar cannot leave values out of those that it does not tell one by one."""
+        """Refuse ``not`` for values that are not listed: a grammar cannot leave some of them out."""
         kinds = {"number", "integer"} if shape.numbers else set[str]()
         kinds |= {"string"} if shape.strings else set()
         kinds |= {"array"} if shape.array else set()
@@ -160,7 +163,7 @@ class Merger:
             if kinds and (listed is None or any(types_of(value) & kinds for value in listed)):
                 path = self._path(schema if isinstance(schema, dict) else None)
                 path = path[:-1] if path[-1:] == ("not",) else path
-                raise UnsupportedSchema(path, "not", "it is supported where what remains can be told one by one only")
+                raise UnsupportedSchema(path, "not", "it is supported only if the remaining values can be listed")
 
     def _is_enumerable(self, flats: Conjunction, interval: Numbers, unlike: Sequence[Schema]) -> bool:
         if interval.decimals or interval.low is None or interval.high is None:
@@ -181,14 +184,14 @@ class Merger:
             interval = self._restrict_to_multiples(interval, units, flats)
         if not interval.is_empty and not numbers.expressions(interval):
             keyword = next(name for name in _BOUNDS if any(name in flat for flat in flats))
-            raise self._make_error(flats, keyword, "no number of so few digits is within it")
+            raise self._make_error(flats, keyword, "no number with that few digits is within it")
         return interval
 
     def _restrict_to_multiples(self, interval: Numbers, units: Sequence[Decimal], flats: Conjunction) -> Numbers:
-        """Multiples of a power of ten are told by their digits."""
+        """Restrict an interval to multiples of a power of ten, which can be recognised by their digits."""
         digits, exponent = units[0].normalize().as_tuple().digits, int(units[0].normalize().as_tuple().exponent)
         if len(units) > 1 or digits != (1,) or abs(exponent) > MOST_DECIMALS:
-            reason = "it is supported for powers of ten, and for integers from a minimum to a maximum close to it only"
+            reason = "it is supported only for powers of ten, and for integers between close bounds"
             raise self._make_error(flats, "multipleOf", reason)
         decimals = 0 if interval.decimals == 0 else max(0, -exponent)
         low, high, open_low, open_high = interval.low, interval.high, interval.open_low, interval.open_high
@@ -255,16 +258,16 @@ class Merger:
             return Object(members, Strings(), None, 0, None if most is None else max(most, len(members)))
         if members or allowed is not None:
             if least > len(members):
-                reason = "it is supported up to the number of properties only"
+                reason = "it is supported only up to the number of properties"
                 raise self._make_error(flats, "minProperties", reason)
             return Object(members, least=least, most=most)
         if least > 1:
-            raise self._make_error(flats, "minProperties", "above 1 it is supported next to properties only")
+            raise self._make_error(flats, "minProperties", "above 1 it is supported only together with properties")
         key, values = self._extras(key, flats)
         return Object((), key, values, least, most)
 
     def _names(self, flats: Conjunction) -> tuple[tuple[Any, ...] | None, Strings]:
-        """The names that propertyNames tells one by one, or else what names must look like."""
+        """The names that propertyNames lists, or None and a description of the names."""
         wanted = [flat["propertyNames"] for flat in flats if "propertyNames" in flat]
         if not wanted or self._wide:
             return None, Strings()
@@ -272,7 +275,7 @@ class Merger:
         if all(shape.strings is None for shape in shapes):
             return tuple(value for shape in shapes for value in shape.constants), Strings()
         if len(shapes) > 1 or shapes[0].constants or shapes[0].strings is None:
-            raise self._make_error(flats, "propertyNames", "alternatives are not supported in it")
+            raise self._make_error(flats, "propertyNames", "it may not have alternatives")
         return None, shapes[0].strings
 
     def _member(self, name: str, flats: Conjunction) -> Iterator[Schema]:
@@ -305,7 +308,7 @@ class Merger:
         if len(patterns) > 1 or sum("patternProperties" in flat for flat in flats) > 1:
             raise self._make_error(flats, "patternProperties", "more than one pattern is not supported")
         if key.patterns:
-            raise self._make_error(flats, "propertyNames", "it cannot be held next to patternProperties")
+            raise self._make_error(flats, "propertyNames", "it cannot be used with patternProperties")
         [(pattern, item)] = patterns.items()
         others = [flat["additionalProperties"] for flat in holding if "patternProperties" not in flat]
         named_so = Strings(key.least, key.most, (pattern,))
@@ -326,7 +329,7 @@ def _item(flat: Flat, index: int) -> Schema:
 
 
 def _strictest_bound(flats: Conjunction, closed: str, opened: str, stricter: Any) -> tuple[Decimal | None, bool]:
-    """The strictest bound, and whether it is outside itself."""
+    """The strictest bound, and whether it is itself excluded."""
     bounds = [(number(flat[closed]), False) for flat in flats if closed in flat]
     bounds += [(number(flat[opened]), True) for flat in flats if opened in flat]
     if not bounds:

@@ -9,14 +9,15 @@ MOST_DIGITS = 18
 MOST_DECIMALS = 9
 _LIMIT = 10**MOST_DIGITS - 1
 LEAST_DECIMALS = 2
-"""Digits behind the point in which numbers close to a bound are written."""
+"""Digits after the point with which numbers close to a bound are written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """The numbers of an interval. None: no bound. ``open_low``, ``open_high``: the bound itself is outside.
+    """The numbers in an interval.
 
-    ``decimals``: the most digits behind the point; 0 for integers. ``zeros``: those before it that end each number.
+    low, high: the bounds; None for no bound. open_low, open_high: whether the bound itself is excluded.
+    decimals: the most digits after the point; 0 for integers. zeros: how many zeros end each integer.
     """
 
     low: Decimal | None = None
@@ -28,7 +29,7 @@ class Numbers:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no such number, however it is written; an integer where ``decimals`` is 0."""
+        """Whether no number is in the interval, with any number of digits; no integer if ``decimals`` is 0."""
         if self.low is None or self.high is None:
             return False
         if self.decimals == 0:
@@ -36,7 +37,7 @@ class Numbers:
         return self.low > self.high or (self.low == self.high and (self.open_low or self.open_high))
 
     def first(self, decimals: int) -> int:
-        """The smallest number with so many digits behind the point, without the point."""
+        """The smallest number with ``decimals`` digits after the point, written without the point."""
         return _scale(self.low or Decimal(0), decimals, ROUND_CEILING, 1 if self.open_low else 0)
 
     def last(self, decimals: int) -> int:
@@ -52,8 +53,8 @@ def _scale(bound: Decimal, decimals: int, rounding: str, step: int) -> int:
 
 
 def expressions(numbers: Numbers) -> list[str]:
-    """Alternatives that together write numbers of the interval, and no others. None are there where it holds none of
-    up to 18 digits before the point."""
+    """Alternatives that together write numbers of the interval and no others. The list is empty if the interval has no
+    number of up to 18 digits before the point."""
     limit = Decimal(_LIMIT)
     low = -limit if numbers.low is None else max(numbers.low, -limit)
     high = limit if numbers.high is None else min(numbers.high, limit)
@@ -82,13 +83,13 @@ def _positive_expressions(numbers: Numbers, *, zero: bool) -> Iterator[str]:
     if numbers.decimals == 0:
         return
     inner_last = last if last == _LIMIT else last - 1
-    if first <= inner_last:  # a whole bound that is outside has made first one more
+    if first <= inner_last:  # if a whole bound is excluded, ``first`` is already one more
         yield f'({_digits(first, inner_last, 0)}) "." [0-9]{{1,{numbers.decimals}}}'
     yield from _edge_expressions(numbers)
 
 
 def _edge_expressions(numbers: Numbers) -> Iterator[str]:
-    """The numbers between a bound and the next whole number inside, with as many decimals as the bounds need."""
+    """The numbers between a bound and the next integer inside it, with as many decimals as the bounds need."""
     needed = max(1, *map(_count_decimals, (numbers.low, numbers.high))) + (numbers.open_low or numbers.open_high)
     for decimals in sorted({1, LEAST_DECIMALS, min(needed, numbers.decimals)}):
         if decimals > numbers.decimals:
@@ -119,7 +120,7 @@ def _count_decimals(bound: Decimal | None) -> int:
 
 
 def _digits(first: int, last: int, decimals: int) -> str:
-    """The numbers first, first + 1, … last, with a point before so many of their last digits."""
+    """The numbers first, first + 1, … last, with a point before the last ``decimals`` digits."""
     options, whole_widths = list[str](), list[int]()
     for whole in range(1, len(str(last)) + 1):
         least = 0 if whole == 1 else 10 ** (whole - 1 + decimals)
@@ -130,14 +131,14 @@ def _digits(first: int, last: int, decimals: int) -> str:
         elif begin <= end:
             width = whole + decimals
             options.append(_span(f"{begin:0{width}d}", f"{end:0{width}d}", decimals))
-    if whole_widths:  # they follow on each other
+    if whole_widths:  # they are consecutive
         behind = f' "." [0-9]{{{decimals}}}' if decimals else ""
         options.append(f"[1-9] [0-9]{{{whole_widths[0] - 1},{whole_widths[-1] - 1}}}{behind}")
     return " | ".join(options)
 
 
 def _span(first: str, last: str, decimals: int) -> str:
-    """The digits from ``first`` to ``last``, which have the same length."""
+    """The numbers from ``first`` to ``last``, which have the same number of digits."""
     if not first:
         return '""'
     point = '"." ' if 0 < decimals == len(first) else ""

@@ -1,4 +1,4 @@
-"""JSON Schemas of all drafts, read into the form of draft 2020-12 with what is only said about a value left out."""
+"""Reads JSON Schemas of all drafts into the form of draft 2020-12, without annotations."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,10 @@ _PLAIN = (
 
 
 class UnsupportedSchema(ValueError):
-    """A schema that no grammar is made of. ``path``: where the keyword is, as the schema's members are named."""
+    """A schema for which there is no grammar.
+
+    path: the members that lead to the keyword. keyword: "" for none in particular. reason: a sentence for the caller.
+    """
 
     def __init__(self, path: Sequence[str], keyword: str, reason: str) -> None:
         self.path = (*path, keyword) if keyword else tuple(path)
@@ -32,7 +35,7 @@ class UnsupportedSchema(ValueError):
 
 
 class SchemaReader:
-    """Reads subschemas once each, so that the same one is the same object again. ``paths``: where they stand."""
+    """Reads each subschema once, so that the same subschema is always the same object. ``paths``: where, by id."""
 
     def __init__(self, root: Mapping[str, Any]) -> None:
         self._root = dict(root)
@@ -54,7 +57,7 @@ class SchemaReader:
         return made or True
 
     def target(self, reference: str, path: Path) -> Schema:
-        """The subschema that a reference leads to."""
+        """The subschema that a reference points to."""
         found: Any = self._root
         steps = [unquote(step).replace("~1", "/").replace("~0", "~") for step in reference.split("/")[1:]]
         try:

@@ -1,7 +1,7 @@
-"""What a schema allows, as alternatives of plain shapes, in which every keyword has been merged with its neighbours.
+"""What a schema allows, as alternatives of simple shapes into which all keywords are merged.
 
-A value fits a schema where it fits one of its node's shapes. The other way round need not hold: where a grammar could
-not write all that fits, the shapes allow less. An object with ``properties``, for one, has no others.
+A value that fits a shape of a node fits its schema. The reverse need not be true: if a grammar cannot write everything
+that fits, the shapes allow less. For example, an object with ``properties`` has no others.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ NodeId = int
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """``first``: the nodes of the items that stand first; ``rest``: that of those behind them, if there may be any."""
+    """An array. ``first``: the nodes of its first items. ``rest``: the node of all others; None if none are allowed."""
 
     first: tuple[NodeId, ...] = ()
     rest: NodeId | None = None
@@ -33,7 +33,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    """Either ``members``, in their order, or any number of ``values`` under names that are ``names``."""
+    """An object: either ``members``, in this order, or any number of ``values`` with names from ``names``."""
 
     members: tuple[Member, ...] = ()
     names: Strings = field(default_factory=Strings)
@@ -44,7 +44,7 @@ class Object:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A value is one of ``constants``, or a number, string, array or object of that kind."""
+    """A set of values: ``constants``, and numbers, strings, an array and an object of these kinds."""
 
     constants: tuple[Any, ...] = ()
     numbers: Numbers | None = None
@@ -57,7 +57,7 @@ Nodes = Mapping[NodeId, tuple[Shape, ...]]
 
 
 def find_possible(nodes: Nodes) -> frozenset[NodeId]:
-    """The nodes that a finite value fits: the least fixed point."""
+    """The nodes that some finite value fits. It is the least fixed point."""
     found = frozenset[NodeId]()
     while True:
         more = frozenset(node for node, shapes in nodes.items() if any(_is_fillable(shape, found) for shape in shapes))
@@ -77,7 +77,7 @@ def _is_fillable(shape: Shape, possible: frozenset[NodeId]) -> bool:
 
 
 def prune_array(array: Array, possible: frozenset[NodeId]) -> Array | None:
-    """The array without items that nothing fits; None if it needs one."""
+    """The array without items that no value fits; None if it requires one."""
     first = array.first
     rest = array.rest if array.rest in possible else None
     most = array.most
@@ -91,7 +91,7 @@ def prune_array(array: Array, possible: frozenset[NodeId]) -> Array | None:
 
 
 def prune_object(made: Object, possible: frozenset[NodeId]) -> Object | None:
-    """The object without members that nothing fits; None if it needs one."""
+    """The object without members that no value fits; None if it requires one."""
     if any(member.required and member.node not in possible for member in made.members):
         return None
     members = tuple(member for member in made.members if member.node in possible)

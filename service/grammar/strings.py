@@ -1,4 +1,4 @@
-"""Strings in JSON, as expressions of a grammar: free ones within lengths, and those that a pattern describes."""
+"""Strings in JSON, as expressions of a grammar: any string within a length, or those that a pattern describes."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -22,12 +22,12 @@ from service.expressions import (
 )
 
 CHARACTER = "char"
-"""The rule of one character of a string, escapes included."""
+"""The rule for one character of a string, including escapes."""
 CHARACTER_RULE = (
     r'char ::= [\x20-\x21\x23-\x5B\x5D-\x7E\u00A0-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF] | "\\" ["\\nrt]'
 )
 PLAIN: tuple[Range, ...] = ((0x20, 0x21), (0x23, 0x5B), (0x5D, 0x7E), (0xA0, 0xD7FF), (0xE000, 0xFFFD), (0x10000, LAST))
-"""What is in a JSON string as it is, unpaired surrogates and control characters left out."""
+"""The characters that are not escaped in a JSON string, without unpaired surrogates and control characters."""
 ESCAPED = {0x22: '"', 0x5C: "\\", 0x08: "b", 0x0C: "f", 0x0A: "n", 0x0D: "r", 0x09: "t"}
 
 _DAYS = r"(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)|02-(?:0[1-9]|1\d|2[0-8]))"
@@ -55,12 +55,12 @@ FORMATS = {
     "uuid": "^[0-9a-f]{8}-[0-9a-f]{4}-[1-5][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$",
     "uri": rf"^https?://{_HOST}(?::[1-9]\d{{1,3}})?{_PATH}$",
 }
-"""Formats as patterns: each writes values of the format, if not all."""
+"""Formats as patterns. Each matches values of the format, but not all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Strings:
-    """The strings of so many code points that match every pattern. ``most`` is None where there is no end."""
+    """The strings of ``least`` to ``most`` code points that match every pattern. ``most`` is None for no limit."""
 
     least: int = 0
     most: int | None = None
@@ -73,22 +73,22 @@ class Strings:
 
 @lru_cache(maxsize=256)
 def expression(strings: Strings) -> str:
-    """An expression that writes such strings, with their quotation marks, and no others.
+    """An expression that writes these strings, with their quotation marks, and no others.
 
-    At most one pattern is understood, and lengths next to it only where it keeps within them by itself. ValueError
-    says what is not.
+    At most one pattern is supported, and lengths with it only if all its matches keep within them. Raises ValueError
+    with what is not supported.
     """
     if not strings.patterns:
         return rf'"\"" {_repeat(CHARACTER, strings.least, strings.most)} "\""'
     if len(strings.patterns) > 1:
-        raise ValueError("a string cannot be held to two patterns or formats")
+        raise ValueError("a string cannot have two patterns or formats")
     options = [_unanchor(option) for option in _options(parse(strings.patterns[0]))]
     for option in options:
         least, most = _lengths(option)
         if least < strings.least:
-            raise ValueError("minLength cannot be held next to a pattern or format that allows shorter strings")
+            raise ValueError("minLength cannot be used with a pattern or format that allows shorter strings")
         if strings.most is not None and (most is None or most > strings.most):
-            raise ValueError("maxLength cannot be held next to a pattern or format that allows longer strings")
+            raise ValueError("maxLength cannot be used with a pattern or format that allows longer strings")
     return rf'"\"" ({" | ".join(map(_write, options))}) "\""'
 
 
@@ -106,12 +106,12 @@ _REST = Repeat(Set(PLAIN), 0, None)
 
 
 def _unanchor(node: Node) -> Concatenation:
-    """A pattern is searched for, so that anything may stand where it does not begin or end at an edge."""
+    """Allow any text before and after a pattern, unless it is anchored: a pattern matches anywhere in a string."""
     parts = list(node.parts) if isinstance(node, Concatenation) else [node]
     begins, ends = parts[:1] == [Edge("^")], parts[-1:] == [Edge("$")] and len(parts) > 1
     parts = parts[int(begins) : len(parts) - int(ends)]
     if any(edges(parts)):
-        raise ValueError("a pattern's ^, $ and \\b are understood at its two ends only, and \\b not there")
+        raise ValueError("a pattern may have ^ at its beginning and $ at its end, and \\b nowhere")
     return Concatenation((*(() if begins else (_REST,)), *parts, *(() if ends else (_REST,))))
 
 
@@ -175,7 +175,7 @@ def _character(node: Set) -> str:
     if escapes:
         options.append(rf'"\\" [{escapes}]')
     if not options:
-        raise ValueError("a pattern needs a character that is not written here")
+        raise ValueError("a pattern needs a character that cannot be written here")
     return options[0] if len(options) == 1 else f"({' | '.join(options)})"
 
 
@@ -184,7 +184,7 @@ def _range(first: int, last: int) -> str:
 
 
 def _ranges(node: Set) -> Sequence[Range]:
-    """The characters of a set; of those outside the Basic Multilingual Plane only where no property is asked for."""
+    """The characters of a set. Those outside the Basic Multilingual Plane are left out if it has a property."""
     ranges = list(node.ranges)
     for name, negated in node.properties:
         found = _property_ranges(name)
@@ -215,5 +215,5 @@ def _intersect(left: Sequence[Range], right: Sequence[Range]) -> list[Range]:
 
 
 def literal(text: str) -> str:
-    """An expression that writes a text as it is."""
+    """An expression that writes exactly this text."""
     return '"' + re.sub(r"[^ !#-\[\]-~]", lambda found: f"\\U{ord(found[0]):08X}", text) + '"'

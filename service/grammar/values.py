@@ -1,4 +1,4 @@
-"""Whether a value that a schema names itself, as in ``enum``, fits the rest of the schema."""
+"""Validates the values in a schema itself, such as those of ``enum``, against the rest of the schema."""
 
 from collections.abc import Callable, Hashable, Mapping
 from decimal import Decimal
@@ -13,11 +13,11 @@ from service.grammar.reading import Schema, SchemaReader, UnsupportedSchema
 
 MOST_STEPS = 100_000
 CHEAP_SEARCH = 500
-"""Instructions of a pattern times characters of a text, which count for one step."""
+"""Instructions of a pattern times characters of a text that count as one step."""
 
 
 def number(value: float) -> Decimal:
-    """The number as it is written: the shortest decimal that is read as this float."""
+    """The shortest decimal that is read as this float, which is how it was written."""
     return Decimal(repr(value))
 
 
@@ -40,7 +40,7 @@ def types_of(value: object) -> frozenset[str]:
 
 
 def canonical_form(value: Any) -> Hashable:
-    """Equals that of another value exactly where the two are equal in JSON: 1 is 1.0 and is not true."""
+    """A value that equals another exactly if they are equal in JSON: 1 equals 1.0 but not true."""
     match value:
         case Mapping():
             return frozenset((name, canonical_form(item)) for name, item in value.items())
@@ -60,11 +60,11 @@ def _compile(pattern: str) -> Any:
     try:
         return re2.compile(to_re2(parse(pattern)), options)
     except re2.error as error:
-        raise ValueError("a pattern is not understood") from error
+        raise ValueError("a pattern is not supported") from error
 
 
 class Validator:
-    """Holds values against schemas. Takes a bounded number of steps in all."""
+    """Validates values against schemas, in a bounded number of steps for all calls together."""
 
     def __init__(self, reader: SchemaReader) -> None:
         self._reader = reader
@@ -72,7 +72,7 @@ class Validator:
         self._lists: dict[int, frozenset[Hashable]] = {}
 
     def fits(self, value: Any, schema: Schema) -> bool:
-        """Raises UnsupportedSchema where a keyword is in the way that is not understood here."""
+        """Whether the value is valid. Raises UnsupportedSchema if that depends on a keyword that is not supported."""
         if isinstance(schema, bool):
             return schema
         for keyword, wanted in schema.items():
@@ -122,7 +122,7 @@ class Validator:
         return self._fits_member_keyword(value, keyword, wanted, schema) if isinstance(value, Mapping) else True
 
     def matches(self, pattern: str, text: str) -> bool:
-        """Whether a pattern matches anywhere. ValueError where it takes too long."""
+        """Whether a pattern matches anywhere in a text. Raises ValueError if that takes too long."""
         compiled = _compile(pattern)
         self._steps -= compiled.programsize * len(text) // CHEAP_SEARCH
         if self._steps < 0:
@@ -130,7 +130,7 @@ class Validator:
         return compiled.search(text) is not None
 
     def is_named(self, name: str, schema: Mapping[str, Any]) -> bool:
-        """Whether ``properties`` or ``patternProperties`` speak of a name."""
+        """Whether ``properties`` or ``patternProperties`` covers a name."""
         patterns = schema.get("patternProperties", ())
         return name in schema.get("properties", ()) or any(self.matches(pattern, name) for pattern in patterns)
 

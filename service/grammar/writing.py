@@ -1,6 +1,6 @@
-"""The grammar of the texts that fit a schema, in xgrammar's EBNF.
+"""Writes the grammar of the JSON texts that fit a schema, in xgrammar's EBNF.
 
-Members are written in the schema's order, with at most one space after a comma or a colon, and strings without ``\\u``.
+Members come in the schema's order, with at most one space after a comma or a colon. Strings do not use ``\\u``.
 """
 
 import json
@@ -15,15 +15,15 @@ from service.grammar.shapes import Array, Member, NodeId, Nodes, Object, Shape, 
 from service.grammar.strings import CHARACTER_RULE, literal
 
 MOST_CHARACTERS = 100_000
-"""Of the grammar, as the engine compiles it."""
+"""Characters of the grammar that the engine compiles."""
 _NOTHING = '""'
 _COMMA, _COLON = '"," space', '":" space'
 
 
 def write_grammar(schema: Mapping[str, Any]) -> str:
-    """The grammar of JSON texts each of which fits the schema, which is valid by its draft.
+    """Write a grammar of JSON texts that all fit the schema.
 
-    Raises UnsupportedSchema, which names the keyword, where there is no such grammar.
+    schema: valid under its draft. Raises UnsupportedSchema, which names the keyword, if there is no such grammar.
 
     >>> print(write_grammar({"type": "boolean"}).splitlines()[0])
     root ::= node0
@@ -49,7 +49,7 @@ def _write_grammar(schema: str) -> str:
 
 
 def _make_impossible_error(merger: Merger, root: NodeId, possible: frozenset[NodeId]) -> UnsupportedSchema:
-    """The error for a schema that nothing fits. It names the innermost part that nothing fits and that is needed."""
+    """The error for a schema that no value fits. It names the innermost required part that no value fits."""
     node, seen, path = root, set[NodeId](), tuple[str, ...]()
     while node not in seen:
         seen.add(node)
@@ -119,7 +119,7 @@ class _Writer:
             yield self._members(f"{name}_member", made) if made.values is None else self._pairs(made)
 
     def _array(self, name: str, array: Array) -> str:
-        """A rule for each item of the prefix: it and what follows it, or the end."""
+        """Write a rule for each of the first items: the item and all that follows, or the end."""
         following = self._rest(array)
         for index in reversed(range(len(array.first))):
             comma = f"{_COMMA} " if index else ""
@@ -150,9 +150,10 @@ class _Writer:
         return f'"{{" {pair} {more} "}}"' if made.least else f'"{{" ({pair} {more} | {_NOTHING}) "}}"'
 
     def _members(self, name: str, made: Object) -> str:
-        """A rule for each member and each count of members before it: with it, or without it where that may be."""
+        """Write a rule for each member and each number of members before it: with the member, or without it if it is
+        optional."""
         count = len(made.members)
-        cap = max(made.least, 1 if made.most is None else made.most + 1)  # counts above it are all alike
+        cap = max(made.least, 1 if made.most is None else made.most + 1)  # all larger counts are equivalent
 
         def rule(index: int, before: int) -> str | None:
             if made.most is not None and before > made.most:
@@ -177,7 +178,7 @@ class _Writer:
                     self._rules[rules[index, before]] = " | ".join(options)
         first = rule(0, 0)
         if first is None:
-            raise UnsupportedSchema((), "maxProperties", "no object has so few properties")
+            raise UnsupportedSchema((), "maxProperties", "no object has that few properties")
         return f'"{{" {first} "}}"'
 
 

@@ -1,8 +1,7 @@
-"""What bytes are a picture that an engine may be given, by their headers alone. Nothing is decompressed here.
+"""Checks by the header alone whether an image may be sent to an engine. Nothing is decompressed here.
 
-A few bytes can claim to be billions of pixels, which whoever decodes them then allocates: a decompression bomb. So
-every size that a file states before its pixels is bounded, and animations, which state a size and then repeat it
-without end, are refused.
+A few bytes can claim to be billions of pixels, which a decoder then allocates: a decompression bomb. So every size that
+a file states before its pixels is limited. Animations are refused, because they can repeat a size without end.
 
 Sources: PNG (W3C Recommendation, third edition, sections 5 and 11), JPEG (ITU-T T.81, annex B), GIF89a (sections 18 to
 25), WebP (RFC 9649, section 2).
@@ -18,14 +17,20 @@ MOST_BYTES = 4_194_304
 LONGEST_SIDE = 8_192
 MOST_PIXELS = 16_777_216
 MOST_SEGMENTS = 32_768
-"""Parts of a file that are stepped over. A GIF of MOST_BYTES has 16,448 blocks of full length; others have fewer."""
+"""Parts of a file that are skipped. A GIF of MOST_BYTES has 16,448 blocks of full length; other formats have fewer."""
 
 Sizes = Iterator[tuple[int, int]]
 """Each width and height that a file states, in pixels."""
 
 
 def read_image(data: bytes) -> Image:
-    """The image that the bytes are. ValueError where they are none that is taken; the message repeats none of them."""
+    """Return the image, after a check of its header. Raises ValueError, whose message does not repeat any of the bytes,
+    if it is not an image, or is one that is not accepted.
+
+    >>> read_image(b"GIF89a")
+    Traceback (most recent call last):
+    ValueError: the image/gif is cut short
+    """
     if len(data) > MOST_BYTES:
         raise ValueError(f"an image may have at most {MOST_BYTES} bytes")
     for magic, (media_type, sizes_of) in _KINDS.items():
@@ -51,24 +56,24 @@ def _check_sizes(sizes: list[tuple[int, int]]) -> None:
 
 def _refuse_animation(is_animated: bool) -> None:
     if is_animated:
-        raise ValueError("an animated image is not taken")
+        raise ValueError("animated images are not accepted")
 
 
 class _Steps:
-    """Counts the parts of one file. A file of many tiny ones would take a quarter of a second to step through."""
+    """Counts the parts of a file. Without a limit, a file of many tiny ones would take a quarter of a second."""
 
     def __init__(self) -> None:
         self._left = MOST_SEGMENTS
 
     def take(self) -> None:
-        """ValueError once there were more than MOST_SEGMENTS."""
+        """Count a part. Raises ValueError after MOST_SEGMENTS."""
         self._left -= 1
         if self._left < 0:
             raise ValueError(f"an image may have at most {MOST_SEGMENTS} segments before it ends")
 
 
 def _png_sizes(data: bytes) -> Sizes:
-    """Chunks up to the first of pixels. A second header would count for some decoders."""
+    """Read the chunks before the pixels. Some decoders would use a second header, so its size counts too."""
     at = 8
     steps = _Steps()
     while (kind := data[at + 4 : at + 8]) != b"IDAT":
@@ -81,13 +86,13 @@ def _png_sizes(data: bytes) -> Sizes:
 
 
 def _jpeg_sizes(data: bytes) -> Sizes:
-    """Marker segments up to the first scan."""
+    """Read the marker segments before the first scan."""
     at = 2
     steps = _Steps()
     while True:
         steps.take()
         if data[at] != 0xFF:
-            raise ValueError("the JPEG has something else than a marker between its segments")
+            raise ValueError("the JPEG has something other than a marker between its segments")
         marker = data[at + 1]
         if marker == 0xFF:  # a fill byte
             at += 1
@@ -103,7 +108,7 @@ def _jpeg_sizes(data: bytes) -> Sizes:
 
 
 def _gif_sizes(data: bytes) -> Sizes:
-    """The screen, and the one frame, which decoders let grow beyond it."""
+    """Read the sizes of the screen and of the one frame, which decoders allow to be larger than the screen."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     yield width, height
     at = 13 + _count_table_bytes(flags)
@@ -120,16 +125,16 @@ def _gif_sizes(data: bytes) -> Sizes:
         elif data[at] == 0x21:
             at = _skip_blocks(data, at + 2, steps)
         else:
-            raise ValueError("the GIF has something else than a block between its blocks")
+            raise ValueError("the GIF has something other than a block between its blocks")
 
 
 def _count_table_bytes(flags: int) -> int:
-    """Of the colour table that flags announce."""
+    """Bytes of the colour table that the flags announce."""
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
 def _skip_blocks(data: bytes, at: int, steps: "_Steps") -> int:
-    """Where a series of sub-blocks ends that begins there."""
+    """The offset after the series of sub-blocks that begins at ``at``."""
     while data[at]:
         steps.take()
         at += 1 + data[at]
@@ -137,7 +142,7 @@ def _skip_blocks(data: bytes, at: int, steps: "_Steps") -> int:
 
 
 def _webp_sizes(data: bytes) -> Sizes:
-    """The first chunk says it all: an extended header's canvas is the size of what follows, or no decoder takes it."""
+    """Read the first chunk. If it is an extended header, decoders require the image to have the size of its canvas."""
     match data[8:16]:
         case b"WEBPVP8 ":
             width, height = struct.unpack_from("<HH", data, 26)
@@ -164,4 +169,4 @@ _KINDS: Mapping[bytes, tuple[str, Callable[[bytes], Sizes]]] = MappingProxyType(
         b"RIFF": ("webp", _webp_sizes),
     }
 )
-"""By what a file begins with."""
+"""The formats, by the first bytes of a file."""

@@ -1,4 +1,4 @@
-"""Settings of a program as a request or a task file states them: only what differs from the default."""
+"""Settings of a program in a request or a task file: only those that differ from the default."""
 
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -18,12 +18,12 @@ class Overrides(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
     def given_fields(self) -> dict[str, Any]:
-        """The fields that were given, without those that are null."""
+        """The fields that were given and are not null."""
         return self.model_dump(exclude_none=True)
 
 
 class SamplingOverrides(Overrides):
-    """How the texts are sampled. What is left out comes from the task."""
+    """How the texts are sampled. Fields that are left out come from the task."""
 
     temperature: Annotated[float, Ge(0.0), Le(2.0)] | None = None
     top_p: Annotated[float, Gt(0.0), Le(1.0)] | None = None
@@ -58,7 +58,7 @@ class SearchOverrides(Overrides):
 
 
 class StopOverrides(Overrides):
-    """When the result is good enough, or not worth more work. Scores are in [0, 1]."""
+    """When a result is good enough, or not worth more work. Scores are in [0, 1]."""
 
     target: Share | None = None
     patience: Annotated[int, Ge(1)] | None = None

@@ -1,7 +1,7 @@
-"""Tasks: what kind of text is wanted, each in one TOML file. The built-in ones lie beside this module.
+"""Tasks: the kinds of text that can be requested, each in one TOML file. The built-in ones are next to this module.
 
-A file may leave out prompts and criteria; they are then those of the built-in ``general``. The folder ``rubrics`` holds
-what a text of any task can be held to besides, again each in one TOML file.
+Prompts and criteria that a file leaves out come from the built-in task ``general``. The folder ``rubrics`` has
+additional criteria for texts of any task, again each rubric in one TOML file.
 """
 
 import json
@@ -27,7 +27,7 @@ from service.tasks.overrides import Preset, SamplingOverrides, SearchOverrides, 
 
 
 class TaskError(ValueError):
-    """A task's or a rubric's file that cannot be used; the message names the file and what is wrong in it."""
+    """A file of a task or a rubric that cannot be used. The message names the file and what is wrong."""
 
 
 class _Strict(BaseModel):
@@ -35,7 +35,7 @@ class _Strict(BaseModel):
 
 
 class Parameter(_Strict):
-    """A value that a request gives beside its prompt; one without a default must be given."""
+    """A value that a request gives in addition to its prompt. Without a default it is required."""
 
     description: str
     default: str | None = None
@@ -70,7 +70,7 @@ _File = TypeVar("_File", _TaskFile, _RubricFile)
 
 @dataclass(frozen=True)
 class Rubric:
-    """What texts of any task can be held to: by the critic, to the principles, and by the judge, to the criteria."""
+    """Additional requirements for texts of any task: principles for the critic, and criteria for the judge."""
 
     name: str
     description: str
@@ -80,7 +80,7 @@ class Rubric:
 
 @dataclass(frozen=True)
 class Task:
-    """``example``: a refine request without its ``task``, that works as it stands."""
+    """A kind of text: its prompts, evaluators and defaults. ``example``: a complete refine request without ``task``."""
 
     name: str
     description: str
@@ -100,10 +100,14 @@ class Task:
 def load_tasks(
     folder: Path | None = None, *, rubrics: Mapping[str, Rubric] | None = None, tools: Toolbox | None = None
 ) -> Mapping[str, Task]:
-    """The built-in tasks and those of ``folder``, by name; a file there replaces a built-in task of its name.
+    """Load the built-in tasks and those in a folder, by name. Raises TaskError if a file cannot be used.
 
-    ``rubrics``: those that they may name, by default what ``load_rubrics`` finds. ``tools``: what their evaluators may
-    need.
+    folder: has TOML files; one with the name of a built-in task replaces it.
+    rubrics: those that tasks may name, by default the result of ``load_rubrics``.
+    tools: what their evaluators may need.
+
+    >>> load_tasks()["translate"].parameters.keys()
+    dict_keys(['target_language'])
     """
     tools = tools or Toolbox()
     rubrics = load_rubrics(folder) if rubrics is None else rubrics
@@ -115,7 +119,8 @@ def load_tasks(
 
 
 def load_rubrics(folder: Path | None = None) -> Mapping[str, Rubric]:
-    """The built-in rubrics and those of ``rubrics`` in ``folder``, by name; a file there replaces a built-in one."""
+    """Load the built-in rubrics and those in the folder's subfolder ``rubrics``, by name. A file there replaces the
+    built-in rubric of its name. Raises TaskError if a file cannot be used."""
     sources = _read_built_in("rubrics") | _read_folder(folder, "rubrics")
     parsed = {file: _parse(_RubricFile, f"rubrics/{file}", source) for file, source in sorted(sources.items())}
     return {
@@ -140,7 +145,7 @@ def _read_folder(folder: Path | None, part: str) -> dict[str, bytes]:
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError as error:  # a folder, a link that leads nowhere, a file of somebody else
+    except OSError as error:  # a folder, a broken link, a file that may not be read
         raise TaskError(f"{path}: it cannot be read: {error.strerror}") from error
 
 
@@ -150,7 +155,7 @@ def _name(file: str) -> str:
 
 def _parse(model: type[_File], file: str, source: bytes) -> _File:
     try:
-        # By way of JSON, whose arrays are tuples even to a strict model.
+        # Through JSON, because a strict model takes an array of JSON as a tuple.
         return model.model_validate_json(json.dumps(tomllib.loads(source.decode())))
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
@@ -158,7 +163,7 @@ def _parse(model: type[_File], file: str, source: bytes) -> _File:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, TypeError) as error:
         raise TaskError(f"{file}: {error}") from error
     except RecursionError as error:
-        raise TaskError(f"{file}: it is nested too deeply") from error
+        raise TaskError(f"{file}: nested too deeply") from error
 
 
 def _make_task(
@@ -170,7 +175,7 @@ def _make_task(
     except (PromptError, RefusedField) as error:
         raise TaskError(f"{file}: {error}") from error
     if unknown := [name for name in content.rubrics if name not in rubrics]:
-        raise TaskError(f"{file}: rubrics: there are none named {', '.join(unknown)}; there are {', '.join(rubrics)}")
+        raise TaskError(f"{file}: rubrics: unknown: {', '.join(unknown)}; known: {', '.join(rubrics)}")
     return Task(
         name=_name(file),
         description=content.description,

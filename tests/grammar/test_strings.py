@@ -53,22 +53,22 @@ def test_strings(strings: Strings, good: list[str], bad: list[str]) -> None:
 @pytest.mark.parametrize(
     ("strings", "reason"),
     [
-        (Strings(patterns=("a", "b")), "a string cannot be held to two patterns or formats"),
+        (Strings(patterns=("a", "b")), "a string cannot have two patterns or formats"),
         (
             Strings(0, 30, ("^[a-z]+@",)),
-            "maxLength cannot be held next to a pattern or format that allows longer strings",
+            "maxLength cannot be used with a pattern or format that allows longer strings",
         ),
         (
             Strings(2, None, ("^a?$",)),
-            "minLength cannot be held next to a pattern or format that allows shorter strings",
+            "minLength cannot be used with a pattern or format that allows shorter strings",
         ),
         (
             Strings(patterns=(r"\bword\b",)),
-            "a pattern's ^, $ and \\b are understood at its two ends only, and \\b not there",
+            "a pattern may have ^ at its beginning and $ at its end, and \\b nowhere",
         ),
-        (Strings(patterns=("a^b",)), "a pattern's ^, $ and \\b are understood at its two ends only, and \\b not there"),
+        (Strings(patterns=("a^b",)), "a pattern may have ^ at its beginning and $ at its end, and \\b nowhere"),
         (Strings(patterns=("(?=a)",)), "(?= is look-ahead, which is not supported"),
-        (Strings(patterns=(r"^\x00$",)), "a pattern needs a character that is not written here"),
+        (Strings(patterns=(r"^\x00$",)), "a pattern needs a character that cannot be written here"),
         (Strings(patterns=(r"^\p{Emoji}$",)), "a pattern's \\p{ is not supported with that name"),
     ],
     ids=repr,

@@ -191,7 +191,9 @@ def test_a_task_file_may_state_everything(tmp_path: Path) -> None:
         pytest.param(f"{SMALLEST}\n[prompts]\ndraft = '{{% if %}}'", "does not compile", id="a prompt, no Jinja"),
         pytest.param(f"{SMALLEST}\n[prompts]\ndraft = '{{{{ x }}}}'", "'draft'", id="an unknown variable"),
         pytest.param(f"{SMALLEST}\n[defaults.sampling]\nchoices = ['x']", "choices", id="no choice"),
-        pytest.param(f"rubrics = ['safety', 'magic']\n{SMALLEST}", "magic; there are bias, safety", id="a bad rubric"),
+        pytest.param(
+            f"rubrics = ['safety', 'magic']\n{SMALLEST}", "unknown: magic; known: bias, safety", id="a bad rubric"
+        ),
         pytest.param(f"{SMALLEST}\nwhen = 2024-01-01", "JSON", id="a date"),
         pytest.param(
             f"{SMALLEST}\n[prompts]\ndraft = '{{{{ parameters.mood }}}}'",
@@ -381,5 +383,5 @@ def test_a_draft_that_needs_choices_where_there_are_none_is_refused_at_the_start
 def test_a_task_that_states_what_the_service_lacks_is_refused_at_the_start(tmp_path: Path) -> None:
     text = SMALLEST + '[[evaluators]]\ntype = "webhook"\nname = "nobody"\n'
 
-    with pytest.raises(TaskError, match=r"haiku\.toml.*no webhook of this name"):
+    with pytest.raises(TaskError, match=r"haiku\.toml.*not configured a webhook of this name"):
         load_tasks(write(tmp_path, "haiku.toml", text))

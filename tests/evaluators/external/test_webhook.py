@@ -427,7 +427,7 @@ def test_what_makes_no_sense_cannot_be_stated(fields: dict[str, Any]) -> None:
 
 def test_an_unknown_name_is_refused_without_telling_the_others() -> None:
     tools = Toolbox(Webhooks({"style": WebhookSettings(url="http://internal.example/")}))
-    with pytest.raises(RefusedField, match="no webhook of this name") as raised:
+    with pytest.raises(RefusedField, match="not configured a webhook of this name") as raised:
         stated(name="Style").resolve(tools)
 
     assert raised.value.field == "name"
