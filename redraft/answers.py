@@ -9,7 +9,7 @@ from typing import TypeVar
 import httpx
 from pydantic import ValidationError
 
-from redraft.errors import ConnectionFailed, ProblemError, UnexpectedAnswer, problem_error
+from redraft.errors import ConnectionFailed, ProblemError, UnexpectedAnswer, make_problem_error
 from redraft.results import Problem, Result
 
 R = TypeVar("R", bound=Result)
@@ -32,13 +32,13 @@ class OpenAIError(Result):
     code: str | None = None
 
 
-class OpenAIAnswer(Result):
+class OpenAIErrorBody(Result):
     """An error in OpenAI's form."""
 
     error: OpenAIError
 
 
-def parsed(kind: type[R], document: str | bytes) -> R:
+def parse(kind: type[R], document: str | bytes) -> R:
     """The result that a JSON document states. UnexpectedAnswer if it states none."""
     try:
         return kind.model_validate_json(document)
@@ -46,7 +46,7 @@ def parsed(kind: type[R], document: str | bytes) -> R:
         raise UnexpectedAnswer(f"the answer is no {kind.__name__}: {error}") from error
 
 
-def read(kind: type[R], value: object) -> R:
+def validate(kind: type[R], value: object) -> R:
     """The same for a value."""
     try:
         return kind.model_validate(value)
@@ -54,32 +54,32 @@ def read(kind: type[R], value: object) -> R:
         raise UnexpectedAnswer(f"the answer is no {kind.__name__}: {error}") from error
 
 
-def refusal(response: httpx.Response) -> ProblemError:
+def make_refusal(response: httpx.Response) -> ProblemError:
     """The error that a response states, whose body has been read; whatever stands between may have sent it."""
     seconds = response.headers.get("Retry-After", "")  # the service states no dates
     retry_after = int(seconds) if SECONDS.fullmatch(seconds) else None
-    return problem_error(_problem(response), request_id(response), retry_after)
+    return make_problem_error(_read_problem(response), request_id(response), retry_after)
 
 
-def _problem(response: httpx.Response) -> Problem:
+def _read_problem(response: httpx.Response) -> Problem:
     with suppress(ValidationError):
         return Problem.model_validate_json(response.content)
     code, detail = "unknown", f"{_host(response.request)} sent no problem document with it"
     with suppress(ValidationError):
-        said = OpenAIAnswer.model_validate_json(response.content).error
+        said = OpenAIErrorBody.model_validate_json(response.content).error
         word = said.code or code
         code, detail = OPENAI_CODES.get(word, word), said.message
-    return _made_problem(response.status_code, code, detail)
+    return _make_problem(response.status_code, code, detail)
 
 
-def openai_problem(status: int, body: object) -> Problem:
+def read_openai_problem(status: int, body: object) -> Problem:
     """The problem that an error in OpenAI's form tells of."""
-    said = read(OpenAIAnswer, body).error
+    said = validate(OpenAIErrorBody, body).error
     word = said.code or "unknown"
-    return _made_problem(status, OPENAI_CODES.get(word, word), said.message)
+    return _make_problem(status, OPENAI_CODES.get(word, word), said.message)
 
 
-def _made_problem(status: int, code: str, detail: str) -> Problem:
+def _make_problem(status: int, code: str, detail: str) -> Problem:
     return Problem(type="about:blank", title=f"HTTP status {status}", status=status, detail=detail, code=code)
 
 
@@ -89,7 +89,7 @@ def request_id(response: httpx.Response) -> str | None:
 
 
 @contextmanager
-def connection_failures() -> Iterator[None]:
+def map_httpx_errors() -> Iterator[None]:
     """Turn httpx's errors into ConnectionFailed."""
     try:
         yield

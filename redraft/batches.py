@@ -7,15 +7,15 @@ from typing import Any
 
 import httpx
 
-from redraft.answers import openai_problem, parsed, read, request_id
-from redraft.errors import ProblemError, UnexpectedAnswer, problem_error
+from redraft.answers import parse, read_openai_problem, request_id, validate
+from redraft.errors import ProblemError, UnexpectedAnswer, make_problem_error
 from redraft.requests import BatchLine
 from redraft.results import ChatCompletion, CritiqueResult, GenerateResult, Problem, RefineResult, Result
 
-Answer = GenerateResult | CritiqueResult | RefineResult | ChatCompletion
+LineResult = GenerateResult | CritiqueResult | RefineResult | ChatCompletion
 
 CHAT_URL = "/v1/chat/completions"
-ANSWERS: Mapping[str, type[Answer]] = MappingProxyType(
+RESULTS: Mapping[str, type[LineResult]] = MappingProxyType(
     {
         "/v1/generate": GenerateResult,
         "/v1/critique": CritiqueResult,
@@ -35,7 +35,7 @@ class BatchResult:
     custom_id: str
     status: int
     body: Mapping[str, Any]
-    answer: Answer | None = None
+    answer: LineResult | None = None
     error: ProblemError | None = None
 
 
@@ -57,12 +57,12 @@ class ChatLine(Result):
     response: ChatResponse
 
 
-class Named(Result):
+class LineId(Result):
     custom_id: str
 
 
 class BatchResults:
-    """The results in ``response``. ``finished``: there is one for each line."""
+    """The results in ``response``. ``is_finished``: there is one for each line."""
 
     def __init__(self, response: httpx.Response, lines: Iterable[BatchLine]) -> None:
         self._waiting = {line["custom_id"]: line["url"] for line in lines}
@@ -70,7 +70,7 @@ class BatchResults:
         self._begun = b""
 
     @property
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         return not self._waiting
 
     def feed(self, chunk: bytes) -> Iterator[BatchResult]:
@@ -78,19 +78,19 @@ class BatchResults:
         *lines, self._begun = (self._begun + chunk).split(b"\n")
         for line in lines:
             if line.strip():
-                yield self._result(line)
+                yield self._read_line(line)
 
-    def _result(self, text: bytes) -> BatchResult:
-        custom_id = parsed(Named, text).custom_id
+    def _read_line(self, text: bytes) -> BatchResult:
+        custom_id = parse(LineId, text).custom_id
         url = self._waiting.pop(custom_id, None)
         if url is None:
             raise UnexpectedAnswer(f"there is an answer to a line that was not sent, {custom_id!r}")
         if url == CHAT_URL:
-            response = parsed(ChatLine, text).response
+            response = parse(ChatLine, text).response
             line = Line(custom_id=custom_id, status=response.status_code, body=response.body)
         else:
-            line = parsed(Line, text)
+            line = parse(Line, text)
         if line.status == httpx.codes.OK:
-            return BatchResult(**dict(line), answer=read(ANSWERS[url], line.body))
-        problem = openai_problem(line.status, line.body) if url == CHAT_URL else read(Problem, line.body)
-        return BatchResult(**dict(line), error=problem_error(problem, self._request_id))
+            return BatchResult(**dict(line), answer=validate(RESULTS[url], line.body))
+        problem = read_openai_problem(line.status, line.body) if url == CHAT_URL else validate(Problem, line.body)
+        return BatchResult(**dict(line), error=make_problem_error(problem, self._request_id))

@@ -17,12 +17,12 @@ from typing import Protocol, Self, TypeVar, Unpack
 
 import httpx
 
-from redraft.answers import connection_failures, parsed, refusal
+from redraft.answers import make_refusal, map_httpx_errors, parse
 from redraft.batches import BatchResult, BatchResults
 from redraft.errors import Busy, ConnectionFailed
 from redraft.events import GenerateEvent, GenerateEvents, RefineEvent, RefineEvents
 from redraft.exchange import DEFAULT_TIMEOUT_SECONDS, DEFAULT_URL, LIMITS, Exchange
-from redraft.proxies import proxy_failures, proxy_for
+from redraft.proxies import find_proxy, map_proxy_errors
 from redraft.requests import BatchLine, CritiqueFields, GenerateFields, RefineFields
 from redraft.results import (
     CritiqueResult,
@@ -41,19 +41,19 @@ E = TypeVar("E")
 E_co = TypeVar("E_co", covariant=True)
 
 
-class Reader(Protocol[E_co]):
-    """Reads what comes piece by piece. ``finished``: the last of it has come."""
+class StreamReader(Protocol[E_co]):
+    """Reads what comes piece by piece. ``is_finished``: the last of it has come."""
 
     @property
-    def finished(self) -> bool: ...
+    def is_finished(self) -> bool: ...
 
     def feed(self, chunk: bytes) -> Iterator[E_co]: ...
 
 
-def _client(kind: Callable[..., C], url: str) -> C:
+def _make_client(kind: Callable[..., C], url: str) -> C:
     """An HTTP client that goes through the environment's proxy, if there is one for the URL. Raises InvalidProxy."""
-    proxy = proxy_for(httpx.URL(url))
-    with proxy_failures(proxy):
+    proxy = find_proxy(httpx.URL(url))
+    with map_proxy_errors(proxy):
         return kind(limits=LIMITS, proxy=proxy, trust_env=False, verify=httpx.create_ssl_context())
 
 
@@ -76,7 +76,7 @@ class Redraft:
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._exchange = Exchange(base_url, api_key, timeout, retries)
-        self._client = http_client or _client(httpx.Client, base_url)
+        self._client = http_client or _make_client(httpx.Client, base_url)
         self._owns_client = http_client is None
         self._sleep = sleep
 
@@ -94,15 +94,15 @@ class Redraft:
 
     def generate(self, **fields: Unpack[GenerateFields]) -> GenerateResult:
         """Write texts for one prompt or several."""
-        return self._answer(GenerateResult, "POST", "generate", fields)
+        return self._request(GenerateResult, "POST", "generate", fields)
 
     def critique(self, **fields: Unpack[CritiqueFields]) -> CritiqueResult:
         """Evaluate a text and say what should change."""
-        return self._answer(CritiqueResult, "POST", "critique", fields)
+        return self._request(CritiqueResult, "POST", "critique", fields)
 
     def refine(self, **fields: Unpack[RefineFields]) -> RefineResult:
         """Draft a text and revise it until it is good enough."""
-        return self._answer(RefineResult, "POST", "refine", fields)
+        return self._request(RefineResult, "POST", "refine", fields)
 
     def stream_generate(self, **fields: Unpack[GenerateFields]) -> AbstractContextManager[Iterator[GenerateEvent]]:
         """The texts as they are written, in a ``with`` block, and last the result. Leaving it ends the work."""
@@ -117,53 +117,53 @@ class Redraft:
         return self._stream(partial(BatchResults, lines=lines), "batch", {"requests": lines})
 
     def models(self) -> tuple[Model, ...]:
-        return self._answer(ModelList, "GET", "models").data
+        return self._request(ModelList, "GET", "models").data
 
     def tasks(self) -> tuple[TaskSummary, ...]:
-        return self._answer(TaskList, "GET", "tasks").tasks
+        return self._request(TaskList, "GET", "tasks").tasks
 
-    def _answer(self, kind: type[R], method: str, path: str, body: Mapping[str, object] | None = None) -> R:
-        with closing(self._response(method, path, body)) as response, connection_failures():
+    def _request(self, kind: type[R], method: str, path: str, body: Mapping[str, object] | None = None) -> R:
+        with closing(self._open_response(method, path, body)) as response, map_httpx_errors():
             document = response.read()
-        return parsed(kind, document)
+        return parse(kind, document)
 
     @contextmanager
     def _stream(
-        self, reader: Callable[[httpx.Response], Reader[E]], path: str, body: Mapping[str, object]
+        self, reader: Callable[[httpx.Response], StreamReader[E]], path: str, body: Mapping[str, object]
     ) -> Iterator[Iterator[E]]:
-        with closing(self._response("POST", path, body)) as response:
-            yield self._events(response, reader(response))
+        with closing(self._open_response("POST", path, body)) as response:
+            yield self._read_events(response, reader(response))
 
-    def _events(self, response: httpx.Response, events: Reader[E]) -> Iterator[E]:
-        with connection_failures():
+    def _read_events(self, response: httpx.Response, events: StreamReader[E]) -> Iterator[E]:
+        with map_httpx_errors():
             for chunk in response.iter_bytes():
                 yield from events.feed(chunk)
-                if events.finished:
+                if events.is_finished:
                     return
         raise ConnectionFailed("the answer ended before its last event", sent=True)
 
-    def _response(self, method: str, path: str, body: Mapping[str, object] | None) -> httpx.Response:
+    def _open_response(self, method: str, path: str, body: Mapping[str, object] | None) -> httpx.Response:
         """A response that is no refusal, its body not yet read; the caller closes it."""
-        request = self._exchange.request(self._client, method, path, body)
+        request = self._exchange.build_request(self._client, method, path, body)
         attempt = 0
         while True:
             try:
-                return self._sent(request)
+                return self._send(request)
             except (Busy, ConnectionFailed) as error:
-                wait = self._exchange.wait_after(error, attempt)
+                wait = self._exchange.retry_delay(error, attempt)
                 if wait is None:
                     raise
             self._sleep(wait)
             attempt += 1
 
-    def _sent(self, request: httpx.Request) -> httpx.Response:
-        with connection_failures():
+    def _send(self, request: httpx.Request) -> httpx.Response:
+        with map_httpx_errors():
             response = self._client.send(request, stream=True)
             if response.is_success:
                 return response
             with closing(response):
                 response.read()
-        raise refusal(response)
+        raise make_refusal(response)
 
 
 class AsyncRedraft:
@@ -180,7 +180,7 @@ class AsyncRedraft:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._exchange = Exchange(base_url, api_key, timeout, retries)
-        self._client = http_client or _client(httpx.AsyncClient, base_url)
+        self._client = http_client or _make_client(httpx.AsyncClient, base_url)
         self._owns_client = http_client is None
         self._sleep = sleep
 
@@ -198,15 +198,15 @@ class AsyncRedraft:
 
     async def generate(self, **fields: Unpack[GenerateFields]) -> GenerateResult:
         """Write texts for one prompt or several."""
-        return await self._answer(GenerateResult, "POST", "generate", fields)
+        return await self._request(GenerateResult, "POST", "generate", fields)
 
     async def critique(self, **fields: Unpack[CritiqueFields]) -> CritiqueResult:
         """Evaluate a text and say what should change."""
-        return await self._answer(CritiqueResult, "POST", "critique", fields)
+        return await self._request(CritiqueResult, "POST", "critique", fields)
 
     async def refine(self, **fields: Unpack[RefineFields]) -> RefineResult:
         """Draft a text and revise it until it is good enough."""
-        return await self._answer(RefineResult, "POST", "refine", fields)
+        return await self._request(RefineResult, "POST", "refine", fields)
 
     def stream_generate(
         self, **fields: Unpack[GenerateFields]
@@ -224,55 +224,55 @@ class AsyncRedraft:
         return self._stream(partial(BatchResults, lines=lines), "batch", {"requests": lines})
 
     async def models(self) -> tuple[Model, ...]:
-        return (await self._answer(ModelList, "GET", "models")).data
+        return (await self._request(ModelList, "GET", "models")).data
 
     async def tasks(self) -> tuple[TaskSummary, ...]:
-        return (await self._answer(TaskList, "GET", "tasks")).tasks
+        return (await self._request(TaskList, "GET", "tasks")).tasks
 
-    async def _answer(self, kind: type[R], method: str, path: str, body: Mapping[str, object] | None = None) -> R:
-        async with aclosing(await self._response(method, path, body)) as response:
-            with connection_failures():
+    async def _request(self, kind: type[R], method: str, path: str, body: Mapping[str, object] | None = None) -> R:
+        async with aclosing(await self._open_response(method, path, body)) as response:
+            with map_httpx_errors():
                 document = await response.aread()
-        return parsed(kind, document)
+        return parse(kind, document)
 
     @asynccontextmanager
     async def _stream(
-        self, reader: Callable[[httpx.Response], Reader[E]], path: str, body: Mapping[str, object]
+        self, reader: Callable[[httpx.Response], StreamReader[E]], path: str, body: Mapping[str, object]
     ) -> AsyncIterator[AsyncIterator[E]]:
         async with (
-            aclosing(await self._response("POST", path, body)) as response,
-            aclosing(self._events(response, reader(response))) as events,
+            aclosing(await self._open_response("POST", path, body)) as response,
+            aclosing(self._read_events(response, reader(response))) as events,
         ):
             yield events
 
-    async def _events(self, response: httpx.Response, events: Reader[E]) -> AsyncGenerator[E, None]:
-        with connection_failures():
+    async def _read_events(self, response: httpx.Response, events: StreamReader[E]) -> AsyncGenerator[E, None]:
+        with map_httpx_errors():
             async for chunk in response.aiter_bytes():
                 for event in events.feed(chunk):
                     yield event
-                if events.finished:
+                if events.is_finished:
                     return
         raise ConnectionFailed("the answer ended before its last event", sent=True)
 
-    async def _response(self, method: str, path: str, body: Mapping[str, object] | None) -> httpx.Response:
+    async def _open_response(self, method: str, path: str, body: Mapping[str, object] | None) -> httpx.Response:
         """A response that is no refusal, its body not yet read; the caller closes it."""
-        request = self._exchange.request(self._client, method, path, body)
+        request = self._exchange.build_request(self._client, method, path, body)
         attempt = 0
         while True:
             try:
-                return await self._sent(request)
+                return await self._send(request)
             except (Busy, ConnectionFailed) as error:
-                wait = self._exchange.wait_after(error, attempt)
+                wait = self._exchange.retry_delay(error, attempt)
                 if wait is None:
                     raise
             await self._sleep(wait)
             attempt += 1
 
-    async def _sent(self, request: httpx.Request) -> httpx.Response:
-        with connection_failures():
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        with map_httpx_errors():
             response = await self._client.send(request, stream=True)
             if response.is_success:
                 return response
             async with aclosing(response):
                 await response.aread()
-        raise refusal(response)
+        raise make_refusal(response)

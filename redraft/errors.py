@@ -65,7 +65,7 @@ class UnexpectedAnswer(RedraftError):
     """An answer that is not in the form of the service's: is the URL right, is a proxy in between?"""
 
 
-def problem_error(problem: Problem, request_id: str | None, retry_after: int | None = None) -> ProblemError:
+def make_problem_error(problem: Problem, request_id: str | None, retry_after: int | None = None) -> ProblemError:
     """The error for a problem, by its status."""
     match problem.status:
         case 401:

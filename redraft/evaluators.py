@@ -39,7 +39,7 @@ try:
         Submission,
         Verifier,
     )
-    from service.evaluators.code.sandbox import Limits, Sandbox
+    from service.evaluators.code.sandbox import Sandbox, SandboxLimits
     from service.evaluators.toolbox import Toolbox
 except ModuleNotFoundError as error:
     raise ImportError(f"redraft.evaluators needs {error.name}: pip install 'redraft[server]'") from error
@@ -59,11 +59,11 @@ __all__ = [
     "EvaluatorSpec",
     "Issue",
     "Likelihood",
-    "Limits",
     "RefusedField",
     "Sample",
     "Sampling",
     "Sandbox",
+    "SandboxLimits",
     "Submission",
     "Toolbox",
     "Verifier",

@@ -8,8 +8,8 @@ from typing import Generic, TypeVar
 
 import httpx
 
-from redraft.answers import parsed, request_id
-from redraft.errors import UnexpectedAnswer, problem_error
+from redraft.answers import parse, request_id
+from redraft.errors import UnexpectedAnswer, make_problem_error
 from redraft.results import Choice, Critique, Evaluation, GenerateResult, Models, Problem, RefineResult, Result
 from redraft.sse import EventDecoder
 
@@ -88,14 +88,14 @@ REFINE_EVENTS: Mapping[str, type[RefineEvent]] = MappingProxyType(
 
 
 class Events(ABC, Generic[E]):
-    """The events of ``response``. ``finished``: the last one has come. Events of unknown names are left out."""
+    """The events of ``response``. ``is_finished``: the last one has come. Events of unknown names are left out."""
 
     def __init__(self, response: httpx.Response) -> None:
         """UnexpectedAnswer if the response is no stream of events."""
         media_type = response.headers.get("Content-Type", "")
         if media_type.partition(";")[0] != "text/event-stream":
             raise UnexpectedAnswer(f"a stream of events was asked for, and the answer is of the type {media_type!r}")
-        self.finished = False
+        self.is_finished = False
         self._request_id = request_id(response)
         self._decoder = EventDecoder()
 
@@ -103,20 +103,20 @@ class Events(ABC, Generic[E]):
         """The events that ``chunk`` completes. ProblemError for an ``error`` event."""
         for name, data in self._decoder.feed(chunk):
             if name == "error":
-                raise problem_error(parsed(Problem, data), self._request_id)
-            event = self._event(name, data)
-            self.finished = self.finished or name == "done"
+                raise make_problem_error(parse(Problem, data), self._request_id)
+            event = self._make_event(name, data)
+            self.is_finished = self.is_finished or name == "done"
             if event is not None:
                 yield event
 
     @abstractmethod
-    def _event(self, name: str, data: str) -> E | None: ...
+    def _make_event(self, name: str, data: str) -> E | None: ...
 
 
 class RefineEvents(Events[RefineEvent]):
-    def _event(self, name: str, data: str) -> RefineEvent | None:
+    def _make_event(self, name: str, data: str) -> RefineEvent | None:
         kind = REFINE_EVENTS.get(name)
-        return None if kind is None else parsed(kind, data)
+        return None if kind is None else parse(kind, data)
 
 
 class GenerateEvents(Events[GenerateEvent]):
@@ -127,25 +127,25 @@ class GenerateEvents(Events[GenerateEvent]):
         self._texts: defaultdict[tuple[int, int], str] = defaultdict(str)
         self._thoughts: defaultdict[tuple[int, int], str] = defaultdict(str)
 
-    def _event(self, name: str, data: str) -> GenerateEvent | None:
+    def _make_event(self, name: str, data: str) -> GenerateEvent | None:
         match name:
             case "delta":
-                delta = parsed(Delta, data)
+                delta = parse(Delta, data)
                 self._texts[delta.prompt_index, delta.index] += delta.text
                 return delta
             case "reasoning":
-                thought = parsed(ReasoningDelta, data)
+                thought = parse(ReasoningDelta, data)
                 self._thoughts[thought.prompt_index, thought.index] += thought.text
                 return thought
             case "done":
-                return self._with_texts(parsed(GenerateResult, data))
+                return self._add_texts(parse(GenerateResult, data))
             case _:
                 return None
 
-    def _with_texts(self, result: GenerateResult) -> GenerateResult:
-        return result.model_copy(update={"choices": tuple(map(self._with_text, result.choices))})
+    def _add_texts(self, result: GenerateResult) -> GenerateResult:
+        return result.model_copy(update={"choices": tuple(map(self._add_text, result.choices))})
 
-    def _with_text(self, choice: Choice) -> Choice:
+    def _add_text(self, choice: Choice) -> Choice:
         place = choice.prompt_index, choice.index
         thoughts = self._thoughts.get(place)
         return choice.model_copy(update={"text": self._texts[place], "reasoning": thoughts and thoughts.strip()})

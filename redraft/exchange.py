@@ -38,22 +38,22 @@ class Exchange:
         """The URL without a slash or ``/v1`` at its end: OpenAI's clients want it with that, and so some give it."""
         return self.url.rstrip("/").removesuffix("/v1").rstrip("/")
 
-    def request(
+    def build_request(
         self, client: httpx.Client | httpx.AsyncClient, method: str, path: str, body: Mapping[str, object] | None
     ) -> httpx.Request:
         return client.build_request(
             method,
             f"{self.root}/v1/{path}",
             json=body,
-            headers={b"Authorization": self._authorization()} if self.api_key else {},
+            headers={b"Authorization": self._authorization_header()} if self.api_key else {},
             timeout=httpx.Timeout(self.timeout, connect=CONNECT_SECONDS),
         )
 
-    def _authorization(self) -> bytes:
+    def _authorization_header(self) -> bytes:
         """In UTF-8, as a terminal gives the key to sha256sum."""
         return b"Bearer " + (self.api_key or "").strip(" \t\r\n").encode("utf-8", "surrogateescape")
 
-    def wait_after(self, error: RedraftError, attempt: int) -> float | None:
+    def retry_delay(self, error: RedraftError, attempt: int) -> float | None:
         """Seconds until the request may be sent again after its ``attempt``-th failure, from 0; None for never.
 
         Only what the service refused and what was never sent is tried again.

@@ -14,10 +14,10 @@ import httpx
 from redraft.errors import InvalidProxy
 
 
-def proxy_for(url: httpx.URL) -> str | None:
+def find_proxy(url: httpx.URL) -> str | None:
     """The proxy for a URL, None for none. What runs on this machine is reached without one.
 
-    >>> proxy_for(httpx.URL("http://127.0.0.1:8000"))
+    >>> find_proxy(httpx.URL("http://127.0.0.1:8000"))
     """
     if _is_loopback(url.host) or proxy_bypass(url.host):
         return None
@@ -26,7 +26,7 @@ def proxy_for(url: httpx.URL) -> str | None:
 
 
 @contextmanager
-def proxy_failures(proxy: str | None) -> Iterator[None]:
+def map_proxy_errors(proxy: str | None) -> Iterator[None]:
     """Let httpx's errors about a proxy be InvalidProxy, and name it without the password that it may hold."""
     try:
         yield

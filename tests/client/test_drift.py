@@ -102,7 +102,7 @@ def test_batches() -> None:
     )
     line = BatchLine.model_json_schema()["properties"]
     assert get_type_hints(requests.BatchLine).keys() == line.keys() - {"method"}
-    assert list(get_args(get_type_hints(requests.BatchLine)["url"])) == line["url"]["enum"] == list(batches.ANSWERS)
+    assert list(get_args(get_type_hints(requests.BatchLine)["url"])) == line["url"]["enum"] == list(batches.RESULTS)
 
 
 def test_openai_s_words_for_codes() -> None:

@@ -23,7 +23,7 @@ VALUES = {
         *("issues", "criteria", "stderr", "error"),
     ],
     "Issue": ["rule", "message", "instruction"],
-    "Limits": ["seconds", "memory_mib", "processes", "disk_mib", "open_files", "output_bytes", "report_bytes"],
+    "SandboxLimits": ["seconds", "memory_mib", "processes", "disk_mib", "open_files", "output_bytes", "report_bytes"],
     "Submission": ["text", "request", "shown", "judge_prompt", "engine", "thread", "language", "evaluators"],
     "Verifier": ["hard", "weight"],
 }

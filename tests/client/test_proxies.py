@@ -2,7 +2,7 @@ import httpx
 import pytest
 
 from redraft import AsyncRedraft, InvalidProxy, Redraft
-from redraft.proxies import proxy_for
+from redraft.proxies import find_proxy
 
 VARIABLES = [f"{name}_proxy" for name in ("all", "http", "https", "no")]
 
@@ -60,4 +60,4 @@ def test_the_environment_s_proxy(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
-    assert proxy_for(httpx.URL(url)) == proxy
+    assert find_proxy(httpx.URL(url)) == proxy

@@ -143,10 +143,10 @@ def test_code_tests_are_refused_where_the_container_has_no_user_namespaces(conta
 def test_code_tests_run_where_the_container_has_user_namespaces(storage: Storage) -> None:
     program = """
 import asyncio
-from service.evaluators.code.sandbox import Limits, Sandbox
+from service.evaluators.code.sandbox import Sandbox, SandboxLimits
 async def ask():
     sandbox = await Sandbox.find()
-    print((await sandbox.run("print(6 * 7)", None, Limits(), client=ask)).output)
+    print((await sandbox.run("print(6 * 7)", None, SandboxLimits(), client=ask)).output)
 asyncio.run(ask())
 """
     options = ["--security-opt=seccomp=unconfined", "--security-opt=unmask=ALL", "--entrypoint=python"]

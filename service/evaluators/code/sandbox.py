@@ -71,7 +71,7 @@ class SandboxFailed(EvaluationFailed):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class SandboxLimits:
     """What a program may use.
 
     seconds: wall time after the interpreter is ready. Each process may use as much processor time.
@@ -159,13 +159,13 @@ class Sandbox:
             return None
         try:
             sandbox = cls(bwrap, at_once or os.cpu_count() or 1)
-            await sandbox.run("", None, Limits(), client=sandbox)
+            await sandbox.run("", None, SandboxLimits(), client=sandbox)
         except (SandboxFailed, OSError) as error:
             log.warning("no sandbox: %s", error)
             return None
         return sandbox
 
-    async def run(self, program: str, payload: Any, limits: Limits, client: object) -> Outcome:
+    async def run(self, program: str, payload: Any, limits: SandboxLimits, client: object) -> Outcome:
         """Run a Python program. When this returns, raises or is cancelled, nothing of the program is left.
 
         program: the source. Its globals include ``payload`` and ``report``, a descriptor to write to.
@@ -175,25 +175,25 @@ class Sandbox:
 
         Raises SandboxFailed if the program could not be started.
 
-        >>> outcome = await sandbox.run("print(payload + 1)", 41, Limits(seconds=2), client=request)
+        >>> outcome = await sandbox.run("print(payload + 1)", 41, SandboxLimits(seconds=2), client=request)
         >>> outcome.status, outcome.output
         (0, b'42\\n')
         """
         async with self._shares.setdefault(client, asyncio.Semaphore(self._share)), self._places:
             return await self._run(program, payload, limits)
 
-    def _make_command(self, limits: Limits) -> list[str]:
+    def _make_command(self, limits: SandboxLimits) -> list[str]:
         disk = ["--size", str(limits.disk_mib * MIB), "--tmpfs", "/tmp", "--chdir", "/tmp"]  # noqa: S108 - its own
         shared = ["--size", str(limits.shared_mib * MIB), "--tmpfs", "/dev/shm"]  # noqa: S108 - its own
         interpreter = [str(self._interpreter), "-I", "-S", "-B", "-X", "utf8"]  # none of the host's packages
         filtered = ["--seccomp", _FILTER] if self._filter else []
         return [*self._confinement, *disk, *shared, *filtered, "--", *interpreter, "-c", self._launcher]
 
-    def _make_order(self, program: str, payload: Any, limits: Limits) -> bytes:
+    def _make_order(self, program: str, payload: Any, limits: SandboxLimits) -> bytes:
         taken = {"limits": limits.resources(), "memory": limits.address_space}
         return json.dumps({**taken, "program": program, "payload": payload}).encode()
 
-    async def _run(self, program: str, payload: Any, limits: Limits) -> Outcome:
+    async def _run(self, program: str, payload: Any, limits: SandboxLimits) -> Outcome:
         async with _launch(self._make_command(limits), self._filter or b"") as confined:
             process, begun = confined.process, asyncio.Event()
             over = asyncio.gather(

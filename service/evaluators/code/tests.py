@@ -44,7 +44,7 @@ from service.evaluators.base import (
     Weight,
 )
 from service.evaluators.code.explanation import MAX_QUOTE, Explainer, Record
-from service.evaluators.code.sandbox import Limits, Outcome, Sandbox
+from service.evaluators.code.sandbox import Outcome, Sandbox, SandboxLimits
 from service.evaluators.code.suite import Suite
 from service.evaluators.text.fences import dedent, fenced_blocks
 from service.evaluators.text.words import excerpt
@@ -165,7 +165,7 @@ class TestedCode:
             "name": suite.name,
             "entry": suite.entry,
         }
-        limits = Limits(
+        limits = SandboxLimits(
             seconds=self.spec.timeout_seconds, memory_mib=self.spec.memory_mib, report_bytes=MAX_REPORT_BYTES
         )
         outcome = await self.sandbox.run(_read_runner(), payload, limits, client=submission.request)

@@ -22,7 +22,7 @@ import psutil
 import pytest
 import uvloop
 
-from service.evaluators.code.sandbox import Limits, Outcome, Sandbox, SandboxFailed, nobody_prefix
+from service.evaluators.code.sandbox import Outcome, Sandbox, SandboxFailed, SandboxLimits, nobody_prefix
 
 ROOT = Path(__file__).parents[3]
 SECRET = "hunter2-0f9a"
@@ -554,14 +554,14 @@ print("out", flush=True)
 print("err", file=sys.stderr, flush=True)
 sys.exit(3)
 """
-    outcome = await sandbox.run(program, {"word": "grüß"}, Limits(), sandbox)
+    outcome = await sandbox.run(program, {"word": "grüß"}, SandboxLimits(), sandbox)
     assert (outcome.status, outcome.timed_out) == (3, False)
     assert (outcome.output, outcome.report) == (b"out\nerr\n", "grüß".encode())
 
 
 async def test_output_and_report_are_cut_and_do_not_block(sandbox: Sandbox) -> None:
     program = "import os\nfor stream in (1, report): [os.write(stream, b'x' * 65536) for _ in range(100)]"
-    outcome = await sandbox.run(program, None, Limits(output_bytes=1000, report_bytes=2000), sandbox)
+    outcome = await sandbox.run(program, None, SandboxLimits(output_bytes=1000, report_bytes=2000), sandbox)
     assert outcome.status == 0
     assert (outcome.output, outcome.report) == (b"x" * 1000, b"x" * 1999)  # the mark is one
 
@@ -570,14 +570,14 @@ async def test_a_flood_of_small_writes_does_not_keep_the_service_busy(sandbox: S
     for stream in ("1", "report"):
         begun = time.process_time()
         program = f"import os\nwhile True: os.write({stream}, b'x')"
-        outcome = await sandbox.run(program, None, Limits(seconds=2.0, report_bytes=1 << 24), sandbox)
+        outcome = await sandbox.run(program, None, SandboxLimits(seconds=2.0, report_bytes=1 << 24), sandbox)
         assert outcome.timed_out
         assert time.process_time() - begun < 0.3
 
 
 async def test_what_runs_too_long_has_no_status_but_all_it_wrote(sandbox: Sandbox) -> None:
     program = "import os, time\nos.write(1, b'a')\nos.write(report, b'b')\ntime.sleep(60)"
-    outcome = await sandbox.run(program, None, Limits(seconds=0.5), sandbox)
+    outcome = await sandbox.run(program, None, SandboxLimits(seconds=0.5), sandbox)
     assert outcome.status is None
     assert outcome.timed_out
     assert (outcome.output, outcome.report) == (b"a", b"b")
@@ -585,9 +585,9 @@ async def test_what_runs_too_long_has_no_status_but_all_it_wrote(sandbox: Sandbo
 
 async def test_processor_time_is_bounded_too(sandbox: Sandbox) -> None:
     program = "import resource\nprint(resource.getrlimit(resource.RLIMIT_CPU))"
-    assert (await sandbox.run(program, None, Limits(seconds=1.5), sandbox)).output == b"(3, 4)\n"
+    assert (await sandbox.run(program, None, SandboxLimits(seconds=1.5), sandbox)).output == b"(3, 4)\n"
     spent = await sandbox.run(
-        "import os\nos.kill(os.getpid(), 24)", None, Limits(), sandbox
+        "import os\nos.kill(os.getpid(), 24)", None, SandboxLimits(), sandbox
     )  # what the kernel does then
     assert spent.timed_out
 
@@ -597,7 +597,7 @@ async def test_a_cancelled_run_leaves_nothing(sandbox: Sandbox) -> None:
         return set(psutil.Process().children(recursive=True))
 
     others = children()
-    run = asyncio.create_task(sandbox.run("import time\ntime.sleep(60)", None, Limits(seconds=60.0), sandbox))
+    run = asyncio.create_task(sandbox.run("import time\ntime.sleep(60)", None, SandboxLimits(seconds=60.0), sandbox))
     while not launched(children() - others):
         await asyncio.sleep(0.01)
     inside = children() - others
@@ -611,7 +611,7 @@ async def test_a_cancelled_run_leaves_nothing(sandbox: Sandbox) -> None:
 async def test_a_run_that_is_cancelled_at_its_start_leaves_nothing(sandbox: Sandbox) -> None:
     others = set(psutil.Process().children(recursive=True))
     for steps in range(40):
-        run = asyncio.create_task(sandbox.run("", None, Limits(), sandbox))
+        run = asyncio.create_task(sandbox.run("", None, SandboxLimits(), sandbox))
         for _ in range(steps):
             await asyncio.sleep(0.0005)
         run.cancel()
@@ -629,9 +629,9 @@ class Client:
 async def test_nobody_has_all_the_places(sandbox: Sandbox) -> None:
     greedy, modest = Client(), Client()
     long = "import time\ntime.sleep(60)"
-    others = [asyncio.create_task(sandbox.run(long, None, Limits(seconds=20.0), greedy)) for _ in range(10)]
+    others = [asyncio.create_task(sandbox.run(long, None, SandboxLimits(seconds=20.0), greedy)) for _ in range(10)]
     await asyncio.sleep(0.1)
-    await sandbox.run("", None, Limits(), modest)
+    await sandbox.run("", None, SandboxLimits(), modest)
     assert not any(other.done() for other in others)
     for other in others:
         other.cancel()
@@ -645,7 +645,7 @@ os.write(report, b"%f " % time.monotonic())
 time.sleep(0.2)
 os.write(report, b"%f" % time.monotonic())
 """
-    outcomes = await asyncio.gather(*(sandbox.run(program, None, Limits(), Client()) for _ in range(5)))
+    outcomes = await asyncio.gather(*(sandbox.run(program, None, SandboxLimits(), Client()) for _ in range(5)))
     spans = [tuple(map(float, outcome.report.split())) for outcome in outcomes]
     for begin, _ in spans:
         assert sum(other <= begin < end for other, end in spans) <= 2
@@ -653,8 +653,8 @@ os.write(report, b"%f" % time.monotonic())
 
 def test_it_runs_in_the_loop_of_the_server(sandbox: Sandbox) -> None:
     async def outcomes() -> list[Outcome]:
-        ended = await sandbox.run("print(payload)", 7, Limits(), sandbox)
-        return [ended, await sandbox.run("while True: pass", None, Limits(seconds=0.2), sandbox)]
+        ended = await sandbox.run("print(payload)", 7, SandboxLimits(), sandbox)
+        return [ended, await sandbox.run("while True: pass", None, SandboxLimits(seconds=0.2), sandbox)]
 
     ended, timed_out = uvloop.run(outcomes())
     assert (ended.status, ended.output) == (0, b"7\n")
@@ -681,14 +681,14 @@ async def test_a_bubblewrap_that_does_not_work_is_none(path: Path, caplog: pytes
 
 async def test_a_run_that_does_not_begin_is_not_the_fault_of_the_program() -> None:
     with pytest.raises(SandboxFailed, match="the sandbox failed"):
-        await Sandbox("/bin/false", 1).run("", None, Limits(), Client())
+        await Sandbox("/bin/false", 1).run("", None, SandboxLimits(), Client())
 
 
 ZOMBIES = """
 import asyncio
 import os
 
-from service.evaluators.code.sandbox import Limits, Sandbox
+from service.evaluators.code.sandbox import Sandbox, SandboxLimits
 
 
 def zombies():
@@ -702,16 +702,16 @@ async def main():
     print("found", sandbox is not None, "pid", os.getpid(), flush=True)
 
     async def leave(seconds):
-        run = asyncio.create_task(sandbox.run("while True: pass", None, Limits(seconds=5.0), client=object))
+        run = asyncio.create_task(sandbox.run("while True: pass", None, SandboxLimits(seconds=5.0), client=object))
         await asyncio.sleep(seconds)
         run.cancel()
         await asyncio.wait([run])
 
     for _ in range(10):
-        await sandbox.run("", None, Limits(), client=main)
+        await sandbox.run("", None, SandboxLimits(), client=main)
     print("ended", zombies())
     for _ in range(10):
-        await sandbox.run("while True: pass", None, Limits(seconds=0.1), client=main)
+        await sandbox.run("while True: pass", None, SandboxLimits(seconds=0.1), client=main)
     print("timed out", zombies())
     for number in range(10):
         await leave(0.02 * number)
