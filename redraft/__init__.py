@@ -1,4 +1,10 @@
-"""A client of the Redraft service: drafts, critiques and refines text over HTTP, synchronously or with asyncio."""
+"""A client of the Redraft service, which drafts, critiques and refines text. It comes in two forms: Redraft, and
+AsyncRedraft for asyncio.
+
+>>> from redraft import Redraft
+>>> with Redraft("http://127.0.0.1:8000") as client:
+...     print(client.refine(prompt="Describe a sunrise over the sea.").text)
+"""
 
 from redraft.batches import BatchResult
 from redraft.client import AsyncRedraft, Redraft

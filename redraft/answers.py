@@ -21,7 +21,7 @@ OPENAI_CODES: Mapping[str, str] = MappingProxyType(
         "rate_limit_exceeded": "caller_limit",
     }
 )
-"""What OpenAI's clients are told, on the routes that are theirs too, and the service's own codes."""
+"""Error codes on the routes that are compatible with OpenAI's, and the service's own codes for them."""
 
 SECONDS = re.compile(r"[0-9]{1,9}")
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
@@ -39,23 +39,23 @@ class OpenAIErrorBody(Result):
 
 
 def parse(kind: type[R], document: str | bytes) -> R:
-    """The result that a JSON document states. UnexpectedAnswer if it states none."""
+    """Parse a JSON document as a result. Raises UnexpectedAnswer if it is not one."""
     try:
         return kind.model_validate_json(document)
     except ValidationError as error:
-        raise UnexpectedAnswer(f"the answer is no {kind.__name__}: {error}") from error
+        raise UnexpectedAnswer(f"the answer is not a valid {kind.__name__}: {error}") from error
 
 
 def validate(kind: type[R], value: object) -> R:
-    """The same for a value."""
+    """Validate a value as a result. Raises UnexpectedAnswer if it is not one."""
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        raise UnexpectedAnswer(f"the answer is no {kind.__name__}: {error}") from error
+        raise UnexpectedAnswer(f"the answer is not a valid {kind.__name__}: {error}") from error
 
 
 def make_refusal(response: httpx.Response) -> ProblemError:
-    """The error that a response states, whose body has been read; whatever stands between may have sent it."""
+    """Make the error for a response whose body has been read. A proxy may have sent it instead of the service."""
     seconds = response.headers.get("Retry-After", "")  # the service states no dates
     retry_after = int(seconds) if SECONDS.fullmatch(seconds) else None
     return make_problem_error(_read_problem(response), request_id(response), retry_after)
@@ -64,7 +64,7 @@ def make_refusal(response: httpx.Response) -> ProblemError:
 def _read_problem(response: httpx.Response) -> Problem:
     with suppress(ValidationError):
         return Problem.model_validate_json(response.content)
-    code, detail = "unknown", f"{_host(response.request)} sent no problem document with it"
+    code, detail = "unknown", f"{_host(response.request)} did not send a problem document with it"
     with suppress(ValidationError):
         said = OpenAIErrorBody.model_validate_json(response.content).error
         word = said.code or code
@@ -73,7 +73,7 @@ def _read_problem(response: httpx.Response) -> Problem:
 
 
 def read_openai_problem(status: int, body: object) -> Problem:
-    """The problem that an error in OpenAI's form tells of."""
+    """The problem for an error in OpenAI's form."""
     said = validate(OpenAIErrorBody, body).error
     word = said.code or "unknown"
     return _make_problem(status, OPENAI_CODES.get(word, word), said.message)
@@ -99,5 +99,5 @@ def map_httpx_errors() -> Iterator[None]:
 
 
 def _host(request: httpx.Request) -> str:
-    """Host and port, without a password that the URL may hold."""
+    """Host and port, without a password that the URL may contain."""
     return request.url.netloc.decode()

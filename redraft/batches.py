@@ -1,4 +1,4 @@
-"""The answers to a batch, and how they come out of its bytes. docs/reference/api.md explains them."""
+"""Reads the results of a batch from the bytes of its response. docs/reference/api.md describes them."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,9 +27,14 @@ RESULTS: Mapping[str, type[LineResult]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What became of the line ``custom_id``: the answer, or the error that a request of its own would have raised.
+    """The result of one line of a batch.
 
-    ``status`` and ``body``: the same, as the service sent it.
+    custom_id: of the line.
+    status, body: what the service sent for it.
+    answer: the result of the request, if it succeeded.
+    error: else, the error that the request would have raised by itself.
+
+    >>> result.answer if result.error is None else result.error.code
     """
 
     custom_id: str
@@ -51,7 +56,7 @@ class ChatResponse(Result):
 
 
 class ChatLine(Result):
-    """What a chat completion's line is answered with, as in OpenAI's batches."""
+    """The result of a line that is a chat completion, as in OpenAI's batches."""
 
     custom_id: str
     response: ChatResponse
@@ -74,7 +79,7 @@ class BatchResults:
         return not self._waiting
 
     def feed(self, chunk: bytes) -> Iterator[BatchResult]:
-        """The results that ``chunk`` completes. UnexpectedAnswer for a line that nobody asked for."""
+        """Return the results that ``chunk`` completes. Raises UnexpectedAnswer for a line that was not sent."""
         *lines, self._begun = (self._begun + chunk).split(b"\n")
         for line in lines:
             if line.strip():
@@ -84,7 +89,7 @@ class BatchResults:
         custom_id = parse(LineId, text).custom_id
         url = self._waiting.pop(custom_id, None)
         if url is None:
-            raise UnexpectedAnswer(f"there is an answer to a line that was not sent, {custom_id!r}")
+            raise UnexpectedAnswer(f"the service answered a line that was not sent, {custom_id!r}")
         if url == CHAT_URL:
             response = parse(ChatLine, text).response
             line = Line(custom_id=custom_id, status=response.status_code, body=response.body)

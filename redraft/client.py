@@ -1,4 +1,4 @@
-"""The clients. What they do apart from waiting is shared: see exchange.py, answers.py and events.py."""
+"""The clients. They share everything but the waiting: see exchange.py, answers.py, events.py and batches.py."""
 
 import asyncio
 import time
@@ -42,7 +42,7 @@ E_co = TypeVar("E_co", covariant=True)
 
 
 class StreamReader(Protocol[E_co]):
-    """Reads what comes piece by piece. ``is_finished``: the last of it has come."""
+    """Turns the chunks of a response into items. ``is_finished``: whether the last item has come."""
 
     @property
     def is_finished(self) -> bool: ...
@@ -51,18 +51,28 @@ class StreamReader(Protocol[E_co]):
 
 
 def _make_client(kind: Callable[..., C], url: str) -> C:
-    """An HTTP client that goes through the environment's proxy, if there is one for the URL. Raises InvalidProxy."""
+    """Make an HTTP client that uses the environment's proxy for the URL, if there is one. Raises InvalidProxy."""
     proxy = find_proxy(httpx.URL(url))
     with map_proxy_errors(proxy):
         return kind(limits=LIMITS, proxy=proxy, trust_env=False, verify=httpx.create_ssl_context())
 
 
 class Redraft:
-    """A client of one service, for any number of threads. Its methods raise RedraftError.
+    """A client of one service. Threads may share it.
 
-    ``timeout``: how many seconds the service may be silent. ``retries``: how often a request is sent again that was
-    refused for now, or for which there was no connection. ``http_client``: for proxies, certificates and the like; it
-    stays open. ``sleep`` waits between tries.
+    base_url: where the service is, with or without ``/v1``.
+    api_key: the bearer key, if the service requires one.
+    timeout: how many seconds the service may be silent; None for no limit.
+    retries: how often a request is sent again if the service is busy or cannot be reached.
+    http_client: an ``httpx.Client`` to use, for certificates, proxies and the like. It is not closed.
+    sleep: waits between two tries.
+
+    Methods raise RedraftError if there is no result; errors.py has the tree of errors. Fields of requests are keyword
+    arguments: redraft.requests has their types, and docs/reference/api.md describes them.
+
+    >>> with Redraft("http://127.0.0.1:8000") as client:
+    ...     result = client.refine(prompt="Describe a sunrise over the sea.")
+    ...     print(result.text)
     """
 
     def __init__(
@@ -89,37 +99,119 @@ class Redraft:
         self.close()
 
     def close(self) -> None:
+        """Close the connections. A ``with`` block does it.
+
+        >>> client.close()
+        """
         if self._owns_client:
             self._client.close()
 
     def generate(self, **fields: Unpack[GenerateFields]) -> GenerateResult:
-        """Write texts for one prompt or several."""
+        """Write texts for one prompt or several.
+
+        prompt: a string, or several for independent texts. Or ``messages``: a conversation.
+        n: texts for each prompt.
+        sampling: temperature, max_tokens, seed and so on.
+        response_schema: a JSON Schema that the texts must fit.
+        reasoning: whether to return what the model thinks first.
+        task, parameters, model: which task, its parameters, and which model.
+
+        >>> result = client.generate(prompt=["Why is the sky blue?", "Why is the sea salty?"], n=2)
+        >>> [choice.text for choice in result.choices]
+        """
         return self._request(GenerateResult, "POST", "generate", fields)
 
     def critique(self, **fields: Unpack[CritiqueFields]) -> CritiqueResult:
-        """Evaluate a text and say what should change."""
+        """Evaluate a text and say what should change.
+
+        prompt: the request that the text answers. Or ``messages``: a conversation.
+        candidate: the text.
+        evaluators, criteria, rubrics: what the text is checked against.
+        judge: whether a model judges it by the criteria.
+        feedback: whether a model writes feedback.
+        sampling: how the feedback is sampled.
+        task, parameters, model, models: which task, its parameters, and which models.
+
+        >>> result = client.critique(
+        ...     prompt="Capital of France?",
+        ...     candidate="London.",
+        ...     evaluators=[{"type": "keywords", "include": ["Paris"]}],
+        ... )
+        >>> result.passed, result.feedback
+        """
         return self._request(CritiqueResult, "POST", "critique", fields)
 
     def refine(self, **fields: Unpack[RefineFields]) -> RefineResult:
-        """Draft a text and revise it until it is good enough."""
+        """Draft a text, and revise it until it is good enough.
+
+        prompt: the request. Or ``messages``: a conversation.
+        draft: a text to start from.
+        evaluators, criteria, rubrics, principles: what good enough means.
+        search: the preset, and how many drafts, rounds and so on.
+        stop, budget: when to stop, and what the request may spend.
+        sampling: temperature, max_tokens, seed and so on.
+        judge, trace, reasoning: whether a model judges; whether to return all rounds; and the model's thoughts.
+        task, parameters, model, models: which task, its parameters, and which models.
+
+        >>> result = client.refine(
+        ...     prompt="Describe a sunrise over the sea.",
+        ...     evaluators=[{"type": "length", "unit": "words", "max": 30}],
+        ...     search={"preset": "self_refine", "rounds": 2},
+        ... )
+        >>> result.text, result.passed, result.stop_reason
+        """
         return self._request(RefineResult, "POST", "refine", fields)
 
     def stream_generate(self, **fields: Unpack[GenerateFields]) -> AbstractContextManager[Iterator[GenerateEvent]]:
-        """The texts as they are written, in a ``with`` block, and last the result. Leaving it ends the work."""
+        """Stream texts while they are written. Use it in a ``with`` block; leaving the block stops the service's work.
+
+        The parameters are those of ``generate``. Events are Delta, ReasoningDelta if asked for, and last
+        GenerateResult.
+
+        >>> with client.stream_generate(prompt="Why is the sky blue?") as events:
+        ...     for event in events:
+        ...         if isinstance(event, Delta):
+        ...             print(event.text, end="")
+        """
         return self._stream(GenerateEvents, "generate", {**fields, "stream": True})
 
     def stream_refine(self, **fields: Unpack[RefineFields]) -> AbstractContextManager[Iterator[RefineEvent]]:
-        """The rounds as they happen, in a ``with`` block, and last the result. Leaving it ends the work."""
+        """Stream candidates and rounds. Use it in a ``with`` block; leaving the block stops the service's work.
+
+        The parameters are those of ``refine``. Events are Started, CandidateAdded, CandidateEvaluated, Critiqued,
+        RoundEnded, and last RefineResult.
+
+        >>> with client.stream_refine(prompt="Write about the sea.") as events:
+        ...     for event in events:
+        ...         if isinstance(event, CandidateAdded):
+        ...             print(event.id, event.text)
+        """
         return self._stream(RefineEvents, "refine", {**fields, "stream": True})
 
     def batch(self, lines: Sequence[BatchLine]) -> AbstractContextManager[Iterator[BatchResult]]:
-        """The answers to up to 1,000 requests as they are finished, in a ``with`` block. Leaving it ends the work."""
+        """Send up to 1,000 requests at once. Use it in a ``with`` block; leaving the block stops the service's work.
+
+        lines: the requests, each with a ``custom_id`` of its own. Results come in the order in which they are finished.
+
+        >>> line = {"custom_id": "sea", "url": "/v1/refine", "body": {"prompt": "Write about the sea."}}
+        >>> with client.batch([line]) as results:
+        ...     for result in results:
+        ...         print(result.custom_id, result.error or result.answer)
+        """
         return self._stream(partial(BatchResults, lines=lines), "batch", {"requests": lines})
 
     def models(self) -> tuple[Model, ...]:
+        """List the models that the service has.
+
+        >>> [model.id for model in client.models()]
+        """
         return self._request(ModelList, "GET", "models").data
 
     def tasks(self) -> tuple[TaskSummary, ...]:
+        """List the tasks that the service has.
+
+        >>> [task.name for task in client.tasks()]
+        """
         return self._request(TaskList, "GET", "tasks").tasks
 
     def _request(self, kind: type[R], method: str, path: str, body: Mapping[str, object] | None = None) -> R:
@@ -143,7 +235,7 @@ class Redraft:
         raise ConnectionFailed("the answer ended before its last event", sent=True)
 
     def _open_response(self, method: str, path: str, body: Mapping[str, object] | None) -> httpx.Response:
-        """A response that is no refusal, its body not yet read; the caller closes it."""
+        """A successful response whose body has not been read. The caller closes it."""
         request = self._exchange.build_request(self._client, method, path, body)
         attempt = 0
         while True:
@@ -167,7 +259,15 @@ class Redraft:
 
 
 class AsyncRedraft:
-    """The same for asyncio: see Redraft."""
+    """A client of one service, for asyncio. Tasks may share it.
+
+    The parameters, the methods and the errors are those of Redraft. ``http_client`` is an ``httpx.AsyncClient``, and
+    ``sleep`` is a coroutine function.
+
+    >>> async with AsyncRedraft("http://127.0.0.1:8000") as client:
+    ...     result = await client.refine(prompt="Describe a sunrise over the sea.")
+    ...     print(result.text)
+    """
 
     def __init__(
         self,
@@ -193,40 +293,95 @@ class AsyncRedraft:
         await self.aclose()
 
     async def aclose(self) -> None:
+        """Close the connections. An ``async with`` block does it.
+
+        >>> await client.aclose()
+        """
         if self._owns_client:
             await self._client.aclose()
 
     async def generate(self, **fields: Unpack[GenerateFields]) -> GenerateResult:
-        """Write texts for one prompt or several."""
+        """Write texts for one prompt or several.
+
+        For the parameters see ``Redraft.generate``.
+
+        >>> result = await client.generate(prompt=["Why is the sky blue?", "Why is the sea salty?"], n=2)
+        >>> [choice.text for choice in result.choices]
+        """
         return await self._request(GenerateResult, "POST", "generate", fields)
 
     async def critique(self, **fields: Unpack[CritiqueFields]) -> CritiqueResult:
-        """Evaluate a text and say what should change."""
+        """Evaluate a text and say what should change.
+
+        For the parameters see ``Redraft.critique``.
+
+        >>> result = await client.critique(
+        ...     prompt="Capital of France?",
+        ...     candidate="London.",
+        ...     evaluators=[{"type": "keywords", "include": ["Paris"]}],
+        ... )
+        >>> result.passed, result.feedback
+        """
         return await self._request(CritiqueResult, "POST", "critique", fields)
 
     async def refine(self, **fields: Unpack[RefineFields]) -> RefineResult:
-        """Draft a text and revise it until it is good enough."""
+        """Draft a text, and revise it until it is good enough.
+
+        For the parameters see ``Redraft.refine``.
+
+        >>> result = await client.refine(
+        ...     prompt="Describe a sunrise over the sea.",
+        ...     evaluators=[{"type": "length", "unit": "words", "max": 30}],
+        ...     search={"preset": "self_refine", "rounds": 2},
+        ... )
+        >>> result.text, result.passed, result.stop_reason
+        """
         return await self._request(RefineResult, "POST", "refine", fields)
 
     def stream_generate(
         self, **fields: Unpack[GenerateFields]
     ) -> AbstractAsyncContextManager[AsyncIterator[GenerateEvent]]:
-        """The texts as they are written, in an ``async with`` block, and last the result. Leaving it ends the work."""
+        """Stream texts while they are written. Use it in an ``async with`` block. See ``Redraft.stream_generate``.
+
+        >>> async with client.stream_generate(prompt="Why is the sky blue?") as events:
+        ...     async for event in events:
+        ...         if isinstance(event, Delta):
+        ...             print(event.text, end="")
+        """
         return self._stream(GenerateEvents, "generate", {**fields, "stream": True})
 
     def stream_refine(self, **fields: Unpack[RefineFields]) -> AbstractAsyncContextManager[AsyncIterator[RefineEvent]]:
-        """The rounds as they happen, in an ``async with`` block, and last the result. Leaving it ends the work."""
+        """Stream candidates and rounds. Use it in an ``async with`` block. See ``Redraft.stream_refine``.
+
+        >>> async with client.stream_refine(prompt="Write about the sea.") as events:
+        ...     async for event in events:
+        ...         if isinstance(event, CandidateAdded):
+        ...             print(event.id, event.text)
+        """
         return self._stream(RefineEvents, "refine", {**fields, "stream": True})
 
     def batch(self, lines: Sequence[BatchLine]) -> AbstractAsyncContextManager[AsyncIterator[BatchResult]]:
-        """The answers to up to 1,000 requests as they are finished, in an ``async with`` block. Leaving it ends the
-        work."""
+        """Send up to 1,000 requests at once. Use it in an ``async with`` block. See ``Redraft.batch``.
+
+        >>> line = {"custom_id": "sea", "url": "/v1/refine", "body": {"prompt": "Write about the sea."}}
+        >>> async with client.batch([line]) as results:
+        ...     async for result in results:
+        ...         print(result.custom_id, result.error or result.answer)
+        """
         return self._stream(partial(BatchResults, lines=lines), "batch", {"requests": lines})
 
     async def models(self) -> tuple[Model, ...]:
+        """List the models that the service has.
+
+        >>> [model.id for model in await client.models()]
+        """
         return (await self._request(ModelList, "GET", "models")).data
 
     async def tasks(self) -> tuple[TaskSummary, ...]:
+        """List the tasks that the service has.
+
+        >>> [task.name for task in await client.tasks()]
+        """
         return (await self._request(TaskList, "GET", "tasks")).tasks
 
     async def _request(self, kind: type[R], method: str, path: str, body: Mapping[str, object] | None = None) -> R:
@@ -255,7 +410,7 @@ class AsyncRedraft:
         raise ConnectionFailed("the answer ended before its last event", sent=True)
 
     async def _open_response(self, method: str, path: str, body: Mapping[str, object] | None) -> httpx.Response:
-        """A response that is no refusal, its body not yet read; the caller closes it."""
+        """A successful response whose body has not been read. The caller closes it."""
         request = self._exchange.build_request(self._client, method, path, body)
         attempt = 0
         while True:

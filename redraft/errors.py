@@ -4,21 +4,33 @@ RedraftError
 ├── ProblemError          the service answered with a problem, or a stream ended with one
 │   ├── InvalidRequest    422; ``errors`` names the fields
 │   ├── Unauthorized      401
-│   └── Busy              429 and 503; trying again after ``retry_after`` seconds can help
+│   └── Busy              429 and 503; try again after ``retry_after`` seconds
 ├── InvalidProxy          the environment names a proxy that cannot be used
-├── ConnectionFailed      there was no connection, or it was cut, or stayed silent for too long
-└── UnexpectedAnswer      what came is not the service's
+├── ConnectionFailed      there was no connection, it was cut, or it was silent for too long
+└── UnexpectedAnswer      the answer is not in the service's form
+
+>>> try:
+...     client.refine(prompt="Write about the sea.")
+... except Busy as error:
+...     print("try again in", error.retry_after, "seconds")
 """
 
 from redraft.results import FieldProblem, Problem
 
 
 class RedraftError(Exception):
-    """Anything that the client raises. ``str(error)`` is a sentence."""
+    """Base class of everything that the client raises. ``str(error)`` is a message for people."""
 
 
 class ProblemError(RedraftError):
-    """``code`` is for programs (docs/reference/api.md lists them). ``request_id`` finds the request in the log."""
+    """The service answered with a problem.
+
+    status, title, detail: of the problem document.
+    code: for programs to act on. docs/reference/api.md lists the codes.
+    errors: the fields that are wrong, if any.
+    request_id: identifies the request in the service's log.
+    retry_after: seconds until another try can succeed, if the service says so.
+    """
 
     def __init__(self, problem: Problem, request_id: str | None = None, retry_after: int | None = None) -> None:
         super().__init__(problem, request_id, retry_after)  # all of them, so that the error can be pickled
@@ -35,23 +47,23 @@ class ProblemError(RedraftError):
 
 
 class InvalidRequest(ProblemError):
-    """The request has to change."""
+    """The request is invalid. ``errors`` names the fields."""
 
 
 class Unauthorized(ProblemError):
-    """The service wants a key, and this is none that it knows."""
+    """The service requires a key, and does not know this one."""
 
 
 class Busy(ProblemError):
-    """The service cannot do it now."""
+    """The service cannot take the request now. Try again after ``retry_after`` seconds."""
 
 
 class InvalidProxy(RedraftError):
-    """Raised where the client is made."""
+    """The environment names a proxy that cannot be used. Raised when the client is made."""
 
 
 class ConnectionFailed(RedraftError):
-    """``sent``: whether the service may have got the request."""
+    """The connection failed. ``sent``: whether the service may have received the request."""
 
     def __init__(self, message: str, sent: bool) -> None:
         super().__init__(message, sent)
@@ -62,7 +74,7 @@ class ConnectionFailed(RedraftError):
 
 
 class UnexpectedAnswer(RedraftError):
-    """An answer that is not in the form of the service's: is the URL right, is a proxy in between?"""
+    """The answer is not in the service's form. Check the URL, and whether there is a proxy in between."""
 
 
 def make_problem_error(problem: Problem, request_id: str | None, retry_after: int | None = None) -> ProblemError:

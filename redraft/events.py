@@ -1,4 +1,4 @@
-"""The events of a streamed answer, and how they come out of its bytes. docs/reference/api.md explains their fields."""
+"""Reads the events of a stream from its bytes. docs/reference/api.md describes their fields."""
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -25,7 +25,7 @@ class Delta(Result):
 
 
 class ReasoningDelta(Result):
-    """A piece of what the model thinks before that text; only where it was asked for."""
+    """A piece of what the model thinks before that text. Sent only with ``reasoning=True``."""
 
     prompt_index: int
     index: int
@@ -40,8 +40,12 @@ class Started(Result):
 
 
 class CandidateAdded(Result):
-    """``form``: draft, redraft or edit. ``parent``: the id of the candidate that it edits. ``reasoning``: None unless
-    it was asked for."""
+    """A new candidate.
+
+    form: draft, redraft or edit.
+    parent: the id of the candidate that it revises, if any.
+    reasoning: what the model thought, with ``reasoning=True``.
+    """
 
     round: int
     id: str
@@ -64,7 +68,12 @@ class Critiqued(Critique):
 
 
 class RoundEnded(Result):
-    """``incumbent``: the id of the best candidate so far. ``gain``: by how much higher its score is than before."""
+    """The end of a round.
+
+    incumbent: the id of the best candidate so far.
+    accepted: whether the round changed it.
+    gain: how much higher its score is than before the round.
+    """
 
     round: int
     incumbent: str
@@ -91,16 +100,16 @@ class Events(ABC, Generic[E]):
     """The events of ``response``. ``is_finished``: the last one has come. Events of unknown names are left out."""
 
     def __init__(self, response: httpx.Response) -> None:
-        """UnexpectedAnswer if the response is no stream of events."""
+        """Raises UnexpectedAnswer if the response is not a stream of events."""
         media_type = response.headers.get("Content-Type", "")
         if media_type.partition(";")[0] != "text/event-stream":
-            raise UnexpectedAnswer(f"a stream of events was asked for, and the answer is of the type {media_type!r}")
+            raise UnexpectedAnswer(f"expected a stream of events, but the answer has the type {media_type!r}")
         self.is_finished = False
         self._request_id = request_id(response)
         self._decoder = EventDecoder()
 
     def feed(self, chunk: bytes) -> Iterator[E]:
-        """The events that ``chunk`` completes. ProblemError for an ``error`` event."""
+        """Return the events that ``chunk`` completes. Raises ProblemError for an ``error`` event."""
         for name, data in self._decoder.feed(chunk):
             if name == "error":
                 raise make_problem_error(parse(Problem, data), self._request_id)
@@ -120,7 +129,7 @@ class RefineEvents(Events[RefineEvent]):
 
 
 class GenerateEvents(Events[GenerateEvent]):
-    """The service leaves the texts out of the last event; here they are what the deltas join to."""
+    """The service leaves the texts out of the last event. Here they are joined from the deltas."""
 
     def __init__(self, response: httpx.Response) -> None:
         super().__init__(response)

@@ -1,4 +1,4 @@
-"""What both clients share of an exchange: the request, and whether to try it again."""
+"""What both clients share: how to build a request, and when to send it again."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,17 +8,21 @@ import httpx
 from redraft.errors import Busy, ConnectionFailed, RedraftError
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-DEFAULT_TIMEOUT_SECONDS = 660.0  # a bit more than the service works on a request, so that its own answer comes first
+DEFAULT_TIMEOUT_SECONDS = 660.0  # a bit more than the service's own limit, so that its answer comes first
 CONNECT_SECONDS = 5.0
-# Idle connections are given up before the service closes them, so that no request meets one that is closing.
+# Idle connections are closed before the service closes them, so that no request is sent on one that is closing.
 LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=2.0)
-LONGEST_WAIT_SECONDS = 60.0  # the service asks for no more
+LONGEST_WAIT_SECONDS = 60.0  # the service does not ask for more
 FIRST_RECONNECT_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """``timeout``: seconds of silence, None for no end. ``retries``: how often a request is sent again, at most."""
+    """How to reach a service.
+
+    url: with or without ``/v1``. timeout: seconds of silence, None for no limit. retries: how often a request is sent
+    again, at most.
+    """
 
     url: str
     api_key: str | None = field(repr=False)
@@ -31,11 +35,11 @@ class Exchange:
         except httpx.InvalidURL:
             served = False
         if not served:
-            raise ValueError(f"a URL that begins with http:// or https:// is needed, not {self.url!r}")
+            raise ValueError(f"the URL must begin with http:// or https://, unlike {self.url!r}")
 
     @property
     def root(self) -> str:
-        """The URL without a slash or ``/v1`` at its end: OpenAI's clients want it with that, and so some give it."""
+        """The URL without a slash or ``/v1`` at its end. OpenAI's clients require ``/v1``, so people often give it."""
         return self.url.rstrip("/").removesuffix("/v1").rstrip("/")
 
     def build_request(
@@ -50,19 +54,19 @@ class Exchange:
         )
 
     def _authorization_header(self) -> bytes:
-        """In UTF-8, as a terminal gives the key to sha256sum."""
+        """The key is sent in UTF-8, because sha256sum gets it so from a terminal."""
         return b"Bearer " + (self.api_key or "").strip(" \t\r\n").encode("utf-8", "surrogateescape")
 
     def retry_delay(self, error: RedraftError, attempt: int) -> float | None:
-        """Seconds until the request may be sent again after its ``attempt``-th failure, from 0; None for never.
+        """Seconds to wait before the request is sent again; None to give up. ``attempt``: how often it failed before.
 
-        Only what the service refused and what was never sent is tried again.
+        Only requests that the service refused for now, or that were never sent, are sent again.
         """
         match error:
             case _ if attempt >= self.retries:
                 return None
             case Busy(code="deadline_exceeded"):
-                return None  # the request's own time is over, and another try would take as long again
+                return None  # the request's own time limit is over, and another try would take as long
             case Busy(retry_after=int(seconds)) if seconds <= LONGEST_WAIT_SECONDS:
                 return float(seconds)
             case ConnectionFailed(sent=False):

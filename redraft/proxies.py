@@ -1,7 +1,7 @@
-"""Which proxy a client goes through, as the environment says.
+"""Finds the proxy that the environment sets for a client.
 
-httpx reads the environment too, but fails as a whole where one variable is odd, also for an address that needs no
-proxy: desktops export ``ALL_PROXY=socks://…`` and ``NO_PROXY=…,[::1]``.
+httpx reads the environment too, but if one variable is invalid it fails, even for an address that does not need a
+proxy. Desktops do export ``ALL_PROXY=socks://…`` and ``NO_PROXY=…,[::1]``.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from redraft.errors import InvalidProxy
 
 
 def find_proxy(url: httpx.URL) -> str | None:
-    """The proxy for a URL, None for none. What runs on this machine is reached without one.
+    """The proxy for a URL, or None. Services on this machine are reached without one.
 
     >>> find_proxy(httpx.URL("http://127.0.0.1:8000"))
     """
@@ -27,7 +27,7 @@ def find_proxy(url: httpx.URL) -> str | None:
 
 @contextmanager
 def map_proxy_errors(proxy: str | None) -> Iterator[None]:
-    """Let httpx's errors about a proxy be InvalidProxy, and name it without the password that it may hold."""
+    """Turn httpx's errors about a proxy into InvalidProxy, without the password that its URL may contain."""
     try:
         yield
     except (ValueError, ImportError, httpx.InvalidURL) as error:

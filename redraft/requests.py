@@ -1,6 +1,8 @@
-"""The fields of each request, as keyword arguments. The service checks them; docs/reference/api.md explains them.
+"""The fields of requests, as keyword arguments. The service validates them; docs/reference/api.md describes them.
 
-None means left out, and is allowed where a type says so.
+If a type allows None, it means that the field is left out.
+
+>>> fields: RefineFields = {"prompt": "Write about the sea.", "stop": {"target": 0.9}}
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +18,7 @@ class TextPart(TypedDict):
 
 
 class ImageUrl(TypedDict, total=False):
-    """``url``: a ``data:`` URL, or an https address at a host that the operator allows."""
+    """``url``: a ``data:`` URL, or an https address on a host that the operator allows."""
 
     url: Required[str]
     detail: str | None
@@ -73,7 +75,7 @@ class Budget(TypedDict, total=False):
 
 
 class CommonFields(TypedDict, total=False):
-    """Exactly one of ``prompt`` and ``messages`` is given."""
+    """The fields of all requests. Exactly one of ``prompt`` and ``messages`` is required."""
 
     messages: Sequence[Message] | None
     task: str
@@ -97,7 +99,7 @@ class EvaluatedFields(CommonFields, total=False):
 
 
 class ReviewModels(TypedDict, total=False):
-    """Names of models that the service has; by default the operator's choice, or else the request's ``model``."""
+    """Names of models. By default the operator's choice, or else the request's ``model``."""
 
     critic: str | None
     judge: str | None
@@ -129,8 +131,12 @@ class RefineFields(EvaluatedFields, total=False):
 
 
 class BatchLine(TypedDict):
-    """``custom_id``: up to 128 characters, of one line only. ``body``: the fields of that request; those of a chat
-    completion are OpenAI's."""
+    """One request of a batch.
+
+    custom_id: 1 to 128 characters on one line, different for each request.
+    url: the route of the request.
+    body: its fields. Those of a chat completion are OpenAI's.
+    """
 
     custom_id: str
     url: Literal["/v1/generate", "/v1/critique", "/v1/refine", "/v1/chat/completions"]

@@ -1,7 +1,7 @@
-"""What the service answers. docs/reference/api.md explains the fields.
+"""The service's answers. docs/reference/api.md describes their fields.
 
-Fields that a newer service adds are ignored, and what takes a word of a list is plain text, so that a new word breaks
-no older client. ``model_dump_json(exclude_unset=True)`` gives an answer as it was sent.
+Fields that a newer service adds are ignored. Fields with a fixed set of words are plain strings, so that a new word
+does not break an older client. ``model_dump_json(exclude_unset=True)`` returns an answer as it was sent.
 """
 
 from typing import Any
@@ -14,8 +14,8 @@ class Result(BaseModel):
 
 
 class Usage(Result):
-    """What engine calls cost. ``cached_tokens`` is a part of ``prompt_tokens``, and ``reasoning_tokens`` of
-    ``completion_tokens``."""
+    """What engine calls cost. ``prompt_tokens`` include ``cached_tokens``, and ``completion_tokens`` include
+    ``reasoning_tokens``."""
 
     calls: int
     prompt_tokens: int
@@ -30,8 +30,12 @@ class Timing(Result):
 
 
 class Choice(Result):
-    """``finish_reason``: stop, length where the text was cut, or content_filter where a remote engine's filter broke it
-    off. ``text`` and ``reasoning``: of a stream what its events join to; no ``reasoning`` unless it was asked for."""
+    """One text.
+
+    prompt_index, index: which prompt, and which of its texts.
+    text, reasoning: of a stream, joined from its events. ``reasoning`` only with ``reasoning=True``.
+    finish_reason: stop; length if the text was cut; content_filter if a remote engine's filter stopped it.
+    """
 
     prompt_index: int
     index: int
@@ -41,7 +45,7 @@ class Choice(Result):
 
 
 class GenerateResult(Result):
-    """``choices``: in the order of the prompts, then of the siblings."""
+    """The result of ``generate``. ``choices``: in the order of the prompts, then of the texts for each."""
 
     id: str
     model: str
@@ -71,7 +75,7 @@ class ChatUsage(Result):
 
 
 class ChatCompletion(Result):
-    """What a chat completion's line of a batch is answered with."""
+    """The result of a chat completion in a batch."""
 
     id: str
     model: str
@@ -85,7 +89,7 @@ class Issue(Result):
 
 
 class CriterionScore(Result):
-    """``score`` and ``stderr`` are None where the judge abstained."""
+    """A judge's score on one criterion. ``score`` and ``stderr`` are None if the judge abstained."""
 
     name: str
     score: float | None
@@ -94,7 +98,10 @@ class CriterionScore(Result):
 
 
 class Evaluation(Result):
-    """``authority``: verifier or judge; only a judge has ``criteria``. ``error``: why there is no result."""
+    """One evaluator's result.
+
+    authority: verifier or judge. criteria: of a judge only. error: why there is no result.
+    """
 
     evaluator: str
     authority: str
@@ -115,7 +122,7 @@ class Models(Result):
 
 
 class CritiqueResult(Result):
-    """``passed``: whether every hard verifier passed; None where there is none."""
+    """The result of ``critique``. ``passed``: whether every hard verifier passed; None without hard verifiers."""
 
     id: str
     model: str
@@ -136,8 +143,12 @@ class Change(Result):
 
 
 class Candidate(Result):
-    """``form``: draft, redraft or edit. ``diff``: what differs from ``parent``; None where there is no parent.
-    ``reasoning``: None unless it was asked for."""
+    """A text that was written, with its evaluations.
+
+    form: draft, redraft or edit. parent: the id of the candidate that it revises.
+    reasoning: only with ``reasoning=True``.
+    diff: the changes from the parent; None without a parent.
+    """
 
     id: str
     form: str
@@ -157,7 +168,7 @@ class Verification(Result):
 
 
 class Critique(Result):
-    """No ``issues``: nothing to change. ``verifications``: what a factored critic went by."""
+    """What a critic said. Without ``issues`` there is nothing to change. ``verifications``: a factored critic's."""
 
     candidate: str
     issues: tuple[str, ...]
@@ -187,7 +198,12 @@ class RefineUsage(Result):
 
 
 class RefineResult(Result):
-    """``improved``: whether the text is another one than the first draft. ``rounds``: None without a trace."""
+    """The result of ``refine``.
+
+    score, passed: of ``text``. improved: whether ``text`` differs from the first draft.
+    selected: which candidate ``text`` is. stop_reason: why the search ended.
+    rounds: all of them; None with ``trace=False``.
+    """
 
     id: str
     model: str

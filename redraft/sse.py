@@ -1,15 +1,15 @@
-"""Server-sent events out of bytes (WHATWG HTML, section 9.2.6)."""
+"""Decodes server-sent events (WHATWG HTML, section 9.2.6)."""
 
 import re
 from collections.abc import Iterator
 
-# Not ``splitlines``, which also cuts at characters that may stand within a text. A carriage return at the end of a
-# chunk waits for the line feed that may follow it.
+# Not ``splitlines``, which also splits at characters that may occur in a text. A carriage return at the end of a chunk
+# waits for the line feed that may follow.
 LINE_END = re.compile(rb"\r\n|\n|\r(?!\Z)")
 
 
 class EventDecoder:
-    """Takes one stream's bytes as they come. An event that is cut off is never given."""
+    """Decodes the bytes of one stream. An event that is cut off is never returned."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -17,7 +17,7 @@ class EventDecoder:
         self._data: list[str] = []
 
     def feed(self, chunk: bytes) -> Iterator[tuple[str, str]]:
-        """Name and data of each event that ``chunk`` completes."""
+        """Return the name and the data of each event that ``chunk`` completes."""
         *lines, self._rest = LINE_END.split(self._rest + chunk)
         for line in lines:
             if line:
@@ -28,7 +28,7 @@ class EventDecoder:
             self._name, self._data = "", []
 
     def _take(self, line: str) -> None:
-        """One field. A comment is one without a name, and ids and retry times are for those who reconnect."""
+        """Read one field. A comment has no name; ids and retry times are only for reconnecting."""
         field, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if field == "data":

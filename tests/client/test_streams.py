@@ -97,4 +97,4 @@ async def test_a_proxy_s_own_error(way: str) -> None:
             await caller.ask("refine", prompt="Write.")
 
     assert (caught.value.status, caught.value.code, caught.value.request_id) == (502, "unknown", None)
-    assert str(caught.value) == f"HTTP status 502: 127.0.0.1:{listener.port} sent no problem document with it"
+    assert str(caught.value) == f"HTTP status 502: 127.0.0.1:{listener.port} did not send a problem document with it"

@@ -1,0 +1,66 @@
+"""The examples in the docstrings of the clients run against the whole service."""
+
+import ast
+import asyncio
+import inspect
+from collections.abc import Callable, Iterator
+from doctest import DocTestParser
+from typing import Any
+
+import pytest
+
+import redraft
+from redraft import AsyncRedraft, Redraft
+from tests.support.serving import Served
+
+URL = "http://127.0.0.1:8000"
+
+
+def public_methods(kind: type) -> Iterator[Callable[..., Any]]:
+    for name, method in inspect.getmembers(kind, inspect.isfunction):
+        if not name.startswith("_"):
+            yield method
+
+
+DOCUMENTED = [Redraft, AsyncRedraft, *public_methods(Redraft), *public_methods(AsyncRedraft)]
+
+
+def example_of(documented: object) -> str:
+    doc = inspect.getdoc(documented) or ""
+    return "".join(example.source for example in DocTestParser().get_examples(doc))
+
+
+@pytest.mark.parametrize("documented", DOCUMENTED, ids=lambda documented: documented.__qualname__)
+async def test_every_public_method_has_an_example_that_runs(served: Served, documented: Any) -> None:
+    example, url = example_of(documented), str(served.client.base_url)
+    is_async = "AsyncRedraft" in documented.__qualname__
+    assert example
+
+    if is_async:
+        async with AsyncRedraft(url) as client:
+            await run(example.replace(URL, url), client)
+    else:
+        with Redraft(url) as blocking:
+            await asyncio.to_thread(asyncio.run, run(example.replace(URL, url), blocking))
+
+
+async def run(example: str, client: Redraft | AsyncRedraft) -> None:
+    code = compile(example, "example", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    names = {name: getattr(redraft, name) for name in redraft.__all__}
+    result = eval(code, {**names, "client": client})
+    if inspect.iscoroutine(result):
+        await result
+
+
+@pytest.mark.parametrize("name", ["generate", "critique", "refine"])
+def test_the_docstring_lists_the_parameters(name: str) -> None:
+    method = getattr(Redraft, name)
+    doc = inspect.getdoc(method) or ""
+    fields = inspect.get_annotations(method)["fields"].__args__[0]
+
+    assert [field for field in fields.__annotations__ if not _is_listed(field, doc)] == []
+
+
+def _is_listed(field: str, doc: str) -> bool:
+    listed = [line.partition(":")[0] for line in doc.splitlines() if ": " in line]
+    return f"``{field}``" in doc or any(field in names.split(", ") for names in listed)
