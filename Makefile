@@ -33,8 +33,8 @@ fix: .venv/dev.lock ## Format the code and apply the safe fixes of the linter
 check-deploy: .venv/deploy.lock ## Check what is deployed: image, compose, Kubernetes, monitoring; 10 minutes, as root
 	@$(BIN)/python -m pytest -m deploy
 
-check-schemas: .venv/dev.lock ## Sample under 3,000 JSON Schemas on the real engine and check what it wrote; 15 minutes, goes on where it was cut
-	@$(BIN)/python -m bench.schemas
+check-schemas: .venv/dev.lock ## Sample under 3,000 JSON Schemas on the real engine and check what it wrote; 15 minutes, resumes where it stopped
+	@$(BIN)/python -m bench.scenarios.schemas
 
 image: ## Build the CPU image, redraft-cpu
 	@docker build --target cpu --build-arg REVISION=$$(git rev-parse HEAD) --tag redraft-cpu:$(VERSION) .
@@ -54,32 +54,32 @@ types: .venv/dev.lock
 contracts: .venv/dev.lock
 	@$(BIN)/lint-imports
 
-bench: .venv/dev.lock ## Measure programs a minute against client-side loops; hours on two cores, goes on where it was cut
+bench: .venv/dev.lock ## Measure programs a minute against client-side loops; hours on two cores, resumes where it stopped
 	@$(BIN)/python -m bench.performance --write
 
 bench-overhead: .venv/dev.lock ## Measure what the service adds to its engine's calls; 3 minutes
-	@$(BIN)/python -m bench.overhead --write
+	@$(BIN)/python -m bench.scenarios.overhead --write
 
 bench-scheduling: .venv/dev.lock ## Measure which order of programs is served faster under overload; 20 minutes
-	@$(BIN)/python -m bench.scheduling --write
+	@$(BIN)/python -m bench.scenarios.scheduling --write
 
 bench-overload: .venv/dev.lock ## Measure half to four times the load that the service can take; 20 minutes
-	@$(BIN)/python -m bench.overload --write
+	@$(BIN)/python -m bench.scenarios.overload --write
 
-bench-batches: .venv/dev.lock ## Measure what a batch costs the requests beside it; 15 minutes
-	@$(BIN)/python -m bench.batches --write
+bench-batches: .venv/dev.lock ## Measure how much a batch slows interactive requests; 15 minutes
+	@$(BIN)/python -m bench.scenarios.batches --write
 
 bench-cost: .venv/dev.lock ## Search for the requests that cost most without an engine; 15 minutes
-	@$(BIN)/python -m bench.cost --write
+	@$(BIN)/python -m bench.scenarios.cost --write
 
 bench-replicas: .venv/dev.lock ## Measure two servers behind one service, one of which is killed; 5 minutes
-	@$(BIN)/python -m bench.replicas --write
+	@$(BIN)/python -m bench.scenarios.replicas --write
 
-bench-quality: .venv/dev.lock ## Measure what refining is worth; hours on two cores, goes on where it was cut
+bench-quality: .venv/dev.lock ## Measure what refining is worth; hours on two cores, resumes where it stopped
 	@$(BIN)/python -m bench.quality
 
-bench-attacks: .venv/dev.lock ## Measure how far texts can talk the judge into a higher score
-	@$(BIN)/python -m bench.judge_attacks
+bench-attacks: .venv/dev.lock ## Measure how far texts can sway the judge to a higher score
+	@$(BIN)/python -m bench.judge
 
 lock: .venv/dev.lock ## Resolve requirements/*.in into the lock files again
 	@$(BIN)/python requirements/lock.py

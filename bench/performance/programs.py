@@ -111,7 +111,7 @@ class ChatLoop:
 
 @dataclass(frozen=True)
 class Refine:
-    """One refine request. ``fields``: what it says beside the prompt and the length of its texts.
+    """One refine request. ``fields``: its fields apart from the prompt and the length of its texts.
 
     How these are sampled it leaves to the task, of which the client loops take it too.
     """

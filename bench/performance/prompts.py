@@ -42,7 +42,7 @@ class Prompts:
         self._numbers = itertools.count(1)
 
     def fresh(self, tokens: int, programs: int, repetition: int = 0) -> Sequence[str]:
-        """One prompt of so many tokens for each program: the texts of the repetition, under new numbers."""
+        """One prompt of ``tokens`` tokens for each program: the texts of the repetition, under new numbers."""
         texts = range(repetition * programs, (repetition + 1) * programs)
         return [self._cut(next(self._numbers), tokens, text * STRIDE) for text in texts]
 

@@ -1,6 +1,6 @@
 """``python -m bench.performance.recording serve``: the service as it is, but its engine's calls are recorded.
 
-Two routes stand beside the service's own: ``POST /bench/begin?fixed=true`` forgets what was recorded and says whether
+Two routes are added to the service's own: ``POST /bench/begin?fixed=true`` forgets what was recorded and says whether
 lengths are fixed from now on, and ``GET /bench/account`` gives the token account of the calls since.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
 
 Generate = Callable[..., AsyncGenerator[Any, None]]
-"""``AsyncLLM.generate``, or what stands in for it; it yields RequestOutputs."""
+"""``AsyncLLM.generate``, or a stand-in; it yields RequestOutputs."""
 
 
 @dataclass

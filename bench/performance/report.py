@@ -9,21 +9,20 @@ from datetime import date
 from pathlib import Path
 from statistics import fmean, median
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
-from bench.origin import origin
-from bench.page import markdown_table
+from bench.harness.origin import origin
+from bench.harness.page import markdown_table, tabulate_bars
+from bench.harness.plot import save_svg
+from bench.harness.spread import Spread, format_number
 from bench.performance.account import Account
 from bench.performance.arms import ARMS
 from bench.performance.lengths import FIXED
 from bench.performance.programs import ROUNDS
 from bench.performance.results import Cell, Rates, Results, Wave
 from bench.performance.waves import floor
-
-matplotlib.use("svg")
-from matplotlib import pyplot
-from matplotlib.patches import Patch
 
 B1, B2 = "textbook", "one_chat"
 EXACT = ("redraft", "redraft_judge")
@@ -36,23 +35,7 @@ Group = tuple[Cell, str]
 ByArm = Mapping[str, Sequence[Wave]]
 
 
-@dataclass(frozen=True)
-class Spread:
-    """A median over repetitions, and its least and greatest value."""
-
-    median: float
-    least: float
-    most: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
-        return cls(median(values), min(values), max(values))
-
-    def __str__(self) -> str:
-        return f"{_number(self.median)} ({_number(self.least)} to {_number(self.most)})"
-
-
-def grouped(waves: Iterable[Wave]) -> Mapping[Group, ByArm]:
+def group_waves(waves: Iterable[Wave]) -> Mapping[Group, ByArm]:
     """The waves by cell and lengths, then by arm as ARMS has them, in order of repetition."""
     groups: dict[Group, dict[str, list[Wave]]] = defaultdict(lambda: {arm: [] for arm in ARMS})
     for wave in sorted(waves, key=lambda wave: (wave.key.lengths, wave.key.cell, wave.key.repetition)):
@@ -76,7 +59,7 @@ def over_floor(waves: Sequence[Wave], rates: Iterable[Rates]) -> Spread:
     return Spread.of([wave.wall / floor(wave, rates) for wave in waves])
 
 
-def recomputed(accounts: Sequence[Account], *, rounding: bool) -> float:
+def recomputed_ratio(accounts: Sequence[Account], *, rounding: bool) -> float:
     """Computed prompt tokens over those never seen, the ones lost to rounding counted or not."""
     computed = sum(account.computed - (0 if rounding else account.rounding) for account in accounts)
     return computed / sum(account.never_seen for account in accounts)
@@ -111,13 +94,10 @@ def table(arms: ByArm, rates: Sequence[Rates]) -> str:
             [
                 ARMS[arm].label,
                 str(Spread.of([wave.programs_per_minute for wave in waves])),
-                _number(median(wave.counted.generated / wave.wall for wave in waves)),
-                *(_number(float(np.percentile(seconds, rank))) for rank in (50, 95)),
-                *(
-                    "" if ratio is None else f"{ratio.median:.2f} ({ratio.least:.2f} to {ratio.most:.2f})"
-                    for ratio in ratios
-                ),
-                f"{over_floor(waves, rates).median:.2f}",
+                format_number(median(wave.counted.generated / wave.wall for wave in waves)),
+                *(format_number(float(np.percentile(seconds, rank))) for rank in (50, 95)),
+                *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
+                f"{over_floor(waves, rates).value:.2f}",
                 f"{_of_a_program(waves, lambda wave: wave.counted.calls):.1f}",
                 *(
                     f"{_of_a_program(waves, count):,.0f}"
@@ -127,7 +107,7 @@ def table(arms: ByArm, rates: Sequence[Rates]) -> str:
                         lambda wave: wave.counted.generated,
                     )
                 ),
-                *(f"{recomputed(accounts, rounding=rounding):.3f}" for rounding in (True, False)),
+                *(f"{recomputed_ratio(accounts, rounding=rounding):.3f}" for rounding in (True, False)),
             ]
         )
     return markdown_table(COLUMNS, rows)
@@ -155,15 +135,15 @@ def bars(groups: Mapping[Group, ByArm], rates: Sequence[Rates]) -> Sequence[Bar]
     def accounts(tokens: int) -> list[float]:
         cells = [*at("fixed", tokens), *at("natural", tokens)]
         found = [arms[arm] for arms in cells for arm in EXACT if arm in arms]
-        return [recomputed([wave.account for wave in waves], rounding=False) for waves in found]
+        return [recomputed_ratio([wave.account for wave in waves], rounding=False) for waves in found]
 
     def faster(arm: str, than: str, cells: Sequence[ByArm]) -> list[float]:
         found = [speedup(arms.get(arm, ()), arms.get(than, ())) for arms in cells]
-        return [ratio.median for ratio in found if ratio]
+        return [ratio.value for ratio in found if ratio]
 
     def floors(programs: int) -> list[float]:
         found = [arms["redraft"] for arms in at("fixed", programs=programs) if "redraft" in arms]
-        return [over_floor(waves, rates).median for waves in found]
+        return [over_floor(waves, rates).value for waves in found]
 
     return [
         _at_most("computed / never seen, without rounding, 2,048 tokens", accounts(2048), 1.06),
@@ -230,20 +210,14 @@ def _judge_calls(wave: Wave) -> int:
 def section(results: Results, made_on: date) -> str:
     """All of it as Markdown."""
     source, waves, rates = results.origin(), results.waves(), results.rates()
-    groups = grouped(waves)
+    groups = group_waves(waves)
     parts = [
         f"{origin(source.model, source.commit, made_on)} {source.machine}; {source.versions}; a KV cache of "
         f"{source.cache_gib} GiB for each server; speculation `{json.dumps(source.speculation)}`.",
         "Medians over repetitions, with minimum and maximum. A ratio compares waves of the same repetition. "
         "Seconds are over all programs; tokens and calls are means per program.",
-        markdown_table(
-            ("bar", "measured", "met"),
-            [
-                [bar.text, "not run", ""]
-                if bar.measured is None
-                else [bar.text, f"{bar.measured:.2f}", "yes" if bar.met else "**no**"]
-                for bar in bars(groups, rates)
-            ],
+        tabulate_bars(
+            (bar.text, None if bar.measured is None else f"{bar.measured:.2f}", bar.met) for bar in bars(groups, rates)
         ),
         "\n".join(f"- {check}" for check in checks(waves)),
     ]
@@ -266,14 +240,12 @@ def plot(waves: Sequence[Wave], file: Path) -> None:
 
     ValueError if there are no waves of fixed lengths.
     """
-    groups = {cell: arms for (cell, lengths), arms in grouped(waves).items() if lengths == "fixed"}
+    groups = {cell: arms for (cell, lengths), arms in group_waves(waves).items() if lengths == "fixed"}
     if not groups:
         raise ValueError("there are no waves of fixed lengths to draw")
     rows, columns = (sorted(found) for found in ({c.prompt_tokens for c in groups}, {c.programs for c in groups}))
-    pyplot.rcParams["svg.hashsalt"] = "redraft"  # the same picture from the same waves
-    figure, grid = pyplot.subplots(
-        len(rows), len(columns), figsize=(9, 0.6 + 1.6 * len(rows)), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(9, 0.6 + 1.6 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), len(columns), squeeze=False)
     shown = [arm for arm in ARMS if any(arm in arms for arms in groups.values())]
     for axes, (tokens, programs) in zip(grid.flat, itertools.product(rows, columns), strict=True):
         axes.set_visible(Cell(tokens, programs) in groups)
@@ -283,22 +255,16 @@ def plot(waves: Sequence[Wave], file: Path) -> None:
         for place, arm in enumerate(reversed(shown)):
             if found := groups.get(Cell(tokens, programs), {}).get(arm):
                 rate = Spread.of([wave.programs_per_minute for wave in found])
-                axes.barh(place, rate.median, color=f"C{shown.index(arm)}")
+                axes.barh(place, rate.value, color=f"C{shown.index(arm)}")
                 axes.plot([rate.least, rate.most], [place, place], color="black", linewidth=1)
                 axes.annotate(
-                    _number(rate.median), (0, place), (4, 0), textcoords="offset points", va="center", fontsize=8
+                    format_number(rate.value), (0, place), (4, 0), textcoords="offset points", va="center", fontsize=8
                 )
     patches = [Patch(color=f"C{place}", label=ARMS[arm].label) for place, arm in enumerate(shown)]
     figure.legend(handles=patches, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     figure.suptitle("Programs per minute: more is better", fontsize=10)
-    figure.savefig(file, metadata={"Date": None})
-    pyplot.close(figure)
+    save_svg(figure, file)
 
 
 def _of_a_program(waves: Sequence[Wave], count: Callable[[Wave], int]) -> float:
     return sum(map(count, waves)) / sum(len(wave.seconds) for wave in waves)
-
-
-def _number(value: float) -> str:
-    """With three digits, or all before the point."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,22 +1,22 @@
-"""What was measured, and the file that keeps it: an origin, then one wave or one measurement of rates a line."""
+"""What was measured, and the file that keeps it: one wave or one measurement of rates a line."""
 
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
-from pydantic import TypeAdapter
 
+from bench.harness import results
 from bench.performance.account import Account
 
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """Prompts of so many tokens, by so many programs at once."""
+    """How long the prompts are, and how many programs run at once."""
 
     prompt_tokens: int
     programs: int
@@ -26,7 +26,7 @@ class Cell:
 
     @classmethod
     def parse(cls, text: str) -> "Cell":
-        """Of "512x8"; ValueError for what is none."""
+        """The cell of "512x8"; ValueError for any other text."""
         prompt_tokens, programs = map(int, text.split("x"))
         return cls(prompt_tokens, programs)
 
@@ -104,46 +104,17 @@ class Origin:
     speculation: Mapping[str, Any]
 
 
-class OtherOrigin(Exception):
-    """The file's waves have another origin; comparing them with new ones would compare machines or commits."""
-
-
-_RECORDS: TypeAdapter[Wave | Rates] = TypeAdapter(Wave | Rates)
-_ORIGIN = TypeAdapter(Origin)
-
-
-class Results:
-    """A JSON Lines file of one origin."""
+class Results(results.Results[Origin, Wave | Rates]):
+    """The waves and rates of one origin."""
 
     def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def begin(self, origin: Origin) -> None:
-        """Begin the file if it is not there. Raises OtherOrigin if it is another's."""
-        if not self._file.exists():
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            self._file.write_bytes(_ORIGIN.dump_json(origin) + b"\n")
-        elif (found := self.origin()) != origin:
-            raise OtherOrigin(f"{self._file} was made by {found}, this is {origin}.")
-
-    def append(self, record: Wave | Rates) -> None:
-        with self._file.open("ab") as output:
-            output.write(_RECORDS.dump_json(record) + b"\n")
-
-    def origin(self) -> Origin:
-        with self._file.open("rb") as lines:
-            return _ORIGIN.validate_json(next(lines))
+        super().__init__(file, Origin, Wave | Rates)
 
     def waves(self) -> Sequence[Wave]:
-        return [record for record in self._records() if isinstance(record, Wave)]
+        return [record for record in self.read() if isinstance(record, Wave)]
 
     def rates(self) -> Sequence[Rates]:
-        return [record for record in self._records() if isinstance(record, Rates)]
-
-    def _records(self) -> Iterable[Wave | Rates]:
-        _, *lines = self._file.read_bytes().splitlines()
-        for line in lines:
-            yield _RECORDS.validate_json(line)
+        return [record for record in self.read() if isinstance(record, Rates)]
 
 
 def machine() -> str:

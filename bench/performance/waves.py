@@ -10,7 +10,7 @@ at once and prompts as long as the cell has, before each repetition and after th
 - decode: the same prompts again, which the cache now has, with 121 tokens of reply less the same with 1 token, so 120
   decode steps of every request over the difference. Sampled as the programs' texts are.
 
-It is no lower bound in the strict sense: contexts grow while a program runs, which makes its decode steps a little
+It is not a lower bound in the strict sense: contexts grow while a program runs, which makes its decode steps a little
 slower than those measured; a short prefill beside others' decode steps may be faster or slower than a long one alone;
 and speculation, which the rates are measured without, may well end before it.
 """
@@ -25,13 +25,14 @@ import httpx
 import psutil
 from pydantic import TypeAdapter
 
+from bench.harness.scenario import say
+from bench.harness.servers import Server
 from bench.performance.account import Account, Call, account
 from bench.performance.arms import ARMS, ServerName
 from bench.performance.lengths import FIXED, LENGTHS
 from bench.performance.programs import Exchange, Job, complete, text_sampling
 from bench.performance.prompts import Prompts, Tokenizer
 from bench.performance.results import Cell, Counted, Key, Rates, Results, Wave
-from bench.servers import Server
 
 DECODE_STEPS = 120
 PREFILL_TOKENS = 4096
@@ -112,9 +113,9 @@ class Bench:
         self.results.append(record)
         match record:
             case Wave(key, wall=wall):
-                print(key.cell, key.repetition, key.lengths, key.arm, f"{wall:.2f} s", flush=True)  # noqa: T201
+                say(f"{key.cell} {key.repetition} {key.lengths} {key.arm} {wall:.2f} s")
             case Rates(cell, prefill, decode):
-                print(cell, f"prefill {prefill:.0f}/s, decode {decode:.0f}/s", flush=True)  # noqa: T201
+                say(f"{cell} prefill {prefill:.0f}/s, decode {decode:.0f}/s")
 
     async def wave(self, key: Key, order: int) -> Wave:
         arm, lengths, programs = ARMS[key.arm], LENGTHS[key.lengths], key.cell.programs

@@ -1,21 +1,25 @@
 """``python -m bench.quality``: make the runs that are not there yet, then write the table and the plot.
 
-A benchmark that was cut goes on where it was. Runs of another commit, model or budget are not mixed in.
+An interrupted benchmark resumes where it stopped. Runs of another commit, model or budget are not mixed in.
 """
 
-import argparse
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
-from bench.origin import current_commit
+from bench.harness.origin import current_commit
+from bench.harness.page import PAGES
+from bench.harness.results import RESULTS, OtherOrigin
+from bench.harness.scenario import parse_options
 from bench.quality import report
 from bench.quality.arms import ARMS
 from bench.quality.prompts import load_prompts
-from bench.quality.runs import Bench, Origin, OtherOrigin, PlannedRun, read_runs
+from bench.quality.runs import Bench, Origin, PlannedRun, open_results
 from service.app import open_toolbox, start_engine
 from service.programs.compile import Programs, RequestLimits
 from service.programs.models import ServedModels
@@ -24,12 +28,22 @@ from service.tasks.task import load_tasks
 
 HEADROOM = 1.25
 """Runs may spend more than is reported on, so that no arm's last text falls behind the end of its curve."""
-ROOT = Path(__file__).parents[2]
 BOUNDS = RequestLimits(candidates=64, rounds=1_000, tokens=4_096, seconds=36_000.0)
 
 
+@dataclass(frozen=True)
+class Options:
+    budget: Annotated[int, "prompt and completion tokens for each run"] = 1_000
+    seeds: Annotated[int, "runs of each prompt and arm"] = 3
+    arms: Annotated[Sequence[str], "that run", {"nargs": "+", "choices": ARMS}] = tuple(ARMS)
+    every: Annotated[int, "only every n-th prompt"] = 1
+    runs: Annotated[Path, "the file of results"] = RESULTS / "quality.jsonl"
+    out: Annotated[Path, "folder of quality.md and quality.svg"] = PAGES
+    report_only: Annotated[bool, "make no runs"] = False
+
+
 def main() -> None:
-    options = _options()
+    options = parse_options("bench.quality", Options)
     try:
         if not options.report_only:
             asyncio.run(_run(options))
@@ -38,19 +52,7 @@ def main() -> None:
         sys.exit(str(error))
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.quality")
-    parser.add_argument("--budget", type=int, default=1_000, help="prompt and completion tokens for each run")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--every", type=int, default=1, help="only every n-th prompt")
-    parser.add_argument("--runs", type=Path, default=ROOT / "bench" / "results" / "quality.jsonl")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs/results", help="folder of quality.md and quality.svg")
-    parser.add_argument("--report-only", action="store_true", help="make no runs")
-    return parser.parse_args()
-
-
-async def _run(options: argparse.Namespace) -> None:
+async def _run(options: Options) -> None:
     settings = Settings()
     async with AsyncExitStack() as resources:
         tools = await open_toolbox(settings)
@@ -59,10 +61,10 @@ async def _run(options: argparse.Namespace) -> None:
         resources.push_async_callback(engine.close)
         programs = Programs(load_tasks(tools=tools), BOUNDS, ServedModels((engine.model,)), tools=tools)
         origin = Origin(engine.model, int(options.budget * HEADROOM), current_commit())
-        await Bench(engine, programs, origin).complete(_planned(options), options.runs)
+        await Bench(engine, programs, origin).complete(_plan_runs(options), open_results(options.runs))
 
 
-def _planned(options: argparse.Namespace) -> Iterator[PlannedRun]:
+def _plan_runs(options: Options) -> Iterator[PlannedRun]:
     """Seed by seed and prompt by prompt, so that what a cut leaves compares the arms evenly.
 
     Where a verifier gives the answer away, one seed is enough to see what that is worth.
@@ -75,14 +77,14 @@ def _planned(options: argparse.Namespace) -> Iterator[PlannedRun]:
                     yield PlannedRun(prompt, arm, seed)
 
 
-def _report(options: argparse.Namespace) -> None:
+def _report(options: Options) -> None:
     prompts = load_prompts()
-    made_by, runs = read_runs(options.runs)
+    results = open_results(options.runs)
     made_on = datetime.fromtimestamp(options.runs.stat().st_mtime, UTC).date()
-    comparison = report.by_arm(runs)
+    comparison = report.by_arm(results.read())
     options.out.mkdir(parents=True, exist_ok=True)
     report.plot(report.instructed(comparison.runs, prompts), options.budget, options.out / "quality.svg")
-    page = report.page(comparison, prompts, options.budget, made_by, made_on)
+    page = report.page(comparison, prompts, options.budget, results.origin(), made_on)
     options.out.joinpath("quality.md").write_text(page)
     print(page)  # noqa: T201
 

@@ -69,7 +69,7 @@ _LINE = TypeAdapter(BenchPrompt)
 
 
 def load_prompts(folder: Path = _FOLDER) -> Sequence[BenchPrompt]:
-    """Every prompt, by task and then as its file has them. Pydantic's ValidationError for a line that is no prompt."""
+    """Every prompt, by task and in the order of its file. Pydantic's ValidationError if a line is not a prompt."""
     return [
         _LINE.validate_json(line)
         for path in sorted(folder.glob("*.jsonl"))

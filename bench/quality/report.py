@@ -10,16 +10,15 @@ from datetime import date
 from pathlib import Path
 from statistics import fmean
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
-from bench.origin import origin
+from bench.harness.origin import origin
+from bench.harness.page import markdown_table
+from bench.harness.plot import save_svg
 from bench.quality.arms import ARMS
 from bench.quality.prompts import BenchPrompt
 from bench.quality.runs import Origin, Run, Step
-
-matplotlib.use("svg")
-from matplotlib import pyplot
 
 RESAMPLES = 10_000
 BASELINE, RIVAL = "single_draft", "best_of_n"
@@ -28,7 +27,7 @@ RunsByArm = Mapping[str, Sequence[Run]]
 
 
 class NothingToCompare(Exception):
-    """There is no prompt and seed that all arms have run."""
+    """No prompt and seed has been run by all arms."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Comparison:
 
 
 def by_arm(runs: Iterable[Run]) -> Comparison:
-    """The runs of each arm that can be compared; those of arms that there are no longer are left out."""
+    """The runs of each arm that can be compared; arms that no longer exist are left out."""
     runs = list(runs)
     found: dict[str, dict[tuple[str, int], Run]] = {arm: {} for arm in ARMS}
     for run in runs:
@@ -152,32 +151,44 @@ def _summary(
     )
 
 
+COLUMNS = (
+    "arm",
+    "all instructions followed",
+    "all but the hidden one",
+    "the hidden one",
+    "tokens spent",
+    "wrong → right",
+    "right → wrong",
+    "over the single draft, points",
+    "over best of n, points",
+)
+
+
 def table(found: Sequence[Summary]) -> str:
     """The summaries as a Markdown table."""
-    rows = [
-        "| arm | all instructions followed | all but the hidden one | the hidden one | tokens spent | wrong → right | "
-        "right → wrong | over the single draft, points | over best of n, points |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    rows = []
     for summary in found:
-        shares = " | ".join(
-            "" if share is None else f"{share:.1%}"
-            for share in (summary.all_followed, summary.visible_followed, summary.hidden_followed)
+        shares = (summary.all_followed, summary.visible_followed, summary.hidden_followed)
+        gains = (summary.over_baseline, summary.over_rival)
+        rows.append(
+            [
+                ARMS[summary.arm].label,
+                *("" if share is None else f"{share:.1%}" for share in shares),
+                *(f"{summary.tokens:.0f}", str(summary.wrong_to_right), str(summary.right_to_wrong)),
+                *(str(gain) if gain else "" for gain in gains),
+            ]
         )
-        gains = " | ".join(str(gain) if gain else "" for gain in (summary.over_baseline, summary.over_rival))
-        counts = f"{summary.tokens:.0f} | {summary.wrong_to_right} | {summary.right_to_wrong}"
-        rows.append(f"| {ARMS[summary.arm].label} | {shares} | {counts} | {gains} |")
-    return "\n".join(rows)
+    return markdown_table(COLUMNS, rows)
 
 
 def endings(runs: RunsByArm) -> str:
     """How many texts the runs of each arm made, and why they stopped, as a Markdown table."""
-    rows = ["| arm | texts evaluated, mean | stop reasons |", "| --- | --- | --- |"]
+    rows = []
     for arm, of_arm in runs.items():
         reasons = Counter(run.stop_reason for run in of_arm).most_common()
         shares = ", ".join(f"`{reason}` {count / len(of_arm):.0%}" for reason, count in reasons)
-        rows.append(f"| {ARMS[arm].label} | {mean_over_prompts(of_arm, lambda run: run.candidates):.1f} | {shares} |")
-    return "\n".join(rows)
+        rows.append([ARMS[arm].label, f"{mean_over_prompts(of_arm, lambda run: run.candidates):.1f}", shares])
+    return markdown_table(("arm", "texts evaluated, mean", "stop reasons"), rows)
 
 
 PAGE = """# Is refining worth it?
@@ -255,19 +266,19 @@ def _count_prompts(runs: RunsByArm) -> int:
 
 
 def _by_task(runs: RunsByArm, prompts: Sequence[BenchPrompt], budget: int) -> str:
-    rows = [f"| task | prompts | {' | '.join(ARMS[arm].label for arm in runs)} |", "| --- " * (len(runs) + 2) + "|"]
+    rows = []
     for task in sorted({prompt.task for prompt in prompts}):
         of_task = _of_prompts(runs, [prompt for prompt in prompts if prompt.task == task])
         if of_task:
-            shares = " | ".join(f"{mean_over_prompts(of_arm, followed_by(budget)):.0%}" for of_arm in of_task.values())
-            rows.append(f"| `{task}` | {_count_prompts(of_task)} | {shares} |")
-    return "\n".join(rows)
+            shares = [f"{mean_over_prompts(of_arm, followed_by(budget)):.0%}" for of_arm in of_task.values()]
+            rows.append([f"`{task}`", str(_count_prompts(of_task)), *shares])
+    return markdown_table(["task", "prompts", *(ARMS[arm].label for arm in runs)], rows)
 
 
 def plot(runs: RunsByArm, budget: int, file: Path) -> None:
     """Draw the share of runs that follow all instructions against the tokens spent, one line an arm."""
-    pyplot.rcParams["svg.hashsalt"] = "redraft"  # the same picture from the same runs
-    figure, axes = pyplot.subplots(figsize=(7.5, 4.5), layout="constrained")
+    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    axes = figure.subplots()
     grid = np.linspace(150, budget, 80)
     for arm, of_arm in runs.items():
         share = [100 * mean_over_prompts(of_arm, followed_by(int(tokens))) for tokens in grid]
@@ -278,5 +289,4 @@ def plot(runs: RunsByArm, budget: int, file: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     if runs:
         axes.legend(frameon=False, loc="upper left")
-    figure.savefig(file, metadata={"Date": None})
-    pyplot.close(figure)
+    save_svg(figure, file)

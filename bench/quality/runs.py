@@ -1,17 +1,18 @@
 """Runs every prompt by every arm and seed on the embedded model, and keeps what each run had reached by when.
 
-A run is one line of a JSON Lines file. Runs that the file has already are not done again, so a benchmark that was
-cut goes on where it was.
+A run is one line of a JSON Lines file. Runs that the file already has are not made again, so an interrupted benchmark
+resumes where it stopped.
 """
 
 import asyncio
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
 
+from bench.harness.results import Results
+from bench.harness.scenario import say
 from bench.quality.arms import ARMS
 from bench.quality.prompts import BenchPrompt
 from service.engines.base import Engine, Usage
@@ -71,10 +72,6 @@ class Origin:
         return f"{self.model}, {self.budget} tokens a run, commit {self.commit}"
 
 
-class OtherOrigin(Exception):
-    """The file's runs were made by another commit, model or budget; comparing them would compare those."""
-
-
 @dataclass(frozen=True)
 class PlannedRun:
     prompt: BenchPrompt
@@ -86,7 +83,7 @@ class PlannedRun:
         return self.prompt.id, self.arm, self.seed
 
     def request(self, budget: int) -> RefineRequest:
-        """What the service is asked, ``budget`` tokens being the most that it may spend."""
+        """The request to the service, which may spend at most ``budget`` tokens."""
         arm = ARMS[self.arm]
         body = {
             **self.prompt.request(),
@@ -99,17 +96,8 @@ class PlannedRun:
         return RefineRequest.model_validate_json(json.dumps(body))
 
 
-def read_runs(file: Path) -> tuple[Origin, list[Run]]:
-    """The runs that a file has, and where they come from; a line that was cut while it was written is left out."""
-    first, *lines = file.read_text().splitlines()
-    runs = []
-    for line in lines:
-        try:
-            values = json.loads(line)
-        except ValueError:
-            continue
-        runs.append(Run(**{**values, "steps": [Step(**step) for step in values["steps"]]}))
-    return Origin(**json.loads(first)), runs
+def open_results(file: Path) -> Results[Origin, Run]:
+    return Results(file, Origin, Run)
 
 
 @dataclass
@@ -121,36 +109,26 @@ class Bench:
     origin: Origin
     _verdicts: dict[tuple[str, str], tuple[Sequence[bool], Sequence[bool]]] = field(default_factory=dict)
 
-    async def complete(self, planned: Iterable[PlannedRun], file: Path) -> None:
-        """Make the runs that ``file`` does not have yet, and append each once it is over. Raises OtherOrigin."""
-        done = self._done(file)
+    async def complete(self, planned: Iterable[PlannedRun], results: Results[Origin, Run]) -> None:
+        """Make the runs that the results do not have yet, and add each once it is over. Raises OtherOrigin."""
+        results.begin(self.origin)
+        done = {(run.prompt, run.arm, run.seed) for run in results.read()}
         left = [run for run in planned if run.key not in done]
         places = asyncio.Semaphore(AT_ONCE)
-        with file.open("a") as output:
-            output.write("\n")  # ends a line that was cut
-            async with asyncio.TaskGroup() as group:
-                for number, run in enumerate(left, 1):
-                    await places.acquire()
-                    group.create_task(self._make(run, output, places, f"{number}/{len(left)}"))
+        async with asyncio.TaskGroup() as group:
+            for number, run in enumerate(left, 1):
+                await places.acquire()
+                group.create_task(self._make(run, results, places, f"{number}/{len(left)}"))
 
-    def _done(self, file: Path) -> Collection[tuple[str, str, int]]:
-        """The keys of the runs that the file has; it is begun if it is not there."""
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(asdict(self.origin)) + "\n")
-        origin, runs = read_runs(file)
-        if origin != self.origin:
-            raise OtherOrigin(f"{file} has runs of another origin ({origin}) than this one ({self.origin}).")
-        return {(run.prompt, run.arm, run.seed) for run in runs}
-
-    async def _make(self, planned: PlannedRun, output: TextIO, places: asyncio.Semaphore, progress: str) -> None:
+    async def _make(
+        self, planned: PlannedRun, results: Results[Origin, Run], places: asyncio.Semaphore, progress: str
+    ) -> None:
         try:
             run = await self.run(planned)
         finally:
             places.release()
-        output.write(json.dumps(asdict(run)) + "\n")
-        output.flush()
-        print(progress, *planned.key, run.stop_reason, f"{run.tokens} tokens", flush=True)  # noqa: T201
+        results.append(run)
+        say(f"{progress} {' '.join(map(str, planned.key))} {run.stop_reason} {run.tokens} tokens")
 
     async def run(self, planned: PlannedRun) -> Run:
         """One run. What a candidate costs counts when it is evaluated, so that texts which are sampled side by side
@@ -181,7 +159,7 @@ class Bench:
         return Run(*planned.key, steps, spent.tokens, event.stop_reason, spent.calls, len(evaluated))
 
     async def _verdict(self, prompt: BenchPrompt, text: str) -> tuple[Sequence[bool], Sequence[bool]]:
-        """Whether a text passes each visible and each hidden verifier, whatever the arm was told."""
+        """Whether a text passes each visible and each hidden verifier, whatever the arm saw of them."""
         known = self._verdicts.get((prompt.id, text))
         if known is None:
             body = {

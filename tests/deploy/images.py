@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.servers import free_port
+from bench.harness.servers import free_port
 from tests.deploy.commands import ROOT, run
 
 BASE = "localhost/base:check"

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bench.servers import free_port
+from bench.harness.servers import free_port
 from tests.deploy.commands import services
 from tests.deploy.images import BUILD_SECONDS, Container, Storage, build, running
 
@@ -208,4 +208,4 @@ def test_without_keys_it_does_not_serve_the_network(storage: Storage) -> None:
             assert container.process.wait(60) == 1
         except subprocess.TimeoutExpired:
             pytest.fail("it serves anyone")
-        assert "no key is configured" in container.said()
+        assert "no keys are configured" in container.said()

@@ -14,7 +14,7 @@ from itertools import count
 import httpx
 import pytest
 
-from bench.servers import free_port
+from bench.harness.servers import free_port
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(180)]
 

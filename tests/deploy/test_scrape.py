@@ -13,7 +13,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench.servers import free_port
+from bench.harness.servers import free_port
 from service.concurrency import gather
 from tests.deploy.monitoring import CONFIG, METRICS, RULES, expressions, metrics, rules, shown
 from tests.support.process import served

@@ -14,7 +14,7 @@ import jsonschema_rs
 import pytest
 from pydantic import BaseModel, EmailStr, Field, HttpUrl, TypeAdapter
 
-from bench.made_schemas import made
+from bench.scenarios.made_schemas import make_schema
 from service.evaluators.text.schema import JsonSchema
 from service.grammar.reading import UnsupportedSchema, dotted_path
 from service.grammar.writing import write_grammar
@@ -46,7 +46,7 @@ def texts(schema: Mapping[str, Any], count: int, seed: int = 0) -> Iterator[str]
 def test_what_a_grammar_writes_fits_its_schema(begin: int) -> None:
     held = 0
     for seed in range(begin, begin + 100):
-        schema = made(seed)
+        schema = make_schema(seed)
         try:
             form, found = JsonSchema(schema=schema), list(texts(schema, 3, seed))
         except ValueError:

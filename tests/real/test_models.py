@@ -13,7 +13,7 @@ import pytest_asyncio
 import torch
 from safetensors.torch import save_file
 
-from bench.servers import plain_vllm
+from bench.harness.servers import plain_vllm
 from service.engines.local import bundled
 from tests.support.process import served
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 import pytest
 import pytest_asyncio
 
-from bench.servers import Server, plain_vllm
+from bench.harness.servers import Server, plain_vllm
 from service.concurrency import gather
 from service.engines.base import Choose, Completion, Sample, Sampling, Weigh
 from service.engines.local import bundled

@@ -6,8 +6,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from bench.made_schemas import made
-from bench.schemas import misfit, outcome
+from bench.scenarios.made_schemas import make_schema
+from bench.scenarios.schemas import find_misfit, try_seed
 from service.concurrency import gather
 from tests.real.conftest import Service
 
@@ -67,7 +67,7 @@ async def test_what_the_engine_would_not_hold_a_text_to_is_held(service: Service
     assert finished
     for text in finished:
         jsonschema.Draft202012Validator(schema).validate(json.loads(text))
-        assert misfit(schema, text) is None
+        assert find_misfit(schema, text) is None
 
 
 @pytest.mark.parametrize(
@@ -86,6 +86,6 @@ async def test_a_schema_without_a_grammar_is_refused(service: Service, schema: d
 
 async def test_schemas_made_by_chance_are_honoured_or_refused(service: Service) -> None:
     seeds = range(100_000, 100_060)
-    outcomes = await gather(outcome(service.engine.engine, seed) for seed in seeds)
-    assert [(made(found.seed), found.note) for found in outcomes if found.kind == "misfit"] == []
+    outcomes = await gather(try_seed(service.engine.engine, seed) for seed in seeds)
+    assert [(make_schema(found.seed), found.note) for found in outcomes if found.kind == "misfit"] == []
     assert sum(found.kind == "fits" for found in outcomes) > 20

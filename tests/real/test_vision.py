@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from bench.servers import Server, plain_vllm
+from bench.harness.servers import Server, plain_vllm
 from service.engines.base import Sample
 from service.engines.conversation import Conversation, Image, Turn
 from service.engines.local import bundled

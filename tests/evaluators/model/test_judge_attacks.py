@@ -17,8 +17,8 @@ import pytest
 from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
-from bench.attacks import ATTACKS, BASES, Base
-from bench.judge_attacks import Judging, brief_of
+from bench.judge.attacks import ATTACKS, BASES, Base
+from bench.judge.judging import Judging, make_program
 from service.engines.base import Choose, Sample
 from service.engines.conversation import Conversation, Turn
 from service.engines.local import bundled
@@ -161,7 +161,7 @@ def test_nor_in_the_formats_of_other_models_even_if_their_tokens_are_not_called_
 
 async def test_a_score_comes_from_the_digits_probabilities_and_from_nothing_that_the_candidate_says() -> None:
     engine = ScriptedEngine(Script(weights=lambda call: [0.1, 0.2, 0.3, 0.2, 0.1]))
-    judging = Judging(engine, brief_of(engine.model), asyncio.Semaphore(1))
+    judging = Judging(engine, make_program(engine.model), asyncio.Semaphore(1))
     harmless = await judging.evaluation(BASES[0], "A harmless reply.")
     questions = [(call.conversation.turn, call.options, call.prefill) for call in engine.calls_of(Choose)]
 
