@@ -56,7 +56,7 @@ POLLED = ("/health/live", "/health/ready", "/metrics")
 """Routes that machines ask for again and again: logged at debug only."""
 
 StartEngine = Callable[[Settings, Tokenizers], Awaitable[ServedEngine]]
-"""Starts the main model's engine; whatever loads a tokenizer beside others has it do so."""
+"""Starts the main model's engine; a tokenizer is loaded through the Tokenizers that it is given."""
 
 
 async def start_engine(settings: Settings, tokenizers: Tokenizers | None = None) -> ServedEngine:
@@ -187,8 +187,10 @@ def create_app(
     on_failure: Callable[[BaseException], None] = lambda error: None,
     on_ready: Callable[[], Awaitable[None]] | None = None,
 ) -> FastAPI:
-    """The service as an ASGI app. ``tools`` and ``images`` are closed with it; ``on_failure`` is told why, should an
-    engine fail to start, and ``on_ready`` is awaited once the main model's engine serves.
+    """Make the service, an ASGI app.
+
+    ``tools`` and ``images`` are closed with it. ``on_failure`` gets the reason if an engine fails to start, and
+    ``on_ready`` is awaited once the main model's engine serves.
 
     Raises TracingUnavailable.
     """
@@ -259,7 +261,7 @@ def create_app(
         redirect_slashes=False,
         swagger_ui_oauth2_redirect_url=None,
     )
-    app.state.admission = admission  # for whoever drains the app
+    app.state.admission = admission  # for the server, which drains the app
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, others={"/v1/batch": settings.max_batch_bytes})
     if settings.max_programs_per_key is not None:
         app.add_middleware(RateLimits, admission=admission, limit=settings.max_programs_per_key)

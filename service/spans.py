@@ -3,7 +3,7 @@
 The current span belongs to the context that runs (PEP 567). A task begins in the span that made it, so calls side by
 side are siblings, and what they call is their own. Where nothing is traced it is UNTRACED, which costs nothing.
 
-No span is told a text of a request or of an answer, nor an error's message, which may quote one.
+No span contains the text of a request or a response, or an error's message, which may quote one.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

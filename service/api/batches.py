@@ -179,7 +179,7 @@ def _count_evaluators(line: BatchLine) -> int:
 
 def _errors_under(path: str, error: InvalidRequest, raw: bytes) -> Iterator[FieldError]:
     """The errors of the line at ``path``."""
-    is_object = isinstance(from_json(raw), dict)  # what is none has no fields
+    is_object = isinstance(from_json(raw), dict)  # anything else has no fields
     return (FieldError(f"{path}.{item.field}" if is_object else path, item.message) for item in error.errors)
 
 

@@ -112,7 +112,7 @@ def schema_ref(model: type[BaseModel]) -> str:
 def add_schemas(app: FastAPI, models: Iterable[type[BaseModel]]) -> None:
     """Add the models' schemas to the OpenAPI document of ``app``, once all routes are in.
 
-    Raises ValueError where a schema of the same name and other content stands there already.
+    Raises ValueError if there is another schema of the same name.
     """
     _, found = models_json_schema([(model, "validation") for model in models], ref_template=REF_TEMPLATE)
     schemas = app.openapi().setdefault("components", {}).setdefault("schemas", {})

@@ -48,7 +48,7 @@ MAX_URL_BYTES = 16_384
 MAX_HEADERS = 100
 MAX_DROPPED_BYTES = 1_048_576
 PIECE_BYTES = 8_192
-"""So much is parsed at once, so that a head is refused at most so many bytes past its bound."""
+"""Bytes parsed at once. A head is rejected at most this many bytes past its limit."""
 CHUNK_BYTES = 32
 """So many bytes of each chunk's framing do not count: enough for its size and its line ends."""
 

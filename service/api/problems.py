@@ -222,8 +222,8 @@ def _field_error(item: Any, given: object) -> FieldError:
 def _path(location: Sequence[int | str], given: Any, *, missing: bool) -> list[int | str]:
     """Pydantic's location without the names of the union branches that it tried, which the caller never wrote.
 
-    What leads nowhere in ``given`` is such a name, unless it is the field that is missing; and so is the
-    ``type`` of an object, by which all unions of objects are told apart, unless it is a field of the object too.
+    What leads nowhere in ``given`` is such a name, unless it is the field that is missing. So is the ``type`` of an
+    object, which distinguishes the members of all unions of objects, unless the object has such a field.
     """
     path: list[int | str] = []
     tag_passed = False

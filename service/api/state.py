@@ -69,7 +69,7 @@ def app_state(request: Request) -> AppState:
 
 
 def request_info(request: Request) -> RequestInfo:
-    """What a program is told of a request that ``require_key`` let in."""
+    """What a program knows of a request that ``require_key`` let in."""
     state = request.state
     return RequestInfo(state.request_id, state.caller, request.scope["route"].path, state.arrived)
 

@@ -131,7 +131,7 @@ def follow(
     stream: Callable[[Redraft], AbstractContextManager[Iterator[E]]],
     show: Callable[[E], None],
 ) -> int:
-    """Hand each event to ``show``; the console is told of a failure. Returns the exit code."""
+    """Hand each event to ``show``, and print a failure on the console. Returns the exit code."""
     try:
         with Redraft(arguments.url, arguments.key) as client, stream(client) as events:
             for event in events:

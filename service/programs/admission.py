@@ -1,7 +1,7 @@
 """Admission: a permit before any work.
 
 A request runs, waits its turn or is refused, and the refusal costs nothing. Places go to those that wait in the
-order in which they came; whoever leaves hands its place over, so a newcomer cannot slip in between.
+order in which they came; one that leaves hands its place over, so a newcomer cannot slip in between.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ class Admission:
 
     A batch is one request of its caller, and takes none of these places. At most ``max_batches`` are at work.
 
-    ``on_shed`` is told of each refusal: overloaded, draining, caller_limit or deadline.
+    ``on_shed`` hears of each refusal: overloaded, draining, caller_limit or deadline.
     """
 
     def __init__(
@@ -200,6 +200,6 @@ class Admission:
         self._mean_seconds = before + NEWEST_WEIGHT * (seconds - before)
 
     def _retry_after(self, programs: int, places: int) -> int:
-        """Whole seconds until so many programs should have ended, with so many places at work."""
+        """Whole seconds until that many programs should have ended, with that many places in use."""
         expected = (self._mean_seconds or 0.0) * programs / places
         return min(max(math.ceil(expected), 1), LONGEST_RETRY_SECONDS)

@@ -20,12 +20,12 @@ from service.refinement.roles import Roles
 T = TypeVar("T")
 
 PROGRAMS_PER_CALL = 4
-"""While others are at work there is one background call for so many of them, and at least one."""
+"""Interactive programs in progress per background call; there is always at least one such call."""
 LINE_BYTES = 1_048_576
-"""A line may have as many at least. The parser holds everybody up for the length of a line."""
+"""A line may always have this many. The parser blocks the event loop for the length of a line."""
 REST = 4.0
-"""And after each its place is empty for so many times as long as it took, so that it is used a fifth of the time. A
-call may be a prompt that is read at once, while all others stand still."""
+"""After each background call its place stays empty for this many times the call's own length, so that it is used a
+fifth of the time. A call may be a long prompt, and while that is read all others wait."""
 
 
 class Background:

@@ -160,7 +160,7 @@ class Programs:
             evaluators = self._verifiers(request, task, search.select)
         if not evaluators and search.rounds > 0 and search.select == "score":
             raise wrong_field(
-                "judge", "without the judge and without evaluators no revision could be told to be better"
+                "judge", "without the judge and without evaluators no revision could be known to be better"
             )
         preset = request.search.preset or task.preset
         principles = request.principles or (task.principles if preset == "constitutional" else ())

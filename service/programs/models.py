@@ -10,7 +10,7 @@ from service.wire.requests import CommonFields, CritiqueRequest, GenerateRequest
 @dataclass(frozen=True, slots=True)
 class ServedModels:
     """``names``: the main model's first. ``critic``, ``judge``: the operator's choice for requests that make none; by
-    default whoever writes."""
+    default the writer."""
 
     names: tuple[str, ...]
     critic: str | None = None

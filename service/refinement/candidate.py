@@ -120,7 +120,7 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class Critique:
-    """Feedback in words about one candidate: what the evaluators found, and what the model remarks beside that.
+    """Feedback in words about one candidate: what the evaluators found, and what the model adds to that.
 
     ``answered``: the model, if it was asked, came to an end; else no remarks do not mean that it found nothing.
     ``verifications``: what a factored critic went by.

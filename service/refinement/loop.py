@@ -68,7 +68,7 @@ class _OpenRound:
 
 @dataclass(frozen=True)
 class _Plan:
-    """Candidates to make: ``count`` of the same expansion, and what they are told.
+    """Candidates to make: ``count`` of the same expansion, and what their prompts say.
 
     ``first``: the number of the first of them in the program.
     """
@@ -261,7 +261,7 @@ class _Loop:
         return policy.faultless(self._archive.assessment(parent)) and critique.answered and not critique.remarks
 
     def _guidance(self, expansion: Expansion, critique: Critique | None) -> Guidance:
-        """What a candidate is told: the faults of its parent, or without one those of all, the most frequent first."""
+        """The faults that a candidate should avoid: its parent's, or without one those of all, most frequent first."""
         if expansion.form == "draft":
             return Guidance()
         assessments = self._archive.assessments
@@ -341,7 +341,7 @@ class _Loop:
                 archive.elect(challenger)
 
     async def _assess(self, candidate: Candidate) -> None:
-        """Evaluate a candidate. What is known by then counts and is told, even when this is cut short."""
+        """Evaluate a candidate. What is known by then counts and is reported, even when this is cut short."""
 
         def keep(assessment: Assessment) -> None:
             self._archive.assessments[candidate.id] = assessment

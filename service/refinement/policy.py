@@ -14,15 +14,15 @@ Keeping the best: the *incumbent* is the first draft until a challenger displace
 The returned text is the incumbent, or the winner of a vote among the candidates that the verifiers cannot tell from it:
 the text that most of them share or, where none leads, the model's choice, if anything is left to spend on it.
 
-Criticising: a critic is asked about each parent that is to be edited, or whose faults a redraft is told. With critic
+Criticising: a critic is asked about each parent to be edited, or whose faults a redraft should avoid. With critic
 ``auto`` the model is the critic only of parents in which no evaluator found an issue, or where there are principles
 to hold them against: what is known to be wrong needs no call.
 
 Revising: with carry ``best`` and ``last`` a parent is edited, that is, shown to the model and asked for a better
 version. Of a parent that breaks rules every second revision is a redraft instead: the request asked afresh, with
 the broken rules and without the parent. Where an edit did not help, editing the same text again seldom does.
-With carry ``none`` every revision is a redraft. With ``adaptive`` the scores decide (branching.py), each time anew,
-between a draft, a redraft that is told all candidates' faults, and an edit of one of them. An edit that is no better
+With carry ``none`` every revision is a redraft. With ``adaptive`` the scores decide (branching.py), again each time,
+between a draft, a redraft that knows all candidates' faults, and an edit of one of them. An edit that is no better
 than its parent counts as a failure of editing, however good both are.
 
 Stopping, after each round; the first that holds is the reason:
@@ -32,7 +32,7 @@ Stopping, after each round; the first that holds is the reason:
 3. no_issues          the critic found nothing to change in any parent, and no verifier fails on them; never with carry
                       ``adaptive``, which makes a draft instead of an edit that nobody asks for
 4. fixpoint           every revision of the round is an earlier candidate's text, and the next would be made alike;
-                      never with carry ``adaptive``, nor by redrafts that are told nothing, which are fresh drafts
+                      never with carry ``adaptive``, nor by redrafts that know no faults, which are fresh drafts
 5. patience           that many rounds in a row did not change the incumbent
 6. rounds             as many rounds as asked for are done
 Between rounds and inside them, whatever has been reached by then being kept:

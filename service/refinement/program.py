@@ -36,8 +36,8 @@ class Search:
 
     drafts: candidates of round 0. beam: parents of a round. branches: revisions of a parent. rounds: how many
     after round 0. carry: edit the best parents, edit the newest, redraft without showing any, or let the scores
-    decide for each of beam times branches candidates. memory: from how many earlier rounds the findings are told
-    again. critic: who says what to change: the model (which is told the evaluators' issues), the model by questions
+    decide for each of beam times branches candidates. memory: from how many earlier rounds the findings are
+    repeated. critic: who says what to change: the model (which sees the evaluators' issues), the model by questions
     that it answers without seeing the text, the evaluators' issues alone, nobody, or (auto) the model where the
     evaluators have no issue. select: who picks the result: the scores, the model two at a time, or a vote.
     """

@@ -1,6 +1,6 @@
 """Tools in OpenAI's chat completions: what a request may say of them, and the body in which a server is asked.
 
-The body is made anew of what was validated, so that nothing passes that Redraft does not know.
+The body is built again from what was validated, so that nothing passes that Redraft does not know.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
 NO_ARGUMENTS: Mapping[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
 MOST_FORCED = 40
-"""Of how many functions a call can be forced: so many schemas are compiled for one request."""
+"""The most functions of which a call can be forced: each has a schema that is compiled for one request."""
 
 OfTheClient = Annotated[Any, Field(exclude=True)]
 """What OpenAI's SDK adds to a call that was streamed, and sends back."""

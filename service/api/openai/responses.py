@@ -77,7 +77,7 @@ class CompletionUsage(BaseModel):
 
 
 class ChatCompletion(BaseModel):
-    """``redraft``: of a refine, its response without what stands elsewhere here."""
+    """``redraft``: of a refine, its response without what is elsewhere here."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"

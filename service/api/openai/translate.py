@@ -203,7 +203,7 @@ class ChatRequest(BodyModel):
 
     @property
     def tools_field(self) -> str | None:
-        """The first field by which this is a chat with tools, None if it is none."""
+        """The first field that makes this a chat with tools, if any."""
         if self.tools:
             return "tools"
         for index, message in enumerate(self.messages):

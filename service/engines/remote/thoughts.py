@@ -104,7 +104,7 @@ def _begins(content: str) -> Marks | None:
 
 @dataclass(frozen=True, slots=True)
 class ThinkingFields:
-    """What a server is sent about thinking. ``direct``: one of DIRECT that it follows, None where there is none."""
+    """What a server is sent about thinking. ``direct``: the one of DIRECT that it follows, if any."""
 
     variables: Mapping[str, Any]
     direct: Mapping[str, Any] | None = None

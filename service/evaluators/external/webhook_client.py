@@ -1,4 +1,4 @@
-"""The operator's webhooks, and the HTTP client that asks them. The protocol is told in docs/guide/webhooks.md.
+"""The operator's webhooks, and the HTTP client that asks them. The protocol is described in docs/guide/webhooks.md.
 
 Requests go through a bare httpx transport: without a client around it nothing follows redirects, keeps cookies, reads
 proxies or passwords from the environment, decompresses, or logs a URL. Headers and signatures are those of Standard
