@@ -133,17 +133,15 @@ class MeteredEngine(EngineDecorator):
         call = replace(call, conversation=self._read(call.conversation))
         wanted = call.sampling.max_tokens if isinstance(call, Sample) else 1
         with self.ledger.spending(calls, wanted) as max_tokens:
-            sampling = None
             if isinstance(call, Sample):
-                sampling = replace(call.sampling, max_tokens=max_tokens)
-                call = replace(call, sampling=sampling)
+                call = replace(call, sampling=replace(call.sampling, max_tokens=max_tokens))
 
             def record(*results: CallResult) -> None:
                 usage = sum((result.usage for result in results), Usage())
                 telemetry.called(usage, [result for result in results if isinstance(result, Completion)])
                 self.ledger.record(self.role, usage, time.perf_counter() - started, self.model)
 
-            with telemetry.call(self.role, self.model, calls, sampling):
+            with telemetry.call(self.role, self.model, calls, call):
                 yield call, record
 
     def _read(self, conversation: Conversation) -> Conversation:

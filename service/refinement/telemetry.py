@@ -5,8 +5,9 @@ The names that begin with ``gen_ai.`` are those of OpenTelemetry's semantic conv
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
-from service.engines.base import Completion, Sampling, Usage
+from service.engines.base import Call, Completion, Sample, Usage
 from service.evaluators.base import Evaluation, Evaluator
 from service.refinement.events import Refined, Reviewed, Round
 from service.refinement.program import Program
@@ -85,15 +86,17 @@ def evaluated(evaluation: Evaluation) -> None:
         current().fail(FAILED)
 
 
-def call(role: CallRole, model: str, calls: int, sampling: Sampling | None = None) -> AbstractContextManager[Span]:
-    """``sampling``: None where nothing is sampled, but options or a given reply are weighed."""
+def call(role: CallRole, model: str, calls: int, made: Call[Any] | None = None) -> AbstractContextManager[Span]:
+    """The span of ``calls`` equal engine calls. ``made``: None for a chat that is relayed."""
     known: dict[str, str | int | float | None] = {
         "gen_ai.operation.name": "chat",
         "gen_ai.request.choice.count": calls if calls > 1 else None,
         "redraft.role": role,
     }
-    if sampling is not None:
+    if isinstance(made, Sample):
+        sampling = made.sampling
         known |= {
+            "gen_ai.output.type": "text" if made.schema is None else "json",
             "gen_ai.request.max_tokens": sampling.stated_tokens,
             "gen_ai.request.temperature": sampling.temperature,
             "gen_ai.request.top_p": sampling.top_p,

@@ -141,6 +141,8 @@ async def test_a_refine_is_one_trace_nested_as_its_work_is(monkeypatch: pytest.M
         }.items()
     )
     assert revision.attributes["gen_ai.response.finish_reasons"] == ["stop"]
+    outputs = {call.attributes["redraft.role"]: call.attributes.get("gen_ai.output.type") for call in calls}
+    assert outputs == {"judge": None, "critique": "json", "revise": "text"}
     keywords = collector.named("evaluate keywords")[0]
     assert keywords.attributes == {
         "gen_ai.evaluation.name": "keywords",
