@@ -19,7 +19,7 @@ C = TypeVar("C", bound=Call[Any])
 Emit = Callable[[Event], None]
 
 
-class Record(Protocol):
+class EnterResults(Protocol):
     """Enters the results of the calls that were made together."""
 
     def __call__(self, *results: CallResult) -> None: ...
@@ -127,7 +127,7 @@ class MeteredEngine(EngineDecorator):
         await self.engine.fit(self._read(conversation), tokens)
 
     @contextmanager
-    def _metered(self, call: C, calls: int) -> Iterator[tuple[C, Record]]:
+    def _metered(self, call: C, calls: int) -> Iterator[tuple[C, EnterResults]]:
         """Hold the budget for ``calls`` of these and trace them. Gives the call to make and what enters its results."""
         started = time.perf_counter()
         call = replace(call, conversation=self._read(call.conversation))

@@ -69,7 +69,7 @@ class ChatLogprobs(BaseModel):
     content: list[ChatTokenLogprobs] | None = None
 
 
-class ChatChoice(CompletedChoice):
+class ChatReplyChoice(CompletedChoice):
     """``message`` in a whole answer, ``delta`` in a stream's event."""
 
     message: Annotated[SaidText, BeforeValidator(object_or_nothing)] = SaidText()
@@ -83,7 +83,7 @@ class ChatChoice(CompletedChoice):
         return content[0].top_logprobs if content else []
 
 
-class ChatAnswer(CompletionAnswer[ChatChoice]):
+class ChatAnswer(CompletionAnswer[ChatReplyChoice]):
     """The last event of a stream has the usage and no choice."""
 
 
@@ -261,7 +261,7 @@ class ChatEngine(CallHandler):
 
     async def _answer(
         self, conversation: Conversation, priority: int, fields: Mapping[str, object], prefill: str = ""
-    ) -> tuple[ChatChoice, Usage]:
+    ) -> tuple[ChatReplyChoice, Usage]:
         body = self._body(conversation, priority, fields, prefill)
         limit = self._capabilities.max_tokens_param
         try:

@@ -84,7 +84,7 @@ class ReplyTooLong(InvalidRequest):
         self.room = room
 
 
-class ErrorBody(BaseModel):
+class FailureBody(BaseModel):
     """``message`` may hold what a caller wrote, so no log does. ``kind`` and ``code`` are the server's own words."""
 
     message: str = ""
@@ -97,14 +97,14 @@ class ErrorBody(BaseModel):
         return self.code or self.kind
 
 
-def _error(said: Any) -> ErrorBody | None:
+def _error(said: Any) -> FailureBody | None:
     """The error that a server tells of: an object, or a sentence, as LM Studio and TGI say it. Nothing is no error."""
     if not said:
         return None
     if not isinstance(said, dict):
-        return ErrorBody(message=str(said)[:LONGEST_MESSAGE])
+        return FailureBody(message=str(said)[:LONGEST_MESSAGE])
     message = said.get("message") or said.get("detail") or said.get("error") or ""
-    return ErrorBody(
+    return FailureBody(
         message=str(message)[:LONGEST_MESSAGE],
         kind=_label(said.get("type") or said.get("error_type")),
         code=_label(said.get("code")),
@@ -117,7 +117,7 @@ def _label(said: object) -> str:
     return text if LABEL.fullmatch(text) else ""
 
 
-def _error_of(document: Any) -> ErrorBody | None:
+def _error_of(document: Any) -> FailureBody | None:
     """The error that a JSON document tells of, or is, as with older vLLM servers and with FastAPI."""
     if not isinstance(document, dict):
         return None
@@ -133,7 +133,7 @@ def _error_of(document: Any) -> ErrorBody | None:
 class Answer(BaseModel):
     """What a server answers; it may tell of an error instead, with status 200 too, and within a stream."""
 
-    error: Annotated[ErrorBody | None, BeforeValidator(_error)] = None
+    error: Annotated[FailureBody | None, BeforeValidator(_error)] = None
 
     @property
     def empty(self) -> bool:
@@ -161,22 +161,22 @@ def failure(response: httpx.Response) -> RedraftError:
     return EngineUnavailable(detail)
 
 
-def read_error(response: httpx.Response) -> ErrorBody:
+def read_error(response: httpx.Response) -> FailureBody:
     """The error that a body holds, or is; else whatever it says."""
     with suppress(ValueError):
         if error := _error_of(from_json(response.content)):
             return error
-    return ErrorBody(message=(response.text or response.reason_phrase)[:LONGEST_MESSAGE])
+    return FailureBody(message=(response.text or response.reason_phrase)[:LONGEST_MESSAGE])
 
 
-def error_in(data: bytes) -> ErrorBody | None:
+def error_in(data: bytes) -> FailureBody | None:
     """The error that an answer with status 200, or an event of a stream, tells of instead of what was asked for."""
     with suppress(ValueError):
         return _error_of(from_json(data))
     return None
 
 
-def _too_long(said: ErrorBody) -> PromptTooLong | ReplyTooLong | None:
+def _too_long(said: FailureBody) -> PromptTooLong | ReplyTooLong | None:
     """With the lengths where both are value: vLLM counts no further than its context."""
     if NO_ROOM.match(said.message):
         return PromptTooLong(None, None)

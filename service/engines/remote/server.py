@@ -31,7 +31,7 @@ from service.engines.remote.bodies import (
 )
 from service.engines.remote.failures import (
     Answer,
-    ErrorBody,
+    FailureBody,
     NotOffered,
     WrongAnswer,
     error_in,
@@ -224,7 +224,7 @@ class OpenAIServer:
             self._log_failure("a stream", error)
             raise EngineUnavailable("the engine's server failed while it wrote") from None
 
-    def _log_failure(self, what: str, said: ErrorBody | None = None) -> None:
+    def _log_failure(self, what: str, said: FailureBody | None = None) -> None:
         """Tell the operator what callers are not value. What the server says in words may be a caller's."""
         extra = {"server": self.url, "failure": what}
         if said is not None and said.label:
