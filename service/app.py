@@ -1,11 +1,8 @@
 """The application: everything is made here and wired here. The only place that knows all the others."""
 
-import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -22,27 +19,20 @@ from service.api.origin import Cors, OriginGuard
 from service.api.rate_limits import RateLimits
 from service.api.routes import router, v1
 from service.api.state import AppState
-from service.engines.local import bundled
-from service.engines.local.vllm import VllmEngine
-from service.engines.remote.connect import Tokenizers, connect
-from service.engines.remote.replicas import ReplicatedEngine
-from service.engines.scripted import ScriptedEngine
-from service.engines.served import Adaptable, ServedEngine
 from service.evaluators.code.sandbox import Sandbox
 from service.evaluators.external.plugins import load_plugins
 from service.evaluators.external.webhook_client import Webhooks
 from service.evaluators.model.embedding import Embedder
 from service.evaluators.toolbox import Toolbox
-from service.fleet import EngineLifetime, Fleet
+from service.fleet import StartEngine, make_fleet, start_engine
 from service.images.fetch import RemoteImages
 from service.metrics import Metrics
-from service.models import Adapter, Servers
+from service.models import Adapter
 from service.programs.admission import Admission
 from service.programs.background import LINE_BYTES, Background
 from service.programs.compile import Programs, RequestLimits
 from service.programs.models import ServedModels
 from service.programs.run import Runner
-from service.refinement.steps import warm
 from service.settings import Settings
 from service.spans import Tracer, current
 from service.tasks.task import load_rubrics, load_tasks
@@ -54,80 +44,6 @@ log = logging.getLogger(__name__)
 
 POLLED = ("/health/live", "/health/ready", "/metrics")
 """Routes that machines ask for again and again: logged at debug only."""
-
-StartEngine = Callable[[Settings, Tokenizers], Awaitable[ServedEngine]]
-"""Starts the main model's engine; a tokenizer is loaded through the Tokenizers that it is given."""
-
-
-async def start_engine(settings: Settings, tokenizers: Tokenizers | None = None) -> ServedEngine:
-    """Start the main model's engine; one in this process is warmed, and the log tells what took how long."""
-    if settings.engine == "scripted":
-        return ScriptedEngine(model=settings.model_name)
-    tokenizers = tokenizers or Tokenizers()
-    if settings.engine == "openai":
-        return await start_remote(settings.model_name, settings.servers, tokenizers)
-    clock = time.perf_counter
-    begun = clock()
-    async with tokenizers.importing:
-        model = settings.model
-        if model == "bundled":
-            model = str(await asyncio.to_thread(bundled.prepare))
-        prepared = clock()
-        engine = await VllmEngine.start(
-            model, settings.model_name, settings.engine_args, settings.adapters, settings.thinking
-        )
-    started = clock()
-    try:
-        await warm(engine)
-    except BaseException:
-        await engine.close()
-        raise
-    seconds = {"weights": prepared - begun, "engine": started - prepared, "warm_up": clock() - started}
-    log.info("engine ready", extra={"seconds": {phase: round(spent, 1) for phase, spent in seconds.items()}})
-    return engine
-
-
-async def start_remote(
-    name: str, servers: Servers, tokenizers: Tokenizers, kind: type[ReplicatedEngine] = ReplicatedEngine
-) -> ReplicatedEngine:
-    """The engine on the model's servers, which need not serve yet."""
-    connect_to = partial(
-        connect,
-        model=servers.model,
-        tokenizers=tokenizers,
-        key=servers.key,
-        tokenizer=servers.tokenizer,
-        thinking=servers.thinking,
-    )
-    return kind.open(name, {url: partial(connect_to, url) for url in servers.urls})
-
-
-async def start_adapter(name: str, stated: Adapter, main: EngineLifetime) -> ServedEngine:
-    """Load an adapter once the main model serves."""
-    engine = await main.loaded()
-    if not isinstance(engine, Adaptable):
-        raise TypeError("only the engine in this process takes adapters")
-    return await engine.load_adapter(name, stated.adapter)
-
-
-def fleet_of(
-    settings: Settings,
-    start: StartEngine,
-    on_failure: Callable[[BaseException], None],
-    on_ready: Callable[[], Awaitable[None]] | None = None,
-) -> Fleet:
-    """The engines that the settings name. ``on_ready`` is for the main model's."""
-    tokenizers = Tokenizers()
-    main = EngineLifetime(settings.model_name, lambda: start(settings, tokenizers), on_failure, on_ready)
-    lifetimes = {settings.model_name: main}
-    for name, stated in settings.models.items():
-        starting: Callable[[], Awaitable[ServedEngine]]
-        if isinstance(stated, Adapter):
-            starting = partial(start_adapter, name, stated, main)
-        else:
-            starting = partial(start_remote, name, stated.servers(name), tokenizers)
-        lifetimes[name] = EngineLifetime(name, starting, on_failure)
-    return Fleet(lifetimes)
 
 
 async def open_toolbox(settings: Settings) -> Toolbox:
@@ -223,7 +139,7 @@ def create_app(
                 stack.push_async_callback(tracer.close)
             stack.push_async_callback(tools.close)
             stack.push_async_callback(images.close)
-            fleet = await stack.enter_async_context(fleet_of(settings, start, on_failure, on_ready))
+            fleet = await stack.enter_async_context(make_fleet(settings, start, on_failure, on_ready))
             yield {
                 "app_state": AppState(
                     keys=Keys(settings.keys),

@@ -1,14 +1,27 @@
-"""The engines of all models, from the start of their loading to their end."""
+"""The engines of all models: how they are started, and their lives from the start of their loading to their end."""
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 
-from service.engines.served import DeferredEngine, EngineMisconfigured, ServedEngine
+from service.engines.local import bundled
+from service.engines.local.vllm import VllmEngine
+from service.engines.remote.connect import Tokenizers, connect
+from service.engines.remote.replicas import ReplicatedEngine
+from service.engines.scripted import ScriptedEngine
+from service.engines.served import Adaptable, DeferredEngine, EngineMisconfigured, ServedEngine
 from service.errors import EngineDead, EngineUnavailable, Starting
+from service.models import Adapter, Servers
+from service.refinement.steps import warm
+from service.settings import Settings
 
 log = logging.getLogger(__name__)
+
+StartEngine = Callable[[Settings, Tokenizers], Awaitable[ServedEngine]]
+"""Starts the main model's engine; a tokenizer is loaded through the Tokenizers that it is given."""
 
 
 class EngineLifetime:
@@ -106,3 +119,74 @@ class Fleet:
     def engine(self, model: str) -> ServedEngine:
         """The engine of a model. Raises what its lifetime raises while there is none."""
         return self._lifetimes[model].engine()
+
+
+async def start_engine(settings: Settings, tokenizers: Tokenizers | None = None) -> ServedEngine:
+    """Start the main model's engine; one in this process is warmed, and the log tells what took how long."""
+    if settings.engine == "scripted":
+        return ScriptedEngine(model=settings.model_name)
+    tokenizers = tokenizers or Tokenizers()
+    if settings.engine == "openai":
+        return await start_remote(settings.model_name, settings.servers, tokenizers)
+    clock = time.perf_counter
+    begun = clock()
+    async with tokenizers.importing:
+        model = settings.model
+        if model == "bundled":
+            model = str(await asyncio.to_thread(bundled.prepare))
+        prepared = clock()
+        engine = await VllmEngine.start(
+            model, settings.model_name, settings.engine_args, settings.adapters, settings.thinking
+        )
+    started = clock()
+    try:
+        await warm(engine)
+    except BaseException:
+        await engine.close()
+        raise
+    seconds = {"weights": prepared - begun, "engine": started - prepared, "warm_up": clock() - started}
+    log.info("engine ready", extra={"seconds": {phase: round(spent, 1) for phase, spent in seconds.items()}})
+    return engine
+
+
+async def start_remote(
+    name: str, servers: Servers, tokenizers: Tokenizers, kind: type[ReplicatedEngine] = ReplicatedEngine
+) -> ReplicatedEngine:
+    """The engine on the model's servers, which need not serve yet."""
+    connect_to = partial(
+        connect,
+        model=servers.model,
+        tokenizers=tokenizers,
+        key=servers.key,
+        tokenizer=servers.tokenizer,
+        thinking=servers.thinking,
+    )
+    return kind.open(name, {url: partial(connect_to, url) for url in servers.urls})
+
+
+async def start_adapter(name: str, stated: Adapter, main: EngineLifetime) -> ServedEngine:
+    """Load an adapter once the main model serves."""
+    engine = await main.loaded()
+    if not isinstance(engine, Adaptable):
+        raise TypeError("only the engine in this process takes adapters")
+    return await engine.load_adapter(name, stated.adapter)
+
+
+def make_fleet(
+    settings: Settings,
+    start: StartEngine,
+    on_failure: Callable[[BaseException], None],
+    on_ready: Callable[[], Awaitable[None]] | None = None,
+) -> Fleet:
+    """The engines that the settings name. ``on_ready`` is for the main model's."""
+    tokenizers = Tokenizers()
+    main = EngineLifetime(settings.model_name, lambda: start(settings, tokenizers), on_failure, on_ready)
+    lifetimes = {settings.model_name: main}
+    for name, stated in settings.models.items():
+        starting: Callable[[], Awaitable[ServedEngine]]
+        if isinstance(stated, Adapter):
+            starting = partial(start_adapter, name, stated, main)
+        else:
+            starting = partial(start_remote, name, stated.servers(name), tokenizers)
+        lifetimes[name] = EngineLifetime(name, starting, on_failure)
+    return Fleet(lifetimes)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from bench.performance.account import Account, Call, account
 from bench.performance.lengths import FIXED, NEVER
-from service.app import open_toolbox, start_engine
+from service.app import open_toolbox
 from service.cli.server import Server, configure_logging
 from service.engines.remote.connect import Tokenizers
 from service.engines.served import ServedEngine
+from service.fleet import start_engine
 from service.settings import Settings
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from bench.quality import report
 from bench.quality.arms import ARMS
 from bench.quality.prompts import load_prompts
 from bench.quality.runs import Bench, Origin, PlannedRun, open_results
-from service.app import open_toolbox, start_engine
+from service.app import open_toolbox
+from service.fleet import start_engine
 from service.programs.compile import Programs, RequestLimits
 from service.programs.models import ServedModels
 from service.settings import Settings

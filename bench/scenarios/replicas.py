@@ -27,12 +27,12 @@ from bench.harness.scenario import Report, run_scenario, say, take_turns
 from bench.harness.servers import Server, plain_vllm, redraft
 from bench.harness.spread import Spread
 from bench.performance.prompts import Prompts
-from service.app import start_remote
 from service.engines.local import bundled
 from service.engines.remote.connect import Tokenizers
 from service.engines.remote.replica import Replica
 from service.engines.remote.replicas import ReplicatedEngine
 from service.engines.served import ServedEngine
+from service.fleet import start_remote
 from service.settings import Settings
 
 KILLED_AMONG = 50

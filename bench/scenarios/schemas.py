@@ -19,12 +19,12 @@ import jsonschema_rs
 from bench.harness.results import RESULTS, Records
 from bench.harness.scenario import parse_options, say
 from bench.scenarios.made_schemas import make_schema
-from service.app import start_engine
 from service.concurrency import gather
 from service.engines.base import Engine, Sample, Sampling, grammar
 from service.engines.conversation import Conversation, Turn
 from service.errors import InvalidRequest
 from service.evaluators.text.schema import JsonSchema
+from service.fleet import start_engine
 from service.settings import Settings
 
 AT_ONCE = 48

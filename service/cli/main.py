@@ -6,13 +6,14 @@ import asyncio
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from service.app import StartEngine, TracingUnavailable, open_toolbox, start_engine
+from service.app import TracingUnavailable, open_toolbox
 from service.cli import ask, demo
 from service.cli.server import OTHER_FILES, Server, allow_open_files, configure_logging
 from service.cli.standard_streams import Output, say
 from service.engines.local import bundled
 from service.evaluators.external.plugins import PluginError
 from service.evaluators.external.webhook_client import WebhookMisconfigured
+from service.fleet import StartEngine, start_engine
 from service.settings import PREFIX, Settings
 from service.tasks.task import TaskError
 

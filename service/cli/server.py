@@ -12,12 +12,13 @@ from types import FrameType
 import uvicorn
 
 from service.api.connection import Connection
-from service.app import StartEngine, create_app
+from service.app import create_app
 from service.cli.standard_streams import say
 from service.engines.local import bundled
 from service.engines.remote.connect import Tokenizers
 from service.engines.served import ServedEngine
 from service.evaluators.toolbox import Toolbox
+from service.fleet import StartEngine
 from service.log_format import LineFormatter, keep_first_line
 from service.programs.admission import Admission
 from service.settings import Settings

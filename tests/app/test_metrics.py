@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.app import start_remote
 from service.engines.remote.connect import Tokenizers
 from service.engines.scripted import Script
 from service.engines.served import ServedEngine
 from service.errors import EngineUnavailable
+from service.fleet import start_remote
 from service.models import Servers
 from tests.support.scripts import stall
 from tests.support.serving import Served, reply, serving

@@ -13,11 +13,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from service.app import start_engine
 from service.engines.remote import probes
 from service.engines.remote import replica as one_replica
 from service.engines.remote.connect import Tokenizers
 from service.engines.served import EngineMisconfigured, ServedEngine
+from service.fleet import start_engine
 from service.settings import Settings
 from tests.support.serving import Served, listening, serving
 from tests.support.stand_ins import (

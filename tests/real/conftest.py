@@ -12,12 +12,13 @@ import pytest
 import pytest_asyncio
 import uvicorn
 
-from service.app import create_app, open_toolbox, start_engine
+from service.app import create_app, open_toolbox
 from service.engines.base import Call, Choose, Completion, EngineDecorator, R, Sample
 from service.engines.conversation import Conversation
 from service.engines.local.vllm import VllmEngine
 from service.engines.remote.connect import Tokenizers
 from service.engines.served import ServedEngine
+from service.fleet import start_engine
 from service.settings import Settings
 
 

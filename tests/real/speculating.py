@@ -6,10 +6,10 @@
 import asyncio
 import json
 
-from service.app import start_engine
 from service.engines.base import Choose, Sample, Sampling
 from service.engines.conversation import Conversation, Turn
 from service.evaluators.model.judge import DIGITS
+from service.fleet import start_engine
 from service.settings import Settings
 
 NGRAM = {"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_min": 2, "prompt_lookup_max": 4}

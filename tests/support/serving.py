@@ -15,11 +15,12 @@ from starlette.types import ASGIApp
 
 from redraft.sse import EventDecoder
 from service.api.connection import Connection
-from service.app import StartEngine, create_app
+from service.app import create_app
 from service.engines.base import Sample
 from service.engines.scripted import Script, ScriptedEngine
 from service.engines.served import ServedEngine
 from service.evaluators.toolbox import Toolbox
+from service.fleet import StartEngine
 from service.images.fetch import RemoteImages
 from service.settings import Settings
 from tests.support.scripts import role_of
