@@ -61,7 +61,7 @@ async def read_json(request: Request, model: type[M]) -> M:
 
 
 async def read_body(request: Request, decoder: Callable[[bytes, str], T]) -> T:
-    """What ``decoder`` makes of the request's body and its content type, "" where there is none.
+    """What ``decoder`` makes of the request's body and its content type, which is "" if it is missing.
 
     A web page may send a body without a type to any address, and without asking first, so such a body is refused.
     """

@@ -143,11 +143,6 @@ def make_public(error: Exception, request_id: str) -> RedraftError:
     return RedraftError("the request failed inside the service; its X-Request-ID finds the cause in the log")
 
 
-def make_invalid_request(error: ValidationError, given: object) -> InvalidRequest:
-    """Name the fields of ``given``, the caller's JSON value, that pydantic refused. No message repeats a value."""
-    return name_fields(list_errors(error), given)
-
-
 def list_errors(error: ValidationError) -> Sequence[Any]:
     """What pydantic found, without the caller's values.
 
@@ -160,7 +155,7 @@ def list_errors(error: ValidationError) -> Sequence[Any]:
 
 
 def name_fields(found: Sequence[Any], given: object) -> InvalidRequest:
-    """The error for what was ``listed`` of ``given``."""
+    """The error for what ``list_errors`` found in ``given``, the caller's JSON value. No message repeats a value."""
     return _make_invalid([_field_error(item, given) for item in found[:MOST_FIELD_ERRORS]], len(found))
 
 

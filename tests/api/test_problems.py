@@ -5,7 +5,7 @@ import pytest
 from fastapi import FastAPI, HTTPException
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from service.api.problems import install, make_invalid_request, make_public, make_response, problem_body
+from service.api.problems import install, list_errors, make_public, make_response, name_fields, problem_body
 from service.errors import EngineDead, InvalidRequest, NotFound, Overloaded, PromptTooLong, RedraftError, Unauthorized
 from tests.support.peer import Peer
 
@@ -49,7 +49,7 @@ class Body(Strict):
 def refused(given: Any) -> InvalidRequest:
     with pytest.raises(ValidationError) as raised:
         Body.model_validate_json(json.dumps(given))
-    return make_invalid_request(raised.value, given)
+    return name_fields(list_errors(raised.value), given)
 
 
 @pytest.mark.parametrize(
