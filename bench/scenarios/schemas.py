@@ -23,7 +23,7 @@ from service.concurrency import gather
 from service.engines.base import Engine, Sample, Sampling, grammar
 from service.engines.conversation import Conversation, Turn
 from service.errors import InvalidRequest
-from service.evaluators.text.schema import JsonSchema
+from service.evaluators.text.schema import FollowsSchema
 from service.fleet import start_engine
 from service.settings import Settings
 
@@ -54,7 +54,7 @@ async def try_seed(engine: Engine, seed: int) -> Outcome:
     """Ask for one text under the schema of a seed."""
     schema = make_schema(seed)
     try:
-        form = JsonSchema(schema=schema)
+        form = FollowsSchema(schema=schema)
     except ValueError as error:
         return Outcome(seed, "refused", REFUSED_BY_FORM if str(error).startswith("$") else str(error)[:80])
     try:

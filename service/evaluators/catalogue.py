@@ -17,7 +17,7 @@ from service.evaluators.text.length import Length
 from service.evaluators.text.number import Number
 from service.evaluators.text.passages import EndsWith, ParagraphStarts, StartsWith
 from service.evaluators.text.regex import Regex
-from service.evaluators.text.schema import JsonSchema
+from service.evaluators.text.schema import FollowsSchema
 
 AnyEvaluator = Annotated[
     Length
@@ -30,7 +30,7 @@ AnyEvaluator = Annotated[
     | Number
     | Language
     | Format
-    | JsonSchema
+    | FollowsSchema
     | CodeTests
     | Webhook
     | Judge

@@ -13,7 +13,7 @@ from service.evaluators.base import RefusedField
 from service.evaluators.catalogue import AnyEvaluator
 from service.evaluators.model.judge import Criterion
 from service.evaluators.text.patterns import spend
-from service.evaluators.text.schema import JsonSchema
+from service.evaluators.text.schema import FollowsSchema
 from service.fail_fast import FAIL_FAST
 from service.grammar.reading import UnsupportedSchema, dotted_path
 from service.grammar.writing import write_grammar
@@ -116,12 +116,12 @@ Prompt = Annotated[
 ]
 
 
-def form_of(schema: dict[str, Any], field: str) -> JsonSchema:
+def form_of(schema: dict[str, Any], field: str) -> FollowsSchema:
     """What holds a finished text against a schema. Raises RefusedField where no grammar holds a text to it; ``field``
     is the schema's own name."""
     spend(SCHEMA_WORK)
     try:
-        form = JsonSchema(schema=schema)
+        form = FollowsSchema(schema=schema)
         write_grammar(schema)
     except UnsupportedSchema as error:
         raise RefusedField(".".join(filter(None, (field, dotted_path(error.path)))), str(error)) from None
@@ -136,7 +136,7 @@ class FormFields(BodyModel):
     response_schema: BoundedSchema | None = None
 
     @cached_property
-    def form(self) -> JsonSchema | None:
+    def form(self) -> FollowsSchema | None:
         """What holds a finished text against the schema."""
         return None if self.response_schema is None else form_of(self.response_schema, "response_schema")
 

@@ -14,7 +14,7 @@ from service.engines.relay import ChatBody
 from service.errors import InvalidRequest, wrong_field
 from service.evaluators.base import RefusedField
 from service.evaluators.text.patterns import MAX_WORK, TooMuchToCompile, limit_compiling
-from service.evaluators.text.schema import JsonSchema
+from service.evaluators.text.schema import FollowsSchema
 from service.fail_fast import FAIL_FAST
 from service.tasks.overrides import SamplingOverrides
 from service.wire.model import WireModel
@@ -105,7 +105,7 @@ class ToolRequest(FormFields):
             return {index: offered[index] for index in places[:1]}
         return offered if self.tool_choice == "required" else {}
 
-    def forced_forms(self) -> Sequence[JsonSchema]:
+    def forced_forms(self) -> Sequence[FollowsSchema]:
         """What holds the arguments of each forced function against their schema. It takes long: call it in a thread.
 
         Raises InvalidRequest, which names a schema that no grammar holds a text to.

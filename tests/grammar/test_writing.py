@@ -15,7 +15,7 @@ import pytest
 from pydantic import BaseModel, EmailStr, Field, HttpUrl, TypeAdapter
 
 from bench.scenarios.made_schemas import make_schema
-from service.evaluators.text.schema import JsonSchema
+from service.evaluators.text.schema import FollowsSchema
 from service.grammar.reading import UnsupportedSchema, dotted_path
 from service.grammar.writing import write_grammar
 from tests.support.walks import accepts, compiled, walk
@@ -48,7 +48,7 @@ def test_what_a_grammar_writes_fits_its_schema(begin: int) -> None:
     for seed in range(begin, begin + 100):
         schema = make_schema(seed)
         try:
-            form, found = JsonSchema(schema=schema), list(texts(schema, 3, seed))
+            form, found = FollowsSchema(schema=schema), list(texts(schema, 3, seed))
         except ValueError:
             continue  # refused
         validator = jsonschema_rs.validator_for(schema, offline=True, validate_formats=False)

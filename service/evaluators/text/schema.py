@@ -190,7 +190,7 @@ _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
 @dataclass(frozen=True, kw_only=True)
-class JsonSchema(Verifier):
+class FollowsSchema(Verifier):
     """Whether the text is JSON that is valid under the schema, of draft 2020-12 unless ``$schema`` names an older one.
 
     The score is 0 if the text is not JSON, else 1 / (1 + violations). At most ten violations are looked for.

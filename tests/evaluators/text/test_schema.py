@@ -10,9 +10,9 @@ from pydantic import TypeAdapter, ValidationError
 from service.evaluators.base import Check
 from service.evaluators.text.documents import json_document
 from service.evaluators.text.regex import MAX_TEXT
-from service.evaluators.text.schema import MAX_ISSUES, MAX_MESSAGE, JsonSchema
+from service.evaluators.text.schema import MAX_ISSUES, MAX_MESSAGE, FollowsSchema
 
-WIRE = TypeAdapter(JsonSchema)
+WIRE = TypeAdapter(FollowsSchema)
 EVIL = "(a+)+$"
 VICTIM = "a" * 60 + "!"
 DRAFTS = {
@@ -24,7 +24,7 @@ DRAFTS = {
 
 
 def fits(schema: dict[str, Any], document: object) -> bool:
-    return all(check.score == 1.0 for check in JsonSchema(schema=schema).check(json.dumps(document)))
+    return all(check.score == 1.0 for check in FollowsSchema(schema=schema).check(json.dumps(document)))
 
 
 def refusal(schema: Any) -> tuple[tuple[int | str, ...], str]:
@@ -79,7 +79,7 @@ def test_a_document_is_the_whole_text(text: str, document: object) -> None:
     ids=lambda text: ascii(text)[:20],
 )
 def test_what_is_not_json_is_one_issue(text: str) -> None:
-    (check,) = JsonSchema(schema={}).check(text)
+    (check,) = FollowsSchema(schema={}).check(text)
     assert (check.rule, check.score) == ("json", 0.0)
     assert check.message.startswith("not JSON: ")
     assert check.instruction == "Reply with JSON only, without any other text."
@@ -94,7 +94,7 @@ def test_each_violated_place_is_an_issue() -> None:
     }
     text = '{"items": [{}, {"name": "x"}, {"name": 3}], "extra": 1}'
     third = 1 / 4
-    assert JsonSchema(schema=schema).check(text) == [
+    assert FollowsSchema(schema=schema).check(text) == [
         Check(
             "schema",
             third,
@@ -118,7 +118,7 @@ def test_each_violated_place_is_an_issue() -> None:
 
 
 def test_issues_are_few_and_short() -> None:
-    checks = JsonSchema(schema={"items": {"type": "string", "description": "d" * 9999}}).check(
+    checks = FollowsSchema(schema={"items": {"type": "string", "description": "d" * 9999}}).check(
         json.dumps([["v" * 1000]] * 50)
     )
     assert len(checks) == MAX_ISSUES
@@ -130,7 +130,7 @@ def test_issues_are_few_and_short() -> None:
 
 
 def test_a_schema_can_forbid_a_value() -> None:
-    (check,) = JsonSchema(schema={"properties": {"secret": False}}).check('{"secret": 1}')
+    (check,) = FollowsSchema(schema={"properties": {"secret": False}}).check('{"secret": 1}')
     assert (check.score, check.instruction) == (0.5, "Leave out of the JSON what its schema forbids.")
 
 
@@ -189,7 +189,7 @@ def test_keywords(schema: dict[str, Any], good: object, bad: object) -> None:
     ],
 )
 def test_numbers_are_exact(schema: dict[str, Any], good: list[str], bad: list[str]) -> None:
-    verifier = JsonSchema(schema=schema)
+    verifier = FollowsSchema(schema=schema)
     for text in good:
         assert [check.message for check in verifier.check(text)] == [""]
     for text in bad:
@@ -197,13 +197,13 @@ def test_numbers_are_exact(schema: dict[str, Any], good: list[str], bad: list[st
 
 
 def test_numbers_are_shown_as_they_are_written() -> None:
-    (check,) = JsonSchema(schema={"properties": {"price": {"multipleOf": 0.25}}}).check('{"price": 19.90}')
+    (check,) = FollowsSchema(schema={"properties": {"price": {"multipleOf": 0.25}}}).check('{"price": 19.90}')
     assert check.message == "$.price: 19.90 is not a multiple of 0.25"
     assert check.instruction == 'In the JSON, $.price must fit the schema {"multipleOf": 0.25}'
 
 
 def test_numbers_that_are_too_many_digits_long_are_not_json() -> None:
-    (check,) = JsonSchema(schema={}).check("0." + "1" * 5000)
+    (check,) = FollowsSchema(schema={}).check("0." + "1" * 5000)
     assert check.message == "not JSON: a number is too long"
 
 
@@ -236,7 +236,7 @@ def test_the_dialect_is_honoured(dialect: str, definitions: str) -> None:
 )
 def test_patterns_never_backtrack(dialect: str, schema: dict[str, Any]) -> None:
     begun = time.thread_time()
-    JsonSchema(schema={"$schema": dialect, **schema}).check(json.dumps([VICTIM, {VICTIM: 1}]))
+    FollowsSchema(schema={"$schema": dialect, **schema}).check(json.dumps([VICTIM, {VICTIM: 1}]))
     assert time.thread_time() - begun < 5  # re takes years
 
 
@@ -297,7 +297,7 @@ def test_a_schema_is_an_object(schema: object) -> None:
 @pytest.mark.parametrize("value", [float("nan"), object(), {1, 2}])
 def test_a_schema_is_json(value: object) -> None:
     with pytest.raises(ValueError, match=r"schema|JSON"):
-        JsonSchema(schema={"const": value})
+        FollowsSchema(schema={"const": value})
 
 
 def test_a_deep_schema_is_refused() -> None:
@@ -305,7 +305,7 @@ def test_a_deep_schema_is_refused() -> None:
     for _ in range(5000):
         schema = {"items": schema}
     with pytest.raises(ValueError, match="nested too deeply"):
-        JsonSchema(schema=schema)
+        FollowsSchema(schema=schema)
 
 
 DOUBLING: dict[str, Any] = {
@@ -330,7 +330,7 @@ LONG = json.dumps(["word"] * 12_000)
     ids=lambda value: ascii(value)[:40],
 )
 def test_a_check_is_bounded(schema: dict[str, Any], text: str) -> None:
-    verifier = JsonSchema(schema=schema)
+    verifier = FollowsSchema(schema=schema)
     begun = time.thread_time()
     (check,) = verifier.check(text)
     assert time.thread_time() - begun < 10
@@ -338,13 +338,13 @@ def test_a_check_is_bounded(schema: dict[str, Any], text: str) -> None:
 
 
 def test_a_check_spends_only_its_own_steps() -> None:
-    verifier = JsonSchema(schema={"items": {"type": "integer"}})
+    verifier = FollowsSchema(schema={"items": {"type": "integer"}})
     text = json.dumps([1] * 30_000)
     assert [check.score for _ in range(3) for check in verifier.check(text)] == [1.0, 1.0, 1.0]
 
 
 def test_a_long_text_is_not_read() -> None:
-    (check,) = JsonSchema(schema={}).check(" " * (MAX_TEXT + 1))
+    (check,) = FollowsSchema(schema={}).check(" " * (MAX_TEXT + 1))
     assert (check.score, check.message) == (0.0, "100001 characters; at most 100000 are allowed")
 
 
@@ -363,7 +363,7 @@ DOCUMENTS = st.recursive(
 @settings(deadline=None)
 @given(text=st.text() | DOCUMENTS.map(json.dumps))
 def test_a_schema_judges_any_text(text: str) -> None:
-    verifier = JsonSchema(
+    verifier = FollowsSchema(
         schema={
             "anyOf": [{"type": ["object", "array", "string"]}, {"multipleOf": 0.5}],
             "properties": {"a": {"$ref": "#"}, "name": {"pattern": "^a*$"}},
