@@ -21,7 +21,7 @@ RedraftError
     ├── Overloaded
     ├── Starting
     ├── Draining
-    ├── DeadlineExceeded              nothing was drafted in time
+    ├── DeadlineExceeded              nothing was written in time
     ├── FormNotKept                   the engine broke the schema that it was given
     └── EngineUnavailable             a remote engine does not answer, or rejects the work
         ├── EngineBusy                for now: it has too much to do

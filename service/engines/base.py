@@ -20,11 +20,12 @@ result of its own type. A sample can also be streamed::
 - EngineDead if the engine in this process has ended; no later call succeeds.
 
 The last three are all an EngineUnavailable, and ``check`` raises them too. Any other exception is a bug. Cancelling a
-call, or closing a stream, ends its work inside the engine. Every engine passes tests/support/engine_contract.py.
+call, or closing a stream, ends its work inside the engine. What a stream had written by then is not lost: it goes to
+``on_cut``. Every engine passes tests/support/engine_contract.py.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -33,8 +34,11 @@ from service.errors import FieldError, InvalidRequest
 from service.grammar.reading import UnsupportedSchema, dotted_path
 from service.grammar.writing import write_grammar
 
-FinishReason = Literal["stop", "length", "content_filter"]
-"""Why a reply ends: by itself or at a stop text, cut at a limit, or cut by a remote server's content filter."""
+ReplyEnd = Literal["stop", "length", "content_filter"]
+"""Why an engine ends a reply: by itself or at a stop text, cut at a limit, or cut by a remote server's content
+filter."""
+FinishReason = Literal["stop", "length", "content_filter", "deadline", "engine_failed"]
+"""Why a text ends: like a reply, or cut in the middle by the time or by a failure of the engine."""
 JsonSchema = Mapping[str, Any]
 SEEDS = 2**63 - 1
 """Engines take seeds from 0 to SEEDS - 1. OpenAI's and vLLM's servers take signed 64-bit integers, and vLLM reads -1 as
@@ -89,9 +93,16 @@ class Completion:
     token_ids: tuple[int, ...] | None = None
     thoughts: str = ""
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether it was cut for a reason that has nothing to do with it."""
+        return self.finish_reason in ("deadline", "engine_failed")
+
 
 Piece = str | Thought | Completion
 """What a stream yields."""
+OnCut = Callable[[Completion], None]
+"""Given a reply that was cut, as far as it had come, with what it had cost. Its finish reason is ``length``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,9 +251,15 @@ class Engine(Protocol):
     async def call(self, call: Call[R], *, priority: int = 0) -> R:
         """Make the call and return its result."""
 
-    def stream(self, sample: Sample, *, priority: int = 0) -> AsyncGenerator[Piece, None]:
+    def stream(
+        self, sample: Sample, *, priority: int = 0, interval: int = 1, on_cut: OnCut | None = None
+    ) -> AsyncGenerator[Piece, None]:
         """Yield pieces of one reply as they are sampled, its thoughts first, then the whole completion as the last
-        item."""
+        item.
+
+        ``interval``: how many tokens a piece may have; larger ones cost less. ``on_cut``: called if the stream is
+        closed, cancelled or fails after a token was sampled and before the completion.
+        """
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
         """Return if a reply of ``tokens`` to the conversation fits the context, else raise PromptTooLong."""
@@ -289,8 +306,10 @@ class EngineDecorator:
     async def call(self, call: Call[R], *, priority: int = 0) -> R:
         return await self.engine.call(call, priority=priority)
 
-    def stream(self, sample: Sample, *, priority: int = 0) -> AsyncGenerator[Piece, None]:
-        return self.engine.stream(sample, priority=priority)
+    def stream(
+        self, sample: Sample, *, priority: int = 0, interval: int = 1, on_cut: OnCut | None = None
+    ) -> AsyncGenerator[Piece, None]:
+        return self.engine.stream(sample, priority=priority, interval=interval, on_cut=on_cut)
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
         await self.engine.fit(conversation, tokens)

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
-from service.engines.base import Call, EngineDecorator, Piece, R, Sample
+from service.engines.base import Call, EngineDecorator, OnCut, Piece, R, Sample
 
 
 class Gate:
@@ -76,7 +76,10 @@ class GatedEngine(EngineDecorator):
         async with self.gate.enter():
             return await self.engine.call(call, priority=priority)
 
-    async def stream(self, sample: Sample, *, priority: int = 0) -> AsyncGenerator[Piece, None]:
-        async with self.gate.enter(), aclosing(self.engine.stream(sample, priority=priority)) as items:
+    async def stream(
+        self, sample: Sample, *, priority: int = 0, interval: int = 1, on_cut: OnCut | None = None
+    ) -> AsyncGenerator[Piece, None]:
+        pieces = self.engine.stream(sample, priority=priority, interval=interval, on_cut=on_cut)
+        async with self.gate.enter(), aclosing(pieces) as items:
             async for item in items:
                 yield item

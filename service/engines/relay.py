@@ -12,7 +12,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from service.engines.base import FinishReason, Usage
 from service.errors import wrong_field
 
-RelayFinish = FinishReason | Literal["tool_calls"]
+RelayFinish = Literal["stop", "length", "content_filter", "tool_calls"]
+"""Why a message ends, in OpenAI's words."""
 ChatBody = Mapping[str, Any]
 """A request for one chat completion in OpenAI's words, without its model and without what streams it."""
 
@@ -51,6 +52,15 @@ class Relay(Protocol):
         self, chat: ChatBody, *, stream: bool, priority: int = 0
     ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
         """Yield the message, in pieces as they are written if ``stream``, then how it ended as the last item."""
+
+
+def relay_finish(reason: FinishReason) -> RelayFinish:
+    """OpenAI's word for the end of a reply.
+
+    >>> relay_finish("stop"), relay_finish("deadline")
+    ('stop', 'length')
+    """
+    return reason if reason == "stop" or reason == "content_filter" else "length"
 
 
 def require_relay(engine: object) -> Relay:

@@ -22,13 +22,14 @@ from service.engines.base import (
     Completion,
     JsonSchema,
     Likelihood,
+    OnCut,
     Piece,
     Sample,
     Usage,
     Weigh,
 )
 from service.engines.conversation import Conversation, Turn
-from service.engines.thoughts import Habit, Opening, find_requested_marks
+from service.engines.thoughts import Habit, Opening, Split, find_requested_marks
 from service.errors import EngineDead, PromptTooLong
 
 BLOCK_TOKENS = 16
@@ -61,8 +62,8 @@ class Script:
     """How the engine behaves.
 
     ``weights`` gives the probability of each option, and ``likelihood`` that of one token of a given reply. ``fault``
-    may raise before a call begins. ``opening``: how replies begin; their thoughts are between ``<think>`` and
-    ``</think>``.
+    may raise before a call begins. ``pause`` gives more seconds for the token at an index. ``opening``: how replies
+    begin; their thoughts are between ``<think>`` and ``</think>``.
     """
 
     reply: Callable[[Sample], str] = _reply
@@ -71,6 +72,7 @@ class Script:
     fault: Callable[[EngineCall], None] = lambda call: None
     seconds_per_call: float = 0.0
     seconds_per_token: float = 0.0
+    pause: Callable[[int], float] = lambda index: 0.0
     context_tokens: int = 8192
     opening: Opening = "plain"
     takes_images: bool = False
@@ -109,7 +111,9 @@ class ScriptedEngine(CallHandler):
                 return item
         raise RuntimeError("a stream ends with its completion")
 
-    async def stream(self, sample: Sample, *, priority: int = 0) -> AsyncGenerator[Piece, None]:
+    async def stream(
+        self, sample: Sample, *, priority: int = 0, interval: int = 1, on_cut: OnCut | None = None
+    ) -> AsyncGenerator[Piece, None]:
         with self._running(sample):
             # Read the prompt, and find what the cache holds of it.
             sampling = sample.sampling
@@ -123,18 +127,34 @@ class ScriptedEngine(CallHandler):
             tokens = _tokens(text)
             spoken = tokens[: min(sampling.max_tokens, self.script.context_tokens - prompt_tokens)]
 
-            # Say it token by token, thoughts apart from the text.
+            # Say it piece by piece, thoughts apart from the text.
             reader = Habit(self.script.opening).splitter(find_requested_marks(sample.conversation))
-            for token in spoken:
-                await self._pause(self.script.seconds_per_token)
-                for piece in reader.feed(token):
-                    yield piece
-            rest, split = reader.end("stop" if len(spoken) == len(tokens) else "length")
-            for piece in rest:
-                yield piece
-            thoughts = len(spoken) - len(_tokens(split.text)) if split.thoughts else 0
-            usage = Usage(1, prompt_tokens, cached_tokens, len(spoken), thoughts)
-            yield Completion(split.text, split.finish_reason, usage, thoughts=split.thoughts)
+            said, ended = list[str](), False
+
+            def completion(split: Split) -> Completion:
+                thoughts = len(said) - len(_tokens(split.text)) if split.thoughts else 0
+                usage = Usage(1, prompt_tokens, cached_tokens, len(said), thoughts)
+                return Completion(split.text, split.finish_reason, usage, thoughts=split.thoughts)
+
+            unread: list[str] = []
+            try:
+                for token in spoken:
+                    await self._pause(self.script.seconds_per_token + self.script.pause(len(said)))
+                    said.append(token)
+                    unread.append(token)
+                    if len(unread) == interval or len(said) == len(spoken):
+                        piece, unread = "".join(unread), []
+                        for part in reader.feed(piece):
+                            yield part
+                rest, split = reader.end("stop" if len(spoken) == len(tokens) else "length")
+                ended = True
+                for part in rest:
+                    yield part
+                yield completion(split)
+            finally:
+                if on_cut is not None and said and not ended:
+                    reader.feed("".join(unread))
+                    on_cut(completion(reader.end("length")[1]))
 
     async def choose(self, choose: Choose, priority: int) -> Choice:
         with self._running(choose):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from service.engines.base import FinishReason, Thought
+from service.engines.base import ReplyEnd, Thought
 from service.engines.conversation import Conversation
 
 Opening = Literal["plain", "tagged", "open", "unknown", "whole"]
@@ -95,7 +95,7 @@ class Split:
 
     text: str
     thoughts: str
-    finish_reason: FinishReason
+    finish_reason: ReplyEnd
 
 
 @dataclass
@@ -118,7 +118,7 @@ class Habit:
             opening = "tagged" if way == "direct" else "unknown"
         return Splitter(opening, self.marks, asked, self.certain)
 
-    def learn(self, reply: "Splitter", finish_reason: FinishReason) -> None:
+    def learn(self, reply: "Splitter", finish_reason: ReplyEnd) -> None:
         """Learn from how a reply began that was free to think. Callers can make a model write anything, so a reply only
         settles whether the prompt opens thoughts, and never for good."""
         if self.certain:
@@ -160,7 +160,7 @@ class Splitter:
         self._waiting += piece
         return self._record(self._take_certain())
 
-    def end(self, finish_reason: FinishReason) -> tuple[list[str | Thought], Split]:
+    def end(self, finish_reason: ReplyEnd) -> tuple[list[str | Thought], Split]:
         """The rest, and the whole."""
         rest, self._waiting = "".join([*self._held, self._waiting]), ""
         thinking = self._state == "inside" or (self._state == "before" and self.opening == "open")

@@ -1,12 +1,13 @@
 """Exact accounting: what each role's engine calls cost, and what the budget still allows."""
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
-from service.engines.base import Call, CallResult, Completion, EngineDecorator, Piece, R, Sample, Usage
+from service.engines.base import Call, CallResult, Completion, EngineDecorator, OnCut, Piece, R, Sample, Usage
 from service.engines.conversation import Conversation
 from service.engines.siblings import sample_siblings
 from service.refinement import telemetry
@@ -25,8 +26,16 @@ class EnterResults(Protocol):
     def __call__(self, *results: CallResult) -> None: ...
 
 
-class BudgetSpent(Exception):
-    """The budget does not allow the next call."""
+class LimitReached(Exception):
+    """The budget allows no further call."""
+
+
+class BudgetSpent(LimitReached):
+    """No tokens or calls are left for the call."""
+
+
+class TimeIsUp(LimitReached):
+    """The deadline is over, and with it the call."""
 
 
 class Ledger:
@@ -44,6 +53,19 @@ class Ledger:
         self._attained = Usage()
         self._begun = 0
         self._held_tokens = 0
+
+    @asynccontextmanager
+    async def in_time(self) -> AsyncIterator[None]:
+        """Cancel what is inside once the deadline is over; TimeIsUp then."""
+        if asyncio.get_running_loop().time() >= self._budget.deadline:
+            raise TimeIsUp
+        try:
+            async with asyncio.timeout_at(self._budget.deadline) as scope:
+                yield
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            raise TimeIsUp from error
 
     @property
     def priority(self) -> int:
@@ -89,7 +111,8 @@ class Ledger:
 
 @dataclass(frozen=True)
 class MeteredEngine(EngineDecorator):
-    """An Engine whose calls are entered in a ledger under one role and refused once the budget is spent.
+    """An Engine whose calls are entered in a ledger under one role and refused once the budget is spent. A stream that
+    is cut is entered as far as it came. Only calls end at the deadline by themselves; writing.py ends streams.
 
     Its calls have the program's priority, which depends on what the program has cost so far, unless they state their
     own. ``as_text``: the engine gets conversations without token ids, because those in them are another engine's.
@@ -101,7 +124,8 @@ class MeteredEngine(EngineDecorator):
 
     async def call(self, call: Call[R], *, priority: int | None = None) -> R:
         with self._metered(call, 1) as (limited, record):
-            result = await self.engine.call(limited, priority=self._rank(priority))
+            async with self.ledger.in_time():
+                result = await self.engine.call(limited, priority=self._rank(priority))
             record(result)
         return result
 
@@ -115,9 +139,18 @@ class MeteredEngine(EngineDecorator):
             record(*completions)
         return completions
 
-    async def stream(self, sample: Sample, *, priority: int | None = None) -> AsyncGenerator[Piece, None]:
+    async def stream(
+        self, sample: Sample, *, priority: int | None = None, interval: int = 1, on_cut: OnCut | None = None
+    ) -> AsyncGenerator[Piece, None]:
         with self._metered(sample, 1) as (limited, record):
-            async with aclosing(self.engine.stream(limited, priority=self._rank(priority))) as items:
+
+            def cut(completion: Completion) -> None:
+                record(completion)
+                if on_cut is not None:
+                    on_cut(completion)
+
+            pieces = self.engine.stream(limited, priority=self._rank(priority), interval=interval, on_cut=cut)
+            async with aclosing(pieces) as items:
                 async for item in items:
                     if isinstance(item, Completion):
                         record(item)

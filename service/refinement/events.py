@@ -19,7 +19,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class CallEnded:
-    """One engine call is over: for ``n`` siblings together, or one choice."""
+    """One engine call is over."""
 
     role: CallRole
     usage: Usage

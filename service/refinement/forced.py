@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from service.engines.base import Completion, Engine, Sample, Thought, Usage
-from service.engines.relay import CallPiece, MessageEnd, MessagePiece
+from service.engines.relay import CallPiece, MessageEnd, MessagePiece, relay_finish
 from service.refinement.held import hold
 from service.refinement.program import ForcedCall
 
@@ -49,7 +49,8 @@ async def write_call(
                     whole = item.finish_reason == "stop"
                     if whole and not call.sampling.stop:  # arguments that are cut there need not fit
                         await hold(item.text, forms[chosen], threads)
-                    yield MessageEnd(call.finish_reason if whole else item.finish_reason, usage + item.usage)
+                    ended = call.finish_reason if whole else relay_finish(item.finish_reason)
+                    yield MessageEnd(ended, usage + item.usage)
                 case Thought(text=text):
                     yield MessagePiece(thoughts=text)
                 case str() if item:

@@ -17,7 +17,7 @@ from service.engines.base import Completion, Usage
 from service.engines.conversation import Conversation
 from service.errors import DeadlineExceeded, EngineUnavailable, InvalidRequest, PromptTooLong, RedraftError
 from service.refinement import policy, telemetry
-from service.refinement.accounting import BudgetSpent, Emit, Ledger
+from service.refinement.accounting import BudgetSpent, Emit, Ledger, LimitReached, TimeIsUp
 from service.refinement.archive import Archive
 from service.refinement.branching import Expansion
 from service.refinement.candidate import Assessment, Candidate, Critique
@@ -38,6 +38,9 @@ from service.refinement.steps import MOST_VOTED_ON, EngineSteps, Guidance, criti
 from service.refinement.stream import events_of
 
 T = TypeVar("T")
+
+LAST_SECONDS = 0.25
+"""For verifiers, after the deadline. A judge has none: what it asks the engine ends at the deadline."""
 
 
 def refine(program: Refine, roles: Roles) -> AsyncGenerator[Event, None]:
@@ -63,7 +66,8 @@ class _OpenRound:
     """By the place of their candidate among the round's parents."""
     critic_satisfied: bool = False
     only_repeats: bool = False
-    budget_spent: bool = False
+    stopped: Exception | None = None
+    """What kept it from making all texts that it was to make. It is raised when those that were made are evaluated."""
 
 
 @dataclass(frozen=True)
@@ -134,15 +138,15 @@ class _Loop:
     async def _until_stopped(self) -> tuple[StopReason, RedraftError | None]:
         """Search until something ends it: why, and the error to raise should there be no draft."""
         try:
-            async with asyncio.timeout_at(self._program.budget.deadline) as time_left:
+            async with asyncio.timeout_at(self._program.budget.deadline + LAST_SECONDS) as time_left:
                 reason = await self._until_ruled_out()
                 if self._search.select == "vote":
                     await self._vote()
                 return reason, None
-        except TimeoutError:
-            if not time_left.expired():
+        except (TimeIsUp, TimeoutError) as error:
+            if isinstance(error, TimeoutError) and not time_left.expired():
                 raise
-            return "deadline", DeadlineExceeded("the time ran out before a first text was written")
+            return "deadline", DeadlineExceeded("the time ran out before anything was written")
         except BudgetSpent:
             return "budget", None
         except PromptTooLong as error:
@@ -161,9 +165,11 @@ class _Loop:
         """One round. However it ends, its candidates challenge the incumbent and it enters the account."""
         current = _OpenRound(number)
         started = time.perf_counter()
-        with telemetry.one_round(number, expected=(BudgetSpent, PromptTooLong)):
+        with telemetry.one_round(number, expected=(LimitReached, PromptTooLong)):
             try:
                 await (self._improve(current) if number else self._draft(current))
+                if current.stopped is not None:
+                    raise current.stopped
             finally:
                 if self._archive:
                     self._close(current, time.perf_counter() - started)
@@ -177,16 +183,12 @@ class _Loop:
         )
 
     async def _draft(self, current: _OpenRound) -> None:
+        plans: Sequence[_Plan] = [_Plan(Expansion("draft"), Guidance(), self._search.drafts, 0)]
         made: _Made = {}
         if self._program.draft is not None:
             given = Completion(self._program.draft, "stop", Usage())
-            made[0] = _Text(Expansion("draft"), self._program.request, given)
-        try:
-            if not made:
-                await self._make(_Plan(Expansion("draft"), Guidance(), self._search.drafts, 0), made)
-        finally:  # even a deadline leaves those that are finished
-            new = self._added(current, made)
-        await self._evaluate(new)
+            made[0], plans = _Text(Expansion("draft"), self._program.request, given), ()
+        await self._evaluate(await self._write(current, plans, made))
 
     async def _improve(self, current: _OpenRound) -> None:
         """Choose what to make, have the parents criticised, make what is wanted and evaluate what is new."""
@@ -204,17 +206,11 @@ class _Loop:
                 first += count
         current.critic_satisfied = not plans
         self._findings.append([plan.guidance for plan in plans])
-        made: _Made = {}
-        try:
-            await settle(self._within_budget(current, self._make(plan, made)) for plan in plans)
-        finally:
-            new = self._added(current, made)
+        new = await self._write(current, plans, {})
         current.only_repeats = (
             bool(new) and all(map(self._archive.twin, new)) and not any(map(self._next_differs, plans))
         )
         await self._evaluate(new)
-        if current.budget_spent:
-            raise BudgetSpent
 
     def _expansions(self) -> Sequence[Expansion]:
         archive, search = self._archive, self._search
@@ -275,6 +271,16 @@ class _Loop:
         memory = tuple(lesson for lesson in dict.fromkeys(lessons) if lesson not in (*instructions, *remarks))
         return Guidance(instructions, remarks, memory)
 
+    async def _write(self, current: _OpenRound, plans: Sequence[_Plan], made: _Made) -> Sequence[Candidate]:
+        """Write what the plans say, and take all texts in that were written, be it in part, whatever ended it."""
+        try:
+            await settle(self._within_budget(current, self._make(plan, made)) for plan in plans)
+        except (TimeIsUp, EngineUnavailable) as error:
+            current.stopped = error
+        finally:
+            new = self._added(current, made)
+        return new
+
     async def _make(self, plan: _Plan, made: _Made) -> None:
         """Put the texts of a plan into ``made`` as each is finished."""
         sampling = self._program.sampling.sibling(plan.first)
@@ -304,13 +310,19 @@ class _Loop:
         """What the call gives; None where the budget or the context refuses it, and then the round is the last."""
         try:
             return await call
-        except (BudgetSpent, PromptTooLong):
-            current.budget_spent = True
+        except (BudgetSpent, PromptTooLong) as error:
+            current.stopped = error
             return None
 
     def _added(self, current: _OpenRound, made: _Made) -> Sequence[Candidate]:
-        """Take the texts into the archive and the round, as candidates."""
-        for _, text in sorted(made.items()):
+        """Take the texts into the archive and the round, as candidates; those that were cut last, the longest first."""
+
+        def place(number: int) -> tuple[bool, int, int]:
+            completion = made[number].completion
+            cut = completion.is_unfinished
+            return cut, -completion.usage.completion_tokens if cut else 0, number
+
+        for text in (made[number] for number in sorted(made, key=place)):
             form, parent = text.expansion.form, text.expansion.parent
             shown = parent.id if form == "edit" and parent else None
             candidate = self._archive.add(current.number, form, shown, text.asked, text.completion)

@@ -7,13 +7,14 @@ from contextlib import AbstractContextManager, aclosing, asynccontextmanager, co
 from dataclasses import replace
 
 from service.concurrency import gather
-from service.engines.base import Completion, Engine, Sample, Thought, Usage
+from service.engines.base import Completion, Engine, FinishReason, Sample, Thought, Usage
 from service.engines.conversation import Conversation
 from service.engines.relay import MessageEnd, MessagePiece, Relay, join_pieces, require_relay
 from service.engines.siblings import fan_out
-from service.errors import DeadlineExceeded, PromptTooLong
+from service.engines.thoughts import str_of
+from service.errors import DeadlineExceeded, EngineUnavailable, PromptTooLong
 from service.refinement import telemetry
-from service.refinement.accounting import Emit, Ledger, MeteredEngine
+from service.refinement.accounting import Emit, Ledger, MeteredEngine, TimeIsUp
 from service.refinement.candidate import Assessment, Candidate
 from service.refinement.events import Critiqued, Delta, Event, Generated, ReasoningDelta, Relayed, Reviewed
 from service.refinement.forced import write_call
@@ -22,12 +23,14 @@ from service.refinement.program import Budget, Generate, Review, ToolChat
 from service.refinement.roles import Roles
 from service.refinement.steps import EngineSteps
 from service.refinement.stream import events_of
+from service.refinement.writing import write_text
 
 
 def generate(generation: Generate, roles: Roles) -> AsyncGenerator[Event, None]:
     """Answer every request of a generation at once; the last event is Generated.
 
-    Raises DeadlineExceeded when the time runs out before all answers are complete.
+    Texts that the deadline or a failure of the engine cuts are given as far as they came. DeadlineExceeded, or the
+    failure, where that is nowhere.
     """
 
     async def work(emit: Emit) -> None:
@@ -40,53 +43,73 @@ def generate(generation: Generate, roles: Roles) -> AsyncGenerator[Event, None]:
 async def _generate(generation: Generate, roles: Roles, emit: Emit) -> None:
     ledger = Ledger(generation.budget, emit, generation.arrival, generation.lane)
     writer = MeteredEngine(roles.writer, "draft", ledger)
-    answer = _streamed if generation.stream else _complete
+    answers = _Answers(generation, writer, emit)
 
     def naming(index: int) -> AbstractContextManager[None]:
         return _too_long_by("prompt" if len(generation.requests) == 1 else f"prompt.{index}")
 
-    async def answered(index: int, request: Conversation) -> Sequence[Completion]:
+    async def answer(index: int, request: Conversation) -> Sequence[Completion]:
         with naming(index):
-            completions = await answer(generation, writer, emit, index, request)
+            return await answers.to(index, request)
+
+    for index, request in enumerate(generation.requests):
+        with naming(index):
+            await writer.fit(request)
+    completions = await gather(answer(index, request) for index, request in enumerate(generation.requests))
+    answers.check()
+    emit(Generated(generation.id, writer.model, completions, ledger.usage))
+
+
+class _Answers:
+    """The answers of a generation. One that is cut is kept as far as it came, and ends no other."""
+
+    def __init__(self, generation: Generate, writer: MeteredEngine, emit: Emit) -> None:
+        self._generation = generation
+        self._writer = writer
+        self._emit = emit
+        self._written = 0
+        self._failure: Exception | None = None
+
+    async def to(self, prompt_index: int, request: Conversation) -> Sequence[Completion]:
+        """The answers to one prompt, in order; those that could not begin are empty."""
+        generation = self._generation
+
+        async def write(index: int, sibling: Sample) -> Completion:
+            return await self._write(prompt_index, index, sibling)
+
+        sample = Sample(request, generation.sampling, generation.schema)
+        completions = await fan_out(sample, generation.n, write)
         if not generation.sampling.stop:  # a text that is cut there need not fit
             for completion in completions:
                 if completion.finish_reason == "stop":
                     await hold(completion.text, generation.form, generation.threads)
         return completions
 
-    for index, request in enumerate(generation.requests):
-        with naming(index):
-            await writer.fit(request)
-    async with _deadline(generation.budget):
-        completions = await gather(answered(index, request) for index, request in enumerate(generation.requests))
-    emit(Generated(generation.id, writer.model, completions, ledger.usage))
+    def check(self) -> None:
+        """Raise what kept the answers from beginning, if none has begun."""
+        if self._failure is not None and not self._written:
+            raise self._failure
 
+    async def _write(self, prompt_index: int, index: int, sample: Sample) -> Completion:
+        generation = self._generation
 
-async def _complete(
-    generation: Generate, writer: MeteredEngine, emit: Emit, prompt_index: int, request: Conversation
-) -> Sequence[Completion]:
-    sample = Sample(request, generation.sampling, generation.schema)
-    completions = await writer.sample_siblings(sample, generation.n)
-    if (form := generation.form) is None:
-        return completions
-    return [replace(completion, text=form.unwrap(completion.text)) for completion in completions]
+        def show(piece: str | Thought) -> None:
+            delta = ReasoningDelta if isinstance(piece, Thought) else Delta
+            self._emit(delta(prompt_index, index, str_of(piece)))
 
-
-async def _streamed(
-    generation: Generate, writer: MeteredEngine, emit: Emit, prompt_index: int, request: Conversation
-) -> Sequence[Completion]:
-    async def stream(index: int, sibling: Sample) -> Completion:
-        async with aclosing(writer.stream(sibling)) as items:
-            async for item in items:
-                if isinstance(item, Completion):
-                    return item
-                if isinstance(item, Thought):
-                    emit(ReasoningDelta(prompt_index, index, item.text))
-                else:
-                    emit(Delta(prompt_index, index, item))
-        raise RuntimeError("the engine ended a stream without its completion")
-
-    return await fan_out(Sample(request, generation.sampling, generation.schema), generation.n, stream)
+        kept: list[Completion] = []
+        ended_by: FinishReason = "deadline"
+        try:
+            await write_text(self._writer, sample, kept.append, show if generation.stream else None)
+        except TimeIsUp:
+            self._failure = DeadlineExceeded("the time ran out before anything was written")
+        except EngineUnavailable as error:
+            self._failure, ended_by = error, "engine_failed"
+        self._written += len(kept)
+        completion = kept[0] if kept else Completion("", ended_by, Usage())
+        if generation.form is None or generation.stream:
+            return completion
+        return replace(completion, text=generation.form.unwrap(completion.text))
 
 
 def review(review: Review, roles: Roles) -> AsyncGenerator[Event, None]:
@@ -168,7 +191,7 @@ async def _deadline(budget: Budget) -> AsyncGenerator[None, None]:
     try:
         async with asyncio.timeout_at(budget.deadline):
             yield
-    except TimeoutError as error:
+    except (TimeIsUp, TimeoutError) as error:
         raise DeadlineExceeded("the time ran out before the answer was complete") from error
 
 

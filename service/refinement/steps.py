@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from pydantic_core import from_json
@@ -21,12 +21,13 @@ from service.errors import EngineUnavailable, PromptTooLong
 from service.evaluators.base import Authority, Evaluation, EvaluationFailed, Evaluator, Issue, Submission
 from service.evaluators.text.script import instruction_language
 from service.refinement import telemetry
-from service.refinement.accounting import BudgetSpent, Emit, Ledger, MeteredEngine
+from service.refinement.accounting import BudgetSpent, Emit, Ledger, LimitReached, MeteredEngine
 from service.refinement.candidate import Assessment, Candidate, Critique, Verification
 from service.refinement.events import EvaluatorEnded
 from service.refinement.program import EvaluatedProgram
 from service.refinement.prompts import Prompts
 from service.refinement.roles import CallRole, Roles
+from service.refinement.writing import write_text
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def _list_of_sentences(name: str) -> JsonSchema:
 CRITIQUE_SCHEMA = _list_of_sentences("issues")
 QUESTIONS_SCHEMA = _list_of_sentences("questions")
 Keep = Callable[[int, Completion], None]
-"""Called with the index and the completion of each finished sibling."""
+"""Called with the index and the completion of each sibling, finished or cut."""
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MOST_VOTED_ON = len(LETTERS)
@@ -120,7 +121,8 @@ class EngineSteps:
     async def write(
         self, role: CallRole, conversation: Conversation, sampling: Sampling, count: int, keep: Keep
     ) -> None:
-        """Sample ``count`` replies side by side, or as many as the budget allows; keep each as soon as it is finished.
+        """Sample ``count`` replies side by side, or as many as the budget allows; keep each as soon as it is finished,
+        or cut.
 
         A failure is raised after the others have finished.
         """
@@ -130,7 +132,7 @@ class EngineSteps:
         engine = self.engine(role)
 
         async def write(index: int, sibling: Sample) -> None:
-            keep(index, await engine.call(sibling))
+            await write_text(engine, sibling, partial(keep, index))
 
         sample = Sample(conversation, replace(sampling, max_tokens=max_tokens))
         await fan_out(sample, count, write, settle)
@@ -162,7 +164,7 @@ class EngineSteps:
             keep(Assessment(()))
 
         async def evaluate(index: int) -> None:
-            with telemetry.evaluator(evaluators[index], expected=(BudgetSpent,)):
+            with telemetry.evaluator(evaluators[index], expected=(LimitReached,)):
                 results[index] = await self._evaluate(evaluators[index], submission)
                 telemetry.evaluated(results[index])
             keep(Assessment(tuple(results)))
@@ -178,7 +180,7 @@ class EngineSteps:
         started = time.perf_counter()
         try:
             evaluation = _sanitize(await evaluator.evaluate(submission))
-        except BudgetSpent:
+        except LimitReached:
             raise
         except EngineUnavailable as error:
             if not self._roles.apart("judge"):

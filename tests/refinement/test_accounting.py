@@ -1,6 +1,7 @@
 """What a program spends, entered call by call, and the calls that its budget refuses."""
 
 import asyncio
+import math
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -22,7 +23,7 @@ def ledger(
     tokens: int | None = None, calls: int | None = None, told: list[Event] | None = None, arrival: int = 0
 ) -> Ledger:
     events = [] if told is None else told
-    return Ledger(Budget(deadline=0.0, tokens=tokens, calls=calls), events.append, arrival)
+    return Ledger(Budget(deadline=math.inf, tokens=tokens, calls=calls), events.append, arrival)
 
 
 def metered(ledger: Ledger, engine: ScriptedEngine | None = None) -> MeteredEngine:

@@ -8,7 +8,7 @@ import pytest
 from service.engines.base import Sample, Sampling, Usage
 from service.engines.conversation import Conversation, Turn
 from service.engines.scripted import EngineCall, Script, ScriptedEngine
-from service.errors import DeadlineExceeded, EngineDead, PromptTooLong
+from service.errors import DeadlineExceeded, EngineDead, EngineUnavailable, PromptTooLong
 from service.refinement.events import (
     CallEnded,
     Critiqued,
@@ -31,6 +31,7 @@ from tests.support.scripts import (
     Clock,
     Lines,
     engine,
+    halt,
     of_type,
     program,
     role_of,
@@ -109,7 +110,7 @@ async def test_without_a_stream_there_are_no_deltas() -> None:
     found = await events(generate(generation(n=2), Roles.single(ScriptedEngine())))
 
     assert of_type(found, Delta) == []
-    assert [call.usage.calls for call in of_type(found, CallEnded)] == [2, 2, 2]
+    assert [call.usage.calls for call in of_type(found, CallEnded)] == [1] * 6
 
 
 async def test_a_schema_reaches_every_call() -> None:
@@ -132,16 +133,58 @@ async def test_a_deadline_ends_a_generation_and_its_calls(clock: Clock, stream: 
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_one_prompt_that_fails_ends_the_others(stream: bool) -> None:
+async def test_a_deadline_returns_texts_as_far_as_they_came(clock: Clock, stream: bool) -> None:
+    scripted = ScriptedEngine(Script(reply=answer))
+    halt(scripted, 3, clock.jump, streams=6)
+
+    *_, done = await events(generate(generation(n=2, stream=stream, sampling=Sampling(seed=5)), Roles.single(scripted)))
+
+    assert isinstance(done, Generated)
+    texts = [completion.text for siblings in done.completions for completion in siblings]
+    assert texts == [f"{text} is answered" for text in PROMPT_TEXTS for _ in range(2)]
+    assert {completion.finish_reason for siblings in done.completions for completion in siblings} == {"deadline"}
+    assert done.usage == {"draft": Usage(calls=6, prompt_tokens=12, cached_tokens=0, completion_tokens=18)}
+    await settled(scripted)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_engine_that_dies_in_mid_stream_leaves_what_was_written(stream: bool) -> None:
+    scripted = ScriptedEngine(Script(reply=answer))
+    halt(scripted, 3, scripted.kill, streams=3)
+
+    *_, done = await events(generate(generation(stream=stream, sampling=Sampling(seed=5)), Roles.single(scripted)))
+
+    assert isinstance(done, Generated)
+    assert [(c.text, c.finish_reason) for siblings in done.completions for c in siblings] == [
+        (f"{text} is answered", "engine_failed") for text in PROMPT_TEXTS
+    ]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_one_text_that_cannot_begin_ends_no_other(stream: bool) -> None:
     def fault(call: EngineCall) -> None:
         if call.prompt == "Two?":
-            raise EngineDead("gone")
+            raise EngineUnavailable("gone")
 
-    scripted = ScriptedEngine(Script(fault=fault, seconds_per_call=3600))
+    scripted = ScriptedEngine(Script(reply=answer, fault=fault))
+
+    *_, done = await events(generate(generation(stream=stream), Roles.single(scripted)))
+
+    assert isinstance(done, Generated)
+    assert [(bool(c.text), c.finish_reason) for siblings in done.completions for c in siblings] == [
+        (True, "stop"),
+        (False, "engine_failed"),
+        (True, "stop"),
+    ]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_texts_of_which_none_can_begin_are_an_error(stream: bool) -> None:
+    scripted = ScriptedEngine()
+    scripted.kill()
 
     with pytest.raises(EngineDead):
         await events(generate(generation(stream=stream), Roles.single(scripted)))
-    await settled(scripted)
 
 
 async def test_closing_a_generation_ends_its_calls() -> None:

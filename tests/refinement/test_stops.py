@@ -21,9 +21,11 @@ from tests.support.scripts import (
     Broken,
     Clock,
     Lines,
+    Stuck,
     digit,
     engine,
     events,
+    halt,
     of_type,
     program,
     refined,
@@ -330,6 +332,78 @@ async def test_a_deadline_among_siblings_keeps_those_that_are_finished(clock: Cl
     assert (done.stop_reason, [c.text for c in done.rounds[0].candidates]) == ("deadline", ["Salt.", "Waves."])
     assert done.usage["draft"].calls == 2
     await settled(scripted)
+
+
+async def test_a_deadline_keeps_texts_as_far_as_they_came_and_has_them_verified(clock: Clock) -> None:
+    scripted = engine(Lines(draft=["Waves are tall.", "Salt waves are tall."]))
+    halt(scripted, 2, clock.jump, streams=2)
+
+    done = await refined(program(SALT, search=Search(drafts=2)), scripted)
+
+    assert (done.stop_reason, done.selected.text) == ("deadline", "Salt waves")
+    assert [(c.text, c.completion.finish_reason) for c in done.rounds[0].candidates] == [
+        ("Waves are", "deadline"),
+        ("Salt waves", "deadline"),
+    ]
+    assert [done.assessments[c.id].passed for c in done.rounds[0].candidates] == [False, True]
+    assert done.usage == scripted.bill
+    await settled(scripted)
+
+
+async def test_texts_that_were_cut_come_after_those_that_are_finished_and_the_longest_of_them_first(
+    clock: Clock,
+) -> None:
+    scripted = engine(Lines(draft=["One two three four.", "One two.", "One."]))
+    halted = 0
+
+    def pause(at: int) -> float:
+        nonlocal halted
+        halted += at == 2
+        if halted == 1 and at == 2:
+            asyncio.get_running_loop().call_later(0.05, clock.jump)
+        return 3600.0 if at == 2 else 0.0
+
+    scripted.script = replace(scripted.script, pause=pause)
+
+    done = await refined(program(JUDGE, search=Search(drafts=3)), scripted)
+
+    assert [c.text for c in done.rounds[0].candidates] == ["One two.", "One.", "One two"]
+    assert done.selected.text == "One two."
+
+
+async def test_a_revision_that_the_deadline_cuts_wins_only_by_what_verifiers_say(clock: Clock) -> None:
+    scripted = engine(Lines(draft=["Waves."], revise=["Salt and much more of it."]))
+    halt(scripted, 2, clock.jump)
+
+    done = await refined(program(SALT, JUDGE, search=Search(rounds=3)), scripted)
+
+    assert (done.stop_reason, done.selected.text, done.selected.completion.finish_reason) == (
+        "deadline",
+        "Salt and",
+        "deadline",
+    )
+    assert done.assessments["c1"].evaluations[1].error == "not evaluated"
+
+
+async def test_verifiers_that_take_longer_than_the_time_after_the_deadline_are_not_waited_for(clock: Clock) -> None:
+    scripted = engine(Lines(draft=["Salt waves."]))
+    halt(scripted, 1, clock.jump)
+
+    done = await refined(program(SALT, Stuck()), scripted)
+
+    assert (done.stop_reason, done.selected.text) == ("deadline", "Salt")
+    assert [e.error for e in done.assessments["c0"].evaluations] == [None, "not evaluated"]
+
+
+async def test_an_engine_that_dies_in_mid_stream_leaves_what_was_written() -> None:
+    scripted = engine(Lines(draft=["Waves are tall.", "Salt waves are tall."]))
+    halt(scripted, 2, scripted.kill, streams=2)
+
+    done = await refined(program(SALT, search=Search(drafts=2)), scripted)
+
+    assert (done.stop_reason, done.selected.text) == ("engine_failed", "Salt waves")
+    assert {c.completion.finish_reason for c in done.rounds[0].candidates} == {"engine_failed"}
+    assert done.usage == scripted.bill
 
 
 async def test_a_deadline_while_judging_keeps_what_the_verifiers_said(clock: Clock) -> None:

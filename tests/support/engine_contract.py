@@ -104,6 +104,44 @@ class EngineContract:
         assert "".join(str(piece) for piece in pieces) == last.text
         assert last.usage.completion_tokens > 1
 
+    async def test_a_stream_may_come_in_larger_pieces(self, engine: Engine) -> None:
+        *small, whole = [item async for item in engine.stream(Sample(QUESTION, GREEDY))]
+        *large, same = [item async for item in engine.stream(Sample(QUESTION, GREEDY), interval=8)]
+
+        assert isinstance(whole, Completion)
+        assert isinstance(same, Completion)
+        assert "".join(str(piece) for piece in large) == same.text == whole.text
+        assert len(large) <= len(small)
+
+    @pytest.mark.parametrize("interval", [1, 8])
+    async def test_a_closed_stream_gives_what_it_had_written_and_what_that_cost(
+        self, engine: Engine, interval: int
+    ) -> None:
+        cut: list[Completion] = []
+        sample = Sample(QUESTION, Sampling(temperature=1.0, max_tokens=24, seed=1))
+        written = ""
+        async with aclosing(engine.stream(sample, interval=interval, on_cut=cut.append)) as items:
+            async for item in items:
+                written += str(item)
+                if written.count(" ") > 1:
+                    break
+
+        whole = await engine.call(sample)
+        [completion] = cut
+        assert completion.text.startswith(written)
+        assert whole.text.startswith(written)
+        assert (completion.finish_reason, completion.usage.calls) == ("length", 1)
+        assert completion.usage.prompt_tokens == whole.usage.prompt_tokens
+        assert 0 < completion.usage.completion_tokens < whole.usage.completion_tokens
+
+    async def test_a_stream_that_is_read_to_its_end_was_not_cut(self, engine: Engine) -> None:
+        cut: list[Completion] = []
+
+        *_, last = [item async for item in engine.stream(Sample(QUESTION, GREEDY), on_cut=cut.append)]
+
+        assert isinstance(last, Completion)
+        assert cut == []
+
     async def test_an_extended_conversation_finds_its_beginning_in_the_cache(self, engine: Engine) -> None:
         text = " ".join(f"item {number}," for number in range(150))
         start = Conversation(Turn("user", f"Remember this list: {text} and wait."))

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar, overload
 
-from service.engines.base import Choice, Choose, Completion, Piece, Sample, Usage
+from service.engines.base import Choice, Choose, Completion, OnCut, Piece, Sample, Usage
 from service.engines.conversation import Conversation, Turn
 from service.engines.scripted import EngineCall, Script, ScriptedEngine
 from service.evaluators.base import Authority, Evaluation, Evaluator, Submission
@@ -127,8 +127,15 @@ class BilledEngine(ScriptedEngine):
 
     bill: dict[CallRole, Usage] = field(default_factory=dict)
 
-    async def stream(self, sample: Sample, *, priority: int = 0) -> AsyncGenerator[Piece, None]:
-        async with aclosing(super().stream(sample, priority=priority)) as items:
+    async def stream(
+        self, sample: Sample, *, priority: int = 0, interval: int = 1, on_cut: OnCut | None = None
+    ) -> AsyncGenerator[Piece, None]:
+        def cut(completion: Completion) -> None:
+            self._enter(sample, completion.usage)
+            if on_cut is not None:
+                on_cut(completion)
+
+        async with aclosing(super().stream(sample, priority=priority, interval=interval, on_cut=cut)) as items:
             async for item in items:
                 if isinstance(item, Completion):
                     self._enter(sample, item.usage)
@@ -175,6 +182,22 @@ def stall(engine: ScriptedEngine, at: Callable[[EngineCall], bool], then: Callab
     engine.script = replace(engine.script, fault=fault)
 
 
+def halt(engine: ScriptedEngine, index: int, then: Callable[[], None], streams: int = 1) -> None:
+    """Let replies stand still before their token at ``index``, and do ``then`` once ``streams`` of them do."""
+    halted = 0
+
+    def pause(at: int) -> float:
+        nonlocal halted
+        if at != index:
+            return 0.0
+        halted += 1
+        if halted == streams:
+            asyncio.get_running_loop().call_soon(then)
+        return 3600.0
+
+    engine.script = replace(engine.script, pause=pause)
+
+
 @dataclass(frozen=True)
 class Broken:
     """An evaluator that cannot do its work."""
@@ -186,6 +209,17 @@ class Broken:
 
     async def evaluate(self, submission: Submission) -> Evaluation:
         raise OSError("no route to the evaluator")
+
+
+@dataclass(frozen=True)
+class Stuck(Broken):
+    """An evaluator that never ends."""
+
+    type: str = "stuck"
+
+    async def evaluate(self, submission: Submission) -> Evaluation:
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets the event")
 
 
 @dataclass(frozen=True)
@@ -273,5 +307,6 @@ class Clock:
     def __call__(self) -> float:
         return self._real() + self._ahead
 
-    def jump(self, seconds: float = 200.0) -> None:
+    def jump(self, seconds: float = 100.1) -> None:
+        """By default just beyond the deadline of a program of these tests."""
         self._ahead += seconds

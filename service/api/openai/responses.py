@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel
 
 from service.engines.base import Completion, Usage
-from service.engines.relay import CallPiece, MessagePiece, RelayFinish
+from service.engines.relay import CallPiece, MessagePiece, RelayFinish, relay_finish
 from service.refinement.events import Delta, Done, Event, Generated, ReasoningDelta, Refined, Relayed
 from service.refinement.roles import CallRole
 from service.wire.responses import LEFT_OUT_IF_NONE, refine_response, sse_event, total
@@ -197,7 +197,7 @@ class ChatFormat:
     def _text_choice(self, index: int, completion: Completion) -> ChatChoice:
         thoughts = completion.thoughts if self.reasoning else None
         message = AnswerBody(content=completion.text, reasoning_content=thoughts)
-        return ChatChoice(index=index, message=message, finish_reason=completion.finish_reason)
+        return ChatChoice(index=index, message=message, finish_reason=relay_finish(completion.finish_reason))
 
     def _tool_choice(self, relayed: Relayed) -> ChatChoice:
         calls = [

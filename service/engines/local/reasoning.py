@@ -8,7 +8,7 @@ none, after a prompt that opens none, is an answer as a whole.
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from service.engines.base import FinishReason, Thought
+from service.engines.base import ReplyEnd, Thought
 from service.engines.thoughts import AUTO, NONE, THINK, Marks, Split, Splitter, Thinking
 from service.engines.tokenization import ChatTokenizer
 
@@ -21,7 +21,7 @@ class Reader(Protocol):
     def feed(self, piece: str, ids: Sequence[int] = ()) -> list[str | Thought]:
         """What a piece and its token ids make certain."""
 
-    def end(self, finish_reason: FinishReason) -> tuple[list[str | Thought], Split]:
+    def end(self, finish_reason: ReplyEnd) -> tuple[list[str | Thought], Split]:
         """The rest, and the whole."""
 
 
@@ -119,7 +119,7 @@ class _StreamedReply:
         piece, self._waiting, ids, self._ids = self._waiting, "", self._ids, []
         return self._parse(piece, ids) if self._thinks else self._plain.feed(piece)
 
-    def end(self, finish_reason: FinishReason) -> tuple[list[str | Thought], Split]:
+    def end(self, finish_reason: ReplyEnd) -> tuple[list[str | Thought], Split]:
         if not self._thinks:
             pieces = self._plain.feed(self._waiting)
             last, split = self._plain.end(finish_reason)

@@ -7,10 +7,10 @@ import logging
 import multiprocessing
 import os
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +24,7 @@ from service.engines.base import (
     Completion,
     JsonSchema,
     Likelihood,
+    OnCut,
     Piece,
     Sample,
     Sampling,
@@ -160,25 +161,30 @@ class VllmEngine(CallHandler):
         reader.feed(reply.text, reply.token_ids)
         return self._completion(output, reader, reply.token_ids)[1]
 
-    async def stream(self, sample: Sample, *, priority: int = 0) -> AsyncGenerator[Piece, None]:
+    async def stream(
+        self, sample: Sample, *, priority: int = 0, interval: int = 1, on_cut: OnCut | None = None
+    ) -> AsyncGenerator[Piece, None]:
         from vllm.sampling_params import RequestOutputKind
 
         prompt = await self._prompt(sample)
         await self._take_turn_to_parse(sample.schema)
         params = self._parameters(sample, RequestOutputKind.DELTA)
-        reader = self._reader(sample.conversation, prompt, whole=False)
-        sampled = list[int]()
-        async with aclosing(self._outputs(prompt.ids, params, priority, prompt.arguments)) as outputs:
-            async for output in outputs:
-                reply = output.outputs[0]
-                sampled += reply.token_ids
-                for piece in reader.feed(reply.text, reply.token_ids):
-                    yield piece
-                if output.finished:
-                    rest, completion = self._completion(output, reader, sampled)
-                    for piece in rest:
+        params.stream_interval = interval
+        reply = _StreamedReply(self._reader(sample.conversation, prompt, whole=False))
+        try:
+            async with aclosing(self._outputs(prompt.ids, params, priority, prompt.arguments, reply.feed)) as outputs:
+                async for output in outputs:
+                    for piece in reply.feed(output):
                         yield piece
-                    yield completion
+                    if output.finished:
+                        rest, completion = self._completion(output, reply.reader, reply.sampled)
+                        reply.ended = True
+                        for piece in rest:
+                            yield piece
+                        yield completion
+        finally:
+            if on_cut is not None and reply.is_cut and reply.last is not None:
+                on_cut(self._completion(reply.last, reply.reader, reply.sampled, cut=True)[1])
 
     async def choose(self, choose: Choose, priority: int) -> Choice:
         from vllm import SamplingParams
@@ -255,17 +261,38 @@ class VllmEngine(CallHandler):
                 await asyncio.sleep(0)
 
     async def _outputs(
-        self, ids: list[int], params: "SamplingParams", priority: int, arguments: Mapping[str, Any] = NO_ARGUMENTS
+        self,
+        ids: list[int],
+        params: "SamplingParams",
+        priority: int,
+        arguments: Mapping[str, Any] = NO_ARGUMENTS,
+        on_abort: "Callable[[RequestOutput], object]" = lambda _: None,
     ) -> "AsyncGenerator[RequestOutput, None]":
+        """A request's outputs, up to the finished one.
+
+        ``on_abort``: given what had been sampled and not yielded, if the request is aborted. That is why this does what
+        ``AsyncLLM.generate`` does, which drops it.
+        """
         from vllm.inputs.engine import tokens_input
 
-        request = self._llm.generate(
-            tokens_input(ids), params, uuid4().hex, lora_request=self._lora, priority=priority, **arguments
-        )
         with _translate_errors():
-            async with aclosing(request) as outputs:
-                async for output in outputs:
+            queue = await self._llm.add_request(
+                uuid4().hex, tokens_input(ids), params, lora_request=self._lora, priority=priority, **arguments
+            )
+            finished = False
+            try:
+                while not finished:
+                    output = queue.get_nowait() or await queue.get()
+                    finished = output.finished
                     yield output
+            except (asyncio.CancelledError, GeneratorExit):
+                if not finished:
+                    await self._llm.abort(queue.request_id, internal=True)
+                    if rest := queue.get_nowait():
+                        on_abort(rest)
+                raise
+            finally:
+                queue.close()
 
     async def _run_to_end(
         self, ids: list[int], params: "SamplingParams", priority: int, arguments: Mapping[str, Any] = NO_ARGUMENTS
@@ -275,11 +302,11 @@ class VllmEngine(CallHandler):
             return await anext(outputs)
 
     def _completion(
-        self, output: "RequestOutput", reader: Reader, sampled: Sequence[int]
+        self, output: "RequestOutput", reader: Reader, sampled: Sequence[int], *, cut: bool = False
     ) -> tuple[list[str | Thought], Completion]:
-        """The last pieces of a reply that was read, and the whole."""
+        """The last pieces of a reply that was read, and the whole; ``cut``: of one that was cut, as far as it came."""
         reply = output.outputs[0]
-        last, split = reader.end("length" if reply.finish_reason == "length" else "stop")
+        last, split = reader.end("length" if cut or reply.finish_reason == "length" else "stop")
         usage = _usage(output, len(sampled), self._thought_tokens(split, sampled))
         ids = None
         if not split.thoughts:
@@ -309,6 +336,26 @@ class _Prompt:
     opened: bool
     direct: bool
     arguments: Mapping[str, Any]
+
+
+@dataclass
+class _StreamedReply:
+    """What has been read of a reply. ``last``: the request's newest output."""
+
+    reader: Reader
+    sampled: list[int] = field(default_factory=list)
+    last: "RequestOutput | None" = None
+    ended: bool = False
+
+    def feed(self, output: "RequestOutput") -> list[str | Thought]:
+        self.last = output
+        reply = output.outputs[0]
+        self.sampled += reply.token_ids
+        return self.reader.feed(reply.text, reply.token_ids)
+
+    @property
+    def is_cut(self) -> bool:
+        return bool(self.sampled) and not self.ended
 
 
 async def _load_in_thread(model: str, name: str, arguments: Mapping[str, Any], thinking: Thinking) -> "AsyncLLM":

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from service.engines.base import FinishReason, Usage
+from service.engines.base import ReplyEnd, Usage
 from service.engines.remote.failures import Answer
 from service.errors import EngineUnavailable
 
@@ -168,7 +168,7 @@ class ModelList(Answer):
         return {"data": value} if isinstance(value, list) else value
 
 
-def finish_reason(said: str | None) -> FinishReason:
+def finish_reason(said: str | None) -> ReplyEnd:
     """Why a reply ended, in OpenAI's words; EngineUnavailable if the server gave it up.
 
     >>> finish_reason("eos_token"), finish_reason("max_tokens"), finish_reason("SAFETY")

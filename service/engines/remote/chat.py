@@ -26,6 +26,7 @@ from service.engines.base import (
     Completion,
     JsonSchema,
     Likelihood,
+    OnCut,
     Piece,
     Sample,
     Sampling,
@@ -160,7 +161,9 @@ class ChatEngine(CallHandler):
         _, completion = self._completion(reader, choice.finish_reason, usage, sample.sampling)
         return replace(completion, text=_unwrap_choice(completion.text, sample.sampling))
 
-    async def stream(self, sample: Sample, *, priority: int = 0) -> AsyncGenerator[Piece, None]:
+    async def stream(
+        self, sample: Sample, *, priority: int = 0, interval: int = 1, on_cut: OnCut | None = None
+    ) -> AsyncGenerator[Piece, None]:
         if sample.sampling.choices:  # their JSON would be streamed
             completion = await self.sample(sample, priority)
             yield Thought(completion.thoughts)
@@ -171,20 +174,31 @@ class ChatEngine(CallHandler):
         fields["max_tokens"] = await self._max_tokens(conversation, sample.sampling)
         begun, reason, usage = False, None, None
         body = self._body(conversation, priority, fields)
+        if self._capabilities.context_tokens is not None:  # vLLM's own
+            body |= {"stream_interval": interval, "stream_options": {"continuous_usage_stats": True}}
         reader = self._reader(conversation, sample)
-        async with aclosing(self._events(body)) as events:
-            async for event in events:
-                for choice in event.choices:
-                    begun, reason = True, choice.finish_reason or reason
-                    for piece in reader.feed(choice.delta):
-                        yield piece
-                usage = event.usage or usage
-        if not begun:
-            raise EngineUnavailable("the engine's server wrote nothing")
-        rest, completion = self._completion(reader, reason, _usage(usage), sample.sampling)
-        for piece in rest:
-            yield piece
-        yield completion
+        written, ended = 0, False
+        try:
+            async with aclosing(self._events(body)) as events:
+                async for event in events:
+                    for choice in event.choices:
+                        begun, reason = True, choice.finish_reason or reason
+                        written += bool(choice.delta.content or choice.delta.thoughts)
+                        for piece in reader.feed(choice.delta):
+                            yield piece
+                    usage = event.usage or usage
+            if not begun:
+                raise EngineUnavailable("the engine's server wrote nothing")
+            rest, completion = self._completion(reader, reason, _usage(usage), sample.sampling)
+            ended = True
+            for piece in rest:
+                yield piece
+            yield completion
+        finally:
+            if on_cut is not None and written and not ended:
+                _, split = reader.end("length")
+                spent = count_thoughts(usage.usage() if usage else self._estimate(conversation, written), split)
+                on_cut(Completion(split.text, "length", spent, thoughts=split.thoughts))
 
     async def choose(self, choose: Choose, priority: int) -> Choice:
         if not self._capabilities.logprobs:
@@ -276,6 +290,10 @@ class ChatEngine(CallHandler):
         if len(answer.choices) != 1:
             raise EngineUnavailable("the engine's server answers without one choice")
         return answer.choices[0], _usage(answer.usage)
+
+    def _estimate(self, conversation: Conversation, written: int) -> Usage:
+        """What a reply in ``written`` pieces has cost, where the server has not said it: most send each token alone."""
+        return Usage(1, self._counts.get(conversation, 0), 0, written)
 
     async def _events(self, body: Mapping[str, Any]) -> AsyncGenerator[ChatAnswer, None]:
         """What a stream holds. It is refused, where it is, before it begins."""

@@ -135,7 +135,8 @@ class OpenAIServer:
 
     async def stream(self, path: str, body: Mapping[str, Any], answer: type[C]) -> AsyncGenerator[C, None]:
         """What the events of a stream hold, up to ``[DONE]``, or to the end of one that has said why its text ends."""
-        body = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        options = {"include_usage": True, **body.get("stream_options", {})}
+        body = {**body, "stream": True, "stream_options": options}
         begun = finished = False
         current().set(self._place)
         try:

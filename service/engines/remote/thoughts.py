@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from service.engines.base import FinishReason, Thought, Usage
+from service.engines.base import ReplyEnd, Thought, Usage
 from service.engines.remote.answers import Text
 from service.engines.thoughts import NONE, Habit, Marks, Opening, Split, Splitter, Thinking, find_marks, find_open_marks
 
@@ -58,7 +58,7 @@ class ChatReader:
             made += self.splitter.feed(said.content)
         return made
 
-    def end(self, finish_reason: FinishReason) -> tuple[list[str | Thought], Split]:
+    def end(self, finish_reason: ReplyEnd) -> tuple[list[str | Thought], Split]:
         last, split = self.splitter.end(finish_reason)
         written = "".join(self._thoughts).strip()
         thoughts = "\n\n".join(part for part in (written, split.thoughts) if part)

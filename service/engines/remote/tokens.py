@@ -15,6 +15,7 @@ from service.engines.base import (
     Choose,
     Completion,
     Likelihood,
+    OnCut,
     Piece,
     Sample,
     Thought,
@@ -125,26 +126,36 @@ class TokenEngine(CallHandler):
         reader.feed(choice.text)
         return self._completion(choice, reader, choice.token_ids, usage)[1]
 
-    async def stream(self, sample: Sample, *, priority: int = 0) -> AsyncGenerator[Piece, None]:
+    async def stream(
+        self, sample: Sample, *, priority: int = 0, interval: int = 1, on_cut: OnCut | None = None
+    ) -> AsyncGenerator[Piece, None]:
         thinking = _thinks(sample)
         ids = await self._fitting_ids(sample.conversation, thinking=thinking)
         reader, sampled, last, usage = self._reader(sample.conversation, thinking), list[int](), None, None
-        body = self._body(ids, priority, self._sampling_fields(ids, sample))
-        async with aclosing(self._server.stream(COMPLETIONS, body, TextAnswer)) as events:
-            async for event in events:
-                for choice in event.choices:
-                    sampled += choice.token_ids or ()
-                    if last is None or choice.finish_reason:
-                        last = choice
-                    for piece in reader.feed(choice.text):
-                        yield piece
-                usage = event.usage or usage
-        if last is None or usage is None:
-            raise EngineUnavailable("the engine's server did not say what its reply cost")
-        rest, completion = self._completion(last, reader, sampled, usage.usage())
-        for piece in rest:
-            yield piece
-        yield completion
+        body = self._body(ids, priority, {**self._sampling_fields(ids, sample), "stream_interval": interval})
+        ended = False
+        try:
+            async with aclosing(self._server.stream(COMPLETIONS, body, TextAnswer)) as events:
+                async for event in events:
+                    for choice in event.choices:
+                        sampled += choice.token_ids or ()
+                        if last is None or choice.finish_reason:
+                            last = choice
+                        for piece in reader.feed(choice.text):
+                            yield piece
+                    usage = event.usage or usage
+            if last is None or usage is None:
+                raise EngineUnavailable("the engine's server did not say what its reply cost")
+            rest, completion = self._completion(last, reader, sampled, usage.usage())
+            ended = True
+            for piece in rest:
+                yield piece
+            yield completion
+        finally:
+            if on_cut is not None and sampled and not ended:
+                cut = TextChoice(text="", finish_reason="length")
+                spent = usage.usage() if usage else Usage(1, len(ids), 0, len(sampled))
+                on_cut(self._completion(cut, reader, sampled, spent)[1])
 
     async def choose(self, choose: Choose, priority: int) -> Choice:
         ids = await self._fitting_ids(choose.conversation, choose.prefill, thinking=False)

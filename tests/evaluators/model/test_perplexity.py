@@ -190,7 +190,7 @@ async def test_an_evaluation_says_that_it_is_an_opinion() -> None:
 
 
 async def test_each_piece_is_a_call_that_is_accounted_for_and_held_to_the_budget() -> None:
-    ledger = Ledger(Budget(deadline=0.0, calls=3), lambda event: None)
+    ledger = Ledger(Budget(deadline=math.inf, calls=3), lambda event: None)
     engine = MeteredEngine(ScriptedEngine(), "judge", ledger)
     submission = Submission(text="moon " * 700, request=REQUEST, shown=REQUEST, judge_prompt=Plain(), engine=engine)
 
