@@ -22,12 +22,13 @@ import json
 import math
 import os
 import random
+import re
 import statistics
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +39,7 @@ from bench.harness.open_loop import open_loop, poisson_arrivals, post, unlimited
 from bench.harness.page import markdown_table
 from bench.harness.scenario import Report, run_scenario
 from bench.harness.servers import redraft
-from service.engines.base import Choice, Choose, Completion, Sample, Usage
+from service.engines.base import Choice, Choose, Completion, OnCut, Piece, Sample, Usage
 from service.engines.conversation import Conversation
 from service.engines.scripted import ScriptedEngine
 from service.wire.requests import RefineRequest
@@ -74,16 +75,28 @@ class TimedEngine(ScriptedEngine):
     revisions: Iterator[str] = field(default_factory=lambda: _texts(30))
 
     async def sample(self, sample: Sample, priority: int) -> Completion:
-        """A draft that breaks the rule of at most 40 words, a revision that keeps it, or a critic's remark."""
+        """A critic's remark."""
         async with self._timed(sample.conversation) as usage:
-            if sample.schema is not None:
-                text = json.dumps({"issues": ["Say which light is scattered most."]})
-            else:
-                text = next(self.drafts if sample.conversation.before is None else self.revisions)
-            return Completion(text, "stop", usage)
+            await asyncio.sleep(SECONDS_PER_CALL)
+            return Completion(json.dumps({"issues": ["Say which light is scattered most."]}), "stop", usage)
+
+    async def stream(
+        self, sample: Sample, *, priority: int = 0, interval: int = 1, on_cut: OnCut | None = None
+    ) -> AsyncGenerator[Piece, None]:
+        """A draft that breaks the rule of at most 40 words, or a revision that keeps it, in pieces of ``interval``
+        words."""
+        async with self._timed(sample.conversation) as usage:
+            text = next(self.drafts if sample.conversation.before is None else self.revisions)
+            words = re.findall(r"\S+\s*", text)
+            pieces = ["".join(words[at : at + interval]) for at in range(0, len(words), interval)]
+            for piece in pieces:
+                await asyncio.sleep(SECONDS_PER_CALL / len(pieces))
+                yield piece
+            yield Completion(text, "stop", usage)
 
     async def choose(self, choose: Choose, priority: int) -> Choice:
         async with self._timed(choose.conversation) as usage:
+            await asyncio.sleep(SECONDS_PER_CALL)
             return Choice(tuple(math.log(1 / len(choose.options)) for _ in choose.options), usage)
 
     async def close(self) -> None:
@@ -93,7 +106,6 @@ class TimedEngine(ScriptedEngine):
     @asynccontextmanager
     async def _timed(self, conversation: Conversation) -> AsyncIterator[Usage]:
         began = time.perf_counter()
-        await asyncio.sleep(SECONDS_PER_CALL)
         yield Usage(calls=1, prompt_tokens=100, completion_tokens=50)
         self.intervals[next(conversation.turns()).text].append((began, time.perf_counter()))
 

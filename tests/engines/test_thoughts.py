@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engines.base import FinishReason, Thought
+from service.engines.base import ReplyEnd, Thought
 from service.engines.conversation import Conversation, Turn
 from service.engines.thoughts import (
     MARKS,
@@ -24,7 +24,7 @@ from service.engines.thoughts import (
 NOBODY = frozenset[object]()
 
 
-def split(text: str, splitter: Splitter, finish_reason: FinishReason = "stop", size: int = 10**6) -> Split:
+def split(text: str, splitter: Splitter, finish_reason: ReplyEnd = "stop", size: int = 10**6) -> Split:
     """Split the text, given in pieces of that size."""
     pieces: list[str | Thought] = []
     for begin in range(0, len(text), size):
@@ -115,7 +115,7 @@ def test_every_pair_of_marks_is_known(marks: tuple[str, str]) -> None:
     ("opening", "written", "finish_reason"),
     [("plain", "<think>Hm, I", "length"), ("plain", "<think>Hm.", "stop"), ("open", "Hm, I", "length")],
 )
-def test_thoughts_that_do_not_end_leave_no_text(opening: Opening, written: str, finish_reason: FinishReason) -> None:
+def test_thoughts_that_do_not_end_leave_no_text(opening: Opening, written: str, finish_reason: ReplyEnd) -> None:
     found = split(written, Splitter(opening), finish_reason)
 
     assert (found.text, found.finish_reason) == ("", "length")
@@ -152,7 +152,7 @@ def test_a_prompt_shows_whether_it_opens_thoughts() -> None:
     assert find_open_marks("<|im_start|>assistant\n") is None
 
 
-def after(habit: Habit, *replies: tuple[str, FinishReason]) -> Opening:
+def after(habit: Habit, *replies: tuple[str, ReplyEnd]) -> Opening:
     """How replies are taken to begin after those."""
     for written, finish_reason in replies:
         splitter = habit.splitter()
@@ -161,7 +161,7 @@ def after(habit: Habit, *replies: tuple[str, FinishReason]) -> Opening:
 
 
 def test_an_unknown_habit_is_learned_from_replies_and_can_be_unlearned() -> None:
-    thinks: tuple[str, FinishReason] = ("Hm.</think>Yes.", "stop")
+    thinks: tuple[str, ReplyEnd] = ("Hm.</think>Yes.", "stop")
 
     assert after(Habit("unknown"), thinks) == "open"
     assert after(Habit("unknown"), ("Yes.", "stop"), thinks) == "plain"
