@@ -92,7 +92,7 @@ class TimedEngine(ScriptedEngine):
             for piece in pieces:
                 await asyncio.sleep(SECONDS_PER_CALL / len(pieces))
                 yield piece
-            yield Completion(text, "stop", usage)
+        yield Completion(text, "stop", usage)
 
     async def choose(self, choose: Choose, priority: int) -> Choice:
         async with self._timed(choose.conversation) as usage:

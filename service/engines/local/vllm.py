@@ -183,8 +183,8 @@ class VllmEngine(CallHandler):
                             yield piece
                         yield completion
         finally:
-            if on_cut is not None and reply.is_cut and reply.last is not None:
-                on_cut(self._completion(reply.last, reply.reader, reply.sampled, cut=True)[1])
+            if on_cut is not None and (cut := self._cut(reply)):
+                on_cut(cut)
 
     async def choose(self, choose: Choose, priority: int) -> Choice:
         from vllm import SamplingParams
@@ -302,16 +302,25 @@ class VllmEngine(CallHandler):
             return await anext(outputs)
 
     def _completion(
-        self, output: "RequestOutput", reader: Reader, sampled: Sequence[int], *, cut: bool = False
+        self, output: "RequestOutput", reader: Reader, sampled: Sequence[int]
     ) -> tuple[list[str | Thought], Completion]:
-        """The last pieces of a reply that was read, and the whole; ``cut``: of one that was cut, as far as it came."""
+        """The last pieces of a reply that was read, and the whole."""
         reply = output.outputs[0]
-        last, split = reader.end("length" if cut or reply.finish_reason == "length" else "stop")
+        last, split = reader.end("length" if reply.finish_reason == "length" else "stop")
         usage = _usage(output, len(sampled), self._thought_tokens(split, sampled))
         ids = None
         if not split.thoughts:
             ids = self._chat.reply_ids(sampled, stopped_at_text=isinstance(reply.stop_reason, str))
         return last, Completion(split.text, split.finish_reason, usage, ids, split.thoughts)
+
+    def _cut(self, reply: "_StreamedReply") -> Completion | None:
+        """A reply that was cut, as far as it came; None if it was not, or had not begun."""
+        if reply.ended or reply.last is None:
+            return None
+        _, split = reply.reader.end("length")
+        usage = _usage(reply.last, len(reply.sampled), self._thought_tokens(split, reply.sampled))
+        ids = None if split.thoughts else self._chat.reply_ids(reply.sampled, stopped_at_text=False)
+        return Completion(split.text, "length", usage, ids, split.thoughts)
 
     def _thought_tokens(self, split: Split, sampled: Sequence[int]) -> int:
         if not split.thoughts:
@@ -352,10 +361,6 @@ class _StreamedReply:
         reply = output.outputs[0]
         self.sampled += reply.token_ids
         return self.reader.feed(reply.text, reply.token_ids)
-
-    @property
-    def is_cut(self) -> bool:
-        return bool(self.sampled) and not self.ended
 
 
 async def _load_in_thread(model: str, name: str, arguments: Mapping[str, Any], thinking: Thinking) -> "AsyncLLM":

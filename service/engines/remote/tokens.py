@@ -153,9 +153,7 @@ class TokenEngine(CallHandler):
             yield completion
         finally:
             if on_cut is not None and sampled and not ended:
-                cut = TextChoice(text="", finish_reason="length")
-                spent = usage.usage() if usage else Usage(1, len(ids), 0, len(sampled))
-                on_cut(self._completion(cut, reader, sampled, spent)[1])
+                on_cut(self._cut(reader, sampled, Usage(1, len(ids), 0, len(sampled))))
 
     async def choose(self, choose: Choose, priority: int) -> Choice:
         ids = await self._fitting_ids(choose.conversation, choose.prefill, thinking=False)
@@ -248,6 +246,14 @@ class TokenEngine(CallHandler):
             return last, Completion(split.text, split.finish_reason, usage, None, split.thoughts)
         ids = self._chat.reply_ids(sampled, stopped_at_text=isinstance(choice.stop_reason, str))
         return last, Completion(split.text, split.finish_reason, usage, ids)
+
+    def _cut(self, reader: Splitter, sampled: Sequence[int], usage: Usage) -> Completion:
+        """A reply that was cut, as far as it came. How much of its prompt was cached is only said at the end."""
+        _, split = reader.end("length")
+        if split.thoughts:
+            usage = replace(usage, reasoning_tokens=self._chat.thought_tokens(sampled, split.text))
+            return Completion(split.text, "length", usage, None, split.thoughts)
+        return Completion(split.text, "length", usage, self._chat.reply_ids(sampled, stopped_at_text=False))
 
 
 def _thinks(sample: Sample) -> bool:
