@@ -9,7 +9,7 @@ result of its own type. A sample can also be streamed::
     warmth = question.with_reply(reply).with_user("Is it warm? A: yes, B: no.")
     choice = await engine.call(Choose(warmth, options=("A", "B"), prefill="Answer: "))  # a Choice
 
-``call``, ``stream`` and ``fit`` raise
+``call``, ``stream``, ``fit`` and ``upper_bound`` raise
 
 - PromptTooLong if a conversation does not fit the context,
 - InvalidRequest if the engine cannot serve a schema, a setting or an image,
@@ -37,8 +37,8 @@ from service.grammar.writing import write_grammar
 ReplyEnd = Literal["stop", "length", "content_filter"]
 """Why an engine ends a reply: by itself or at a stop text, cut at a limit, or cut by a remote server's content
 filter."""
-FinishReason = Literal["stop", "length", "content_filter", "deadline", "engine_failed"]
-"""Why a text ends: like a reply, or cut in the middle by the time or by a failure of the engine."""
+FinishReason = Literal["stop", "length", "content_filter", "budget", "deadline", "engine_failed"]
+"""Why a text ends: like a reply, or cut in the middle by the budget, the time or a failure of the engine."""
 JsonSchema = Mapping[str, Any]
 SEEDS = 2**63 - 1
 """Engines take seeds from 0 to SEEDS - 1. OpenAI's and vLLM's servers take signed 64-bit integers, and vLLM reads -1 as
@@ -96,7 +96,7 @@ class Completion:
     @property
     def is_unfinished(self) -> bool:
         """Whether it was cut for a reason that has nothing to do with it."""
-        return self.finish_reason in ("deadline", "engine_failed")
+        return self.finish_reason in ("budget", "deadline", "engine_failed")
 
 
 Piece = str | Thought | Completion
@@ -264,6 +264,12 @@ class Engine(Protocol):
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
         """Return if a reply of ``tokens`` to the conversation fits the context, else raise PromptTooLong."""
 
+    async def upper_bound(self, call: Call[Any]) -> Usage:
+        """The most that the call can cost, without making it. Exact in the prompt where its tokenizer is at hand.
+
+        Raises what ``call`` would raise of the prompt.
+        """
+
     async def check(self) -> None:
         """Return while the engine can serve, else raise EngineUnavailable, EngineBusy or EngineDead."""
 
@@ -313,6 +319,9 @@ class EngineDecorator:
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
         await self.engine.fit(conversation, tokens)
+
+    async def upper_bound(self, call: Call[Any]) -> Usage:
+        return await self.engine.upper_bound(call)
 
     async def check(self) -> None:
         await self.engine.check()

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from service.engines.base import (
+    Call,
     CallHandler,
     Choice,
     Choose,
@@ -172,6 +173,11 @@ class ScriptedEngine(CallHandler):
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
         self._tokens(conversation, room=tokens)
+
+    async def upper_bound(self, call: Call[Any]) -> Usage:
+        prompt_tokens = len(self._tokens(call.conversation, call.reply if isinstance(call, Weigh) else ""))
+        room = self.script.context_tokens - prompt_tokens
+        return Usage(1, prompt_tokens, 0, min(call.sampling.max_tokens, room) if isinstance(call, Sample) else 1)
 
     async def check(self) -> None:
         if self._dead.is_set():

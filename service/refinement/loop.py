@@ -115,6 +115,8 @@ class _Loop:
 
     async def run(self) -> None:
         await self._steps.fit()
+        if self._program.draft is None:
+            await self._steps.fit_budget(self._program.sampling)
         self._emit(Started(self._program.id, self._models, self._program.task))
         reason, cause = await self._until_stopped()
         if cause is not None and not self._archive:
@@ -168,18 +170,28 @@ class _Loop:
         with telemetry.one_round(number, expected=(LimitReached, PromptTooLong)):
             try:
                 await (self._improve(current) if number else self._draft(current))
-                if current.stopped is not None:
-                    raise current.stopped
             finally:
                 if self._archive:
                     self._close(current, time.perf_counter() - started)
+            if current.stopped is not None and not self._reached_target(current):
+                raise current.stopped
+        return self._facts(current)
+
+    def _reached_target(self, current: _OpenRound) -> bool:
+        """Whether a round that the budget cut short has reached the target."""
+        if not self._archive or not isinstance(current.stopped, BudgetSpent | PromptTooLong):
+            return False
+        return policy.stop_reason(self._facts(current), self._search, self._program.stop) == "target"
+
+    def _facts(self, current: _OpenRound) -> RoundFacts:
         return RoundFacts(
-            number=number,
+            number=current.number,
             incumbent=self._archive.assessment(self._archive.incumbent),
             new=[self._archive.assessments[candidate.id] for candidate in current.candidates],
             critic_satisfied=current.critic_satisfied,
             only_repeats=current.only_repeats,
             rounds_without_gain=self._rounds_without_gain(),
+            incumbent_is_whole=not self._archive.incumbent.completion.is_unfinished,
         )
 
     async def _draft(self, current: _OpenRound) -> None:
@@ -279,6 +291,8 @@ class _Loop:
             current.stopped = error
         finally:
             new = self._added(current, made)
+        if any(candidate.completion.finish_reason == "budget" for candidate in new):
+            current.stopped = current.stopped or BudgetSpent()
         return new
 
     async def _make(self, plan: _Plan, made: _Made) -> None:
@@ -315,14 +329,9 @@ class _Loop:
             return None
 
     def _added(self, current: _OpenRound, made: _Made) -> Sequence[Candidate]:
-        """Take the texts into the archive and the round, as candidates; those that were cut last, the longest first."""
-
-        def place(number: int) -> tuple[bool, int, int]:
-            completion = made[number].completion
-            cut = completion.is_unfinished
-            return cut, -completion.usage.completion_tokens if cut else 0, number
-
-        for text in (made[number] for number in sorted(made, key=place)):
+        """Take the texts into the archive and the round, as candidates."""
+        for number in policy.whole_first({number: text.completion for number, text in made.items()}):
+            text = made[number]
             form, parent = text.expansion.form, text.expansion.parent
             shown = parent.id if form == "edit" and parent else None
             candidate = self._archive.add(current.number, form, shown, text.asked, text.completion)

@@ -77,11 +77,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The most to spend. ``tokens``: prompt and completion tokens together. ``deadline``: the event loop's time.
-
-    What remains is looked at before each call, and bounds what the call may write. How long its prompt is shows
-    only afterwards, so the last calls may end above ``tokens`` by as much as their prompts are long.
-    """
+    """The most to spend. ``tokens``: prompt and completion tokens together. ``deadline``: the event loop's time."""
 
     deadline: float
     tokens: int | None = None

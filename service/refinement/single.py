@@ -162,7 +162,7 @@ async def _relay(chat: ToolChat, roles: Roles, emit: Emit) -> None:
     pieces: list[MessagePiece] = []
     end = None
     items = _message(chat, roles.writer, ledger.priority)
-    with telemetry.call("draft", roles.writer.model, 1):
+    with telemetry.call("draft", roles.writer.model):
         async with _deadline(chat.budget), aclosing(items):
             async for item in items:
                 if isinstance(item, MessageEnd):
@@ -172,7 +172,7 @@ async def _relay(chat: ToolChat, roles: Roles, emit: Emit) -> None:
                     emit(item)
         if end is None:
             raise RuntimeError("the engine ended a message without saying how")
-        telemetry.called(end.usage, ())
+        telemetry.called(end.usage)
     whole = join_pieces(pieces)
     if end.finish_reason == "stop" and not chat.asked.get("stop") and not whole.calls:
         await hold(whole.content or "", chat.form, chat.threads)

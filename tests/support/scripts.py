@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar, overload
 
-from service.engines.base import Choice, Choose, Completion, OnCut, Piece, Sample, Usage
+from service.engines.base import Choice, Choose, Completion, Likelihood, OnCut, Piece, Sample, Usage, Weigh
 from service.engines.conversation import Conversation, Turn
 from service.engines.scripted import EngineCall, Script, ScriptedEngine
 from service.evaluators.base import Authority, Evaluation, Evaluator, Submission
@@ -59,7 +59,7 @@ def digit(value: int, mass: float = 1.0) -> Sequence[float]:
 
 def role_of(call: EngineCall) -> CallRole:
     """What the call was made for. The request of these tests is one turn, which only a draft leaves as it is."""
-    if isinstance(call, Choose):
+    if isinstance(call, Choose | Weigh):
         return "judge"
     if (isinstance(call, Sample) and call.schema is not None) or is_answer(call):
         return "critique"
@@ -145,6 +145,11 @@ class BilledEngine(ScriptedEngine):
         choice = await super().choose(choose, priority)
         self._enter(choose, choice.usage)
         return choice
+
+    async def weigh(self, weigh: Weigh, priority: int) -> Likelihood:
+        likelihood = await super().weigh(weigh, priority)
+        self._enter(weigh, likelihood.usage)
+        return likelihood
 
     def _enter(self, call: EngineCall, usage: Usage) -> None:
         role = role_of(call)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from service.engines.base import (
+    Call,
     CallHandler,
     Choice,
     Choose,
@@ -223,6 +224,18 @@ class VllmEngine(CallHandler):
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
         await self._fitting_ids(conversation, tokens=tokens)
+
+    async def upper_bound(self, call: Call[Any]) -> Usage:
+        match call:
+            case Sample():
+                ids, most = (await self._prompt(call)).ids, call.sampling.max_tokens
+            case Choose():
+                ids, most = await self._fitting_ids(call.conversation, call.prefill, thinking=False), 1
+            case Weigh():
+                ids, most = await self._fitting_ids(call.conversation, call.reply, thinking=False), 1
+            case _:
+                raise TypeError(f"{type(call).__name__} is not a kind of call")
+        return Usage(1, len(ids), 0, min(most, self._context_tokens - len(ids)))
 
     async def check(self) -> None:
         with _translate_errors():

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
 from service.concurrency import gather
-from service.engines.base import Call, Engine, OnCut, Piece, R, Sample, Weigh
+from service.engines.base import Call, Engine, OnCut, Piece, R, Sample, Usage, Weigh
 from service.engines.conversation import Conversation
 from service.engines.relay import ChatBody, MessageEnd, MessagePiece, require_relay
 from service.engines.remote.replica import Connect, Replica
@@ -168,6 +168,9 @@ class ReplicatedEngine:
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
         await self._route(first_turns(conversation), lambda engine: engine.fit(conversation, tokens), writes=False)
+
+    async def upper_bound(self, call: Call[Any]) -> Usage:
+        return await self._route(_affinity(call), lambda engine: engine.upper_bound(call), writes=False)
 
     async def check(self) -> None:
         if not any(replica.up for replica in self.replicas):

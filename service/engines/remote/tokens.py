@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from service.engines.base import (
+    Call,
     CallHandler,
     Choice,
     Choose,
@@ -173,6 +174,18 @@ class TokenEngine(CallHandler):
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
         await self._fitting_ids(conversation, tokens=tokens)
+
+    async def upper_bound(self, call: Call[Any]) -> Usage:
+        match call:
+            case Sample():
+                ids, most = await self._fitting_ids(call.conversation, thinking=_thinks(call)), call.sampling.max_tokens
+            case Choose():
+                ids, most = await self._fitting_ids(call.conversation, call.prefill, thinking=False), 1
+            case Weigh():
+                ids, most = await self._fitting_ids(call.conversation, call.reply, thinking=False), 1
+            case _:
+                raise TypeError(f"{type(call).__name__} is not a kind of call")
+        return Usage(1, len(ids), 0, min(most, self._context_tokens - len(ids)))
 
     def relay(
         self, chat: ChatBody, *, stream: bool, priority: int = 0
