@@ -48,6 +48,7 @@ class Sampling(TypedDict, total=False):
     seed: int | None
     choices: Sequence[str] | None
     thinking: bool | None
+    landing: bool | None
 
 
 class Search(TypedDict, total=False):

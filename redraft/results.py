@@ -35,7 +35,7 @@ class Choice(Result):
     prompt_index, index: which prompt, and which of its texts.
     text, reasoning: of a stream, joined from its events. ``reasoning`` only with ``reasoning=True``.
     finish_reason: stop; length if the text was cut at a limit; content_filter if a remote engine's filter stopped it;
-        budget, deadline or engine_failed if one of these cut it.
+        landed if it ended at a sentence just before that; budget, deadline or engine_failed if one of these cut it.
     """
 
     prompt_index: int

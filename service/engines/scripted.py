@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from service.engines.base import (
+    PLAINLY,
     Call,
     CallHandler,
     Choice,
@@ -23,8 +24,8 @@ from service.engines.base import (
     Completion,
     JsonSchema,
     Likelihood,
-    OnCut,
     Piece,
+    Reading,
     Sample,
     Usage,
     Weigh,
@@ -113,7 +114,7 @@ class ScriptedEngine(CallHandler):
         raise RuntimeError("a stream ends with its completion")
 
     async def stream(
-        self, sample: Sample, *, priority: int = 0, interval: int = 1, on_cut: OnCut | None = None
+        self, sample: Sample, *, priority: int = 0, reading: Reading = PLAINLY
     ) -> AsyncGenerator[Piece, None]:
         with self._running(sample):
             # Read the prompt, and find what the cache holds of it.
@@ -126,7 +127,8 @@ class ScriptedEngine(CallHandler):
             for stop in sampling.stop:
                 text = text.partition(stop)[0]
             tokens = _tokens(text)
-            spoken = tokens[: min(sampling.max_tokens, self.script.context_tokens - prompt_tokens)]
+            most = min(sampling.max_tokens, self.script.context_tokens - prompt_tokens)
+            spoken = tokens[:most]
 
             # Say it piece by piece, thoughts apart from the text.
             reader = Habit(self.script.opening).splitter(find_requested_marks(sample.conversation))
@@ -143,8 +145,9 @@ class ScriptedEngine(CallHandler):
                     await self._pause(self.script.seconds_per_token + self.script.pause(len(said)))
                     said.append(token)
                     unread.append(token)
-                    if len(unread) == interval or len(said) == len(spoken):
+                    if len(unread) == reading.interval or len(said) == len(spoken):
                         piece, unread = "".join(unread), []
+                        reading.on_progress(len(said) / most)
                         for part in reader.feed(piece):
                             yield part
                 rest, split = reader.end("stop" if len(spoken) == len(tokens) else "length")
@@ -153,9 +156,9 @@ class ScriptedEngine(CallHandler):
                     yield part
                 yield completion(split)
             finally:
-                if on_cut is not None and said and not ended:
+                if said and not ended:
                     reader.feed("".join(unread))
-                    on_cut(completion(reader.end("length")[1]))
+                    reading.on_cut(completion(reader.end("length")[1]))
 
     async def choose(self, choose: Choose, priority: int) -> Choice:
         with self._running(choose):

@@ -14,7 +14,18 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from service.concurrency import settle
-from service.engines.base import Call, CallResult, Completion, EngineDecorator, OnCut, Piece, R, Sample, Usage
+from service.engines.base import (
+    PLAINLY,
+    Call,
+    CallResult,
+    Completion,
+    EngineDecorator,
+    Piece,
+    R,
+    Reading,
+    Sample,
+    Usage,
+)
 from service.engines.conversation import Conversation
 from service.refinement import telemetry
 from service.refinement.events import CallEnded, Event
@@ -163,7 +174,7 @@ class MeteredEngine(EngineDecorator):
                 return await settle(self._call(call, priority) for call in calls)
 
     async def stream(
-        self, sample: Sample, *, priority: int | None = None, interval: int = 1, on_cut: OnCut | None = None
+        self, sample: Sample, *, priority: int | None = None, reading: Reading = PLAINLY
     ) -> AsyncGenerator[Piece, None]:
         """Stream a text. If the budget leaves it fewer tokens than it was to have, and cuts it, its finish reason is
         ``budget``."""
@@ -176,10 +187,10 @@ class MeteredEngine(EngineDecorator):
 
                 def cut(completion: Completion) -> None:
                     record(completion)
-                    if on_cut is not None:
-                        on_cut(completion)
+                    reading.on_cut(completion)
 
-                pieces = self.engine.stream(sample, priority=self._rank(priority), interval=interval, on_cut=cut)
+                metered = replace(reading, on_cut=cut)
+                pieces = self.engine.stream(sample, priority=self._rank(priority), reading=metered)
                 async with aclosing(pieces) as items:
                     async for item in items:
                         if isinstance(item, Completion):

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 from pydantic_core import from_json
@@ -24,6 +24,7 @@ from service.refinement import telemetry
 from service.refinement.accounting import Emit, Ledger, LimitReached, MeteredEngine
 from service.refinement.candidate import Assessment, Candidate, Critique, Verification
 from service.refinement.events import EvaluatorEnded
+from service.refinement.landing import Landing, Rules
 from service.refinement.program import EvaluatedProgram
 from service.refinement.prompts import Prompts
 from service.refinement.roles import CallRole, Roles
@@ -111,6 +112,10 @@ class EngineSteps:
         return MeteredEngine(self._roles.of(role), role, self._ledger, as_text=self._roles.apart(role))
 
     @cached_property
+    def _rules(self) -> Rules:
+        return Rules(self._brief.evaluators)
+
+    @cached_property
     def _language(self) -> str:
         return instruction_language(self._brief.request.turn.text)
 
@@ -139,7 +144,12 @@ class EngineSteps:
         engine = self.engine(role)
 
         async def write(index: int, sibling: Sample) -> None:
-            await write_text(engine, sibling, partial(keep, index))
+            landing = Landing(self._rules)
+
+            def land(completion: Completion) -> None:
+                keep(index, landing.trim(completion) if sampling.landing else completion)
+
+            await write_text(engine, sibling, land, watcher=landing if sampling.landing else None)
 
         await fan_out(Sample(conversation, sampling), count, write, settle)
 

@@ -32,6 +32,7 @@ class SamplingOverrides(Overrides):
     seed: Annotated[int, Ge(-(2**63)), Le(2**64 - 1)] | None = None
     choices: Annotated[tuple[Annotated[str, Len(1, 200)], ...], Len(2, 50), FAIL_FAST] | None = None
     thinking: bool | None = None
+    landing: bool | None = None
 
     def apply_to(self, sampling: Sampling) -> Sampling:
         applied = Sampling(**{**_fields(sampling), **self.given_fields()})

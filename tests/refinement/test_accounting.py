@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from service.engines.base import Call, Choose, Completion, R, Sample, Sampling, Usage, Weigh
+from service.engines.base import Call, Choose, Completion, R, Reading, Sample, Sampling, Usage, Weigh
 from service.engines.scripted import EngineCall, Script, ScriptedEngine
 from service.refinement.accounting import BudgetSpent, Ledger, MeteredEngine, TimeIsUp
 from service.refinement.events import CallEnded, Event
@@ -178,7 +178,8 @@ async def test_a_stream_that_is_closed_is_entered_as_far_as_it_came() -> None:
     account = ledger()
     cut: list[Completion] = []
 
-    async with aclosing(metered(account).stream(Sample(REQUEST, SAMPLING), on_cut=cut.append)) as items:
+    pieces = metered(account).stream(Sample(REQUEST, SAMPLING), reading=Reading(on_cut=cut.append))
+    async with aclosing(pieces) as items:
         assert await anext(items) == "one"
 
     assert [completion.text for completion in cut] == ["one"]

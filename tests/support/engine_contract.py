@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service.engines.base import SEEDS, Call, Choose, Completion, Engine, Sample, Sampling, Thought, Weigh
+from service.engines.base import SEEDS, Call, Choose, Completion, Engine, Reading, Sample, Sampling, Thought, Weigh
 from service.engines.conversation import Conversation, Image, Turn
 from service.engines.remote.probes import GREY_PNG
 from service.engines.siblings import sample_siblings
@@ -108,7 +108,7 @@ class EngineContract:
 
     async def test_a_stream_may_come_in_larger_pieces(self, engine: Engine) -> None:
         *small, whole = [item async for item in engine.stream(Sample(QUESTION, GREEDY))]
-        *large, same = [item async for item in engine.stream(Sample(QUESTION, GREEDY), interval=8)]
+        *large, same = [item async for item in engine.stream(Sample(QUESTION, GREEDY), reading=Reading(interval=8))]
 
         assert isinstance(whole, Completion)
         assert isinstance(same, Completion)
@@ -122,7 +122,7 @@ class EngineContract:
         cut: list[Completion] = []
         sample = Sample(QUESTION, Sampling(temperature=1.0, max_tokens=24, seed=1))
         written = ""
-        async with aclosing(engine.stream(sample, interval=interval, on_cut=cut.append)) as items:
+        async with aclosing(engine.stream(sample, reading=Reading(interval=interval, on_cut=cut.append))) as items:
             async for item in items:
                 written += str(item)
                 if written.count(" ") > 1:
@@ -139,7 +139,7 @@ class EngineContract:
     async def test_a_stream_that_is_read_to_its_end_was_not_cut(self, engine: Engine) -> None:
         cut: list[Completion] = []
 
-        *_, last = [item async for item in engine.stream(Sample(QUESTION, GREEDY), on_cut=cut.append)]
+        *_, last = [item async for item in engine.stream(Sample(QUESTION, GREEDY), reading=Reading(on_cut=cut.append))]
 
         assert isinstance(last, Completion)
         assert cut == []

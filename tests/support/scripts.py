@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar, overload
 
-from service.engines.base import Choice, Choose, Completion, Likelihood, OnCut, Piece, Sample, Usage, Weigh
+from service.engines.base import PLAINLY, Choice, Choose, Completion, Likelihood, Piece, Reading, Sample, Usage, Weigh
 from service.engines.conversation import Conversation, Turn
 from service.engines.scripted import EngineCall, Script, ScriptedEngine
 from service.evaluators.base import Authority, Evaluation, Evaluator, Submission
@@ -128,14 +128,14 @@ class BilledEngine(ScriptedEngine):
     bill: dict[CallRole, Usage] = field(default_factory=dict)
 
     async def stream(
-        self, sample: Sample, *, priority: int = 0, interval: int = 1, on_cut: OnCut | None = None
+        self, sample: Sample, *, priority: int = 0, reading: Reading = PLAINLY
     ) -> AsyncGenerator[Piece, None]:
         def cut(completion: Completion) -> None:
             self._enter(sample, completion.usage)
-            if on_cut is not None:
-                on_cut(completion)
+            reading.on_cut(completion)
 
-        async with aclosing(super().stream(sample, priority=priority, interval=interval, on_cut=cut)) as items:
+        billed = replace(reading, on_cut=cut)
+        async with aclosing(super().stream(sample, priority=priority, reading=billed)) as items:
             async for item in items:
                 if isinstance(item, Completion):
                     self._enter(sample, item.usage)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from service.engines.base import (
+    PLAINLY,
     Call,
     CallHandler,
     Choice,
@@ -25,8 +26,8 @@ from service.engines.base import (
     Completion,
     JsonSchema,
     Likelihood,
-    OnCut,
     Piece,
+    Reading,
     Sample,
     Sampling,
     Thought,
@@ -163,19 +164,22 @@ class VllmEngine(CallHandler):
         return self._completion(output, reader, reply.token_ids)[1]
 
     async def stream(
-        self, sample: Sample, *, priority: int = 0, interval: int = 1, on_cut: OnCut | None = None
+        self, sample: Sample, *, priority: int = 0, reading: Reading = PLAINLY
     ) -> AsyncGenerator[Piece, None]:
         from vllm.sampling_params import RequestOutputKind
 
         prompt = await self._prompt(sample)
         await self._take_turn_to_parse(sample.schema)
         params = self._parameters(sample, RequestOutputKind.DELTA)
-        params.stream_interval = interval
+        params.stream_interval = reading.interval
         reply = _StreamedReply(self._reader(sample.conversation, prompt, whole=False))
         try:
             async with aclosing(self._outputs(prompt.ids, params, priority, prompt.arguments, reply.feed)) as outputs:
+                most = min(sample.sampling.max_tokens, self._context_tokens - len(prompt.ids))
                 async for output in outputs:
-                    for piece in reply.feed(output):
+                    pieces = reply.feed(output)
+                    reading.on_progress(len(reply.sampled) / most)
+                    for piece in pieces:
                         yield piece
                     if output.finished:
                         rest, completion = self._completion(output, reply.reader, reply.sampled)
@@ -184,8 +188,8 @@ class VllmEngine(CallHandler):
                             yield piece
                         yield completion
         finally:
-            if on_cut is not None and (cut := self._cut(reply)):
-                on_cut(cut)
+            if cut := self._cut(reply):
+                reading.on_cut(cut)
 
     async def choose(self, choose: Choose, priority: int) -> Choice:
         from vllm import SamplingParams

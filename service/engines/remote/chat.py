@@ -20,6 +20,8 @@ from weakref import WeakKeyDictionary
 from pydantic import BaseModel, BeforeValidator, WrapValidator
 
 from service.engines.base import (
+    PLAINLY,
+    UNSTATED_TOKENS,
     Call,
     CallHandler,
     Choice,
@@ -27,8 +29,8 @@ from service.engines.base import (
     Completion,
     JsonSchema,
     Likelihood,
-    OnCut,
     Piece,
+    Reading,
     Sample,
     Sampling,
     Thought,
@@ -165,7 +167,7 @@ class ChatEngine(CallHandler):
         return replace(completion, text=_unwrap_choice(completion.text, sample.sampling))
 
     async def stream(
-        self, sample: Sample, *, priority: int = 0, interval: int = 1, on_cut: OnCut | None = None
+        self, sample: Sample, *, priority: int = 0, reading: Reading = PLAINLY
     ) -> AsyncGenerator[Piece, None]:
         if sample.sampling.choices:  # their JSON would be streamed
             completion = await self.sample(sample, priority)
@@ -174,22 +176,24 @@ class ChatEngine(CallHandler):
             yield completion
             return
         conversation, fields = self._sampling_fields(sample)
-        fields["max_tokens"] = await self._max_tokens(conversation, sample.sampling)
+        fields["max_tokens"] = limit = await self._max_tokens(conversation, sample.sampling)
         begun, reason, usage = False, None, None
         body = self._body(conversation, priority, fields)
         if self._capabilities.context_tokens is not None:  # vLLM's own
-            body |= {"stream_interval": interval, "stream_options": {"continuous_usage_stats": True}}
+            body |= {"stream_interval": reading.interval, "stream_options": {"continuous_usage_stats": True}}
         reader = self._reader(conversation, sample)
         written, ended = 0, False
         try:
             async with aclosing(self._events(body)) as events:
                 async for event in events:
+                    usage = event.usage or usage
                     for choice in event.choices:
                         begun, reason = True, choice.finish_reason or reason
                         written += bool(choice.delta.content or choice.delta.thoughts)
+                        sampled = usage.completion_tokens if usage else written
+                        reading.on_progress(sampled / (limit or UNSTATED_TOKENS))
                         for piece in reader.feed(choice.delta):
                             yield piece
-                    usage = event.usage or usage
             if not begun:
                 raise EngineUnavailable("the engine's server wrote nothing")
             rest, completion = self._completion(reader, reason, _usage(usage), sample.sampling)
@@ -199,10 +203,10 @@ class ChatEngine(CallHandler):
                 yield piece
             yield completion
         finally:
-            if on_cut is not None and written and not ended:
+            if written and not ended:
                 _, split = reader.end("length")
                 spent = count_thoughts(usage.usage() if usage else self._estimate(conversation, written), split)
-                on_cut(Completion(split.text, "length", spent, thoughts=split.thoughts))
+                reading.on_cut(Completion(split.text, "length", spent, thoughts=split.thoughts))
 
     async def choose(self, choose: Choose, priority: int) -> Choice:
         if not self._capabilities.logprobs:

@@ -114,7 +114,23 @@ def count_sentences(text: str) -> int:
     2
     """
     reader = _Reader(text)
-    return sum(map(reader.count, paragraphs(text)))
+    return sum(len(reader.ends(paragraph)) for paragraph in paragraphs(text))
+
+
+def sentence_ends(text: str) -> list[int]:
+    """The places in a text after the stop of a sentence and its closing marks, and after the last word of a paragraph.
+
+    >>> sentence_ends("Dr. Wu left. He came")
+    [12, 20]
+    """
+    reader = _Reader(text)
+    ends, start = [], 0
+    for paragraph in paragraphs(text):
+        found = text.find(paragraph, start)
+        if found >= 0:  # it may have had other line ends
+            ends += [found + end for end in reader.ends(paragraph)]
+            start = found + len(paragraph)
+    return ends
 
 
 class _Reader:
@@ -133,17 +149,22 @@ class _Reader:
     def _has_small_beginnings(self) -> bool:
         return _CAPITAL_START.search(self._text) is None
 
-    def count(self, paragraph: str) -> int:
+    def ends(self, paragraph: str) -> list[int]:
+        """Where the sentences of a paragraph end, after their closing marks."""
         classes = signs(paragraph, self._table)
-        count, start = 0, 0
+        ends: list[int] = []
+        start = 0
         for match in _STOP.finditer(classes):
             at, end = match.start("stop"), match.end("gap")
             if at < 0 or match["more"] is not None:  # a title, or the sentence goes on
                 continue
             if end == len(classes) or self._is_end(_Stop(paragraph, classes, start, match)):
-                count += _CONTENT.search(classes, start, at) is not None
+                if _CONTENT.search(classes, start, at):
+                    ends.append(match.start("gap"))
                 start = end
-        return count + (_CONTENT.search(classes, start) is not None)
+        if _CONTENT.search(classes, start):
+            ends.append(len(paragraph.rstrip()))
+        return ends
 
     def _is_end(self, stop: "_Stop") -> bool:
         if stop.kind == "s" and not stop.closing:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.engines.base import Completion, Sample, Sampling, Thought, Usage
+from service.engines.base import Completion, Reading, Sample, Sampling, Thought, Usage
 from service.engines.remote.chat import ChatCapabilities, ChatEngine
 from service.engines.remote.lengths import PromptLengths
 from service.engines.remote.server import OpenAIServer
@@ -32,11 +32,17 @@ async def engine_on(body: bytes) -> AsyncIterator[ChatEngine]:
         await server.close()
 
 
+async def read(engine: ChatEngine, cut: list[Completion]) -> None:
+    """Read a stream to its end."""
+    reading = Reading(on_cut=cut.append)
+    _ = [piece async for piece in engine.stream(Sample(QUESTION, Sampling()), reading=reading)]
+
+
 async def cut_off(body: bytes) -> Completion:
     cut: list[Completion] = []
     async with engine_on(body) as engine:
         with pytest.raises(EngineUnavailable):
-            _ = [piece async for piece in engine.stream(Sample(QUESTION, Sampling()), on_cut=cut.append)]
+            await read(engine, cut)
     [completion] = cut
     return completion
 
@@ -66,7 +72,7 @@ async def test_a_stream_that_breaks_off_before_its_first_token_has_nothing_to_ke
     cut: list[Completion] = []
     async with engine_on(events({"role": "assistant"})) as engine:
         with pytest.raises(EngineUnavailable):
-            _ = [piece async for piece in engine.stream(Sample(QUESTION, Sampling()), on_cut=cut.append)]
+            await read(engine, cut)
 
     assert cut == []
 
@@ -76,7 +82,7 @@ async def test_a_stream_that_is_closed_keeps_what_it_said() -> None:
     said = events({"reasoning_content": "Hm."}, {"content": "Red"}, {"content": " is"})
     async with (
         engine_on(said) as engine,
-        aclosing(engine.stream(Sample(QUESTION, Sampling()), on_cut=cut.append)) as pieces,
+        aclosing(engine.stream(Sample(QUESTION, Sampling()), reading=Reading(on_cut=cut.append))) as pieces,
     ):
         assert [await anext(pieces), await anext(pieces)] == [Thought("Hm."), "Red"]
 
