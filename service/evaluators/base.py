@@ -276,6 +276,18 @@ class Verifier(ABC):
     def check(self, text: str) -> Sequence[Check]:
         """Check ``text`` against every requirement. Return at least one check, always in the same order."""
 
+    def repair(self, text: str) -> str | None:
+        """Repair what code can repair in a text that fails, without changing what it says; None if that is nothing.
+
+        Case, marks around the whole text, separators and the like may change. Items beyond a maximum may go from the
+        end. A repair neither adds nor rewords anything and leaves code alone. It may break other rules: the caller
+        checks the result against all of them.
+
+        >>> def repair(self, text: str) -> str | None:
+        ...     return text.capitalize()
+        """
+        return None
+
     def resolve(self, tools: Toolbox) -> Evaluator:
         return self
 

@@ -4,11 +4,15 @@ import json
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+import regex
 from pydantic_core import from_json
 
 from service.evaluators.text.fences import whole_fence
 
 MAX_DIGITS = 4300
+_STRING_OR_COMMA = regex.compile(r"(?P<string>\"(?:[^\"\\]|\\.)*+\")|,(?=\s*+[}\]])", regex.DOTALL)
+"""A string, or a comma before a closing bracket."""
+_AROUND_BLOCK = ("", "\n", "`", "~")
 REPLY_WITH_JSON = "Reply with JSON only, without any other text."
 
 
@@ -36,6 +40,27 @@ def unwrap(text: str) -> str:
     """The content of the Markdown fence around the whole text, if it may hold JSON; else the text."""
     fence = whole_fence(text)
     return fence.body if fence is not None and (not fence.language or "json" in fence.language) else text
+
+
+def extract_document(text: str) -> str | None:
+    """The one object or list of JSON in a text, without a fence and text around it and without commas before a closing
+    bracket; None if there is none, or more than one. A list within a line does not count: it may be a reference.
+
+    >>> extract_document('Here it is: {"a": [1, 2,]}')
+    '{"a": [1, 2]}'
+    """
+    start = min((at for at in map(text.find, "{[") if at >= 0), default=-1)
+    end = 1 + max(map(text.rfind, "}]"))
+    before, inside, after = text[:start], text[start:end], text[end:]
+    alone = before.rstrip(" \t")[-1:] in _AROUND_BLOCK and after.lstrip(" \t")[:1] in _AROUND_BLOCK
+    if start < 0 or len(inside) < 3 or (inside[0] == "[" and not alone):
+        return None
+    document = _STRING_OR_COMMA.sub(lambda match: match["string"] or "", inside)
+    try:
+        bare_document(document)
+    except ValueError:
+        return None
+    return document
 
 
 def bare_document(text: str) -> Any:

@@ -14,8 +14,30 @@ from annotated_types import Len
 from service.evaluators.base import Check, Verifier
 from service.evaluators.text.bounds import Bounds, Count, amount, amount_in_chinese
 from service.evaluators.text.classes import translate
-from service.evaluators.text.documents import REPLY_WITH_JSON, json_document
-from service.evaluators.text.markers import count_bullets, count_numbered, count_sections, make_heading
+from service.evaluators.text.documents import REPLY_WITH_JSON, extract_document, json_document
+from service.evaluators.text.markers import (
+    NUMBERED,
+    begins,
+    bullet_pattern,
+    count_bullets,
+    count_numbered,
+    count_sections,
+    make_heading,
+    section_pattern,
+)
+from service.evaluators.text.rewriting import (
+    as_lines,
+    drop_bullets,
+    is_seldom_capital,
+    mark_title,
+    merge_lines,
+    number_bullets,
+    quote,
+    recase,
+    replace_bullets,
+    separate_responses,
+)
+from service.evaluators.text.trimming import trim_items, trim_sections
 from service.evaluators.text.wording import fold, strip_invisible, strip_quotes
 from service.evaluators.text.words import count_lines, prose_lines
 
@@ -131,6 +153,37 @@ class Format(Verifier):
         if self.kind in _COUNTERS:
             return [self._check_count(_COUNTERS[self.kind](text), *_ORDERS[self.kind])]
         return [_FORMS[self.kind](text)]
+
+    def repair(self, text: str) -> str | None:
+        text = as_lines(text)
+        if not text:
+            return None
+        if self.kind in ("bullet_list", "numbered_list", "sections"):
+            return self._repair_items(text)
+        return _REPAIRS[self.kind](text) if self.kind in _REPAIRS else None
+
+    def _repair_items(self, text: str) -> str | None:
+        """Items get their marker, and those beyond the maximum go from the end."""
+        marker, most = (self.marker or "").strip(), self.bounds.max
+        items = self._items(text)
+        if most == 0:
+            return drop_bullets(text) if self.kind == "bullet_list" else None
+        if most is None or sum(items) <= most:
+            if self.kind == "bullet_list":
+                text = replace_bullets(text, marker or "-")
+            elif self.kind == "numbered_list" and not any(items):
+                text = number_bullets(text)
+            items = self._items(text)
+        if most is None or sum(items) <= most:
+            return text
+        return trim_sections(text, items, most) if self.kind == "sections" else trim_items(text, items, most)
+
+    def _items(self, text: str) -> Sequence[bool]:
+        """For each line, whether an item or a section begins there."""
+        marker = strip_invisible(self.marker or "").strip()
+        if self.kind == "numbered_list":
+            return begins(NUMBERED, text)
+        return begins(bullet_pattern(marker) if self.kind == "bullet_list" else section_pattern(marker), text)
 
     def _check_count(self, count: int, plural: str, order: str, unit: str, chinese: str) -> Check:
         """``order`` and ``chinese`` have a pair of braces for the amount. A second pair belongs to the marker."""
@@ -260,15 +313,11 @@ def _check_case(kind: Kind, text: str, convert: Callable[[str], str], order: str
     are seldom used: "ß", and the letters of Georgian. An empty text scores 0."""
     if not text:
         return Check(kind, 0.0, "it is empty", order, {"zh": chinese})
-    cased = [letter for letter in text if letter.lower() != letter.upper() and not _is_caseless(letter)]
+    cased = [letter for letter in text if letter.lower() != letter.upper() and not is_seldom_capital(letter)]
     wrong = sum(letter != convert(letter) for letter in cased)
     score = 1 - wrong / len(cased) if cased else 1.0
     fault = f"{amount(wrong, 'letters')} of {len(cased)} in the wrong case"
     return Check(kind, score, fault, order, {"zh": chinese})
-
-
-def _is_caseless(letter: str) -> bool:
-    return letter == "ß" or "\u10d0" <= letter <= "\u10ff"
 
 
 def _check_quoted(text: str) -> Check:
@@ -277,6 +326,15 @@ def _check_quoted(text: str) -> Check:
     return Check("quoted", float(wrapped), "not wrapped in double quotation marks", order, {"zh": chinese})
 
 
+_REPAIRS: Mapping[Kind, Callable[[str], str | None]] = {
+    "json": extract_document,
+    "two_responses": separate_responses,
+    "title": mark_title,
+    "single_line": lambda text: merge_lines(text, 1),
+    "lowercase": lambda text: recase(text, str.lower),
+    "uppercase": lambda text: recase(text, str.upper),
+    "quoted": quote,
+}
 _FORMS: Mapping[Kind, Callable[[str], Check]] = {
     "two_responses": _check_two_responses,
     "title": _check_title,

@@ -9,6 +9,7 @@ from annotated_types import Len
 from service.evaluators.base import Check, RefusedField, Verifier
 from service.evaluators.text.bounds import Bounds, amount, amount_in_chinese
 from service.evaluators.text.phrases import PhraseIndex, tokens
+from service.evaluators.text.sentences import sentence_ends
 from service.evaluators.text.wording import (
     BRACKET_PAIRS,
     ENDING_STOPS,
@@ -139,6 +140,13 @@ class OneOf(Verifier):
     def cost(self, text: str) -> int:
         return len(text) + sum(map(len, self.options))
 
+    def repair(self, text: str) -> str | None:
+        """An option that is the first line or the first sentence stays alone."""
+        if self.anywhere or not (text := text.strip()):
+            return None
+        beginnings = [text.splitlines()[0], *(text[:end] for end in sentence_ends(text[:_BEGINNING])[:1])]
+        return next((each.strip() for each in beginnings if self.check(each)[0].score == 1.0), None)
+
     def check(self, text: str) -> Sequence[Check]:
         options, options_in_chinese = _quote(self.options), _quote_in_chinese(self.options)
         if self.anywhere:
@@ -158,6 +166,9 @@ class OneOf(Verifier):
     def _strip_marks(self, text: str, turkic: bool) -> str:
         whole = fold(text, self.case_sensitive, turkic)
         return _strip_marks(whole) or whole
+
+
+_BEGINNING = 1000
 
 
 def _strip_marks(text: str) -> str:

@@ -9,7 +9,9 @@ from annotated_types import Len
 from service.evaluators.base import Check, RefusedField, Verifier
 from service.evaluators.text.bounds import Bounds, Count, amount, amount_in_chinese
 from service.evaluators.text.counting import count_words
+from service.evaluators.text.rewriting import as_lines, blocks_by_rules, merge_lines, merge_paragraphs
 from service.evaluators.text.sentences import count_sentences
+from service.evaluators.text.trimming import trim_sentences
 from service.evaluators.text.words import count_lines, paragraphs
 
 Unit = Literal["characters", "words", "sentences", "paragraphs", "lines"]
@@ -56,6 +58,33 @@ class Length(Verifier):
     @property
     def bounds(self) -> Bounds:
         return Bounds(min=self.min, max=self.max)
+
+    def repair(self, text: str) -> str | None:
+        """Lines and paragraphs are joined, and get their separator. Sentences beyond the maximum go from the end."""
+        text = as_lines(text)
+        if self.unit == "paragraphs":
+            repaired = self._repair_paragraphs(text)
+        elif self.max is None:
+            repaired = None
+        elif self.unit == "lines":
+            repaired = merge_lines(text, self.max)
+        else:
+            count, most = _COUNTERS[self.unit], self.max
+            repaired = trim_sentences(text, lambda beginning: count(beginning) <= most)
+        return repaired if repaired is not None and self.check(repaired)[0].score == 1.0 else None
+
+    def _repair_paragraphs(self, text: str) -> str | None:
+        most = len(text) if self.max is None else self.max
+        if most == 0:
+            return None
+        if self.separator is None:
+            return "\n\n".join(merge_paragraphs(paragraphs(text), most))
+        line = self.separator.strip()
+        blocks = paragraphs(text, line)
+        if len(blocks) <= most:
+            blocks = blocks_by_rules(text)
+        kept, rest = blocks[: most - 1], blocks[most - 1 :]
+        return f"\n\n{line}\n\n".join(block.strip("\n") for block in [*kept, "\n\n".join(rest)] if block)
 
     def check(self, text: str) -> Sequence[Check]:
         bounds = self.bounds

@@ -1,9 +1,11 @@
 """Finds list items and sections in many languages: bullets, numbers, headings with numbers."""
 
+from collections.abc import Sequence
 from unicodedata import category
 
 import regex
 
+from service.evaluators.text.fences import are_fenced
 from service.evaluators.text.languages import months
 from service.evaluators.text.words import prose_lines
 
@@ -16,14 +18,14 @@ _RULE = r"\s*+([-*_－＊＿—–])(?:\s*+\1){2,}+\s*+\Z"  # "- - -" is not an 
 _SPACED = r"[-*+–－＊＋]\s"
 _UNSPACED = f"[{''.join(BULLETS.split()[5:])}•]"
 _QUOTED = r"(?:\s*+>)*+"
-_BULLET = regex.compile(rf"{_QUOTED}(?!{_RULE})\s*+(?:{_SPACED}|({_UNSPACED})\ufe0f?(?!\s*+\2))\s*+\S")
+BULLET = regex.compile(rf"{_QUOTED}(?!{_RULE})\s*+(?:{_SPACED}|({_UNSPACED})\ufe0f?(?!\s*+\2))\s*+\S")
 
 _EMPHASIS = "[*_]{0,3}+"
 _DIGITS = rf"{_EMPHASIS}\d{{1,3}}+{_EMPHASIS}"  # four digits are a year
 _HAN_DIGIT = "[〇零一二三四五六七八九十百]"
 _ENCLOSED = r"(?:[①-⒛⓪-⓿❶-➓㈠-㈩㉈-㉟㊀-㊉㊱-㊿]|[0-9]\ufe0f?\u20e3|\U0001f51f)"
 _MONTH = rf"(?i:{'|'.join(sorted(months()))})\b"
-_NUMBERED = regex.compile(
+NUMBERED = regex.compile(
     rf"""(?x) {_QUOTED} \s*+
     (?: {_DIGITS} \\? [.．。｡] (?! [\d.．ºª] | \s*+ {_MONTH} (?: \s++ \d{{4}} | \s*+ , ))  # not a decimal or a date
       | {_DIGITS} [.．]? [ºª] (?=\s) (?! \s*+ de\b ) | {_EMPHASIS} \d° (?=\s) (?! \s*+ [CF]\b )
@@ -61,9 +63,15 @@ def count_bullets(text: str, marker: str = "") -> int:
     >>> count_bullets("- salt\\n- foam")
     2
     """
+    return _count_lines(bullet_pattern(marker), text)
+
+
+def bullet_pattern(marker: str = "") -> "regex.Pattern[str]":
+    """What matches at the beginning of a bullet's line."""
+    if not marker:
+        return BULLET
     quoted = "" if marker.startswith(">") else _QUOTED
-    pattern = _BULLET if not marker else regex.compile(rf"{quoted}(?!{_RULE})\s*+{_item_pattern(marker)}")
-    return _count_lines(pattern, text)
+    return regex.compile(rf"{quoted}(?!{_RULE})\s*+{_item_pattern(marker)}")
 
 
 def _item_pattern(marker: str) -> str:
@@ -82,14 +90,26 @@ def count_numbered(text: str) -> int:
     need white space after them, the others do not: "1.苹果". A decimal, a year or a date ("5.3.2024", "12. Mai 2024")
     is not an item.
     """
-    return _count_lines(_NUMBERED, text)
+    return _count_lines(NUMBERED, text)
 
 
 def count_sections(text: str, marker: str = "") -> int:
     """Count the lines that begin with the marker, by default any of ``SECTION_WORDS``, and a number: digits of any
     script, a Roman numeral or a Chinese one."""
+    return _count_lines(section_pattern(marker), text)
+
+
+def section_pattern(marker: str = "") -> "regex.Pattern[str]":
+    """What matches at the beginning of a section's heading."""
     numbered = [_heading_pattern(marker)] if marker else map(_usual_heading_pattern, SECTION_WORDS)
-    return _count_lines(regex.compile(rf"{_BEFORE_HEADINGS}(?:{'|'.join(numbered)})"), text)
+    return regex.compile(rf"{_BEFORE_HEADINGS}(?:{'|'.join(numbered)})")
+
+
+def begins(pattern: "regex.Pattern[str]", text: str) -> Sequence[bool]:
+    """For each line of the text, whether the pattern matches at its beginning. It never does in a block of code."""
+    lines = text.split("\n")
+    fenced = are_fenced(lines)
+    return [not code and pattern.match(line) is not None for line, code in zip(lines, fenced, strict=True)]
 
 
 def make_heading(word: str, number: int) -> str:

@@ -10,6 +10,8 @@ from annotated_types import Ge, Le, Len
 from service.evaluators.base import Check, RefusedField, Verifier
 from service.evaluators.text.keywords import Keyword
 from service.evaluators.text.phrases import PhraseIndex, tokens
+from service.evaluators.text.rewriting import has_words, put_together, within_quotes
+from service.evaluators.text.trimming import is_mostly_kept
 from service.evaluators.text.wording import (
     AROUND_TEXT,
     case_foldings,
@@ -57,6 +59,16 @@ class _Passage(Verifier):
 class StartsWith(_Passage):
     type: Literal["starts_with"] = "starts_with"
 
+    def repair(self, text: str) -> str | None:
+        """The passage is put before the text, or its case is set right."""
+        return within_quotes(text, self._begin) if has_words(text) else None
+
+    def _begin(self, text: str) -> str:
+        passage, text = self.text.strip(), text.strip()
+        if fold(text[: len(passage)]) == fold(passage):
+            return passage + text[len(passage) :]
+        return put_together(passage, text, self.text)
+
     def check(self, text: str) -> Sequence[Check]:
         passage, given = self.text.strip(), text.strip()
         fault = f'it starts with "{given[:60]}"' if given else "it is empty"
@@ -71,6 +83,19 @@ class StartsWith(_Passage):
 @dataclass(frozen=True, kw_only=True)
 class EndsWith(_Passage):
     type: Literal["ends_with"] = "ends_with"
+
+    def repair(self, text: str) -> str | None:
+        """The passage is put after the text, or its case is set right. Text that follows the passage goes."""
+        return within_quotes(text, self._end) if has_words(text) else None
+
+    def _end(self, text: str) -> str:
+        passage, text = self.text.strip(), text.strip()
+        before = text[: text.rfind(passage) + len(passage)] if passage in text else ""
+        if is_mostly_kept(before, text):
+            return before
+        if fold(text[-len(passage) :]) == fold(passage):
+            return text[: -len(passage)] + passage
+        return put_together(text, passage, self.text)
 
     def check(self, text: str) -> Sequence[Check]:
         passage, given = self.text.strip(), text.strip()

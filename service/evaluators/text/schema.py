@@ -40,6 +40,7 @@ from service.evaluators.text.bounds import Bounds
 from service.evaluators.text.documents import (
     REPLY_WITH_JSON,
     bare_document,
+    extract_document,
     is_multiple,
     json_document,
     make_exact,
@@ -230,6 +231,9 @@ class FollowsSchema(Verifier):
             Check("schema", score, excerpt(f"{error.json_path}: {error.message}", MAX_MESSAGE), _order(error))
             for error in errors
         ] or [Check("schema", 1.0, "", REPLY_WITH_JSON)]
+
+    def repair(self, text: str) -> str | None:
+        return extract_document(text) if len(text) <= MAX_TEXT else None
 
     def unwrap(self, text: str) -> str:
         """The text without a Markdown fence around it."""

@@ -39,6 +39,11 @@ def count_lines(text: str) -> int:
     return sum(map(_is_visible, text.splitlines()))
 
 
+def is_rule(line: str) -> bool:
+    """Whether the line is a horizontal rule, such as "---", "* * *" or "———"."""
+    return _RULE.fullmatch(line) is not None
+
+
 def _is_divider(line: str, wanted: str) -> bool:
     return line.strip() == wanted if wanted else not _has_content(line)
 
@@ -49,7 +54,7 @@ def _has_content(line: str) -> bool:
         return False
     if len(bare) < 3 and bare.isascii():
         return bool(bare)
-    return _is_visible(bare) and not _RULE.fullmatch(bare)
+    return _is_visible(bare) and not is_rule(bare)
 
 
 def _is_visible(line: str) -> bool:
