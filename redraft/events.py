@@ -42,7 +42,7 @@ class Started(Result):
 class CandidateAdded(Result):
     """A new candidate.
 
-    form: draft, redraft or edit.
+    form: draft, redraft, edit or repair.
     parent: the id of the candidate that it revises, if any.
     reasoning: what the model thought, with ``reasoning=True``.
     """

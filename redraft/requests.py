@@ -61,6 +61,7 @@ class Search(TypedDict, total=False):
     memory: int | None
     critic: Literal["auto", "model", "factored", "evaluators", "none"] | None
     select: Literal["score", "pairwise", "vote"] | None
+    repairs: bool | None
 
 
 class Stop(TypedDict, total=False):

@@ -146,7 +146,7 @@ class Change(Result):
 class Candidate(Result):
     """A text that was written, with its evaluations.
 
-    form: draft, redraft or edit. parent: the id of the candidate that it revises.
+    form: draft, redraft, edit or repair. parent: the id of the candidate that it revises or repairs.
     reasoning: only with ``reasoning=True``.
     diff: the changes from the parent; None without a parent.
     """

@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 
 from service.engines.base import Usage
 from service.errors import Draining, EngineDead, EngineUnavailable, Starting
-from service.refinement.events import CallEnded, EvaluatorEnded, Event, Refined, RoundEnded
+from service.refinement.events import CallEnded, EvaluatorEnded, Event, Refined, RepairEnded, RoundEnded
 from service.refinement.roles import CallRole
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
@@ -117,6 +117,12 @@ class Metrics:
         self.evaluator_errors = Counter(
             "redraft_evaluator_errors", "Evaluations that failed.", ["evaluator"], registry=registry
         )
+        self.repairs = Counter(
+            "redraft_repairs",
+            "Rules that code tried to repair in texts, by whether the repaired text was kept.",
+            ["rule", "outcome"],
+            registry=registry,
+        )
         self._calls: dict[tuple[CallRole, str], _CallSeries] = {}
 
     def watch_admission(self, in_progress: Callable[[], float], queued: Callable[[], float]) -> None:
@@ -150,6 +156,8 @@ class Metrics:
             case EvaluatorEnded(evaluator, seconds, failed):
                 self.evaluator_seconds.labels(evaluator).observe(seconds)
                 self.evaluator_errors.labels(evaluator).inc(1 if failed else 0)
+            case RepairEnded(rule, kept):
+                self.repairs.labels(rule, "kept" if kept else "dropped").inc()
             case RoundEnded(ended):
                 self.rounds_without_gain.labels(task).inc(0 if ended.accepted else 1)
             case Refined():

@@ -290,6 +290,12 @@ EVALUATORS = Row(
             most=1.0,
         ),
         Panel(
+            "Repairs",
+            "Rules that code repaired in texts, a second. Those that it tried without success are not shown.",
+            [Query(rate("rule", "redraft_repairs_total", f'outcome="kept",{HERE}'), "{{rule}}")],
+            stacked=True,
+        ),
+        Panel(
             "Time of an evaluation, p95",
             "Over five minutes.",
             [Query(quantile(0.95, EVALUATOR_BUCKETS, "evaluator"), "{{evaluator}}")],

@@ -23,7 +23,7 @@ def show(console: Console, event: RefineEvent) -> None:
     """Draw one event; of the result how it came about, but not its text."""
     match event:
         case CandidateAdded():
-            origin = f"edit of {event.parent}" if event.parent else event.form
+            origin = f"{event.form} of {event.parent}" if event.parent else event.form
             console.print(Panel(Text(event.text), title=f"round {event.round} · {event.id} · {origin}"))
         case CandidateEvaluated():
             _show_evaluation(console, event)

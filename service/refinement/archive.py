@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from service.engines.base import Completion
+from service.engines.base import Completion, Usage
 from service.engines.conversation import Conversation
 from service.refinement import policy
 from service.refinement.candidate import Assessment, Candidate, Form
@@ -14,6 +14,7 @@ class Archive:
         self.assessments: dict[str, Assessment] = {}
         self._incumbent: Candidate | None = None
         self._by_text: dict[str, Candidate] = {}
+        self._repairs: dict[str, Candidate] = {}
 
     def __bool__(self) -> bool:
         return bool(self.candidates)
@@ -43,6 +44,25 @@ class Archive:
         self._by_text.setdefault(candidate.text, candidate)
         self._incumbent = self._incumbent or candidate
         return candidate
+
+    @property
+    def written(self) -> list[Candidate]:
+        """The candidates without the repairs."""
+        return [candidate for candidate in self.candidates if candidate.form != "repair"]
+
+    def add_repair(self, parent: Candidate, text: str) -> Candidate | None:
+        """Keep what code made of a candidate's text, as a candidate of the same round; None if the text is known."""
+        known = self._by_text.get(text)
+        completion = Completion(text, parent.completion.finish_reason, Usage())
+        repair = known or self.add(parent.round, "repair", parent.id, parent.asked, completion)
+        self._repairs[parent.text] = repair
+        return None if known else repair
+
+    def repaired(self, candidate: Candidate) -> Candidate:
+        """The repair of the candidate's text, if it is better; else the candidate itself."""
+        repair = self._repairs.get(candidate.text)
+        better = repair and policy.displaces(self.assessment(repair), self.assessment(candidate), min_gain=0.0)
+        return repair if repair and better else candidate
 
     def twin(self, candidate: Candidate) -> Candidate | None:
         """The earlier candidate with the very same text."""

@@ -10,15 +10,16 @@ from service.engines.base import Completion
 from service.engines.conversation import Conversation
 from service.evaluators.base import Evaluation, Issue
 
-Form = Literal["draft", "redraft", "edit"]
-"""How a text is asked for: by the request alone, by the request and what failed before, or by showing a parent."""
+Form = Literal["draft", "redraft", "edit", "repair"]
+"""How a text is made: asked for by the request alone, by the request and what failed before, or by showing a parent; or
+repaired by code from its parent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One text. ``parent`` is the id of the candidate whose text it edits; None for drafts and redrafts.
+    """One text. ``parent`` is the id of the candidate whose text it changes; None for drafts and redrafts.
 
-    ``asked``: the conversation that the text replies to.
+    ``asked``: the conversation that the text replies to. A repair has its parent's.
     """
 
     id: str

@@ -35,6 +35,14 @@ class EvaluatorEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class RepairEnded:
+    """Code tried to repair a rule in a text. ``kept``: whether the repaired text is a candidate."""
+
+    rule: str
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """A piece of the ``index``-th answer to the ``prompt_index``-th prompt."""
 
@@ -158,6 +166,7 @@ Event = (
     Started
     | CallEnded
     | EvaluatorEnded
+    | RepairEnded
     | Delta
     | ReasoningDelta
     | MessagePiece

@@ -170,6 +170,7 @@ class _Loop:
         with telemetry.one_round(number, expected=(LimitReached, PromptTooLong)):
             try:
                 await (self._improve(current) if number else self._draft(current))
+                await self._repair(current)
             finally:
                 if self._archive:
                     self._close(current, time.perf_counter() - started)
@@ -210,7 +211,7 @@ class _Loop:
         if self._search.carry == "adaptive":  # where there is nothing to change there may still be a better draft
             expansions = [e if e.parent is None or e.parent in at_fault else Expansion("draft") for e in expansions]
         plans: list[_Plan] = []
-        first = len(self._archive.candidates)
+        first = len(self._archive.written)
         for expansion, count in Counter(expansions).items():
             if expansion.parent is None or expansion.parent in at_fault:
                 guidance = self._guidance(expansion, at_fault.get(expansion.parent))
@@ -227,9 +228,11 @@ class _Loop:
     def _expansions(self) -> Sequence[Expansion]:
         archive, search = self._archive, self._search
         if search.carry == "adaptive":
-            chosen = policy.expansions(archive.candidates, archive.assessments, search, self._random)
-            return [replace(e, parent=archive.twin(e.parent) or e.parent) if e.parent else e for e in chosen]
-        originals = [candidate for candidate in archive.candidates if archive.twin(candidate) is None]
+            written = archive.written
+            chosen = policy.expansions(written, archive.assessments, search, self._random)
+            first = {candidate.text: candidate for candidate in reversed(written)}
+            return [replace(e, parent=first[e.parent.text]) if e.parent else e for e in chosen]
+        originals = [c for c in archive.candidates if archive.twin(c) is None and archive.repaired(c) is c]
         return [
             expansion
             for parent in policy.parents(originals, archive.assessments, archive.incumbent, search)
@@ -273,7 +276,7 @@ class _Loop:
         if expansion.form == "draft":
             return Guidance()
         assessments = self._archive.assessments
-        about = [expansion.parent.id] if expansion.parent else list(assessments)
+        about = [expansion.parent.id] if expansion.parent else [candidate.id for candidate in self._archive.written]
         known = [assessments[name] for name in about if name in assessments and self._search.critic != "none"]
         broken = Counter(issue.instruction for assessment in known for issue in assessment.issues)
         instructions = tuple(instruction for instruction, _ in broken.most_common())
@@ -350,6 +353,21 @@ class _Loop:
         if self._search.select == "pairwise":
             await self._compare([candidate for candidate in candidates if self._archive.twin(candidate) is None])
 
+    async def _repair(self, current: _OpenRound) -> None:
+        """Repair the round's texts as far as code can. The repairs join the round and are evaluated like all others."""
+        repairs: list[Candidate] = []
+        for candidate in current.candidates if self._search.repairs else ():
+            assessment = self._archive.assessment(candidate)
+            if assessment is None or not assessment.issues or self._archive.twin(candidate):
+                continue
+            text = await self._steps.repair(candidate.completion)
+            if text is not None and (repair := self._archive.add_repair(candidate, text)):
+                repairs.append(repair)
+                self._emit(CandidateAdded(repair))
+        if repairs:
+            current.candidates += repairs
+            await self._evaluate(repairs)
+
     async def _compare(self, challengers: Sequence[Candidate]) -> None:
         """Let each challenger in turn meet the incumbent. Where the verifiers leave it open, the model decides."""
         archive = self._archive
@@ -410,7 +428,8 @@ class _Loop:
 
     def _voted_on(self) -> Sequence[Sequence[Candidate]]:
         archive = self._archive
-        return policy.by_content(policy.peers(archive.candidates, archive.assessments, archive.incumbent))
+        voters = [archive.repaired(candidate) for candidate in archive.written]
+        return policy.by_content(policy.peers(voters, archive.assessments, archive.incumbent))
 
 
 def _seed(program: Refine) -> str | None:

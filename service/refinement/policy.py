@@ -27,6 +27,10 @@ With carry ``none`` every revision is a redraft. With ``adaptive`` the scores de
 between a draft, a redraft that knows all candidates' faults, and an edit of one of them. An edit that is no better
 than its parent counts as a failure of editing, however good both are.
 
+Repairing: what code can repair in a round's texts without changing what they say becomes a candidate of that round, if
+the verifiers rank it higher and no rule that passed fails. From then on it takes the place of the text that it repairs,
+as a parent and in votes. Nothing can be learnt from it about writing, so the search tree does not have it.
+
 Stopping, after each round; the first that holds is the reason:
 1. evaluators_failed  every evaluation of the round's new candidates ended in an error
 2. target             the incumbent is whole and passes, and its score has reached the target; without a target: nothing

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from pydantic_core import from_json
@@ -20,10 +20,10 @@ from service.engines.siblings import fan_out
 from service.errors import EngineUnavailable, PromptTooLong, wrong_field
 from service.evaluators.base import Authority, Evaluation, EvaluationFailed, Evaluator, Issue, Submission
 from service.evaluators.text.script import instruction_language
-from service.refinement import telemetry
+from service.refinement import repairs, telemetry
 from service.refinement.accounting import Emit, Ledger, LimitReached, MeteredEngine
 from service.refinement.candidate import Assessment, Candidate, Critique, Verification
-from service.refinement.events import EvaluatorEnded
+from service.refinement.events import EvaluatorEnded, RepairEnded
 from service.refinement.landing import Landing, Rules
 from service.refinement.program import EvaluatedProgram
 from service.refinement.prompts import Prompts
@@ -191,6 +191,21 @@ class EngineSteps:
             await settle(
                 evaluate(index) for index, evaluator in enumerate(evaluators) if evaluator.authority == authority
             )
+
+    async def repair(self, completion: Completion) -> str | None:
+        """Repair a text as far as code can; None if its verifiers like nothing better."""
+        verifiers = repairs.local_verifiers(self._brief.evaluators)
+        if not verifiers:
+            return None
+        try:
+            repair = partial(repairs.repair, completion.text, verifiers, unfinished=completion.finish_reason != "stop")
+            done = await self._thread.run(repair) if repairs.is_slow(completion.text, verifiers) else repair()
+        except Exception as error:
+            log.warning("a repair failed", exc_info=error)
+            return None
+        for rule in sorted(done.tried):
+            self._emit(RepairEnded(rule, kept=rule in done.kept))
+        return done.text
 
     async def _evaluate(self, evaluator: Evaluator, submission: Submission) -> Evaluation:
         started = time.perf_counter()

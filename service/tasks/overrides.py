@@ -40,7 +40,7 @@ class SamplingOverrides(Overrides):
 
 
 class SearchOverrides(Overrides):
-    """How the loop searches: a preset, and fields that override it."""
+    """How the loop searches: a preset, and fields that override it. A preset says nothing of repairs."""
 
     preset: Preset | None = None
     drafts: Annotated[int, Ge(1)] | None = None
@@ -51,11 +51,13 @@ class SearchOverrides(Overrides):
     memory: Annotated[int, Ge(0), Le(10)] | None = None
     critic: Critic | None = None
     select: Select | None = None
+    repairs: bool | None = None
 
     def apply_to(self, search: Search) -> Search:
         stated = self.given_fields()
         preset = stated.pop("preset", None)
-        return Search(**{**_fields(PRESETS[preset] if preset else search), **stated})
+        base = replace(PRESETS[preset], repairs=search.repairs) if preset else search
+        return Search(**{**_fields(base), **stated})
 
 
 class StopOverrides(Overrides):

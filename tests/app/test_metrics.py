@@ -39,6 +39,7 @@ SERIES = {
     "redraft_tokens": "counter",
     "redraft_evaluator_seconds": "histogram",
     "redraft_evaluator_errors": "counter",
+    "redraft_repairs": "counter",
 }
 
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]

@@ -29,10 +29,11 @@ SETTINGS = {
     "REDRAFT_MAX_QUEUED": "1",
     "REDRAFT_WEBHOOKS": json.dumps({"nobody": {"url": "http://127.0.0.1:9/", "timeout_seconds": 1}}),
 }
+RULES_OF_REFINE = [{"type": "length", "unit": "words", "max": 5}, {"type": "format", "kind": "quoted"}]
 REQUESTS: list[tuple[str, dict[str, Any]]] = [
     ("/v1/generate", PROMPT),
     ("/v1/critique", {**PROMPT, "candidate": "Sand.", "evaluators": [{"type": "webhook", "name": "nobody"}]}),
-    ("/v1/refine", {**PROMPT, "evaluators": [{"type": "length", "unit": "words", "max": 5}], "search": {"rounds": 1}}),
+    ("/v1/refine", {**PROMPT, "evaluators": RULES_OF_REFINE, "search": {"rounds": 1}}),
     (
         "/v1/chat/completions",
         {"model": "SmolLM2-135M-Instruct", "messages": [{"role": "user", "content": "Hello."}], "max_tokens": 24},

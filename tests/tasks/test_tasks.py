@@ -3,6 +3,7 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -385,3 +386,13 @@ def test_a_task_that_states_what_the_service_lacks_is_refused_at_the_start(tmp_p
 
     with pytest.raises(TaskError, match=r"haiku\.toml.*not configured a webhook of this name"):
         load_tasks(write(tmp_path, "haiku.toml", text))
+
+
+@pytest.mark.parametrize("name", ["code", "complete_code"])
+@pytest.mark.parametrize(("stated", "repairs"), [({}, False), ({"preset": "beam"}, False), ({"repairs": True}, True)])
+def test_code_is_not_repaired_unless_the_request_says_so(name: str, stated: dict[str, Any], repairs: bool) -> None:
+    assert SearchOverrides(**stated).apply_to(load_tasks()[name].search).repairs is repairs
+
+
+def test_other_tasks_repair() -> None:
+    assert {name for name, task in load_tasks().items() if not task.search.repairs} == {"code", "complete_code"}
