@@ -62,6 +62,7 @@ class Search(TypedDict, total=False):
     critic: Literal["auto", "model", "factored", "evaluators", "none"] | None
     select: Literal["score", "pairwise", "vote"] | None
     repairs: bool | None
+    aborts: bool | None
 
 
 class Stop(TypedDict, total=False):

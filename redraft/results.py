@@ -176,14 +176,27 @@ class Critique(Result):
     verifications: tuple[Verification, ...] | None = None
 
 
+class Lost(Result):
+    """A text that was given up while it was written.
+
+    rule: the type of the evaluator that fails it however it goes on. usage: what it had cost.
+    """
+
+    rule: str
+    text: str
+    finish_reason: str
+    usage: Usage
+
+
 class Round(Result):
-    """``accepted``: whether the round changed the best candidate so far."""
+    """``accepted``: whether the round changed the best candidate so far. ``lost``: None if no text was given up."""
 
     round: int
     accepted: bool
     seconds: float
     critiques: tuple[Critique, ...]
     candidates: tuple[Candidate, ...]
+    lost: tuple[Lost, ...] | None = None
 
 
 class Selected(Result):

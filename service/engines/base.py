@@ -37,9 +37,9 @@ from service.grammar.writing import write_grammar
 ReplyEnd = Literal["stop", "length", "content_filter"]
 """Why an engine ends a reply: by itself or at a stop text, cut at a limit, or cut by a remote server's content
 filter."""
-FinishReason = Literal["stop", "length", "content_filter", "landed", "budget", "deadline", "engine_failed"]
-"""Why a text ends: like a reply, at a sentence before its limit, or cut in the middle by the budget, the time or a
-failure of the engine."""
+FinishReason = Literal["stop", "length", "content_filter", "landed", "budget", "deadline", "engine_failed", "aborted"]
+"""Why a text ends: like a reply; at a sentence before its limit; cut in the middle by the budget, the time or a failure
+of the engine; or stopped because it could not get better."""
 JsonSchema = Mapping[str, Any]
 SEEDS = 2**63 - 1
 """Engines take seeds from 0 to SEEDS - 1. OpenAI's and vLLM's servers take signed 64-bit integers, and vLLM reads -1 as

@@ -151,9 +151,9 @@ class ScriptedEngine(CallHandler):
                         for part in reader.feed(piece):
                             yield part
                 rest, split = reader.end("stop" if len(spoken) == len(tokens) else "length")
-                ended = True
                 for part in rest:
                     yield part
+                ended = True
                 yield completion(split)
             finally:
                 if said and not ended:

@@ -119,6 +119,15 @@ class Ledger:
             self._held_tokens -= held
             self._given_back.set()
 
+    def has_room_for(self, bound: Usage, given_back: int) -> bool:
+        """Whether another text would have most of its tokens, once ``given_back`` tokens are returned."""
+        if self.budget.calls is not None:
+            return False
+        if self.budget.tokens is None:
+            return True
+        least = bound.prompt_tokens + max(self._usual_tokens, bound.completion_tokens // 2)
+        return least <= self.budget.tokens - self._attained.tokens - self._held_tokens + given_back
+
     def record(self, role: CallRole, usage: Usage, seconds: float, model: str) -> None:
         self.usage[role] = self.usage.get(role, Usage()) + usage
         self._attained += usage

@@ -20,7 +20,7 @@ from service.refinement import policy, telemetry
 from service.refinement.accounting import BudgetSpent, Emit, Ledger, LimitReached, TimeIsUp
 from service.refinement.archive import Archive
 from service.refinement.branching import Expansion
-from service.refinement.candidate import Assessment, Candidate, Critique
+from service.refinement.candidate import Assessment, Candidate, Critique, Lost
 from service.refinement.events import (
     CandidateAdded,
     CandidateEvaluated,
@@ -33,9 +33,10 @@ from service.refinement.events import (
 )
 from service.refinement.policy import RoundFacts, StopReason
 from service.refinement.program import Refine
-from service.refinement.roles import Roles
+from service.refinement.roles import CallRole, Roles
 from service.refinement.steps import MOST_VOTED_ON, EngineSteps, Guidance, critique_by_evaluators
 from service.refinement.stream import events_of
+from service.refinement.watched import Watch
 
 T = TypeVar("T")
 
@@ -64,6 +65,7 @@ class _OpenRound:
     candidates: list[Candidate] = field(default_factory=list)
     critiques: dict[int, Critique] = field(default_factory=dict)
     """By the place of their candidate among the round's parents."""
+    lost: list[Lost] = field(default_factory=list)
     critic_satisfied: bool = False
     only_repeats: bool = False
     stopped: Exception | None = None
@@ -289,7 +291,7 @@ class _Loop:
     async def _write(self, current: _OpenRound, plans: Sequence[_Plan], made: _Made) -> Sequence[Candidate]:
         """Write what the plans say, and take all texts in that were written, be it in part, whatever ended it."""
         try:
-            await settle(self._within_budget(current, self._make(plan, made)) for plan in plans)
+            await settle(self._within_budget(current, self._make(current, plan, made)) for plan in plans)
         except (TimeIsUp, EngineUnavailable) as error:
             current.stopped = error
         finally:
@@ -298,7 +300,7 @@ class _Loop:
             current.stopped = current.stopped or BudgetSpent()
         return new
 
-    async def _make(self, plan: _Plan, made: _Made) -> None:
+    async def _make(self, current: _OpenRound, plan: _Plan, made: _Made) -> None:
         """Put the texts of a plan into ``made`` as each is finished."""
         sampling = self._program.sampling.sibling(plan.first)
         form, parent = plan.expansion.form, plan.expansion.parent
@@ -312,7 +314,9 @@ class _Loop:
         def keep(number: int, text: Completion) -> None:
             made[plan.first + number] = _Text(plan.expansion, asked, text)
 
-        await self._steps.write("draft" if form == "draft" else "revise", asked, sampling, plan.count, keep)
+        role: CallRole = "draft" if form == "draft" else "revise"
+        watch = Watch(self._program.evaluators, self._search.repairs, current.lost.append, self._emit)
+        await self._steps.write(role, asked, sampling, plan.count, keep, watch if self._search.aborts else None)
 
     def _next_differs(self, plan: _Plan) -> bool:
         parent = plan.expansion.parent
@@ -403,6 +407,7 @@ class _Loop:
             accepted=incumbent.id != before,
             gain=self._gain(before or self._archive.first.id, incumbent.id),
             seconds=seconds,
+            lost=tuple(current.lost),
         )
         telemetry.round_ended(ended)
         self._rounds.append(ended)

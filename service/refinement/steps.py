@@ -24,11 +24,11 @@ from service.refinement import repairs, telemetry
 from service.refinement.accounting import Emit, Ledger, LimitReached, MeteredEngine
 from service.refinement.candidate import Assessment, Candidate, Critique, Verification
 from service.refinement.events import EvaluatorEnded, RepairEnded
-from service.refinement.landing import Landing, Rules
+from service.refinement.landing import Rules
 from service.refinement.program import EvaluatedProgram
 from service.refinement.prompts import Prompts
 from service.refinement.roles import CallRole, Roles
-from service.refinement.writing import write_text
+from service.refinement.watched import Watch, write_landing, write_watched
 
 log = logging.getLogger(__name__)
 
@@ -134,22 +134,27 @@ class EngineSteps:
             raise wrong_field("budget.tokens", f"{least} are needed for a text to begin")
 
     async def write(
-        self, role: CallRole, conversation: Conversation, sampling: Sampling, count: int, keep: Keep
+        self,
+        role: CallRole,
+        conversation: Conversation,
+        sampling: Sampling,
+        count: int,
+        keep: Keep,
+        watch: Watch | None = None,
     ) -> None:
         """Sample ``count`` replies side by side, and keep each as soon as it is finished, or cut.
 
         As many are at work as surely fit the budget; each that ends early makes room for the next. What is raised, such
-        as BudgetSpent for those that found no room, is raised after the others have finished.
+        as BudgetSpent for those that found no room, is raised after the others have finished. ``watch``: how texts are
+        watched, if they are.
         """
         engine = self.engine(role)
 
         async def write(index: int, sibling: Sample) -> None:
-            landing = Landing(self._rules)
-
-            def land(completion: Completion) -> None:
-                keep(index, landing.trim(completion) if sampling.landing else completion)
-
-            await write_text(engine, sibling, land, watcher=landing if sampling.landing else None)
+            if watch is None:
+                await write_landing(engine, sibling, partial(keep, index), self._rules)
+            else:
+                await write_watched(engine, sibling, partial(keep, index), self._rules, watch)
 
         await fan_out(Sample(conversation, sampling), count, write, settle)
 

@@ -288,7 +288,7 @@ async def test_siblings_never_pass_a_budget_of_tokens() -> None:
 async def test_a_conversation_that_outgrows_the_context_ends_the_loop_with_what_there_is() -> None:
     scripted = engine(Lines(draft=["word " * 40]), context_tokens=50)
 
-    done = await refined(program(Length(unit="words", max=1)), scripted)
+    done = await refined(program(Length(unit="words", max=1), search=Search(aborts=False)), scripted)
 
     assert done.stop_reason == "budget"
     assert done.selected.id == "c0"

@@ -183,9 +183,9 @@ class VllmEngine(CallHandler):
                         yield piece
                     if output.finished:
                         rest, completion = self._completion(output, reply.reader, reply.sampled)
-                        reply.ended = True
                         for piece in rest:
                             yield piece
+                        reply.ended = True
                         yield completion
         finally:
             if cut := self._cut(reply):

@@ -198,9 +198,9 @@ class ChatEngine(CallHandler):
                 raise EngineUnavailable("the engine's server wrote nothing")
             rest, completion = self._completion(reader, reason, _usage(usage), sample.sampling)
             self._lengths.learn(conversation, completion.usage.prompt_tokens)
-            ended = True
             for piece in rest:
                 yield piece
+            ended = True
             yield completion
         finally:
             if written and not ended:

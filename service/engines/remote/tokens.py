@@ -151,9 +151,9 @@ class TokenEngine(CallHandler):
             if last is None or usage is None:
                 raise EngineUnavailable("the engine's server did not say what its reply cost")
             rest, completion = self._completion(last, reader, sampled, usage.usage())
-            ended = True
             for piece in rest:
                 yield piece
+            ended = True
             yield completion
         finally:
             if sampled and not ended:
