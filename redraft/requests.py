@@ -48,6 +48,7 @@ class Sampling(TypedDict, total=False):
     seed: int | None
     choices: Sequence[str] | None
     thinking: bool | None
+    landing: bool | None
 
 
 class Search(TypedDict, total=False):
@@ -61,6 +62,7 @@ class Search(TypedDict, total=False):
     critic: Literal["auto", "model", "factored", "evaluators", "none"] | None
     select: Literal["score", "pairwise", "vote"] | None
     repairs: bool | None
+    aborts: bool | None
 
 
 class Stop(TypedDict, total=False):

@@ -35,7 +35,7 @@ class Choice(Result):
     prompt_index, index: which prompt, and which of its texts.
     text, reasoning: of a stream, joined from its events. ``reasoning`` only with ``reasoning=True``.
     finish_reason: stop; length if the text was cut at a limit; content_filter if a remote engine's filter stopped it;
-        deadline or engine_failed if the time or the engine's failure did.
+        landed if it ended at a sentence just before that; budget, deadline or engine_failed if one of these cut it.
     """
 
     prompt_index: int
@@ -176,14 +176,27 @@ class Critique(Result):
     verifications: tuple[Verification, ...] | None = None
 
 
+class Lost(Result):
+    """A text that was given up while it was written.
+
+    rule: the type of the evaluator that fails it however it goes on. usage: what it had cost.
+    """
+
+    rule: str
+    text: str
+    finish_reason: str
+    usage: Usage
+
+
 class Round(Result):
-    """``accepted``: whether the round changed the best candidate so far."""
+    """``accepted``: whether the round changed the best candidate so far. ``lost``: None if no text was given up."""
 
     round: int
     accepted: bool
     seconds: float
     critiques: tuple[Critique, ...]
     candidates: tuple[Candidate, ...]
+    lost: tuple[Lost, ...] | None = None
 
 
 class Selected(Result):

@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 
 from service.engines.base import Usage
 from service.errors import Draining, EngineDead, EngineUnavailable, Starting
-from service.refinement.events import CallEnded, EvaluatorEnded, Event, Refined, RepairEnded, RoundEnded
+from service.refinement.events import CallEnded, EvaluatorEnded, Event, Refined, RepairEnded, RoundEnded, TextAborted
 from service.refinement.roles import CallRole
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
@@ -123,6 +123,12 @@ class Metrics:
             ["rule", "outcome"],
             registry=registry,
         )
+        self.aborts = Counter(
+            "redraft_aborts",
+            "Texts stopped while they were written, by rule and by whether they were kept or lost.",
+            ["rule", "outcome"],
+            registry=registry,
+        )
         self._calls: dict[tuple[CallRole, str], _CallSeries] = {}
 
     def watch_admission(self, in_progress: Callable[[], float], queued: Callable[[], float]) -> None:
@@ -158,6 +164,8 @@ class Metrics:
                 self.evaluator_errors.labels(evaluator).inc(1 if failed else 0)
             case RepairEnded(rule, kept):
                 self.repairs.labels(rule, "kept" if kept else "dropped").inc()
+            case TextAborted(rule, lost):
+                self.aborts.labels(rule, "lost" if lost else "kept").inc()
             case RoundEnded(ended):
                 self.rounds_without_gain.labels(task).inc(0 if ended.accepted else 1)
             case Refined():

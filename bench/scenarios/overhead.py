@@ -39,7 +39,7 @@ from bench.harness.open_loop import open_loop, poisson_arrivals, post, unlimited
 from bench.harness.page import markdown_table
 from bench.harness.scenario import Report, run_scenario
 from bench.harness.servers import redraft
-from service.engines.base import Choice, Choose, Completion, OnCut, Piece, Sample, Usage
+from service.engines.base import PLAINLY, Choice, Choose, Completion, Piece, Reading, Sample, Usage
 from service.engines.conversation import Conversation
 from service.engines.scripted import ScriptedEngine
 from service.wire.requests import RefineRequest
@@ -81,14 +81,14 @@ class TimedEngine(ScriptedEngine):
             return Completion(json.dumps({"issues": ["Say which light is scattered most."]}), "stop", usage)
 
     async def stream(
-        self, sample: Sample, *, priority: int = 0, interval: int = 1, on_cut: OnCut | None = None
+        self, sample: Sample, *, priority: int = 0, reading: Reading = PLAINLY
     ) -> AsyncGenerator[Piece, None]:
-        """A draft that breaks the rule of at most 40 words, or a revision that keeps it, in pieces of ``interval``
-        words."""
+        """A draft that breaks the rule of at most 40 words, or a revision that keeps it, in pieces of as many
+        words as a piece may have."""
         async with self._timed(sample.conversation) as usage:
             text = next(self.drafts if sample.conversation.before is None else self.revisions)
             words = re.findall(r"\S+\s*", text)
-            pieces = ["".join(words[at : at + interval]) for at in range(0, len(words), interval)]
+            pieces = ["".join(words[at : at + reading.interval]) for at in range(0, len(words), reading.interval)]
             for piece in pieces:
                 await asyncio.sleep(SECONDS_PER_CALL / len(pieces))
                 yield piece

@@ -296,6 +296,12 @@ EVALUATORS = Row(
             stacked=True,
         ),
         Panel(
+            "Texts stopped early",
+            "A second. Lost ones were replaced; the others had all that they needed, or began to repeat themselves.",
+            [Query(rate("rule, outcome", "redraft_aborts_total"), "{{rule}}, {{outcome}}")],
+            stacked=True,
+        ),
+        Panel(
             "Time of an evaluation, p95",
             "Over five minutes.",
             [Query(quantile(0.95, EVALUATOR_BUCKETS, "evaluator"), "{{evaluator}}")],

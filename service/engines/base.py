@@ -9,7 +9,7 @@ result of its own type. A sample can also be streamed::
     warmth = question.with_reply(reply).with_user("Is it warm? A: yes, B: no.")
     choice = await engine.call(Choose(warmth, options=("A", "B"), prefill="Answer: "))  # a Choice
 
-``call``, ``stream`` and ``fit`` raise
+``call``, ``stream``, ``fit`` and ``upper_bound`` raise
 
 - PromptTooLong if a conversation does not fit the context,
 - InvalidRequest if the engine cannot serve a schema, a setting or an image,
@@ -21,7 +21,7 @@ result of its own type. A sample can also be streamed::
 
 The last three are all an EngineUnavailable, and ``check`` raises them too. Any other exception is a bug. Cancelling a
 call, or closing a stream, ends its work inside the engine. What a stream had written by then is not lost: it goes to
-``on_cut``. Every engine passes tests/support/engine_contract.py.
+``Reading.on_cut``. Every engine passes tests/support/engine_contract.py.
 """
 
 from abc import ABC, abstractmethod
@@ -37,8 +37,9 @@ from service.grammar.writing import write_grammar
 ReplyEnd = Literal["stop", "length", "content_filter"]
 """Why an engine ends a reply: by itself or at a stop text, cut at a limit, or cut by a remote server's content
 filter."""
-FinishReason = Literal["stop", "length", "content_filter", "deadline", "engine_failed"]
-"""Why a text ends: like a reply, or cut in the middle by the time or by a failure of the engine."""
+FinishReason = Literal["stop", "length", "content_filter", "landed", "budget", "deadline", "engine_failed", "aborted"]
+"""Why a text ends: like a reply; at a sentence before its limit; cut in the middle by the budget, the time or a failure
+of the engine; or stopped because it could not get better."""
 JsonSchema = Mapping[str, Any]
 SEEDS = 2**63 - 1
 """Engines take seeds from 0 to SEEDS - 1. OpenAI's and vLLM's servers take signed 64-bit integers, and vLLM reads -1 as
@@ -96,13 +97,29 @@ class Completion:
     @property
     def is_unfinished(self) -> bool:
         """Whether it was cut for a reason that has nothing to do with it."""
-        return self.finish_reason in ("deadline", "engine_failed")
+        return self.finish_reason in ("budget", "deadline", "engine_failed")
 
 
 Piece = str | Thought | Completion
 """What a stream yields."""
-OnCut = Callable[[Completion], None]
-"""Given a reply that was cut, as far as it had come, with what it had cost. Its finish reason is ``length``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a stream is read.
+
+    - ``interval``: how many tokens a piece may have; larger ones cost less
+    - ``on_progress``: told before each piece which share of the tokens that it may have the reply has used
+    - ``on_cut``: given the reply as far as it had come, with what it had cost, if the stream is closed, cancelled or
+      fails after a token was sampled and before the completion; its finish reason is ``length``
+    """
+
+    interval: int = 1
+    on_progress: Callable[[float], None] = lambda share: None
+    on_cut: Callable[[Completion], None] = lambda completion: None
+
+
+PLAINLY = Reading()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +147,8 @@ class Sampling:
     - ``choices``: unless empty, the reply is one of these, or the beginning of one; there is no schema then
     - ``thinking``: a reasoning model may think first; otherwise it is asked not to
     - ``open_ended``: the caller set no limit, so ``max_tokens`` is the operator's
+    - ``landing``: a text ends at a sentence before ``max_tokens`` cuts it (None: as its program says). Engines leave
+      that to their callers.
     """
 
     temperature: float = 0.7
@@ -140,6 +159,7 @@ class Sampling:
     choices: tuple[str, ...] = ()
     thinking: bool = True
     open_ended: bool = False
+    landing: bool | None = None
 
     @property
     def stated_tokens(self) -> int | None:
@@ -251,18 +271,18 @@ class Engine(Protocol):
     async def call(self, call: Call[R], *, priority: int = 0) -> R:
         """Make the call and return its result."""
 
-    def stream(
-        self, sample: Sample, *, priority: int = 0, interval: int = 1, on_cut: OnCut | None = None
-    ) -> AsyncGenerator[Piece, None]:
+    def stream(self, sample: Sample, *, priority: int = 0, reading: Reading = PLAINLY) -> AsyncGenerator[Piece, None]:
         """Yield pieces of one reply as they are sampled, its thoughts first, then the whole completion as the last
-        item.
-
-        ``interval``: how many tokens a piece may have; larger ones cost less. ``on_cut``: called if the stream is
-        closed, cancelled or fails after a token was sampled and before the completion.
-        """
+        item."""
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
         """Return if a reply of ``tokens`` to the conversation fits the context, else raise PromptTooLong."""
+
+    async def upper_bound(self, call: Call[Any]) -> Usage:
+        """The most that the call can cost, without making it. Exact in the prompt where its tokenizer is at hand.
+
+        Raises what ``call`` would raise of the prompt.
+        """
 
     async def check(self) -> None:
         """Return while the engine can serve, else raise EngineUnavailable, EngineBusy or EngineDead."""
@@ -306,13 +326,14 @@ class EngineDecorator:
     async def call(self, call: Call[R], *, priority: int = 0) -> R:
         return await self.engine.call(call, priority=priority)
 
-    def stream(
-        self, sample: Sample, *, priority: int = 0, interval: int = 1, on_cut: OnCut | None = None
-    ) -> AsyncGenerator[Piece, None]:
-        return self.engine.stream(sample, priority=priority, interval=interval, on_cut=on_cut)
+    def stream(self, sample: Sample, *, priority: int = 0, reading: Reading = PLAINLY) -> AsyncGenerator[Piece, None]:
+        return self.engine.stream(sample, priority=priority, reading=reading)
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
         await self.engine.fit(conversation, tokens)
+
+    async def upper_bound(self, call: Call[Any]) -> Usage:
+        return await self.engine.upper_bound(call)
 
     async def check(self) -> None:
         await self.engine.check()

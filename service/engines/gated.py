@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
-from service.engines.base import Call, EngineDecorator, OnCut, Piece, R, Sample
+from service.engines.base import PLAINLY, Call, EngineDecorator, Piece, R, Reading, Sample
 
 
 class Gate:
@@ -77,9 +77,9 @@ class GatedEngine(EngineDecorator):
             return await self.engine.call(call, priority=priority)
 
     async def stream(
-        self, sample: Sample, *, priority: int = 0, interval: int = 1, on_cut: OnCut | None = None
+        self, sample: Sample, *, priority: int = 0, reading: Reading = PLAINLY
     ) -> AsyncGenerator[Piece, None]:
-        pieces = self.engine.stream(sample, priority=priority, interval=interval, on_cut=on_cut)
+        pieces = self.engine.stream(sample, priority=priority, reading=reading)
         async with self.gate.enter(), aclosing(pieces) as items:
             async for item in items:
                 yield item

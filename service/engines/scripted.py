@@ -16,14 +16,16 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from service.engines.base import (
+    PLAINLY,
+    Call,
     CallHandler,
     Choice,
     Choose,
     Completion,
     JsonSchema,
     Likelihood,
-    OnCut,
     Piece,
+    Reading,
     Sample,
     Usage,
     Weigh,
@@ -112,7 +114,7 @@ class ScriptedEngine(CallHandler):
         raise RuntimeError("a stream ends with its completion")
 
     async def stream(
-        self, sample: Sample, *, priority: int = 0, interval: int = 1, on_cut: OnCut | None = None
+        self, sample: Sample, *, priority: int = 0, reading: Reading = PLAINLY
     ) -> AsyncGenerator[Piece, None]:
         with self._running(sample):
             # Read the prompt, and find what the cache holds of it.
@@ -125,7 +127,8 @@ class ScriptedEngine(CallHandler):
             for stop in sampling.stop:
                 text = text.partition(stop)[0]
             tokens = _tokens(text)
-            spoken = tokens[: min(sampling.max_tokens, self.script.context_tokens - prompt_tokens)]
+            most = min(sampling.max_tokens, self.script.context_tokens - prompt_tokens)
+            spoken = tokens[:most]
 
             # Say it piece by piece, thoughts apart from the text.
             reader = Habit(self.script.opening).splitter(find_requested_marks(sample.conversation))
@@ -142,19 +145,20 @@ class ScriptedEngine(CallHandler):
                     await self._pause(self.script.seconds_per_token + self.script.pause(len(said)))
                     said.append(token)
                     unread.append(token)
-                    if len(unread) == interval or len(said) == len(spoken):
+                    if len(unread) == reading.interval or len(said) == len(spoken):
                         piece, unread = "".join(unread), []
+                        reading.on_progress(len(said) / most)
                         for part in reader.feed(piece):
                             yield part
                 rest, split = reader.end("stop" if len(spoken) == len(tokens) else "length")
-                ended = True
                 for part in rest:
                     yield part
+                ended = True
                 yield completion(split)
             finally:
-                if on_cut is not None and said and not ended:
+                if said and not ended:
                     reader.feed("".join(unread))
-                    on_cut(completion(reader.end("length")[1]))
+                    reading.on_cut(completion(reader.end("length")[1]))
 
     async def choose(self, choose: Choose, priority: int) -> Choice:
         with self._running(choose):
@@ -172,6 +176,11 @@ class ScriptedEngine(CallHandler):
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
         self._tokens(conversation, room=tokens)
+
+    async def upper_bound(self, call: Call[Any]) -> Usage:
+        prompt_tokens = len(self._tokens(call.conversation, call.reply if isinstance(call, Weigh) else ""))
+        room = self.script.context_tokens - prompt_tokens
+        return Usage(1, prompt_tokens, 0, min(call.sampling.max_tokens, room) if isinstance(call, Sample) else 1)
 
     async def check(self) -> None:
         if self._dead.is_set():

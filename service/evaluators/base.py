@@ -288,6 +288,16 @@ class Verifier(ABC):
         """
         return None
 
+    def is_broken(self, beginning: str) -> bool:
+        """Whether a text fails however it goes on. It is asked while a text is written, many times.
+
+        ``beginning``: of the text, up to the end of a word. If a later word could make up for it, the answer is false.
+
+        >>> def is_broken(self, beginning: str) -> bool:
+        ...     return "!" in beginning
+        """
+        return False
+
     def resolve(self, tools: Toolbox) -> Evaluator:
         return self
 

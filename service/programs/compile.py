@@ -15,6 +15,7 @@ from service.evaluators.base import Evaluator, RefusedField
 from service.evaluators.model.judge import Judge
 from service.evaluators.toolbox import Toolbox
 from service.programs.models import ServedModels
+from service.refinement.landing import NEVER_PROSE
 from service.refinement.program import (
     Budget,
     ForcedCall,
@@ -93,6 +94,8 @@ class Programs:
         if request.n > self.limits.candidates:
             raise wrong_field("n", f"at most {self.limits.candidates} are allowed")
         sampling = self._sampling(request, task, open_ended=open_ended)
+        is_prose = request.response_schema is None and not sampling.choices
+        sampling = replace(sampling, landing=is_prose and sampling.landing is True)
         if request.response_schema is not None and sampling.choices:
             raise wrong_field("response_schema", "a text cannot be one of sampling.choices and JSON that fits a schema")
         return Generate(
@@ -165,6 +168,8 @@ class Programs:
         preset = request.search.preset or task.preset
         principles = request.principles or (task.principles if preset == "constitutional" else ())
         sampling = self._sampling(request, task)
+        is_prose = not sampling.choices and not any(evaluator.type in NEVER_PROSE for evaluator in evaluators)
+        sampling = replace(sampling, landing=is_prose and sampling.landing is not False)
         return Refine(
             id=_new_id("ref"),
             arrival=next(self._arrivals),

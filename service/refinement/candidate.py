@@ -40,6 +40,14 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """A text that was lost, and what it had cost. ``rule``: the type of the verifier that fails it."""
+
+    rule: str
+    completion: Completion
+
+
+@dataclass(frozen=True, slots=True)
 class Rank:
     """What candidates are ordered by, the first field that differs deciding; each in [0, 1].
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from service.engines.base import Completion, Usage
 from service.engines.relay import MessagePiece, RelayFinish
-from service.refinement.candidate import Assessment, Candidate, Critique
+from service.refinement.candidate import Assessment, Candidate, Critique, Lost
 from service.refinement.policy import StopReason
 from service.refinement.roles import CallRole, Models
 
@@ -40,6 +40,15 @@ class RepairEnded:
 
     rule: str
     kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TextAborted:
+    """A text was stopped while it was written. ``lost``: another takes its place; else it is kept as far as it came."""
+
+    rule: str
+    lost: bool
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +88,11 @@ class Critiqued:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One step of the loop, once it is over. ``gain``: the incumbent's score now less what it was; None if unknown."""
+    """One step of the loop, once it is over.
+
+    gain: the incumbent's score now less what it was; None if unknown.
+    lost: the texts that were given up while they were written. They are not candidates.
+    """
 
     number: int
     candidates: Sequence[Candidate]
@@ -88,6 +101,7 @@ class Round:
     accepted: bool
     gain: float | None
     seconds: float
+    lost: Sequence[Lost] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +181,7 @@ Event = (
     | CallEnded
     | EvaluatorEnded
     | RepairEnded
+    | TextAborted
     | Delta
     | ReasoningDelta
     | MessagePiece

@@ -20,7 +20,7 @@ from service.refinement import policy, telemetry
 from service.refinement.accounting import BudgetSpent, Emit, Ledger, LimitReached, TimeIsUp
 from service.refinement.archive import Archive
 from service.refinement.branching import Expansion
-from service.refinement.candidate import Assessment, Candidate, Critique
+from service.refinement.candidate import Assessment, Candidate, Critique, Lost
 from service.refinement.events import (
     CandidateAdded,
     CandidateEvaluated,
@@ -33,9 +33,10 @@ from service.refinement.events import (
 )
 from service.refinement.policy import RoundFacts, StopReason
 from service.refinement.program import Refine
-from service.refinement.roles import Roles
+from service.refinement.roles import CallRole, Roles
 from service.refinement.steps import MOST_VOTED_ON, EngineSteps, Guidance, critique_by_evaluators
 from service.refinement.stream import events_of
+from service.refinement.watched import Watch
 
 T = TypeVar("T")
 
@@ -64,6 +65,7 @@ class _OpenRound:
     candidates: list[Candidate] = field(default_factory=list)
     critiques: dict[int, Critique] = field(default_factory=dict)
     """By the place of their candidate among the round's parents."""
+    lost: list[Lost] = field(default_factory=list)
     critic_satisfied: bool = False
     only_repeats: bool = False
     stopped: Exception | None = None
@@ -115,6 +117,8 @@ class _Loop:
 
     async def run(self) -> None:
         await self._steps.fit()
+        if self._program.draft is None:
+            await self._steps.fit_budget(self._program.sampling)
         self._emit(Started(self._program.id, self._models, self._program.task))
         reason, cause = await self._until_stopped()
         if cause is not None and not self._archive:
@@ -169,18 +173,28 @@ class _Loop:
             try:
                 await (self._improve(current) if number else self._draft(current))
                 await self._repair(current)
-                if current.stopped is not None:
-                    raise current.stopped
             finally:
                 if self._archive:
                     self._close(current, time.perf_counter() - started)
+            if current.stopped is not None and not self._reached_target(current):
+                raise current.stopped
+        return self._facts(current)
+
+    def _reached_target(self, current: _OpenRound) -> bool:
+        """Whether a round that the budget cut short has reached the target."""
+        if not self._archive or not isinstance(current.stopped, BudgetSpent | PromptTooLong):
+            return False
+        return policy.stop_reason(self._facts(current), self._search, self._program.stop) == "target"
+
+    def _facts(self, current: _OpenRound) -> RoundFacts:
         return RoundFacts(
-            number=number,
+            number=current.number,
             incumbent=self._archive.assessment(self._archive.incumbent),
             new=[self._archive.assessments[candidate.id] for candidate in current.candidates],
             critic_satisfied=current.critic_satisfied,
             only_repeats=current.only_repeats,
             rounds_without_gain=self._rounds_without_gain(),
+            incumbent_is_whole=not self._archive.incumbent.completion.is_unfinished,
         )
 
     async def _draft(self, current: _OpenRound) -> None:
@@ -277,14 +291,16 @@ class _Loop:
     async def _write(self, current: _OpenRound, plans: Sequence[_Plan], made: _Made) -> Sequence[Candidate]:
         """Write what the plans say, and take all texts in that were written, be it in part, whatever ended it."""
         try:
-            await settle(self._within_budget(current, self._make(plan, made)) for plan in plans)
+            await settle(self._within_budget(current, self._make(current, plan, made)) for plan in plans)
         except (TimeIsUp, EngineUnavailable) as error:
             current.stopped = error
         finally:
             new = self._added(current, made)
+        if any(candidate.completion.finish_reason == "budget" for candidate in new):
+            current.stopped = current.stopped or BudgetSpent()
         return new
 
-    async def _make(self, plan: _Plan, made: _Made) -> None:
+    async def _make(self, current: _OpenRound, plan: _Plan, made: _Made) -> None:
         """Put the texts of a plan into ``made`` as each is finished."""
         sampling = self._program.sampling.sibling(plan.first)
         form, parent = plan.expansion.form, plan.expansion.parent
@@ -298,7 +314,9 @@ class _Loop:
         def keep(number: int, text: Completion) -> None:
             made[plan.first + number] = _Text(plan.expansion, asked, text)
 
-        await self._steps.write("draft" if form == "draft" else "revise", asked, sampling, plan.count, keep)
+        role: CallRole = "draft" if form == "draft" else "revise"
+        watch = Watch(self._program.evaluators, self._search.repairs, current.lost.append, self._emit)
+        await self._steps.write(role, asked, sampling, plan.count, keep, watch if self._search.aborts else None)
 
     def _next_differs(self, plan: _Plan) -> bool:
         parent = plan.expansion.parent
@@ -318,14 +336,9 @@ class _Loop:
             return None
 
     def _added(self, current: _OpenRound, made: _Made) -> Sequence[Candidate]:
-        """Take the texts into the archive and the round, as candidates; those that were cut last, the longest first."""
-
-        def place(number: int) -> tuple[bool, int, int]:
-            completion = made[number].completion
-            cut = completion.is_unfinished
-            return cut, -completion.usage.completion_tokens if cut else 0, number
-
-        for text in (made[number] for number in sorted(made, key=place)):
+        """Take the texts into the archive and the round, as candidates."""
+        for number in policy.whole_first({number: text.completion for number, text in made.items()}):
+            text = made[number]
             form, parent = text.expansion.form, text.expansion.parent
             shown = parent.id if form == "edit" and parent else None
             candidate = self._archive.add(current.number, form, shown, text.asked, text.completion)
@@ -394,6 +407,7 @@ class _Loop:
             accepted=incumbent.id != before,
             gain=self._gain(before or self._archive.first.id, incumbent.id),
             seconds=seconds,
+            lost=tuple(current.lost),
         )
         telemetry.round_ended(ended)
         self._rounds.append(ended)

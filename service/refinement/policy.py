@@ -3,7 +3,9 @@
 Order of candidates: first by the hard verifiers' mean score, then by the soft verifiers', then by the judges'.
 A candidate passes every hard verifier exactly when the first is 1. Among equals the earlier one is better.
 
-Keeping the best: the *incumbent* is the first draft until a challenger displaces it.
+Keeping the best: the *incumbent* is the first draft until a challenger displaces it. Of the texts that are made
+together, those that were cut in the middle (by the budget, the deadline or a failure) come after the whole ones, the
+longest first.
 - Where verifiers tell them apart, they decide, by however little.
 - Where they don't, the challenger's judged score must be higher by more than ``min_gain`` and by more than its
   standard error. A judge that abstained on either, be it on one criterion, gives no reason to change.
@@ -31,8 +33,8 @@ as a parent and in votes. Nothing can be learnt from it about writing, so the se
 
 Stopping, after each round; the first that holds is the reason:
 1. evaluators_failed  every evaluation of the round's new candidates ended in an error
-2. target             the incumbent passes and its score has reached the target; without a target: nothing but
-                      verifiers evaluates, and all hard ones pass or, where none is hard, all of them
+2. target             the incumbent is whole and passes, and its score has reached the target; without a target: nothing
+                      but verifiers evaluates, and all hard ones pass or, where none is hard, all of them
 3. no_issues          the critic found nothing to change in any parent, and no verifier fails on them; never with carry
                       ``adaptive``, which makes a draft instead of an edit that nobody asks for
 4. fixpoint           every revision of the round is an earlier candidate's text, and the next would be made alike;
@@ -40,7 +42,8 @@ Stopping, after each round; the first that holds is the reason:
 5. patience           that many rounds in a row did not change the incumbent
 6. rounds             as many rounds as asked for are done
 Between rounds and inside them, whatever has been reached by then being kept:
-- budget              no tokens, calls or room in the model's context are left for the next call
+- budget              no tokens, calls or room in the model's context are left for the next call, or they cut a text.
+                      A round that was cut short this way ends with ``target`` where that holds nevertheless
 - deadline            the time is over
 - engine_failed       an engine cannot serve: the writer's, the critic's, or that of a judge who picks the result. A
                       judge who scores costs only its scores, where its engine is not the writer's
@@ -51,6 +54,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from service.engines.base import Completion
 from service.refinement.branching import Expansion, Tree
 from service.refinement.candidate import Assessment, Candidate, Rank
 from service.refinement.program import Critic, Search, Stop
@@ -66,6 +70,17 @@ StopReason = Literal[
     "evaluators_failed",
     "engine_failed",
 ]
+
+
+def whole_first(completions: Mapping[int, Completion]) -> list[int]:
+    """The numbers of texts that were made together, in the order in which they become candidates."""
+
+    def place(number: int) -> tuple[bool, int, int]:
+        completion = completions[number]
+        cut = completion.is_unfinished or completion.finish_reason == "aborted"
+        return cut, -completion.usage.completion_tokens if cut else 0, number
+
+    return sorted(completions, key=place)
 
 
 def displaces(challenger: Assessment | None, incumbent: Assessment | None, min_gain: float) -> bool:
@@ -202,6 +217,7 @@ class RoundFacts:
     critic_satisfied: bool
     only_repeats: bool
     rounds_without_gain: int
+    incumbent_is_whole: bool = True
 
 
 def stop_reason(facts: RoundFacts, search: Search, stop: Stop) -> StopReason | None:
@@ -209,7 +225,7 @@ def stop_reason(facts: RoundFacts, search: Search, stop: Stop) -> StopReason | N
     evaluations = [evaluation for assessment in facts.new for evaluation in assessment.evaluations]
     if evaluations and all(evaluation.error is not None for evaluation in evaluations):
         return "evaluators_failed"
-    if facts.incumbent is not None and _reached(facts.incumbent, stop.target):
+    if facts.incumbent is not None and facts.incumbent_is_whole and _reached(facts.incumbent, stop.target):
         return "target"
     if facts.critic_satisfied:
         return "no_issues"

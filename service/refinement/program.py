@@ -40,7 +40,8 @@ class Search:
     repeated. critic: who says what to change: the model (which sees the evaluators' issues), the model by questions
     that it answers without seeing the text, the evaluators' issues alone, nobody, or (auto) the model where the
     evaluators have no issue. select: who picks the result: the scores, the model two at a time, or a vote.
-    repairs: whether code repairs what it can in texts that break rules (repairs.py).
+    repairs: whether code repairs what it can in texts that break rules (repairs.py). aborts: whether texts are stopped
+    while they are written if they cannot get better (monitors.py).
     """
 
     drafts: int = 1
@@ -52,6 +53,7 @@ class Search:
     critic: Critic = "auto"
     select: Select = "score"
     repairs: bool = True
+    aborts: bool = True
 
 
 PRESETS: Mapping[str, Search] = MappingProxyType(
@@ -79,11 +81,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The most to spend. ``tokens``: prompt and completion tokens together. ``deadline``: the event loop's time.
-
-    What remains is looked at before each call, and bounds what the call may write. How long its prompt is shows
-    only afterwards, so the last calls may end above ``tokens`` by as much as their prompts are long.
-    """
+    """The most to spend. ``tokens``: prompt and completion tokens together. ``deadline``: the event loop's time."""
 
     deadline: float
     tokens: int | None = None

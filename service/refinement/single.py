@@ -19,6 +19,7 @@ from service.refinement.candidate import Assessment, Candidate
 from service.refinement.events import Critiqued, Delta, Event, Generated, ReasoningDelta, Relayed, Reviewed
 from service.refinement.forced import write_call
 from service.refinement.held import hold
+from service.refinement.landing import Landing, Rules
 from service.refinement.program import Budget, Generate, Review, ToolChat
 from service.refinement.roles import Roles
 from service.refinement.steps import EngineSteps
@@ -99,14 +100,17 @@ class _Answers:
 
         kept: list[Completion] = []
         ended_by: FinishReason = "deadline"
+        landing = Landing(Rules(())) if generation.sampling.landing else None
         try:
-            await write_text(self._writer, sample, kept.append, show if generation.stream else None)
+            await write_text(self._writer, sample, kept.append, show if generation.stream else None, landing)
         except TimeIsUp:
             self._failure = DeadlineExceeded("the time ran out before anything was written")
         except EngineUnavailable as error:
             self._failure, ended_by = error, "engine_failed"
         self._written += len(kept)
         completion = kept[0] if kept else Completion("", ended_by, Usage())
+        if landing is not None and not generation.stream:
+            completion = landing.trim(completion)
         if generation.form is None or generation.stream:
             return completion
         return replace(completion, text=generation.form.unwrap(completion.text))
@@ -146,7 +150,8 @@ async def _review(review: Review, roles: Roles, emit: Emit) -> None:
 def relay(chat: ToolChat, roles: Roles) -> AsyncGenerator[Event, None]:
     """Hand a chat with tools on to the writer; the last event is Relayed.
 
-    Raises InvalidRequest where the writer's engine has no tools, and DeadlineExceeded when the time runs out.
+    A message that the deadline or a failure cuts is given as far as it came, with ``length``. Before it has begun these
+    are errors; InvalidRequest where the writer's engine has no tools.
     """
 
     async def work(emit: Emit) -> None:
@@ -162,17 +167,22 @@ async def _relay(chat: ToolChat, roles: Roles, emit: Emit) -> None:
     pieces: list[MessagePiece] = []
     end = None
     items = _message(chat, roles.writer, ledger.priority)
-    with telemetry.call("draft", roles.writer.model, 1):
-        async with _deadline(chat.budget), aclosing(items):
-            async for item in items:
-                if isinstance(item, MessageEnd):
-                    end = item
-                else:
-                    pieces.append(item)
-                    emit(item)
+    with telemetry.call("draft", roles.writer.model):
+        try:
+            async with _deadline(chat.budget), aclosing(items):
+                async for item in items:
+                    if isinstance(item, MessageEnd):
+                        end = item
+                    else:
+                        pieces.append(item)
+                        emit(item)
+        except (DeadlineExceeded, EngineUnavailable):
+            if not pieces:
+                raise
+            end = MessageEnd("length", Usage(calls=1, completion_tokens=len(pieces)))  # a piece is about a token
         if end is None:
             raise RuntimeError("the engine ended a message without saying how")
-        telemetry.called(end.usage, ())
+        telemetry.called(end.usage)
     whole = join_pieces(pieces)
     if end.finish_reason == "stop" and not chat.asked.get("stop") and not whole.calls:
         await hold(whole.content or "", chat.form, chat.threads)

@@ -17,17 +17,18 @@ from service.concurrency import SerialThread, settle
 from service.engines.base import Choose, Completion, Engine, JsonSchema, Sample, Sampling
 from service.engines.conversation import Conversation, Turn
 from service.engines.siblings import fan_out
-from service.errors import EngineUnavailable, PromptTooLong
+from service.errors import EngineUnavailable, PromptTooLong, wrong_field
 from service.evaluators.base import Authority, Evaluation, EvaluationFailed, Evaluator, Issue, Submission
 from service.evaluators.text.script import instruction_language
 from service.refinement import repairs, telemetry
-from service.refinement.accounting import BudgetSpent, Emit, Ledger, LimitReached, MeteredEngine
+from service.refinement.accounting import Emit, Ledger, LimitReached, MeteredEngine
 from service.refinement.candidate import Assessment, Candidate, Critique, Verification
 from service.refinement.events import EvaluatorEnded, RepairEnded
+from service.refinement.landing import Rules
 from service.refinement.program import EvaluatedProgram
 from service.refinement.prompts import Prompts
 from service.refinement.roles import CallRole, Roles
-from service.refinement.writing import write_text
+from service.refinement.watched import Watch, write_landing, write_watched
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +112,10 @@ class EngineSteps:
         return MeteredEngine(self._roles.of(role), role, self._ledger, as_text=self._roles.apart(role))
 
     @cached_property
+    def _rules(self) -> Rules:
+        return Rules(self._brief.evaluators)
+
+    @cached_property
     def _language(self) -> str:
         return instruction_language(self._brief.request.turn.text)
 
@@ -118,24 +123,40 @@ class EngineSteps:
         """Raise PromptTooLong if the request alone fills the writer's context."""
         await self.engine("draft").fit(self._brief.request)
 
-    async def write(
-        self, role: CallRole, conversation: Conversation, sampling: Sampling, count: int, keep: Keep
-    ) -> None:
-        """Sample ``count`` replies side by side, or as many as the budget allows; keep each as soon as it is finished,
-        or cut.
-
-        A failure is raised after the others have finished.
-        """
-        if count == 0:
+    async def fit_budget(self, sampling: Sampling) -> None:
+        """Raise InvalidRequest if the budget's tokens are too few for the request and one token of an answer."""
+        tokens = self._ledger.budget.tokens
+        if tokens is None:
             return
-        count, max_tokens = self._ledger.affordable(count, sampling.max_tokens)
+        bound = await self.engine("draft").upper_bound(Sample(self._brief.request, sampling))
+        if bound.prompt_tokens >= tokens:
+            least = f"the prompt may take up to {bound.prompt_tokens} tokens, so at least {bound.prompt_tokens + 1}"
+            raise wrong_field("budget.tokens", f"{least} are needed for a text to begin")
+
+    async def write(
+        self,
+        role: CallRole,
+        conversation: Conversation,
+        sampling: Sampling,
+        count: int,
+        keep: Keep,
+        watch: Watch | None = None,
+    ) -> None:
+        """Sample ``count`` replies side by side, and keep each as soon as it is finished, or cut.
+
+        As many are at work as surely fit the budget; each that ends early makes room for the next. What is raised, such
+        as BudgetSpent for those that found no room, is raised after the others have finished. ``watch``: how texts are
+        watched, if they are.
+        """
         engine = self.engine(role)
 
         async def write(index: int, sibling: Sample) -> None:
-            await write_text(engine, sibling, partial(keep, index))
+            if watch is None:
+                await write_landing(engine, sibling, partial(keep, index), self._rules)
+            else:
+                await write_watched(engine, sibling, partial(keep, index), self._rules, watch)
 
-        sample = Sample(conversation, replace(sampling, max_tokens=max_tokens))
-        await fan_out(sample, count, write, settle)
+        await fan_out(Sample(conversation, sampling), count, write, settle)
 
     async def assess(self, text: str, keep: Callable[[Assessment], None]) -> None:
         """Evaluate a text, and call ``keep`` with the results so far after each evaluator, so at least once.
@@ -243,7 +264,7 @@ class EngineSteps:
 
     async def _verify(self, candidate: Candidate) -> tuple[Verification, ...]:
         """As many as the budget allows in addition to the critique that uses them."""
-        calls, _ = self._ledger.affordable(2 + MOST_LISTED, max_tokens=1)
+        calls = self._ledger.calls_left(2 + MOST_LISTED)
         if calls < 3:
             return ()
         engine = self.engine("critique")
@@ -286,29 +307,25 @@ class EngineSteps:
 
         At most MOST_VOTED_ON texts.
         """
-        logprobs = await self._letter_logprobs("vote", texts)
-        return max(range(len(texts)), key=logprobs.__getitem__)
+        choice = await self.engine("judge").call(self._letters("vote", texts))
+        return max(range(len(texts)), key=choice.logprobs.__getitem__)
 
     async def prefers(self, challenger: str, incumbent: str) -> bool:
         """Whether the model finds the challenger better in both orders of the two: models favour a position."""
-        if self._ledger.affordable(2, max_tokens=1)[0] < 2:
-            raise BudgetSpent
-        [first, second], [third, fourth] = await settle(
-            [
-                self._letter_logprobs("compare", [challenger, incumbent]),
-                self._letter_logprobs("compare", [incumbent, challenger]),
-            ]
-        )
-        return first > second and fourth > third
+        orders = [
+            self._letters("compare", [challenger, incumbent]),
+            self._letters("compare", [incumbent, challenger]),
+        ]
+        one, other = await self.engine("judge").call_together(orders)
+        return one.logprobs[0] > one.logprobs[1] and other.logprobs[1] > other.logprobs[0]
 
-    async def _letter_logprobs(self, template: str, texts: Sequence[str]) -> Sequence[float]:
-        """The log-probabilities of the texts' letters as the answer to a question about them all."""
+    def _letters(self, template: str, texts: Sequence[str]) -> Choose:
+        """The choice between the texts' letters as the answer to a question about them all."""
         letters = tuple(LETTERS[: len(texts)])
         candidates = dict(zip(letters, texts, strict=True))
         prompt = self._brief.prompts.render(template, candidates=candidates, fence=self._brief.fence)
         prefill = self._brief.prompts.render(f"{template}_prefill")
-        choice = await self.engine("judge").call(Choose(self._brief.request.with_user(prompt), letters, prefill))
-        return choice.logprobs
+        return Choose(self._brief.request.with_user(prompt), letters, prefill)
 
     async def _append(self, candidate: Candidate, prompt: str, role: CallRole, tokens: int) -> Conversation:
         """The prompt, appended to the conversation that ends with the candidate, which the engine has in its cache.

@@ -3,7 +3,6 @@
 The names that begin with ``gen_ai.`` are those of OpenTelemetry's semantic conventions for generative AI.
 """
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -86,11 +85,10 @@ def evaluated(evaluation: Evaluation) -> None:
         current().fail(FAILED)
 
 
-def call(role: CallRole, model: str, calls: int, made: Call[Any] | None = None) -> AbstractContextManager[Span]:
-    """The span of ``calls`` equal engine calls. ``made``: None for a chat that is relayed."""
+def call(role: CallRole, model: str, made: Call[Any] | None = None) -> AbstractContextManager[Span]:
+    """The span of an engine call. ``made``: None for a chat that is relayed."""
     known: dict[str, str | int | float | None] = {
         "gen_ai.operation.name": "chat",
-        "gen_ai.request.choice.count": calls if calls > 1 else None,
         "redraft.role": role,
     }
     if isinstance(made, Sample):
@@ -105,12 +103,12 @@ def call(role: CallRole, model: str, calls: int, made: Call[Any] | None = None) 
     return span(f"chat {model}", known, model=model)
 
 
-def called(usage: Usage, completions: Sequence[Completion] = ()) -> None:
+def called(usage: Usage, completion: Completion | None = None) -> None:
     current().set(
         {
             "gen_ai.usage.input_tokens": usage.prompt_tokens,
             "gen_ai.usage.cache_read.input_tokens": usage.cached_tokens,
             "gen_ai.usage.output_tokens": usage.completion_tokens,
-            "gen_ai.response.finish_reasons": [each.finish_reason for each in completions] or None,
+            "gen_ai.response.finish_reasons": [completion.finish_reason] if completion else None,
         }
     )

@@ -1,13 +1,15 @@
 """Writing a text: the one place where the stream of a candidate, or of a caller's text, is read.
 
-A text that is cut in the middle is kept as far as it came, whatever cuts it: the deadline, or a failure of the engine.
+A text that is cut in the middle is kept as far as it came, whatever cuts it: the deadline, a failure of the engine, or
+a watcher that has seen enough.
 """
 
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Protocol
 
-from service.engines.base import Completion, FinishReason, Sample, Thought
+from service.engines.base import Completion, FinishReason, Reading, Sample, Thought
 from service.errors import EngineUnavailable
 from service.refinement.accounting import MeteredEngine
 
@@ -18,33 +20,76 @@ Keep = Callable[[Completion], None]
 Show = Callable[[str | Thought], None]
 
 
-async def write_text(engine: MeteredEngine, sample: Sample, keep: Keep, show: Show | None = None) -> None:
+class Watcher(Protocol):
+    """Watches a text while it is written, and may end it."""
+
+    def feed(self, piece: str, share: float) -> int | None:
+        """Take a piece of the text, by which the text has used that share of its tokens. Where to end the text, as the
+        number of its characters, or None to go on."""
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """That of a text that it ended."""
+
+
+async def write_text(
+    engine: MeteredEngine, sample: Sample, keep: Keep, show: Show | None = None, watcher: Watcher | None = None
+) -> None:
     """Write a text.
 
     - ``keep``: given the text once, whole or as far as it came
     - ``show``: given each piece as it is written, for a caller who reads along
+    - ``watcher``: reads along too, and may end the text
 
     TimeIsUp at the deadline, and whatever the engine raises. If a token was written by then, ``keep`` has been called.
     """
     unfinished: list[Completion] = []
     cut_by: FinishReason = "deadline"
+    end: int | None = None
     try:
         async with engine.ledger.in_time():
-            keep(await _read(engine, sample, unfinished.append, show))
+            found = await _read(engine, sample, unfinished.append, show, watcher)
+        if isinstance(found, Completion):
+            keep(found)
+        elif watcher is not None:
+            cut_by, end = watcher.finish_reason, found
     except EngineUnavailable:
         cut_by = "engine_failed"
         raise
     finally:
         for completion in unfinished[-1:]:
-            keep(replace(completion, finish_reason=cut_by))
+            keep(end_at(end, completion, cut_by))
 
 
-async def _read(engine: MeteredEngine, sample: Sample, on_cut: Keep, show: Show | None) -> Completion:
-    interval = PIECE_TOKENS if show is None else 1
-    async with aclosing(engine.stream(sample, interval=interval, on_cut=on_cut)) as pieces:
+def end_at(end: int | None, completion: Completion, reason: FinishReason) -> Completion:
+    """The completion, of which only so many characters are kept. Its token ids are then unknown."""
+    if end is None or end >= len(completion.text):
+        return replace(completion, finish_reason=reason)
+    return replace(completion, text=completion.text[:end], token_ids=None, finish_reason=reason)
+
+
+async def _read(
+    engine: MeteredEngine, sample: Sample, on_cut: Keep, show: Show | None, watcher: Watcher | None
+) -> Completion | int:
+    """The whole text, or the place where the watcher ended it."""
+    share = 0.0
+
+    def progress(used: float) -> None:
+        nonlocal share
+        share = used
+
+    written = 0
+    reading = Reading(PIECE_TOKENS if show is None else 1, progress, on_cut)
+    async with aclosing(engine.stream(sample, reading=reading)) as pieces:
         async for piece in pieces:
             if isinstance(piece, Completion):
                 return piece
-            if show is not None:
+            end = watcher.feed(piece, share) if watcher is not None and isinstance(piece, str) else None
+            if end is not None and isinstance(piece, str):
+                piece = piece[: max(0, end - written)]
+            if show is not None and piece:
                 show(piece)
+            if end is not None:
+                return end
+            written += len(piece) if isinstance(piece, str) else 0
     raise RuntimeError("the engine ended a stream without its completion")

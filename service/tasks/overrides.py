@@ -32,6 +32,7 @@ class SamplingOverrides(Overrides):
     seed: Annotated[int, Ge(-(2**63)), Le(2**64 - 1)] | None = None
     choices: Annotated[tuple[Annotated[str, Len(1, 200)], ...], Len(2, 50), FAIL_FAST] | None = None
     thinking: bool | None = None
+    landing: bool | None = None
 
     def apply_to(self, sampling: Sampling) -> Sampling:
         applied = Sampling(**{**_fields(sampling), **self.given_fields()})
@@ -39,7 +40,7 @@ class SamplingOverrides(Overrides):
 
 
 class SearchOverrides(Overrides):
-    """How the loop searches: a preset, and fields that override it. A preset says nothing of repairs."""
+    """How the loop searches: a preset, and fields that override it. A preset says nothing of repairs and aborts."""
 
     preset: Preset | None = None
     drafts: Annotated[int, Ge(1)] | None = None
@@ -51,11 +52,12 @@ class SearchOverrides(Overrides):
     critic: Critic | None = None
     select: Select | None = None
     repairs: bool | None = None
+    aborts: bool | None = None
 
     def apply_to(self, search: Search) -> Search:
         stated = self.given_fields()
         preset = stated.pop("preset", None)
-        base = replace(PRESETS[preset], repairs=search.repairs) if preset else search
+        base = replace(PRESETS[preset], repairs=search.repairs, aborts=search.aborts) if preset else search
         return Search(**{**_fields(base), **stated})
 
 

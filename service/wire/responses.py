@@ -154,14 +154,25 @@ class CritiqueBody(BaseModel):
         )
 
 
+class LostBody(BaseModel):
+    """A text that was given up while it was written. ``rule``: the type of the evaluator that fails it however it goes
+    on."""
+
+    rule: str
+    text: str
+    finish_reason: Literal["aborted"] = "aborted"
+    usage: Usage
+
+
 class RoundBody(BaseModel):
-    """``accepted``: whether the round changed the incumbent."""
+    """``accepted``: whether the round changed the incumbent. ``lost`` is there if texts were given up."""
 
     round: int
     accepted: bool
     seconds: float
     critiques: list[CritiqueBody]
     candidates: list[CandidateBody]
+    lost: Annotated[list[LostBody] | None, LEFT_OUT_IF_NONE] = None
 
 
 class Selected(BaseModel):
@@ -262,6 +273,7 @@ def _round_body(
         seconds=ended.seconds,
         critiques=[CritiqueBody.of(critique) for critique in ended.critiques],
         candidates=[_candidate_body(c, texts, assessments.get(c.id), reasoning) for c in ended.candidates],
+        lost=[LostBody(rule=e.rule, text=e.completion.text, usage=e.completion.usage) for e in ended.lost] or None,
     )
 
 

@@ -40,6 +40,7 @@ SERIES = {
     "redraft_evaluator_seconds": "histogram",
     "redraft_evaluator_errors": "counter",
     "redraft_repairs": "counter",
+    "redraft_aborts": "counter",
 }
 
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]

@@ -205,7 +205,7 @@ async def streamed(stage: Stage, number: int) -> tuple[str, str]:
         told = [frame async for frame in frames(response)]
     text = "".join(data["text"] for name, data in told if name == "delta")
     name, last = told[-1]
-    return (str(last["code"]) if name == "error" else name), text
+    return str(last["code"] if name == "error" else last["choices"][0]["finish_reason"]), text
 
 
 @pytest.mark.timeout(120)
@@ -217,9 +217,10 @@ async def test_a_stream_ends_whole_or_with_a_typed_error_and_says_nothing_twice(
         halves = sum(proxy.met["half"] for proxy in running.proxies)
 
     assert halves
-    assert {text for end, text in ended if end == "done"} == {COUNTED}
-    assert {end for end, _ in ended} <= {"done", *PROBLEMS}
-    broken = [text for end, text in ended if end != "done" and text]
+    assert {text for end, text in ended if end == "stop"} == {COUNTED}
+    assert {end for end, _ in ended} <= {"stop", "engine_failed", *PROBLEMS}
+    assert all(not text for end, text in ended if end in PROBLEMS)
+    broken = [text for end, text in ended if end == "engine_failed"]
     assert broken, "no stream broke off after it had begun"
     assert all(COUNTED.startswith(text) and text != COUNTED for text in broken)
 

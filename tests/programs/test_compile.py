@@ -405,7 +405,7 @@ async def test_fields_beside_a_preset_override_it_and_the_preset_overrides_the_t
 async def test_what_a_request_leaves_out_comes_from_the_task() -> None:
     made = program(**PROMPT, task="summarize", sampling={"top_p": 0.5})
 
-    assert made.sampling == Sampling(temperature=0.5, top_p=0.5, max_tokens=256)
+    assert made.sampling == Sampling(temperature=0.5, top_p=0.5, max_tokens=256, landing=True)
     assert made.stop == Stop()
 
 
@@ -416,8 +416,41 @@ async def test_sampling_and_stop_rules_are_the_requests_where_it_states_them() -
         stop={"target": 0.0, "patience": 1, "min_gain": 0.5},
     )
 
-    assert made.sampling == Sampling(temperature=0.0, top_p=1.0, max_tokens=5, stop=("END",), seed=3)
+    assert made.sampling == Sampling(temperature=0.0, max_tokens=5, stop=("END",), seed=3, landing=True)
     assert made.stop == Stop(target=0.0, patience=1, min_gain=0.5)
+
+
+SCHEMA = {"type": "object", "properties": {"yes": {"type": "boolean"}}}
+CHOICES = {"choices": ["yes", "no"]}
+
+
+@pytest.mark.parametrize(
+    ("asked", "lands"),
+    [
+        ({}, True),
+        ({"sampling": {"landing": False}}, False),
+        ({"task": "code"}, False),
+        ({"task": "complete_code"}, False),
+        ({"task": "code", "sampling": {"landing": True}}, True),
+        ({"sampling": {"landing": True, **CHOICES}}, False),
+        ({"evaluators": [{"type": "json_schema", "schema": SCHEMA}], "sampling": {"landing": True}}, False),
+    ],
+)
+async def test_a_refine_lands_prose_unless_it_shall_not(asked: dict[str, Any], lands: bool) -> None:
+    assert program(**PROMPT, **asked).sampling.landing is lands
+
+
+@pytest.mark.parametrize(
+    ("asked", "lands"),
+    [
+        ({}, False),
+        ({"sampling": {"landing": True}}, True),
+        ({"sampling": {"landing": True}, "response_schema": SCHEMA}, False),
+        ({"sampling": {"landing": True, **CHOICES}}, False),
+    ],
+)
+async def test_a_generate_lands_prose_if_it_is_asked_to(asked: dict[str, Any], lands: bool) -> None:
+    assert generation(**PROMPT, **asked).sampling.landing is lands
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(None, 60.0), (5.0, 5.0)])

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest_asyncio
 import uvicorn
 
 from service.app import create_app, open_toolbox
-from service.engines.base import Call, Choose, Completion, EngineDecorator, R, Sample
+from service.engines.base import PLAINLY, Call, Choose, Completion, EngineDecorator, Piece, R, Reading, Sample
 from service.engines.conversation import Conversation
 from service.engines.local.vllm import VllmEngine
 from service.engines.remote.connect import Tokenizers
@@ -56,6 +57,15 @@ class RecordingEngine(EngineDecorator):
             case Choose(), _:
                 self._record(call.conversation, call.prefill, ())
         return result
+
+    async def stream(
+        self, sample: Sample, *, priority: int = 0, reading: Reading = PLAINLY
+    ) -> AsyncGenerator[Piece, None]:
+        async with aclosing(super().stream(sample, priority=priority, reading=reading)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Completion):
+                    self._record(sample.conversation, "", piece.token_ids or ())
+                yield piece
 
     async def close(self) -> None:
         await self.engine.close()

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from service.engines.base import Call, Choose, Completion, R, Sample, Sampling, Usage
+from service.engines.base import Call, Choose, Completion, R, Reading, Sample, Sampling, Usage, Weigh
 from service.engines.scripted import EngineCall, Script, ScriptedEngine
-from service.refinement.accounting import BudgetSpent, Ledger, MeteredEngine
+from service.refinement.accounting import BudgetSpent, Ledger, MeteredEngine, TimeIsUp
 from service.refinement.events import CallEnded, Event
 from service.refinement.program import Budget
 from service.refinement.scheduling import QUANTUM_TOKENS
@@ -30,21 +30,29 @@ def metered(ledger: Ledger, engine: ScriptedEngine | None = None) -> MeteredEngi
     return MeteredEngine(engine or ScriptedEngine(Script(reply=lambda call: FIVE)), "draft", ledger)
 
 
-@pytest.mark.parametrize(("calls", "wanted", "affordable"), [(None, 7, 7), (3, 1, 1), (3, 3, 3), (3, 7, 3), (1, 7, 1)])
-def test_as_many_calls_as_are_left_can_be_afforded(calls: int | None, wanted: int, affordable: int) -> None:
-    assert ledger(calls=calls).affordable(wanted, 1) == (affordable, 1)
+async def written(engine: MeteredEngine, max_tokens: int) -> Completion:
+    """A text of up to so many tokens."""
+    *_, last = [item async for item in engine.stream(Sample(REQUEST, Sampling(max_tokens=max_tokens)))]
+    assert isinstance(last, Completion)
+    return last
+
+
+@pytest.mark.parametrize(("calls", "wanted", "left"), [(None, 7, 7), (3, 1, 1), (3, 3, 3), (3, 7, 3), (1, 7, 1)])
+def test_as_many_calls_as_are_left_may_begin(calls: int | None, wanted: int, left: int) -> None:
+    assert ledger(calls=calls).calls_left(wanted) == left
 
 
 async def test_calls_count_from_when_they_begin() -> None:
     account = ledger(calls=3)
     engine = ScriptedEngine(Script(seconds_per_call=3600))
-    running = asyncio.create_task(metered(account, engine).sample_siblings(Sample(REQUEST, SAMPLING), 2))
+    choose = Choose(REQUEST, ("1", "2"))
+    running = asyncio.create_task(metered(account, engine).call_together([choose, choose]))
     while engine.in_flight < 2:
         await asyncio.sleep(0)
 
-    assert account.affordable(5, 1) == (1, 1)
+    assert account.calls_left(5) == 1
     with pytest.raises(BudgetSpent):
-        await metered(account).sample_siblings(Sample(REQUEST, SAMPLING), 2)
+        await metered(account).call_together([choose, choose])
     running.cancel()
     await asyncio.wait([running])
 
@@ -59,58 +67,135 @@ async def test_a_refused_call_reaches_no_engine() -> None:
     with pytest.raises(BudgetSpent):
         await metered(account, engine).call(Sample(REQUEST, SAMPLING))
     with pytest.raises(BudgetSpent):
-        account.affordable(1, 1)
+        account.calls_left(1)
     with pytest.raises(BudgetSpent):
-        async with aclosing(metered(account, engine).stream(Sample(REQUEST, SAMPLING))) as items:
-            await anext(items)
+        await written(metered(account, engine), 100)
     assert len(engine.calls) == 1
 
 
-async def test_prompt_and_completion_tokens_are_spent_and_the_rest_bounds_the_next_reply() -> None:
-    account = ledger(tokens=17)
-    engine = metered(account)
+async def test_a_text_may_have_what_is_left_after_its_prompt_and_says_that_the_budget_cut_it() -> None:
+    account = ledger(tokens=8)
 
-    first = await engine.call(Sample(REQUEST, SAMPLING))
-    second = await engine.call(Sample(REQUEST, SAMPLING))
+    text = await written(metered(account), 100)
 
-    # 5 prompt and 5 completion tokens the first time, which leaves 7; the second spends 10 of them.
-    assert (first.usage.prompt_tokens, first.usage.completion_tokens) == (5, 5)
-    assert second.text == FIVE
+    assert (text.text, text.finish_reason) == ("one two three", "budget")
+    assert (text.usage.prompt_tokens, text.usage.completion_tokens) == (5, 3)
+
+
+async def test_a_text_that_max_tokens_cuts_does_not_blame_the_budget() -> None:
+    assert (await written(metered(ledger(tokens=100)), 3)).finish_reason == "length"
+
+
+async def test_a_text_that_ends_by_itself_within_what_was_left_is_whole() -> None:
+    assert (await written(metered(ledger(tokens=10)), 100)).finish_reason == "stop"
+
+
+async def test_a_call_that_is_no_text_has_all_that_it_may_cost_or_does_not_begin() -> None:
+    engine = ScriptedEngine(Script(reply=lambda call: FIVE))
+    call = Sample(REQUEST, Sampling(max_tokens=6))
+
     with pytest.raises(BudgetSpent):
-        await engine.call(Sample(REQUEST, SAMPLING))
+        await metered(ledger(tokens=10), engine).call(call)
+    assert (await metered(ledger(tokens=11), engine).call(call)).text == FIVE
+    with pytest.raises(BudgetSpent):
+        await metered(ledger(tokens=5), engine).call(Choose(REQUEST, ("1", "2")))
+    await metered(ledger(tokens=6), engine).call(Choose(REQUEST, ("1", "2")))
+    with pytest.raises(BudgetSpent):
+        await metered(ledger(tokens=10), engine).call(Weigh(REQUEST, FIVE))
+    await metered(ledger(tokens=11), engine).call(Weigh(REQUEST, FIVE))
+    assert len(engine.calls) == 3
 
 
-async def test_siblings_share_the_tokens_that_are_left() -> None:
-    replies = await metered(ledger(tokens=6)).sample_siblings(Sample(REQUEST, SAMPLING), 3)
+async def test_calls_that_belong_together_begin_together_or_not_at_all() -> None:
+    engine = ScriptedEngine()
+    choose = Choose(REQUEST, ("1", "2"))
 
-    assert [reply.text for reply in replies] == ["one two"] * 3
-    assert {reply.finish_reason for reply in replies} == {"length"}
+    with pytest.raises(BudgetSpent):
+        await metered(ledger(tokens=11), engine).call_together([choose, choose])
+    assert engine.calls == []
+    assert len(await metered(ledger(tokens=12), engine).call_together([choose, choose])) == 2
 
 
-async def test_calls_in_progress_hold_the_tokens_that_they_may_still_write() -> None:
-    account = ledger(tokens=100)
+async def test_as_many_texts_are_at_work_as_surely_fit_and_each_that_ends_early_makes_room() -> None:
+    account = ledger(tokens=60)
+    most = 0
+
+    def reply(_: Sample) -> str:
+        nonlocal most
+        most = max(most, engine.in_flight)
+        return FIVE
+
+    engine = ScriptedEngine(Script(reply=reply, seconds_per_call=0.001))
+
+    # Each may take 5 + 20 tokens and takes 10, so two are at work at once, and five are written. The sixth finds 10.
+    texts = await asyncio.gather(*(written(metered(account, engine), 20) for _ in range(6)))
+
+    assert most == 2
+    assert [text.text for text in texts] == [FIVE] * 6
+    assert account.usage["draft"].tokens == 60
+
+
+async def test_a_text_with_less_room_than_texts_usually_take_does_not_begin() -> None:
+    account = ledger(tokens=19)
+
+    assert (await written(metered(account), 100)).text == FIVE
+    with pytest.raises(BudgetSpent):  # 9 tokens are left: 5 for the prompt and 4 for a text
+        await written(metered(account), 100)
+    assert account.usage["draft"].tokens == 10
+
+
+async def test_a_text_that_waits_for_room_ends_with_its_caller() -> None:
+    account = ledger(tokens=30)
     engine = ScriptedEngine(Script(seconds_per_call=3600))
-    running = asyncio.create_task(metered(account, engine).sample_siblings(Sample(REQUEST, Sampling(max_tokens=30)), 3))
-    while engine.in_flight < 3:
+    first = asyncio.create_task(written(metered(account, engine), 20))
+    second = asyncio.create_task(written(metered(account, engine), 20))
+    while engine.in_flight < 1:
         await asyncio.sleep(0)
 
-    assert account.affordable(50, 1) == (10, 1)
-    running.cancel()
-    await asyncio.wait([running])
-    assert account.affordable(500, 9) == (100, 1)
-    assert account.affordable(4, 30) == (4, 25)
+    second.cancel()
+    await asyncio.wait([second])
+    first.cancel()
+    await asyncio.wait([first])
+
+    assert len(engine.calls) == 1
+    assert (await written(metered(account), 20)).text == FIVE
 
 
 async def test_a_call_that_failed_gives_back_what_it_held_and_counts_as_a_call() -> None:
     def fault(_: EngineCall) -> None:
         raise OSError
 
-    account = ledger(tokens=100, calls=2)
+    account = ledger(tokens=106, calls=2)
     with pytest.raises(OSError):  # noqa: PT011
         await metered(account, ScriptedEngine(Script(fault=fault))).call(Sample(REQUEST, SAMPLING))
 
-    assert account.affordable(5, 1) == (1, 1)
+    assert account.calls_left(5) == 1
     assert account.usage == {}
+    assert (await metered(account).call(Sample(REQUEST, SAMPLING))).text == FIVE
+
+
+async def test_a_stream_that_is_closed_is_entered_as_far_as_it_came() -> None:
+    account = ledger()
+    cut: list[Completion] = []
+
+    pieces = metered(account).stream(Sample(REQUEST, SAMPLING), reading=Reading(on_cut=cut.append))
+    async with aclosing(pieces) as items:
+        assert await anext(items) == "one"
+
+    assert [completion.text for completion in cut] == ["one"]
+    assert account.usage == {"draft": Usage(1, 5, 0, 1)}
+
+
+async def test_a_call_ends_at_the_deadline() -> None:
+    engine = ScriptedEngine(Script(seconds_per_call=3600))
+    account = Ledger(Budget(deadline=asyncio.get_running_loop().time() + 0.01), lambda event: None)
+
+    for _ in range(2):
+        with pytest.raises(TimeIsUp):
+            await metered(account, engine).call(Choose(REQUEST, ("1", "2")))
+
+    assert len(engine.calls) == 1
+    assert engine.in_flight == 0
 
 
 async def test_every_way_to_ask_is_entered_and_told() -> None:
@@ -119,15 +204,15 @@ async def test_every_way_to_ask_is_entered_and_told() -> None:
     engine = ScriptedEngine(Script(reply=lambda call: FIVE))
     drafting, judging = MeteredEngine(engine, "draft", account), MeteredEngine(engine, "judge", account)
 
-    await drafting.sample_siblings(Sample(REQUEST, SAMPLING), 2)
+    await drafting.call(Sample(REQUEST, SAMPLING))
     pieces = [item async for item in drafting.stream(Sample(REQUEST, SAMPLING))]
     await judging.call(Choose(REQUEST, ("1", "2")))
 
     assert "".join(piece for piece in pieces if isinstance(piece, str)) == FIVE
     assert isinstance(pieces[-1], Completion)
-    assert account.usage == {"draft": Usage(3, 15, 0, 15), "judge": Usage(1, 5, 0, 1)}
+    assert account.usage == {"draft": Usage(2, 10, 0, 10), "judge": Usage(1, 5, 0, 1)}
     calls = [event for event in told if isinstance(event, CallEnded)]
-    assert [(call.role, call.usage.calls) for call in calls] == [("draft", 2), ("draft", 1), ("judge", 1)]
+    assert [(call.role, call.usage.calls) for call in calls] == [("draft", 1), ("draft", 1), ("judge", 1)]
     assert all(call.seconds >= 0 for call in calls)
 
 

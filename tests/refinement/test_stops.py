@@ -256,25 +256,39 @@ async def test_a_budget_of_tokens_cuts_the_last_text_and_ends_the_loop() -> None
 
     done = await refined(program(JUDGE, tokens=prompt_tokens + 4), scripted)
 
-    # What is left is looked at before a call, so the prompt of the last one may go beyond the budget.
     assert done.stop_reason == "budget"
-    assert done.selected.completion.finish_reason == "length"
-    assert done.selected.completion.usage.completion_tokens <= prompt_tokens + 4
+    assert done.selected.completion.finish_reason == "budget"
+    assert done.selected.completion.usage.completion_tokens == 4
 
 
-async def test_siblings_share_what_is_left_of_a_budget_of_tokens() -> None:
+async def test_a_round_that_the_budget_cut_short_may_still_reach_the_target() -> None:
+    scripted = engine(Lines(draft=["Waves.", "Salt.", "Foam."]))
+
+    done = await refined(program(SALT, search=Search(drafts=3), calls=2), scripted)
+
+    assert (done.stop_reason, done.selected.text) == ("target", "Salt.")
+
+
+async def test_a_text_that_the_budget_cut_reaches_no_target() -> None:
+    done = await refined(program(SALT, tokens=7), engine(Lines(draft=["Salt is in the sea."])))
+
+    assert (done.stop_reason, done.selected.text) == ("budget", "Salt is")
+    assert done.assessments["c0"].passed is True
+
+
+async def test_siblings_never_pass_a_budget_of_tokens() -> None:
     long = " ".join(f"word{number}" for number in range(200))
 
     done = await refined(program(JUDGE, search=Search(drafts=4), tokens=100), engine(Lines(draft=[long])))
 
     assert done.stop_reason == "budget"
-    assert sum(usage.completion_tokens for usage in done.usage.values()) <= 100
+    assert sum(usage.tokens for usage in done.usage.values()) == 100
 
 
 async def test_a_conversation_that_outgrows_the_context_ends_the_loop_with_what_there_is() -> None:
     scripted = engine(Lines(draft=["word " * 40]), context_tokens=50)
 
-    done = await refined(program(Length(unit="words", max=1)), scripted)
+    done = await refined(program(Length(unit="words", max=1), search=Search(aborts=False)), scripted)
 
     assert done.stop_reason == "budget"
     assert done.selected.id == "c0"

@@ -5,10 +5,12 @@ import json
 import math
 from collections.abc import Awaitable
 from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from service.engines.base import SEEDS, Choose, Completion, Engine, Sample, Sampling, Thought, Weigh
+from service.engines.base import SEEDS, Call, Choose, Completion, Engine, Reading, Sample, Sampling, Thought, Weigh
 from service.engines.conversation import Conversation, Image, Turn
 from service.engines.remote.probes import GREY_PNG
 from service.engines.siblings import sample_siblings
@@ -106,7 +108,7 @@ class EngineContract:
 
     async def test_a_stream_may_come_in_larger_pieces(self, engine: Engine) -> None:
         *small, whole = [item async for item in engine.stream(Sample(QUESTION, GREEDY))]
-        *large, same = [item async for item in engine.stream(Sample(QUESTION, GREEDY), interval=8)]
+        *large, same = [item async for item in engine.stream(Sample(QUESTION, GREEDY), reading=Reading(interval=8))]
 
         assert isinstance(whole, Completion)
         assert isinstance(same, Completion)
@@ -120,7 +122,7 @@ class EngineContract:
         cut: list[Completion] = []
         sample = Sample(QUESTION, Sampling(temperature=1.0, max_tokens=24, seed=1))
         written = ""
-        async with aclosing(engine.stream(sample, interval=interval, on_cut=cut.append)) as items:
+        async with aclosing(engine.stream(sample, reading=Reading(interval=interval, on_cut=cut.append))) as items:
             async for item in items:
                 written += str(item)
                 if written.count(" ") > 1:
@@ -137,7 +139,7 @@ class EngineContract:
     async def test_a_stream_that_is_read_to_its_end_was_not_cut(self, engine: Engine) -> None:
         cut: list[Completion] = []
 
-        *_, last = [item async for item in engine.stream(Sample(QUESTION, GREEDY), on_cut=cut.append)]
+        *_, last = [item async for item in engine.stream(Sample(QUESTION, GREEDY), reading=Reading(on_cut=cut.append))]
 
         assert isinstance(last, Completion)
         assert cut == []
@@ -211,6 +213,25 @@ class EngineContract:
         await engine.fit(QUESTION, 1000)
         with pytest.raises(PromptTooLong):
             await engine.fit(QUESTION, 1_000_000)
+
+    async def test_no_call_costs_more_than_its_upper_bound(self, engine: Engine) -> None:
+        reply = await engine.call(Sample(QUESTION, GREEDY))
+        longer = QUESTION.with_reply(reply).with_user("And which is the warmest?")
+        schema = {"type": "object", "properties": {"warm": {"type": "boolean"}}, "required": ["warm"]}
+        calls: list[Call[Any]] = [
+            Sample(QUESTION, GREEDY),
+            Sample(longer, replace(GREEDY, thinking=False)),
+            Sample(longer, GREEDY, schema),
+            Sample(QUESTION, replace(GREEDY, choices=("dark blue", "red"))),
+            Choose(longer, ("A", "B"), prefill="Answer: "),
+        ]
+
+        for call in calls:
+            bound = await engine.upper_bound(call)
+            usage = (await engine.call(call)).usage
+            assert usage.prompt_tokens <= bound.prompt_tokens < 1_000
+            assert usage.completion_tokens <= bound.completion_tokens <= 24
+            assert (usage.calls, bound.calls) == (1, 1)
 
     async def test_only_a_user_turn_can_be_replied_to(self, engine: Engine) -> None:
         with pytest.raises(ValueError, match="user turn"):
@@ -314,6 +335,8 @@ class LikelihoodContract:
         assert whole.logprobs[: len(begun.logprobs)] == pytest.approx(begun.logprobs, abs=0.3)
         assert (whole.usage.calls, whole.usage.completion_tokens) == (1, 1)
         assert whole.usage.prompt_tokens == asked.usage.prompt_tokens + len(whole.logprobs)
+        bound = await engine.upper_bound(Weigh(QUESTION, "Red is warm, and blue is cold."))
+        assert (bound.prompt_tokens, bound.tokens) == (whole.usage.prompt_tokens, whole.usage.tokens)
 
     async def test_a_reply_that_does_not_fit_is_not_weighed(self, engine: Engine) -> None:
         await refused_as_too_long(engine.call(Weigh(ENDLESS, "Yes.")))

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar, overload
 
-from service.engines.base import Choice, Choose, Completion, OnCut, Piece, Sample, Usage
+from service.engines.base import PLAINLY, Choice, Choose, Completion, Likelihood, Piece, Reading, Sample, Usage, Weigh
 from service.engines.conversation import Conversation, Turn
 from service.engines.scripted import EngineCall, Script, ScriptedEngine
 from service.evaluators.base import Authority, Evaluation, Evaluator, Submission
@@ -59,7 +59,7 @@ def digit(value: int, mass: float = 1.0) -> Sequence[float]:
 
 def role_of(call: EngineCall) -> CallRole:
     """What the call was made for. The request of these tests is one turn, which only a draft leaves as it is."""
-    if isinstance(call, Choose):
+    if isinstance(call, Choose | Weigh):
         return "judge"
     if (isinstance(call, Sample) and call.schema is not None) or is_answer(call):
         return "critique"
@@ -128,14 +128,14 @@ class BilledEngine(ScriptedEngine):
     bill: dict[CallRole, Usage] = field(default_factory=dict)
 
     async def stream(
-        self, sample: Sample, *, priority: int = 0, interval: int = 1, on_cut: OnCut | None = None
+        self, sample: Sample, *, priority: int = 0, reading: Reading = PLAINLY
     ) -> AsyncGenerator[Piece, None]:
         def cut(completion: Completion) -> None:
             self._enter(sample, completion.usage)
-            if on_cut is not None:
-                on_cut(completion)
+            reading.on_cut(completion)
 
-        async with aclosing(super().stream(sample, priority=priority, interval=interval, on_cut=cut)) as items:
+        billed = replace(reading, on_cut=cut)
+        async with aclosing(super().stream(sample, priority=priority, reading=billed)) as items:
             async for item in items:
                 if isinstance(item, Completion):
                     self._enter(sample, item.usage)
@@ -145,6 +145,11 @@ class BilledEngine(ScriptedEngine):
         choice = await super().choose(choose, priority)
         self._enter(choose, choice.usage)
         return choice
+
+    async def weigh(self, weigh: Weigh, priority: int) -> Likelihood:
+        likelihood = await super().weigh(weigh, priority)
+        self._enter(weigh, likelihood.usage)
+        return likelihood
 
     def _enter(self, call: EngineCall, usage: Usage) -> None:
         role = role_of(call)

@@ -18,14 +18,16 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from service.engines.base import (
+    PLAINLY,
+    Call,
     CallHandler,
     Choice,
     Choose,
     Completion,
     JsonSchema,
     Likelihood,
-    OnCut,
     Piece,
+    Reading,
     Sample,
     Sampling,
     Thought,
@@ -162,29 +164,32 @@ class VllmEngine(CallHandler):
         return self._completion(output, reader, reply.token_ids)[1]
 
     async def stream(
-        self, sample: Sample, *, priority: int = 0, interval: int = 1, on_cut: OnCut | None = None
+        self, sample: Sample, *, priority: int = 0, reading: Reading = PLAINLY
     ) -> AsyncGenerator[Piece, None]:
         from vllm.sampling_params import RequestOutputKind
 
         prompt = await self._prompt(sample)
         await self._take_turn_to_parse(sample.schema)
         params = self._parameters(sample, RequestOutputKind.DELTA)
-        params.stream_interval = interval
+        params.stream_interval = reading.interval
         reply = _StreamedReply(self._reader(sample.conversation, prompt, whole=False))
         try:
             async with aclosing(self._outputs(prompt.ids, params, priority, prompt.arguments, reply.feed)) as outputs:
+                most = min(sample.sampling.max_tokens, self._context_tokens - len(prompt.ids))
                 async for output in outputs:
-                    for piece in reply.feed(output):
+                    pieces = reply.feed(output)
+                    reading.on_progress(len(reply.sampled) / most)
+                    for piece in pieces:
                         yield piece
                     if output.finished:
                         rest, completion = self._completion(output, reply.reader, reply.sampled)
-                        reply.ended = True
                         for piece in rest:
                             yield piece
+                        reply.ended = True
                         yield completion
         finally:
-            if on_cut is not None and (cut := self._cut(reply)):
-                on_cut(cut)
+            if cut := self._cut(reply):
+                reading.on_cut(cut)
 
     async def choose(self, choose: Choose, priority: int) -> Choice:
         from vllm import SamplingParams
@@ -223,6 +228,18 @@ class VllmEngine(CallHandler):
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
         await self._fitting_ids(conversation, tokens=tokens)
+
+    async def upper_bound(self, call: Call[Any]) -> Usage:
+        match call:
+            case Sample():
+                ids, most = (await self._prompt(call)).ids, call.sampling.max_tokens
+            case Choose():
+                ids, most = await self._fitting_ids(call.conversation, call.prefill, thinking=False), 1
+            case Weigh():
+                ids, most = await self._fitting_ids(call.conversation, call.reply, thinking=False), 1
+            case _:
+                raise TypeError(f"{type(call).__name__} is not a kind of call")
+        return Usage(1, len(ids), 0, min(most, self._context_tokens - len(ids)))
 
     async def check(self) -> None:
         with _translate_errors():

@@ -20,14 +20,17 @@ from weakref import WeakKeyDictionary
 from pydantic import BaseModel, BeforeValidator, WrapValidator
 
 from service.engines.base import (
+    PLAINLY,
+    UNSTATED_TOKENS,
+    Call,
     CallHandler,
     Choice,
     Choose,
     Completion,
     JsonSchema,
     Likelihood,
-    OnCut,
     Piece,
+    Reading,
     Sample,
     Sampling,
     Thought,
@@ -47,6 +50,7 @@ from service.engines.remote.answers import (
     or_none,
 )
 from service.engines.remote.failures import NotOffered, ReplyTooLong, WrongAnswer
+from service.engines.remote.lengths import TURN_TOKENS, PromptLengths
 from service.engines.remote.relay import ServerRelay
 from service.engines.remote.server import CHAT, MODELS, OpenAIServer
 from service.engines.remote.thoughts import ChatReader, SaidText, ThinkingFields, count_thoughts
@@ -138,6 +142,7 @@ class ChatEngine(CallHandler):
         self._habit = habit or Habit()
         self._thinking = ThinkingFields(variables, capabilities.direct)
         self._counts: WeakKeyDictionary[Conversation, int] = WeakKeyDictionary()
+        self._lengths = PromptLengths()
 
     @property
     def model(self) -> str:
@@ -162,7 +167,7 @@ class ChatEngine(CallHandler):
         return replace(completion, text=_unwrap_choice(completion.text, sample.sampling))
 
     async def stream(
-        self, sample: Sample, *, priority: int = 0, interval: int = 1, on_cut: OnCut | None = None
+        self, sample: Sample, *, priority: int = 0, reading: Reading = PLAINLY
     ) -> AsyncGenerator[Piece, None]:
         if sample.sampling.choices:  # their JSON would be streamed
             completion = await self.sample(sample, priority)
@@ -171,34 +176,37 @@ class ChatEngine(CallHandler):
             yield completion
             return
         conversation, fields = self._sampling_fields(sample)
-        fields["max_tokens"] = await self._max_tokens(conversation, sample.sampling)
+        fields["max_tokens"] = limit = await self._max_tokens(conversation, sample.sampling)
         begun, reason, usage = False, None, None
         body = self._body(conversation, priority, fields)
         if self._capabilities.context_tokens is not None:  # vLLM's own
-            body |= {"stream_interval": interval, "stream_options": {"continuous_usage_stats": True}}
+            body |= {"stream_interval": reading.interval, "stream_options": {"continuous_usage_stats": True}}
         reader = self._reader(conversation, sample)
         written, ended = 0, False
         try:
             async with aclosing(self._events(body)) as events:
                 async for event in events:
+                    usage = event.usage or usage
                     for choice in event.choices:
                         begun, reason = True, choice.finish_reason or reason
                         written += bool(choice.delta.content or choice.delta.thoughts)
+                        sampled = usage.completion_tokens if usage else written
+                        reading.on_progress(sampled / (limit or UNSTATED_TOKENS))
                         for piece in reader.feed(choice.delta):
                             yield piece
-                    usage = event.usage or usage
             if not begun:
                 raise EngineUnavailable("the engine's server wrote nothing")
             rest, completion = self._completion(reader, reason, _usage(usage), sample.sampling)
-            ended = True
+            self._lengths.learn(conversation, completion.usage.prompt_tokens)
             for piece in rest:
                 yield piece
+            ended = True
             yield completion
         finally:
-            if on_cut is not None and written and not ended:
+            if written and not ended:
                 _, split = reader.end("length")
                 spent = count_thoughts(usage.usage() if usage else self._estimate(conversation, written), split)
-                on_cut(Completion(split.text, "length", spent, thoughts=split.thoughts))
+                reading.on_cut(Completion(split.text, "length", spent, thoughts=split.thoughts))
 
     async def choose(self, choose: Choose, priority: int) -> Choice:
         if not self._capabilities.logprobs:
@@ -219,6 +227,19 @@ class ChatEngine(CallHandler):
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
         """Where the server cannot count tokens everything fits, and it refuses what does not."""
         await self._room(conversation, tokens)
+
+    async def upper_bound(self, call: Call[Any]) -> Usage:
+        """Where the server cannot count tokens, those of the prompt are at most as many as its bytes."""
+        match call:
+            case Choose() if self._capabilities.logprobs:
+                return Usage(1, await self._most_prompt_tokens(call.conversation, call.prefill), 0, 1)
+            case Choose():
+                return await self.upper_bound(_choice_sample(call))
+            case Sample():
+                conversation, _ = self._sampling_fields(call)
+                return Usage(1, await self._most_prompt_tokens(conversation), 0, call.sampling.max_tokens)
+            case _:
+                raise InvalidRequest("the engine's server cannot weigh a text that is given")
 
     def relay(
         self, chat: ChatBody, *, stream: bool, priority: int = 0
@@ -250,8 +271,7 @@ class ChatEngine(CallHandler):
 
     async def _choose_by_text(self, choose: Choose, priority: int) -> Choice:
         """The option that the model writes, with probability 1."""
-        sampling = Sampling(temperature=0.0, max_tokens=16, choices=choose.options, thinking=False)
-        reply = await self.sample(Sample(choose.conversation, sampling), priority)
+        reply = await self.sample(_choice_sample(choose), priority)
         return Choice(
             tuple(0.0 if reply.text.strip() == option else -math.inf for option in choose.options), reply.usage
         )
@@ -289,11 +309,19 @@ class ChatEngine(CallHandler):
             answer = await self._server.post(CHAT, {**body, limit: room}, ChatAnswer)
         if len(answer.choices) != 1:
             raise EngineUnavailable("the engine's server answers without one choice")
-        return answer.choices[0], _usage(answer.usage)
+        usage = _usage(answer.usage)
+        self._lengths.learn(conversation, usage.prompt_tokens)
+        return answer.choices[0], usage
 
     def _estimate(self, conversation: Conversation, written: int) -> Usage:
         """What a reply in ``written`` pieces has cost, where the server has not said it: most send each token alone."""
-        return Usage(1, self._counts.get(conversation, 0), 0, written)
+        return Usage(1, self._counts.get(conversation) or self._lengths.most(conversation), 0, written)
+
+    async def _most_prompt_tokens(self, conversation: Conversation, prefill: str = "") -> int:
+        if self._capabilities.context_tokens is None:
+            return self._lengths.most(conversation)
+        counted = self._capabilities.context_tokens - await self._room(conversation)
+        return counted + TURN_TOKENS + len(prefill.encode())  # whether the model may think changes the prompt's end
 
     async def _events(self, body: Mapping[str, Any]) -> AsyncGenerator[ChatAnswer, None]:
         """What a stream holds. It is refused, where it is, before it begins."""
@@ -400,6 +428,11 @@ def _choice_schema(choices: Sequence[str]) -> JsonSchema:
         "required": ["reply"],
         "additionalProperties": False,
     }
+
+
+def _choice_sample(choose: Choose) -> Sample:
+    """A sample in which the model writes its choice."""
+    return Sample(choose.conversation, Sampling(temperature=0.0, max_tokens=16, choices=choose.options, thinking=False))
 
 
 def _unwrap_choice(text: str, sampling: Sampling) -> str:

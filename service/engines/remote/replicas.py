@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
 from service.concurrency import gather
-from service.engines.base import Call, Engine, OnCut, Piece, R, Sample, Weigh
+from service.engines.base import PLAINLY, Call, Engine, Piece, R, Reading, Sample, Usage, Weigh
 from service.engines.conversation import Conversation
 from service.engines.relay import ChatBody, MessageEnd, MessagePiece, require_relay
 from service.engines.remote.replica import Connect, Replica
@@ -150,12 +150,10 @@ class ReplicatedEngine:
     async def call(self, call: Call[R], *, priority: int = 0) -> R:
         return await self._route(_affinity(call), lambda engine: engine.call(call, priority=priority))
 
-    def stream(
-        self, sample: Sample, *, priority: int = 0, interval: int = 1, on_cut: OnCut | None = None
-    ) -> AsyncGenerator[Piece, None]:
+    def stream(self, sample: Sample, *, priority: int = 0, reading: Reading = PLAINLY) -> AsyncGenerator[Piece, None]:
         return self._route_stream(
             _affinity(sample),
-            lambda engine: engine.stream(sample, priority=priority, interval=interval, on_cut=on_cut),
+            lambda engine: engine.stream(sample, priority=priority, reading=reading),
         )
 
     def relay(
@@ -168,6 +166,9 @@ class ReplicatedEngine:
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
         await self._route(first_turns(conversation), lambda engine: engine.fit(conversation, tokens), writes=False)
+
+    async def upper_bound(self, call: Call[Any]) -> Usage:
+        return await self._route(_affinity(call), lambda engine: engine.upper_bound(call), writes=False)
 
     async def check(self) -> None:
         if not any(replica.up for replica in self.replicas):

@@ -10,13 +10,15 @@ from typing import Any
 from pydantic import BaseModel
 
 from service.engines.base import (
+    PLAINLY,
+    Call,
     CallHandler,
     Choice,
     Choose,
     Completion,
     Likelihood,
-    OnCut,
     Piece,
+    Reading,
     Sample,
     Thought,
     Usage,
@@ -127,12 +129,13 @@ class TokenEngine(CallHandler):
         return self._completion(choice, reader, choice.token_ids, usage)[1]
 
     async def stream(
-        self, sample: Sample, *, priority: int = 0, interval: int = 1, on_cut: OnCut | None = None
+        self, sample: Sample, *, priority: int = 0, reading: Reading = PLAINLY
     ) -> AsyncGenerator[Piece, None]:
         thinking = _thinks(sample)
         ids = await self._fitting_ids(sample.conversation, thinking=thinking)
         reader, sampled, last, usage = self._reader(sample.conversation, thinking), list[int](), None, None
-        body = self._body(ids, priority, {**self._sampling_fields(ids, sample), "stream_interval": interval})
+        body = self._body(ids, priority, {**self._sampling_fields(ids, sample), "stream_interval": reading.interval})
+        most = min(sample.sampling.max_tokens, self._context_tokens - len(ids))
         ended = False
         try:
             async with aclosing(self._server.stream(COMPLETIONS, body, TextAnswer)) as events:
@@ -141,19 +144,20 @@ class TokenEngine(CallHandler):
                         sampled += choice.token_ids or ()
                         if last is None or choice.finish_reason:
                             last = choice
+                        reading.on_progress(len(sampled) / most)
                         for piece in reader.feed(choice.text):
                             yield piece
                     usage = event.usage or usage
             if last is None or usage is None:
                 raise EngineUnavailable("the engine's server did not say what its reply cost")
             rest, completion = self._completion(last, reader, sampled, usage.usage())
-            ended = True
             for piece in rest:
                 yield piece
+            ended = True
             yield completion
         finally:
-            if on_cut is not None and sampled and not ended:
-                on_cut(self._cut(reader, sampled, Usage(1, len(ids), 0, len(sampled))))
+            if sampled and not ended:
+                reading.on_cut(self._cut(reader, sampled, Usage(1, len(ids), 0, len(sampled))))
 
     async def choose(self, choose: Choose, priority: int) -> Choice:
         ids = await self._fitting_ids(choose.conversation, choose.prefill, thinking=False)
@@ -173,6 +177,18 @@ class TokenEngine(CallHandler):
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
         await self._fitting_ids(conversation, tokens=tokens)
+
+    async def upper_bound(self, call: Call[Any]) -> Usage:
+        match call:
+            case Sample():
+                ids, most = await self._fitting_ids(call.conversation, thinking=_thinks(call)), call.sampling.max_tokens
+            case Choose():
+                ids, most = await self._fitting_ids(call.conversation, call.prefill, thinking=False), 1
+            case Weigh():
+                ids, most = await self._fitting_ids(call.conversation, call.reply, thinking=False), 1
+            case _:
+                raise TypeError(f"{type(call).__name__} is not a kind of call")
+        return Usage(1, len(ids), 0, min(most, self._context_tokens - len(ids)))
 
     def relay(
         self, chat: ChatBody, *, stream: bool, priority: int = 0

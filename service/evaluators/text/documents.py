@@ -12,6 +12,10 @@ from service.evaluators.text.fences import whole_fence
 MAX_DIGITS = 4300
 _STRING_OR_COMMA = regex.compile(r"(?P<string>\"(?:[^\"\\]|\\.)*+\")|,(?=\s*+[}\]])", regex.DOTALL)
 """A string, or a comma before a closing bracket."""
+_STRING_OR_BRACKET = regex.compile(r"\"(?:[^\"\\]|\\.)*+\"?|[{}\[\]]", regex.DOTALL)
+_SCALARS = '"-0123456789tfn'
+"""Characters with which a JSON value begins that is neither an object nor a list."""
+_CLOSING_FENCE = regex.compile(r"`{3,}+|~{3,}+")
 _AROUND_BLOCK = ("", "\n", "`", "~")
 REPLY_WITH_JSON = "Reply with JSON only, without any other text."
 
@@ -40,6 +44,34 @@ def unwrap(text: str) -> str:
     """The content of the Markdown fence around the whole text, if it may hold JSON; else the text."""
     fence = whole_fence(text)
     return fence.body if fence is not None and (not fence.language or "json" in fence.language) else text
+
+
+def is_no_document(beginning: str) -> bool:
+    """Whether no text that begins like this has JSON and nothing else, even if trailing commas are let pass."""
+    body = beginning.lstrip()
+    if body.startswith(("`", "~")):
+        body = body.partition("\n")[2]
+        body = _CLOSING_FENCE.split(body.lstrip(), maxsplit=1)[0]
+    if not body:
+        return False
+    if body[0] not in "{[":
+        return body[0] not in _SCALARS
+    try:
+        from_json(_STRING_OR_COMMA.sub(lambda match: match["string"] or "", body), allow_partial=True)
+    except ValueError:
+        return True
+    return bool(body[_end_of_document(body) :].strip())
+
+
+def _end_of_document(body: str) -> int:
+    """Where the object or list ends with which a text begins; the end of the text if it does not."""
+    depth = 0
+    for match in _STRING_OR_BRACKET.finditer(body):
+        depth += match[0] in ("{", "[")
+        depth -= match[0] in ("}", "]")
+        if depth == 0 and match[0] in ("}", "]"):
+            return match.end()
+    return len(body)
 
 
 def extract_document(text: str) -> str | None:

@@ -14,7 +14,7 @@ from annotated_types import Len
 from service.evaluators.base import Check, Verifier
 from service.evaluators.text.bounds import Bounds, Count, amount, amount_in_chinese
 from service.evaluators.text.classes import translate
-from service.evaluators.text.documents import REPLY_WITH_JSON, extract_document, json_document
+from service.evaluators.text.documents import REPLY_WITH_JSON, extract_document, is_no_document, json_document
 from service.evaluators.text.markers import (
     NUMBERED,
     begins,
@@ -38,8 +38,8 @@ from service.evaluators.text.rewriting import (
     separate_responses,
 )
 from service.evaluators.text.trimming import trim_items, trim_sections
-from service.evaluators.text.wording import fold, strip_invisible, strip_quotes
-from service.evaluators.text.words import count_lines, prose_lines
+from service.evaluators.text.wording import fold, may_open_quotation, strip_invisible, strip_quotes
+from service.evaluators.text.words import count_lines, prose_lines, whole_lines
 
 Kind = Literal[
     "json",
@@ -129,7 +129,7 @@ class Format(Verifier):
             start = f"{bullet} " if bullet.isascii() else bullet
             return [
                 self._check_count(
-                    count_bullets(text, marker),
+                    self._count(text),
                     "items",
                     f'Write a bullet list of {{}}, each on a line of its own that begins with "{start}".',
                     "项",
@@ -140,7 +140,7 @@ class Format(Verifier):
             english, chinese = marker or "Section", marker or "第"
             return [
                 self._check_count(
-                    count_sections(text, marker),
+                    self._count(text),
                     "sections",
                     f'Write {{}}, each under a heading on a line of its own: "{make_heading(english, 1)}",'
                     f' "{make_heading(english, 2)}" and so on.',
@@ -151,8 +151,29 @@ class Format(Verifier):
         if self.kind == "postscript":
             return [_check_postscript(text, marker or "P.S.")]
         if self.kind in _COUNTERS:
-            return [self._check_count(_COUNTERS[self.kind](text), *_ORDERS[self.kind])]
+            return [self._check_count(self._count(text), *_ORDERS[self.kind])]
         return [_FORMS[self.kind](text)]
+
+    def is_broken(self, beginning: str) -> bool:
+        beginning = strip_invisible(beginning).strip(" ") if self.kind != "json" else beginning
+        match self.kind:
+            case "json":
+                return is_no_document(beginning)
+            case "quoted":
+                return bool(beginning.strip()) and not may_open_quotation(beginning.strip()[0])
+            case "single_line":
+                return count_lines(beginning) > 1
+            case "no_commas" | "lowercase" | "uppercase":
+                return bool(beginning.strip()) and _FORMS[self.kind](beginning).score < 1.0
+        most = self.bounds.max if self.kind in _COUNTED else None
+        return most is not None and self._count(whole_lines(beginning)) > most
+
+    def _count(self, text: str) -> int:
+        """How many items, sections and so on the text has."""
+        marker = strip_invisible(self.marker or "").strip()
+        if self.kind == "bullet_list":
+            return count_bullets(text, marker)
+        return count_sections(text, marker) if self.kind == "sections" else _COUNTERS[self.kind](text)
 
     def repair(self, text: str) -> str | None:
         text = as_lines(text)

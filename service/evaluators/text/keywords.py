@@ -62,6 +62,15 @@ class Keywords(Verifier):
     def _keywords(self) -> Sequence[str]:
         return (*self.include, *self.exclude, *self.counts)
 
+    def is_broken(self, beginning: str) -> bool:
+        phrases = _count_phrases((*self.exclude, *self.counts), beginning, self.case_sensitive)
+        letters = self._count_letters(beginning)
+        limits = [(phrases[word], bounds.max) for word, bounds in self.counts.items()]
+        limits += [(letters[letter], bounds.max) for letter, bounds in self.letters.items()]
+        return any(phrases[word] for word in self.exclude) or any(
+            most is not None and count > most for count, most in limits
+        )
+
     def check(self, text: str) -> Sequence[Check]:
         found = _count_phrases(self._keywords, text, self.case_sensitive)
         checks = []
@@ -79,11 +88,14 @@ class Keywords(Verifier):
             checks.append(Check("exclude", score, f"found: {', '.join(used)}", order, {"zh": chinese}))
         for word, bounds in self.counts.items():
             checks.append(_check_count("counts", "", word, found[word], bounds))
-        alike = unify_width if self.case_sensitive else lower
-        letters = alike(text) if self.letters else ""
-        for letter, bounds in self.letters.items():
-            checks.append(_check_count("letters", "the letter ", letter, letters.count(alike(letter)), bounds))
+        for letter, count in self._count_letters(text).items():
+            checks.append(_check_count("letters", "the letter ", letter, count, self.letters[letter]))
         return checks
+
+    def _count_letters(self, text: str) -> Mapping[str, int]:
+        alike = unify_width if self.case_sensitive else lower
+        text = alike(text) if self.letters else ""
+        return {letter: text.count(alike(letter)) for letter in self.letters}
 
 
 def _is_visible(text: str) -> bool:
@@ -147,6 +159,12 @@ class OneOf(Verifier):
         beginnings = [text.splitlines()[0], *(text[:end] for end in sentence_ends(text[:_BEGINNING])[:1])]
         return next((each.strip() for each in beginnings if self.check(each)[0].score == 1.0), None)
 
+    def is_broken(self, beginning: str) -> bool:
+        if self.anywhere:
+            return False
+        begun = _word_characters(beginning)
+        return not any(_word_characters(option).startswith(begun) for option in self.options)
+
     def check(self, text: str) -> Sequence[Check]:
         options, options_in_chinese = _quote(self.options), _quote_in_chinese(self.options)
         if self.anywhere:
@@ -169,6 +187,11 @@ class OneOf(Verifier):
 
 
 _BEGINNING = 1000
+
+
+def _word_characters(text: str) -> str:
+    """The letters and digits, folded. Both kinds of i are the same, whatever the language."""
+    return "".join(filter(str.isalnum, fold(text))).replace("ı", "i")
 
 
 def _strip_marks(text: str) -> str:

@@ -12,7 +12,7 @@ from service.evaluators.text.counting import count_words
 from service.evaluators.text.rewriting import as_lines, blocks_by_rules, merge_lines, merge_paragraphs
 from service.evaluators.text.sentences import count_sentences
 from service.evaluators.text.trimming import trim_sentences
-from service.evaluators.text.words import count_lines, paragraphs
+from service.evaluators.text.words import count_lines, paragraphs, whole_lines
 
 Unit = Literal["characters", "words", "sentences", "paragraphs", "lines"]
 
@@ -86,16 +86,27 @@ class Length(Verifier):
         kept, rest = blocks[: most - 1], blocks[most - 1 :]
         return f"\n\n{line}\n\n".join(block.strip("\n") for block in [*kept, "\n\n".join(rest)] if block)
 
+    def is_broken(self, beginning: str) -> bool:
+        """Sentences do not count here: what follows may show that a stop was not the end of one."""
+        if self.max is None or self.unit == "sentences":
+            return False
+        if self.unit in ("lines", "paragraphs"):
+            beginning = whole_lines(beginning)
+        return self._count(beginning) > self.max
+
+    def _count(self, text: str) -> int:
+        if self.separator is not None:
+            return len(paragraphs(text, self.separator.strip()))
+        return _COUNTERS[self.unit](text.strip().replace("\r\n", "\n"))
+
     def check(self, text: str) -> Sequence[Check]:
         bounds = self.bounds
         order = f"Use {amount(bounds, self.unit)}"
         measure, note = _CHINESE[self.unit]
         chinese = f"篇幅：{amount_in_chinese(bounds, measure)}{note}"
-        if self.separator is None:
-            count = _COUNTERS[self.unit](text.strip().replace("\r\n", "\n"))
-        else:
+        count = self._count(text)
+        if self.separator is not None:
             line = self.separator.strip()
-            count = len(paragraphs(text, line))
             order += f', with the line "{line}" between them'
             chinese += f"，段与段之间单独用一行“{line}”隔开"
         score, message = bounds.score(count), bounds.verdict(count, self.unit)

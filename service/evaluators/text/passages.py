@@ -59,6 +59,13 @@ class _Passage(Verifier):
 class StartsWith(_Passage):
     type: Literal["starts_with"] = "starts_with"
 
+    def is_broken(self, beginning: str) -> bool:
+        beginning = beginning.strip()
+        if len(beginning) < _CERTAIN * len(self.text):
+            return False
+        starts = (beginning, beginning.lstrip(AROUND_TEXT))
+        return not any(self._is_met(start, str.startswith, _skip_to_first_word) for start in starts)
+
     def repair(self, text: str) -> str | None:
         """The passage is put before the text, or its case is set right."""
         return within_quotes(text, self._begin) if has_words(text) else None
@@ -111,6 +118,8 @@ def _refuse_blank(text: str) -> None:
         raise RefusedField("text", "text is blank")
 
 
+_CERTAIN = 4
+"""How many times as long as the passage a beginning is before its own marks cannot matter."""
 _LONG = 1000
 """A longer passage is quoted by its two ends in an instruction."""
 

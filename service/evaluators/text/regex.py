@@ -14,6 +14,7 @@ from service.evaluators.text.words import excerpt
 
 MAX_TEXT = 100_000
 """Characters of a text that is checked against a pattern or a schema, which a caller may have written to take long."""
+_LOOKS_AHEAD = ("$", "\\b", "\\B", "\\z")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,15 @@ class Regex(Verifier):
     @cached_property
     def _compiled(self) -> LinearPattern:
         return compile_linear(self.pattern)
+
+    def is_broken(self, beginning: str) -> bool:
+        """A pattern that looks at the end of the text or at what follows may match the beginning only."""
+        if self.must_match or len(beginning) > MAX_TEXT or any(sign in self.pattern for sign in _LOOKS_AHEAD):
+            return False
+        try:
+            return self._compiled.search(beginning) is not None
+        except SearchTooLarge:
+            return False
 
     def check(self, text: str) -> Sequence[Check]:
         if len(text) > MAX_TEXT:

@@ -42,6 +42,7 @@ from service.evaluators.text.documents import (
     bare_document,
     extract_document,
     is_multiple,
+    is_no_document,
     json_document,
     make_exact,
     unwrap,
@@ -231,6 +232,10 @@ class FollowsSchema(Verifier):
             Check("schema", score, excerpt(f"{error.json_path}: {error.message}", MAX_MESSAGE), _order(error))
             for error in errors
         ] or [Check("schema", 1.0, "", REPLY_WITH_JSON)]
+
+    def is_broken(self, beginning: str) -> bool:
+        """Only the syntax counts."""
+        return len(beginning) <= MAX_TEXT and is_no_document(beginning)
 
     def repair(self, text: str) -> str | None:
         return extract_document(text) if len(text) <= MAX_TEXT else None

@@ -30,6 +30,11 @@ def strip_quotes(text: str) -> str:
     return text[1:-1] if quotation in _DOUBLE_QUOTATIONS else text
 
 
+def may_open_quotation(character: str) -> bool:
+    """Whether double quotation marks around a text may begin with this one."""
+    return character.translate(_STRAIGHT) in {pair[0] for pair in _DOUBLE_QUOTATIONS}
+
+
 def strip_invisible(text: str) -> str:
     """Remove joiners, direction marks, soft hyphens and other invisible characters."""
     return text if text.isascii() else _INVISIBLE.sub("", text)

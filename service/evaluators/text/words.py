@@ -39,6 +39,12 @@ def count_lines(text: str) -> int:
     return sum(map(_is_visible, text.splitlines()))
 
 
+def whole_lines(beginning: str) -> str:
+    """The lines that a text which begins like this is certain to have. If there is a fence there are none, because what
+    it encloses is still open."""
+    return "" if "```" in beginning or "~~~" in beginning else beginning[: beginning.rfind("\n") + 1]
+
+
 def is_rule(line: str) -> bool:
     """Whether the line is a horizontal rule, such as "---", "* * *" or "———"."""
     return _RULE.fullmatch(line) is not None
