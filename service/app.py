@@ -11,6 +11,7 @@ from service.api import pages, problems
 from service.api.auth import Keys
 from service.api.batches import BatchRequest
 from service.api.body import add_schemas
+from service.api.idempotency import Repeats
 from service.api.intake import Intake
 from service.api.middleware import UNMATCHED, BodyLimit, RequestContext, RequestRecord, RequestTrace
 from service.api.openai import routes as openai_routes
@@ -31,6 +32,7 @@ from service.models import Adapter
 from service.programs.admission import Admission
 from service.programs.background import LINE_BYTES, Background
 from service.programs.compile import Programs, RequestLimits
+from service.programs.kept_answers import MemoryAnswers
 from service.programs.models import ServedModels
 from service.programs.run import Runner
 from service.settings import Settings
@@ -42,6 +44,8 @@ from service.wire.responses import Problem
 log = logging.getLogger(__name__)
 
 
+KEPT_ANSWERS = 8
+"""How many of the longest answers have room in what is kept for requests sent again."""
 POLLED = ("/health/live", "/health/ready", "/metrics")
 """Routes that machines ask for again and again: logged at debug only."""
 
@@ -131,6 +135,15 @@ def create_app(
     background = Background(admission, settings.max_batch_programs, settings.max_batch_seconds, line_bytes)
     intake = Intake(settings.max_body_memory, settings.max_body_seconds, on_shed=metrics.count_shed)
     metrics.watch_batches(lambda: background.waiting)
+    kept = MemoryAnswers(settings.idempotency_bytes, settings.idempotency_seconds)
+    metrics.watch_kept_answers(lambda: kept.held_bytes)
+    repeats = Repeats(
+        kept,
+        max_answer_bytes=settings.idempotency_bytes // KEPT_ANSWERS,
+        wait=settings.idempotency_wait,
+        grace=settings.idempotency_grace,
+        on_repeat=metrics.count_repeat,
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
@@ -140,6 +153,7 @@ def create_app(
             stack.push_async_callback(tools.close)
             stack.push_async_callback(images.close)
             fleet = await stack.enter_async_context(make_fleet(settings, start, on_failure, on_ready))
+            stack.push_async_callback(repeats.close)
             yield {
                 "app_state": AppState(
                     keys=Keys(settings.keys),
@@ -150,6 +164,7 @@ def create_app(
                     images=images,
                 ),
                 "intake": intake,
+                "repeats": repeats,
             }
 
     def finished(record: RequestRecord) -> None:

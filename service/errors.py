@@ -10,11 +10,13 @@ RedraftError
 │   ├── MethodNotAllowed       405
 │   ├── HeadTimeout            408
 │   ├── BodyTimeout            408
+│   ├── StillAtWork            409    the same request, sent before
 │   ├── BodyTooLarge           413
 │   ├── UriTooLong             414
 │   ├── InvalidRequest         422    names the fields
 │   │   ├── PromptTooLong      422    names the lengths that are known
 │   │   └── ModelNotFound      404
+│   ├── KeyReused              422
 │   ├── CallerLimit            429
 │   └── HeadersTooLarge        431
 └── Unavailable                503    trying again later can help
@@ -97,6 +99,10 @@ class BodyTimeout(RequestError):
     status, code, title = 408, "body_timeout", "The body did not arrive in time"
 
 
+class StillAtWork(RequestError):
+    status, code, title = 409, "still_at_work", "The same request is still being worked on"
+
+
 class BodyTooLarge(RequestError):
     status, code, title = 413, "body_too_large", "The body is too large"
 
@@ -145,6 +151,10 @@ class ModelNotFound(InvalidRequest):
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail, [FieldError("model", detail)])
+
+
+class KeyReused(RequestError):
+    status, code, title = 422, "idempotency_key_reused", "The key was used for another request"
 
 
 class CallerLimit(RequestError):

@@ -26,6 +26,7 @@ STATES = (READY, *(error.code for error in (Starting, Draining, EngineUnavailabl
 """The states that the readiness route can report: ready, or the code of the error that programs would get."""
 
 SHED_REASONS = ("overloaded", "draining", "caller_limit", "deadline")
+REPEATS = ("replayed", "joined", "still_at_work")
 
 
 class Metrics:
@@ -66,6 +67,17 @@ class Metrics:
         )
         self.batch_lines_waiting = Gauge(
             "redraft_batch_lines_waiting", "Lines of batches not yet begun.", registry=registry
+        )
+        self.repeats = Counter(
+            "redraft_requests_repeated",
+            "Requests sent again under their idempotency key, by what became of them.",
+            ["outcome"],
+            registry=registry,
+        )
+        for outcome in REPEATS:
+            self.repeats.labels(outcome)
+        self.kept_answers_bytes = Gauge(
+            "redraft_kept_answers_bytes", "Bytes of answers kept for requests sent again.", registry=registry
         )
         self.rounds = Histogram(
             "redraft_refine_rounds",
@@ -138,6 +150,12 @@ class Metrics:
 
     def watch_batches(self, waiting: Callable[[], float]) -> None:
         self.batch_lines_waiting.set_function(waiting)
+
+    def watch_kept_answers(self, held_bytes: Callable[[], float]) -> None:
+        self.kept_answers_bytes.set_function(held_bytes)
+
+    def count_repeat(self, outcome: str) -> None:
+        self.repeats.labels(outcome).inc()
 
     def count_batch_line(self, status: int) -> None:
         self.batch_lines.labels(str(status)).inc()

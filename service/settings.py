@@ -144,6 +144,26 @@ class Settings(BaseSettings):
     max_rounds: int = Field(10, ge=0, description="most rounds of a request")
     max_tokens: int = Field(32_768, ge=1, description="most completion tokens of each call of a request")
     max_seconds: float = Field(600.0, gt=0, allow_inf_nan=False, description="most seconds of a request")
+    idempotency_bytes: int = Field(
+        67_108_864,
+        ge=0,
+        description="bytes of answers that are kept for requests with an Idempotency-Key; the oldest go first",
+    )
+    idempotency_seconds: float = Field(
+        86_400.0, ge=0, allow_inf_nan=False, description="seconds for which such an answer is kept"
+    )
+    idempotency_wait: float = Field(
+        10.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="seconds for which a request sent again waits for the first one's answer; after that, 409",
+    )
+    idempotency_grace: float = Field(
+        60.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="seconds for which the work of such a request goes on after its clients have left",
+    )
     tasks_dir: Path | None = Field(None, description="folder of task files, in addition to the built-in ones")
     webhooks: dict[WebhookName, WebhookSettings] = Field(
         {}, repr=False, description="JSON object of webhooks that requests may name"

@@ -146,6 +146,19 @@ TRAFFIC = Row(
             unit="reqps",
             stacked=True,
         ),
+        Panel(
+            "Requests sent again",
+            "Under their idempotency key, a second: replayed, joined to the first one's work, or refused with 409.",
+            [Query(rate("outcome", "redraft_requests_repeated_total"), "{{outcome}}")],
+            unit="ops",
+            stacked=True,
+        ),
+        Panel(
+            "Answers kept for them",
+            "At most REDRAFT_IDEMPOTENCY_BYTES.",
+            [Query(f"sum(redraft_kept_answers_bytes{{{HERE}}})", "kept")],
+            unit="bytes",
+        ),
     ],
 )
 

@@ -17,6 +17,7 @@ from pydantic_core import from_json
 from starlette.requests import Request
 
 from service.api import structure
+from service.api.idempotency import KEY_PARAMETER, note_body
 from service.api.intake import Intake
 from service.api.problems import list_errors, name_fields
 from service.errors import FieldError, InvalidRequest, MalformedBody
@@ -66,8 +67,13 @@ async def read_body(request: Request, decoder: Callable[[bytes, str], T]) -> T:
     A web page may send a body without a type to any address, and without asking first, so such a body is refused.
     """
     content_type = request.headers.get("content-type", "")
+
+    def take(body: bytes) -> T:
+        note_body(request, body)
+        return decoder(body, content_type)
+
     async with _intake(request).body(request) as body:
-        return await decode_bounded(lambda body: decoder(body, content_type), body)
+        return await decode_bounded(take, body)
 
 
 def _intake(request: Request) -> Intake:
@@ -101,7 +107,8 @@ def json_body(model: type[BaseModel], **content: Any) -> dict[str, Any]:
     """The ``openapi_extra`` of a route that reads ``model``, or ``content`` by other media types; add_schemas adds the
     schema that it refers to."""
     schema = {"$ref": schema_ref(model)}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}, **content}}}
+    body = {"required": True, "content": {"application/json": {"schema": schema}, **content}}
+    return {"requestBody": body, "parameters": [KEY_PARAMETER]}
 
 
 def schema_ref(model: type[BaseModel]) -> str:

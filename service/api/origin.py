@@ -18,6 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.api.idempotency import REPLAYED
 from service.api.middleware import HEADER
 from service.api.rate_limits import FIELDS, OPENAI_FIELDS
 from service.errors import Forbidden
@@ -79,7 +80,7 @@ class Cors(CORSMiddleware):
             allow_origins=origins,
             allow_methods=("GET", "POST"),
             allow_headers=("*",),
-            expose_headers=(HEADER, "Retry-After", *FIELDS, *OPENAI_FIELDS),
+            expose_headers=(HEADER, "Retry-After", REPLAYED, *FIELDS, *OPENAI_FIELDS),
         )
 
     def preflight_response(self, request_headers: Headers) -> Response:

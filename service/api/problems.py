@@ -18,6 +18,7 @@ from service.errors import (
     EngineDead,
     FieldError,
     InvalidRequest,
+    KeyReused,
     MethodNotAllowed,
     NotFound,
     PromptTooLong,
@@ -48,6 +49,7 @@ DESCRIPTIONS: Mapping[int | str, str] = {
     401: "No key, or a wrong one.",
     403: "The host or the origin is not allowed.",
     408: "The body did not arrive in time.",
+    409: "The same request under its idempotency key is still being worked on.",
     413: "The body is too large.",
     422: "The request is not valid; `errors` names the fields.",
     429: "The caller's own limit is reached.",
@@ -112,8 +114,9 @@ def problem_body(error: RedraftError) -> dict[str, Any]:
 
 
 def status_at(error: RedraftError, path: str) -> int:
-    """OpenAI has no 422."""
-    return 400 if error.status == 422 and path.startswith(OPENAI_PATHS) else error.status
+    """OpenAI has no 422 for a request that is not valid."""
+    is_invalid = error.status == 422 and not isinstance(error, KeyReused)
+    return 400 if is_invalid and path.startswith(OPENAI_PATHS) else error.status
 
 
 def make_response(error: RedraftError, path: str) -> Response:

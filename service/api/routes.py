@@ -19,6 +19,7 @@ from service.api.batches import (
     run_batch,
 )
 from service.api.body import json_body, read_json, schema_ref
+from service.api.idempotency import answer_once
 from service.api.problems import describe_errors
 from service.api.sse import EventStream
 from service.api.state import app_state, request_info, require_batch_capacity, require_capacity, require_key
@@ -33,7 +34,7 @@ from service.wire.responses import (
 
 PROBLEM: dict[str, Any] = {"content": {"application/problem+json": {"schema": {"$ref": schema_ref(Problem)}}}}
 EVENT_STREAM: dict[str, Any] = {"content": {"text/event-stream": {}}}
-PROBLEMS = describe_errors(PROBLEM, 400, 403, 408, 413, 422, 429, 503)
+PROBLEMS = describe_errors(PROBLEM, 400, 403, 408, 409, 413, 422, 429, 503)
 ANY_OTHER = describe_errors(PROBLEM, "default")
 UNAVAILABLE: dict[int | str, dict[str, Any]] = {503: {**PROBLEM, "description": "It is not so now; see `code`."}}
 
@@ -98,8 +99,11 @@ async def refine(request: Request) -> Response:
 
 
 async def _answer(request: Request, body: NativeRequest, *, stream: bool = False) -> Response:
-    program, form = await compile_native(body, app_state(request))
-    return answer_stream(request, program, form) if stream else answer_json(request, program, form)
+    async def respond() -> Response:
+        program, form = await compile_native(body, app_state(request))
+        return answer_stream(request, program, form) if stream else answer_json(request, program, form)
+
+    return await answer_once(request, respond)
 
 
 @v1.post(
@@ -115,8 +119,12 @@ async def batches(request: Request) -> Response:
     """Up to 1,000 requests, answered behind all others: a line of JSON for each as soon as it is finished, with its
     `custom_id`, its `status` and its `body`. An empty line says that the work goes on."""
     lines = await read_batch(request)
-    events = run_batch(lines, app_state(request), request_info(request))
-    return EventStream(events, LineFormat(), media_type=JSON_LINES[0], keep_alive=b"\n")
+
+    async def respond() -> Response:
+        events = run_batch(lines, app_state(request), request_info(request))
+        return EventStream(events, LineFormat(), media_type=JSON_LINES[0], keep_alive=b"\n")
+
+    return await answer_once(request, respond)
 
 
 @v1.get("/tasks", summary="The tasks that requests may name")

@@ -40,6 +40,7 @@ class EventStream(Response, Generic[T]):
     events: what is sent.
     form: how it is encoded.
     keep_alive: sent after every ``keep_alive_seconds`` of silence.
+    has_failed: whether an error was sent as its last event.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class EventStream(Response, Generic[T]):
         self.status_code = 200
         self.media_type = media_type
         self.background = None
+        self.has_failed = False
         # X-Accel-Buffering keeps nginx from holding events back.
         self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         self._events = events
@@ -68,6 +70,7 @@ class EventStream(Response, Generic[T]):
             await cancel_on_disconnect(request, self._respond(request, wire))
         except asyncio.CancelledError:
             if wire.started:
+                self.has_failed = True
                 cut_off = Draining("the service has shut down before the answer was finished")
                 await wire.write(self._form.encode_error(error_body(cut_off, request.scope["path"])))
                 await wire.end()
@@ -93,6 +96,7 @@ class EventStream(Response, Generic[T]):
         except Exception as error:
             if not wire.started:
                 raise
+            self.has_failed = True
             await self._events.aclose()  # nothing follows an error
             return self._form.encode_error(error_body(make_public(error, request_id(request)), request.scope["path"]))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from service.api.auth import Keys
+from service.api.idempotency import note_key
 from service.errors import Draining, EngineDead, EngineUnavailable, Starting, Unavailable
 from service.images.fetch import RemoteImages
 from service.metrics import READY
@@ -82,11 +83,13 @@ async def require_key(request: Request) -> None:
 async def require_capacity(request: Request) -> None:
     """Refuse a program that would not be admitted now, while that costs least: before the body is read.
 
-    What is let in here can still be refused when it is admitted.
+    What is let in here can still be refused when it is admitted. A request that is sent again needs no capacity.
     """
-    app_state(request).runner.admission.check(request.state.caller)
+    if not await note_key(request):
+        app_state(request).runner.admission.check(request.state.caller)
 
 
 async def require_batch_capacity(request: Request) -> None:
     """The same for a batch."""
-    app_state(request).runner.admission.check_batch(request.state.caller)
+    if not await note_key(request):
+        app_state(request).runner.admission.check_batch(request.state.caller)

@@ -123,7 +123,7 @@ async def test_the_openapi_document_holds_the_body() -> None:
     schemas = peer.json["components"]["schemas"]
     operation = peer.json["paths"]["/items"]["post"]
     assert operation["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Item"}
-    assert "parameters" not in operation
+    assert [parameter["name"] for parameter in operation["parameters"]] == ["Idempotency-Key"]
     assert schemas["Item"]["additionalProperties"] is False
     assert schemas["Item"]["properties"]["parts"]["items"] == {"$ref": "#/components/schemas/Part"}
     assert "Part" in schemas

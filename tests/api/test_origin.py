@@ -132,7 +132,7 @@ async def test_a_page_that_is_allowed_asks_and_then_reads(settings: dict[str, An
         assert response.status_code == status
         assert response.headers["access-control-allow-origin"] == PAGE
         assert response.headers["access-control-expose-headers"] == ", ".join(
-            ("X-Request-ID", "Retry-After", *FIELDS, *OPENAI_FIELDS)
+            ("X-Request-ID", "Retry-After", "Idempotency-Replayed", *FIELDS, *OPENAI_FIELDS)
         )
     assert "event: done" in streamed.text
 

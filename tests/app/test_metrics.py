@@ -30,6 +30,8 @@ SERIES = {
     "redraft_requests_shed": "counter",
     "redraft_batch_lines": "counter",
     "redraft_batch_lines_waiting": "gauge",
+    "redraft_requests_repeated": "counter",
+    "redraft_kept_answers_bytes": "gauge",
     "redraft_refine_rounds": "histogram",
     "redraft_refine_stops": "counter",
     "redraft_refine_score": "histogram",

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from service.api import routes
 from service.api.answers import answer_json, answer_stream
 from service.api.body import decode, json_body, read_body
+from service.api.idempotency import answer_once
 from service.api.openai.answers import compile_chat
 from service.api.openai.responses import ChatCompletion, ErrorResponse
 from service.api.openai.translate import Chat, ChatRequest, model_names, parse_model_name
@@ -19,7 +20,7 @@ from service.api.state import app_state, require_capacity
 ERROR: Mapping[str, Any] = {"model": ErrorResponse}
 INVALID = "The body is not JSON, or the request is not valid; `param` is the first field that is wrong."
 NO_MODEL: dict[int | str, dict[str, Any]] = {404: {**ERROR, "description": "There is no such model."}}
-ERRORS = {400: {**ERROR, "description": INVALID}, **NO_MODEL, **describe_errors(ERROR, 413, 429, 503)}
+ERRORS = {400: {**ERROR, "description": INVALID}, **NO_MODEL, **describe_errors(ERROR, 409, 413, 429, 503)}
 
 v1 = APIRouter(
     prefix=routes.v1.prefix,
@@ -47,9 +48,13 @@ async def chat_completion(request: Request) -> Response:
         return Chat.from_request(decode(ChatRequest, body, content_type), state.served.names)
 
     chat = await read_body(request, decode_chat)
-    program, form = await compile_chat(chat, state)
-    answer = answer_stream if chat.request.stream else answer_json
-    return answer(request, program, form)
+
+    async def respond() -> Response:
+        program, form = await compile_chat(chat, state)
+        answer = answer_stream if chat.request.stream else answer_json
+        return answer(request, program, form)
+
+    return await answer_once(request, respond)
 
 
 @v1.get("/models", summary="The models that requests may name")
