@@ -19,7 +19,7 @@ import httpx
 
 from redraft.answers import make_refusal, map_httpx_errors, parse
 from redraft.batches import BatchResult, BatchResults
-from redraft.errors import Busy, ConnectionFailed
+from redraft.errors import ConnectionFailed, ProblemError
 from redraft.events import GenerateEvent, GenerateEvents, RefineEvent, RefineEvents
 from redraft.exchange import DEFAULT_TIMEOUT_SECONDS, DEFAULT_URL, LIMITS, Exchange
 from redraft.proxies import find_proxy, map_proxy_errors
@@ -63,7 +63,8 @@ class Redraft:
     base_url: where the service is, with or without ``/v1``.
     api_key: the bearer key, if the service requires one.
     timeout: how many seconds the service may be silent; None for no limit.
-    retries: how often a request is sent again if the service is busy or cannot be reached.
+    retries: how often a request is sent again if the service is busy or cannot be reached. With an ``idempotency_key``
+        also if the connection was cut.
     http_client: an ``httpx.Client`` to use, for certificates, proxies and the like. It is not closed.
     sleep: waits between two tries.
 
@@ -106,7 +107,7 @@ class Redraft:
         if self._owns_client:
             self._client.close()
 
-    def generate(self, **fields: Unpack[GenerateFields]) -> GenerateResult:
+    def generate(self, *, idempotency_key: str | None = None, **fields: Unpack[GenerateFields]) -> GenerateResult:
         """Write texts for one prompt or several.
 
         prompt: a string, or several for independent texts. Or ``messages``: a conversation.
@@ -115,13 +116,15 @@ class Redraft:
         response_schema: a JSON Schema that the texts must fit.
         reasoning: whether to return what the model thinks first.
         task, parameters, model: which task, its parameters, and which model.
+        idempotency_key: makes the request safe to send again. The service works on it once, and the client also sends
+            it again if the connection was cut. Use a fresh one for each request, such as ``str(uuid4())``.
 
         >>> result = client.generate(prompt=["Why is the sky blue?", "Why is the sea salty?"], n=2)
         >>> [choice.text for choice in result.choices]
         """
-        return self._request(GenerateResult, "POST", "generate", fields)
+        return self._request(GenerateResult, "POST", "generate", fields, idempotency_key)
 
-    def critique(self, **fields: Unpack[CritiqueFields]) -> CritiqueResult:
+    def critique(self, *, idempotency_key: str | None = None, **fields: Unpack[CritiqueFields]) -> CritiqueResult:
         """Evaluate a text and say what should change.
 
         prompt: the request that the text answers. Or ``messages``: a conversation.
@@ -131,6 +134,7 @@ class Redraft:
         feedback: whether a model writes feedback.
         sampling: how the feedback is sampled.
         task, parameters, model, models: which task, its parameters, and which models.
+        idempotency_key: as in ``generate``.
 
         >>> result = client.critique(
         ...     prompt="Capital of France?",
@@ -139,9 +143,9 @@ class Redraft:
         ... )
         >>> result.passed, result.feedback
         """
-        return self._request(CritiqueResult, "POST", "critique", fields)
+        return self._request(CritiqueResult, "POST", "critique", fields, idempotency_key)
 
-    def refine(self, **fields: Unpack[RefineFields]) -> RefineResult:
+    def refine(self, *, idempotency_key: str | None = None, **fields: Unpack[RefineFields]) -> RefineResult:
         """Draft a text, and revise it until it is good enough.
 
         prompt: the request. Or ``messages``: a conversation.
@@ -152,6 +156,7 @@ class Redraft:
         sampling: temperature, max_tokens, seed and so on.
         judge, trace, reasoning: whether a model judges; whether to return all rounds; and the model's thoughts.
         task, parameters, model, models: which task, its parameters, and which models.
+        idempotency_key: as in ``generate``.
 
         >>> result = client.refine(
         ...     prompt="Describe a sunrise over the sea.",
@@ -160,9 +165,11 @@ class Redraft:
         ... )
         >>> result.text, result.passed, result.stop_reason
         """
-        return self._request(RefineResult, "POST", "refine", fields)
+        return self._request(RefineResult, "POST", "refine", fields, idempotency_key)
 
-    def stream_generate(self, **fields: Unpack[GenerateFields]) -> AbstractContextManager[Iterator[GenerateEvent]]:
+    def stream_generate(
+        self, *, idempotency_key: str | None = None, **fields: Unpack[GenerateFields]
+    ) -> AbstractContextManager[Iterator[GenerateEvent]]:
         """Stream texts while they are written. Use it in a ``with`` block; leaving the block stops the service's work.
 
         The parameters are those of ``generate``. Events are Delta, ReasoningDelta if asked for, and last
@@ -173,9 +180,11 @@ class Redraft:
         ...         if isinstance(event, Delta):
         ...             print(event.text, end="")
         """
-        return self._stream(GenerateEvents, "generate", {**fields, "stream": True})
+        return self._stream(GenerateEvents, "generate", {**fields, "stream": True}, idempotency_key)
 
-    def stream_refine(self, **fields: Unpack[RefineFields]) -> AbstractContextManager[Iterator[RefineEvent]]:
+    def stream_refine(
+        self, *, idempotency_key: str | None = None, **fields: Unpack[RefineFields]
+    ) -> AbstractContextManager[Iterator[RefineEvent]]:
         """Stream candidates and rounds. Use it in a ``with`` block; leaving the block stops the service's work.
 
         The parameters are those of ``refine``. Events are Started, CandidateAdded, CandidateEvaluated, Critiqued,
@@ -186,19 +195,22 @@ class Redraft:
         ...         if isinstance(event, CandidateAdded):
         ...             print(event.id, event.text)
         """
-        return self._stream(RefineEvents, "refine", {**fields, "stream": True})
+        return self._stream(RefineEvents, "refine", {**fields, "stream": True}, idempotency_key)
 
-    def batch(self, lines: Sequence[BatchLine]) -> AbstractContextManager[Iterator[BatchResult]]:
+    def batch(
+        self, lines: Sequence[BatchLine], *, idempotency_key: str | None = None
+    ) -> AbstractContextManager[Iterator[BatchResult]]:
         """Send up to 1,000 requests at once. Use it in a ``with`` block; leaving the block stops the service's work.
 
         lines: the requests, each with a ``custom_id`` of its own. Results come in the order in which they are finished.
+        idempotency_key: as in ``generate``. With one, the work goes on for a while after the block is left.
 
         >>> line = {"custom_id": "sea", "url": "/v1/refine", "body": {"prompt": "Write about the sea."}}
         >>> with client.batch([line]) as results:
         ...     for result in results:
         ...         print(result.custom_id, result.error or result.answer)
         """
-        return self._stream(partial(BatchResults, lines=lines), "batch", {"requests": lines})
+        return self._stream(partial(BatchResults, lines=lines), "batch", {"requests": lines}, idempotency_key)
 
     def models(self) -> tuple[Model, ...]:
         """List the models that the service has.
@@ -214,16 +226,26 @@ class Redraft:
         """
         return self._request(TaskList, "GET", "tasks").tasks
 
-    def _request(self, kind: type[R], method: str, path: str, body: Mapping[str, object] | None = None) -> R:
-        with closing(self._open_response(method, path, body)) as response, map_httpx_errors():
-            document = response.read()
-        return parse(kind, document)
+    def _request(
+        self,
+        kind: type[R],
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None = None,
+        key: str | None = None,
+    ) -> R:
+        with closing(self._open_response(method, path, body, key, whole=True)) as response:
+            return parse(kind, response.content)
 
     @contextmanager
     def _stream(
-        self, reader: Callable[[httpx.Response], StreamReader[E]], path: str, body: Mapping[str, object]
+        self,
+        reader: Callable[[httpx.Response], StreamReader[E]],
+        path: str,
+        body: Mapping[str, object],
+        key: str | None,
     ) -> Iterator[Iterator[E]]:
-        with closing(self._open_response("POST", path, body)) as response:
+        with closing(self._open_response("POST", path, body, key)) as response:
             yield self._read_events(response, reader(response))
 
     def _read_events(self, response: httpx.Response, events: StreamReader[E]) -> Iterator[E]:
@@ -234,27 +256,30 @@ class Redraft:
                     return
         raise ConnectionFailed("the answer ended before its last event", sent=True)
 
-    def _open_response(self, method: str, path: str, body: Mapping[str, object] | None) -> httpx.Response:
-        """A successful response whose body has not been read. The caller closes it."""
-        request = self._exchange.build_request(self._client, method, path, body)
-        attempt = 0
+    def _open_response(
+        self, method: str, path: str, body: Mapping[str, object] | None, key: str | None, *, whole: bool = False
+    ) -> httpx.Response:
+        """A successful response, which the caller closes. Its body has been read if ``whole``."""
+        request = self._exchange.build_request(self._client, method, path, body, key)
+        retries = self._exchange.make_retries(key)
         while True:
             try:
-                return self._send(request)
-            except (Busy, ConnectionFailed) as error:
-                wait = self._exchange.retry_delay(error, attempt)
+                return self._send(request, whole)
+            except (ProblemError, ConnectionFailed) as error:
+                wait = retries.next_wait(error)
                 if wait is None:
                     raise
             self._sleep(wait)
-            attempt += 1
 
-    def _send(self, request: httpx.Request) -> httpx.Response:
+    def _send(self, request: httpx.Request, whole: bool) -> httpx.Response:
         with map_httpx_errors():
             response = self._client.send(request, stream=True)
-            if response.is_success:
+            if response.is_success and not whole:
                 return response
             with closing(response):
                 response.read()
+        if response.is_success:
+            return response
         raise make_refusal(response)
 
 
@@ -300,7 +325,7 @@ class AsyncRedraft:
         if self._owns_client:
             await self._client.aclose()
 
-    async def generate(self, **fields: Unpack[GenerateFields]) -> GenerateResult:
+    async def generate(self, *, idempotency_key: str | None = None, **fields: Unpack[GenerateFields]) -> GenerateResult:
         """Write texts for one prompt or several.
 
         For the parameters see ``Redraft.generate``.
@@ -308,9 +333,9 @@ class AsyncRedraft:
         >>> result = await client.generate(prompt=["Why is the sky blue?", "Why is the sea salty?"], n=2)
         >>> [choice.text for choice in result.choices]
         """
-        return await self._request(GenerateResult, "POST", "generate", fields)
+        return await self._request(GenerateResult, "POST", "generate", fields, idempotency_key)
 
-    async def critique(self, **fields: Unpack[CritiqueFields]) -> CritiqueResult:
+    async def critique(self, *, idempotency_key: str | None = None, **fields: Unpack[CritiqueFields]) -> CritiqueResult:
         """Evaluate a text and say what should change.
 
         For the parameters see ``Redraft.critique``.
@@ -322,9 +347,9 @@ class AsyncRedraft:
         ... )
         >>> result.passed, result.feedback
         """
-        return await self._request(CritiqueResult, "POST", "critique", fields)
+        return await self._request(CritiqueResult, "POST", "critique", fields, idempotency_key)
 
-    async def refine(self, **fields: Unpack[RefineFields]) -> RefineResult:
+    async def refine(self, *, idempotency_key: str | None = None, **fields: Unpack[RefineFields]) -> RefineResult:
         """Draft a text, and revise it until it is good enough.
 
         For the parameters see ``Redraft.refine``.
@@ -336,10 +361,10 @@ class AsyncRedraft:
         ... )
         >>> result.text, result.passed, result.stop_reason
         """
-        return await self._request(RefineResult, "POST", "refine", fields)
+        return await self._request(RefineResult, "POST", "refine", fields, idempotency_key)
 
     def stream_generate(
-        self, **fields: Unpack[GenerateFields]
+        self, *, idempotency_key: str | None = None, **fields: Unpack[GenerateFields]
     ) -> AbstractAsyncContextManager[AsyncIterator[GenerateEvent]]:
         """Stream texts while they are written. Use it in an ``async with`` block. See ``Redraft.stream_generate``.
 
@@ -348,9 +373,11 @@ class AsyncRedraft:
         ...         if isinstance(event, Delta):
         ...             print(event.text, end="")
         """
-        return self._stream(GenerateEvents, "generate", {**fields, "stream": True})
+        return self._stream(GenerateEvents, "generate", {**fields, "stream": True}, idempotency_key)
 
-    def stream_refine(self, **fields: Unpack[RefineFields]) -> AbstractAsyncContextManager[AsyncIterator[RefineEvent]]:
+    def stream_refine(
+        self, *, idempotency_key: str | None = None, **fields: Unpack[RefineFields]
+    ) -> AbstractAsyncContextManager[AsyncIterator[RefineEvent]]:
         """Stream candidates and rounds. Use it in an ``async with`` block. See ``Redraft.stream_refine``.
 
         >>> async with client.stream_refine(prompt="Write about the sea.") as events:
@@ -358,9 +385,11 @@ class AsyncRedraft:
         ...         if isinstance(event, CandidateAdded):
         ...             print(event.id, event.text)
         """
-        return self._stream(RefineEvents, "refine", {**fields, "stream": True})
+        return self._stream(RefineEvents, "refine", {**fields, "stream": True}, idempotency_key)
 
-    def batch(self, lines: Sequence[BatchLine]) -> AbstractAsyncContextManager[AsyncIterator[BatchResult]]:
+    def batch(
+        self, lines: Sequence[BatchLine], *, idempotency_key: str | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[BatchResult]]:
         """Send up to 1,000 requests at once. Use it in an ``async with`` block. See ``Redraft.batch``.
 
         >>> line = {"custom_id": "sea", "url": "/v1/refine", "body": {"prompt": "Write about the sea."}}
@@ -368,7 +397,7 @@ class AsyncRedraft:
         ...     async for result in results:
         ...         print(result.custom_id, result.error or result.answer)
         """
-        return self._stream(partial(BatchResults, lines=lines), "batch", {"requests": lines})
+        return self._stream(partial(BatchResults, lines=lines), "batch", {"requests": lines}, idempotency_key)
 
     async def models(self) -> tuple[Model, ...]:
         """List the models that the service has.
@@ -384,18 +413,27 @@ class AsyncRedraft:
         """
         return (await self._request(TaskList, "GET", "tasks")).tasks
 
-    async def _request(self, kind: type[R], method: str, path: str, body: Mapping[str, object] | None = None) -> R:
-        async with aclosing(await self._open_response(method, path, body)) as response:
-            with map_httpx_errors():
-                document = await response.aread()
-        return parse(kind, document)
+    async def _request(
+        self,
+        kind: type[R],
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None = None,
+        key: str | None = None,
+    ) -> R:
+        async with aclosing(await self._open_response(method, path, body, key, whole=True)) as response:
+            return parse(kind, response.content)
 
     @asynccontextmanager
     async def _stream(
-        self, reader: Callable[[httpx.Response], StreamReader[E]], path: str, body: Mapping[str, object]
+        self,
+        reader: Callable[[httpx.Response], StreamReader[E]],
+        path: str,
+        body: Mapping[str, object],
+        key: str | None,
     ) -> AsyncIterator[AsyncIterator[E]]:
         async with (
-            aclosing(await self._open_response("POST", path, body)) as response,
+            aclosing(await self._open_response("POST", path, body, key)) as response,
             aclosing(self._read_events(response, reader(response))) as events,
         ):
             yield events
@@ -409,25 +447,28 @@ class AsyncRedraft:
                     return
         raise ConnectionFailed("the answer ended before its last event", sent=True)
 
-    async def _open_response(self, method: str, path: str, body: Mapping[str, object] | None) -> httpx.Response:
-        """A successful response whose body has not been read. The caller closes it."""
-        request = self._exchange.build_request(self._client, method, path, body)
-        attempt = 0
+    async def _open_response(
+        self, method: str, path: str, body: Mapping[str, object] | None, key: str | None, *, whole: bool = False
+    ) -> httpx.Response:
+        """A successful response, which the caller closes. Its body has been read if ``whole``."""
+        request = self._exchange.build_request(self._client, method, path, body, key)
+        retries = self._exchange.make_retries(key)
         while True:
             try:
-                return await self._send(request)
-            except (Busy, ConnectionFailed) as error:
-                wait = self._exchange.retry_delay(error, attempt)
+                return await self._send(request, whole)
+            except (ProblemError, ConnectionFailed) as error:
+                wait = retries.next_wait(error)
                 if wait is None:
                     raise
             await self._sleep(wait)
-            attempt += 1
 
-    async def _send(self, request: httpx.Request) -> httpx.Response:
+    async def _send(self, request: httpx.Request, whole: bool) -> httpx.Response:
         with map_httpx_errors():
             response = await self._client.send(request, stream=True)
-            if response.is_success:
+            if response.is_success and not whole:
                 return response
             async with aclosing(response):
                 await response.aread()
+        if response.is_success:
+            return response
         raise make_refusal(response)

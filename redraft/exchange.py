@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from redraft.errors import Busy, ConnectionFailed, RedraftError
+from redraft.errors import Busy, ConnectionFailed, ProblemError, RedraftError
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_TIMEOUT_SECONDS = 660.0  # a bit more than the service's own limit, so that its answer comes first
@@ -43,33 +43,66 @@ class Exchange:
         return self.url.rstrip("/").removesuffix("/v1").rstrip("/")
 
     def build_request(
-        self, client: httpx.Client | httpx.AsyncClient, method: str, path: str, body: Mapping[str, object] | None
+        self,
+        client: httpx.Client | httpx.AsyncClient,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None,
+        key: str | None,
     ) -> httpx.Request:
+        headers = {b"Authorization": self._authorization_header()} if self.api_key else {}
+        if key is not None:
+            headers[b"Idempotency-Key"] = key.encode()
         return client.build_request(
             method,
             f"{self.root}/v1/{path}",
             json=body,
-            headers={b"Authorization": self._authorization_header()} if self.api_key else {},
+            headers=headers,
             timeout=httpx.Timeout(self.timeout, connect=CONNECT_SECONDS),
         )
+
+    def make_retries(self, key: str | None) -> "Retries":
+        """The retries of one request."""
+        return Retries(self.retries, has_key=key is not None)
 
     def _authorization_header(self) -> bytes:
         """The key is sent in UTF-8, because sha256sum gets it so from a terminal."""
         return b"Bearer " + (self.api_key or "").strip(" \t\r\n").encode("utf-8", "surrogateescape")
 
-    def retry_delay(self, error: RedraftError, attempt: int) -> float | None:
-        """Seconds to wait before the request is sent again; None to give up. ``attempt``: how often it failed before.
 
-        Only requests that the service refused for now, or that were never sent, are sent again.
+@dataclass
+class Retries:
+    """Decides whether one request is sent again.
+
+    limit: how often at most. has_key: whether the service knows the request again, and works on it once.
+    """
+
+    limit: int
+    has_key: bool
+    _failures: int = 0
+
+    def next_wait(self, error: RedraftError) -> float | None:
+        """Seconds to wait before the request is sent again; None to give up.
+
+        Without a key, only requests that the service refused for now, or that were never sent, are sent again.
         """
+        if isinstance(error, Busy) and error.code == "still_at_work":
+            return float(error.retry_after or 1)  # not a failure: the answer will come
+        wait = self._wait_after(error)
+        if wait is None or self._failures >= self.limit:
+            return None
+        self._failures += 1
+        return wait
+
+    def _wait_after(self, error: RedraftError) -> float | None:
         match error:
-            case _ if attempt >= self.retries:
-                return None
             case Busy(code="deadline_exceeded"):
                 return None  # the request's own time limit is over, and another try would take as long
             case Busy(retry_after=int(seconds)) if seconds <= LONGEST_WAIT_SECONDS:
                 return float(seconds)
-            case ConnectionFailed(sent=False):
-                return min(FIRST_RECONNECT_SECONDS * 2.0**attempt, LONGEST_WAIT_SECONDS)
+            case ConnectionFailed(sent=sent) if self.has_key or not sent:
+                return min(FIRST_RECONNECT_SECONDS * 2.0**self._failures, LONGEST_WAIT_SECONDS)
+            case ProblemError(status=502 | 504) if self.has_key:  # a proxy's
+                return min(FIRST_RECONNECT_SECONDS * 2.0**self._failures, LONGEST_WAIT_SECONDS)
             case _:
                 return None

@@ -2,12 +2,15 @@
 
 import pickle
 import socket
+from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 
-from redraft import Busy, ConnectionFailed, ProblemError
+from redraft import Busy, ConnectionFailed, ProblemError, UnexpectedAnswer
 from tests.support.callers import WAYS, Handler, calling
+from tests.support.serving import Served
 
 MODELS = httpx.Response(
     200, json={"object": "list", "data": [{"id": "m", "object": "model", "created": 0, "owned_by": "redraft"}]}
@@ -143,3 +146,64 @@ async def test_errors_can_be_pickled() -> None:
     for error in (busy.value, cut.value):
         copy = pickle.loads(pickle.dumps(error))
         assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_request_with_a_key_states_it_every_time(way: str) -> None:
+    asked: list[httpx.Request] = []
+    handler = answering(refused(503, Retry_After="1"), MODELS, asked=asked)
+    async with calling(way, handler=handler) as caller:
+        with pytest.raises(UnexpectedAnswer):
+            await caller.ask("refine", prompt="Write.", idempotency_key="k-1")
+
+    assert [request.headers["idempotency-key"] for request in asked] == ["k-1", "k-1"]
+    assert "idempotency_key" not in asked[0].content.decode()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "failure", [httpx.ReadTimeout("late"), httpx.ReadError("cut"), httpx.Response(502), httpx.Response(504)]
+)
+async def test_with_a_key_what_may_have_been_sent_is_tried_again(way: str, failure: Any) -> None:
+    asked: list[httpx.Request] = []
+    async with calling(way, handler=answering(failure, asked=asked), retries=3) as caller:
+        with pytest.raises((ConnectionFailed, ProblemError)):
+            await caller.ask("refine", prompt="Write.", idempotency_key="k-1")
+
+    assert caller.waits == [0.5, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_an_answer_that_is_still_made_is_awaited_without_counting(way: str) -> None:
+    asked: list[httpx.Request] = []
+    working = [refused(409, "still_at_work", Retry_After="1")] * 5
+    async with calling(way, handler=answering(*working, MODELS, asked=asked), retries=0) as caller:
+        with pytest.raises(UnexpectedAnswer):
+            await caller.ask("refine", prompt="Write.", idempotency_key="k-1")
+
+    assert caller.waits == [1.0] * 5
+
+
+async def test_an_answer_that_was_lost_on_its_way_is_fetched_again(served: Served) -> None:
+    def cut_body() -> Iterator[bytes]:
+        yield b"{"
+        raise httpx.ReadError("cut")
+
+    url = f"{served.client.base_url}/v1/refine"
+    asked: list[httpx.Request] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        answer = httpx.post(url, content=request.content, headers=request.headers, trust_env=False)
+        if len(asked) == 1:
+            return httpx.Response(200, content=cut_body())
+        return httpx.Response(answer.status_code, content=answer.content)
+
+    async with calling("sync", served.client.base_url, handler=handle) as caller:
+        result = await caller.ask("refine", prompt="Write about the sea.", idempotency_key="k-1")
+        worked = len(served.engine.calls)
+        await caller.ask("refine", prompt="Write about the sea.", idempotency_key="k-1")
+
+    assert result.text == "Waves."
+    assert len(asked) == 3
+    assert len(served.engine.calls) == worked
