@@ -15,6 +15,7 @@ from service.api.idempotency import Repeats
 from service.api.intake import Intake
 from service.api.middleware import UNMATCHED, BodyLimit, RequestContext, RequestRecord, RequestTrace
 from service.api.openai import routes as openai_routes
+from service.api.openai.response_requests import ResponseRequest
 from service.api.openai.translate import ChatRequest
 from service.api.origin import Cors, OriginGuard
 from service.api.rate_limits import RateLimits
@@ -207,5 +208,6 @@ def create_app(
     app.include_router(openai_routes.v1)
     app.include_router(router)
     app.include_router(pages.router)
-    add_schemas(app, [GenerateRequest, CritiqueRequest, RefineRequest, ChatRequest, BatchRequest, Problem])
+    native = (GenerateRequest, CritiqueRequest, RefineRequest, BatchRequest)
+    add_schemas(app, [*native, ChatRequest, ResponseRequest, Problem])
     return app

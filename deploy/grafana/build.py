@@ -11,7 +11,7 @@ from deploy.grafana.model import Panel, Query, Row, dashboard
 
 TARGET = Path(__file__).parent / "dashboards" / "redraft.json"
 
-PROGRAMS = 'endpoint=~"/v1/(generate|critique|refine|chat/completions|batches)"'
+PROGRAMS = 'endpoint=~"/v1/(generate|critique|refine|chat/completions|responses|batch)"'
 HERE = 'instance=~"$instance"'
 ENGINE = 'instance=~"$engine"'
 REQUESTS = f"redraft_requests_total{{{PROGRAMS},{HERE}}}"

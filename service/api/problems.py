@@ -58,7 +58,8 @@ DESCRIPTIONS: Mapping[int | str, str] = {
 }
 """What the OpenAPI document says of the errors."""
 
-OPENAI_PATHS = ("/v1/chat/", "/v1/models")
+RESPONSES_PATH = "/v1/responses"
+OPENAI_PATHS = ("/v1/chat/", "/v1/models", RESPONSES_PATH)
 OPENAI_CODES: Mapping[str, str] = {
     "caller_limit": "rate_limit_exceeded",
     "prompt_too_long": "context_length_exceeded",
@@ -76,14 +77,14 @@ def describe_errors(content: Mapping[str, Any], *statuses: int | str) -> dict[in
 
 def error_body(error: RedraftError, path: str) -> dict[str, Any]:
     """What tells of ``error`` at ``path``: the body of a response, or the data of a stream's ``error`` event."""
-    return _openai_body(error) if path.startswith(OPENAI_PATHS) else problem_body(error)
+    return _openai_body(error, path) if path.startswith(OPENAI_PATHS) else problem_body(error)
 
 
-def _openai_body(error: RedraftError) -> dict[str, Any]:
+def _openai_body(error: RedraftError, path: str) -> dict[str, Any]:
     """``param`` is the first field that is wrong."""
     param, message = None, error.detail
     if isinstance(error, PromptTooLong):
-        param = "messages"
+        param = "input" if path.startswith(RESPONSES_PATH) else "messages"
     elif isinstance(error, InvalidRequest) and error.errors:
         param = error.errors[0].field
         message = f"{param}: {error.errors[0].message}"
@@ -131,7 +132,7 @@ def make_response(error: RedraftError, path: str) -> Response:
     if path.startswith(OPENAI_PATHS):
         if isinstance(error, DeadlineExceeded | EngineDead):
             headers["x-should-retry"] = "false"  # the SDKs would: for as long again, or in vain
-        return JSONResponse(_openai_body(error), status_at(error, path), headers)
+        return JSONResponse(_openai_body(error, path), status_at(error, path), headers)
     return JSONResponse(problem_body(error), error.status, headers, media_type="application/problem+json")
 
 

@@ -15,7 +15,7 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from service.api.idempotency import parse_key
 from service.engines.scripted import Script
-from service.errors import InvalidRequest
+from service.errors import EngineDead, InvalidRequest
 from tests.support.scripts import stall
 from tests.support.serving import Served, reply, serving
 
@@ -206,17 +206,18 @@ async def test_a_failure_is_forgotten_so_that_a_retry_works(path: str, body: Map
 
 
 async def test_a_stream_that_ended_with_an_error_is_forgotten() -> None:
-    async with serving(Script(reply=lambda call: "word " * 100, seconds_per_token=0.005)) as served:
-        body = {**PROMPT, "stream": True}
-        async with served.client.stream("POST", "/v1/generate", json=body, headers=KEY) as response:
-            text = ""
-            async for piece in response.aiter_text():
-                text += piece
-                served.engine.kill()
-        again = await served.post("/v1/generate", body, headers=KEY)
+    def dying(call: object) -> None:
+        raise EngineDead("it was killed")
 
-    assert "engine_dead" in text
-    assert again.status_code == 503
+    body = {**PROMPT, "stream": True}
+    async with serving(Script(reply=reply, fault=dying)) as served:
+        failed = await served.post("/v1/refine", body, headers=KEY)
+        served.engine.script = Script(reply=reply)
+        again = await served.post("/v1/refine", body, headers=KEY)
+
+    assert (failed.status_code, failed.text.count("event: error")) == (200, 1)
+    assert REPEATED not in again.headers
+    assert "event: done" in again.text
 
 
 async def test_a_refusal_is_forgotten(served: Served) -> None:

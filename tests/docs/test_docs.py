@@ -27,8 +27,12 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from service.api.batches import BatchResult
-from service.api.openai.responses import ChatCompletion
-from service.api.openai.translate import GENERATE_FIELDS, REFINE_FIELDS, ChatRequest, Only, model_names
+from service.api.openai.completions import ChatCompletion
+from service.api.openai.fields import Only
+from service.api.openai.response_bodies import ResponseBody
+from service.api.openai.response_items import InputItem
+from service.api.openai.response_requests import ResponseRequest
+from service.api.openai.translate import GENERATE_FIELDS, REFINE_FIELDS, ChatRequest, model_names
 from service.api.problems import OPENAI_CODES
 from service.app import create_app
 from service.cli import ask
@@ -422,6 +426,7 @@ def test_every_endpoint_has_an_example() -> None:
         "/v1/critique",
         "/v1/refine",
         "/v1/chat/completions",
+        "/v1/responses",
         "/v1/batch",
     }
 
@@ -433,6 +438,7 @@ def test_every_endpoint_has_an_example() -> None:
         ("POST /v1/critique", CritiqueResponse),
         ("POST /v1/refine", RefineResponse),
         ("POST /v1/chat/completions", ChatCompletion),
+        ("POST /v1/responses", ResponseBody),
         ("POST /v1/batch", BatchResult),
     ],
 )
@@ -441,23 +447,33 @@ def test_examples_of_responses_have_the_fields_of_true_ones(heading: str, model:
     assert model.model_validate_json(example).model_dump(mode="json") == json.loads(example)
 
 
-def treatment(name: str) -> tuple[str, Any]:
+def treatment(model: type[BaseModel], name: str) -> tuple[str, Any]:
     """What becomes of a field of OpenAI's, and the value of a refused one that is taken."""
-    field = ChatRequest.model_fields[name]
+    field = model.model_fields[name]
     limits = [limit.value for limit in field.metadata if isinstance(limit, Only)]
     if limits:
         return "refused", limits[0]
     return "ignored" if field.description == "Ignored." else "followed", None
 
 
-def test_fields_of_openai_and_what_becomes_of_them() -> None:
-    fields, redraft = tables(OPENAI, "Fields")
+@pytest.mark.parametrize(("heading", "model"), [("Fields", ChatRequest), ("Fields of responses", ResponseRequest)])
+def test_fields_of_openai_and_what_becomes_of_them(heading: str, model: type[BaseModel]) -> None:
     shown = {}
-    for name, kind, meaning in fields:
+    for name, kind, meaning in table(OPENAI, heading):
         taken = re.fullmatch(r"unless it is `(.*)`", meaning)
         shown[quoted(name)[0]] = (kind, json.loads(taken[1]) if taken else None)
-    assert shown == {name: treatment(name) for name in ChatRequest.model_fields}
+    assert shown == {name: treatment(model, name) for name in model.model_fields}
+
+
+def test_fields_of_redraft_in_requests_of_openai() -> None:
+    _, redraft = tables(OPENAI, "Fields")
     assert [set(quoted(row[1])) for row in redraft] == [GENERATE_FIELDS, REFINE_FIELDS]
+
+
+def test_items_of_openai_s_responses() -> None:
+    _, items = tables(OPENAI, "Fields of responses")
+    union, _ = get_args(InputItem)
+    assert [quoted(row[0])[0] for row in items] == [get_args(kind)[1].tag for kind in get_args(union)]
 
 
 def test_models_of_openai() -> None:

@@ -11,15 +11,20 @@ from service.api import routes
 from service.api.answers import answer_json, answer_stream
 from service.api.body import decode, json_body, read_body
 from service.api.idempotency import answer_once
-from service.api.openai.answers import compile_chat
-from service.api.openai.responses import ChatCompletion, ErrorResponse
+from service.api.openai.answers import compile_chat, compile_response
+from service.api.openai.completions import ChatCompletion, ErrorResponse
+from service.api.openai.response_bodies import ResponseBody
+from service.api.openai.response_requests import ResponseRequest, StatedResponse
 from service.api.openai.translate import Chat, ChatRequest, model_names, parse_model_name
 from service.api.problems import describe_errors
 from service.api.state import app_state, require_capacity
+from service.errors import NotFound
 
 ERROR: Mapping[str, Any] = {"model": ErrorResponse}
 INVALID = "The body is not JSON, or the request is not valid; `param` is the first field that is wrong."
 NO_MODEL: dict[int | str, dict[str, Any]] = {404: {**ERROR, "description": "There is no such model."}}
+NO_RESPONSE = "responses are not stored here, and none works in the background"
+NOT_STORED: dict[int | str, dict[str, Any]] = {404: {**ERROR, "description": "Nothing is stored."}}
 ERRORS = {400: {**ERROR, "description": INVALID}, **NO_MODEL, **describe_errors(ERROR, 409, 413, 429, 503)}
 
 v1 = APIRouter(
@@ -55,6 +60,53 @@ async def chat_completion(request: Request) -> Response:
         return answer(request, program, form)
 
     return await answer_once(request, respond)
+
+
+@v1.post(
+    "/responses",
+    summary="Write or refine a text, as OpenAI's newer clients ask for it",
+    response_model=ResponseBody,
+    responses={200: routes.EVENT_STREAM, **ERRORS},
+    openapi_extra=json_body(ResponseRequest),
+    dependencies=[Depends(require_capacity)],
+)
+async def response(request: Request) -> Response:
+    """The same as a chat completion in the format of OpenAI's Responses API. Nothing is stored.
+
+    With `stream` it comes in numbered events; of a refine first all that happens, in the `redraft` of events
+    `response.in_progress`.
+    """
+    state = app_state(request)
+
+    def decode_response(body: bytes, content_type: str) -> StatedResponse:
+        return StatedResponse.from_request(decode(ResponseRequest, body, content_type), state.served.names)
+
+    stated = await read_body(request, decode_response)
+
+    async def respond() -> Response:
+        program, form = await compile_response(stated, state)
+        answer = answer_stream if stated.request.stream else answer_json
+        return answer(request, program, form)
+
+    return await answer_once(request, respond)
+
+
+@v1.get("/responses/{response}", summary="No response can be fetched", responses=NOT_STORED)
+async def stored_response(request: Request, response: str) -> Response:
+    """Always 404, since nothing is stored."""
+    raise NotFound(NO_RESPONSE)
+
+
+@v1.delete("/responses/{response}", summary="No response can be deleted", responses=NOT_STORED)
+async def deleted_response(request: Request, response: str) -> Response:
+    """Always 404, since nothing is stored."""
+    raise NotFound(NO_RESPONSE)
+
+
+@v1.post("/responses/{response}/cancel", summary="No response can be cancelled", responses=NOT_STORED)
+async def cancelled_response(request: Request, response: str) -> Response:
+    """Always 404, since none works in the background. Work stops when its client disconnects."""
+    raise NotFound(NO_RESPONSE)
 
 
 @v1.get("/models", summary="The models that requests may name")

@@ -5,18 +5,18 @@ the task's own search, with ``:`` and a preset with that preset.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from annotated_types import Len
-from pydantic import BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
-from pydantic_core import CoreSchema, core_schema
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
 from service.api.body import decode
-from service.errors import FieldError, InvalidRequest, ModelNotFound, wrong_field
+from service.api.openai.fields import Ignored, Metadata, Only, rename_fields
+from service.errors import FieldError, ModelNotFound, wrong_field
 from service.evaluators.base import RefusedField
 from service.fail_fast import FAIL_FAST
 from service.refinement.program import PRESETS
@@ -36,29 +36,6 @@ _FORMS = '{"type": "text", "text": "…"} and {"type": "image_url", "image_url":
 GENERATE_FIELDS = frozenset({"task", "parameters"})
 REFINE_FIELDS = RefineRequest.model_fields.keys() - {"prompt", "messages", "model", "sampling", "stream", "reasoning"}
 """What ``redraft`` may hold. OpenAI has its own names for the other fields of Redraft's requests."""
-
-
-@dataclass(frozen=True, eq=False)  # equal values would share one annotation in typing's cache: 0 and False are equal
-class Only:
-    """For a field that cannot be followed: takes null, or the ``value`` by which a client says that it need not be."""
-
-    value: Any = None
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self._check, handler(source))
-
-    def _check(self, given: Any) -> Any:
-        same = given == self.value and isinstance(given, bool) == isinstance(self.value, bool)
-        if given is not None and not same:
-            instead = "" if self.value is None else f" or send {json.dumps(self.value)}"
-            raise ValueError(f"not supported here: leave it out{instead}")
-        return given
-
-
-Metadata = Annotated[dict[Annotated[str, Len(0, 64)], Annotated[str, Len(0, 512)]], Len(0, 16)]
-"""Notes of the caller's, within OpenAI's bounds. The answer and the log repeat them."""
-
-Ignored = Annotated[Any, Field(description="Ignored.")]
 
 
 def _join_texts(content: Any) -> Any:
@@ -260,14 +237,9 @@ def _kind(request: ChatRequest, mode: str | None) -> type[GenerateRequest] | typ
     return ToolRequest if request.tools_field else GenerateRequest
 
 
-@contextmanager
-def name_callers_fields(names: Mapping[str, str]) -> Iterator[None]:
+def name_callers_fields(names: Mapping[str, str]) -> AbstractContextManager[None]:
     """Let an InvalidRequest name the fields as the caller did."""
-    try:
-        yield
-    except InvalidRequest as error:
-        errors = [_name_as_caller(names, item) for item in error.errors]
-        raise InvalidRequest(error.detail, errors) from None
+    return rename_fields(partial(_name_as_caller, names))
 
 
 def _name_as_caller(names: Mapping[str, str], error: FieldError) -> FieldError:

@@ -12,7 +12,8 @@ import jsonschema
 import pytest
 
 from service.api.body import decode
-from service.api.openai.translate import Chat, ChatRequest, Only
+from service.api.openai.fields import Only
+from service.api.openai.translate import Chat, ChatRequest
 from service.engines.base import Sample
 from service.engines.scripted import Script
 from service.errors import InvalidRequest
