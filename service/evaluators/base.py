@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol
 from annotated_types import Ge, Gt, Le
 
 from service.concurrency import SerialThread
+from service.constraints.algebra import Constraint, Unstated
 from service.engines.base import Engine
 from service.engines.conversation import Conversation
 from service.evaluators.toolbox import Toolbox
@@ -297,6 +298,13 @@ class Verifier(ABC):
         ...     return "!" in beginning
         """
         return False
+
+    def constraints(self) -> Sequence[Constraint]:
+        """What the rules demand of a text, as far as a grammar can hold it. A text that meets a demand passes its rule.
+
+        Override it to have the rules enforced while the text is sampled. ``check`` still decides.
+        """
+        return [Constraint(self.type, Unstated("it says nothing that a grammar could hold"))]
 
     def resolve(self, tools: Toolbox) -> Evaluator:
         return self
