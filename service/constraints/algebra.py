@@ -106,13 +106,15 @@ class Occurrences:
 class Counter:
     """``least`` to ``most`` of a unit. ``most`` is None for no limit.
 
-    ``marker``: how a bullet begins, the word before a section's number, or the line between paragraphs.
+    marker: how a bullet begins, the word before a section's number, or the line between paragraphs.
+    avoided: words that may not come before a full stop (sentences), or first in an item (numbered).
     """
 
     unit: Unit
     least: int = 0
     most: int | None = None
     marker: str = ""
+    avoided: frozenset[str] = frozenset()
 
     @property
     def distortion(self) -> Distortion:
@@ -123,9 +125,10 @@ class Counter:
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """The text begins with these characters."""
+    """The text begins with these characters. ``cased``: in this case."""
 
     text: str
+    cased: bool = True
 
     @property
     def distortion(self) -> Distortion:
@@ -134,9 +137,10 @@ class Prefix:
 
 @dataclass(frozen=True, slots=True)
 class Suffix:
-    """The text ends with these characters."""
+    """The text ends with these characters. ``cased``: in this case."""
 
     text: str
+    cased: bool = True
 
     @property
     def distortion(self) -> Distortion:

@@ -1,0 +1,38 @@
+"""Whatever rules come together: what is enforced holds for every text that a grammar lets end."""
+
+from collections.abc import Sequence
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from service.constraints.algebra import Contradiction
+from service.constraints.automaton import find_dead_ends
+from service.constraints.building import Builder
+from service.constraints.compile import compile_constraints
+from service.constraints.plan import make_plan, needs_words
+from service.evaluators.base import Verifier
+from tests.support.masked_walks import word_walker
+from tests.support.rule_sets import check_by_walking, constraints_of, rule_sets
+
+EXAMPLES = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+
+
+@EXAMPLES
+@given(rule_sets, st.sampled_from((None, 60, 100, 400)), st.integers(0, 1_000_000))
+def test_every_text_that_may_end_passes_every_enforced_rule(
+    verifiers: Sequence[Verifier], max_tokens: int | None, seed: int
+) -> None:
+    check_by_walking(word_walker(), verifiers, max_tokens, seed)
+
+
+@EXAMPLES
+@given(rule_sets, st.integers(12, 30))
+def test_no_state_of_a_grammar_leads_nowhere(verifiers: Sequence[Verifier], cap: int) -> None:
+    try:
+        compiled = compile_constraints(constraints_of(verifiers), max_tokens=int(cap * 1.5))
+    except Contradiction:
+        return
+    if compiled.grammar is not None and needs_words(compiled.enforced):
+        builder = Builder(make_plan(compiled.enforced, cap))
+        builder.build()
+        assert not find_dead_ends(builder.machine, builder.fields, most=4_000)
