@@ -322,3 +322,21 @@ class Verifier(ABC):
                 Issue(check.rule, check.message, check.instruction_in(submission.language)) for check in failed
             ),
         )
+
+
+def gather_constraints(evaluators: Sequence[object]) -> Sequence[Constraint]:
+    """What the hard verifiers among the evaluators demand of a text, each with the evaluator's index.
+
+    A verifier of another kind, such as unit tests, states one constraint, which says that it is only checked.
+    """
+    found = list[Constraint]()
+    for index, evaluator in enumerate(evaluators):
+        if isinstance(evaluator, Verifier):
+            stated = evaluator.constraints() if evaluator.hard else ()
+        elif getattr(evaluator, "authority", "judge") == "verifier":
+            kind = getattr(evaluator, "type", "verifier")
+            stated = (Constraint(kind, Unstated("it says nothing that a grammar could hold")),)
+        else:
+            stated = ()
+        found += [constraint.of(index) for constraint in stated]
+    return found

@@ -14,7 +14,7 @@ from service.evaluators.base import Verifier
 from tests.support.masked_walks import word_walker
 from tests.support.rule_sets import check_by_walking, constraints_of, rule_sets
 
-EXAMPLES = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+EXAMPLES = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
 
 @EXAMPLES

@@ -11,10 +11,25 @@ from typing import Annotated, Literal
 import regex
 from annotated_types import Len
 
+from service.constraints.algebra import (
+    Case,
+    Constraint,
+    Counter,
+    Demand,
+    Forbidden,
+    Json,
+    Parts,
+    Postscript,
+    Quoted,
+    Title,
+    Unit,
+    Unstated,
+)
 from service.evaluators.base import Check, Verifier
 from service.evaluators.text.bounds import Bounds, Count, amount, amount_in_chinese
 from service.evaluators.text.classes import translate
 from service.evaluators.text.documents import REPLY_WITH_JSON, extract_document, is_no_document, json_document
+from service.evaluators.text.languages import months
 from service.evaluators.text.markers import (
     NUMBERED,
     begins,
@@ -119,6 +134,29 @@ class Format(Verifier):
     def bounds(self) -> Bounds:
         least = None if self.kind == "capital_words" and self.max is not None else 1
         return Bounds(min=least if self.min is None else self.min, max=self.max)
+
+    def constraints(self) -> Sequence[Constraint]:
+        return [Constraint(f"format.{self.kind}", self._demand())]
+
+    def _demand(self) -> Demand:
+        if self.kind in _DEMANDS:
+            return _DEMANDS[self.kind]
+        marker = strip_invisible(self.marker or "").strip()
+        if self.kind == "postscript":
+            return Postscript(marker or "P.S.") if _is_spoken(marker or "P.S.") else _UNUSUAL_MARKER
+        bounds = self.bounds
+        unit = _UNITS[self.kind]
+        if bounds.max == 0:
+            return Unstated(f"that there are no {unit} is only checked")
+        if self.kind == "bullet_list":
+            if marker and not regex.fullmatch(r"[-*+•–◦▪●]", marker):
+                return _UNUSUAL_MARKER
+        elif self.kind == "sections":
+            marker = marker or "Section"
+            if not regex.fullmatch(r"[A-Za-z]{2,20}", marker):
+                return _UNUSUAL_MARKER
+        avoided = frozenset(months()) if self.kind == "numbered_list" else frozenset[str]()
+        return Counter(unit, bounds.min or 0, bounds.max, marker, avoided)
 
     def check(self, text: str) -> Sequence[Check]:
         if self.kind == "json":
@@ -365,3 +403,28 @@ _FORMS: Mapping[Kind, Callable[[str], Check]] = {
     "uppercase": _check_uppercase,
     "quoted": _check_quoted,
 }
+
+_DEMANDS: Mapping[Kind, Demand] = {
+    "json": Json({"anyOf": [{"type": "object"}, {"type": "array"}]}),
+    "two_responses": Parts(2, "******"),
+    "title": Title(),
+    "single_line": Counter("lines", 1, 1),
+    "no_commas": Forbidden(_COMMAS),
+    "lowercase": Case("lower"),
+    "uppercase": Case("upper"),
+    "quoted": Quoted(),
+}
+_UNITS: Mapping[Kind, Unit] = {
+    "bullet_list": "bullets",
+    "numbered_list": "numbered",
+    "sections": "sections",
+    "highlighted": "highlights",
+    "placeholders": "placeholders",
+    "capital_words": "capitals",
+}
+_UNUSUAL_MARKER = Unstated("its marker is unusual")
+
+
+def _is_spoken(marker: str) -> bool:
+    """Whether a postscript's marker is one or two words of Latin letters."""
+    return regex.fullmatch(r"[A-Za-z]{1,10}\.?(?:[A-Za-z]\.?){0,3}:?(?: [A-Za-z]{1,10}:?)?", marker) is not None

@@ -2,10 +2,23 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Annotated, Literal
 
 from annotated_types import Len
 
+from service.constraints.algebra import (
+    Constraint,
+    Demand,
+    Excluded,
+    Forbidden,
+    Included,
+    Occurrences,
+    Unstated,
+)
+from service.constraints.algebra import (
+    OneOf as OneOfTexts,
+)
 from service.evaluators.base import Check, RefusedField, Verifier
 from service.evaluators.text.bounds import Bounds, amount, amount_in_chinese
 from service.evaluators.text.phrases import PhraseIndex, tokens
@@ -71,6 +84,18 @@ class Keywords(Verifier):
             most is not None and count > most for count, most in limits
         )
 
+    def constraints(self) -> Sequence[Constraint]:
+        cased, found = self.case_sensitive, list[Constraint]()
+        if self.include:
+            found.append(Constraint("keywords.include", Included(self.include, cased=cased)))
+        if self.exclude:
+            found.append(Constraint("keywords.exclude", Excluded(self.exclude, cased)))
+        for word, bounds in self.counts.items():
+            found.append(Constraint("keywords.counts", Occurrences(word, bounds.min or 0, bounds.max, cased)))
+        for letter, bounds in self.letters.items():
+            found.append(Constraint("keywords.letters", _demand_letter(letter, bounds)))
+        return found
+
     def check(self, text: str) -> Sequence[Check]:
         found = _count_phrases(self._keywords, text, self.case_sensitive)
         checks = []
@@ -96,6 +121,21 @@ class Keywords(Verifier):
         alike = unify_width if self.case_sensitive else lower
         text = alike(text) if self.letters else ""
         return {letter: text.count(alike(letter)) for letter in self.letters}
+
+
+def _demand_letter(letter: str, bounds: Bounds) -> Demand:
+    """Only that a character does not appear. All characters that are compared as equal are forbidden."""
+    if bounds.max != 0:
+        return Unstated("how often a letter appears is only checked")
+    if not letter.isascii():
+        return Unstated("a character outside ASCII has too many forms")
+    return Forbidden("".join(sorted(_alike(letter))))
+
+
+@cache
+def _alike(letter: str) -> frozenset[str]:
+    """The characters that have the letter in them, once their case and their width are unified."""
+    return frozenset(each for each in map(chr, range(0x10000)) if lower(letter) in lower(each))
 
 
 def _is_visible(text: str) -> bool:
@@ -164,6 +204,12 @@ class OneOf(Verifier):
             return False
         begun = _word_characters(beginning)
         return not any(_word_characters(option).startswith(begun) for option in self.options)
+
+    def constraints(self) -> Sequence[Constraint]:
+        demand: Demand = OneOfTexts(self.options)
+        if self.anywhere:
+            demand = Included(self.options, any=True, cased=self.case_sensitive)
+        return [Constraint("one_of.options", demand)]
 
     def check(self, text: str) -> Sequence[Check]:
         options, options_in_chinese = _quote(self.options), _quote_in_chinese(self.options)

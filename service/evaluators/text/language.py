@@ -17,6 +17,7 @@ import regex
 from annotated_types import Len
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
+from service.constraints.algebra import Constraint, Unstated
 from service.evaluators.base import Check, RefusedField, Verifier
 from service.evaluators.text.east_asian import east_asian_language
 from service.evaluators.text.main_script import keep_main_script
@@ -94,6 +95,9 @@ class Language(Verifier):
     def __post_init__(self) -> None:
         if self.code not in LANGUAGES:
             raise RefusedField("code", f"it must be one of {', '.join(LANGUAGES)}")
+
+    def constraints(self) -> Sequence[Constraint]:
+        return [Constraint("language.code", Unstated("no grammar knows a language"))]
 
     def check(self, text: str) -> Sequence[Check]:
         order = f"Write in {LANGUAGES[self.code]}."

@@ -42,6 +42,19 @@ def _load_vocabularies() -> Sequence[Vocabulary]:
 
 
 @cache
+def abbreviations() -> frozenset[str]:
+    """Every word after which a full stop may not end a sentence, in any language, in lower case.
+
+    Words that are abbreviations only next to a number are left out if they have less than four letters: before a
+    capital letter they end a sentence.
+    """
+    words = _merge(_load_vocabularies())
+    near_numbers = {word for word in words.numbered | words.measures if len(word) > 3}
+    every = words.titles | words.abbreviations | words.closings | near_numbers
+    return frozenset(word.lower() for word in every if len(word) > 1)
+
+
+@cache
 def months() -> Set[str]:
     """The names of months in the languages that write "12." before them."""
     return _merge(_load_vocabularies()).months

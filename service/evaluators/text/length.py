@@ -6,9 +6,11 @@ from typing import Annotated, Literal
 
 from annotated_types import Len
 
+from service.constraints.algebra import Constraint, Counter
 from service.evaluators.base import Check, RefusedField, Verifier
 from service.evaluators.text.bounds import Bounds, Count, amount, amount_in_chinese
 from service.evaluators.text.counting import count_words
+from service.evaluators.text.languages import abbreviations
 from service.evaluators.text.rewriting import as_lines, blocks_by_rules, merge_lines, merge_paragraphs
 from service.evaluators.text.sentences import count_sentences
 from service.evaluators.text.trimming import trim_sentences
@@ -98,6 +100,11 @@ class Length(Verifier):
         if self.separator is not None:
             return len(paragraphs(text, self.separator.strip()))
         return _COUNTERS[self.unit](text.strip().replace("\r\n", "\n"))
+
+    def constraints(self) -> Sequence[Constraint]:
+        avoided = abbreviations() if self.unit == "sentences" else frozenset[str]()
+        marker = (self.separator or "").strip()
+        return [Constraint(f"length.{self.unit}", Counter(self.unit, self.min or 0, self.max, marker, avoided))]
 
     def check(self, text: str) -> Sequence[Check]:
         bounds = self.bounds

@@ -10,6 +10,7 @@ from annotated_types import Ge, Len
 from babel import Locale, UnknownLocaleError
 from babel.numbers import get_decimal_symbol, get_group_symbol
 
+from service.constraints.algebra import Constraint, Unstated
 from service.evaluators.base import Check, RefusedField, Verifier
 from service.evaluators.text.numerals import DecimalMark, find_last_numeral
 from service.evaluators.text.words import excerpt
@@ -42,6 +43,9 @@ class Number(Verifier):
             raise RefusedField("locale", f"{self.locale} is not a known locale, such as de or fr-CH") from None
         decimal: DecimalMark = "," if get_decimal_symbol(locale) == "," else "."
         return decimal, get_group_symbol(locale).isspace()
+
+    def constraints(self) -> Sequence[Constraint]:
+        return [Constraint("number.value", Unstated("a grammar would give the answer away"))]
 
     def check(self, text: str) -> Sequence[Check]:
         decimal, spaces = self._marks

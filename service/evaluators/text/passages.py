@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import regex
 from annotated_types import Ge, Le, Len
 
+from service.constraints.algebra import Constraint, Demand, ParagraphStart, Prefix, Suffix, Unstated
 from service.evaluators.base import Check, RefusedField, Verifier
 from service.evaluators.text.keywords import Keyword
 from service.evaluators.text.phrases import PhraseIndex, tokens
@@ -21,6 +22,7 @@ from service.evaluators.text.wording import (
 )
 from service.evaluators.text.words import paragraphs
 
+_LONGEST_END = 500
 MAX_PASSAGE = 20_000
 """Characters of a text to start or to end with. A whole request that has to be repeated fits."""
 
@@ -76,6 +78,9 @@ class StartsWith(_Passage):
             return passage + text[len(passage) :]
         return put_together(passage, text, self.text)
 
+    def constraints(self) -> Sequence[Constraint]:
+        return [Constraint("starts_with.text", Prefix(self.text.strip(), self.case_sensitive))]
+
     def check(self, text: str) -> Sequence[Check]:
         passage, given = self.text.strip(), text.strip()
         fault = f'it starts with "{given[:60]}"' if given else "it is empty"
@@ -103,6 +108,12 @@ class EndsWith(_Passage):
         if fold(text[-len(passage) :]) == fold(passage):
             return text[: -len(passage)] + passage
         return put_together(text, passage, self.text)
+
+    def constraints(self) -> Sequence[Constraint]:
+        demand: Demand = Suffix(self.text.strip(), self.case_sensitive)
+        if len(self.text) > _LONGEST_END:
+            demand = Unstated("the end is too long")
+        return [Constraint("ends_with.text", demand)]
 
     def check(self, text: str) -> Sequence[Check]:
         passage, given = self.text.strip(), text.strip()
@@ -149,6 +160,9 @@ class ParagraphStarts(Verifier):
 
     def __post_init__(self) -> None:
         _refuse_blank(_skip_to_first_word(self.text))
+
+    def constraints(self) -> Sequence[Constraint]:
+        return [Constraint("paragraph_starts.text", ParagraphStart(self.paragraph, self.text.strip()))]
 
     def check(self, text: str) -> Sequence[Check]:
         found, wanted = paragraphs(text), self.text.strip()

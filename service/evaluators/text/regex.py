@@ -7,10 +7,12 @@ from typing import Annotated, Literal
 
 from annotated_types import Len
 
+from service.constraints.algebra import Constraint, Demand, Forbidden, Unstated
 from service.evaluators.base import Check, RefusedField, Verifier
 from service.evaluators.text.bounds import Bounds, amount
 from service.evaluators.text.patterns import LinearPattern, SearchTooLarge, compile_linear
 from service.evaluators.text.words import excerpt
+from service.expressions import Set, parse
 
 MAX_TEXT = 100_000
 """Characters of a text that is checked against a pattern or a schema, which a caller may have written to take long."""
@@ -44,6 +46,12 @@ class Regex(Verifier):
         except SearchTooLarge:
             return False
 
+    def constraints(self) -> Sequence[Constraint]:
+        demand: Demand = Unstated("a pattern is only checked")
+        if not self.must_match and (characters := _single_characters(self.pattern)):
+            demand = Forbidden(characters)
+        return [Constraint("regex.pattern", demand)]
+
     def check(self, text: str) -> Sequence[Check]:
         if len(text) > MAX_TEXT:
             bounds = Bounds(max=MAX_TEXT)
@@ -59,3 +67,20 @@ class Regex(Verifier):
             return [Check("pattern", score, f"nothing matches {self.pattern}", order)]
         order = f"Write nothing that matches the regular expression {self.pattern}"
         return [Check("pattern", score, f'"{excerpt(match.group())}" matches {self.pattern}' if match else "", order)]
+
+
+_MOST_FORBIDDEN = 300
+
+
+def _single_characters(pattern: str) -> str:
+    """The characters that a pattern matches, if it always matches a single one of a few; else ""."""
+    try:
+        node = parse(pattern)
+    except ValueError:
+        return ""
+    if not isinstance(node, Set) or node.negated or node.properties:
+        return ""
+    count = sum(last - first + 1 for first, last in node.ranges)
+    if count > _MOST_FORBIDDEN:
+        return ""
+    return "".join(chr(code) for first, last in node.ranges for code in range(first, last + 1))

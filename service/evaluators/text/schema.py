@@ -35,6 +35,7 @@ from referencing import Registry, Resource, Specification
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT6, DRAFT7, DRAFT201909, DRAFT202012
 
+from service.constraints.algebra import Constraint, Json
 from service.evaluators.base import Check, RefusedField, Verifier
 from service.evaluators.text.bounds import Bounds
 from service.evaluators.text.documents import (
@@ -214,6 +215,9 @@ class FollowsSchema(Verifier):
     @cached_property
     def _compiled(self) -> tuple[Any, Mapping[str, LinearPattern]]:
         return _compile(self.schema)
+
+    def constraints(self) -> Sequence[Constraint]:
+        return [Constraint("json_schema.schema", Json(self.schema))]
 
     def check(self, text: str) -> Sequence[Check]:
         if len(text) > MAX_TEXT:
