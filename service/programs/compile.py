@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from uuid import uuid4
 
+from service.constraints.algebra import Contradiction
+from service.constraints.contradictions import refuse_contradictions
 from service.engines.base import Sampling
 from service.engines.conversation import Conversation, Turn
-from service.errors import FieldError, InvalidRequest, wrong_field
-from service.evaluators.base import Evaluator, RefusedField
+from service.errors import FieldError, InvalidRequest, wrong_field, wrong_fields
+from service.evaluators.base import Evaluator, RefusedField, gather_constraints
 from service.evaluators.model.judge import Judge
 from service.evaluators.toolbox import Toolbox
 from service.programs.models import ServedModels
@@ -157,6 +159,7 @@ class Programs:
         models, task = self.served.of(request), self._task(request)
         search = self._search(request, task)
         rubrics = self._rubrics(request, task)
+        _refuse_contradictions(request)
         if search.select == "score":
             evaluators = self._evaluators(request, task, rubrics, judge=request.judge is not False)
         else:
@@ -366,6 +369,16 @@ def _parameters(request: CommonFields, task: Task) -> dict[str, str]:
     if wrong:
         raise InvalidRequest(f"the parameters do not fit the task {task.name}", wrong)
     return values
+
+
+def _refuse_contradictions(request: RefineRequest) -> None:
+    """Refuse rules that no text can follow together. Raises InvalidRequest, which names both."""
+    try:
+        refuse_contradictions(gather_constraints(request.evaluators))
+    except Contradiction as error:
+        fields = dict.fromkeys(f"evaluators.{each.evaluator}" for each in (error.first, error.second))
+        reason = f"no text can follow both: {error.reason}"
+        raise wrong_fields([FieldError(field, reason) for field in fields]) from None
 
 
 def _principles(rubrics: Sequence[Rubric]) -> Sequence[str]:

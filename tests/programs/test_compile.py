@@ -109,6 +109,20 @@ async def test_what_a_refine_refuses(field: str, wanted: dict[str, Any]) -> None
     assert [error.field for error in refused.value.errors] == [field]
 
 
+async def test_rules_that_no_text_can_follow_together_are_refused_by_name() -> None:
+    shouting = {"type": "keywords", "include": ["rain"]}
+    silent = {"type": "keywords", "exclude": ["Rain"]}
+    with pytest.raises(InvalidRequest) as refused:
+        program(**PROMPT, evaluators=[shouting, LENGTH, silent])
+
+    assert [error.field for error in refused.value.errors] == ["evaluators.0", "evaluators.2"]
+    assert refused.value.errors[0].message == 'no text can follow both: "rain" is demanded, and "Rain" is excluded'
+
+
+async def test_soft_rules_may_contradict_each_other() -> None:
+    program(**PROMPT, evaluators=[{"type": "length", "unit": "words", "min": 9}, {**LENGTH, "max": 8, "hard": False}])
+
+
 async def test_all_bounds_that_are_broken_are_named_at_once() -> None:
     with pytest.raises(InvalidRequest) as refused:
         program(**PROMPT, search={"drafts": 7, "beam": 7, "branches": 7, "rounds": 5})
