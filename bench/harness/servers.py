@@ -35,7 +35,7 @@ ENGINE_ARGUMENTS: Sequence[str] = (
     "--no-enable-chunked-prefill",
     "--enable-prefix-caching",
     *("--scheduling-policy", "priority"),
-    *("--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}'),
+    *("--structured-outputs-config", '{"backend": "guidance", "disable_any_whitespace": true}'),
 )
 """What Redraft chooses on a CPU, for the plain server: both then have the same engine configuration."""
 

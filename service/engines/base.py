@@ -12,7 +12,7 @@ result of its own type. A sample can also be streamed::
 ``call``, ``stream``, ``fit`` and ``upper_bound`` raise
 
 - PromptTooLong if a conversation does not fit the context,
-- InvalidRequest if the engine cannot serve a schema, a setting or an image,
+- InvalidRequest if the engine cannot serve a schema, a grammar, a setting or an image,
 - ValueError if the last turn of a conversation is not the user's,
 - EngineBusy if a remote engine's servers refuse work for now; it says after how many seconds to try again,
 - EngineUnavailable if a remote engine's servers do not answer, fail, or answer with something else than they should;
@@ -32,7 +32,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 from service.engines.conversation import Conversation
 from service.errors import FieldError, InvalidRequest
 from service.grammar.reading import UnsupportedSchema, dotted_path
-from service.grammar.writing import write_grammar
+from service.grammar.writing import write_choices, write_grammar
 
 ReplyEnd = Literal["stop", "length", "content_filter"]
 """Why an engine ends a reply: by itself or at a stop text, cut at a limit, or cut by a remote server's content
@@ -86,6 +86,7 @@ class Completion:
 
     ``token_ids``: the ids as sampled, without the end token; None if the engine does not have them, or if ``thoughts``
     came before the text. A reply that ended inside its thoughts has no text, and its finish reason is ``length``.
+    ``breaks_grammar``: the text is not one that its grammar allows, which is a fault of the decoder.
     """
 
     text: str
@@ -93,6 +94,7 @@ class Completion:
     usage: Usage
     token_ids: tuple[int, ...] | None = None
     thoughts: str = ""
+    breaks_grammar: bool = False
 
     @property
     def is_unfinished(self) -> bool:
@@ -219,10 +221,27 @@ class Call(ABC, Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class Sample(Call[Completion]):
-    """Sample one reply. With a ``schema`` it is JSON that fits it, unless it was cut at ``max_tokens``."""
+    """Sample one reply. With a ``schema`` it is JSON that fits it, unless it was cut at ``max_tokens``.
+
+    - ``grammar``: that of the text after ``given``, in Lark's notation as llguidance reads it, without a schema or
+      choices. A text that was cut is the beginning of one that the grammar allows.
+    - ``given``: what the text begins with. It counts among the prompt's tokens.
+
+    Only an engine that ``takes_grammars`` can serve these two. A model that thinks does so before the text.
+    """
 
     sampling: Sampling = Sampling()
     schema: JsonSchema | None = None
+    grammar: str | None = None
+    given: str = ""
+
+    @property
+    def form(self) -> str | None:
+        """The grammar of the reply after ``given``: that of the schema or the choices, or ``grammar``; None without
+        any. InvalidRequest if there is none for the schema."""
+        if self.schema is not None:
+            return grammar(self.schema)
+        return write_choices(self.sampling.choices) if self.sampling.choices else self.grammar
 
     async def dispatch(self, to: "CallHandler", priority: int) -> Completion:
         return await to.sample(self, priority)
@@ -268,6 +287,10 @@ class Engine(Protocol):
     def takes_images(self) -> bool:
         """Whether the turns of conversations may have images."""
 
+    @property
+    def takes_grammars(self) -> bool:
+        """Whether samples may have a grammar and a given beginning."""
+
     async def call(self, call: Call[R], *, priority: int = 0) -> R:
         """Make the call and return its result."""
 
@@ -284,8 +307,17 @@ class Engine(Protocol):
         Raises what ``call`` would raise of the prompt.
         """
 
+    async def prove(self, grammar: str) -> None:
+        """Return if a sample may have this grammar, else raise InvalidRequest with the reason."""
+
     async def check(self) -> None:
         """Return while the engine can serve, else raise EngineUnavailable, EngineBusy or EngineDead."""
+
+
+def require_grammars(engine: Engine) -> None:
+    """Raise InvalidRequest unless the engine takes grammars and given beginnings."""
+    if not engine.takes_grammars:
+        raise InvalidRequest("the engine takes no grammars")
 
 
 class CallHandler(ABC):
@@ -323,6 +355,10 @@ class EngineDecorator:
     def takes_images(self) -> bool:
         return self.engine.takes_images
 
+    @property
+    def takes_grammars(self) -> bool:
+        return self.engine.takes_grammars
+
     async def call(self, call: Call[R], *, priority: int = 0) -> R:
         return await self.engine.call(call, priority=priority)
 
@@ -334,6 +370,9 @@ class EngineDecorator:
 
     async def upper_bound(self, call: Call[Any]) -> Usage:
         return await self.engine.upper_bound(call)
+
+    async def prove(self, grammar: str) -> None:
+        await self.engine.prove(grammar)
 
     async def check(self) -> None:
         await self.engine.check()

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import json
 import math
+import random
 import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,13 +30,16 @@ from service.engines.base import (
     Sample,
     Usage,
     Weigh,
+    require_grammars,
 )
 from service.engines.conversation import Conversation, Turn
+from service.engines.decoding import Grammars, bytes_as_tokens
 from service.engines.thoughts import Habit, Opening, Split, find_requested_marks
 from service.errors import EngineDead, PromptTooLong
 
 BLOCK_TOKENS = 16
 IMAGE_TOKENS = 16
+MOST_SHAPED_BYTES = 2000
 
 
 EngineCall = Sample | Choose | Weigh
@@ -65,7 +69,8 @@ class Script:
 
     ``weights`` gives the probability of each option, and ``likelihood`` that of one token of a given reply. ``fault``
     may raise before a call begins. ``pause`` gives more seconds for the token at an index. ``opening``: how replies
-    begin; their thoughts are between ``<think>`` and ``</think>``.
+    begin; their thoughts are between ``<think>`` and ``</think>``. ``grammar_breaks``: it does not keep to grammars, as
+    a decoder that fails.
     """
 
     reply: Callable[[Sample], str] = _reply
@@ -78,6 +83,8 @@ class Script:
     context_tokens: int = 8192
     opening: Opening = "plain"
     takes_images: bool = False
+    takes_grammars: bool = False
+    grammar_breaks: bool = False
 
 
 @dataclass
@@ -90,6 +97,7 @@ class ScriptedEngine(CallHandler):
     in_flight: int = 0
     _dead: asyncio.Event = field(default_factory=asyncio.Event)
     _blocks: set[int] = field(default_factory=set)
+    _grammars: Grammars = field(default_factory=lambda: Grammars(bytes_as_tokens))
 
     @property
     def backend(self) -> object:
@@ -98,6 +106,10 @@ class ScriptedEngine(CallHandler):
     @property
     def takes_images(self) -> bool:
         return self.script.takes_images
+
+    @property
+    def takes_grammars(self) -> bool:
+        return self.script.takes_grammars
 
     def kill(self) -> None:
         """Die as an engine's process does: running calls fail, and so do later ones."""
@@ -119,11 +131,18 @@ class ScriptedEngine(CallHandler):
         with self._running(sample):
             # Read the prompt, and find what the cache holds of it.
             sampling = sample.sampling
-            prompt_tokens, cached_tokens = self._prefill(sample.conversation)
+            if sample.grammar is not None or sample.given:
+                require_grammars(self)
+            prompt_tokens, cached_tokens = self._prefill(sample.conversation, sample.given)
             await self._pause(self.script.seconds_per_call)
 
-            # Cut the script's text as the sampling asks.
-            text = _chosen(self.script.reply(sample), sampling.choices)
+            # Shape and cut the script's text as the sampling asks.
+            text = _chosen(self.script.reply(sample), sampling.choices).removeprefix(sample.given)
+            if sample.grammar is not None:
+                await self.prove(sample.grammar)
+                if not self.script.grammar_breaks:
+                    text = _shaped(text, sample.grammar)
+            shaped = text
             for stop in sampling.stop:
                 text = text.partition(stop)[0]
             tokens = _tokens(text)
@@ -133,11 +152,18 @@ class ScriptedEngine(CallHandler):
             # Say it piece by piece, thoughts apart from the text.
             reader = Habit(self.script.opening).splitter(find_requested_marks(sample.conversation))
             said, ended = list[str](), False
+            for part in reader.feed(sample.given):
+                yield part
 
             def completion(split: Split) -> Completion:
                 thoughts = len(said) - len(_tokens(split.text)) if split.thoughts else 0
                 usage = Usage(1, prompt_tokens, cached_tokens, len(said), thoughts)
-                return Completion(split.text, split.finish_reason, usage, thoughts=split.thoughts)
+                breaks = sample.grammar is not None and self._grammars.breaks(
+                    sample.grammar, "".join(said), ended=text == shaped and len(said) == len(tokens)
+                )
+                return Completion(
+                    split.text, split.finish_reason, usage, thoughts=split.thoughts, breaks_grammar=breaks
+                )
 
             unread: list[str] = []
             try:
@@ -162,7 +188,7 @@ class ScriptedEngine(CallHandler):
 
     async def choose(self, choose: Choose, priority: int) -> Choice:
         with self._running(choose):
-            prompt_tokens, cached_tokens = self._prefill(choose.conversation)
+            prompt_tokens, cached_tokens = self._prefill(choose.conversation, choose.prefill)
             await self._pause(self.script.seconds_per_call)
             return Choice(_logarithms(self.script.weights(choose)), Usage(1, prompt_tokens, cached_tokens, 1))
 
@@ -178,9 +204,14 @@ class ScriptedEngine(CallHandler):
         self._tokens(conversation, room=tokens)
 
     async def upper_bound(self, call: Call[Any]) -> Usage:
-        prompt_tokens = len(self._tokens(call.conversation, call.reply if isinstance(call, Weigh) else ""))
+        begun = call.reply if isinstance(call, Weigh) else call.given if isinstance(call, Sample) else ""
+        prompt_tokens = len(self._tokens(call.conversation, begun))
         room = self.script.context_tokens - prompt_tokens
         return Usage(1, prompt_tokens, 0, min(call.sampling.max_tokens, room) if isinstance(call, Sample) else 1)
+
+    async def prove(self, grammar: str) -> None:
+        require_grammars(self)
+        await self._grammars.prove(grammar)
 
     async def check(self) -> None:
         if self._dead.is_set():
@@ -209,9 +240,9 @@ class ScriptedEngine(CallHandler):
             return
         raise EngineDead("the scripted engine was killed")
 
-    def _prefill(self, conversation: Conversation) -> tuple[int, int]:
+    def _prefill(self, conversation: Conversation, given: str) -> tuple[int, int]:
         """The prompt's tokens, and how many of them the cache held: whole blocks, and never the last token."""
-        tokens = self._tokens(conversation)
+        tokens = self._tokens(conversation, given)
         cached = prefix = 0
         for end in range(BLOCK_TOKENS, len(tokens) + 1, BLOCK_TOKENS):
             prefix = hash((prefix, *tokens[end - BLOCK_TOKENS : end]))
@@ -237,6 +268,24 @@ def _chosen(text: str, choices: Sequence[str]) -> str:
     if not choices or text in choices:
         return text
     return choices[int(hashlib.sha256(text.encode()).hexdigest(), 16) % len(choices)]
+
+
+def _shaped(text: str, grammar: str) -> str:
+    """The text if it is one of the grammar's, else one that begins like it and ends as soon as may be."""
+    from llguidance import LLMatcher
+
+    tokenizer = bytes_as_tokens()
+    matcher = LLMatcher(tokenizer, LLMatcher.grammar_from_lark(grammar), log_level=0)
+    written = bytearray(text.encode())
+    del written[matcher.try_consume_tokens(list(written)) :]
+    draws = random.Random(text)  # noqa: S311 - nothing secret is drawn
+    while not matcher.is_accepting() and len(written) < MOST_SHAPED_BYTES:
+        mask = matcher.compute_bitmask()
+        allowed = [byte for byte in range(256) if mask[byte // 8] >> (byte % 8) & 1]
+        liked = [byte for byte in allowed if byte in b'"}].!?' or (chr(byte).isalpha() and byte < 128)] or allowed
+        matcher.consume_token(byte := draws.choice(liked if draws.random() < 0.8 else allowed))
+        written.append(byte)
+    return written.decode(errors="ignore")
 
 
 def _logarithms(probabilities: Sequence[float]) -> tuple[float, ...]:

@@ -57,16 +57,16 @@ NO_THINKING: Mapping[str, object] = MappingProxyType({"enable_thinking": False, 
 class ChatTokenizer:
     """Turns conversations into token ids for one model.
 
-    ``thinking``: what the operator says of its thoughts. ``marks``: those around them, where they are known; else what
-    the chat template shows of them. ``knows_system``: the template has that role. ``takes_greetings``: an
-    assistant's turn may come first in it. ``habit``: how replies begin.
+    ``tokenizer``: the model's. ``thinking``: what the operator says of its thoughts. ``marks``: those around them, if
+    they are known; else what the chat template shows of them. ``knows_system``: the template has that role.
+    ``takes_greetings``: an assistant's turn may come first in it. ``habit``: how replies begin.
     ``hides_marks``: those around thoughts are special tokens, which engines leave out of texts unless they are asked
     for them.
     """
 
     def __init__(self, tokenizer: Tokenizer, thinking: Thinking | None = None, marks: Marks | None = None) -> None:
         thinking = thinking or Thinking()
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._variables = thinking.variables
         self._ids: WeakKeyDictionary[Conversation, list[int]] = WeakKeyDictionary()
         self._spelled: dict[int, list[int]] = {}
@@ -161,7 +161,7 @@ class ChatTokenizer:
 
     def _encode_plain(self, text: str) -> list[int]:
         """The ids of a text with special tokens split; the tokenizer cannot split other added tokens."""
-        return self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
 
     def _history(self, conversation: Conversation) -> list[int]:
         """The ids up to the last character of the last turn, which is left open."""
@@ -237,7 +237,7 @@ class ChatTokenizer:
     def _render(self, *roles: Role, **variables: object) -> list[str]:
         """Render the template around placeholder turns; give what is before, between and after them."""
         turns = [{"role": role, "content": mark} for role, mark in zip(roles, _MARKS, strict=False)]
-        text = self._tokenizer.apply_chat_template(
+        text = self.tokenizer.apply_chat_template(
             turns, tokenize=False, add_generation_prompt=True, **{**self._variables, **variables}
         )
         pieces = []
@@ -250,7 +250,7 @@ class ChatTokenizer:
 
     def _encode_template(self, piece: str) -> list[int]:
         """The ids of what a template writes."""
-        return self._tokenizer.encode(piece, add_special_tokens=False, split_special_tokens=False)
+        return self.tokenizer.encode(piece, add_special_tokens=False, split_special_tokens=False)
 
 
 def log_sum_exp(logprobs: Iterable[float]) -> float:

@@ -1,4 +1,4 @@
-"""Numbers between two bounds, as expressions of a grammar: plain decimals without an exponent."""
+"""Numbers between two bounds, as regular expressions: plain decimals without an exponent."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ def expressions(numbers: Numbers) -> list[str]:
     if low < 0:
         begin, strict = (-high, open_high) if high < 0 or (high == 0 and open_high) else (Decimal(0), False)
         mirrored = Numbers(begin, -low, strict, open_low, clamped.decimals, clamped.zeros)
-        found += [f'"-" ({expression})' for expression in _positive_expressions(mirrored, zero=False)]
+        found += [f"-(?:{expression})" for expression in _positive_expressions(mirrored, zero=False)]
     return found
 
 
@@ -84,7 +84,7 @@ def _positive_expressions(numbers: Numbers, *, zero: bool) -> Iterator[str]:
         return
     inner_last = last if last == _LIMIT else last - 1
     if first <= inner_last:  # if a whole bound is excluded, ``first`` is already one more
-        yield f'({_digits(first, inner_last, 0)}) "." [0-9]{{1,{numbers.decimals}}}'
+        yield rf"(?:{_digits(first, inner_last, 0)})\.[0-9]{{1,{numbers.decimals}}}"
     yield from _edge_expressions(numbers)
 
 
@@ -109,9 +109,9 @@ def _multiple_expressions(numbers: Numbers, *, zero: bool) -> Iterator[str]:
     unit = 10**numbers.zeros
     first, last = -(-numbers.first(0) // unit), numbers.last(0) // unit
     if zero and first <= 0 <= last:
-        yield '"0"'
+        yield "0"
     if max(first, 1) <= last:
-        yield f'({_digits(max(first, 1), last, 0)}) "{"0" * numbers.zeros}"'
+        yield f"(?:{_digits(max(first, 1), last, 0)}){'0' * numbers.zeros}"
 
 
 def _count_decimals(bound: Decimal | None) -> int:
@@ -132,32 +132,32 @@ def _digits(first: int, last: int, decimals: int) -> str:
             width = whole + decimals
             options.append(_span(f"{begin:0{width}d}", f"{end:0{width}d}", decimals))
     if whole_widths:  # they are consecutive
-        behind = f' "." [0-9]{{{decimals}}}' if decimals else ""
-        options.append(f"[1-9] [0-9]{{{whole_widths[0] - 1},{whole_widths[-1] - 1}}}{behind}")
-    return " | ".join(options)
+        behind = rf"\.[0-9]{{{decimals}}}" if decimals else ""
+        options.append(f"[1-9][0-9]{{{whole_widths[0] - 1},{whole_widths[-1] - 1}}}{behind}")
+    return "|".join(options)
 
 
 def _span(first: str, last: str, decimals: int) -> str:
     """The numbers from ``first`` to ``last``, which have the same number of digits."""
     if not first:
-        return '""'
-    point = '"." ' if 0 < decimals == len(first) else ""
+        return ""
+    point = r"\." if 0 < decimals == len(first) else ""
     rest = len(first) - 1
     if first == "0" * len(first) and last == "9" * len(last):
         return f"{_any_digits(len(first), decimals)}"
     if first[0] == last[0]:
-        return f'{point}"{first[0]}" {_span(first[1:], last[1:], decimals)}'
+        return f"{point}{first[0]}{_span(first[1:], last[1:], decimals)}"
     options = list[str]()
     begin, end = int(first[0]), int(last[0])
     if first[1:] != "0" * rest:
-        options.append(f'"{begin}" {_span(first[1:], "9" * rest, decimals)}')
+        options.append(f"{begin}{_span(first[1:], '9' * rest, decimals)}")
         begin += 1
     if last[1:] != "9" * rest:
-        options.append(f'"{end}" {_span("0" * rest, last[1:], decimals)}')
+        options.append(f"{end}{_span('0' * rest, last[1:], decimals)}")
         end -= 1
     if begin <= end:
-        options.append(f"[{begin}-{end}] {_any_digits(rest, decimals)}")
-    return f"{point}({' | '.join(options)})"
+        options.append(f"[{begin}-{end}]{_any_digits(rest, decimals)}")
+    return f"{point}(?:{'|'.join(options)})"
 
 
 def _any_digits(length: int, decimals: int) -> str:
@@ -165,6 +165,6 @@ def _any_digits(length: int, decimals: int) -> str:
     before, behind = max(0, length - decimals), min(length, decimals)
     parts = [f"[0-9]{{{before}}}"] if before else []
     if behind:
-        parts += ['"."'] if behind == decimals else []
+        parts += [r"\."] if behind == decimals else []
         parts.append(f"[0-9]{{{behind}}}")
-    return " ".join(parts) or '""'
+    return "".join(parts)

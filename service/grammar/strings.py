@@ -1,6 +1,5 @@
-"""Strings in JSON, as expressions of a grammar: any string within a length, or those that a pattern describes."""
+"""Strings in JSON, as regular expressions: any string within a length, or those that a pattern describes."""
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,11 +20,9 @@ from service.expressions import (
     parse,
 )
 
-CHARACTER = "char"
-"""The rule for one character of a string, including escapes."""
-CHARACTER_RULE = (
-    r'char ::= [\x20-\x21\x23-\x5B\x5D-\x7E\u00A0-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF] | "\\" ["\\nrt]'
-)
+CHARACTER = r'(?:[^"\\\x00-\x1F\x7F]|\\["\\nrt])'
+"""One character of a string, or its escape. llguidance has masks of the first class ready, and any other costs several
+times as much for each token."""
 PLAIN: tuple[Range, ...] = ((0x20, 0x21), (0x23, 0x5B), (0x5D, 0x7E), (0xA0, 0xD7FF), (0xE000, 0xFFFD), (0x10000, LAST))
 """The characters that are not escaped in a JSON string, without unpaired surrogates and control characters."""
 ESCAPED = {0x22: '"', 0x5C: "\\", 0x08: "b", 0x0C: "f", 0x0A: "n", 0x0D: "r", 0x09: "t"}
@@ -73,13 +70,13 @@ class Strings:
 
 @lru_cache(maxsize=256)
 def expression(strings: Strings) -> str:
-    """An expression that writes these strings, with their quotation marks, and no others.
+    """A regular expression for these strings, with their quotation marks, and no others.
 
     At most one pattern is supported, and lengths with it only if all its matches keep within them. Raises ValueError
     with what is not supported.
     """
     if not strings.patterns:
-        return rf'"\"" {_repeat(CHARACTER, strings.least, strings.most)} "\""'
+        return f'"{_repeat(CHARACTER, strings.least, strings.most)}"'
     if len(strings.patterns) > 1:
         raise ValueError("a string cannot have two patterns or formats")
     options = [_unanchor(option) for option in _options(parse(strings.patterns[0]))]
@@ -89,7 +86,7 @@ def expression(strings: Strings) -> str:
             raise ValueError("minLength cannot be used with a pattern or format that allows shorter strings")
         if strings.most is not None and (most is None or most > strings.most):
             raise ValueError("maxLength cannot be used with a pattern or format that allows longer strings")
-    return rf'"\"" ({" | ".join(map(_write, options))}) "\""'
+    return f'"(?:{"|".join(map(_write, options))})"'
 
 
 def _options(node: Node) -> Sequence[Node]:
@@ -147,11 +144,11 @@ def _write(node: Node) -> str:
         case Set():
             return _character(node)
         case Concatenation(parts):
-            return " ".join(map(_write, parts)) if parts else '""'
+            return "".join(map(_write, parts))
         case Either(options):
-            return f"({' | '.join(map(_write, options))})"
+            return f"(?:{'|'.join(map(_write, options))})"
         case Repeat(inner, least, most):
-            return _repeat(f"({_write(inner)})", least, most)
+            return _repeat(f"(?:{_write(inner)})", least, most)
         case Edge():
             raise ValueError("an edge is inside a pattern")
 
@@ -159,7 +156,7 @@ def _write(node: Node) -> str:
 def _repeat(item: str, least: int, most: int | None) -> str:
     if most is None:
         return f"{item}*" if least == 0 else f"{item}{{{least},}}"
-    return '""' if most == 0 else f"{item}{{{least},{most}}}"
+    return "" if most == 0 else f"{item}{{{least},{most}}}"
 
 
 def _character(node: Set) -> str:
@@ -168,19 +165,19 @@ def _character(node: Set) -> str:
     if plain := _intersect(ranges, PLAIN):
         options.append(f"[{''.join(_range(first, last) for first, last in plain)}]")
     escapes = "".join(
-        f"\\{letter}" if letter in '"\\' else letter
+        f"\\x{ord(letter):02X}"
         for code, letter in ESCAPED.items()
         if any(first <= code <= last for first, last in ranges)
     )
     if escapes:
-        options.append(rf'"\\" [{escapes}]')
+        options.append(rf"\\[{escapes}]")
     if not options:
         raise ValueError("a pattern needs a character that cannot be written here")
-    return options[0] if len(options) == 1 else f"({' | '.join(options)})"
+    return options[0] if len(options) == 1 else f"(?:{'|'.join(options)})"
 
 
 def _range(first: int, last: int) -> str:
-    return f"\\U{first:08X}" if first == last else f"\\U{first:08X}-\\U{last:08X}"
+    return f"\\x{{{first:X}}}" if first == last else f"\\x{{{first:X}}}-\\x{{{last:X}}}"
 
 
 def _ranges(node: Set) -> Sequence[Range]:
@@ -212,8 +209,3 @@ def _property_ranges(name: str) -> tuple[Range, ...]:
 def _intersect(left: Sequence[Range], right: Sequence[Range]) -> list[Range]:
     pairs = ((max(a[0], b[0]), min(a[1], b[1])) for a in left for b in right)
     return sorted({(first, last) for first, last in pairs if first <= last})
-
-
-def literal(text: str) -> str:
-    """An expression that writes exactly this text."""
-    return '"' + re.sub(r"[^ !#-\[\]-~]", lambda found: f"\\U{ord(found[0]):08X}", text) + '"'

@@ -1,10 +1,14 @@
-"""Writes the grammar of the JSON texts that fit a schema, in xgrammar's EBNF.
+"""Writes the grammar of the JSON texts that fit a schema, as llguidance reads Lark's notation.
 
 Members come in the schema's order, with at most one space after a comma or a colon. Strings do not use ``\\u``.
+
+llguidance splits a text into tokens of the grammar first, each as long as possible, and never takes a split back. So
+everything inside a value that is not an array or an object is one regular expression, and a constant array or object is
+written member by member: otherwise it could hide one that begins in the same way.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -12,12 +16,12 @@ from service.grammar import numbers, strings
 from service.grammar.merging import Merger
 from service.grammar.reading import SchemaReader, UnsupportedSchema
 from service.grammar.shapes import Array, Member, NodeId, Nodes, Object, Shape, find_possible, prune_array, prune_object
-from service.grammar.strings import CHARACTER_RULE, literal
 
 MOST_CHARACTERS = 100_000
 """Characters of the grammar that the engine compiles."""
 _NOTHING = '""'
-_COMMA, _COLON = '"," space', '":" space'
+_COMMA, _COLON = "COMMA", "COLON"
+_PUNCTUATION = "COMMA: /, ?/\nCOLON: /: ?/\n"
 
 
 def write_grammar(schema: Mapping[str, Any]) -> str:
@@ -26,12 +30,22 @@ def write_grammar(schema: Mapping[str, Any]) -> str:
     schema: valid under its draft. Raises UnsupportedSchema, which names the keyword, if there is no such grammar.
 
     >>> print(write_grammar({"type": "boolean"}).splitlines()[0])
-    root ::= node0
+    start: node0
     """
     try:
         return _write_grammar(json.dumps(schema))
     except RecursionError:
         raise UnsupportedSchema((), "", "the schema is nested too deeply") from None
+
+
+def write_choices(choices: Sequence[str]) -> str:
+    """Write a grammar of a few texts.
+
+    >>> print(write_choices(["yes", "no"]), end="")
+    start: CHOICE
+    CHOICE: "yes" | "no"
+    """
+    return f"start: CHOICE\nCHOICE: {' | '.join(map(_literal, choices))}\n"
 
 
 @lru_cache(maxsize=256)
@@ -96,8 +110,8 @@ class _Writer:
             if self._characters > MOST_CHARACTERS:
                 raise UnsupportedSchema((), "", "the schema is too large for a grammar")
             wanted += [node for shape in self._nodes[node] for node in self._children(shape)]
-        rules = "\n".join(f"{name} ::= {body}" for name, body in self._rules.items())
-        return f'root ::= node{root}\n{rules}\nspace ::= "" | " "\n{CHARACTER_RULE}\n'
+        rules = "\n".join(f"{name}: {body}" for name, body in self._rules.items())
+        return f"start: node{root}\n{rules}\n{_PUNCTUATION}"
 
     def _children(self, shape: Shape) -> Iterator[NodeId]:
         if shape.array is not None and (array := prune_array(shape.array, self.possible)):
@@ -107,11 +121,11 @@ class _Writer:
             yield from () if made.values is None else (made.values,)
 
     def _shape(self, node: NodeId, index: int, shape: Shape) -> Iterator[str]:
-        yield from (literal(json.dumps(value, ensure_ascii=False, separators=(",", ":"))) for value in shape.constants)
-        if shape.numbers is not None and not shape.numbers.is_empty:
-            yield from numbers.expressions(shape.numbers)
+        yield from map(_constant, shape.constants)
+        if shape.numbers is not None and not shape.numbers.is_empty and (found := numbers.expressions(shape.numbers)):
+            yield _regex("|".join(found))
         if shape.strings is not None and not shape.strings.is_empty:
-            yield strings.expression(shape.strings)
+            yield _regex(strings.expression(shape.strings))
         name = f"node{node}_{index}"
         if shape.array is not None and (array := prune_array(shape.array, self.possible)):
             yield self._array(f"{name}_item", array)
@@ -143,7 +157,7 @@ class _Writer:
         return f"{item} {more}" if least else f"({item} {more} | {_NOTHING})"
 
     def _pairs(self, made: Object) -> str:
-        pair = f"{strings.expression(made.names)} {_COLON} node{made.values}"
+        pair = f"{_regex(strings.expression(made.names))} {_COLON} node{made.values}"
         if made.most == 0:
             return '"{" "}"'
         more = _repeat(f"({_COMMA} {pair})", 0, None if made.most is None else made.most - 1)
@@ -166,7 +180,7 @@ class _Writer:
         for index in reversed(range(count)):
             member = made.members[index]
             pair = f"{name}{index}"
-            self._rules[pair] = f"{literal(json.dumps(member.name, ensure_ascii=False))} {_COLON} node{member.node}"
+            self._rules[pair] = f"{_constant(member.name)} {_COLON} node{member.node}"
             for before in range(min(index, cap) + 1):
                 options = list[str]()
                 if (behind := rule(index + 1, min(before + 1, cap))) is not None:
@@ -186,3 +200,26 @@ def _repeat(item: str, least: int, most: int | None) -> str:
     if most is None:
         return f"{item}*" if least == 0 else f"{item}{{{least},}}"
     return _NOTHING if most == 0 else f"{item}{{{least},{most}}}"
+
+
+def _regex(expression: str) -> str:
+    return "/" + expression.replace("/", r"\/") + "/"
+
+
+def _constant(value: Any) -> str:
+    """An expression that writes a value of JSON, and nothing else."""
+    match value:
+        case Mapping():
+            members = f" {_COMMA} ".join(
+                f"{_constant(name)} {_COLON} {_constant(item)}" for name, item in value.items()
+            )
+            return f'"{{" {members} "}}"'
+        case list():
+            return f'"[" {f" {_COMMA} ".join(map(_constant, value))} "]"'
+        case _:
+            return _literal(json.dumps(value, ensure_ascii=False))
+
+
+def _literal(text: str) -> str:
+    """An expression that writes exactly this text."""
+    return json.dumps(text, ensure_ascii=False)

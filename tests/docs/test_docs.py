@@ -37,7 +37,7 @@ from service.api.problems import OPENAI_CODES
 from service.app import create_app
 from service.cli import ask
 from service.engines.base import Sample
-from service.engines.local import vllm
+from service.engines.local import loading, vllm
 from service.engines.scripted import EngineCall, Script, ScriptedEngine
 from service.errors import EngineDead, RedraftError, RequestError, Unavailable
 from service.evaluators.catalogue import AnyEvaluator
@@ -142,7 +142,7 @@ def test_presets_of_vllm_s_environment() -> None:
 
 def test_engine_arguments_that_are_chosen_on_a_cpu() -> None:
     _, chosen = tables(SETTINGS, "Engine arguments")
-    source = inspect.getsource(vllm._arguments)
+    source = inspect.getsource(loading._arguments)
     assert [name for name in names(chosen) if f'"{name}":' not in source] == []
     assert len(chosen) == 6
 

@@ -18,6 +18,12 @@ class TestScriptedEngine(EngineContract, LikelihoodContract):
         return ScriptedEngine()
 
 
+class TestShapingEngine(EngineContract):
+    @pytest.fixture
+    def engine(self) -> Engine:
+        return ScriptedEngine(Script(takes_grammars=True))
+
+
 class TestSeeingEngine(EngineContract):
     @pytest.fixture
     def engine(self) -> Engine:

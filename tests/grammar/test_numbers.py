@@ -9,12 +9,8 @@ from service.grammar.numbers import Numbers, expressions
 
 
 def written(numbers: Numbers, text: str) -> bool:
-    """Whether the expressions write a text. Their notation is that of regular expressions, but for the quotes."""
-    return any(re.fullmatch(re.sub(r'"([^"]*)"| ', _unquoted, option), text) for option in expressions(numbers))
-
-
-def _unquoted(found: re.Match[str]) -> str:
-    return re.escape(found[1]) if found[1] else ""
+    """Whether the expressions write a text."""
+    return any(re.fullmatch(option, text) for option in expressions(numbers))
 
 
 def within(numbers: Numbers, value: Decimal) -> bool:

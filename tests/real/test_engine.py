@@ -3,16 +3,19 @@
 import asyncio
 import json
 import math
+import re
 import sys
-from dataclasses import asdict
+from contextlib import aclosing
+from dataclasses import asdict, replace
 
 import pytest
 
 from service.concurrency import gather
-from service.engines.base import Choose, Sample, Sampling, Weigh
+from service.engines.base import Choose, Completion, Sample, Sampling, Weigh
 from service.engines.conversation import Conversation, Turn
 from service.engines.local.vllm import VllmEngine
 from service.engines.siblings import sample_siblings
+from service.errors import InvalidRequest
 from service.evaluators.model.judge import DIGITS
 from tests.real.conftest import Service
 from tests.real.speculating import LEAD, RATING
@@ -117,7 +120,7 @@ async def test_long_prompts_with_their_own_seeds_do_not_kill_the_engine(engine: 
     assert reply.text
 
 
-async def test_with_speculation_the_judge_says_the_same(engine: VllmEngine) -> None:
+async def test_with_speculation_the_judge_says_the_same_and_grammars_hold(engine: VllmEngine) -> None:
     command = (sys.executable, "-m", "tests.real.speculating")
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
@@ -130,3 +133,67 @@ async def test_with_speculation_the_judge_says_the_same(engine: VllmEngine) -> N
     assert sum(probabilities) > 0.5
     assert [math.exp(logprob) for logprob in speculating["logprobs"]] == pytest.approx(probabilities, abs=0.05)
     assert speculating["text"]
+    shaped = speculating["shaped"]
+    assert re.fullmatch(r"(?:[a-z]{1,12} ){11}[a-z]{1,12}\.", shaped["text"])
+    assert "four" not in shaped["text"].split()
+    assert (shaped["finish_reason"], shaped["breaks_grammar"]) == ("stop", False)
+
+
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        "start: TEXT\nTEXT: /(\\W*\\w+){0,300}/\n",
+        "start: TEXT\nTEXT: /(\\S+\\s+){0,100}\\S+/ & ~/(?s:.*)(alpha|beta|gamma|delta|night)(?s:.*)/\n",
+    ],
+)
+async def test_a_grammar_beyond_the_limits_of_the_decoder_is_refused_instead_of_cutting_texts(
+    engine: VllmEngine, grammar: str
+) -> None:
+    for _ in range(2):
+        with pytest.raises(InvalidRequest, match="too many expressions"):
+            await engine.call(Sample(QUESTION, GREEDY, grammar=grammar))
+
+
+async def test_texts_under_many_grammars_at_once_keep_to_their_own(engine: VllmEngine) -> None:
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    sampling = Sampling(temperature=1.0, max_tokens=12, seed=4)
+
+    async def ask(letter: str) -> Completion:
+        grammar = f'start: "{letter}" TEXT\nTEXT: /[^,{letter}]{{4,20}}/\n'
+        return await engine.call(Sample(QUESTION, sampling, grammar=grammar))
+
+    replies = await gather(map(ask, letters))
+
+    for letter, reply in zip(letters, replies, strict=True):
+        assert reply.text.startswith(letter)
+        assert letter not in reply.text[1:]
+        assert len(reply.text) >= 5
+        assert not reply.breaks_grammar
+
+
+async def test_a_seed_repeats_under_a_grammar(engine: VllmEngine) -> None:
+    asked = Sample(QUESTION, Sampling(temperature=1.0, max_tokens=24, seed=9), grammar="start: TEXT\nTEXT: /[^,e]*/\n")
+
+    first, again, other = [await engine.call(sample) for sample in (asked, asked, asked.sibling(1))]
+
+    assert first.text == again.text != other.text
+    assert "e" not in first.text + other.text
+
+
+async def test_a_client_that_leaves_under_a_grammar_ends_its_work(service: Service, engine: VllmEngine) -> None:
+    words = "start: (WORD WS){200,400} WORD\nWORD: /\\S{1,20}/\nWS: /\\s{1,2}/\n"
+    asked = Sample(QUESTION, Sampling(temperature=1.0, max_tokens=600), grammar=words)
+    for _ in range(4):
+        async with aclosing(engine.stream(asked)) as items:
+            await anext(items)
+            await anext(items)
+    calls = [asyncio.ensure_future(engine.call(asked)) for _ in range(4)]
+    await asyncio.sleep(0.5)
+    for call in calls:
+        call.cancel()
+    await asyncio.wait(calls)
+
+    async with asyncio.timeout(5):
+        while service.unfinished() or await service.in_flight():
+            await asyncio.sleep(0.05)
+    assert (await engine.call(replace(asked, sampling=GREEDY))).usage.completion_tokens == 24

@@ -44,7 +44,7 @@ async def token_engine(server: Server) -> AsyncGenerator[TokenEngine, None]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def chat_engine(server: Server) -> AsyncGenerator[ChatEngine, None]:
-    capabilities = ChatCapabilities(True, True, supports_priority=True, context_tokens=8192)
+    capabilities = ChatCapabilities(True, True, supports_priority=True, context_tokens=8192, grammars=True)
     engine = ChatEngine(OpenAIServer(server.url), MODEL, capabilities)
     yield engine
     await engine.close()
@@ -63,7 +63,9 @@ class TestChatEngine(EngineContract):
 
 
 async def test_what_the_server_can_do_is_found_out(token_engine: TokenEngine) -> None:
-    assert token_engine.capabilities == TokenCapabilities(supports_priority=True, logprobs_for_any_token=True)
+    assert token_engine.capabilities == TokenCapabilities(
+        supports_priority=True, logprobs_for_any_token=True, grammars=True
+    )
 
 
 async def test_a_server_without_its_tokenizer_at_hand_is_given_messages(server: Server) -> None:
@@ -71,7 +73,9 @@ async def test_a_server_without_its_tokenizer_at_hand_is_given_messages(server: 
     capabilities = await probes.find_chat_capabilities(remote, MODEL, 8192)
     await remote.close()
 
-    assert capabilities == ChatCapabilities(schemas=True, logprobs=True, supports_priority=True, context_tokens=8192)
+    assert capabilities == ChatCapabilities(
+        schemas=True, logprobs=True, supports_priority=True, context_tokens=8192, grammars=True
+    )
 
 
 async def test_servers_that_come_up_together_share_one_tokenizer(server: Server) -> None:

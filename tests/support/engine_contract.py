@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import re
 from collections.abc import Awaitable
 from contextlib import aclosing
 from dataclasses import replace
@@ -20,6 +21,9 @@ GREEDY = Sampling(temperature=0.0, max_tokens=24)
 QUESTION = Conversation(Turn("user", "Name three colours of the rainbow, and say one sentence about each of them."))
 
 
+LIST = 'start: "- " NAME "\\n- " NAME "."\nNAME: /[a-z]{3,12}/\n'
+NEITHER = "start: TEXT\nTEXT: /[a-z]+/ & /[A-Z]+/\n"
+UNREADABLE = "start: TEXT\nTEXT: /(?=a)/\n"
 WORDS = "word " * 20_000
 ENDLESS = Conversation(Turn("user", WORDS))
 
@@ -188,6 +192,66 @@ class EngineContract:
         assert isinstance(streamed, Completion)
         assert {reply.text for reply in (*replies, streamed)} <= set(choices)
         assert {reply.finish_reason for reply in (*replies, streamed)} == {"stop"}
+
+    async def test_a_grammar_shapes_the_reply_or_is_refused(self, engine: Engine) -> None:
+        asked = Sample(QUESTION, GREEDY, grammar=LIST)
+        if not engine.takes_grammars:
+            for attempt in (engine.call(asked), engine.prove(LIST), engine.call(Sample(QUESTION, GREEDY, given="A"))):
+                with pytest.raises(InvalidRequest, match="takes no grammars"):
+                    await attempt
+            return
+        await engine.prove(LIST)
+
+        whole = await engine.call(asked)
+        *pieces, streamed = [item async for item in engine.stream(asked)]
+        replies = await sample_siblings(engine, replace(asked, sampling=Sampling(1.0, max_tokens=24, seed=1)), 3)
+
+        assert isinstance(streamed, Completion)
+        assert "".join(str(piece) for piece in pieces) == streamed.text == whole.text
+        for reply in (whole, streamed, *replies):
+            assert re.fullmatch(r"- [a-z]{3,12}\n- [a-z]{3,12}\.", reply.text)
+            assert (reply.finish_reason, reply.breaks_grammar) == ("stop", False)
+
+    async def test_a_text_under_a_grammar_may_be_cut(self, engine: Engine) -> None:
+        if not engine.takes_grammars:
+            return
+        cut = await engine.call(Sample(QUESTION, replace(GREEDY, max_tokens=2), grammar=LIST))
+        stopped = await engine.call(Sample(QUESTION, replace(GREEDY, stop=("\n",)), grammar=LIST))
+
+        assert (cut.finish_reason, cut.breaks_grammar) == ("length", False)
+        assert re.fullmatch(r"- [a-z]{3,12}", stopped.text)
+        assert (stopped.finish_reason, stopped.breaks_grammar) == ("stop", False)
+
+    async def test_a_given_beginning_is_part_of_the_reply_and_of_the_prompt(self, engine: Engine) -> None:
+        if not engine.takes_grammars:
+            return
+        given = "The first colour of the rainbow is"
+        plain = await engine.call(Sample(QUESTION, GREEDY))
+        asked = Sample(QUESTION, GREEDY, given=given)
+
+        reply = await engine.call(asked)
+        *pieces, streamed = [item async for item in engine.stream(asked)]
+        shaped = await engine.call(replace(asked, grammar='start: COLOUR\nCOLOUR: " red" | " blue"\n'))
+
+        assert isinstance(streamed, Completion)
+        assert "".join(str(piece) for piece in pieces) == streamed.text == reply.text
+        assert reply.text.startswith(given)
+        assert 0 < reply.usage.completion_tokens <= 24
+        assert shaped.text in (f"{given} red", f"{given} blue")
+        assert shaped.usage.completion_tokens < 6
+        if reply.token_ids is not None:  # else the server counts what it was sent
+            assert cost_of(plain) + 3 < cost_of(reply) < cost_of(plain) + 12
+            longer = await engine.call(Sample(QUESTION.with_reply(reply).with_user("And the last?"), GREEDY))
+            assert cost_of(longer) > cost_of(reply) + reply.usage.completion_tokens - 2
+
+    async def test_a_grammar_that_no_text_can_follow_is_refused_before_it_is_sent(self, engine: Engine) -> None:
+        if not engine.takes_grammars:
+            return
+        for grammar in (NEITHER, UNREADABLE):
+            for attempt in (engine.prove(grammar), engine.call(Sample(QUESTION, GREEDY, grammar=grammar))):
+                with pytest.raises(InvalidRequest, match="cannot sample under this grammar"):
+                    await attempt
+        assert (await engine.call(Sample(QUESTION, GREEDY, grammar=LIST))).text
 
     async def test_options_are_weighed_by_log_probabilities(self, engine: Engine) -> None:
         options = ("1", "2", "3", "4", "5")

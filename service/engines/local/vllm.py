@@ -2,11 +2,7 @@
 
 import asyncio
 import itertools
-import json
-import logging
-import multiprocessing
 import os
-import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from copy import copy
@@ -24,7 +20,6 @@ from service.engines.base import (
     Choice,
     Choose,
     Completion,
-    JsonSchema,
     Likelihood,
     Piece,
     Reading,
@@ -33,34 +28,28 @@ from service.engines.base import (
     Thought,
     Usage,
     Weigh,
-    grammar,
+    require_grammars,
 )
 from service.engines.conversation import Conversation
-from service.engines.local.reasoning import Reader, Reasoning, parser_name
+from service.engines.decoding import Grammars, begin_with, tokens_of
+from service.engines.local.loading import GUIDANCE, load_in_thread, lora_arguments
+from service.engines.local.reasoning import Reader, Reasoning
 from service.engines.served import EngineMisconfigured
 from service.engines.thoughts import Split, Thinking, find_requested_marks
 from service.engines.tokenization import ChatTokenizer
 from service.errors import EngineDead, InvalidRequest
+from service.grammar.ebnf import to_ebnf
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
-    from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.lora.request import LoRARequest
     from vllm.v1.engine.async_llm import AsyncLLM
-
-log = logging.getLogger(__name__)
-
-CPU_CONTEXT_TOKENS = 8192
-"""The context on a CPU unless the settings name another: one batch must hold it whole (see _arguments)."""
 
 MOST_LOGPROBS = 20
 """vLLM's default for how many of the most probable tokens it returns. With speculation it returns no others, and every
 other token counts as impossible."""
 
 NO_ARGUMENTS: Mapping[str, Any] = MappingProxyType({})
-LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""The ranks that vLLM can be started with; smaller adapters fit in."""
-
 ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",  # no telemetry
     "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings name choices that are made on purpose here
@@ -79,11 +68,15 @@ class VllmEngine(CallHandler):
         self._lora: LoRARequest | None = None
         self._lora_ids = itertools.count(1)
         self.tokenizer = llm.get_tokenizer()
-        name = llm.vllm_config.structured_outputs_config.reasoning_parser
+        structured = llm.vllm_config.structured_outputs_config
+        self.takes_grammars = structured.backend == GUIDANCE
+        name = structured.reasoning_parser
         self._reasoning = Reasoning(name, self.tokenizer, llm.model_config, thinking) if name else None
         self._chat = ChatTokenizer(self.tokenizer, thinking, self._reasoning.marks if self._reasoning else None)
         self._context_tokens: int = llm.model_config.max_model_len
         self._speculates = llm.vllm_config.speculative_config is not None
+        vocabulary = llm.model_config.get_vocab_size()
+        self._grammars = Grammars(lambda: tokens_of(self.tokenizer, vocabulary))
         self._parsing = asyncio.Lock()
 
     @classmethod
@@ -107,7 +100,7 @@ class VllmEngine(CallHandler):
             os.environ.setdefault(variable, value)
         thinking = thinking or Thinking()
         return cls(
-            await _load_in_thread(model, name, {**lora_arguments(adapters), **arguments}, thinking), name, thinking
+            await load_in_thread(model, name, {**lora_arguments(adapters), **arguments}, thinking), name, thinking
         )
 
     async def load_adapter(self, name: str, folder: Path) -> "VllmEngine":
@@ -155,13 +148,12 @@ class VllmEngine(CallHandler):
         from vllm.sampling_params import RequestOutputKind
 
         prompt = await self._prompt(sample)
-        await self._take_turn_to_parse(sample.schema)
-        params = self._parameters(sample, RequestOutputKind.FINAL_ONLY)
+        params = self._parameters(sample.sampling, prompt, RequestOutputKind.FINAL_ONLY)
         output = await self._run_to_end(prompt.ids, params, priority, prompt.arguments)
         reply = output.outputs[0]
         reader = self._reader(sample.conversation, prompt, whole=True)
-        reader.feed(reply.text, reply.token_ids)
-        return self._completion(output, reader, reply.token_ids)[1]
+        reader.feed(prompt.given + reply.text, reply.token_ids)
+        return self._completion(output, prompt, reader, reply.token_ids)[1]
 
     async def stream(
         self, sample: Sample, *, priority: int = 0, reading: Reading = PLAINLY
@@ -169,10 +161,11 @@ class VllmEngine(CallHandler):
         from vllm.sampling_params import RequestOutputKind
 
         prompt = await self._prompt(sample)
-        await self._take_turn_to_parse(sample.schema)
-        params = self._parameters(sample, RequestOutputKind.DELTA)
+        params = self._parameters(sample.sampling, prompt, RequestOutputKind.DELTA)
         params.stream_interval = reading.interval
         reply = _StreamedReply(self._reader(sample.conversation, prompt, whole=False))
+        for piece in reply.reader.feed(prompt.given):
+            yield piece
         try:
             async with aclosing(self._outputs(prompt.ids, params, priority, prompt.arguments, reply.feed)) as outputs:
                 most = min(sample.sampling.max_tokens, self._context_tokens - len(prompt.ids))
@@ -182,13 +175,13 @@ class VllmEngine(CallHandler):
                     for piece in pieces:
                         yield piece
                     if output.finished:
-                        rest, completion = self._completion(output, reply.reader, reply.sampled)
+                        rest, completion = self._completion(output, prompt, reply.reader, reply.sampled)
                         for piece in rest:
                             yield piece
                         reply.ended = True
                         yield completion
         finally:
-            if cut := self._cut(reply):
+            if cut := self._cut(prompt, reply):
                 reading.on_cut(cut)
 
     async def choose(self, choose: Choose, priority: int) -> Choice:
@@ -241,6 +234,10 @@ class VllmEngine(CallHandler):
                 raise TypeError(f"{type(call).__name__} is not a kind of call")
         return Usage(1, len(ids), 0, min(most, self._context_tokens - len(ids)))
 
+    async def prove(self, grammar: str) -> None:
+        require_grammars(self)
+        await self._grammars.prove(grammar)
+
     async def check(self) -> None:
         with _translate_errors():
             await self._llm.check_health()
@@ -256,14 +253,21 @@ class VllmEngine(CallHandler):
 
     async def _prompt(self, sample: Sample) -> "_Prompt":
         """The prompt. A grammar begins after the thoughts, but only thoughts that the prompt opens are sure to end."""
-        thinking = sample.sampling.thinking
-        structured = sample.schema is not None or bool(sample.sampling.choices)
+        if sample.grammar is not None or sample.given:
+            require_grammars(self)
+        form, given, thinking = sample.form, sample.given, sample.sampling.thinking
         opens = self._chat.habit.opening == "open"
-        if structured:
+        if form is not None or given:
             thinking = thinking and opens and self._reasoning is not None
-        ids = await self._fitting_ids(sample.conversation, thinking=thinking)
-        arguments = self._reasoning.request_arguments(ids) if structured and self._reasoning else {}
-        return _Prompt(ids, opened=thinking and opens, direct=not thinking, arguments=arguments)
+        if given and thinking:  # the thoughts come first, so it cannot be in the prompt
+            form, given = begin_with(given, form), ""
+        ids = await self._fitting_ids(sample.conversation, given, thinking=thinking)
+        arguments = self._reasoning.request_arguments(ids) if form is not None and self._reasoning else {}
+        if form is not None:
+            if self.takes_grammars:
+                await self._grammars.prove(form)
+            await self._take_turn_to_parse()
+        return _Prompt(ids, opened=thinking and opens, direct=not thinking, arguments=arguments, given=given, form=form)
 
     def _reader(self, conversation: Conversation, prompt: "_Prompt", *, whole: bool) -> Reader:
         plain = self._chat.habit.splitter(find_requested_marks(conversation), "direct" if prompt.direct else "free")
@@ -271,11 +275,10 @@ class VllmEngine(CallHandler):
             return plain
         return self._reasoning.reader(prompt.ids, prompt.opened, plain, whole=whole)
 
-    async def _take_turn_to_parse(self, schema: JsonSchema | None) -> None:
+    async def _take_turn_to_parse(self) -> None:
         """vLLM parses grammars on the event loop, for milliseconds each: let other work run between them."""
-        if schema is not None:
-            async with self._parsing:
-                await asyncio.sleep(0)
+        async with self._parsing:
+            await asyncio.sleep(0)
 
     async def _outputs(
         self,
@@ -319,25 +322,33 @@ class VllmEngine(CallHandler):
             return await anext(outputs)
 
     def _completion(
-        self, output: "RequestOutput", reader: Reader, sampled: Sequence[int]
+        self, output: "RequestOutput", prompt: "_Prompt", reader: Reader, sampled: Sequence[int]
     ) -> tuple[list[str | Thought], Completion]:
         """The last pieces of a reply that was read, and the whole."""
         reply = output.outputs[0]
+        stopped_at_text = isinstance(reply.stop_reason, str)
         last, split = reader.end("length" if reply.finish_reason == "length" else "stop")
         usage = _usage(output, len(sampled), self._thought_tokens(split, sampled))
-        ids = None
-        if not split.thoughts:
-            ids = self._chat.reply_ids(sampled, stopped_at_text=isinstance(reply.stop_reason, str))
-        return last, Completion(split.text, split.finish_reason, usage, ids, split.thoughts)
+        ids = None if split.thoughts else self._chat.reply_ids(sampled, stopped_at_text=stopped_at_text)
+        breaks = False
+        if prompt.form is not None and not stopped_at_text and self.takes_grammars:
+            written = ids if ids is not None else split.text.removeprefix(prompt.given)
+            breaks = self._grammars.breaks(prompt.form, written, ended=split.finish_reason == "stop")
+        ids = self._with_given(prompt, ids)
+        return last, Completion(split.text, split.finish_reason, usage, ids, split.thoughts, breaks)
 
-    def _cut(self, reply: "_StreamedReply") -> Completion | None:
+    def _with_given(self, prompt: "_Prompt", ids: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        """The ids of the whole reply, of which ``ids`` were sampled."""
+        return ids if ids is None or not prompt.given else (*self._chat.encode(prompt.given), *ids)
+
+    def _cut(self, prompt: "_Prompt", reply: "_StreamedReply") -> Completion | None:
         """A reply that was cut, as far as it came; None if it was not, or had not begun."""
         if reply.ended or reply.last is None:
             return None
         _, split = reply.reader.end("length")
         usage = _usage(reply.last, len(reply.sampled), self._thought_tokens(split, reply.sampled))
         ids = None if split.thoughts else self._chat.reply_ids(reply.sampled, stopped_at_text=False)
-        return Completion(split.text, "length", usage, ids, split.thoughts)
+        return Completion(split.text, "length", usage, self._with_given(prompt, ids), split.thoughts)
 
     def _thought_tokens(self, split: Split, sampled: Sequence[int]) -> int:
         if not split.thoughts:
@@ -346,8 +357,11 @@ class VllmEngine(CallHandler):
             return self._reasoning.count(sampled)
         return self._chat.thought_tokens(sampled, split.text)
 
-    def _parameters(self, sample: Sample, output_kind: Any) -> "SamplingParams":
-        params = _parameters(sample.sampling, sample.schema, output_kind)
+    def _parameters(self, sampling: Sampling, prompt: "_Prompt", output_kind: Any) -> "SamplingParams":
+        form = prompt.form
+        if form is not None and not self.takes_grammars:
+            form = to_ebnf(form)
+        params = _parameters(sampling, form, output_kind)
         if self._chat.hides_marks or (self._reasoning is not None and self._reasoning.raw):
             params.skip_special_tokens = False
         return params
@@ -356,12 +370,15 @@ class VllmEngine(CallHandler):
 @dataclass(frozen=True, slots=True)
 class _Prompt:
     """A prompt. ``opened``: it begins the reply's thoughts. ``direct``: it asks for a reply without thoughts.
-    ``arguments``: further arguments of the engine's request."""
+    ``arguments``: further arguments of the engine's request. ``given``: the beginning of the reply that is in ``ids``.
+    ``form``: the grammar of what is sampled, after the thoughts."""
 
     ids: list[int]
     opened: bool
     direct: bool
     arguments: Mapping[str, Any]
+    given: str
+    form: str | None
 
 
 @dataclass
@@ -380,83 +397,11 @@ class _StreamedReply:
         return self.reader.feed(reply.text, reply.token_ids)
 
 
-async def _load_in_thread(model: str, name: str, arguments: Mapping[str, Any], thinking: Thinking) -> "AsyncLLM":
-    """Load in a thread. On cancellation, end the processes that the thread has started and wait for it: a thread cannot
-    be cancelled, but it fails at once without its processes."""
-    loading = asyncio.ensure_future(asyncio.to_thread(_load, model, name, arguments, thinking))
-    try:
-        return await asyncio.shield(loading)
-    except asyncio.CancelledError:
-        while not loading.done():
-            for process in multiprocessing.active_children():
-                process.terminate()
-            await asyncio.wait([loading], timeout=0.1)
-        if loading.exception() is None:
-            await asyncio.to_thread(loading.result().shutdown, 5.0)
-        raise
-
-
-def _load(model: str, name: str, arguments: Mapping[str, Any], thinking: Thinking) -> "AsyncLLM":
-    if Path(model).is_dir():
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # else a start without a network hangs on look-ups
-    begun = time.perf_counter()
-    from vllm.usage.usage_lib import UsageContext
-    from vllm.v1.engine.async_llm import AsyncLLM
-
-    log.info("vllm imported", extra={"seconds": round(time.perf_counter() - begun, 1)})
-    # The default context would halve the batch: it is meant for offline use.
-    made = _arguments(model, name, arguments)
-    named = {"reasoning_parser": parser_name(made, thinking)}
-    made.structured_outputs_config = {**named, **made.structured_outputs_config}
-    return AsyncLLM.from_engine_args(made, UsageContext.OPENAI_API_SERVER)
-
-
-def _arguments(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncEngineArgs":
-    from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.platforms import current_platform
-
-    chosen: dict[str, Any] = {
-        "model": model,
-        "served_model_name": name,
-        "scheduling_policy": "priority",
-        "use_tqdm_on_load": False,
-        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
-    }
-    if current_platform.is_cpu():
-        length = AsyncEngineArgs(**{**chosen, **arguments}).create_model_config().max_model_len
-        if "max_model_len" not in arguments:
-            length = min(length, CPU_CONTEXT_TOKENS)
-        chosen |= {
-            "max_model_len": length,
-            "max_num_seqs": 64,  # more at once are slower together
-            "block_size": 32,  # the smallest: prefix caching works in whole blocks
-            "enforce_eager": True,  # ready 50 s sooner, and the same speed under load
-            # A chunked prefill of a request with its own seed kills the CPU engine, so a batch takes any
-            # prompt whole. (A GPU engine has no such fault and keeps vLLM's own choices.)
-            "enable_chunked_prefill": False,
-            "max_num_batched_tokens": length,
-        }
-    return AsyncEngineArgs(**{**chosen, **arguments})
-
-
-def lora_arguments(adapters: Sequence[Path]) -> Mapping[str, Any]:
-    """What the engine must know about its adapters at the start: their number and the largest rank."""
-    if not adapters:
-        return {}
-    ranks = [json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["r"] for folder in adapters]
-    fitting = [rank for rank in LORA_RANKS if rank >= max(ranks)] or [max(ranks)]
-    return {"enable_lora": True, "max_loras": len(adapters), "max_lora_rank": fitting[0]}
-
-
-def _parameters(sampling: Sampling, schema: JsonSchema | None, output_kind: Any) -> "SamplingParams":
+def _parameters(sampling: Sampling, form: str | None, output_kind: Any) -> "SamplingParams":
     from vllm import SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
 
-    structured = None
-    if schema is not None or sampling.choices:
-        structured = StructuredOutputsParams(
-            grammar=None if schema is None else grammar(schema), choice=list(sampling.choices) or None
-        )
+    structured = None if form is None else StructuredOutputsParams(grammar=form)
     return SamplingParams(
         temperature=sampling.temperature,
         top_p=sampling.top_p,

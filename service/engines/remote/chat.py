@@ -36,8 +36,10 @@ from service.engines.base import (
     Thought,
     Usage,
     Weigh,
+    require_grammars,
 )
 from service.engines.conversation import Conversation, Turn
+from service.engines.decoding import Grammars, begin_with, bytes_as_tokens
 from service.engines.relay import ChatBody, MessageEnd, MessagePiece, with_user_first, without_system
 from service.engines.remote.answers import (
     CompletedChoice,
@@ -104,6 +106,7 @@ class ChatCapabilities:
     - ``images``: messages may have images
     - ``context_tokens``: the size of its context; known only if it also counts a conversation's tokens, as vLLM does.
       Such a server goes on with a reply that has begun.
+    - ``grammars``: it decodes with llguidance, as a vLLM server that is set to; known only if its context's size is
     - ``max_tokens_param``: the name of the parameter that bounds a reply
     - ``lists_models``: it has a list of models, which ``check`` reads
     - ``whole_top_p``: it accepts a ``top_p`` of 1, which leaves no token out
@@ -117,6 +120,7 @@ class ChatCapabilities:
     supports_priority: bool = False
     images: bool = False
     context_tokens: int | None = None
+    grammars: bool = False
     max_tokens_param: str = "max_tokens"
     lists_models: bool = True
     whole_top_p: bool = True
@@ -141,6 +145,7 @@ class ChatEngine(CallHandler):
         self._capabilities = capabilities
         self._habit = habit or Habit()
         self._thinking = ThinkingFields(variables, capabilities.direct)
+        self._grammars = Grammars(bytes_as_tokens)
         self._counts: WeakKeyDictionary[Conversation, int] = WeakKeyDictionary()
         self._lengths = PromptLengths()
 
@@ -156,14 +161,19 @@ class ChatEngine(CallHandler):
     def takes_images(self) -> bool:
         return self._capabilities.images
 
+    @property
+    def takes_grammars(self) -> bool:
+        return self._capabilities.grammars
+
     async def sample(self, sample: Sample, priority: int) -> Completion:
-        conversation, fields = self._sampling_fields(sample)
+        form = await self._proven_form(sample)
+        conversation, fields = self._sampling_fields(sample, form)
         if sample.sampling.open_ended:  # else the server is asked at once, and again if it says that there is less room
             fields["max_tokens"] = await self._max_tokens(conversation, sample.sampling)
         choice, usage = await self._answer(conversation, priority, fields)
         reader = self._reader(conversation, sample)
         reader.feed(choice.message)
-        _, completion = self._completion(reader, choice.finish_reason, usage, sample.sampling)
+        _, completion = self._completion(reader, choice.finish_reason, usage, sample.sampling, form)
         return replace(completion, text=_unwrap_choice(completion.text, sample.sampling))
 
     async def stream(
@@ -175,7 +185,8 @@ class ChatEngine(CallHandler):
             yield completion.text
             yield completion
             return
-        conversation, fields = self._sampling_fields(sample)
+        form = await self._proven_form(sample)
+        conversation, fields = self._sampling_fields(sample, form)
         fields["max_tokens"] = limit = await self._max_tokens(conversation, sample.sampling)
         begun, reason, usage = False, None, None
         body = self._body(conversation, priority, fields)
@@ -196,7 +207,7 @@ class ChatEngine(CallHandler):
                             yield piece
             if not begun:
                 raise EngineUnavailable("the engine's server wrote nothing")
-            rest, completion = self._completion(reader, reason, _usage(usage), sample.sampling)
+            rest, completion = self._completion(reader, reason, _usage(usage), sample.sampling, form)
             self._lengths.learn(conversation, completion.usage.prompt_tokens)
             for piece in rest:
                 yield piece
@@ -241,6 +252,10 @@ class ChatEngine(CallHandler):
             case _:
                 raise InvalidRequest("the engine's server cannot weigh a text that is given")
 
+    async def prove(self, grammar: str) -> None:
+        require_grammars(self)
+        await self._grammars.prove(grammar)
+
     def relay(
         self, chat: ChatBody, *, stream: bool, priority: int = 0
     ) -> AsyncGenerator[MessagePiece | MessageEnd, None]:
@@ -276,22 +291,39 @@ class ChatEngine(CallHandler):
             tuple(0.0 if reply.text.strip() == option else -math.inf for option in choose.options), reply.usage
         )
 
+    async def _proven_form(self, sample: Sample) -> str | None:
+        """The grammar of the reply with all that is given of it; None where there is none, or a schema is sent instead.
+
+        Which tokens the model has is not known here, so it is tried out on bytes.
+        """
+        if sample.grammar is None and not sample.given:
+            return None
+        require_grammars(self)
+        form = begin_with(sample.given, sample.form) if sample.given else sample.form
+        if form is not None:
+            await self._grammars.prove(form)
+        return form
+
     def _reader(self, conversation: Conversation, sample: Sample) -> ChatReader:
         way: Way = "free"
-        if sample.schema is not None or sample.sampling.choices:
+        if sample.schema is not None or sample.sampling.choices or sample.grammar is not None or sample.given:
             way = "grammar"
         elif not sample.sampling.thinking and self._thinking.direct is not None:
             way = "direct"
         return ChatReader(self._habit.splitter(find_requested_marks(conversation), way))
 
     def _completion(
-        self, reader: ChatReader, reason: str | None, usage: Usage, sampling: Sampling
+        self, reader: ChatReader, reason: str | None, usage: Usage, sampling: Sampling, form: str | None
     ) -> tuple[list[str | Thought], Completion]:
         """The last pieces of a reply that was read, and the whole."""
         last, split = reader.end(finish_reason(reason))
         if sampling.thinking:
             self._habit.learn(reader.splitter, split.finish_reason)
-        return last, Completion(split.text, split.finish_reason, count_thoughts(usage, split), thoughts=split.thoughts)
+        usage = count_thoughts(usage, split)
+        # Whether a text ended at a stop text is not known here.
+        ended = split.finish_reason == "stop" and not sampling.stop
+        breaks = form is not None and self._grammars.breaks(form, split.text, ended=ended)
+        return last, Completion(split.text, split.finish_reason, usage, thoughts=split.thoughts, breaks_grammar=breaks)
 
     async def _answer(
         self, conversation: Conversation, priority: int, fields: Mapping[str, object], prefill: str = ""
@@ -378,7 +410,7 @@ class ChatEngine(CallHandler):
     def _param_name(self, name: str) -> str:
         return self._capabilities.max_tokens_param if name == "max_tokens" else name
 
-    def _sampling_fields(self, sample: Sample) -> tuple[Conversation, dict[str, object]]:
+    def _sampling_fields(self, sample: Sample, form: str | None = None) -> tuple[Conversation, dict[str, object]]:
         """The fields of the request; where the server knows no schemas, the conversation asks for JSON too."""
         conversation, sampling, schema = sample.conversation, sample.sampling, sample.schema
         fields: dict[str, object] = {
@@ -389,11 +421,14 @@ class ChatEngine(CallHandler):
             "seed": sampling.seed,
             **self._thinking.of(sampling.thinking),
         }
+        if form is not None:
+            fields["structured_outputs"] = {"grammar": form}
+            return conversation, fields
         if sampling.choices:
             schema = _choice_schema(sampling.choices)
         if schema is not None and self._capabilities.schemas:
-            form = {"name": "reply", "schema": schema}
-            fields["response_format"] = {"type": "json_schema", "json_schema": form}
+            named = {"name": "reply", "schema": schema}
+            fields["response_format"] = {"type": "json_schema", "json_schema": named}
         elif schema is not None:
             instruction = f"Reply with JSON that fits this schema, and with nothing else: {json.dumps(schema)}"
             conversation = conversation.with_user(instruction)

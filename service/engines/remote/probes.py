@@ -5,6 +5,7 @@ servers answer unknown paths with 200, and some give those paths another meaning
 """
 
 import base64
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
@@ -51,6 +52,12 @@ FORM = {
     "name": "reply",
     "schema": {"type": "object", "properties": {"yes": {"type": "boolean"}}, "required": ["yes"]},
 }
+
+MARKED = {"const": {"yes": 1}, "x-guidance": {"key_separator": "="}}
+"""A schema that llguidance writes with another separator, and all others as JSON. A grammar in Lark's notation would
+show the same, but makes some servers use another decoder for good, and ended older ones."""
+MARKED_TEXT = re.compile(r'\s*\{\s*"yes"\s*=')
+MARKED_TOKENS = 16
 
 
 async def find_model(server: OpenAIServer, model: str) -> ModelCard | None:
@@ -120,9 +127,11 @@ async def find_token_capabilities(server: OpenAIServer, model: str, chat: ChatTo
     named = chat.option_ids(DIGITS)
     weighed = await probe_with({"logprobs": 1, "logprob_token_ids": named, "return_tokens_as_token_ids": True})
     logprobs = weighed.choices[0].logprobs if weighed else None
+    marked = await probe_with({"structured_outputs": {"json": MARKED}, "max_tokens": MARKED_TOKENS})
     return TokenCapabilities(
         supports_priority=await probe_with({"priority": 1}) is not None,
         logprobs_for_any_token=logprobs is not None and logprobs.first().keys() >= set(named),
+        grammars=marked is not None and MARKED_TEXT.match(marked.choices[0].text) is not None,
     )
 
 
@@ -141,6 +150,7 @@ async def find_chat_capabilities(
         if weighed is not None:
             most_logprobs = count if any(choice.first_top_logprobs for choice in weighed.choices) else 0
             break
+    marked = {"structured_outputs": {"json": MARKED}, max_tokens_param: MARKED_TOKENS}
     return ChatCapabilities(
         schemas=await probe_with({"response_format": {"type": "json_schema", "json_schema": FORM}}) is not None,
         logprobs=most_logprobs > 0,
@@ -149,6 +159,7 @@ async def find_chat_capabilities(
         greetings=await probe_with({"messages": messages(GREETED)}) is not None,
         supports_priority=context_tokens is not None and await probe_with({"priority": 1}) is not None,
         context_tokens=context_tokens,
+        grammars=context_tokens is not None and _is_marked(await probe_with(marked)),
         max_tokens_param=max_tokens_param,
         whole_top_p=await probe_with({"top_p": 1.0}) is not None,
     )
@@ -189,6 +200,10 @@ async def takes_images(server: OpenAIServer, model: str, max_tokens_param: str =
         return seen is not None
     without = await _try_chat(server, plain)
     return without is not None and without.usage is not None and seen.usage.prompt_tokens > without.usage.prompt_tokens
+
+
+def _is_marked(answer: ChatAnswer | None) -> bool:
+    return answer is not None and MARKED_TEXT.match(answer.choices[0].message.content or "") is not None
 
 
 def _make_key_refused() -> EngineUnusable:

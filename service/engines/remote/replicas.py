@@ -24,7 +24,18 @@ from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
 from service.concurrency import gather
-from service.engines.base import PLAINLY, Call, Engine, Piece, R, Reading, Sample, Usage, Weigh
+from service.engines.base import (
+    PLAINLY,
+    Call,
+    Engine,
+    Piece,
+    R,
+    Reading,
+    Sample,
+    Usage,
+    Weigh,
+    require_grammars,
+)
 from service.engines.conversation import Conversation
 from service.engines.relay import ChatBody, MessageEnd, MessagePiece, require_relay
 from service.engines.remote.replica import Connect, Replica
@@ -95,9 +106,11 @@ class ReplicatedEngine:
     @property
     def takes_images(self) -> bool:
         """Whether all replicas that are up do: a call may be made on any of them."""
-        known = [replica for replica in self.replicas if replica.engine is not None]
-        asked = [replica for replica in known if replica.up] or known
-        return all(replica.serving().takes_images for replica in asked)
+        return all(engine.takes_images for engine in self._asked())
+
+    @property
+    def takes_grammars(self) -> bool:
+        return all(engine.takes_grammars for engine in self._asked())
 
     @classmethod
     async def start(cls, model: str, servers: Mapping[str, Connect]) -> Self:
@@ -170,10 +183,19 @@ class ReplicatedEngine:
     async def upper_bound(self, call: Call[Any]) -> Usage:
         return await self._route(_affinity(call), lambda engine: engine.upper_bound(call), writes=False)
 
+    async def prove(self, grammar: str) -> None:
+        require_grammars(self)
+        await gather(engine.prove(grammar) for engine in self._asked())
+
     async def check(self) -> None:
         if not any(replica.up for replica in self.replicas):
             missing = self.missing
             raise EngineUnavailable("none of its servers answers" + (f": {missing}" if missing else ""))
+
+    def _asked(self) -> Sequence[Engine]:
+        """The engines of the replicas that are up, or of all that are known."""
+        known = [replica for replica in self.replicas if replica.engine is not None]
+        return [replica.serving() for replica in known if replica.up] or [replica.serving() for replica in known]
 
     async def _route_stream(
         self, key: str, call: Callable[[Engine], AsyncGenerator[T, None]]

@@ -20,20 +20,23 @@ from service.engines.base import (
     Piece,
     Reading,
     Sample,
+    Sampling,
     Thought,
     Usage,
     Weigh,
-    grammar,
+    require_grammars,
 )
 from service.engines.conversation import Conversation
+from service.engines.decoding import Grammars, tokens_of
 from service.engines.relay import ChatBody, MessageEnd, MessagePiece
 from service.engines.remote.answers import CompletedChoice, CompletionAnswer, Logprob, finish_reason
 from service.engines.remote.relay import ServerRelay
 from service.engines.remote.server import OpenAIServer
 from service.engines.remote.thoughts import ThinkingFields
-from service.engines.thoughts import Habit, Splitter, find_requested_marks
+from service.engines.thoughts import Habit, Splitter, Way, find_requested_marks
 from service.engines.tokenization import ChatTokenizer
 from service.errors import EngineUnavailable
+from service.grammar.ebnf import to_ebnf
 
 COMPLETIONS = "/v1/completions"
 HEALTH = "/health"
@@ -82,10 +85,12 @@ class TokenCapabilities:
     - ``supports_priority``: requests may have a priority
     - ``logprobs_for_any_token``: it returns the log-probabilities of tokens by their ids, else only those of the most
       probable ones
+    - ``grammars``: it decodes with llguidance, so that it reads Lark's notation; else it reads xgrammar's
     """
 
     supports_priority: bool
     logprobs_for_any_token: bool
+    grammars: bool = False
 
 
 class TokenEngine(CallHandler):
@@ -107,6 +112,7 @@ class TokenEngine(CallHandler):
         self._context_tokens = context_tokens
         self.capabilities = capabilities
         self._variables = variables
+        self._grammars = Grammars(lambda: tokens_of(chat.tokenizer))
 
     @property
     def model(self) -> str:
@@ -120,23 +126,28 @@ class TokenEngine(CallHandler):
     def takes_images(self) -> bool:
         return False
 
+    @property
+    def takes_grammars(self) -> bool:
+        return self.capabilities.grammars
+
     async def sample(self, sample: Sample, priority: int) -> Completion:
-        thinking = _thinks(sample)
-        ids = await self._fitting_ids(sample.conversation, thinking=thinking)
-        choice, usage = await self._answer(ids, priority, self._sampling_fields(ids, sample))
-        reader = self._reader(sample.conversation, thinking)
-        reader.feed(choice.text)
-        return self._completion(choice, reader, choice.token_ids, usage)[1]
+        ids, form = await self._prompt(sample)
+        choice, usage = await self._answer(ids, priority, self._sampling_fields(ids, sample.sampling, form))
+        reader = self._reader(sample)
+        reader.feed(sample.given + choice.text)
+        return self._completion(choice, sample, form, reader, choice.token_ids, usage)[1]
 
     async def stream(
         self, sample: Sample, *, priority: int = 0, reading: Reading = PLAINLY
     ) -> AsyncGenerator[Piece, None]:
-        thinking = _thinks(sample)
-        ids = await self._fitting_ids(sample.conversation, thinking=thinking)
-        reader, sampled, last, usage = self._reader(sample.conversation, thinking), list[int](), None, None
-        body = self._body(ids, priority, {**self._sampling_fields(ids, sample), "stream_interval": reading.interval})
+        ids, form = await self._prompt(sample)
+        reader, sampled, last, usage = self._reader(sample), list[int](), None, None
+        fields = self._sampling_fields(ids, sample.sampling, form)
+        body = self._body(ids, priority, {**fields, "stream_interval": reading.interval})
         most = min(sample.sampling.max_tokens, self._context_tokens - len(ids))
         ended = False
+        for piece in reader.feed(sample.given):
+            yield piece
         try:
             async with aclosing(self._server.stream(COMPLETIONS, body, TextAnswer)) as events:
                 async for event in events:
@@ -150,14 +161,14 @@ class TokenEngine(CallHandler):
                     usage = event.usage or usage
             if last is None or usage is None:
                 raise EngineUnavailable("the engine's server did not say what its reply cost")
-            rest, completion = self._completion(last, reader, sampled, usage.usage())
+            rest, completion = self._completion(last, sample, form, reader, sampled, usage.usage())
             for piece in rest:
                 yield piece
             ended = True
             yield completion
         finally:
             if sampled and not ended:
-                reading.on_cut(self._cut(reader, sampled, Usage(1, len(ids), 0, len(sampled))))
+                reading.on_cut(self._cut(sample, reader, sampled, Usage(1, len(ids), 0, len(sampled))))
 
     async def choose(self, choose: Choose, priority: int) -> Choice:
         ids = await self._fitting_ids(choose.conversation, choose.prefill, thinking=False)
@@ -181,7 +192,7 @@ class TokenEngine(CallHandler):
     async def upper_bound(self, call: Call[Any]) -> Usage:
         match call:
             case Sample():
-                ids, most = await self._fitting_ids(call.conversation, thinking=_thinks(call)), call.sampling.max_tokens
+                ids, most = (await self._prompt(call))[0], call.sampling.max_tokens
             case Choose():
                 ids, most = await self._fitting_ids(call.conversation, call.prefill, thinking=False), 1
             case Weigh():
@@ -189,6 +200,10 @@ class TokenEngine(CallHandler):
             case _:
                 raise TypeError(f"{type(call).__name__} is not a kind of call")
         return Usage(1, len(ids), 0, min(most, self._context_tokens - len(ids)))
+
+    async def prove(self, grammar: str) -> None:
+        require_grammars(self)
+        await self._grammars.prove(grammar)
 
     def relay(
         self, chat: ChatBody, *, stream: bool, priority: int = 0
@@ -220,8 +235,19 @@ class TokenEngine(CallHandler):
     ) -> list[int]:
         return await self._chat.fitting_ids(conversation, self._context_tokens, prefill, tokens, thinking=thinking)
 
-    def _reader(self, conversation: Conversation, thinking: bool) -> Splitter:
-        return self._chat.habit.splitter(find_requested_marks(conversation), "free" if thinking else "direct")
+    async def _prompt(self, sample: Sample) -> tuple[list[int], str | None]:
+        """The prompt's ids, and the grammar of what is sampled after them."""
+        if sample.grammar is not None or sample.given:
+            require_grammars(self)
+        form = sample.form
+        ids = await self._fitting_ids(sample.conversation, sample.given, thinking=_thinks(sample))
+        if form is not None and self.takes_grammars:
+            await self._grammars.prove(form)
+        return ids, form
+
+    def _reader(self, sample: Sample) -> Splitter:
+        way: Way = "free" if _thinks(sample) else "direct"
+        return self._chat.habit.splitter(find_requested_marks(sample.conversation), way)
 
     async def _answer(self, ids: list[int], priority: int, fields: Mapping[str, object]) -> tuple[TextChoice, Usage]:
         answer = await self._server.post(COMPLETIONS, self._body(ids, priority, fields), TextAnswer)
@@ -233,13 +259,10 @@ class TokenEngine(CallHandler):
         body = {"model": self._model, "prompt": ids, "return_token_ids": True, **PLAIN_SAMPLING, **fields}
         return {**body, "priority": priority} if self.capabilities.supports_priority else body
 
-    def _sampling_fields(self, ids: list[int], sample: Sample) -> dict[str, object]:
-        sampling = sample.sampling
+    def _sampling_fields(self, ids: list[int], sampling: Sampling, form: str | None) -> dict[str, object]:
         structure: dict[str, object] | None = None
-        if sample.schema is not None:
-            structure = {"grammar": grammar(sample.schema)}
-        elif sampling.choices:
-            structure = {"choice": sampling.choices}
+        if form is not None:
+            structure = {"grammar": form if self.takes_grammars else to_ebnf(form)}
         return {
             "max_tokens": min(sampling.max_tokens, self._context_tokens - len(ids)),
             "temperature": sampling.temperature,
@@ -251,7 +274,13 @@ class TokenEngine(CallHandler):
         }
 
     def _completion(
-        self, choice: TextChoice, reader: Splitter, sampled: Sequence[int] | None, usage: Usage
+        self,
+        choice: TextChoice,
+        sample: Sample,
+        form: str | None,
+        reader: Splitter,
+        sampled: Sequence[int] | None,
+        usage: Usage,
     ) -> tuple[list[str | Thought], Completion]:
         """The last pieces of a reply that was read, and the whole."""
         if sampled is None:
@@ -260,18 +289,30 @@ class TokenEngine(CallHandler):
         if split.thoughts:
             usage = replace(usage, reasoning_tokens=self._chat.thought_tokens(sampled, split.text))
             return last, Completion(split.text, split.finish_reason, usage, None, split.thoughts)
-        ids = self._chat.reply_ids(sampled, stopped_at_text=isinstance(choice.stop_reason, str))
-        return last, Completion(split.text, split.finish_reason, usage, ids)
+        stopped_at_text = isinstance(choice.stop_reason, str)
+        ids = self._chat.reply_ids(sampled, stopped_at_text=stopped_at_text)
+        breaks = False
+        if form is not None and not stopped_at_text and self.takes_grammars:
+            written = ids if ids is not None else split.text.removeprefix(sample.given)
+            breaks = self._grammars.breaks(form, written, ended=split.finish_reason == "stop")
+        ids = self._with_given(sample, ids)
+        return last, Completion(split.text, split.finish_reason, usage, ids, breaks_grammar=breaks)
 
-    def _cut(self, reader: Splitter, sampled: Sequence[int], usage: Usage) -> Completion:
+    def _with_given(self, sample: Sample, ids: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        """The ids of the whole reply, of which ``ids`` were sampled."""
+        return ids if ids is None or not sample.given else (*self._chat.encode(sample.given), *ids)
+
+    def _cut(self, sample: Sample, reader: Splitter, sampled: Sequence[int], usage: Usage) -> Completion:
         """A reply that was cut, as far as it came. How much of its prompt was cached is only said at the end."""
         _, split = reader.end("length")
         if split.thoughts:
             usage = replace(usage, reasoning_tokens=self._chat.thought_tokens(sampled, split.text))
             return Completion(split.text, "length", usage, None, split.thoughts)
-        return Completion(split.text, "length", usage, self._chat.reply_ids(sampled, stopped_at_text=False))
+        ids = self._with_given(sample, self._chat.reply_ids(sampled, stopped_at_text=False))
+        return Completion(split.text, "length", usage, ids)
 
 
 def _thinks(sample: Sample) -> bool:
     """Whether the model may think: not under a grammar, which a server without a parser begins at once."""
-    return sample.sampling.thinking and sample.schema is None and not sample.sampling.choices
+    shaped = sample.schema is not None or sample.sampling.choices or sample.grammar is not None or sample.given
+    return sample.sampling.thinking and not shaped

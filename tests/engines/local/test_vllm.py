@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from service.engines.local.vllm import VllmEngine, lora_arguments
+from service.engines.local.loading import lora_arguments
+from service.engines.local.vllm import VllmEngine
 from service.engines.served import EngineMisconfigured
 
 

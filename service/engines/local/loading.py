@@ -1,0 +1,98 @@
+"""Loading vLLM's engine, with the arguments that Redraft chooses."""
+
+import asyncio
+import json
+import logging
+import multiprocessing
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from service.engines.local.reasoning import parser_name
+from service.engines.thoughts import Thinking
+
+if TYPE_CHECKING:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+log = logging.getLogger(__name__)
+
+CPU_CONTEXT_TOKENS = 8192
+"""The context on a CPU unless the settings name another: one batch must hold it whole (see _arguments)."""
+
+GUIDANCE = "guidance"
+"""vLLM's name for llguidance. An engine has one structured-output backend for its whole life, and only this one can
+intersect what several rules demand (docs/design/decisions/0036-llguidance.md)."""
+
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""The ranks that vLLM can be started with; smaller adapters fit in."""
+
+
+async def load_in_thread(model: str, name: str, arguments: Mapping[str, Any], thinking: Thinking) -> "AsyncLLM":
+    """Load in a thread. On cancellation, end the processes that the thread has started and wait for it: a thread cannot
+    be cancelled, but it fails at once without its processes."""
+    loading = asyncio.ensure_future(asyncio.to_thread(_load, model, name, arguments, thinking))
+    try:
+        return await asyncio.shield(loading)
+    except asyncio.CancelledError:
+        while not loading.done():
+            for process in multiprocessing.active_children():
+                process.terminate()
+            await asyncio.wait([loading], timeout=0.1)
+        if loading.exception() is None:
+            await asyncio.to_thread(loading.result().shutdown, 5.0)
+        raise
+
+
+def _load(model: str, name: str, arguments: Mapping[str, Any], thinking: Thinking) -> "AsyncLLM":
+    if Path(model).is_dir():
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # else a start without a network hangs on look-ups
+    begun = time.perf_counter()
+    from vllm.usage.usage_lib import UsageContext
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    log.info("vllm imported", extra={"seconds": round(time.perf_counter() - begun, 1)})
+    # The default context would halve the batch: it is meant for offline use.
+    made = _arguments(model, name, arguments)
+    named = {"reasoning_parser": parser_name(made, thinking)}
+    made.structured_outputs_config = {**named, **made.structured_outputs_config}
+    return AsyncLLM.from_engine_args(made, UsageContext.OPENAI_API_SERVER)
+
+
+def _arguments(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncEngineArgs":
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.platforms import current_platform
+
+    chosen: dict[str, Any] = {
+        "model": model,
+        "served_model_name": name,
+        "scheduling_policy": "priority",
+        "use_tqdm_on_load": False,
+        "structured_outputs_config": {"backend": GUIDANCE, "disable_any_whitespace": True},
+    }
+    if current_platform.is_cpu():
+        length = AsyncEngineArgs(**{**chosen, **arguments}).create_model_config().max_model_len
+        if "max_model_len" not in arguments:
+            length = min(length, CPU_CONTEXT_TOKENS)
+        chosen |= {
+            "max_model_len": length,
+            "max_num_seqs": 64,  # more at once are slower together
+            "block_size": 32,  # the smallest: prefix caching works in whole blocks
+            "enforce_eager": True,  # ready 50 s sooner, and the same speed under load
+            # A chunked prefill of a request with its own seed kills the CPU engine, so a batch takes any
+            # prompt whole. (A GPU engine has no such fault and keeps vLLM's own choices.)
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": length,
+        }
+    return AsyncEngineArgs(**{**chosen, **arguments})
+
+
+def lora_arguments(adapters: Sequence[Path]) -> Mapping[str, Any]:
+    """What the engine must know about its adapters at the start: their number and the largest rank."""
+    if not adapters:
+        return {}
+    ranks = [json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["r"] for folder in adapters]
+    fitting = [rank for rank in LORA_RANKS if rank >= max(ranks)] or [max(ranks)]
+    return {"enable_lora": True, "max_loras": len(adapters), "max_lora_rank": fitting[0]}
