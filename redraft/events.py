@@ -10,7 +10,17 @@ import httpx
 
 from redraft.answers import parse, request_id
 from redraft.errors import UnexpectedAnswer, make_problem_error
-from redraft.results import Choice, Critique, Evaluation, GenerateResult, Models, Problem, RefineResult, Result
+from redraft.results import (
+    Choice,
+    Constraints,
+    Critique,
+    Evaluation,
+    GenerateResult,
+    Models,
+    Problem,
+    RefineResult,
+    Result,
+)
 from redraft.sse import EventDecoder
 
 E = TypeVar("E", bound=Result)
@@ -45,6 +55,7 @@ class CandidateAdded(Result):
     form: draft, redraft, edit or repair.
     parent: the id of the candidate that it revises, if any.
     reasoning: what the model thought, with ``reasoning=True``.
+    constraints: what the text was sampled under; None if it was sampled freely.
     """
 
     round: int
@@ -54,6 +65,7 @@ class CandidateAdded(Result):
     text: str
     reasoning: str | None = None
     finish_reason: str
+    constraints: Constraints | None = None
 
 
 class CandidateEvaluated(Result):

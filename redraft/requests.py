@@ -61,6 +61,7 @@ class Search(TypedDict, total=False):
     memory: int | None
     critic: Literal["auto", "model", "factored", "evaluators", "none"] | None
     select: Literal["score", "pairwise", "vote"] | None
+    constraints: Literal["off", "auto", "revisions", "always"] | None
     repairs: bool | None
     aborts: bool | None
 

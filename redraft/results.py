@@ -143,12 +143,27 @@ class Change(Result):
     text: str
 
 
+class LeftOutRule(Result):
+    """A rule that was checked but not enforced."""
+
+    rule: str
+    reason: str
+
+
+class Constraints(Result):
+    """The rules that a text was sampled under, and those that were only checked afterwards."""
+
+    enforced: tuple[str, ...]
+    left_out: tuple[LeftOutRule, ...]
+
+
 class Candidate(Result):
     """A text that was written, with its evaluations.
 
     form: draft, redraft, edit or repair. parent: the id of the candidate that it revises or repairs.
     reasoning: only with ``reasoning=True``.
     diff: the changes from the parent; None without a parent.
+    constraints: what the text was sampled under; None if it was sampled freely.
     """
 
     id: str
@@ -161,6 +176,7 @@ class Candidate(Result):
     passed: bool | None
     evaluations: tuple[Evaluation, ...]
     diff: tuple[Change, ...] | None
+    constraints: Constraints | None = None
 
 
 class Verification(Result):
@@ -216,6 +232,7 @@ class RefineResult(Result):
 
     score, passed: of ``text``. improved: whether ``text`` differs from the first draft.
     selected: which candidate ``text`` is. stop_reason: why the search ended.
+    constraints: what ``text`` was sampled under; None if it was sampled freely.
     rounds: all of them; None with ``trace=False``.
     """
 
@@ -228,6 +245,7 @@ class RefineResult(Result):
     improved: bool
     selected: Selected
     stop_reason: str
+    constraints: Constraints | None = None
     rounds: tuple[Round, ...] | None = None
     usage: RefineUsage
     timing: Timing

@@ -5,12 +5,23 @@ shows both.
 """
 
 from collections.abc import Callable
+from typing import get_args
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from service.engines.base import Usage
 from service.errors import Draining, EngineDead, EngineUnavailable, Starting
-from service.refinement.events import CallEnded, EvaluatorEnded, Event, Refined, RepairEnded, RoundEnded, TextAborted
+from service.refinement.events import (
+    CallEnded,
+    ConstraintFailed,
+    EvaluatorEnded,
+    Event,
+    FailureCause,
+    Refined,
+    RepairEnded,
+    RoundEnded,
+    TextAborted,
+)
 from service.refinement.roles import CallRole
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
@@ -129,6 +140,14 @@ class Metrics:
         self.evaluator_errors = Counter(
             "redraft_evaluator_errors", "Evaluations that failed.", ["evaluator"], registry=registry
         )
+        self.constraint_failures = Counter(
+            "redraft_constraint_failures",
+            "Texts that do not keep to what they were sampled under, by cause.",
+            ["cause"],
+            registry=registry,
+        )
+        for cause in get_args(FailureCause):
+            self.constraint_failures.labels(cause)
         self.repairs = Counter(
             "redraft_repairs",
             "Rules that code tried to repair in texts, by whether the repaired text was kept.",
@@ -180,6 +199,8 @@ class Metrics:
             case EvaluatorEnded(evaluator, seconds, failed):
                 self.evaluator_seconds.labels(evaluator).observe(seconds)
                 self.evaluator_errors.labels(evaluator).inc(1 if failed else 0)
+            case ConstraintFailed(cause):
+                self.constraint_failures.labels(cause).inc()
             case RepairEnded(rule, kept):
                 self.repairs.labels(rule, "kept" if kept else "dropped").inc()
             case TextAborted(rule, lost):

@@ -315,6 +315,12 @@ EVALUATORS = Row(
             stacked=True,
         ),
         Panel(
+            "Constraint failures",
+            "Texts a second that do not keep to what they were sampled under. There should be none.",
+            [Query(rate("cause", "redraft_constraint_failures_total"), "{{cause}}")],
+            stacked=True,
+        ),
+        Panel(
             "Time of an evaluation, p95",
             "Over five minutes.",
             [Query(quantile(0.95, EVALUATOR_BUCKETS, "evaluator"), "{{evaluator}}")],

@@ -159,7 +159,8 @@ class Programs:
         models, task = self.served.of(request), self._task(request)
         search = self._search(request, task)
         rubrics = self._rubrics(request, task)
-        _refuse_contradictions(request)
+        if search.constraints != "off":
+            _refuse_contradictions(request)
         if search.select == "score":
             evaluators = self._evaluators(request, task, rubrics, judge=request.judge is not False)
         else:

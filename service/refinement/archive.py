@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from service.constraints.algebra import Compiled
 from service.engines.base import Completion, Usage
 from service.engines.conversation import Conversation
 from service.refinement import policy
@@ -37,9 +38,10 @@ class Archive:
         parent: str | None,
         asked: Conversation,
         completion: Completion,
+        under: Compiled | None = None,
     ) -> Candidate:
         """Keep a new candidate. The first one is the incumbent until another displaces it."""
-        candidate = Candidate(f"c{len(self.candidates)}", round, form, parent, asked, completion)
+        candidate = Candidate(f"c{len(self.candidates)}", round, form, parent, asked, completion, under)
         self.candidates.append(candidate)
         self._by_text.setdefault(candidate.text, candidate)
         self._incumbent = self._incumbent or candidate

@@ -4,12 +4,13 @@ Adaptive branching by Thompson sampling: AB-MCTS-A (Inoue et al. 2025, arXiv 250
 root is the request, whose first level are drafts and redrafts, and below each text the edits of it. At a node one may
 make another child or go on below those it has. Each of these is an arm with a beta posterior over the rewards that it
 led to, one draw from each posterior is compared, and the highest wins. At the root there are two ways to make a
-child, a draft and a redraft, so which of them serves this request is learnt along the way.
+child, a draft and a redraft, so which of them serves this request is learnt along the way. In the same way it is learnt
+from all revisions of a form whether the next one is sampled under the constraints of its rules or free of them.
 """
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from service.refinement.candidate import Candidate, Form
 
@@ -21,29 +22,47 @@ PRIOR = (0.5, 0.5)
 class Expansion:
     """A candidate to make. ``parent``: the text to edit or, for a redraft, the text whose faults are in its prompt.
 
-    A redraft without a parent gets the faults of all candidates.
+    A redraft without a parent gets the faults of all candidates. ``free``: it is sampled without constraints, although
+    revisions have some.
     """
 
     form: Form
     parent: Candidate | None = None
+    free: bool = False
 
 
 class Tree:
     """What is known when the next candidates are chosen.
 
     ``candidates``: in order of creation. ``rewards``: in [0, 1], by candidate id; without one it is 0.
-    ``redraft``: whether there is anything to tell one.
+    ``redraft``: whether there is anything to tell one. ``constrained``: whether revisions have constraints.
     """
 
     def __init__(
-        self, candidates: Sequence[Candidate], rewards: Mapping[str, float], draws: random.Random, *, redraft: bool
+        self,
+        candidates: Sequence[Candidate],
+        rewards: Mapping[str, float],
+        draws: random.Random,
+        *,
+        redraft: bool,
+        constrained: bool = False,
     ) -> None:
         self._candidates = candidates
         self._rewards = rewards
         self._draws = draws
         self._forms_at_root: Sequence[Form] = ("draft", "redraft") if redraft else ("draft",)
+        self._constrained = constrained
 
     def next(self) -> Expansion:
+        """Choose what to make, and whether under constraints."""
+        chosen = self._place()
+        if not self._constrained or chosen.form == "draft":
+            return chosen
+        alike = [candidate for candidate in self._candidates if candidate.form == chosen.form]
+        free, bound = (self._draw([each for each in alike if each.free == free]) for free in (True, False))
+        return replace(chosen, free=free > bound)
+
+    def _place(self) -> Expansion:
         """Walk from the root to where a child is to be made."""
         children = self._children(None)
         arms = {
@@ -56,7 +75,7 @@ class Tree:
         return best
 
     def _from(self, node: Candidate) -> Expansion:
-        """As ``next``, from a text on."""
+        """As ``_place``, from a text on."""
         while (edits := self._children(node)) and self._draw(self._below_all(edits)) > self._draw(edits):
             node = self._chosen(edits)
         return Expansion("edit", node)

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
+from service.constraints.algebra import Compiled
 from service.engines.base import Completion
 from service.engines.conversation import Conversation
 from service.evaluators.base import Evaluation, Issue
@@ -19,7 +20,8 @@ repaired by code from its parent."""
 class Candidate:
     """One text. ``parent`` is the id of the candidate whose text it changes; None for drafts and redrafts.
 
-    ``asked``: the conversation that the text replies to. A repair has its parent's.
+    ``asked``: the conversation that the text replies to. A repair has its parent's. ``under``: the constraints that it
+    was sampled under; None if it was sampled freely.
     """
 
     id: str
@@ -28,6 +30,12 @@ class Candidate:
     parent: str | None
     asked: Conversation
     completion: Completion
+    under: Compiled | None = field(default=None, compare=False)  # it may hold a schema, which has no hash
+
+    @property
+    def free(self) -> bool:
+        """Whether nothing was enforced while it was sampled."""
+        return self.under is None or not self.under.enforced
 
     @property
     def text(self) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from service.engines.base import Completion, Usage
 from service.engines.relay import MessagePiece, RelayFinish
@@ -78,6 +79,18 @@ class CandidateAdded:
 class CandidateEvaluated:
     candidate: Candidate
     assessment: Assessment
+
+
+FailureCause = Literal["decoder", "grammar"]
+
+
+@dataclass(frozen=True, slots=True)
+class ConstraintFailed:
+    """A text did not keep to what it was sampled under. ``cause``: the decoder did not follow the grammar, or a text
+    that did follow it breaks a rule that the grammar was to enforce. ``rules``: those concerned."""
+
+    cause: FailureCause
+    rules: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +200,7 @@ Event = (
     | MessagePiece
     | CandidateAdded
     | CandidateEvaluated
+    | ConstraintFailed
     | Critiqued
     | RoundEnded
     | Outcome

@@ -5,6 +5,7 @@ The rules that it obeys are in policy.py, and the engine work that it asks for i
 
 import asyncio
 import itertools
+import logging
 import random
 import time
 from collections import Counter
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from service.concurrency import settle
+from service.constraints.algebra import Compiled
 from service.engines.base import Completion, Usage
 from service.engines.conversation import Conversation
 from service.errors import DeadlineExceeded, EngineUnavailable, InvalidRequest, PromptTooLong, RedraftError
@@ -21,9 +23,11 @@ from service.refinement.accounting import BudgetSpent, Emit, Ledger, LimitReache
 from service.refinement.archive import Archive
 from service.refinement.branching import Expansion
 from service.refinement.candidate import Assessment, Candidate, Critique, Lost
+from service.refinement.constraining import broken_rules, enforced_on
 from service.refinement.events import (
     CandidateAdded,
     CandidateEvaluated,
+    ConstraintFailed,
     Critiqued,
     Event,
     Refined,
@@ -37,6 +41,8 @@ from service.refinement.roles import CallRole, Roles
 from service.refinement.steps import MOST_VOTED_ON, EngineSteps, Guidance, critique_by_evaluators
 from service.refinement.stream import events_of
 from service.refinement.watched import Watch
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -92,6 +98,7 @@ class _Text:
     expansion: Expansion
     asked: Conversation
     completion: Completion
+    under: Compiled | None = None
 
 
 _Made = dict[int, _Text]
@@ -207,7 +214,7 @@ class _Loop:
 
     async def _improve(self, current: _OpenRound) -> None:
         """Choose what to make, have the parents criticised, make what is wanted and evaluate what is new."""
-        expansions = self._expansions()
+        expansions = await self._expansions()
         parents = list(dict.fromkeys(expansion.parent for expansion in expansions if expansion.parent))
         at_fault = await self._criticised(current, parents)
         if self._search.carry == "adaptive":  # where there is nothing to change there may still be a better draft
@@ -227,11 +234,17 @@ class _Loop:
         )
         await self._evaluate(new)
 
-    def _expansions(self) -> Sequence[Expansion]:
+    async def _expansions(self) -> Sequence[Expansion]:
         archive, search = self._archive, self._search
         if search.carry == "adaptive":
             written = archive.written
-            chosen = policy.expansions(written, archive.assessments, search, self._random)
+            chosen = policy.expansions(
+                written,
+                archive.assessments,
+                search,
+                self._random,
+                constrained=await self._steps.constraining.offers_choice(),
+            )
             first = {candidate.text: candidate for candidate in reversed(written)}
             return [replace(e, parent=first[e.parent.text]) if e.parent else e for e in chosen]
         originals = [c for c in archive.candidates if archive.twin(c) is None and archive.repaired(c) is c]
@@ -311,12 +324,17 @@ class _Loop:
         else:
             asked = self._program.request if form == "draft" else self._steps.redraft(plan.guidance)
 
+        under = await self._steps.constraining.of(plan.expansion)
+
         def keep(number: int, text: Completion) -> None:
-            made[plan.first + number] = _Text(plan.expansion, asked, text)
+            if under is not None and text.breaks_grammar:
+                self._steps.constraining.forget()
+                self._report(ConstraintFailed("decoder", under.enforced_rules))
+            made[plan.first + number] = _Text(plan.expansion, asked, text, enforced_on(text, under))
 
         role: CallRole = "draft" if form == "draft" else "revise"
         watch = Watch(self._program.evaluators, self._search.repairs, current.lost.append, self._emit)
-        await self._steps.write(role, asked, sampling, plan.count, keep, watch if self._search.aborts else None)
+        await self._steps.write(role, asked, sampling, plan.count, keep, watch if self._search.aborts else None, under)
 
     def _next_differs(self, plan: _Plan) -> bool:
         parent = plan.expansion.parent
@@ -341,7 +359,7 @@ class _Loop:
             text = made[number]
             form, parent = text.expansion.form, text.expansion.parent
             shown = parent.id if form == "edit" and parent else None
-            candidate = self._archive.add(current.number, form, shown, text.asked, text.completion)
+            candidate = self._archive.add(current.number, form, shown, text.asked, text.completion, text.under)
             current.candidates.append(candidate)
             self._emit(CandidateAdded(candidate))
         return current.candidates
@@ -394,6 +412,16 @@ class _Loop:
         finally:
             if known := self._archive.assessment(candidate):
                 self._emit(CandidateEvaluated(candidate, known))
+                if rules := broken_rules(candidate, known, self._program.sampling):
+                    self._report(ConstraintFailed("grammar", tuple(rules)))
+
+    def _report(self, failed: ConstraintFailed) -> None:
+        """Tell the operator of a fault in the service or in its engine; no caller can cause one."""
+        log.warning(
+            "a constraint was not kept",
+            extra={"program": self._program.id, "cause": failed.cause, "rules": list(failed.rules)},
+        )
+        self._emit(failed)
 
     def _close(self, current: _OpenRound, seconds: float) -> None:
         before = self._rounds[-1].incumbent if self._rounds else None

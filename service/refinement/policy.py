@@ -24,8 +24,9 @@ Revising: with carry ``best`` and ``last`` a parent is edited, that is, shown to
 version. Of a parent that breaks rules every second revision is a redraft instead: the request asked afresh, with
 the broken rules and without the parent. Where an edit did not help, editing the same text again seldom does.
 With carry ``none`` every revision is a redraft. With ``adaptive`` the scores decide (branching.py), again each time,
-between a draft, a redraft that knows all candidates' faults, and an edit of one of them. An edit that is no better
-than its parent counts as a failure of editing, however good both are.
+between a draft, a redraft that knows all candidates' faults, and an edit of one of them, and whether a revision is
+sampled under its constraints (constraining.py) or free of them. An edit that is no better than its parent counts as a
+failure of editing, however good both are.
 
 Repairing: what code can repair in a round's texts without changing what they say becomes a candidate of that round, if
 the verifiers rank it higher and no rule that passed fails. From then on it takes the place of the text that it repairs,
@@ -165,13 +166,21 @@ def differs_from_next(made: Expansion, following: Sequence[Expansion], search: S
 
 
 def expansions(
-    candidates: Sequence[Candidate], assessments: Mapping[str, Assessment], search: Search, draws: random.Random
+    candidates: Sequence[Candidate],
+    assessments: Mapping[str, Assessment],
+    search: Search,
+    draws: random.Random,
+    *,
+    constrained: bool = False,
 ) -> Sequence[Expansion]:
-    """With carry ``adaptive``, the next ``beam`` times ``branches`` candidates to make."""
+    """With carry ``adaptive``, the next ``beam`` times ``branches`` candidates to make.
+
+    ``constrained``: whether revisions may be constrained or free.
+    """
     told = search.critic != "none" and any(assessment.issues for assessment in assessments.values())
     scores = {name: assessment.score or 0.0 for name, assessment in assessments.items()}
     rewards = {c.id: _reward(c, scores) for c in candidates}
-    tree = Tree(candidates, rewards, draws, redraft=told)
+    tree = Tree(candidates, rewards, draws, redraft=told, constrained=constrained)
     return [tree.next() for _ in range(search.beam * search.branches)]
 
 

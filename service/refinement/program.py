@@ -18,6 +18,7 @@ from service.refinement.scheduling import Lane
 Carry = Literal["best", "last", "none", "adaptive"]
 Critic = Literal["auto", "model", "factored", "evaluators", "none"]
 Select = Literal["score", "pairwise", "vote"]
+Constraints = Literal["off", "auto", "revisions", "always"]
 
 
 class TextForm(Protocol):
@@ -40,6 +41,8 @@ class Search:
     repeated. critic: who says what to change: the model (which sees the evaluators' issues), the model by questions
     that it answers without seeing the text, the evaluators' issues alone, nobody, or (auto) the model where the
     evaluators have no issue. select: who picks the result: the scores, the model two at a time, or a vote.
+    constraints: which texts are sampled under the verifiers' rules: none; revisions, and drafts under those rules that
+    hardly change what the model would write (auto); revisions alone; or every text under all that can be stated.
     repairs: whether code repairs what it can in texts that break rules (repairs.py). aborts: whether texts are stopped
     while they are written if they cannot get better (monitors.py).
     """
@@ -52,6 +55,7 @@ class Search:
     memory: int = 0
     critic: Critic = "auto"
     select: Select = "score"
+    constraints: Constraints = "auto"
     repairs: bool = True
     aborts: bool = True
 

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from service.concurrency import SerialThread, settle
+from service.constraints.algebra import Compiled
 from service.engines.base import Choose, Completion, Engine, JsonSchema, Sample, Sampling
 from service.engines.conversation import Conversation, Turn
 from service.engines.siblings import fan_out
@@ -23,9 +24,10 @@ from service.evaluators.text.script import instruction_language
 from service.refinement import repairs, telemetry
 from service.refinement.accounting import Emit, Ledger, LimitReached, MeteredEngine
 from service.refinement.candidate import Assessment, Candidate, Critique, Verification
+from service.refinement.constraining import Constraining, sample_under
 from service.refinement.events import EvaluatorEnded, RepairEnded
 from service.refinement.landing import Rules
-from service.refinement.program import EvaluatedProgram
+from service.refinement.program import EvaluatedProgram, Refine
 from service.refinement.prompts import Prompts
 from service.refinement.roles import CallRole, Roles
 from service.refinement.watched import Watch, write_landing, write_watched
@@ -119,6 +121,15 @@ class EngineSteps:
     def _language(self) -> str:
         return instruction_language(self._brief.request.turn.text)
 
+    @cached_property
+    def constraining(self) -> Constraining:
+        brief = self._brief
+        if not isinstance(brief, Refine):
+            raise TypeError("only the texts of a refine are constrained")
+        return Constraining(
+            brief.evaluators, brief.search.constraints, brief.sampling, self.engine("draft"), self._thread
+        )
+
     async def fit(self) -> None:
         """Raise PromptTooLong if the request alone fills the writer's context."""
         await self.engine("draft").fit(self._brief.request)
@@ -141,22 +152,36 @@ class EngineSteps:
         count: int,
         keep: Keep,
         watch: Watch | None = None,
+        under: Compiled | None = None,
     ) -> None:
         """Sample ``count`` replies side by side, and keep each as soon as it is finished, or cut.
 
         As many are at work as surely fit the budget; each that ends early makes room for the next. What is raised, such
-        as BudgetSpent for those that found no room, is raised after the others have finished. ``watch``: how texts are
-        watched, if they are.
+        as BudgetSpent for those that found no room, is raised after the others have finished.
+
+        - ``watch``: how texts are watched, if they are
+        - ``under``: what constrains them. If the decoder fails at that and writes nothing, the reply is sampled freely.
         """
         engine = self.engine(role)
 
-        async def write(index: int, sibling: Sample) -> None:
+        async def write_one(sample: Sample, keep_one: Callable[[Completion], None]) -> None:
             if watch is None:
-                await write_landing(engine, sibling, partial(keep, index), self._rules)
+                await write_landing(engine, sample, keep_one, self._rules)
             else:
-                await write_watched(engine, sibling, partial(keep, index), self._rules, watch)
+                await write_watched(engine, sample, keep_one, self._rules, watch)
 
-        await fan_out(Sample(conversation, sampling), count, write, settle)
+        async def write(index: int, sibling: Sample) -> None:
+            lost: list[Completion] = []
+
+            def keep_unless_lost(text: Completion) -> None:
+                (lost.append if text.breaks_grammar and not text.text.strip() else partial(keep, index))(text)
+
+            await write_one(sibling, keep_unless_lost)
+            if lost:
+                free = Sample(conversation, sibling.sampling)
+                await write_one(free, lambda text: keep(index, replace(text, breaks_grammar=True)))
+
+        await fan_out(sample_under(conversation, sampling, under), count, write, settle)
 
     async def assess(self, text: str, keep: Callable[[Assessment], None]) -> None:
         """Evaluate a text, and call ``keep`` with the results so far after each evaluator, so at least once.

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from service.engines.base import Sampling, engine_seed
 from service.fail_fast import FAIL_FAST
-from service.refinement.program import PRESETS, Carry, Critic, Search, Select, Stop
+from service.refinement.program import PRESETS, Carry, Constraints, Critic, Search, Select, Stop
 
 Preset = Literal["self_refine", "best_of_n", "vote", "beam", "reflexion", "constitutional", "adaptive"]
 Share = Annotated[float, Ge(0.0), Le(1.0)]
@@ -51,6 +51,7 @@ class SearchOverrides(Overrides):
     memory: Annotated[int, Ge(0), Le(10)] | None = None
     critic: Critic | None = None
     select: Select | None = None
+    constraints: Constraints | None = None
     repairs: bool | None = None
     aborts: bool | None = None
 

@@ -120,8 +120,33 @@ class CritiqueResponse(BaseModel):
     timing: Timing
 
 
+class LeftOutBody(BaseModel):
+    """A rule that was checked but not enforced."""
+
+    rule: str
+    reason: str
+
+
+class ConstraintsBody(BaseModel):
+    """The rules that a text was sampled under, and those that were only checked afterwards."""
+
+    enforced: list[str]
+    left_out: list[LeftOutBody]
+
+    @classmethod
+    def of(cls, candidate: Candidate) -> "ConstraintsBody | None":
+        """None if the text was sampled freely."""
+        if candidate.under is None:
+            return None
+        left_out = [LeftOutBody(rule=rule, reason=reason) for rule, reason in candidate.under.left_out_rules]
+        return cls(enforced=list(candidate.under.enforced_rules), left_out=left_out)
+
+
 class CandidateBody(BaseModel):
-    """``diff`` is against the parent; null where there is no parent. ``reasoning`` is there if it was asked for."""
+    """``diff`` is against the parent; null where there is no parent. ``reasoning`` is there if it was asked for.
+
+    ``constraints``: null where the text was sampled freely.
+    """
 
     id: str
     form: Form
@@ -133,6 +158,7 @@ class CandidateBody(BaseModel):
     passed: bool | None
     evaluations: list[EvaluationBody]
     diff: list[Change] | None
+    constraints: ConstraintsBody | None
 
 
 class CritiqueBody(BaseModel):
@@ -186,7 +212,10 @@ class RefineUsage(BaseModel):
 
 
 class RefineResponse(BaseModel):
-    """``improved``: whether the text is another one than the first draft: it outranks it, or was preferred to it."""
+    """``improved``: whether the text is another one than the first draft: it outranks it, or was preferred to it.
+
+    ``constraints``: what the text was sampled under; null where it was sampled freely.
+    """
 
     id: str
     model: str
@@ -197,6 +226,7 @@ class RefineResponse(BaseModel):
     improved: bool
     selected: Selected
     stop_reason: StopReason
+    constraints: ConstraintsBody | None
     rounds: Annotated[list[RoundBody] | None, LEFT_OUT_IF_NONE] = None
     usage: RefineUsage
     timing: Timing
@@ -250,6 +280,7 @@ def refine_response(done: Refined, timing: Timing, *, trace: bool, reasoning: bo
         improved=done.selected.id != done.first.id,
         selected=Selected(round=done.selected.round, candidate=done.selected.id),
         stop_reason=done.stop_reason,
+        constraints=ConstraintsBody.of(done.selected),
         rounds=_round_bodies(done, reasoning) if trace else None,
         usage=RefineUsage(
             total=total(done.usage),
@@ -291,6 +322,7 @@ def _candidate_body(
         passed=assessment.passed if assessment else None,
         evaluations=evaluation_bodies(assessment),
         diff=None if candidate.parent is None else diff(texts[candidate.parent], candidate.text),
+        constraints=ConstraintsBody.of(candidate),
     )
 
 
@@ -339,6 +371,10 @@ class NativeFormat:
         return event_frame("error", body)
 
 
+def _dumped(body: BaseModel | None) -> Mapping[str, Any] | None:
+    return None if body is None else body.model_dump(mode="json")
+
+
 def sse_event(event: Event, *, reasoning: bool = False) -> SseEvent | None:
     """An event as it is streamed; None for those that only the metrics and the log read, and for the last.
 
@@ -365,6 +401,7 @@ def sse_event(event: Event, *, reasoning: bool = False) -> SseEvent | None:
                 "text": candidate.text,
                 **({"reasoning": candidate.completion.thoughts} if reasoning else {}),
                 "finish_reason": candidate.completion.finish_reason,
+                "constraints": _dumped(ConstraintsBody.of(candidate)),
             }
         case CandidateEvaluated(candidate, assessment):
             return "evaluation", {

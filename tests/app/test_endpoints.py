@@ -154,6 +154,7 @@ async def test_refine_answers_with_the_text_and_the_whole_account(served: Served
             "improved",
             "selected",
             "stop_reason",
+            "constraints",
             "rounds",
             "usage",
             "timing",
@@ -201,11 +202,11 @@ async def test_refine_streams_the_account_as_it_happens_and_ends_with_the_respon
 
     assert [(name, *data) for name, data in events[:-1]] == [
         ("started", "id", "model", "models", "task"),
-        ("candidate", "round", "id", "form", "parent", "text", "finish_reason"),
+        ("candidate", "round", "id", "form", "parent", "text", "finish_reason", "constraints"),
         ("evaluation", "candidate", "score", "passed", "evaluations"),
         ("round", "round", "incumbent", "accepted", "gain"),
         ("critique", "round", "candidate", "issues"),
-        ("candidate", "round", "id", "form", "parent", "text", "finish_reason"),
+        ("candidate", "round", "id", "form", "parent", "text", "finish_reason", "constraints"),
         ("evaluation", "candidate", "score", "passed", "evaluations"),
         ("round", "round", "incumbent", "accepted", "gain"),
     ]

@@ -41,6 +41,7 @@ SERIES = {
     "redraft_tokens": "counter",
     "redraft_evaluator_seconds": "histogram",
     "redraft_evaluator_errors": "counter",
+    "redraft_constraint_failures": "counter",
     "redraft_repairs": "counter",
     "redraft_aborts": "counter",
 }

@@ -27,7 +27,7 @@ REFINED = {**ASKED, "model": "scripted:refine"}
 SALT = {"evaluators": [{"type": "keywords", "include": ["salt"]}], "judge": False}
 SCHEMA = {"type": "object", "properties": {"warm": {"type": "boolean"}}, "required": ["warm"]}
 AS_SCHEMA = {"type": "json_schema", "json_schema": {"name": "weather", "strict": True, "schema": SCHEMA}}
-ACCOUNT = {"score", "passed", "models", "improved", "selected", "stop_reason", "usage", "timing"}
+ACCOUNT = {"score", "passed", "models", "improved", "selected", "stop_reason", "constraints", "usage", "timing"}
 KEY = f"ann:{hashlib.sha256(b'secret').hexdigest()}"
 
 
