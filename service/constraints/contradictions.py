@@ -1,6 +1,6 @@
 """Constraints that no text can meet together, where that is certain whatever the text."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 from service.constraints.algebra import (
@@ -41,13 +41,15 @@ def _contradict(one: Constraint, other: Constraint) -> str:
                 if found := next((each for each in text if each in characters), None):
                     return f'"{text}" is demanded, and "{found}" is forbidden'
         case demand, Excluded(phrases, cased):
+            excluded = {phrase if cased else phrase.lower(): phrase for phrase in phrases}
             for text in _texts(one):
-                for phrase in phrases:
-                    if _mentions(text, phrase, cased=cased, whole=isinstance(demand, Included | Occurrences)):
-                        return f'"{text}" is demanded, and "{phrase}" is excluded'
+                phrase = _find_mention(text, excluded, cased=cased, whole=isinstance(demand, Included | Occurrences))
+                if phrase is not None:
+                    return f'"{text}" is demanded, and "{phrase}" is excluded'
         case demand, Occurrences(phrase, _, 0, cased):
             for text in _texts(one):
-                if _mentions(text, phrase, cased=cased, whole=isinstance(demand, Included | Occurrences)):
+                excluded = {phrase if cased else phrase.lower(): phrase}
+                if _find_mention(text, excluded, cased=cased, whole=isinstance(demand, Included | Occurrences)):
                     return f'"{text}" is demanded, and "{phrase}" is excluded'
         case _, Case(case):
             for text in _cased_texts(one):
@@ -80,13 +82,17 @@ def _cased_texts(constraint: Constraint) -> Iterator[str]:
             yield phrase
 
 
-def _mentions(text: str, phrase: str, *, cased: bool, whole: bool) -> bool:
-    """Whether a demanded text has an excluded word in it for certain. ``whole``: its ends are ends of words."""
+def _find_mention(text: str, excluded: Mapping[str, str], *, cased: bool, whole: bool) -> str | None:
+    """The excluded word that a demanded text has in it for certain. ``whole``: its ends are ends of words.
+
+    ``excluded``: by the word in the case in which it is compared.
+    """
     words = text.split()
-    if not all(map(is_plain_word, words)) or not is_plain_word(phrase) or "-" in text or "'" in text or "’" in text:
-        return False
     inner = words if whole else words[1:-1]
-    return phrase in inner if cased else phrase.lower() in [word.lower() for word in inner]
+    found = next((excluded[word] for word in (inner if cased else map(str.lower, inner)) if word in excluded), None)
+    if found is None or "-" in text or "'" in text or "’" in text:
+        return None
+    return found if is_plain_word(found) and all(map(is_plain_word, words)) else None
 
 
 def _compare(text: str, other: str, end: str) -> str:
