@@ -16,6 +16,7 @@ from redraft.results import (
     Critique,
     Evaluation,
     GenerateResult,
+    JudgeTrust,
     Models,
     Problem,
     RefineResult,
@@ -46,6 +47,7 @@ class Started(Result):
     id: str
     model: str
     models: Models
+    judge_trust: JudgeTrust
     task: str
 
 

@@ -122,12 +122,26 @@ class Models(Result):
     judge: str
 
 
+class JudgeTrust(Result):
+    """How far the judge's word goes.
+
+    level: drive, break_ties or none.
+    share: of pairs of a right and a wrong reply, how many it ranked rightly; None if not measured.
+    source: calibrated, built_in or unknown.
+    """
+
+    level: str
+    share: float | None
+    source: str
+
+
 class CritiqueResult(Result):
     """The result of ``critique``. ``passed``: whether every hard verifier passed; None without hard verifiers."""
 
     id: str
     model: str
     models: Models
+    judge_trust: JudgeTrust
     passed: bool | None
     score: float | None
     evaluations: tuple[Evaluation, ...]
@@ -239,6 +253,7 @@ class RefineResult(Result):
     id: str
     model: str
     models: Models
+    judge_trust: JudgeTrust
     text: str
     score: float | None
     passed: bool | None
@@ -252,10 +267,18 @@ class RefineResult(Result):
 
 
 class Model(Result):
+    """A model that requests may name.
+
+    judge_trust: how far its word goes as a judge. judge_digest: of its weights and its prompts as a judge, under which
+    a calibration is kept; None until its engine serves.
+    """
+
     id: str
     object: str
     created: int
     owned_by: str
+    judge_trust: JudgeTrust | None = None
+    judge_digest: str | None = None
 
 
 class ModelList(Result):

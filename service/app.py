@@ -1,5 +1,6 @@
 """The application: everything is made here and wired here. The only place that knows all the others."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,12 +22,16 @@ from service.api.origin import Cors, OriginGuard
 from service.api.rate_limits import RateLimits
 from service.api.routes import router, v1
 from service.api.state import AppState
+from service.calibration.identity import digest_of_folders, judge_digest
+from service.calibration.judges import JudgeCheck, KnownJudges
+from service.calibration.store import load
+from service.errors import RedraftError
 from service.evaluators.code.sandbox import Sandbox
 from service.evaluators.external.plugins import load_plugins
 from service.evaluators.external.webhook_client import Webhooks
 from service.evaluators.model.embedding import Embedder
 from service.evaluators.toolbox import Toolbox
-from service.fleet import StartEngine, make_fleet, start_engine
+from service.fleet import Fleet, StartEngine, make_fleet, start_engine, weights_of
 from service.images.fetch import RemoteImages
 from service.metrics import Metrics
 from service.models import Adapter
@@ -99,6 +104,32 @@ def start_tracing(settings: Settings) -> Tracer | None:
         raise TracingUnavailable(f"a variable of OpenTelemetry's makes no sense: {error}") from error
 
 
+@asynccontextmanager
+async def _checking(check: JudgeCheck, settings: Settings, fleet: Fleet) -> AsyncIterator[None]:
+    """Find out about the judges meanwhile, each as soon as its engine serves."""
+
+    measures = settings.judge_check and settings.engine != "scripted"
+    by_default = (settings.judge,) if settings.judge else settings.model_names
+
+    async def find_out(model: str) -> None:
+        try:
+            engine = await fleet.loaded(model)
+            weights = weights_of(settings, model)
+            digest = weights if isinstance(weights, str) else await asyncio.to_thread(digest_of_folders, weights)
+            judge = judge_digest(digest, check.programs.tasks["general"])
+            await check.check(engine, judge, measures=measures and model in by_default)
+        except (RedraftError, OSError) as error:
+            log.warning("nothing is known of a judge", extra={"model": model, "reason": str(error)})
+
+    finding = [asyncio.ensure_future(find_out(model)) for model in settings.model_names]
+    try:
+        yield
+    finally:
+        for each in finding:
+            each.cancel()
+        await asyncio.wait(finding)
+
+
 def create_app(
     settings: Settings,
     *,
@@ -113,7 +144,7 @@ def create_app(
     ``tools`` and ``images`` are closed with it. ``on_failure`` gets the reason if an engine fails to start, and
     ``on_ready`` is awaited once the main model's engine serves.
 
-    Raises TracingUnavailable.
+    Raises TracingUnavailable and CalibrationError.
     """
     metrics = Metrics()
     tracer = start_tracing(settings)
@@ -131,7 +162,8 @@ def create_app(
     tasks = load_tasks(settings.tasks_dir, rubrics=rubrics, tools=tools)
     served = ServedModels(settings.model_names, settings.critic, settings.judge)
     limits = RequestLimits(settings.max_candidates, settings.max_rounds, settings.max_tokens, settings.max_seconds)
-    programs = Programs(tasks, limits, served, rubrics, tools)
+    judges = KnownJudges(metrics.show_judge)
+    programs = Programs(tasks, limits, served, rubrics, tools, judges.trust)
     line_bytes = max(settings.max_body_bytes, LINE_BYTES)
     background = Background(admission, settings.max_batch_programs, settings.max_batch_seconds, line_bytes)
     intake = Intake(settings.max_body_memory, settings.max_body_seconds, on_shed=metrics.count_shed)
@@ -145,6 +177,8 @@ def create_app(
         grace=settings.idempotency_grace,
         on_repeat=metrics.count_repeat,
     )
+    calibrated = load(settings.calibration) if settings.calibration else None
+    check = JudgeCheck(judges, programs, background, metrics, calibrated)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
@@ -155,6 +189,7 @@ def create_app(
             stack.push_async_callback(images.close)
             fleet = await stack.enter_async_context(make_fleet(settings, start, on_failure, on_ready))
             stack.push_async_callback(repeats.close)
+            await stack.enter_async_context(_checking(check, settings, fleet))
             yield {
                 "app_state": AppState(
                     keys=Keys(settings.keys),
@@ -162,6 +197,7 @@ def create_app(
                     programs=programs,
                     tasks=tasks,
                     served=served,
+                    judges=judges,
                     images=images,
                 ),
                 "intake": intake,

@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from pathlib import Path
 
 from service.engines.local import bundled
 from service.engines.local.vllm import VllmEngine
@@ -14,7 +15,7 @@ from service.engines.remote.replicas import ReplicatedEngine
 from service.engines.scripted import ScriptedEngine
 from service.engines.served import Adaptable, DeferredEngine, EngineMisconfigured, ServedEngine
 from service.errors import EngineDead, EngineUnavailable, Starting
-from service.models import Adapter, Servers
+from service.models import Adapter, RemoteModel, Servers
 from service.refinement.steps import warm
 from service.settings import Settings
 
@@ -120,6 +121,10 @@ class Fleet:
         """The engine of a model. Raises what its lifetime raises while there is none."""
         return self._lifetimes[model].engine()
 
+    async def loaded(self, model: str) -> ServedEngine:
+        """Wait for the engine of a model. EngineDead if it could not be started."""
+        return await self._lifetimes[model].loaded()
+
 
 async def start_engine(settings: Settings, tokenizers: Tokenizers | None = None) -> ServedEngine:
     """Start the main model's engine; one in this process is warmed, and the log tells what took how long."""
@@ -190,3 +195,35 @@ def make_fleet(
             starting = partial(start_remote, name, stated.servers(name), tokenizers)
         lifetimes[name] = EngineLifetime(name, starting, on_failure)
     return Fleet(lifetimes)
+
+
+def weights_of(settings: Settings, model: str) -> Sequence[Path] | str:
+    """Where a model's weights are, once it serves: the folders of the model and its adapter, or for a remote model, or
+    one whose folder cannot be found, its address in words."""
+    stated = settings.models.get(model)
+    if isinstance(stated, RemoteModel):
+        return _address(stated.servers(model))
+    if settings.engine != "vllm":
+        return _address(settings.servers) if settings.engine == "openai" else settings.model_name
+    base = _folder_of(settings.model)
+    if base is None:
+        return f"{settings.model} {stated.adapter}" if isinstance(stated, Adapter) else settings.model
+    return [base, stated.adapter] if isinstance(stated, Adapter) else [base]
+
+
+def _address(servers: Servers) -> str:
+    return f"{servers.model} {' '.join(sorted(servers.urls))}"
+
+
+def _folder_of(model: str) -> Path | None:
+    """The folder of the model in this process; for one of the hub, where it was downloaded to."""
+    if model == "bundled":
+        return bundled.checkpoint()
+    if Path(model).is_dir():
+        return Path(model)
+    from huggingface_hub import snapshot_download  # imported by vLLM already, where a model is on the hub
+
+    try:
+        return Path(snapshot_download(model, local_files_only=True))
+    except (OSError, ValueError):
+        return None

@@ -23,6 +23,7 @@ from service.refinement.events import (
     TextAborted,
 )
 from service.refinement.roles import CallRole
+from service.refinement.trust import JudgeTrust, TrustLevel
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 """From a rule's check to a refine of ten minutes."""
@@ -160,6 +161,15 @@ class Metrics:
             ["rule", "outcome"],
             registry=registry,
         )
+        self.judge_trust = Gauge(
+            "redraft_judge_trust",
+            "1 for the trust in a model as a judge, 0 for the other levels.",
+            ["model", "level"],
+            registry=registry,
+        )
+        self.judge_share = Gauge(
+            "redraft_judge_share", "Share of labelled pairs that a judge ranked rightly.", ["model"], registry=registry
+        )
         self._calls: dict[tuple[CallRole, str], _CallSeries] = {}
 
     def watch_admission(self, in_progress: Callable[[], float], queued: Callable[[], float]) -> None:
@@ -175,6 +185,12 @@ class Metrics:
 
     def count_repeat(self, outcome: str) -> None:
         self.repeats.labels(outcome).inc()
+
+    def show_judge(self, model: str, trust: JudgeTrust) -> None:
+        for level in get_args(TrustLevel):
+            self.judge_trust.labels(model, level).set(level == trust.level)
+        if trust.share is not None:
+            self.judge_share.labels(model).set(trust.share)
 
     def count_batch_line(self, status: int) -> None:
         self.batch_lines.labels(str(status)).inc()

@@ -120,6 +120,12 @@ class Settings(BaseSettings):
     judge: str | None = Field(
         None, description="model that judges if a request does not name one; by default the request's writer"
     )
+    judge_check: bool = Field(
+        True, description="measure a judge once, after the start, by a few built-in pairs of right and wrong replies"
+    )
+    calibration: Path | None = Field(
+        None, description="file that calibrate wrote of a judge; by default it is looked for in the cache folder"
+    )
     engine_args: dict[str, Any] = Field({}, description="JSON object passed to vLLM's AsyncEngineArgs unchanged")
     max_programs: int = Field(64, ge=1, description="requests in progress at once")
     max_queued: int = Field(256, ge=0, description="requests in the queue; above it, 503")

@@ -219,6 +219,18 @@ REFINING = Row(
             unit="percentunit",
             most=1.0,
         ),
+        Panel(
+            "Trust in judges",
+            "The level of trust in each model as a judge. Without drive, nothing is revised for the judge's sake.",
+            [Query(f"redraft_judge_trust{{{HERE}}} == 1", "{{model}}: {{level}}")],
+        ),
+        Panel(
+            "Pairs ranked rightly",
+            "Share of labelled pairs of a right and a wrong reply that each judge ranked rightly. A coin has 50 %.",
+            [Query(f"redraft_judge_share{{{HERE}}}", "{{model}}")],
+            unit="percentunit",
+            most=1.0,
+        ),
     ],
 )
 

@@ -7,6 +7,7 @@ from starlette.requests import Request
 
 from service.api.auth import Keys
 from service.api.idempotency import note_key
+from service.calibration.judges import KnownJudges
 from service.errors import Draining, EngineDead, EngineUnavailable, Starting, Unavailable
 from service.images.fetch import RemoteImages
 from service.metrics import READY
@@ -25,6 +26,7 @@ class AppState:
     programs: compiles requests into programs.
     tasks, served: what requests may name.
     images: fetches those at addresses.
+    judges: what is known of the models as judges.
     """
 
     keys: Keys
@@ -33,6 +35,7 @@ class AppState:
     tasks: Mapping[str, Task]
     served: ServedModels
     images: RemoteImages
+    judges: KnownJudges
 
     async def check_ready(self) -> None:
         """Return while programs are served; raise Draining, or what keeps a model from serving that programs need by

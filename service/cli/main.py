@@ -1,4 +1,5 @@
-"""The command line: ``python -m service [serve | settings | prepare | refine | generate | batch | demo]``."""
+"""The command line: ``python -m service [serve | settings | prepare | refine | generate | batch | calibrate |
+demo]``."""
 
 import argparse
 import asyncio
@@ -7,7 +8,8 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from service.app import TracingUnavailable, open_toolbox
-from service.cli import ask, demo
+from service.calibration.store import CalibrationError
+from service.cli import ask, calibrate, demo
 from service.cli.server import OTHER_FILES, Server, allow_open_files, configure_logging
 from service.cli.standard_streams import Output, say
 from service.engines.local import bundled
@@ -38,6 +40,9 @@ def _run() -> int:
     ask.add_refine_arguments(commands.add_parser("refine", help="refine a text on a running service"))
     ask.add_generate_arguments(commands.add_parser("generate", help="write a text on a running service"))
     ask.add_batch_arguments(commands.add_parser("batch", help="send many requests to a running service"))
+    calibrate.add_arguments(
+        commands.add_parser("calibrate", help="measure a running service's judge on pairs of your own")
+    )
     demo.add_arguments(commands.add_parser("demo", help="refine an example on a running service and show its rounds"))
     arguments = parser.parse_args()
     match arguments.command:
@@ -51,6 +56,8 @@ def _run() -> int:
             return ask.generate(arguments)
         case "batch":
             return ask.batch(arguments)
+        case "calibrate":
+            return calibrate.run(arguments)
         case "demo":
             return demo.run(arguments)
         case _:
@@ -69,7 +76,7 @@ def serve(start: StartEngine = start_engine) -> int:
             where = ".".join([f"{PREFIX}{setting}".upper(), *map(str, path)]) + ": " if setting else ""
             say(f"Cannot start: {where}{problem['msg'].removeprefix('Value error, ')}")
         return 1
-    except (SettingsError, TaskError, WebhookMisconfigured, PluginError, TracingUnavailable) as error:
+    except (SettingsError, TaskError, WebhookMisconfigured, PluginError, TracingUnavailable, CalibrationError) as error:
         say(f"Cannot start: {error}")
         return 1
     allow_open_files(settings.max_connections + OTHER_FILES)

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from uuid import uuid4
@@ -32,6 +32,7 @@ from service.refinement.program import (
 )
 from service.refinement.roles import Models
 from service.refinement.scheduling import Lane
+from service.refinement.trust import UNKNOWN, JudgeTrust
 from service.tasks.task import Rubric, Task
 from service.wire.requests import (
     BudgetFields,
@@ -66,6 +67,7 @@ class Programs:
     tasks, rubrics, served: what a request may name.
     limits: how much it may ask for.
     tools: what its evaluators may need.
+    judge_trust: what is known of a model as a judge.
     """
 
     tasks: Mapping[str, Task]
@@ -73,6 +75,7 @@ class Programs:
     served: ServedModels
     rubrics: Mapping[str, Rubric] = field(default_factory=dict)
     tools: Toolbox = field(default_factory=Toolbox)
+    judge_trust: Callable[[str], JudgeTrust] = lambda model: UNKNOWN
     _arrivals: Iterator[int] = field(default_factory=itertools.count, init=False, repr=False, compare=False)
     """Numbers the programs in order of arrival."""
 
@@ -149,6 +152,7 @@ class Programs:
             fence=_new_fence(),
             budget=self._budget(BudgetFields()),
             evaluators=self._evaluators(request, task, rubrics, judge=request.judge),
+            judge_trust=self.judge_trust(models.judge),
             threads=self.tools.threads,
             principles=_principles(rubrics),
             candidate=request.candidate,
@@ -185,6 +189,7 @@ class Programs:
             fence=_new_fence(),
             budget=self._budget(request.budget),
             evaluators=evaluators,
+            judge_trust=self.judge_trust(models.judge),
             threads=self.tools.threads,
             search=search,
             stop=request.stop.apply_to(task.stop),

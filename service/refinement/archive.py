@@ -7,10 +7,12 @@ from service.engines.base import Completion, Usage
 from service.engines.conversation import Conversation
 from service.refinement import policy
 from service.refinement.candidate import Assessment, Candidate, Form
+from service.refinement.trust import UNKNOWN, JudgeTrust
 
 
 class Archive:
-    def __init__(self) -> None:
+    def __init__(self, judge_trust: JudgeTrust = UNKNOWN) -> None:
+        self._judge_trust = judge_trust
         self.candidates: list[Candidate] = []
         self.assessments: dict[str, Assessment] = {}
         self._incumbent: Candidate | None = None
@@ -63,7 +65,7 @@ class Archive:
     def repaired(self, candidate: Candidate) -> Candidate:
         """The repair of the candidate's text, if it is better; else the candidate itself."""
         repair = self._repairs.get(candidate.text)
-        better = repair and policy.displaces(self.assessment(repair), self.assessment(candidate), min_gain=0.0)
+        better = repair and self._displaces(repair, candidate, min_gain=0.0)
         return repair if repair and better else candidate
 
     def twin(self, candidate: Candidate) -> Candidate | None:
@@ -77,9 +79,12 @@ class Archive:
     def challenge(self, challengers: Iterable[Candidate], min_gain: float) -> None:
         """Let each challenger in turn displace the incumbent, if it is better by the rules."""
         for challenger in challengers:
-            if policy.displaces(self.assessment(challenger), self.assessment(self.incumbent), min_gain):
+            if self._displaces(challenger, self.incumbent, min_gain):
                 self._incumbent = challenger
 
     def elect(self, candidate: Candidate) -> None:
         """Make the winner of a vote or of a comparison the incumbent."""
         self._incumbent = candidate
+
+    def _displaces(self, challenger: Candidate, incumbent: Candidate, min_gain: float) -> bool:
+        return policy.displaces(self.assessment(challenger), self.assessment(incumbent), min_gain, self._judge_trust)

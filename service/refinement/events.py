@@ -9,6 +9,7 @@ from service.engines.relay import MessagePiece, RelayFinish
 from service.refinement.candidate import Assessment, Candidate, Critique, Lost
 from service.refinement.policy import StopReason
 from service.refinement.roles import CallRole, Models
+from service.refinement.trust import UNKNOWN, JudgeTrust
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,7 @@ class Started:
     program: str
     models: Models
     task: str
+    judge_trust: JudgeTrust = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,7 @@ class Refined:
 
     program: str
     models: Models
+    judge_trust: JudgeTrust
     task: str
     selected: Candidate
     first: Candidate
@@ -153,6 +156,7 @@ class Reviewed:
 
     program: str
     models: Models
+    judge_trust: JudgeTrust
     assessment: Assessment
     critique: Critique | None
     usage: Mapping[CallRole, Usage]

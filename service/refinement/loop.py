@@ -112,11 +112,12 @@ class _Loop:
         self._program = program
         self._search = program.search
         self._models = roles.models
+        self._trust = program.judge_trust
         self._emit = emit
         self._ledger = Ledger(program.budget, emit, program.arrival, program.lane)
         self._steps = EngineSteps(program, roles, self._ledger, emit)
         self._random = random.Random(_seed(program))  # noqa: S311 - nothing secret is drawn
-        self._archive = Archive()
+        self._archive = Archive(program.judge_trust)
         self._rounds: list[Round] = []
         self._critiques: dict[tuple[str, ...], Critique] = {}
         self._revisions: Counter[str] = Counter()
@@ -126,7 +127,7 @@ class _Loop:
         await self._steps.fit()
         if self._program.draft is None:
             await self._steps.fit_budget(self._program.sampling)
-        self._emit(Started(self._program.id, self._models, self._program.task))
+        self._emit(Started(self._program.id, self._models, self._program.task, self._trust))
         reason, cause = await self._until_stopped()
         if cause is not None and not self._archive:
             raise cause
@@ -135,6 +136,7 @@ class _Loop:
         done = Refined(
             program=self._program.id,
             models=self._models,
+            judge_trust=self._trust,
             task=self._program.task,
             selected=self._archive.incumbent,
             first=self._archive.first,
@@ -168,7 +170,7 @@ class _Loop:
     async def _until_ruled_out(self) -> StopReason:
         for number in itertools.count():
             facts = await self._round(number)
-            if reason := policy.stop_reason(facts, self._search, self._program.stop):
+            if reason := policy.stop_reason(facts, self._search, self._program.stop, self._trust):
                 return reason
         raise AssertionError("counting never ends")
 
@@ -274,7 +276,7 @@ class _Loop:
         """What is wrong with a parent. The model is greedy, so the same question again has the same answer."""
         known = (parent.id, *principles)
         assessment = self._archive.assessment(parent)
-        if known not in self._critiques and policy.asks_model(self._search.critic, assessment, principles):
+        if known not in self._critiques and policy.asks_model(self._search.critic, assessment, principles, self._trust):
             factored = self._search.critic == "factored"
             self._critiques[known] = await self._steps.critique(parent, assessment, principles, factored=factored)
         critique = self._critiques.get(known) or critique_by_evaluators(parent, assessment)

@@ -9,6 +9,8 @@ longest first.
 - Where verifiers tell them apart, they decide, by however little.
 - Where they don't, the challenger's judged score must be higher by more than ``min_gain`` and by more than its
   standard error. A judge that abstained on either, be it on one criterion, gives no reason to change.
+- A model whose trust as a judge (trust.py) is ``none`` decides nothing: a challenger that only it prefers does not
+  displace the incumbent.
 - With select ``pairwise`` there is no judge: where verifiers don't tell them apart, the challenger must be preferred by
   the model in both orders of the two.
 - A candidate that has not been evaluated displaces none. An incumbent that has not been evaluated yields only
@@ -18,7 +20,8 @@ the text that most of them share or, where none leads, the model's choice, if an
 
 Criticising: a critic is asked about each parent to be edited, or whose faults a redraft should avoid. With critic
 ``auto`` the model is the critic only of parents in which no evaluator found an issue, or where there are principles
-to hold them against: what is known to be wrong needs no call.
+to hold them against: what is known to be wrong needs no call. Nor is there one for the sake of a judge that may not
+drive the loop: no revision of a text in which no evaluator found an issue could be known to be better.
 
 Revising: with carry ``best`` and ``last`` a parent is edited, that is, shown to the model and asked for a better
 version. Of a parent that breaks rules every second revision is a redraft instead: the request asked afresh, with
@@ -42,6 +45,8 @@ Stopping, after each round; the first that holds is the reason:
                       never with carry ``adaptive``, nor by redrafts that know no faults, which are fresh drafts
 5. patience           that many rounds in a row did not change the incumbent
 6. rounds             as many rounds as asked for are done
+7. untrusted          no evaluator finds fault with the incumbent, so that only the model as a judge could prefer
+                      another text, and it may not drive the loop; only with critic ``auto`` and select ``score``
 Between rounds and inside them, whatever has been reached by then being kept:
 - budget              no tokens, calls or room in the model's context are left for the next call, or they cut a text.
                       A round that was cut short this way ends with ``target`` where that holds nevertheless
@@ -59,6 +64,7 @@ from service.engines.base import Completion
 from service.refinement.branching import Expansion, Tree
 from service.refinement.candidate import Assessment, Candidate, Rank
 from service.refinement.program import Critic, Search, Stop
+from service.refinement.trust import UNKNOWN, JudgeTrust
 
 StopReason = Literal[
     "target",
@@ -66,6 +72,7 @@ StopReason = Literal[
     "fixpoint",
     "patience",
     "rounds",
+    "untrusted",
     "budget",
     "deadline",
     "evaluators_failed",
@@ -84,7 +91,13 @@ def whole_first(completions: Mapping[int, Completion]) -> list[int]:
     return sorted(completions, key=place)
 
 
-def displaces(challenger: Assessment | None, incumbent: Assessment | None, min_gain: float) -> bool:
+MODEL_JUDGE = "judge"
+"""The evaluator whose word the trust is about. Other judges, such as a webhook, have an authority of their own."""
+
+
+def displaces(
+    challenger: Assessment | None, incumbent: Assessment | None, min_gain: float, trust: JudgeTrust = UNKNOWN
+) -> bool:
     """Whether the challenger becomes the incumbent. Both were evaluated by the same evaluators."""
     if challenger is None:
         return False
@@ -95,7 +108,9 @@ def displaces(challenger: Assessment | None, incumbent: Assessment | None, min_g
         return _verified(new) > _verified(old)
     if not (_judged(challenger) and _judged(incumbent)):
         return False
-    return (new.judged or 0.0) - (old.judged or 0.0) > max(min_gain, challenger.stderr)
+    if (new.judged or 0.0) - (old.judged or 0.0) <= max(min_gain, challenger.stderr):
+        return False
+    return trust.level != "none" or displaces(_by_others(challenger), _by_others(incumbent), min_gain)
 
 
 def comparable(challenger: Assessment | None, incumbent: Assessment | None) -> bool:
@@ -139,10 +154,14 @@ def faultless(assessment: Assessment | None) -> bool:
     return not assessment.issues and not missing
 
 
-def asks_model(critic: Critic, assessment: Assessment | None, principles: Collection[str]) -> bool:
+def asks_model(
+    critic: Critic, assessment: Assessment | None, principles: Collection[str], trust: JudgeTrust = UNKNOWN
+) -> bool:
     """Whether the model is asked what is wrong with a candidate."""
+    if critic != "auto":
+        return critic in ("model", "factored")
     known = assessment is not None and bool(assessment.issues)
-    return critic in ("model", "factored") or (critic == "auto" and (bool(principles) or not known))
+    return bool(principles) if known else not _depends_on(trust, assessment)
 
 
 def revisions(
@@ -229,7 +248,7 @@ class RoundFacts:
     incumbent_is_whole: bool = True
 
 
-def stop_reason(facts: RoundFacts, search: Search, stop: Stop) -> StopReason | None:
+def stop_reason(facts: RoundFacts, search: Search, stop: Stop, trust: JudgeTrust = UNKNOWN) -> StopReason | None:
     """Why to end after this round; None to go on."""
     evaluations = [evaluation for assessment in facts.new for evaluation in assessment.evaluations]
     if evaluations and all(evaluation.error is not None for evaluation in evaluations):
@@ -244,6 +263,8 @@ def stop_reason(facts: RoundFacts, search: Search, stop: Stop) -> StopReason | N
         return "patience"
     if facts.number >= search.rounds:
         return "rounds"
+    if search.critic == "auto" and search.select == "score" and _depends_on(trust, facts.incumbent):
+        return "untrusted"
     return None
 
 
@@ -264,3 +285,16 @@ def _judged(assessment: Assessment) -> bool:
     judges = [evaluation for evaluation in assessment.evaluations if evaluation.authority == "judge"]
     scores = [score for judge in judges for score in (judge.score, *(line.score for line in judge.criteria))]
     return bool(scores) and None not in scores
+
+
+def _depends_on(trust: JudgeTrust, assessment: Assessment | None) -> bool:
+    """Whether only the model as a judge could prefer another text to one with this assessment, and it may not drive."""
+    if trust.level == "drive" or assessment is None or not faultless(assessment):
+        return False
+    judges = [evaluation.evaluator for evaluation in assessment.evaluations if evaluation.authority == "judge"]
+    return bool(judges) and all(judge == MODEL_JUDGE for judge in judges)
+
+
+def _by_others(assessment: Assessment) -> Assessment:
+    """The assessment without the model's judgement."""
+    return Assessment(tuple(e for e in assessment.evaluations if e.evaluator != MODEL_JUDGE))

@@ -14,6 +14,7 @@ from service.evaluators.base import Evaluator
 from service.refinement.prompts import Prompts
 from service.refinement.roles import Models
 from service.refinement.scheduling import Lane
+from service.refinement.trust import UNKNOWN, JudgeTrust
 
 Carry = Literal["best", "last", "none", "adaptive"]
 Critic = Literal["auto", "model", "factored", "evaluators", "none"]
@@ -115,13 +116,14 @@ class Program:
 class EvaluatedProgram(Program):
     """A program whose texts are evaluated. ``request`` ends with the user turn to be answered.
 
-    ``fence``: a delimiter line that only this program knows.
+    ``fence``: a delimiter line that only this program knows. ``judge_trust``: of the model that judges.
     """
 
     request: Conversation
     prompts: Prompts
     fence: str
     evaluators: Sequence[Evaluator] = ()
+    judge_trust: JudgeTrust = UNKNOWN
 
 
 @dataclass(frozen=True, kw_only=True)

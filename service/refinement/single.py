@@ -142,7 +142,7 @@ async def _review(review: Review, roles: Roles, emit: Emit) -> None:
             with _too_long_by("candidate"):
                 critique = await steps.critique(candidate, known[-1], review.principles)
             emit(Critiqued(0, critique))
-    done = Reviewed(review.id, roles.models, known[-1], critique, ledger.usage)
+    done = Reviewed(review.id, roles.models, review.judge_trust, known[-1], critique, ledger.usage)
     telemetry.reviewed(done)
     emit(done)
 

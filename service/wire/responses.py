@@ -28,6 +28,7 @@ from service.refinement.events import (
 )
 from service.refinement.policy import StopReason
 from service.refinement.roles import CallRole, Models
+from service.refinement.trust import JudgeTrust
 from service.wire.diff import Change, diff
 from service.wire.requests import CritiqueRequest, GenerateRequest, NativeRequest, RefineRequest
 from service.wire.sse import SseEvent, event_frame
@@ -112,6 +113,7 @@ class CritiqueResponse(BaseModel):
     id: str
     model: str
     models: Models
+    judge_trust: JudgeTrust
     passed: bool | None
     score: float | None
     evaluations: list[EvaluationBody]
@@ -220,6 +222,7 @@ class RefineResponse(BaseModel):
     id: str
     model: str
     models: Models
+    judge_trust: JudgeTrust
     text: str
     score: float | None
     passed: bool | None
@@ -259,6 +262,7 @@ def critique_response(done: Reviewed, timing: Timing) -> CritiqueResponse:
         id=done.program,
         model=done.models.writer,
         models=done.models,
+        judge_trust=done.judge_trust,
         passed=done.assessment.passed,
         score=done.assessment.score,
         evaluations=evaluation_bodies(done.assessment),
@@ -274,6 +278,7 @@ def refine_response(done: Refined, timing: Timing, *, trace: bool, reasoning: bo
         id=done.program,
         model=done.models.writer,
         models=done.models,
+        judge_trust=done.judge_trust,
         text=done.selected.text,
         score=assessment.score if assessment else None,
         passed=assessment.passed if assessment else None,
@@ -386,6 +391,7 @@ def sse_event(event: Event, *, reasoning: bool = False) -> SseEvent | None:
                 "id": event.program,
                 "model": event.models.writer,
                 "models": asdict(event.models),
+                "judge_trust": asdict(event.judge_trust),
                 "task": event.task,
             }
         case ReasoningDelta() if reasoning:

@@ -44,6 +44,8 @@ SERIES = {
     "redraft_constraint_failures": "counter",
     "redraft_repairs": "counter",
     "redraft_aborts": "counter",
+    "redraft_judge_trust": "gauge",
+    "redraft_judge_share": "gauge",
 }
 
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]

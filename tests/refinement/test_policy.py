@@ -15,7 +15,8 @@ from service.refinement import policy
 from service.refinement.branching import Expansion
 from service.refinement.candidate import Assessment, Candidate, Form
 from service.refinement.policy import RoundFacts, StopReason
-from service.refinement.program import Carry, Critic, Search, Stop
+from service.refinement.program import Carry, Critic, Search, Select, Stop
+from service.refinement.trust import JudgeTrust, TrustLevel
 from tests.support.assessments import assessed_by_the_same, hard, judged, order_of, soft
 from tests.support.scripts import REQUEST
 
@@ -403,3 +404,102 @@ def test_an_edit_that_is_no_better_than_its_parent_speaks_against_editing() -> N
     scores = {"c0": 0.8, "c1": 0.8, "c2": 0.9}
 
     assert [policy._reward(made, scores) for made in (draft, copy, better)] == [0.8, 0.0, 0.9]
+
+
+@pytest.mark.parametrize(("level", "wins"), [("drive", True), ("break_ties", True), ("none", False)])
+@pytest.mark.parametrize("verifiers", [[], [hard(1.0)], [hard(0.5), soft(0.5)]])
+def test_a_challenger_that_only_an_untrusted_judge_prefers_does_not_win(
+    level: TrustLevel, wins: bool, verifiers: Sequence[Evaluation]
+) -> None:
+    challenger, incumbent = assessment(*verifiers, judged(0.9)), assessment(*verifiers, judged(0.1))
+
+    assert policy.displaces(challenger, incumbent, 0.0, JudgeTrust(level)) is wins
+
+
+def test_verifiers_need_no_trust_in_the_judge() -> None:
+    assert policy.displaces(
+        assessment(hard(1.0), judged(0.1)), assessment(hard(0.9), judged(0.9)), 0.0, JudgeTrust("none")
+    )
+
+
+@pytest.mark.parametrize(("others", "wins"), [((0.6, 0.5), True), ((0.5, 0.5), False), ((None, 0.5), False)])
+def test_another_judge_than_the_model_has_an_authority_of_its_own(
+    others: tuple[float | None, float | None], wins: bool
+) -> None:
+    new, old = (judged(score, evaluator="webhook") for score in others)
+
+    assert policy.displaces(assessment(judged(0.9), new), assessment(judged(0.1), old), 0.0, JudgeTrust("none")) is wins
+
+
+def test_an_untrusted_judge_may_still_speak_against_a_challenger() -> None:
+    """Else the returned text could score below the first draft."""
+    worse = assessment(judged(0.1), judged(0.6, evaluator="webhook"))
+    better = assessment(judged(0.9), judged(0.5, evaluator="webhook"))
+
+    assert not policy.displaces(worse, better, 0.0, JudgeTrust("none"))
+
+
+@given(assessed_by_the_same(2, 2), st.sampled_from(["break_ties", "none"]))
+def test_less_trust_displaces_nobody_whom_full_trust_keeps(both: list[Assessment], level: TrustLevel) -> None:
+    challenger, incumbent = both
+    if policy.displaces(challenger, incumbent, 0.0, JudgeTrust(level)):
+        assert policy.displaces(challenger, incumbent, 0.0)
+
+
+DEPENDING = assessment(hard(1.0), judged(0.5))
+
+
+@pytest.mark.parametrize("level", ["break_ties", "none"])
+@pytest.mark.parametrize(
+    ("critic", "known", "principles", "asked"),
+    [
+        ("auto", DEPENDING, (), False),
+        ("auto", DEPENDING, ("Be kind.",), False),
+        ("auto", assessment(judged(0.5)), (), False),
+        ("auto", AT_FAULT, ("Be kind.",), True),
+        ("auto", AT_FAULT, (), False),
+        ("auto", None, (), True),
+        ("auto", FAULTLESS, (), True),
+        ("auto", assessment(judged(0.5), judged(0.5, evaluator="webhook")), (), True),
+        ("auto", assessment(hard(1.0), replace(hard(None), error="gone"), judged(0.5)), (), True),
+        ("model", DEPENDING, (), True),
+        ("factored", DEPENDING, (), True),
+        ("evaluators", DEPENDING, (), False),
+    ],
+)
+def test_the_model_is_not_asked_for_the_sake_of_a_judge_that_may_not_drive(
+    level: TrustLevel, critic: Critic, known: Assessment | None, principles: Sequence[str], asked: bool
+) -> None:
+    assert policy.asks_model(critic, known, principles, JudgeTrust(level)) is asked
+
+
+@pytest.mark.parametrize("level", ["drive", "break_ties", "none"])
+@pytest.mark.parametrize(
+    ("incumbent", "critic", "select", "stops"),
+    [
+        (DEPENDING, "auto", "score", True),
+        (assessment(judged(0.5)), "auto", "score", True),
+        (assessment(judged(None)), "auto", "score", True),
+        (DEPENDING, "model", "score", False),
+        (DEPENDING, "factored", "score", False),
+        (DEPENDING, "none", "score", False),
+        (DEPENDING, "evaluators", "score", False),
+        (assessment(), "auto", "pairwise", False),
+        (assessment(*AT_FAULT.evaluations, judged(0.5)), "auto", "score", False),
+        (assessment(judged(0.5), judged(0.5, evaluator="webhook")), "auto", "score", False),
+        (None, "auto", "score", False),
+    ],
+)
+def test_the_loop_does_not_go_on_for_the_sake_of_a_judge_that_may_not_drive(
+    level: TrustLevel, incumbent: Assessment | None, critic: Critic, select: Select, stops: bool
+) -> None:
+    facts = replace(GOING_ON, incumbent=incumbent, new=())
+    reason = policy.stop_reason(facts, Search(critic=critic, select=select), Stop(target=1.0), JudgeTrust(level))
+
+    assert reason == ("untrusted" if stops and level != "drive" else None)
+
+
+def test_a_search_without_further_rounds_ends_by_rounds_whatever_the_trust() -> None:
+    facts = replace(GOING_ON, incumbent=DEPENDING)
+
+    assert policy.stop_reason(facts, Search(rounds=facts.number), Stop(target=1.0), JudgeTrust("none")) == "rounds"

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -13,6 +14,7 @@ from service.evaluators.text.length import Length
 from service.refinement.events import RoundEnded
 from service.refinement.program import Search, Stop
 from service.refinement.roles import CallRole
+from service.refinement.trust import JudgeTrust
 from tests.support.scripts import (
     FOAM,
     JUDGE,
@@ -501,3 +503,44 @@ async def test_what_is_no_known_failure_of_an_engine_is_raised_as_itself() -> No
 
     with pytest.raises(ZeroDivisionError):
         await refined(program(SALT, sampling=Sampling(max_tokens=5)), scripted)
+
+
+async def test_a_judge_that_is_not_trusted_has_nothing_revised_that_no_verifier_finds_fault_with() -> None:
+    lines = Lines(draft=["Salt."], revise=["More salt."], ratings={"Salt.": digit(2), "More salt.": digit(5)})
+    scripted = engine(lines)
+
+    done = await refined(program(SALT, JUDGE, judge_trust=JudgeTrust("none", 0.5, "built_in")), scripted)
+
+    assert (done.stop_reason, done.selected.text, len(done.rounds)) == ("untrusted", "Salt.", 1)
+    assert done.judge_trust == JudgeTrust("none", 0.5, "built_in")
+    assert scripted.counts() == {"draft": 1, "judge": 1}
+
+
+async def test_what_a_verifier_finds_is_revised_whatever_the_judge_is_worth() -> None:
+    scripted = engine(Lines(draft=["Waves."], revise=["Salt waves."]))
+
+    done = await refined(program(SALT, JUDGE, search=Search(), judge_trust=JudgeTrust("none")), scripted)
+
+    assert (done.stop_reason, done.selected.text, len(done.rounds)) == ("untrusted", "Salt waves.", 2)
+    assert scripted.counts() == {"draft": 1, "revise": 1, "judge": 2}
+
+
+async def test_a_critic_that_the_request_asks_for_is_asked_but_an_untrusted_judge_still_decides_nothing() -> None:
+    ratings = {"Waves.": digit(1), "More waves.": digit(5)}
+    scripted = engine(Lines(ratings=ratings))
+
+    done = await refined(
+        program(JUDGE, search=Search(rounds=1, critic="model"), judge_trust=JudgeTrust("none")), scripted
+    )
+
+    assert (done.stop_reason, done.selected.text) == ("rounds", "Waves.")
+    assert scripted.counts() == {"draft": 1, "critique": 1, "revise": 1, "judge": 2}
+
+
+@pytest.mark.parametrize(("level", "text"), [("break_ties", "Foam."), ("none", "Waves.")])
+async def test_a_judge_that_may_break_ties_picks_among_drafts(level: Literal["break_ties", "none"], text: str) -> None:
+    lines = Lines(draft=["Waves.", "Foam."], ratings={"Waves.": digit(1), "Foam.": digit(5)})
+
+    done = await refined(program(JUDGE, search=Search(drafts=2), judge_trust=JudgeTrust(level)), engine(lines))
+
+    assert (done.stop_reason, done.selected.text) == ("untrusted", text)

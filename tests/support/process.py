@@ -20,7 +20,7 @@ async def served(module: str = "service", **settings: str) -> AsyncGenerator[tup
         sys.executable,
         "-m",
         module,
-        env={**os.environ, **settings, "REDRAFT_PORT": str(port)},
+        env={**os.environ, "REDRAFT_JUDGE_CHECK": "false", **settings, "REDRAFT_PORT": str(port)},
         stdout=asyncio.subprocess.PIPE,
     )
     try:

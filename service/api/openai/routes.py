@@ -1,6 +1,7 @@
 """The routes that OpenAI's clients know. A chat completion is a generate or a refine under another name."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Depends
@@ -18,6 +19,7 @@ from service.api.openai.response_requests import ResponseRequest, StatedResponse
 from service.api.openai.translate import Chat, ChatRequest, model_names, parse_model_name
 from service.api.problems import describe_errors
 from service.api.state import app_state, require_capacity
+from service.calibration.judges import KnownJudges
 from service.errors import NotFound
 
 ERROR: Mapping[str, Any] = {"model": ErrorResponse}
@@ -112,15 +114,25 @@ async def cancelled_response(request: Request, response: str) -> Response:
 @v1.get("/models", summary="The models that requests may name")
 async def models(request: Request) -> Response:
     """The served models, for `/v1/chat/completions` also with `:refine` and each preset after their names."""
-    names = model_names(app_state(request).served.names)
-    return JSONResponse({"object": "list", "data": [_model(name) for name in names]})
+    state = app_state(request)
+    names = model_names(state.served.names)
+    return JSONResponse({"object": "list", "data": [_model(name, state.judges) for name in names]})
 
 
 @v1.get("/models/{model:path}", summary="One model", responses=NO_MODEL)
 async def model(request: Request, model: str) -> Response:
-    parse_model_name(model, app_state(request).served.names)
-    return JSONResponse(_model(model))
+    state = app_state(request)
+    parse_model_name(model, state.served.names)
+    return JSONResponse(_model(model, state.judges))
 
 
-def _model(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "redraft"}
+def _model(name: str, judges: KnownJudges) -> dict[str, Any]:
+    served, _, _ = name.partition(":")
+    return {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "redraft",
+        "judge_trust": asdict(judges.trust(served)),
+        "judge_digest": judges.digest(served),
+    }

@@ -27,7 +27,18 @@ REFINED = {**ASKED, "model": "scripted:refine"}
 SALT = {"evaluators": [{"type": "keywords", "include": ["salt"]}], "judge": False}
 SCHEMA = {"type": "object", "properties": {"warm": {"type": "boolean"}}, "required": ["warm"]}
 AS_SCHEMA = {"type": "json_schema", "json_schema": {"name": "weather", "strict": True, "schema": SCHEMA}}
-ACCOUNT = {"score", "passed", "models", "improved", "selected", "stop_reason", "constraints", "usage", "timing"}
+ACCOUNT = {
+    "score",
+    "passed",
+    "models",
+    "judge_trust",
+    "improved",
+    "selected",
+    "stop_reason",
+    "constraints",
+    "usage",
+    "timing",
+}
 KEY = f"ann:{hashlib.sha256(b'secret').hexdigest()}"
 
 
@@ -444,7 +455,14 @@ async def test_the_models_are_listed_and_each_is_shown(served: Served) -> None:
     assert listed["object"] == "list"
     assert names == ["scripted", "scripted:refine", *(f"scripted:{preset.replace('_', '-')}" for preset in PRESETS)]
     for model in listed["data"]:
-        assert model == {"id": model["id"], "object": "model", "created": 0, "owned_by": "redraft"}
+        assert model == {
+            "id": model["id"],
+            "object": "model",
+            "created": 0,
+            "owned_by": "redraft",
+            "judge_trust": {"level": "drive", "share": None, "source": "unknown"},
+            "judge_digest": listed["data"][0]["judge_digest"],
+        }
         assert (await served.client.get(f"/v1/models/{model['id']}")).json() == model
 
 

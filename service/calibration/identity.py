@@ -1,0 +1,57 @@
+"""What a calibration is kept under: the judge's weights, and the prompts by which it judges."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from service.tasks.task import Task
+
+SAMPLES = 64
+"""How many pieces of a file of weights are read: training changes all of it, so that a few tell it from any other."""
+SAMPLE_BYTES = 65_536
+WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt")
+DESCRIBED_BY = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "adapter_config.json")
+
+
+def judge_digest(weights: str, task: Task) -> str:
+    """The digest of a judge. ``weights``: their digest, or for a remote model where it is. ``task``: whose prompts and
+    criteria the judge uses unless a task or a request has its own."""
+    prompts = task.prompts
+    asked = [
+        prompts.render("show", candidate="{candidate}", fence="{fence}"),
+        prompts.render("rate", question="{question}"),
+        prompts.render("rate_prefill"),
+    ]
+    known = {"weights": weights, "prompts": asked, "criteria": [asdict(line) for line in task.criteria]}
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def digest_of_folders(folders: Sequence[Path]) -> str:
+    """The digest of a model in a folder and of the adapters on it: of small files whole, of weights by samples.
+
+    It takes well under a second, whatever the model's size. OSError if a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in _model_files(folders):
+        size = path.stat().st_size
+        digest.update(f"{path.name}\n{size}\n".encode())
+        for piece in _pieces(path, size):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _model_files(folders: Iterable[Path]) -> Iterable[Path]:
+    for folder in folders:
+        yield from sorted(path for path in folder.iterdir() if path.suffix in WEIGHTS or path.name in DESCRIBED_BY)
+
+
+def _pieces(path: Path, size: int) -> Iterable[bytes]:
+    with path.open("rb") as stream:
+        if size <= SAMPLES * SAMPLE_BYTES:
+            yield stream.read()
+            return
+        for number in range(SAMPLES):
+            stream.seek(number * (size - SAMPLE_BYTES) // (SAMPLES - 1))
+            yield stream.read(SAMPLE_BYTES)
