@@ -116,7 +116,9 @@ async def _checking(check: JudgeCheck, settings: Settings, fleet: Fleet) -> Asyn
             engine = await fleet.loaded(model)
             weights = weights_of(settings, model)
             digest = weights if isinstance(weights, str) else await asyncio.to_thread(digest_of_folders, weights)
-            judge = judge_digest(digest, check.programs.tasks["general"])
+            judge = judge_digest(
+                digest, check.programs.tasks["general"], both_directions=settings.judge_both_directions
+            )
             await check.check(engine, judge, measures=measures and model in by_default)
         except (RedraftError, OSError) as error:
             log.warning("nothing is known of a judge", extra={"model": model, "reason": str(error)})
@@ -163,7 +165,7 @@ def create_app(
     served = ServedModels(settings.model_names, settings.critic, settings.judge)
     limits = RequestLimits(settings.max_candidates, settings.max_rounds, settings.max_tokens, settings.max_seconds)
     judges = KnownJudges(metrics.show_judge)
-    programs = Programs(tasks, limits, served, rubrics, tools, judges.trust)
+    programs = Programs(tasks, limits, served, rubrics, tools, judges.trust, settings.judge_both_directions)
     line_bytes = max(settings.max_body_bytes, LINE_BYTES)
     background = Background(admission, settings.max_batch_programs, settings.max_batch_seconds, line_bytes)
     intake = Intake(settings.max_body_memory, settings.max_body_seconds, on_shed=metrics.count_shed)

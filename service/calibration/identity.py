@@ -15,13 +15,14 @@ WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt")
 DESCRIBED_BY = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "adapter_config.json")
 
 
-def judge_digest(weights: str, task: Task) -> str:
+def judge_digest(weights: str, task: Task, *, both_directions: bool = False) -> str:
     """The digest of a judge. ``weights``: their digest, or for a remote model where it is. ``task``: whose prompts and
-    criteria the judge uses unless a task or a request has its own."""
+    criteria the judge uses unless a task or a request has its own. ``both_directions``: of the scale."""
     prompts = task.prompts
     asked = [
         prompts.render("show", candidate="{candidate}", fence="{fence}"),
         prompts.render("rate", question="{question}"),
+        *([prompts.render("rate_reversed", question="{question}")] if both_directions else []),
         prompts.render("rate_prefill"),
     ]
     known = {"weights": weights, "prompts": asked, "criteria": [asdict(line) for line in task.criteria]}

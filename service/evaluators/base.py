@@ -8,7 +8,7 @@ when ``resolve`` is called with the toolbox.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
@@ -146,7 +146,7 @@ class Evaluation:
 
 
 class JudgePrompt(Protocol):
-    """How the task's prompts put a judge's question: the turn to send, and how the answer begins (``lead``)."""
+    """How the task's prompts put a judge's question: the turn to send, and how the answer begins (``prefill``)."""
 
     def question(self, question: str) -> str: ...
 
@@ -167,6 +167,7 @@ class Submission:
     thread: runs functions that would block the event loop.
     language: ISO 639-1 code of the language in which the writer gets its instructions.
     evaluators: how many evaluators this text has.
+    reversed_question: puts a judge's question with a scale whose high end denies it; None if it is not asked.
     """
 
     text: str
@@ -177,6 +178,7 @@ class Submission:
     thread: SerialThread = field(default_factory=SerialThread)
     language: str = "en"
     evaluators: int = 1
+    reversed_question: Callable[[str], str] | None = None
 
 
 class Evaluator(Protocol):

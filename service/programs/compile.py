@@ -68,6 +68,7 @@ class Programs:
     limits: how much it may ask for.
     tools: what its evaluators may need.
     judge_trust: what is known of a model as a judge.
+    both_directions: whether judges are asked in both directions of their scale.
     """
 
     tasks: Mapping[str, Task]
@@ -76,6 +77,7 @@ class Programs:
     rubrics: Mapping[str, Rubric] = field(default_factory=dict)
     tools: Toolbox = field(default_factory=Toolbox)
     judge_trust: Callable[[str], JudgeTrust] = lambda model: UNKNOWN
+    both_directions: bool = False
     _arrivals: Iterator[int] = field(default_factory=itertools.count, init=False, repr=False, compare=False)
     """Numbers the programs in order of arrival."""
 
@@ -153,6 +155,7 @@ class Programs:
             budget=self._budget(BudgetFields()),
             evaluators=self._evaluators(request, task, rubrics, judge=request.judge),
             judge_trust=self.judge_trust(models.judge),
+            both_directions=self.both_directions,
             threads=self.tools.threads,
             principles=_principles(rubrics),
             candidate=request.candidate,
@@ -190,6 +193,7 @@ class Programs:
             budget=self._budget(request.budget),
             evaluators=evaluators,
             judge_trust=self.judge_trust(models.judge),
+            both_directions=self.both_directions,
             threads=self.tools.threads,
             search=search,
             stop=request.stop.apply_to(task.stop),

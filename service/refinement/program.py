@@ -117,6 +117,7 @@ class EvaluatedProgram(Program):
     """A program whose texts are evaluated. ``request`` ends with the user turn to be answered.
 
     ``fence``: a delimiter line that only this program knows. ``judge_trust``: of the model that judges.
+    ``both_directions``: the judge is asked each question a second time, with its scale reversed.
     """
 
     request: Conversation
@@ -124,6 +125,7 @@ class EvaluatedProgram(Program):
     fence: str
     evaluators: Sequence[Evaluator] = ()
     judge_trust: JudgeTrust = UNKNOWN
+    both_directions: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ VARIABLES: Mapping[str, frozenset[str]] = {
     "draft": frozenset({"prompt", "parameters", "choices"}),
     "show": frozenset({"candidate", "fence"}),
     "rate": frozenset({"question"}),
+    "rate_reversed": frozenset({"question"}),
     "rate_prefill": frozenset(),
     "critique": frozenset({"issues", "principles", "verifications"}),
     "questions": frozenset(),
@@ -35,7 +36,8 @@ VARIABLES: Mapping[str, frozenset[str]] = {
 
 - draft: what the model is asked first
 - show: a candidate, between two lines of the fence
-- rate: a criterion's question about the candidate shown; rate_prefill: how its answer begins, before the digit
+- rate: a criterion's question about the candidate shown; rate_reversed: the same, where a high digit denies it;
+  rate_prefill: how the answer to both begins, before the digit
 - critique: what should change in the reply before it; ``verifications`` maps questions to answers
 - questions: what to ask in order to check that reply; answer: one of these questions, asked without the reply
 - edit: what a better version of the reply before it must do

@@ -77,12 +77,18 @@ class CachedJudgePrompt:
 
     def __init__(self, prompts: Prompts) -> None:
         self._prompts = prompts
-        self._questions: dict[str, str] = {}
+        self._questions: dict[tuple[str, str], str] = {}
 
     def question(self, question: str) -> str:
-        if question not in self._questions:
-            self._questions[question] = self._prompts.render("rate", question=question)
-        return self._questions[question]
+        return self._render("rate", question)
+
+    def reversed_question(self, question: str) -> str:
+        return self._render("rate_reversed", question)
+
+    def _render(self, template: str, question: str) -> str:
+        if (template, question) not in self._questions:
+            self._questions[template, question] = self._prompts.render(template, question=question)
+        return self._questions[template, question]
 
     @cached_property
     def prefill(self) -> str:
@@ -202,6 +208,7 @@ class EngineSteps:
             thread=self._thread,
             language=self._language,
             evaluators=len(evaluators),
+            reversed_question=self._judge_prompt.reversed_question if self._brief.both_directions else None,
         )
 
         # Every evaluator begins without a result, in case the time runs out.

@@ -111,3 +111,14 @@ async def test_a_calibration_of_another_judge_is_left_out(calibration: Path, tmp
 def test_a_calibration_that_cannot_be_read_keeps_the_service_from_starting(tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match="cannot be read: No such file"):
         create_app(Settings(engine="scripted", calibration=tmp_path / "missing.json"))
+
+
+async def test_a_judge_may_be_asked_in_both_directions_of_its_scale(calibration: Path) -> None:
+    asked = {**PROMPT, "candidate": "Waves.", "feedback": False}
+    async with serving(judge_both_directions=True, calibration=calibration) as served:
+        await known(served)
+        critique = (await served.post("/v1/critique", asked)).json()
+
+    [evaluation] = critique["evaluations"]
+    assert critique["usage"]["calls"] == 2 * len(evaluation["criteria"])
+    assert critique["judge_trust"] == UNKNOWN  # the calibration is of a judge that was asked once

@@ -24,7 +24,17 @@ VALUES = {
     ],
     "Issue": ["rule", "message", "instruction"],
     "SandboxLimits": ["seconds", "memory_mib", "processes", "disk_mib", "open_files", "output_bytes", "report_bytes"],
-    "Submission": ["text", "request", "shown", "judge_prompt", "engine", "thread", "language", "evaluators"],
+    "Submission": [
+        "text",
+        "request",
+        "shown",
+        "judge_prompt",
+        "engine",
+        "thread",
+        "language",
+        "evaluators",
+        "reversed_question",
+    ],
     "Verifier": ["hard", "weight"],
 }
 OTHERS = [

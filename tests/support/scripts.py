@@ -29,6 +29,7 @@ PROMPTS = Prompts.compile(
         "draft": "{{ prompt }}",
         "show": "Reply:\n{{ fence }}\n{{ candidate }}\n{{ fence }}",
         "rate": "Rate: {{ question }}",
+        "rate_reversed": "Deny: {{ question }}",
         "rate_prefill": "Rating: ",
         "critique": "Criticise. Known: {{ issues | join(' ') }} Principles: {{ principles | join(' ') }}"
         "{% for question, answer in verifications.items() %} {{ question }} {{ answer }}{% endfor %}",

@@ -4,6 +4,9 @@ Each criterion is one call in a fresh context: the task, the candidate between t
 criterion's question. The answer is one digit. The score is the probability-weighted mean over the digits (G-Eval, Liu
 et al. 2023, arXiv 2303.16634, section 2), and the spread of that distribution is the standard error. If too little
 probability falls on digits, the model did not answer the question, and the judge abstains.
+
+A model may prefer a digit whatever it means. Where the operator wants it, each question is asked again with the scale
+reversed, and the two distributions are averaged, which cancels such a preference.
 """
 
 import math
@@ -57,9 +60,19 @@ class Judge:
 
 
 async def _score(criterion: Criterion, submission: Submission) -> CriterionScore:
-    question = submission.shown.with_user(submission.judge_prompt.question(criterion.question))
-    choice = await submission.engine.call(Choose(question, DIGITS, submission.judge_prompt.prefill))
-    return weigh(criterion.name, [math.exp(logprob) for logprob in choice.logprobs])
+    question = submission.judge_prompt.question(criterion.question)
+    if submission.reversed_question is None:
+        return weigh(criterion.name, await _digits(question, submission))
+    denied = submission.reversed_question(criterion.question)
+    up, down = await settle(_digits(each, submission) for each in (question, denied))
+    return weigh(criterion.name, [(high + low) / 2 for high, low in zip(up, reversed(down), strict=True)])
+
+
+async def _digits(question: str, submission: Submission) -> Sequence[float]:
+    """The probabilities of the digits as the answer to a question about the candidate."""
+    asked = submission.shown.with_user(question)
+    choice = await submission.engine.call(Choose(asked, DIGITS, submission.judge_prompt.prefill))
+    return [math.exp(logprob) for logprob in choice.logprobs]
 
 
 def weigh(name: str, probabilities: Sequence[float]) -> CriterionScore:

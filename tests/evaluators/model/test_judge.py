@@ -1,6 +1,6 @@
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
@@ -179,3 +179,24 @@ def test_what_a_candidate_says_cannot_move_the_fence(name: str, injection: str) 
     assert len(fences) == 2
     assert "\n".join(lines[fences[0] + 1 : fences[1]]) == injection
     assert lines[-1] == FENCE
+
+
+@pytest.mark.parametrize(
+    ("up", "down", "score"),
+    [
+        pytest.param([0.0, 0.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 0.0, 0.0], 1.0, id="both say yes"),
+        pytest.param([1.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0], 0.0, id="both say no"),
+        pytest.param([0.0, 0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0, 0.0], 0.5, id="a preferred digit says nothing"),
+        pytest.param([0.2] * 5, [0.0, 0.0, 0.0, 0.0, 1.0], 0.25, id="the answers are averaged"),
+    ],
+)
+async def test_a_preference_for_a_digit_cancels_in_both_directions_of_the_scale(
+    up: Sequence[float], down: Sequence[float], score: float
+) -> None:
+    engine = ScriptedEngine(Script(weights=lambda call: down if call.prompt.endswith("Deny: Is it apt?") else up))
+    shown = replace(submission(engine), reversed_question=lambda question: f"Deny: {question}")
+
+    evaluation = await Judge(criteria=(criterion("apt"),)).evaluate(shown)
+
+    assert evaluation.score == pytest.approx(score)
+    assert len(engine.calls) == 2
