@@ -72,5 +72,7 @@ def _show_result(console: Console, result: RefineResult) -> None:
         console.print(Text("    ").append_tokens((change.text, DIFF_STYLES.get(change.op)) for change in changes))
     console.print(f"  stopped by {result.stop_reason}, the best is {result.selected.candidate}", style="bold")
     show_cost(console, result.usage.total, result.timing)
+    if result.judge_trust.level != "drive":
+        console.print(f"  The trust in the judge is {result.judge_trust.level}.", style="yellow")
     if result.passed is False:
         console.print("  It does not pass: not every hard rule holds.", style="bold yellow")
