@@ -1,6 +1,7 @@
 """Every stop reason of a refine program, reached for real, and what a program keeps that was stopped in between."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -12,7 +13,7 @@ from service.engines.scripted import EngineCall, Script
 from service.errors import DeadlineExceeded, EngineDead, PromptTooLong
 from service.evaluators.text.length import Length
 from service.refinement.events import RoundEnded
-from service.refinement.program import Search, Stop
+from service.refinement.program import PRESETS, Search, Stop
 from service.refinement.roles import CallRole
 from service.refinement.trust import JudgeTrust
 from tests.support.scripts import (
@@ -544,3 +545,22 @@ async def test_a_judge_that_may_break_ties_picks_among_drafts(level: Literal["br
     done = await refined(program(JUDGE, search=Search(drafts=2), judge_trust=JudgeTrust(level)), engine(lines))
 
     assert (done.stop_reason, done.selected.text) == ("untrusted", text)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("drafts", [["Salt."], ["Waves."]])
+async def test_what_only_verifiers_drive_is_the_same_whatever_the_judge_is_worth(
+    preset: str, drafts: Sequence[str]
+) -> None:
+    async def account(trust: JudgeTrust) -> tuple[object, ...]:
+        lines = Lines(draft=drafts, revise=["Foam.", "Salt waves."], vote=[0.2] * 5)
+        scripted = engine(lines)
+        sampling = Sampling(seed=1)
+        done = await refined(
+            program(SALT, search=PRESETS[preset], sampling=sampling, principles=("Be kind.",), judge_trust=trust),
+            scripted,
+        )
+        texts = [[candidate.text for candidate in ended.candidates] for ended in done.rounds]
+        return done.stop_reason, done.selected.text, texts, scripted.bill
+
+    assert await account(JudgeTrust("none")) == await account(JudgeTrust("drive"))
