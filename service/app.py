@@ -25,7 +25,7 @@ from service.api.state import AppState
 from service.calibration.identity import digest_of_folders, judge_digest
 from service.calibration.judges import JudgeCheck, KnownJudges
 from service.calibration.store import load
-from service.errors import RedraftError
+from service.errors import EngineDead
 from service.evaluators.code.sandbox import Sandbox
 from service.evaluators.external.plugins import load_plugins
 from service.evaluators.external.webhook_client import Webhooks
@@ -120,8 +120,10 @@ async def _checking(check: JudgeCheck, settings: Settings, fleet: Fleet) -> Asyn
                 digest, check.programs.tasks["general"], both_directions=settings.judge_both_directions
             )
             await check.check(engine, judge, measures=measures and model in by_default)
-        except (RedraftError, OSError) as error:
-            log.warning("nothing is known of a judge", extra={"model": model, "reason": str(error)})
+        except EngineDead:  # the log says so already
+            return
+        except Exception as error:  # the service serves all the same
+            log.warning("nothing is known of a judge", extra={"model": model, "reason": str(error)}, exc_info=error)
 
     finding = [asyncio.ensure_future(find_out(model)) for model in settings.model_names]
     try:

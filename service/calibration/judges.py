@@ -40,11 +40,11 @@ class KnownJudges:
     """
 
     on_known: Callable[[str, JudgeTrust], None] = lambda model, trust: None
-    _trusts: dict[str, JudgeTrust] = field(default_factory=dict)
+    _found: dict[str, Measurement] = field(default_factory=dict)
     _digests: dict[str, str] = field(default_factory=dict)
 
     def trust(self, model: str) -> JudgeTrust:
-        return self._trusts.get(model, UNKNOWN)
+        return self._found[model].trust if model in self._found else UNKNOWN
 
     def digest(self, model: str) -> str | None:
         """What a calibration of the judge is kept under; None while that is not known."""
@@ -55,7 +55,7 @@ class KnownJudges:
 
     def note(self, model: str, found: Measurement) -> None:
         """Trust the model as a judge as far as was measured."""
-        self._trusts[model] = found.trust
+        self._found[model] = found
         self.on_known(model, found.trust)
         known = {
             "model": model,
