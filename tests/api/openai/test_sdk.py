@@ -18,7 +18,8 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsBas
 from pydantic import BaseModel
 
 from service.api.openai.translate import ChatRequest
-from service.engines.scripted import Script
+from service.engines.scripted import EngineCall, Script
+from service.errors import EngineDead
 from tests.support.chat_server import NO_TOOLS, ChatServer, before
 from tests.support.scripts import stall
 from tests.support.serving import Served, serving
@@ -229,15 +230,14 @@ async def test_a_full_service_is_an_internal_server_error(model: str, stream: bo
 
 
 async def test_a_failure_in_a_stream_is_the_client_s_own_exception() -> None:
-    async with serving(Script(reply=lambda call: "word " * 100, seconds_per_token=0.005)) as served:
-        async with client_of(served) as client:
-            stream = await client.chat.completions.create(model="scripted", messages=MESSAGES, stream=True)
-            await anext(stream)
-            served.engine.kill()
-            with pytest.raises(openai.APIError, match="killed") as failed:
-                async for _ in stream:
-                    pass
-        await served.at_rest()
+    def dying(call: EngineCall) -> None:
+        raise EngineDead("it was killed")
+
+    async with serving(Script(fault=dying)) as served, client_of(served) as client:
+        stream = await client.chat.completions.create(model="scripted:refine", messages=MESSAGES, stream=True)
+        with pytest.raises(openai.APIError, match="killed") as failed:
+            async for _ in stream:
+                pass
 
     assert failed.value.code == "engine_dead"
 

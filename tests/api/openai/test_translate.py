@@ -15,8 +15,8 @@ from service.api.body import decode
 from service.api.openai.fields import Only
 from service.api.openai.translate import Chat, ChatRequest
 from service.engines.base import Sample
-from service.engines.scripted import Script
-from service.errors import InvalidRequest
+from service.engines.scripted import EngineCall, Script
+from service.errors import EngineDead, InvalidRequest
 from service.refinement.program import PRESETS
 from tests.support.scripts import stall
 from tests.support.serving import Served, reply, serving
@@ -316,20 +316,33 @@ async def test_a_streamed_refine_tells_what_happens_and_then_the_text(served: Se
     assert usage["usage"]["completion_tokens"] == finish["redraft"]["usage"]["total"]["completion_tokens"]
 
 
-@pytest.mark.parametrize("asked", [ASKED, REFINED], ids=["generate", "refine"])
-async def test_a_failure_in_a_stream_is_its_last_event(asked: dict[str, Any]) -> None:
-    async with serving(Script(reply=lambda call: "word " * 100, seconds_per_token=0.005)) as served:
-        async with served.client.stream("POST", PATH, json={**asked, "stream": True}) as response:
-            lines = response.aiter_lines()
-            assert "delta" in await anext(lines)
-            await served.until(lambda: served.engine.in_flight == 1)
-            served.engine.kill()
-            last = [line async for line in lines if line][-1]
-        await served.at_rest()
+async def test_a_failure_in_a_stream_is_its_last_event() -> None:
+    def dying(call: EngineCall) -> None:
+        raise EngineDead("it was killed")
 
-    assert (response.status_code, response.is_closed) == (200, True)
+    async with serving(Script(fault=dying)) as served:
+        response = await served.post(PATH, {**REFINED, "stream": True})
+
+    *_, last = filter(None, response.text.splitlines())
+    assert response.status_code == 200
     error = json.loads(last.removeprefix("data: "))["error"]
     assert (error["type"], error["param"], error["code"]) == ("server_error", None, "engine_dead")
+
+
+async def test_a_streamed_text_that_a_failing_engine_cuts_ends_as_if_at_its_limit() -> None:
+    script = Script(reply=lambda call: "word " * 100, seconds_per_token=0.05)
+    async with (
+        serving(script) as served,
+        served.client.stream("POST", PATH, json={**ASKED, "stream": True}) as response,
+    ):
+        lines = response.aiter_lines()
+        while '"content":"word' not in await anext(lines):
+            pass
+        served.engine.kill()
+        *_, last, done = [line async for line in lines if line]
+
+    assert done == "data: [DONE]"
+    assert json.loads(last.removeprefix("data: "))["choices"][0]["finish_reason"] == "length"
 
 
 @pytest.mark.parametrize(
