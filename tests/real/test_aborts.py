@@ -13,7 +13,7 @@ NO_E: dict[str, Any] = {
     "evaluators": [{"type": "keywords", "letters": {"e": {"max": 0}}}],
     "judge": False,
     "search": {"drafts": 4, "rounds": 0},
-    "sampling": {"max_tokens": 64, "temperature": 1.0},
+    "sampling": {"max_tokens": 24, "temperature": 1.0},
 }
 
 
@@ -36,7 +36,7 @@ async def test_tokens_of_aborted_texts_are_those_that_the_engine_counted(service
 
     lost = [text for answer in answers for text in answer["rounds"][0].get("lost", ())]
     assert len(lost) >= 200
-    assert all(text["usage"]["completion_tokens"] < 64 for text in lost)
+    assert all(text["usage"]["completion_tokens"] <= 24 for text in lost)
     spent = [answer["usage"]["total"] for answer in answers]
     for kind, series in (
         ("completion_tokens", "vllm:generation_tokens_total"),

@@ -150,7 +150,7 @@ async def test_if_the_time_ends_before_another_is_begun_the_lost_text_is_returne
     assert loop.time() < asked.budget.deadline + 1
     assert done.stop_reason == "deadline"
     assert BAD.startswith(done.selected.text)
-    assert done.selected.text
+    assert (bool(done.selected.text), done.selected.completion.finish_reason) == (True, "deadline")
 
 
 async def test_a_text_that_is_long_enough_saves_its_tokens_and_is_repaired() -> None:
@@ -165,3 +165,19 @@ async def test_siblings_of_a_lost_text_go_on() -> None:
     writer = engine(Lines(draft=[BAD, GOOD, "Salt.", GOOD]))
     done = await refined(program(NO_COMMAS, JUDGE, search=Search(drafts=3, rounds=0)), writer)
     assert sorted(c.text for c in done.rounds[0].candidates if c.form == "draft") == sorted(["Salt.", GOOD, GOOD])
+
+
+@pytest.mark.parametrize("tokens", [*range(20, 200, 9), 400, 800])
+async def test_lost_texts_keep_within_the_budget_and_are_in_the_account(tokens: int) -> None:
+    writer = engine(Lines(draft=[BAD, GOOD, BAD, BAD], revise=[BAD, GOOD]))
+    search = Search(drafts=3, rounds=2, beam=2)
+    found = await events(
+        program(NO_COMMAS, SALT, search=search, tokens=tokens, sampling=Sampling(max_tokens=60)), writer
+    )
+    done = found[-1]
+    assert isinstance(done, Refined)
+    assert sum(usage.tokens for usage in done.usage.values()) <= tokens
+    assert done.usage == writer.bill
+    lost = [text.completion.usage.completion_tokens for ended in done.rounds for text in ended.lost]
+    assert lost == [event.usage.completion_tokens for event in of_type(found, TextAborted) if event.lost]
+    await settled(writer)
