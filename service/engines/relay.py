@@ -55,12 +55,14 @@ class Relay(Protocol):
 
 
 def relay_finish(reason: FinishReason) -> RelayFinish:
-    """OpenAI's word for the end of a reply.
+    """OpenAI's word for the end of a reply. One that was stopped because it had all that it needed is whole.
 
     >>> relay_finish("stop"), relay_finish("deadline")
     ('stop', 'length')
     """
-    return reason if reason == "stop" or reason == "content_filter" else "length"
+    if reason == "stop" or reason == "aborted":
+        return "stop"
+    return "content_filter" if reason == "content_filter" else "length"
 
 
 def require_relay(engine: object) -> Relay:

@@ -85,7 +85,7 @@ def whole_first(completions: Mapping[int, Completion]) -> list[int]:
 
     def place(number: int) -> tuple[bool, int, int]:
         completion = completions[number]
-        cut = completion.is_unfinished or completion.finish_reason == "aborted"
+        cut = completion.is_unfinished
         return cut, -completion.usage.completion_tokens if cut else 0, number
 
     return sorted(completions, key=place)

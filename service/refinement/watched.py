@@ -1,11 +1,12 @@
 """Writing a text that is watched: it is landed, stopped if it cannot get better, and replaced if it is lost."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from service.engines.base import Completion, FinishReason, Sample, Usage
+from service.errors import EngineUnavailable, PromptTooLong
 from service.evaluators.base import Evaluator
-from service.refinement.accounting import Emit, MeteredEngine
+from service.refinement.accounting import Emit, LimitReached, MeteredEngine, TimeIsUp
 from service.refinement.candidate import Lost
 from service.refinement.events import TextAborted
 from service.refinement.landing import Landing, Rules
@@ -45,7 +46,7 @@ async def write_landing(engine: MeteredEngine, sample: Sample, keep: Keep, rules
 async def write_watched(engine: MeteredEngine, sample: Sample, keep: Keep, rules: Rules, watch: Watch) -> None:
     """Write a text as ``write_landing`` does. One that is lost gives way to another, up to MOST_LOST times.
 
-    If no other can be written, the longest is kept.
+    If no other can be written, the longest is kept, as cut by what was in the way.
     """
     lost: list[Completion] = []
     bound = Usage() if engine.ledger.budget.tokens is None else await engine.upper_bound(sample)
@@ -60,8 +61,9 @@ async def write_watched(engine: MeteredEngine, sample: Sample, keep: Keep, rules
         written: list[Completion] = []
         try:
             await write_landing(engine, sample.sibling(len(lost) * SEEDS_APART), written.append, rules, monitor)
-        except BaseException:
-            if found := [*written, *lost]:
+        except (LimitReached, PromptTooLong, EngineUnavailable) as error:
+            reason = _cut_by(error)
+            if found := [*written, *(replace(completion, finish_reason=reason) for completion in lost)]:
                 keep(max(found, key=lambda completion: len(completion.text)))
             raise
         [completion] = written
@@ -72,6 +74,12 @@ async def write_watched(engine: MeteredEngine, sample: Sample, keep: Keep, rules
             return
         lost.append(completion)
         watch.lost(Lost(stopped.rule, completion))
+
+
+def _cut_by(error: Exception) -> FinishReason:
+    if isinstance(error, TimeIsUp):
+        return "deadline"
+    return "engine_failed" if isinstance(error, EngineUnavailable) else "budget"
 
 
 class _All:
