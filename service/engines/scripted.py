@@ -13,7 +13,7 @@ import random
 import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from service.engines.base import (
@@ -151,7 +151,7 @@ class ScriptedEngine(CallHandler):
 
             # Say it piece by piece, thoughts apart from the text.
             reader = Habit(self.script.opening).splitter(find_requested_marks(sample.conversation))
-            said, ended = list[str](), False
+            said, whole, delivered = list[str](), None, False
             for part in reader.feed(sample.given):
                 yield part
 
@@ -177,14 +177,15 @@ class ScriptedEngine(CallHandler):
                         for part in reader.feed(piece):
                             yield part
                 rest, split = reader.end("stop" if len(spoken) == len(tokens) else "length")
+                whole = completion(split)
                 for part in rest:
                     yield part
-                ended = True
-                yield completion(split)
+                delivered = True
+                yield whole
             finally:
-                if said and not ended:
+                if said and not delivered:
                     reader.feed("".join(unread))
-                    reading.on_cut(completion(reader.end("length")[1]))
+                    reading.on_cut(replace(whole or completion(reader.end("length")[1]), finish_reason="length"))
 
     async def choose(self, choose: Choose, priority: int) -> Choice:
         with self._running(choose):

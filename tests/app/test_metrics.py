@@ -83,7 +83,7 @@ async def test_a_generate_counts_as_one_request_and_its_tokens_as_drafts() -> No
     assert value(found, "requests_total", endpoint="/v1/generate", status="200") == 1
     assert value(found, "request_seconds_count", endpoint="/v1/generate") == 1
     assert value(found, "first_event_seconds_count", endpoint="/v1/generate") == 1
-    assert value(found, "step_seconds_count", role="draft", model="scripted") == 1  # siblings are one step
+    assert value(found, "step_seconds_count", role="draft", model="scripted") == 3
     assert value(found, "tokens_total", role="draft", model="scripted", kind="prompt") == usage["prompt_tokens"] > 0
     assert value(found, "tokens_total", role="draft", model="scripted", kind="cached") == usage["cached_tokens"]
     assert (

@@ -140,6 +140,19 @@ class EngineContract:
         assert completion.usage.prompt_tokens == whole.usage.prompt_tokens
         assert 0 < completion.usage.completion_tokens < whole.usage.completion_tokens
 
+    async def test_a_stream_that_is_closed_before_its_completion_was_cut(self, engine: Engine) -> None:
+        whole = await engine.call(Sample(QUESTION, GREEDY))
+        cut: list[Completion] = []
+        written = ""
+        reading = Reading(interval=8, on_cut=cut.append)
+        async with aclosing(engine.stream(Sample(QUESTION, GREEDY), reading=reading)) as items:
+            async for item in items:
+                written += str(item)
+                if written == whole.text:
+                    break
+
+        assert [completion.text for completion in cut] == [whole.text]
+
     async def test_a_stream_that_is_read_to_its_end_was_not_cut(self, engine: Engine) -> None:
         cut: list[Completion] = []
 

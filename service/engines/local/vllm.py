@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -175,11 +175,11 @@ class VllmEngine(CallHandler):
                     for piece in pieces:
                         yield piece
                     if output.finished:
-                        rest, completion = self._completion(output, prompt, reply.reader, reply.sampled)
+                        rest, reply.whole = self._completion(output, prompt, reply.reader, reply.sampled)
                         for piece in rest:
                             yield piece
-                        reply.ended = True
-                        yield completion
+                        reply.delivered = True
+                        yield reply.whole
         finally:
             if cut := self._cut(prompt, reply):
                 reading.on_cut(cut)
@@ -343,8 +343,10 @@ class VllmEngine(CallHandler):
 
     def _cut(self, prompt: "_Prompt", reply: "_StreamedReply") -> Completion | None:
         """A reply that was cut, as far as it came; None if it was not, or had not begun."""
-        if reply.ended or reply.last is None:
+        if reply.delivered or reply.last is None:
             return None
+        if reply.whole is not None:  # left while its last pieces were read
+            return replace(reply.whole, finish_reason="length")
         _, split = reply.reader.end("length")
         usage = _usage(reply.last, len(reply.sampled), self._thought_tokens(split, reply.sampled))
         ids = None if split.thoughts else self._chat.reply_ids(reply.sampled, stopped_at_text=False)
@@ -383,12 +385,14 @@ class _Prompt:
 
 @dataclass
 class _StreamedReply:
-    """What has been read of a reply. ``last``: the request's newest output."""
+    """What has been read of a reply. ``last``: the request's newest output. ``whole``: the reply, once it has ended;
+    ``delivered`` once that has been read too."""
 
     reader: Reader
     sampled: list[int] = field(default_factory=list)
     last: "RequestOutput | None" = None
-    ended: bool = False
+    whole: Completion | None = None
+    delivered: bool = False
 
     def feed(self, output: "RequestOutput") -> list[str | Thought]:
         self.last = output

@@ -51,6 +51,7 @@ from service.engines.remote.answers import (
     object_or_nothing,
     or_none,
 )
+from service.engines.remote.bodies import TooMuch
 from service.engines.remote.failures import NotOffered, ReplyTooLong, WrongAnswer
 from service.engines.remote.lengths import TURN_TOKENS, PromptLengths
 from service.engines.remote.relay import ServerRelay
@@ -193,7 +194,7 @@ class ChatEngine(CallHandler):
         if self._capabilities.context_tokens is not None:  # vLLM's own
             body |= {"stream_interval": reading.interval, "stream_options": {"continuous_usage_stats": True}}
         reader = self._reader(conversation, sample)
-        written, ended = 0, False
+        written, whole, delivered = 0, None, False
         try:
             async with aclosing(self._events(body)) as events:
                 async for event in events:
@@ -207,17 +208,19 @@ class ChatEngine(CallHandler):
                             yield piece
             if not begun:
                 raise EngineUnavailable("the engine's server wrote nothing")
-            rest, completion = self._completion(reader, reason, _usage(usage), sample.sampling, form)
-            self._lengths.learn(conversation, completion.usage.prompt_tokens)
+            rest, whole = self._completion(reader, reason, _usage(usage), sample.sampling, form)
+            self._lengths.learn(conversation, whole.usage.prompt_tokens)
             for piece in rest:
                 yield piece
-            ended = True
-            yield completion
+            delivered = True
+            yield whole
+        except TooMuch:
+            delivered = True  # more than was asked for is not a text to keep
+            raise
         finally:
-            if written and not ended:
-                _, split = reader.end("length")
-                spent = count_thoughts(usage.usage() if usage else self._estimate(conversation, written), split)
-                reading.on_cut(Completion(split.text, "length", spent, thoughts=split.thoughts))
+            if written and not delivered:
+                spent = usage.usage() if usage else self._estimate(conversation, written)
+                reading.on_cut(replace(whole or _cut(reader, spent), finish_reason="length"))
 
     async def choose(self, choose: Choose, priority: int) -> Choice:
         if not self._capabilities.logprobs:
@@ -463,6 +466,12 @@ def _choice_schema(choices: Sequence[str]) -> JsonSchema:
         "required": ["reply"],
         "additionalProperties": False,
     }
+
+
+def _cut(reader: ChatReader, usage: Usage) -> Completion:
+    """A reply that was cut, as far as it came."""
+    _, split = reader.end("length")
+    return Completion(split.text, "length", count_thoughts(usage, split), thoughts=split.thoughts)
 
 
 def _choice_sample(choose: Choose) -> Sample:

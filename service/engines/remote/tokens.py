@@ -30,6 +30,7 @@ from service.engines.conversation import Conversation
 from service.engines.decoding import Grammars, tokens_of
 from service.engines.relay import ChatBody, MessageEnd, MessagePiece
 from service.engines.remote.answers import CompletedChoice, CompletionAnswer, Logprob, finish_reason
+from service.engines.remote.bodies import TooMuch
 from service.engines.remote.relay import ServerRelay
 from service.engines.remote.server import OpenAIServer
 from service.engines.remote.thoughts import ThinkingFields
@@ -145,7 +146,7 @@ class TokenEngine(CallHandler):
         fields = self._sampling_fields(ids, sample.sampling, form)
         body = self._body(ids, priority, {**fields, "stream_interval": reading.interval})
         most = min(sample.sampling.max_tokens, self._context_tokens - len(ids))
-        ended = False
+        whole, delivered = None, False
         for piece in reader.feed(sample.given):
             yield piece
         try:
@@ -161,14 +162,18 @@ class TokenEngine(CallHandler):
                     usage = event.usage or usage
             if last is None or usage is None:
                 raise EngineUnavailable("the engine's server did not say what its reply cost")
-            rest, completion = self._completion(last, sample, form, reader, sampled, usage.usage())
+            rest, whole = self._completion(last, sample, form, reader, sampled, usage.usage())
             for piece in rest:
                 yield piece
-            ended = True
-            yield completion
+            delivered = True
+            yield whole
+        except TooMuch:
+            delivered = True  # more than was asked for is not a text to keep
+            raise
         finally:
-            if sampled and not ended:
-                reading.on_cut(self._cut(sample, reader, sampled, Usage(1, len(ids), 0, len(sampled))))
+            if sampled and not delivered:
+                cut = whole or self._cut(sample, reader, sampled, Usage(1, len(ids), 0, len(sampled)))
+                reading.on_cut(replace(cut, finish_reason="length"))
 
     async def choose(self, choose: Choose, priority: int) -> Choice:
         ids = await self._fitting_ids(choose.conversation, choose.prefill, thinking=False)
