@@ -38,7 +38,6 @@ class Amounts:
         self.machine = Automaton()
         layout = Layout()
         self.suffix = Suffix.of(plan)
-        self._ended = set[tuple[str, tuple[str, ...]]]()
         self._take_off_certain()
         sentences, blocks = plan.sentences, plan.blocks.least if plan.unit is not None and not self._breaks_lines else 0
         if sentences is not None and sentences.most is not None and sentences.source and blocks > sentences.most:

@@ -61,7 +61,7 @@ class Sentences(Amounts):
         steered = self._missing_first() if first else ALWAYS
         self._add_word(place, (word,), 1, None, steered if first else self._free_choice())
         self._add_stop(place, (stop,), 1, None, end, steered)
-        if self.lexicon.endings and not first and not self.suffix.final and self._ends_after_stops:
+        if self.lexicon.endings and not first and not self.plan.suffix:
             self._add_last(place)
         if self.suffix.final:
             self._add_final(place, first=first)
@@ -159,11 +159,8 @@ class Sentences(Amounts):
                     self._spend(cost),
                     (self.sentences, 1),  # type: ignore[arg-type]
                 )
-        close = ("CLOSE",) if self.lexicon.quoted else ()
-        for tail in self.suffix.write(self._define) or [()]:
-            if ("F", (*tail, *close)) not in self._ended:
-                self._ended.add(("F", (*tail, *close)))
-                self.machine.add("F", (*tail, *close), None)
+        if "F" not in self.machine.places:
+            self.machine.add("F", ("CLOSE",) if self.lexicon.quoted else (), None)
 
     def _add_final(self, place: str, *, first: bool) -> None:
         """Add the last word of a text that has to end with a certain mark."""
