@@ -6,7 +6,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test test-fast check check-deploy check-schemas image fix format lint spelling types contracts \
+.PHONY: help serve demo test test-fast check check-deploy check-postgres check-schemas image fix format lint spelling types contracts \
 	bench bench-overhead bench-scheduling bench-overload bench-batches bench-cost bench-replicas bench-quality bench-attacks lock clean
 
 help: ## Show the targets
@@ -19,10 +19,10 @@ demo: .venv/cpu.lock ## Refine a text on the running server and show its rounds
 	@$(BIN)/python -m service demo
 
 test: .venv/dev.lock ## Run all tests, the real engine's too
-	@$(BIN)/python -m pytest -m "not deploy"
+	@$(BIN)/python -m pytest -m "not deploy and not postgres"
 
 test-fast: .venv/dev.lock ## Run the tests that need no real engine
-	@$(BIN)/python -m pytest -m "not engine and not deploy"
+	@$(BIN)/python -m pytest -m "not engine and not deploy and not postgres"
 
 check: format lint spelling types contracts test ## Format, lint, spelling, types, import contracts and all tests
 
@@ -32,6 +32,9 @@ fix: .venv/dev.lock ## Format the code and apply the safe fixes of the linter
 
 check-deploy: .venv/deploy.lock ## Check what is deployed: image, compose, Kubernetes, monitoring; 10 minutes, as root
 	@$(BIN)/python -m pytest -m deploy
+
+check-postgres: .venv/dev.lock ## Check jobs on a real Postgres, which Debian's package postgresql brings; 2 minutes
+	@$(BIN)/python -m pytest -m postgres
 
 check-schemas: .venv/dev.lock ## Sample under 3,000 JSON Schemas on the real engine and check what it wrote; 15 minutes, resumes where it stopped
 	@$(BIN)/python -m bench.scenarios.schemas

@@ -36,9 +36,10 @@ def inputs(name: str) -> list[Requirement]:
 
 
 def service() -> list[Requirement]:
-    """What the service itself depends on, by pyproject.toml: the client's dependencies and the extra ``server``."""
+    """What the images need, by pyproject.toml: the client's dependencies and the extras ``server`` and ``jobs``."""
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
-    return [Requirement(line) for line in (*project["dependencies"], *project["optional-dependencies"]["server"])]
+    extras = project["optional-dependencies"]
+    return [Requirement(line) for line in (*project["dependencies"], *extras["server"], *extras["jobs"])]
 
 
 def resolve(requirements: list[Requirement]) -> dict[str, dict]:

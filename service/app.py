@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI
@@ -14,6 +15,7 @@ from service.api.batches import BatchRequest
 from service.api.body import add_schemas
 from service.api.idempotency import Repeats
 from service.api.intake import Intake
+from service.api.jobs import router as jobs_router
 from service.api.middleware import UNMATCHED, BodyLimit, RequestContext, RequestRecord, RequestTrace
 from service.api.openai import routes as openai_routes
 from service.api.openai.response_requests import ResponseRequest
@@ -33,6 +35,11 @@ from service.evaluators.model.embedding import Embedder
 from service.evaluators.toolbox import Toolbox
 from service.fleet import Fleet, StartEngine, make_fleet, start_engine, weights_of
 from service.images.fetch import RemoteImages
+from service.jobs.attempt import Services
+from service.jobs.jobs import Jobs
+from service.jobs.news import News
+from service.jobs.store import Store
+from service.jobs.worker import Worker
 from service.metrics import Metrics
 from service.models import Adapter
 from service.programs.admission import Admission
@@ -89,6 +96,10 @@ class TracingUnavailable(Exception):
     """Tracing is on and cannot be. The message is for the operator."""
 
 
+class JobsUnavailable(Exception):
+    """Jobs are on and cannot be. The message is for the operator."""
+
+
 def start_tracing(settings: Settings) -> Tracer | None:
     """None where tracing is off. Raises TracingUnavailable."""
     if not settings.tracing:
@@ -134,6 +145,31 @@ async def _checking(check: JudgeCheck, settings: Settings, fleet: Fleet) -> Asyn
         await asyncio.wait(finding)
 
 
+def open_job_store(settings: Settings) -> Store | None:
+    """None where jobs are off: nothing of a database is imported then. Raises JobsUnavailable."""
+    if settings.jobs is None:
+        return None
+    try:
+        from service.jobs.opening import StoreMisconfigured, open_store
+    except ModuleNotFoundError as error:
+        raise JobsUnavailable(f"jobs need redraft's extra 'jobs': {error}") from error
+    try:
+        return open_store(settings.jobs, settings.job_lease_seconds)
+    except StoreMisconfigured as error:
+        raise JobsUnavailable(str(error)) from error
+
+
+def make_jobs(
+    settings: Settings, store: Store, runner: Runner, programs: Programs, check_ready: Callable[[], Awaitable[None]]
+) -> Jobs:
+    """The jobs in ``store``, with a worker that does not work yet."""
+    news = News()
+    services = Services(store, runner, programs, news)
+    lease, keep = settings.job_lease_seconds, settings.job_keep_seconds
+    worker = Worker(services, settings.max_jobs, lease, keep, check_ready)
+    return Jobs(store, worker, news, settings.max_queued_jobs, on_shed=runner.metrics.count_shed)
+
+
 def create_app(
     settings: Settings,
     *,
@@ -148,10 +184,11 @@ def create_app(
     ``tools`` and ``images`` are closed with it. ``on_failure`` gets the reason if an engine fails to start, and
     ``on_ready`` is awaited once the main model's engine serves.
 
-    Raises TracingUnavailable and CalibrationError.
+    Raises TracingUnavailable, CalibrationError and JobsUnavailable.
     """
     metrics = Metrics()
     tracer = start_tracing(settings)
+    store = open_job_store(settings)
     admission = Admission(
         settings.max_programs,
         settings.max_queued,
@@ -194,19 +231,23 @@ def create_app(
             fleet = await stack.enter_async_context(make_fleet(settings, start, on_failure, on_ready))
             stack.push_async_callback(repeats.close)
             await stack.enter_async_context(_checking(check, settings, fleet))
-            yield {
-                "app_state": AppState(
-                    keys=Keys(settings.keys),
-                    runner=Runner(fleet.engine, admission, background, metrics),
-                    programs=programs,
-                    tasks=tasks,
-                    served=served,
-                    judges=judges,
-                    images=images,
-                ),
-                "intake": intake,
-                "repeats": repeats,
-            }
+            runner = Runner(fleet.engine, admission, background, metrics)
+            state = AppState(
+                keys=Keys(settings.keys),
+                runner=runner,
+                programs=programs,
+                tasks=tasks,
+                served=served,
+                judges=judges,
+                images=images,
+            )
+            if store is not None:
+                jobs = make_jobs(settings, store, runner, programs, state.check_ready)
+                state = replace(state, jobs=jobs)
+                app.state.jobs = jobs
+                stack.push_async_callback(jobs.close)
+                jobs.worker.start()
+            yield {"app_state": state, "intake": intake, "repeats": repeats}
 
     def finished(record: RequestRecord) -> None:
         metrics.observe_request(record.endpoint, record.status, record.seconds)
@@ -234,6 +275,7 @@ def create_app(
         swagger_ui_oauth2_redirect_url=None,
     )
     app.state.admission = admission  # for the server, which drains the app
+    app.state.jobs = None  # until the lifespan begins
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, others={"/v1/batch": settings.max_batch_bytes})
     if settings.max_programs_per_key is not None:
         app.add_middleware(RateLimits, admission=admission, limit=settings.max_programs_per_key)
@@ -245,6 +287,7 @@ def create_app(
         app.add_middleware(RequestTrace, tracer=tracer, untraced=POLLED)
     problems.install(app)
     app.include_router(v1)
+    app.include_router(jobs_router)
     app.include_router(openai_routes.v1)
     app.include_router(router)
     app.include_router(pages.router)

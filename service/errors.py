@@ -25,9 +25,11 @@ RedraftError
     ├── Draining
     ├── DeadlineExceeded              nothing was written in time
     ├── FormNotKept                   the engine broke the schema that it was given
+    ├── StoreUnavailable              the database of the jobs does not answer
     └── EngineUnavailable             a remote engine does not answer, or rejects the work
         ├── EngineBusy                for now: it has too much to do
-        └── EngineDead                for good: the process has to be restarted
+        ├── EngineDead                for good: the process has to be restarted
+        └── Cancelled                 the caller has cancelled the job; its engines do no more
 """
 
 from collections.abc import Sequence
@@ -194,6 +196,10 @@ class FormNotKept(Unavailable):
     code, title = "form_not_kept", "The text does not fit its schema"
 
 
+class StoreUnavailable(Unavailable):
+    code, title = "store_unavailable", "The database of the jobs cannot be used"
+
+
 class EngineUnavailable(Unavailable):
     code, title = "engine_unavailable", "The engine cannot be reached"
 
@@ -204,3 +210,7 @@ class EngineBusy(EngineUnavailable):
 
 class EngineDead(EngineUnavailable):
     code, title = "engine_dead", "The engine has stopped"
+
+
+class Cancelled(EngineUnavailable):
+    code, title = "cancelled", "The job was cancelled"

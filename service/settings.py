@@ -149,6 +149,20 @@ class Settings(BaseSettings):
     max_batch_seconds: float = Field(
         86_400.0, gt=0, allow_inf_nan=False, description="seconds after which no more lines of a batch start"
     )
+    jobs: str | None = Field(
+        None,
+        min_length=1,
+        repr=False,
+        description="file or postgresql:// URL of the database of background jobs; without it there are none",
+    )
+    max_jobs: int = Field(8, ge=1, description="background jobs in progress at once")
+    max_queued_jobs: int = Field(1_000, ge=0, description="background jobs in the queue; above it, 503")
+    job_keep_seconds: float = Field(
+        604_800.0, gt=0, allow_inf_nan=False, description="seconds for which ended background jobs are kept"
+    )
+    job_lease_seconds: float = Field(
+        15.0, ge=5, allow_inf_nan=False, description="seconds after which another replica takes a lost replica's jobs"
+    )
     max_candidates: int = Field(16, ge=1, description="most candidates of a request")
     max_rounds: int = Field(10, ge=0, description="most rounds of a request")
     max_tokens: int = Field(32_768, ge=1, description="most completion tokens of each call of a request")

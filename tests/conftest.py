@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -22,4 +23,11 @@ def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def served() -> AsyncIterator[Served]:
     async with serving() as served:
+        yield served
+
+
+@pytest.fixture
+async def working(tmp_path: Path) -> AsyncIterator[Served]:
+    """The same with jobs."""
+    async with serving(jobs=str(tmp_path / "jobs.db")) as served:
         yield served

@@ -19,7 +19,7 @@ from service.api.batch_lines import MOST_LINES, cut_lists, lines, make_too_many_
 from service.api.body import decode, decode_bounded, media_type_of, read_body
 from service.api.openai.answers import compile_chat
 from service.api.openai.translate import Chat, ChatRequest
-from service.api.problems import MOST_FIELD_ERRORS, error_body, make_public, status_at
+from service.api.problems import MOST_FIELD_ERRORS, error_body, status_at
 from service.api.state import AppState, app_state
 from service.errors import (
     BodyTooLarge,
@@ -37,6 +37,7 @@ from service.programs.background import LINE_BYTES
 from service.programs.run import RequestInfo, read_done
 from service.refinement.program import Program
 from service.wire.model import BodyModel
+from service.wire.problems import make_public
 from service.wire.requests import CritiqueRequest, GenerateRequest, NativeRequest, RefineRequest
 from service.wire.sse import json_line
 

@@ -24,11 +24,11 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from service.api.disconnect import cancel_on_disconnect
-from service.api.problems import make_public
 from service.api.recording import Reader, Recording, Start
 from service.api.sse import EventStream
 from service.errors import KeyReused, RedraftError, StillAtWork, wrong_field
 from service.programs.kept_answers import AnswerStore, IdempotencyKey, KeptAnswer
+from service.wire.problems import make_public
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"

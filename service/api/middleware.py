@@ -15,9 +15,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.problems import make_public, make_response
+from service.api.problems import make_response
 from service.errors import BodyTooLarge, Draining, MalformedRequest, RedraftError
 from service.spans import Tracer, within
+from service.wire.problems import make_public
 
 HEADER = "X-Request-ID"
 REFUSED = "refused"

@@ -1,6 +1,5 @@
 """The one place where an error becomes a response: an RFC 9457 problem document, or what OpenAI's clients expect."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +25,7 @@ from service.errors import (
     Unauthorized,
 )
 from service.evaluators.base import RefusedField
+from service.wire.problems import problem_body
 
 MOST_FIELD_ERRORS = 20
 MOST_BUILT_ERRORS = 100  # each is a dictionary of about a kilobyte
@@ -67,8 +67,6 @@ OPENAI_CODES: Mapping[str, str] = {
 }
 """OpenAI's words for some of our codes; the others stay as they are."""
 
-logger = logging.getLogger(__name__)
-
 
 def describe_errors(content: Mapping[str, Any], *statuses: int | str) -> dict[int | str, dict[str, Any]]:
     """The ``responses`` of a route. ``content``: what FastAPI documents as the body of each."""
@@ -99,21 +97,6 @@ def _openai_body(error: RedraftError, path: str) -> dict[str, Any]:
     }
 
 
-def problem_body(error: RedraftError) -> dict[str, Any]:
-    """The members of the problem document. Its type leads to a page of this service (api/pages.py), by a relative
-    reference with its full path, as RFC 9457, section 3.1.1, advises."""
-    body: dict[str, Any] = {
-        "type": f"/problems#{error.code}",
-        "title": error.title,
-        "status": error.status,
-        "detail": error.detail,
-        "code": error.code,
-    }
-    if isinstance(error, InvalidRequest):
-        body["errors"] = [{"field": item.field, "message": item.message} for item in error.errors]
-    return body
-
-
 def status_at(error: RedraftError, path: str) -> int:
     """OpenAI has no 422 for a request that is not valid."""
     is_invalid = error.status == 422 and not isinstance(error, KeyReused)
@@ -134,17 +117,6 @@ def make_response(error: RedraftError, path: str) -> Response:
             headers["x-should-retry"] = "false"  # the SDKs would: for as long again, or in vain
         return JSONResponse(_openai_body(error, path), status_at(error, path), headers)
     return JSONResponse(problem_body(error), error.status, headers, media_type="application/problem+json")
-
-
-def make_public(error: Exception, request_id: str) -> RedraftError:
-    """What the caller may know of ``error``: our own errors as they are, of any other nothing but that it happened.
-
-    The other kind is a bug, so it is logged with its traceback.
-    """
-    if isinstance(error, RedraftError):
-        return error
-    logger.error("request %s failed", request_id, exc_info=error, extra={"request_id": request_id})
-    return RedraftError("the request failed inside the service; its X-Request-ID finds the cause in the log")
 
 
 def list_errors(error: ValidationError) -> Sequence[Any]:

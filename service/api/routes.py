@@ -8,6 +8,7 @@ from fastapi.security import HTTPBearer
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from service.api import jobs
 from service.api.answers import answer_json, answer_stream, compile_native
 from service.api.batches import (
     JSON_LINES,
@@ -22,7 +23,7 @@ from service.api.body import json_body, read_json, schema_ref
 from service.api.idempotency import answer_once
 from service.api.problems import describe_errors
 from service.api.sse import EventStream
-from service.api.state import app_state, request_info, require_batch_capacity, require_capacity, require_key
+from service.api.state import app_state, request_info, require_batch_capacity, require_key
 from service.errors import NotFound
 from service.wire.requests import CritiqueRequest, GenerateRequest, NativeRequest, RefineRequest
 from service.wire.responses import (
@@ -57,12 +58,14 @@ class JsonLines(JSONResponse):
     "/generate",
     summary="Write texts",
     response_model=GenerateResponse,
-    responses={200: EVENT_STREAM, **PROBLEMS},
+    responses={200: EVENT_STREAM, **jobs.ACCEPTED, **PROBLEMS},
     openapi_extra=json_body(GenerateRequest),
-    dependencies=[Depends(require_capacity)],
+    dependencies=[Depends(jobs.require_capacity)],
 )
 async def generate(request: Request) -> Response:
     """Texts for a prompt, or for each of up to 64. With `stream` they come as `delta` events, then `done`."""
+    if jobs.is_preferred(request):
+        return await jobs.accept(request, GenerateRequest, "generate")
     body = await read_json(request, GenerateRequest)
     return await _answer(request, body, stream=body.stream)
 
@@ -71,12 +74,14 @@ async def generate(request: Request) -> Response:
     "/critique",
     summary="Evaluate a text",
     response_model=CritiqueResponse,
-    responses=PROBLEMS,
+    responses={**jobs.ACCEPTED, **PROBLEMS},
     openapi_extra=json_body(CritiqueRequest),
-    dependencies=[Depends(require_capacity)],
+    dependencies=[Depends(jobs.require_capacity)],
 )
 async def critique(request: Request) -> Response:
     """Scores by verifiers and by the judge, and what should change in words."""
+    if jobs.is_preferred(request):
+        return await jobs.accept(request, CritiqueRequest, "critique")
     return await _answer(request, await read_json(request, CritiqueRequest))
 
 
@@ -84,9 +89,9 @@ async def critique(request: Request) -> Response:
     "/refine",
     summary="Draft a text and improve it",
     response_model=RefineResponse,
-    responses={200: EVENT_STREAM, **PROBLEMS},
+    responses={200: EVENT_STREAM, **jobs.ACCEPTED, **PROBLEMS},
     openapi_extra=json_body(RefineRequest),
-    dependencies=[Depends(require_capacity)],
+    dependencies=[Depends(jobs.require_capacity)],
 )
 async def refine(request: Request) -> Response:
     """The whole loop: draft, evaluate, critique, revise, repeat; the best text and the account of it.
@@ -94,6 +99,8 @@ async def refine(request: Request) -> Response:
     With `stream` the account comes as it happens: `started`, `candidate`, `evaluation`, `critique`, `round`, and
     last `done` or `error`.
     """
+    if jobs.is_preferred(request):
+        return await jobs.accept(request, RefineRequest, "refine")
     body = await read_json(request, RefineRequest)
     return await _answer(request, body, stream=body.stream)
 

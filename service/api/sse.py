@@ -11,8 +11,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service.api.disconnect import cancel_on_disconnect
 from service.api.middleware import request_id
-from service.api.problems import error_body, make_public
+from service.api.problems import error_body
 from service.errors import Draining
+from service.wire.problems import make_public
 
 KEEP_ALIVE = b": keep-alive\n\n"
 

@@ -10,6 +10,7 @@ from service.api.idempotency import note_key
 from service.calibration.judges import KnownJudges
 from service.errors import Draining, EngineDead, EngineUnavailable, Starting, Unavailable
 from service.images.fetch import RemoteImages
+from service.jobs.jobs import Jobs
 from service.metrics import READY
 from service.programs.compile import Programs
 from service.programs.models import ServedModels
@@ -27,6 +28,7 @@ class AppState:
     tasks, served: what requests may name.
     images: fetches those at addresses.
     judges: what is known of the models as judges.
+    jobs: requests that are answered in the background, if they are on.
     """
 
     keys: Keys
@@ -36,6 +38,7 @@ class AppState:
     served: ServedModels
     images: RemoteImages
     judges: KnownJudges
+    jobs: Jobs | None = None
 
     async def check_ready(self) -> None:
         """Return while programs are served; raise Draining, or what keeps a model from serving that programs need by

@@ -49,6 +49,7 @@ class Server(uvicorn.Server):
             settings, tools=tools, start=self._start_engine, on_failure=self._give_up, on_ready=self._tell_ready
         )
         self._admission: Admission = app.state.admission
+        self._app = app
         self._drain: asyncio.Task[None] | None = None
         self._listening = asyncio.Event()
         super().__init__(
@@ -91,6 +92,8 @@ class Server(uvicorn.Server):
         self._admission.drain()
         waiting = self._admission.in_progress + self._admission.queued
         log.info("draining", extra={"signal": signal_name, "requests": waiting})
+        if (jobs := self._app.state.jobs) is not None:  # another replica goes on with them, or the next start
+            await jobs.worker.hand_over()
         try:
             await asyncio.wait_for(self._admission.idle(), self._settings.drain_seconds)
         except TimeoutError:

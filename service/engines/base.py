@@ -37,9 +37,11 @@ from service.grammar.writing import write_choices, write_grammar
 ReplyEnd = Literal["stop", "length", "content_filter"]
 """Why an engine ends a reply: by itself or at a stop text, cut at a limit, or cut by a remote server's content
 filter."""
-FinishReason = Literal["stop", "length", "content_filter", "landed", "budget", "deadline", "engine_failed", "aborted"]
-"""Why a text ends: like a reply; at a sentence before its limit; cut in the middle by the budget, the time or a failure
-of the engine; or stopped because it could not get better."""
+FinishReason = Literal[
+    "stop", "length", "content_filter", "landed", "budget", "deadline", "engine_failed", "cancelled", "aborted"
+]
+"""Why a text ends: like a reply; at a sentence before its limit; cut in the middle by the budget, the time, a failure
+of the engine or its caller; or stopped because it could not get better."""
 JsonSchema = Mapping[str, Any]
 SEEDS = 2**63 - 1
 """Engines take seeds from 0 to SEEDS - 1. OpenAI's and vLLM's servers take signed 64-bit integers, and vLLM reads -1 as
@@ -99,7 +101,7 @@ class Completion:
     @property
     def is_unfinished(self) -> bool:
         """Whether it was cut for a reason that has nothing to do with it."""
-        return self.finish_reason in ("budget", "deadline", "engine_failed")
+        return self.finish_reason in ("budget", "deadline", "engine_failed", "cancelled")
 
 
 Piece = str | Thought | Completion

@@ -94,6 +94,15 @@ class Admission:
         Raises what ``check`` raises at once, and DeadlineExceeded while waiting.
         """
         self.check(caller)
+        async with self.hold(caller, deadline=deadline) as ticket:
+            yield ticket
+
+    @asynccontextmanager
+    async def hold(self, caller: str, *, deadline: float | None = None) -> AsyncIterator[Ticket]:
+        """Hold a place for work that was accepted before, and is not refused now.
+
+        Raises DeadlineExceeded while waiting.
+        """
         with self._counted(caller):
             clock = asyncio.get_running_loop().time
             arrived = clock()

@@ -23,6 +23,9 @@ from service.wire.responses import total
 
 log = logging.getLogger(__name__)
 
+Observe = Callable[[str, Event], None]
+"""Counts an event of a program of a task."""
+
 
 @dataclass(frozen=True, slots=True)
 class RequestInfo:
@@ -67,13 +70,18 @@ class Runner:
         return Roles(self.engine(models.writer), self.engine(models.critic), self.engine(models.judge))
 
     async def run(
-        self, program: Program, info: RequestInfo, ticket: Ticket | None = None
+        self,
+        program: Program,
+        info: RequestInfo,
+        ticket: Ticket | None = None,
+        observe: Observe | None = None,
     ) -> AsyncGenerator[Event, None]:
         """Run the program and yield its events; the last one is Done. Closing the generator cancels the work.
 
         program: what to run. In the batch lane its calls pass the gate.
         info: the request that it comes from.
         ticket: a place that the caller holds already. Without one the program is admitted first.
+        observe: counts the events of a program that nobody waits for; by default the metrics count them.
 
         The place is held until the generator is closed. Raises what Admission.admit, Roles.check and the program raise.
         """
@@ -83,10 +91,10 @@ class Runner:
         if ticket is None:
             await roles.check()
         place = self._admit(program, info.caller) if ticket is None else nullcontext(ticket)
-        begun = program.lane == "batch"  # there is no first event where nobody waits for it
+        begun = program.lane == "batch" or observe is not None  # nobody waits for the first event
         async with place as held, aclosing(_work(program, roles)) as events:
             async for event in events:
-                self.metrics.observe(program.task, event)
+                (observe or self.metrics.observe)(program.task, event)
                 if isinstance(event, Outcome):
                     event = Done(event, Timing(held.queued_seconds, info.seconds_since_arrival()))
                     log.info("program ended", extra={"request_id": info.id, **_summarize(event, program)})

@@ -17,7 +17,7 @@ from service.concurrency import settle
 from service.constraints.algebra import Compiled
 from service.engines.base import Completion, Usage
 from service.engines.conversation import Conversation
-from service.errors import DeadlineExceeded, EngineUnavailable, InvalidRequest, PromptTooLong, RedraftError
+from service.errors import Cancelled, DeadlineExceeded, EngineUnavailable, InvalidRequest, PromptTooLong, RedraftError
 from service.refinement import policy, telemetry
 from service.refinement.accounting import BudgetSpent, Emit, Ledger, LimitReached, TimeIsUp
 from service.refinement.archive import Archive
@@ -164,6 +164,8 @@ class _Loop:
             return "budget", None
         except PromptTooLong as error:
             return "budget", error
+        except Cancelled as error:
+            return "cancelled", error
         except (EngineUnavailable, InvalidRequest) as error:
             return "engine_failed", error
 

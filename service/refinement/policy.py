@@ -53,6 +53,7 @@ Between rounds and inside them, whatever has been reached by then being kept:
 - deadline            the time is over
 - engine_failed       an engine cannot serve: the writer's, the critic's, or that of a judge who picks the result. A
                       judge who scores costs only its scores, where its engine is not the writer's
+- cancelled           the caller cancelled the job
 """
 
 import random
@@ -77,6 +78,7 @@ StopReason = Literal[
     "deadline",
     "evaluators_failed",
     "engine_failed",
+    "cancelled",
 ]
 
 

@@ -12,7 +12,7 @@ from service.engines.conversation import Conversation
 from service.engines.relay import MessageEnd, MessagePiece, Relay, join_pieces, require_relay
 from service.engines.siblings import fan_out
 from service.engines.thoughts import str_of
-from service.errors import DeadlineExceeded, EngineUnavailable, PromptTooLong
+from service.errors import Cancelled, DeadlineExceeded, EngineUnavailable, PromptTooLong
 from service.refinement import telemetry
 from service.refinement.accounting import Emit, Ledger, MeteredEngine, TimeIsUp
 from service.refinement.candidate import Assessment, Candidate
@@ -106,7 +106,7 @@ class _Answers:
         except TimeIsUp:
             self._failure = DeadlineExceeded("the time ran out before anything was written")
         except EngineUnavailable as error:
-            self._failure, ended_by = error, "engine_failed"
+            self._failure, ended_by = error, "cancelled" if isinstance(error, Cancelled) else "engine_failed"
         self._written += len(kept)
         completion = kept[0] if kept else Completion("", ended_by, Usage())
         if landing is not None and not generation.stream:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from service.engines.base import Completion, FinishReason, Reading, Sample, Thought
-from service.errors import EngineUnavailable
+from service.errors import Cancelled, EngineUnavailable
 from service.refinement.accounting import MeteredEngine
 
 PIECE_TOKENS = 8
@@ -53,8 +53,8 @@ async def write_text(
             keep(found)
         elif watcher is not None:
             cut_by, end = watcher.finish_reason, found
-    except EngineUnavailable:
-        cut_by = "engine_failed"
+    except EngineUnavailable as error:
+        cut_by = "cancelled" if isinstance(error, Cancelled) else "engine_failed"
         raise
     finally:
         for completion in unfinished[-1:]:

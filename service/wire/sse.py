@@ -9,9 +9,10 @@ SseEvent = tuple[str, Mapping[str, Any]]
 """An event's name and data."""
 
 
-def event_frame(name: str, data: Mapping[str, Any]) -> bytes:
-    """An event under its name."""
-    return f"event: {name}\ndata: {encode(data)}\n\n".encode()
+def event_frame(name: str, data: Mapping[str, Any], number: int | None = None) -> bytes:
+    """An event under its name. ``number``: its id, by which a client can resume the stream."""
+    resumable = "" if number is None else f"id: {number}\n"
+    return f"{resumable}event: {name}\ndata: {encode(data)}\n\n".encode()
 
 
 def data_frame(data: Mapping[str, Any]) -> bytes:

@@ -5,8 +5,9 @@ import pytest
 from fastapi import FastAPI, HTTPException
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from service.api.problems import install, list_errors, make_public, make_response, name_fields, problem_body
+from service.api.problems import install, list_errors, make_response, name_fields
 from service.errors import EngineDead, InvalidRequest, NotFound, Overloaded, PromptTooLong, RedraftError, Unauthorized
+from service.wire.problems import make_public, problem_body
 from tests.support.peer import Peer
 
 

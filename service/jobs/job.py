@@ -1,0 +1,135 @@
+"""A job: a request that is answered in the background, and what is known of it so far."""
+
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+JobKind = Literal["generate", "critique", "refine"]
+JobState = Literal["queued", "running", "completed", "failed", "cancelled"]
+ENDED: tuple[JobState, ...] = ("completed", "failed", "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What was asked for, and everything that a later attempt needs to ask for the same.
+
+    kind: which endpoint it was sent to.
+    body: the request as JSON, with its images inside.
+    caller: the name of the caller's key. Nobody else sees the job.
+    request_id: of the request, for the log.
+    fence: the delimiter line of the program's prompts.
+    seed: what the search draws from if the request states no seed.
+    """
+
+    kind: JobKind
+    body: str
+    caller: str
+    request_id: str
+    fence: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job has come.
+
+    round: the last round that ended.
+    candidates: how many texts there are.
+    score: the incumbent's.
+    tokens: prompt and completion tokens so far.
+    """
+
+    round: int | None = None
+    candidates: int = 0
+    score: float | None = None
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as its caller sees it. Times are seconds since the epoch.
+
+    cancelling: it was cancelled and has not ended yet.
+    finished: when it ended.
+    outcome: the answer, or the problem document if there is none. None until the job has ended, and in lists.
+    """
+
+    id: str
+    caller: str
+    kind: JobKind
+    state: JobState
+    created: float
+    started: float | None = None
+    finished: float | None = None
+    cancelling: bool = False
+    progress: Progress = Progress()
+    outcome: Mapping[str, Any] | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state in ENDED
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """Something that happened in a job, as it is told. ``number``: from 1, without gaps."""
+
+    number: int
+    name: str
+    data: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """What tells the event from all others of its job. An attempt that repeats recorded steps meets it again."""
+        data = self.data
+        match self.name:
+            case "candidate":
+                return f"candidate {data['id']}"
+            case "evaluation":
+                return f"evaluation {data['candidate']}"
+            case "critique":
+                return f"critique {data['round']} {data['candidate']}"
+            case "round":
+                return f"round {data['round']}"
+            case _:
+                return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to work on a job. It holds until another process claims the job.
+
+    owner, attempt: who works, and the how-manieth attempt it is. Every write for the job states both.
+    idle_attempts: how many attempts in a row, this one included, have recorded nothing yet.
+    worked: seconds of work in earlier attempts.
+    events: how many events there are, and ``keys``, those of all of them.
+    """
+
+    job: Job
+    order: Order
+    owner: str
+    attempt: int
+    idle_attempts: int
+    worked: float
+    events: int
+    keys: frozenset[str] = field(repr=False)
+
+
+class JobTaken(Exception):
+    """Another process has claimed the job: nothing more may be written for it."""
+
+
+def make_job_id() -> str:
+    """An id that sorts by time: 48 bits of milliseconds, then 80 random ones, as in UUID version 7.
+
+    >>> make_job_id() < make_job_id()  # doctest: +SKIP
+    True
+    """
+    return f"job-{int(time.time() * 1000):012x}{secrets.token_hex(10)}"
+
+
+def to_json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,111 @@
+"""What the rest of the service asks of jobs: take one on, tell of it, cancel it."""
+
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+from service.errors import Cancelled, NotFound, Overloaded
+from service.jobs.job import Job, JobEvent, JobKind, Order, make_job_id
+from service.jobs.news import News
+from service.jobs.store import Store
+from service.jobs.worker import POLL_SECONDS, Worker
+from service.wire.problems import problem_body
+
+RETRY_SECONDS = 10
+LAST_EVENTS = ("done", "error")
+
+
+class Jobs:
+    """The jobs of this service.
+
+    store: where they are kept.
+    worker: who works on them here.
+    news: who hears of them here.
+    max_queued: how many may wait.
+    on_shed: called with ``overloaded`` for each refusal.
+    """
+
+    def __init__(
+        self, store: Store, worker: Worker, news: News, max_queued: int, *, on_shed: Callable[[str], None]
+    ) -> None:
+        self.worker = worker
+        self._store = store
+        self._news = news
+        self._max_queued = max_queued
+        self._on_shed = on_shed
+
+    async def check(self) -> None:
+        """Raise Overloaded if no job would be taken on now."""
+        waiting = await self._store.count_queued()
+        if waiting >= self._max_queued:
+            self._on_shed("overloaded")
+            raise Overloaded(f"{waiting} jobs wait", retry_after=RETRY_SECONDS)
+
+    async def add(self, kind: JobKind, body: str, caller: str, request_id: str) -> Job:
+        """Take a request on. Once this has returned, the job will end, whatever becomes of this process.
+
+        body: the request as JSON, with its images inside.
+        """
+        order = Order(kind, body, caller, request_id, f"[{secrets.token_hex(6)}]", secrets.randbits(31))
+        job = Job(make_job_id(), caller, kind, "queued", time.time())
+        await self._store.add(job, order)
+        self.worker.wake()
+        return job
+
+    async def get(self, caller: str, job_id: str) -> Job:
+        """A job of the caller's. Raises NotFound, also for the job of another caller."""
+        job = await self._store.get(job_id)
+        if job is None or job.caller != caller:
+            raise NotFound(f"there is no job {job_id}")
+        return job
+
+    async def list(self, caller: str, limit: int, before: str | None) -> Sequence[Job]:
+        """The caller's jobs, newest first; with ``before``, those older than it."""
+        return await self._store.list(caller, limit, before)
+
+    async def cancel(self, caller: str, job_id: str, patience: float) -> Job:
+        """End a job with the best that it has so far. One that has ended stays as it is.
+
+        patience: how many seconds to wait for its end.
+
+        Raises NotFound.
+        """
+        job = await self.get(caller, job_id)
+        with self._news.watch(job_id) as watch:
+            if not job.has_ended:
+                problem = problem_body(Cancelled("the job was cancelled before it was begun"))
+                await self._store.cancel(job_id, JobEvent(1, "error", problem))
+                self.worker.withdraw(job_id)
+                self.worker.wake()
+                self._news.tell(job_id)
+            until = time.monotonic() + patience
+            while not job.has_ended and (left := until - time.monotonic()) > 0:
+                await watch.wait(min(POLL_SECONDS, left))
+                job = await self.get(caller, job_id)
+        return job
+
+    async def events(self, job_id: str, after: int) -> AsyncGenerator[JobEvent, None]:
+        """The job's events whose number is above ``after``, those that are still to come too, up to the last."""
+        with self._news.watch(job_id) as watch:
+            while True:
+                found = await self._store.events(job_id, after)
+                for event in found:
+                    yield event
+                    after = event.number
+                    if event.name in LAST_EVENTS:
+                        return
+                if not found:
+                    job = await self._store.get(job_id)
+                    if job is None or (job.has_ended and not await self.has_events(job_id, after)):
+                        return
+                await watch.wait(POLL_SECONDS)
+
+    async def has_events(self, job_id: str, after: int) -> bool:
+        """Whether there are events whose number is above ``after``."""
+        return bool(await self._store.events(job_id, after))
+
+    async def close(self) -> None:
+        """Hand the jobs at work over, and close the store."""
+        await self.worker.hand_over()
+        self._news.tell_all()
+        await self._store.close()

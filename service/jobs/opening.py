@@ -1,0 +1,105 @@
+"""Opening the store that the settings name."""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import IO, Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from service.jobs.database import Database, UnknownFormat
+
+POSTGRES = ("postgresql://", "postgres://")
+
+
+class StoreMisconfigured(Exception):
+    """The store cannot be opened. The message is for the operator, and holds no password."""
+
+
+def open_store(place: str, lease: float) -> Database:
+    """The store at ``place``: a file, which is made if it is missing, or the URL of a Postgres database.
+
+    lease: seconds for which a job stays with whoever writes for it.
+
+    Blocks. Raises StoreMisconfigured.
+    """
+    postgres = place.startswith(POSTGRES)
+    try:
+        engine = _connect_postgres(place) if postgres else _open_file(Path(place))
+        try:
+            database = Database(engine, lease)
+            database.prepare()
+            if not postgres:
+                database.free_all()
+        except BaseException:
+            engine.dispose()
+            raise
+    except UnknownFormat as error:
+        raise StoreMisconfigured(f"the jobs cannot be kept: {error}") from error
+    except ModuleNotFoundError as error:
+        raise StoreMisconfigured(f"jobs need redraft's extra 'jobs': {error}") from error
+    except ArgumentError as error:
+        raise StoreMisconfigured("the URL of the jobs' database is not valid") from error
+    except (DBAPIError, OSError) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        raise StoreMisconfigured(f"the jobs' database cannot be opened: {cause}") from error
+    return database
+
+
+def _connect_postgres(url: str) -> sa.Engine:
+    location = sa.make_url(url).set(drivername="postgresql+psycopg")
+    engine = sa.create_engine(location, pool_pre_ping=True, hide_parameters=True, connect_args={"connect_timeout": 5})
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        options = connection.get_execution_options()
+        if not options.get("reading") and not options.get("lasting"):
+            connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
+
+    return engine
+
+
+def _open_file(path: Path) -> sa.Engine:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # prompts are nobody else's business
+    lock = _lock(path)
+    engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)), hide_parameters=True)
+
+    @sa.event.listens_for(engine, "connect")
+    def configure(connection: Any, _: object) -> None:
+        connection.isolation_level = None  # the driver begins no transactions, since ``begin`` below does
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA busy_timeout = 30000")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        options = connection.get_execution_options()
+        if options.get("reading"):
+            connection.exec_driver_sql("BEGIN")
+            return
+        # Only commits that wait for the disk anyway also move the log into the database.
+        synchronous, checkpoint = ("FULL", 1000) if options.get("lasting") else ("NORMAL", 0)
+        connection.exec_driver_sql(f"PRAGMA synchronous = {synchronous}")
+        connection.exec_driver_sql(f"PRAGMA wal_autocheckpoint = {checkpoint}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    @sa.event.listens_for(engine, "engine_disposed")
+    def unlock(_: sa.Engine) -> None:
+        lock.close()
+
+    return engine
+
+
+def _lock(path: Path) -> IO[bytes]:
+    """Keep other processes from the file until this one ends.
+
+    A record lock, because the engine's processes are forks of this one, and do not inherit it.
+    """
+    lock = path.with_name(f"{path.name}.lock").open("wb")
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise StoreMisconfigured(f"another process uses {path}") from error
+    return lock

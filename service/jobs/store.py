@@ -1,0 +1,81 @@
+"""Where jobs are kept: what the rest of the room asks of a store."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from service.jobs.job import Claim, Job, JobEvent, JobState, Order, Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A call of an engine or an evaluator, and what it gave.
+
+    key: what was called, and how. occurrence: the how-manieth call of that key in the job, from 0.
+    result: as JSON. seconds: how long it took.
+    """
+
+    key: str
+    occurrence: int
+    result: str
+    seconds: float
+
+
+class Store(Protocol):
+    """Keeps jobs, their steps and their events. What a method has written survives the end of this process. New jobs,
+    their ends and cancellations also survive a power cut; of steps and events it may take the last, which are then
+    computed again.
+
+    Methods raise StoreUnavailable if the database cannot be reached. Those that take a Claim raise JobTaken if it no
+    longer holds, and have then changed nothing.
+    """
+
+    async def add(self, job: Job, order: Order) -> None:
+        """Keep a new job."""
+
+    async def get(self, job_id: str) -> Job | None:
+        """A job with its outcome; None if there is no such job."""
+
+    async def list(self, caller: str, limit: int, before: str | None = None) -> Sequence[Job]:
+        """The caller's newest jobs without their outcomes, newest first; with ``before``, those older than it."""
+
+    async def events(self, job_id: str, after: int) -> Sequence[JobEvent]:
+        """The events of a job whose number is above ``after``."""
+
+    async def count_queued(self) -> int:
+        """How many jobs wait."""
+
+    async def cancel(self, job_id: str, event: JobEvent) -> None:
+        """Note that a job is to end. One that no attempt has begun ends here, with ``event`` as its only event and its
+        outcome."""
+
+    async def claim(self, owner: str, lease: float) -> Claim | None:
+        """Take the oldest job that waits, or that another process has let go for longer than its lease; those that
+        are to end come first. None if there is no such job.
+
+        lease: seconds for which nobody else gets it. Every write for it renews them.
+        """
+
+    async def renew(self, owner: str, lease: float) -> Mapping[str, bool]:
+        """Renew the leases of all jobs that the owner works on: their ids, and whether each is to be cancelled."""
+
+    async def steps(self, job_id: str) -> Sequence[Step]:
+        """What was recorded of a job."""
+
+    async def record(self, claim: Claim, step: Step, worked: float) -> None:
+        """Record a step. ``worked``: the job's seconds of work so far."""
+
+    async def append(self, claim: Claim, event: JobEvent, progress: Progress) -> None:
+        """Keep an event."""
+
+    async def finish(self, claim: Claim, state: JobState, event: JobEvent, progress: Progress) -> None:
+        """End the job with its last event, whose data is the outcome. Its steps and its order are dropped."""
+
+    async def release(self, claim: Claim, worked: float, delay: float) -> None:
+        """Put the job back to wait, for ``delay`` seconds at least."""
+
+    async def purge(self, ended_before: float) -> int:
+        """Drop the jobs that ended before a time, with everything of theirs; how many there were."""
+
+    async def close(self) -> None:
+        """Close the connections."""

@@ -1,0 +1,93 @@
+"""What a worker does if engines, the store or the process fail it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from service.engines.scripted import EngineCall, Script
+from service.errors import EngineUnavailable
+from service.jobs.attempt import MOST_IDLE_ATTEMPTS
+from service.jobs.opening import open_store
+from tests.support.orders import make_request, make_store
+from tests.support.serving import Served, reply, serving
+
+SIMPLE = make_request(2, search={"rounds": 1})
+
+
+@asynccontextmanager
+async def with_jobs(place: Path, script: Script, **settings: Any) -> AsyncIterator[Served]:
+    async with serving(script, jobs=str(place), **settings) as served:
+        yield served
+
+
+async def ended(served: Served, job: str) -> dict[str, Any]:
+    async with asyncio.timeout(20):
+        body: dict[str, Any] = (await served.client.get(f"/v1/jobs/{job}")).json()
+        while body["finished_at"] is None:
+            await asyncio.sleep(0.01)
+            body = (await served.client.get(f"/v1/jobs/{job}")).json()
+    return body
+
+
+async def test_a_job_waits_while_its_engine_cannot_serve(tmp_path: Path) -> None:
+    failures = iter(range(3))
+
+    def fault(call: EngineCall) -> None:
+        if next(failures, None) is not None:
+            raise EngineUnavailable("away", retry_after=0)
+
+    [job] = await make_store(tmp_path / "jobs.db", [SIMPLE])
+    async with with_jobs(tmp_path / "jobs.db", Script(reply=reply, fault=fault)) as served:
+        body = await ended(served, job)
+        text = (await served.client.get(f"/v1/jobs/{job}/events")).text
+
+    assert (body["state"], body["result"]["stop_reason"]) == ("completed", "rounds")
+    assert text.count("event: started") == text.count("event: done") == 1
+
+
+async def test_a_job_that_ends_its_process_each_time_is_given_up(tmp_path: Path) -> None:
+    place = tmp_path / "jobs.db"
+    [job] = await make_store(place, [SIMPLE])
+    store = open_store(str(place), lease=15.0)
+    for _ in range(MOST_IDLE_ATTEMPTS):  # each by a process that ended before it had recorded anything
+        assert await store.claim("gone", 0.0)
+    await store.close()
+    async with with_jobs(place, Script(reply=reply)) as served:
+        body = await ended(served, job)
+        calls = len(served.engine.calls)
+
+    assert (body["state"], body["error"]["code"], calls) == ("failed", "internal_error", 0)
+    assert "begun 10 times" in body["error"]["detail"]
+
+
+async def test_no_more_jobs_run_at_once_than_are_allowed(tmp_path: Path) -> None:
+    most = 0
+
+    def fault(call: EngineCall) -> None:
+        nonlocal most
+        most = max(most, served.app.state.jobs.worker.at_work)
+
+    ids = await make_store(tmp_path / "jobs.db", [SIMPLE] * 6)
+    async with with_jobs(tmp_path / "jobs.db", Script(reply=reply, fault=fault), max_jobs=2) as served:
+        for job in ids:
+            assert (await ended(served, job))["state"] == "completed"
+
+    assert most == 2
+
+
+async def test_jobs_that_are_handed_over_are_taken_at_once_by_the_next(tmp_path: Path) -> None:
+    place = tmp_path / "jobs.db"
+    [job] = await make_store(place, [SIMPLE])
+    async with with_jobs(place, Script(reply=reply, seconds_per_call=60)) as served:
+        async with asyncio.timeout(10):
+            while not served.engine.in_flight:
+                await asyncio.sleep(0.005)
+        await served.app.state.jobs.worker.hand_over()
+        handed_over = (await served.client.get(f"/v1/jobs/{job}")).json()
+        in_flight = served.engine.in_flight
+    async with with_jobs(place, Script(reply=reply)) as served:
+        assert (await ended(served, job))["state"] == "completed"
+
+    assert (handed_over["state"], in_flight) == ("queued", 0)

@@ -1,0 +1,59 @@
+"""Jobs for tests: requests that make many calls side by side, and what must be the same however often they are cut."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from service.jobs.job import Job, Order, make_job_id
+from service.jobs.opening import open_store
+from service.jobs.store import Store
+
+PRESETS = ("beam", "adaptive", "self_refine", "reflexion")
+
+
+def make_request(number: int, **fields: Any) -> dict[str, Any]:
+    """One of several requests that differ in their prompts, seeds and presets."""
+    return {
+        "prompt": f"Describe the sea, in version {number}.",
+        "search": {"preset": PRESETS[number % len(PRESETS)], "rounds": 3},
+        "stop": {"patience": 9},
+        "sampling": {"seed": number, "max_tokens": 40},
+        **fields,
+    }
+
+
+def make_order(request: Mapping[str, Any], caller: str = "anonymous") -> Order:
+    """The order of a refine, with the same delimiter each time: the judge reads it too."""
+    return Order("refine", json.dumps(request), caller, "request", "[fence]", seed=1)
+
+
+async def add_jobs(store: Store, requests: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Put jobs into a store; their ids, in the order of the requests."""
+    ids = []
+    for request in requests:
+        job = Job(make_job_id(), "anonymous", "refine", "queued", time.time())
+        await store.add(job, make_order(request))
+        ids.append(job.id)
+    return ids
+
+
+async def make_store(place: str | Path, requests: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A store of such jobs, on which nobody works yet."""
+    store = open_store(str(place), lease=15.0)
+    try:
+        return await add_jobs(store, requests)
+    finally:
+        await store.close()
+
+
+def comparable(result: Mapping[str, Any]) -> Any:
+    """A result without what depends on the clock, on chance, or on what an engine has in its cache."""
+    return _without(result, {"id", "timing", "seconds", "cached_tokens"})
+
+
+def _without(value: Any, names: set[str]) -> Any:
+    if isinstance(value, dict):
+        return {name: _without(item, names) for name, item in value.items() if name not in names}
+    return [_without(item, names) for item in value] if isinstance(value, list) else value
