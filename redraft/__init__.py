@@ -29,9 +29,11 @@ from redraft.events import (
     RoundEnded,
     Started,
 )
+from redraft.jobs import AsyncJob, Job, JobStatus
 from redraft.results import CritiqueResult, GenerateResult, Model, RefineResult, TaskSummary
 
 __all__ = [
+    "AsyncJob",
     "AsyncRedraft",
     "BatchResult",
     "Busy",
@@ -45,6 +47,8 @@ __all__ = [
     "GenerateResult",
     "InvalidProxy",
     "InvalidRequest",
+    "Job",
+    "JobStatus",
     "Model",
     "ProblemError",
     "ReasoningDelta",

@@ -12,8 +12,9 @@ from contextlib import (
     contextmanager,
 )
 from functools import partial
-from types import TracebackType
-from typing import Protocol, Self, TypeVar, Unpack
+from types import MappingProxyType, TracebackType
+from typing import Literal, Protocol, Self, TypeVar, Unpack, overload
+from urllib.parse import quote
 
 import httpx
 
@@ -22,6 +23,7 @@ from redraft.batches import BatchResult, BatchResults
 from redraft.errors import ConnectionFailed, ProblemError
 from redraft.events import GenerateEvent, GenerateEvents, RefineEvent, RefineEvents
 from redraft.exchange import DEFAULT_TIMEOUT_SECONDS, DEFAULT_URL, LIMITS, Exchange
+from redraft.jobs import PREFER, RESULTS, AsyncJob, Job, JobList, JobStatus, job_list_path, read_accepted
 from redraft.proxies import find_proxy, map_proxy_errors
 from redraft.requests import BatchLine, CritiqueFields, GenerateFields, RefineFields
 from redraft.results import (
@@ -107,7 +109,19 @@ class Redraft:
         if self._owns_client:
             self._client.close()
 
-    def generate(self, *, idempotency_key: str | None = None, **fields: Unpack[GenerateFields]) -> GenerateResult:
+    @overload
+    def generate(
+        self, *, background: Literal[False] = ..., idempotency_key: str | None = ..., **fields: Unpack[GenerateFields]
+    ) -> GenerateResult: ...
+
+    @overload
+    def generate(
+        self, *, background: Literal[True], idempotency_key: str | None = ..., **fields: Unpack[GenerateFields]
+    ) -> Job[GenerateResult]: ...
+
+    def generate(
+        self, *, background: bool = False, idempotency_key: str | None = None, **fields: Unpack[GenerateFields]
+    ) -> GenerateResult | Job[GenerateResult]:
         """Write texts for one prompt or several.
 
         prompt: a string, or several for independent texts. Or ``messages``: a conversation.
@@ -116,15 +130,30 @@ class Redraft:
         response_schema: a JSON Schema that the texts must fit.
         reasoning: whether to return what the model thinks first.
         task, parameters, model: which task, its parameters, and which model.
+        background: return a job at once, and let the service work.
         idempotency_key: makes the request safe to send again. The service works on it once, and the client also sends
             it again if the connection was cut. Use a fresh one for each request, such as ``str(uuid4())``.
 
         >>> result = client.generate(prompt=["Why is the sky blue?", "Why is the sea salty?"], n=2)
         >>> [choice.text for choice in result.choices]
         """
+        if background:
+            return self._begin(GenerateResult, "generate", fields, idempotency_key)
         return self._request(GenerateResult, "POST", "generate", fields, idempotency_key)
 
-    def critique(self, *, idempotency_key: str | None = None, **fields: Unpack[CritiqueFields]) -> CritiqueResult:
+    @overload
+    def critique(
+        self, *, background: Literal[False] = ..., idempotency_key: str | None = ..., **fields: Unpack[CritiqueFields]
+    ) -> CritiqueResult: ...
+
+    @overload
+    def critique(
+        self, *, background: Literal[True], idempotency_key: str | None = ..., **fields: Unpack[CritiqueFields]
+    ) -> Job[CritiqueResult]: ...
+
+    def critique(
+        self, *, background: bool = False, idempotency_key: str | None = None, **fields: Unpack[CritiqueFields]
+    ) -> CritiqueResult | Job[CritiqueResult]:
         """Evaluate a text and say what should change.
 
         prompt: the request that the text answers. Or ``messages``: a conversation.
@@ -134,6 +163,7 @@ class Redraft:
         feedback: whether a model writes feedback.
         sampling: how the feedback is sampled.
         task, parameters, model, models: which task, its parameters, and which models.
+        background: return a job at once, and let the service work.
         idempotency_key: as in ``generate``.
 
         >>> result = client.critique(
@@ -143,9 +173,23 @@ class Redraft:
         ... )
         >>> result.passed, result.feedback
         """
+        if background:
+            return self._begin(CritiqueResult, "critique", fields, idempotency_key)
         return self._request(CritiqueResult, "POST", "critique", fields, idempotency_key)
 
-    def refine(self, *, idempotency_key: str | None = None, **fields: Unpack[RefineFields]) -> RefineResult:
+    @overload
+    def refine(
+        self, *, background: Literal[False] = ..., idempotency_key: str | None = ..., **fields: Unpack[RefineFields]
+    ) -> RefineResult: ...
+
+    @overload
+    def refine(
+        self, *, background: Literal[True], idempotency_key: str | None = ..., **fields: Unpack[RefineFields]
+    ) -> Job[RefineResult]: ...
+
+    def refine(
+        self, *, background: bool = False, idempotency_key: str | None = None, **fields: Unpack[RefineFields]
+    ) -> RefineResult | Job[RefineResult]:
         """Draft a text, and revise it until it is good enough.
 
         prompt: the request. Or ``messages``: a conversation.
@@ -156,6 +200,7 @@ class Redraft:
         sampling: temperature, max_tokens, seed and so on.
         judge, trace, reasoning: whether a model judges; whether to return all rounds; and the model's thoughts.
         task, parameters, model, models: which task, its parameters, and which models.
+        background: return a job at once, and let the service work.
         idempotency_key: as in ``generate``.
 
         >>> result = client.refine(
@@ -165,6 +210,8 @@ class Redraft:
         ... )
         >>> result.text, result.passed, result.stop_reason
         """
+        if background:
+            return self._begin(RefineResult, "refine", fields, idempotency_key)
         return self._request(RefineResult, "POST", "refine", fields, idempotency_key)
 
     def stream_generate(
@@ -212,6 +259,23 @@ class Redraft:
         """
         return self._stream(partial(BatchResults, lines=lines), "batch", {"requests": lines}, idempotency_key)
 
+    def job(self, job_id: str) -> Job[GenerateResult | CritiqueResult | RefineResult]:
+        """A job by its id, such as one that an earlier process has begun. Raises ProblemError if it is unknown.
+
+        >>> begun = client.refine(prompt="Write about the sea.", background=True)
+        >>> client.job(begun.id).wait()
+        """
+        return Job(self, job_id, RESULTS[self._request(JobStatus, "GET", f"jobs/{quote(job_id, safe='')}").kind])
+
+    def jobs(self, limit: int = 20, before: str | None = None) -> tuple[JobStatus, ...]:
+        """List the jobs of this key, newest first.
+
+        limit: how many, at most 100. before: the id of the last job of the page before.
+
+        >>> [(job.id, job.state) for job in client.jobs()]
+        """
+        return self._request(JobList, "GET", job_list_path(limit, before)).jobs
+
     def models(self) -> tuple[Model, ...]:
         """List the models that the service has.
 
@@ -225,6 +289,10 @@ class Redraft:
         >>> [task.name for task in client.tasks()]
         """
         return self._request(TaskList, "GET", "tasks").tasks
+
+    def _begin(self, kind: type[R], path: str, body: Mapping[str, object], key: str | None) -> Job[R]:
+        with closing(self._open_response("POST", path, body, key, PREFER, whole=True)) as response:
+            return Job(self, read_accepted(response, response.content).id, kind)
 
     def _request(
         self,
@@ -257,10 +325,17 @@ class Redraft:
         raise ConnectionFailed("the answer ended before its last event", sent=True)
 
     def _open_response(
-        self, method: str, path: str, body: Mapping[str, object] | None, key: str | None, *, whole: bool = False
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None,
+        key: str | None,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        *,
+        whole: bool = False,
     ) -> httpx.Response:
         """A successful response, which the caller closes. Its body has been read if ``whole``."""
-        request = self._exchange.build_request(self._client, method, path, body, key)
+        request = self._exchange.build_request(self._client, method, path, body, key, headers)
         retries = self._exchange.make_retries(key)
         while True:
             try:
@@ -325,7 +400,19 @@ class AsyncRedraft:
         if self._owns_client:
             await self._client.aclose()
 
-    async def generate(self, *, idempotency_key: str | None = None, **fields: Unpack[GenerateFields]) -> GenerateResult:
+    @overload
+    async def generate(
+        self, *, background: Literal[False] = ..., idempotency_key: str | None = ..., **fields: Unpack[GenerateFields]
+    ) -> GenerateResult: ...
+
+    @overload
+    async def generate(
+        self, *, background: Literal[True], idempotency_key: str | None = ..., **fields: Unpack[GenerateFields]
+    ) -> AsyncJob[GenerateResult]: ...
+
+    async def generate(
+        self, *, background: bool = False, idempotency_key: str | None = None, **fields: Unpack[GenerateFields]
+    ) -> GenerateResult | AsyncJob[GenerateResult]:
         """Write texts for one prompt or several.
 
         For the parameters see ``Redraft.generate``.
@@ -333,9 +420,23 @@ class AsyncRedraft:
         >>> result = await client.generate(prompt=["Why is the sky blue?", "Why is the sea salty?"], n=2)
         >>> [choice.text for choice in result.choices]
         """
+        if background:
+            return await self._begin(GenerateResult, "generate", fields, idempotency_key)
         return await self._request(GenerateResult, "POST", "generate", fields, idempotency_key)
 
-    async def critique(self, *, idempotency_key: str | None = None, **fields: Unpack[CritiqueFields]) -> CritiqueResult:
+    @overload
+    async def critique(
+        self, *, background: Literal[False] = ..., idempotency_key: str | None = ..., **fields: Unpack[CritiqueFields]
+    ) -> CritiqueResult: ...
+
+    @overload
+    async def critique(
+        self, *, background: Literal[True], idempotency_key: str | None = ..., **fields: Unpack[CritiqueFields]
+    ) -> AsyncJob[CritiqueResult]: ...
+
+    async def critique(
+        self, *, background: bool = False, idempotency_key: str | None = None, **fields: Unpack[CritiqueFields]
+    ) -> CritiqueResult | AsyncJob[CritiqueResult]:
         """Evaluate a text and say what should change.
 
         For the parameters see ``Redraft.critique``.
@@ -347,9 +448,23 @@ class AsyncRedraft:
         ... )
         >>> result.passed, result.feedback
         """
+        if background:
+            return await self._begin(CritiqueResult, "critique", fields, idempotency_key)
         return await self._request(CritiqueResult, "POST", "critique", fields, idempotency_key)
 
-    async def refine(self, *, idempotency_key: str | None = None, **fields: Unpack[RefineFields]) -> RefineResult:
+    @overload
+    async def refine(
+        self, *, background: Literal[False] = ..., idempotency_key: str | None = ..., **fields: Unpack[RefineFields]
+    ) -> RefineResult: ...
+
+    @overload
+    async def refine(
+        self, *, background: Literal[True], idempotency_key: str | None = ..., **fields: Unpack[RefineFields]
+    ) -> AsyncJob[RefineResult]: ...
+
+    async def refine(
+        self, *, background: bool = False, idempotency_key: str | None = None, **fields: Unpack[RefineFields]
+    ) -> RefineResult | AsyncJob[RefineResult]:
         """Draft a text, and revise it until it is good enough.
 
         For the parameters see ``Redraft.refine``.
@@ -361,6 +476,8 @@ class AsyncRedraft:
         ... )
         >>> result.text, result.passed, result.stop_reason
         """
+        if background:
+            return await self._begin(RefineResult, "refine", fields, idempotency_key)
         return await self._request(RefineResult, "POST", "refine", fields, idempotency_key)
 
     def stream_generate(
@@ -399,6 +516,23 @@ class AsyncRedraft:
         """
         return self._stream(partial(BatchResults, lines=lines), "batch", {"requests": lines}, idempotency_key)
 
+    async def job(self, job_id: str) -> AsyncJob[GenerateResult | CritiqueResult | RefineResult]:
+        """A job by its id. See ``Redraft.job``.
+
+        >>> begun = await client.refine(prompt="Write about the sea.", background=True)
+        >>> found = await client.job(begun.id)
+        >>> await found.wait()
+        """
+        found = await self._request(JobStatus, "GET", f"jobs/{quote(job_id, safe='')}")
+        return AsyncJob(self, job_id, RESULTS[found.kind])
+
+    async def jobs(self, limit: int = 20, before: str | None = None) -> tuple[JobStatus, ...]:
+        """List the jobs of this key, newest first. See ``Redraft.jobs``.
+
+        >>> [(job.id, job.state) for job in await client.jobs()]
+        """
+        return (await self._request(JobList, "GET", job_list_path(limit, before))).jobs
+
     async def models(self) -> tuple[Model, ...]:
         """List the models that the service has.
 
@@ -412,6 +546,10 @@ class AsyncRedraft:
         >>> [task.name for task in await client.tasks()]
         """
         return (await self._request(TaskList, "GET", "tasks")).tasks
+
+    async def _begin(self, kind: type[R], path: str, body: Mapping[str, object], key: str | None) -> AsyncJob[R]:
+        async with aclosing(await self._open_response("POST", path, body, key, PREFER, whole=True)) as response:
+            return AsyncJob(self, read_accepted(response, response.content).id, kind)
 
     async def _request(
         self,
@@ -448,10 +586,17 @@ class AsyncRedraft:
         raise ConnectionFailed("the answer ended before its last event", sent=True)
 
     async def _open_response(
-        self, method: str, path: str, body: Mapping[str, object] | None, key: str | None, *, whole: bool = False
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None,
+        key: str | None,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        *,
+        whole: bool = False,
     ) -> httpx.Response:
         """A successful response, which the caller closes. Its body has been read if ``whole``."""
-        request = self._exchange.build_request(self._client, method, path, body, key)
+        request = self._exchange.build_request(self._client, method, path, body, key, headers)
         retries = self._exchange.make_retries(key)
         while True:
             try:

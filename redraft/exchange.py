@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import httpx
 
@@ -49,10 +50,12 @@ class Exchange:
         path: str,
         body: Mapping[str, object] | None,
         key: str | None,
+        further: Mapping[str, str] = MappingProxyType({}),
     ) -> httpx.Request:
         headers = {b"Authorization": self._authorization_header()} if self.api_key else {}
         if key is not None:
             headers[b"Idempotency-Key"] = key.encode()
+        headers |= {name.encode(): value.encode() for name, value in further.items()}
         return client.build_request(
             method,
             f"{self.root}/v1/{path}",
@@ -101,8 +104,13 @@ class Retries:
             case Busy(retry_after=int(seconds)) if seconds <= LONGEST_WAIT_SECONDS:
                 return float(seconds)
             case ConnectionFailed(sent=sent) if self.has_key or not sent:
-                return min(FIRST_RECONNECT_SECONDS * 2.0**self._failures, LONGEST_WAIT_SECONDS)
+                return reconnect_delay(self._failures)
             case ProblemError(status=502 | 504) if self.has_key:  # a proxy's
-                return min(FIRST_RECONNECT_SECONDS * 2.0**self._failures, LONGEST_WAIT_SECONDS)
+                return reconnect_delay(self._failures)
             case _:
                 return None
+
+
+def reconnect_delay(attempt: int) -> float:
+    """Seconds to wait before a connection is made again. ``attempt``: how often it failed before."""
+    return min(FIRST_RECONNECT_SECONDS * 2.0**attempt, LONGEST_WAIT_SECONDS)

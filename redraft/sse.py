@@ -15,6 +15,9 @@ class EventDecoder:
         self._rest = b""
         self._name = ""
         self._data: list[str] = []
+        self._id: str | None = None
+        self.last_id: str | None = None
+        """The id of the last event that was complete, from which a stream can be resumed."""
 
     def feed(self, chunk: bytes) -> Iterator[tuple[str, str]]:
         """Return the name and the data of each event that ``chunk`` completes."""
@@ -24,14 +27,17 @@ class EventDecoder:
                 self._take(line.decode(errors="replace"))
                 continue
             if self._data:
+                self.last_id = self._id
                 yield self._name or "message", "\n".join(self._data)
             self._name, self._data = "", []
 
     def _take(self, line: str) -> None:
-        """Read one field. A comment has no name; ids and retry times are only for reconnecting."""
+        """Read one field. A comment has no name."""
         field, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if field == "data":
             self._data.append(value)
         elif field == "event":
             self._name = value
+        elif field == "id":
+            self._id = value

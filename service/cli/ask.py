@@ -15,7 +15,7 @@ from rich.console import Console
 
 from redraft import BatchResult, Delta, GenerateEvent, GenerateResult, Redraft, RedraftError, RefineEvent, RefineResult
 from redraft.exchange import Exchange
-from redraft.requests import CommonFields
+from redraft.requests import CommonFields, RefineFields
 from service.cli import terminal
 from service.cli.standard_streams import Output, Unreadable, decode_argument, read_file, read_input
 
@@ -59,6 +59,7 @@ def add_refine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--judge-model", metavar="NAME", help="the model that judges")
     parser.add_argument("--rounds", type=int, metavar="N", help="most rounds after the drafts")
     parser.add_argument("--seconds", type=float, metavar="N", help="time limit; the best text so far is printed")
+    parser.add_argument("--background", action="store_true", help="print the id of a job at once, and do not wait")
 
 
 def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,16 +93,11 @@ def refine(arguments: argparse.Namespace) -> int:
     """Show the rounds as they happen, then print the text."""
     console, output = Console(stderr=True), Output()
 
+    if arguments.background:
+        return _begin(arguments, console, output)
+
     def stream(client: Redraft) -> AbstractContextManager[Iterator[RefineEvent]]:
-        return client.stream_refine(
-            prompt=arguments.prompt,
-            draft=arguments.draft,
-            models={"critic": arguments.critic_model, "judge": arguments.judge_model},
-            evaluators=arguments.evaluator,
-            search={"preset": arguments.preset, "rounds": arguments.rounds},
-            budget={"seconds": arguments.seconds},
-            **_common(arguments),
-        )
+        return client.stream_refine(**_refine_fields(arguments))
 
     def show(event: RefineEvent) -> None:
         if arguments.json:
@@ -112,6 +108,17 @@ def refine(arguments: argparse.Namespace) -> int:
             output.write(f"{event.text}\n")
 
     return follow(arguments, console, stream, show) or int(output.closed)
+
+
+def _begin(arguments: argparse.Namespace, console: Console, output: Output) -> int:
+    """Print the id of the job that the request has become."""
+    try:
+        with Redraft(arguments.url, arguments.key) as client:
+            output.write(f"{client.refine(background=True, **_refine_fields(arguments)).id}\n")
+    except RedraftError as error:
+        terminal.show_failure(console, error)
+        return 1
+    return int(output.closed)
 
 
 def batch(arguments: argparse.Namespace) -> int:
@@ -140,6 +147,22 @@ def follow(
         terminal.show_failure(console, error)
         return 1
     return 0
+
+
+def _refine_fields(arguments: argparse.Namespace) -> RefineFields:
+    common = _common(arguments)
+    return {
+        "prompt": arguments.prompt,
+        "draft": arguments.draft,
+        "models": {"critic": arguments.critic_model, "judge": arguments.judge_model},
+        "evaluators": arguments.evaluator,
+        "search": {"preset": arguments.preset, "rounds": arguments.rounds},
+        "budget": {"seconds": arguments.seconds},
+        "task": common["task"],
+        "parameters": common["parameters"],
+        "model": common["model"],
+        "sampling": common["sampling"],
+    }
 
 
 def _common(arguments: argparse.Namespace) -> CommonFields:

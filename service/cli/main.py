@@ -1,5 +1,4 @@
-"""The command line: ``python -m service [serve | settings | prepare | refine | generate | batch | calibrate |
-demo]``."""
+"""The command line: ``python -m service [serve | settings | prepare | refine | generate | batch | jobs | …]``."""
 
 import argparse
 import asyncio
@@ -7,9 +6,9 @@ import asyncio
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from service.app import TracingUnavailable, open_toolbox
+from service.app import JobsUnavailable, TracingUnavailable, open_toolbox
 from service.calibration.store import CalibrationError
-from service.cli import ask, calibrate, demo
+from service.cli import ask, calibrate, demo, jobs
 from service.cli.server import OTHER_FILES, Server, allow_open_files, configure_logging
 from service.cli.standard_streams import Output, say
 from service.engines.local import bundled
@@ -43,6 +42,9 @@ def _run() -> int:
     calibrate.add_arguments(
         commands.add_parser("calibrate", help="measure a running service's judge on pairs of your own")
     )
+    jobs.add_list_arguments(commands.add_parser("jobs", help="list the background jobs of a running service"))
+    jobs.add_job_arguments(commands.add_parser("watch", help="show what happens in a background job, and its text"))
+    jobs.add_job_arguments(commands.add_parser("cancel", help="end a background job with its best text so far"))
     demo.add_arguments(commands.add_parser("demo", help="refine an example on a running service and show its rounds"))
     arguments = parser.parse_args()
     match arguments.command:
@@ -58,6 +60,12 @@ def _run() -> int:
             return ask.batch(arguments)
         case "calibrate":
             return calibrate.run(arguments)
+        case "jobs":
+            return jobs.list_jobs(arguments)
+        case "watch":
+            return jobs.watch(arguments)
+        case "cancel":
+            return jobs.cancel(arguments)
         case "demo":
             return demo.run(arguments)
         case _:
@@ -76,7 +84,15 @@ def serve(start: StartEngine = start_engine) -> int:
             where = ".".join([f"{PREFIX}{setting}".upper(), *map(str, path)]) + ": " if setting else ""
             say(f"Cannot start: {where}{problem['msg'].removeprefix('Value error, ')}")
         return 1
-    except (SettingsError, TaskError, WebhookMisconfigured, PluginError, TracingUnavailable, CalibrationError) as error:
+    except (
+        SettingsError,
+        TaskError,
+        WebhookMisconfigured,
+        PluginError,
+        TracingUnavailable,
+        CalibrationError,
+        JobsUnavailable,
+    ) as error:
         say(f"Cannot start: {error}")
         return 1
     allow_open_files(settings.max_connections + OTHER_FILES)

@@ -9,12 +9,15 @@ from redraft import (
     CandidateEvaluated,
     ConnectionFailed,
     Critiqued,
+    CritiqueResult,
+    GenerateResult,
     RedraftError,
     RefineEvent,
     RefineResult,
     RoundEnded,
+    Started,
 )
-from redraft.results import Timing, Usage
+from redraft.results import Result, Timing, Usage
 
 DIFF_STYLES = {"equal": "", "insert": "green", "delete": "red strike"}
 
@@ -36,6 +39,15 @@ def show(console: Console, event: RefineEvent) -> None:
             console.print(f"  round {event.round}: {word}, the best is {event.incumbent}\n", style="bold")
         case RefineResult():
             _show_result(console, event)
+
+
+def show_any(console: Console, event: Result) -> None:
+    """Draw one event of a job of whatever kind, without the text of its result."""
+    match event:
+        case Started() | CandidateAdded() | CandidateEvaluated() | Critiqued() | RoundEnded() | RefineResult():
+            show(console, event)
+        case GenerateResult() | CritiqueResult():
+            show_cost(console, event.usage, event.timing)
 
 
 def show_cost(console: Console, usage: Usage, timing: Timing) -> None:

@@ -31,8 +31,8 @@ def example_of(documented: object) -> str:
 
 
 @pytest.mark.parametrize("documented", DOCUMENTED, ids=lambda documented: documented.__qualname__)
-async def test_every_public_method_has_an_example_that_runs(served: Served, documented: Any) -> None:
-    example, url = example_of(documented), str(served.client.base_url)
+async def test_every_public_method_has_an_example_that_runs(working: Served, documented: Any) -> None:
+    example, url = example_of(documented), str(working.client.base_url)
     is_async = "AsyncRedraft" in documented.__qualname__
     assert example
 

@@ -19,9 +19,9 @@ URL = "http://127.0.0.1:8000"
 
 
 @pytest.mark.parametrize("example", blocks(CLIENT, "python"))
-async def test_examples_in_python(served: Served, example: str, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_examples_in_python(working: Served, example: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert URL in example
-    code = compile(example.replace(URL, str(served.client.base_url)), "docs/guide/client.md", "exec")
+    code = compile(example.replace(URL, str(working.client.base_url)), "docs/guide/client.md", "exec")
 
     await asyncio.to_thread(exec, code, {"__name__": "__main__"})
 

@@ -1,0 +1,304 @@
+"""Requests that the service answers in the background. docs/reference/api.md describes the fields of a job.
+
+>>> job = client.refine(prompt="Write about the sea.", background=True)
+>>> print(job.wait().text)
+"""
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    aclosing,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+)
+from datetime import datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Generic, TypeVar
+from urllib.parse import urlencode
+
+import httpx
+
+from redraft.answers import map_httpx_errors, parse, validate
+from redraft.errors import ConnectionFailed, UnexpectedAnswer, make_problem_error
+from redraft.events import REFINE_EVENTS, Critiqued, Events
+from redraft.exchange import reconnect_delay
+from redraft.results import CritiqueResult, GenerateResult, Problem, RefineResult, Result
+
+if TYPE_CHECKING:
+    from redraft.client import AsyncRedraft, Redraft
+
+R = TypeVar("R", bound=Result)
+
+PREFER = {"Prefer": "respond-async"}
+FIRST_POLL_SECONDS = 0.1
+LONGEST_POLL_SECONDS = 2.0
+
+AnyResult = GenerateResult | CritiqueResult | RefineResult
+RESULTS: Mapping[str, type[AnyResult]] = MappingProxyType(
+    {"generate": GenerateResult, "critique": CritiqueResult, "refine": RefineResult}
+)
+EVENTS: Mapping[str, Mapping[str, type[Result]]] = MappingProxyType(
+    {
+        "generate": {"done": GenerateResult},
+        "critique": {"critique": Critiqued, "done": CritiqueResult},
+        "refine": REFINE_EVENTS,
+    }
+)
+
+
+class JobProgress(Result):
+    """``round``: the last one that ended. ``score``: of the best candidate. ``tokens``: all so far."""
+
+    round: int | None
+    candidates: int
+    score: float | None
+    tokens: int
+
+
+class JobStatus(Result):
+    """A job as the service describes it.
+
+    kind: generate, critique or refine. state: queued, running, completed, failed or cancelled.
+    cancelling: it was cancelled and is about to end.
+    """
+
+    id: str
+    kind: str
+    state: str
+    cancelling: bool
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    progress: JobProgress
+
+
+class WholeJob(JobStatus):
+    """``result``: the answer, in the form of the request's kind. ``error``: why there is no result."""
+
+    result: dict[str, object] | None
+    error: Problem | None
+
+
+class JobList(Result):
+    jobs: tuple[JobStatus, ...]
+    has_more: bool
+
+
+class JobEvents(Events[Result]):
+    """The events of a job. ``last_id``: of the last one that was complete."""
+
+    def __init__(self, response: httpx.Response, kind: str) -> None:
+        super().__init__(response)
+        self._kinds = EVENTS.get(kind, {})
+
+    @property
+    def last_id(self) -> str | None:
+        return self._decoder.last_id
+
+    def _make_event(self, name: str, data: str) -> Result | None:
+        kind = self._kinds.get(name)
+        return None if kind is None else parse(kind, data)
+
+
+def read_accepted(response: httpx.Response, document: bytes) -> WholeJob:
+    """The job that a request has become. Raises UnexpectedAnswer if the service answered it at once."""
+    if response.status_code != 202:
+        raise UnexpectedAnswer("the service answered at once, because it has no jobs: its operator sets REDRAFT_JOBS")
+    return parse(WholeJob, document)
+
+
+def read_result(job: WholeJob, kind: type[R]) -> R:
+    """The result of a job that has ended. Raises ProblemError if it has none."""
+    if job.result is None:
+        problem = job.error or Problem(
+            type="about:blank", title="No result", status=500, detail=job.state, code="unknown"
+        )
+        raise make_problem_error(problem, None)
+    return validate(kind, job.result)
+
+
+def job_list_path(limit: int, before: str | None) -> str:
+    """Where a page of jobs is."""
+    return f"jobs?{urlencode({'limit': limit} | ({} if before is None else {'before': before}))}"
+
+
+def poll_delays() -> Iterator[float]:
+    """Seconds to wait before each look at a job."""
+    seconds = FIRST_POLL_SECONDS
+    while True:
+        yield seconds
+        seconds = min(2 * seconds, LONGEST_POLL_SECONDS)
+
+
+class Job(Generic[R]):
+    """A job of the service. It goes on without this object, and without this process.
+
+    id: what the service calls it. ``client.job(id)`` finds it again.
+    """
+
+    def __init__(self, client: "Redraft", job_id: str, kind: type[R]) -> None:
+        self.id = job_id
+        self._client = client
+        self._kind = kind
+
+    def status(self) -> WholeJob:
+        """Ask how far the job has come.
+
+        >>> job.status().progress.round
+        """
+        return self._client._request(WholeJob, "GET", f"jobs/{self.id}")
+
+    def wait(self, timeout: float | None = None) -> R:
+        """Wait for the job's end and return its result. One that was cancelled gives the best so far.
+
+        timeout: how many seconds to wait, None for no limit. The job goes on after a TimeoutError.
+
+        Raises ProblemError if there is no result.
+
+        >>> result = job.wait(timeout=600)
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        for seconds in poll_delays():
+            job = self.status()
+            if job.finished_at is not None:
+                return read_result(job, self._kind)
+            left = seconds if until is None else until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"{self.id} has not ended within {timeout:g} seconds")
+            self._client._sleep(min(seconds, left))
+        raise AssertionError("polling never ends")
+
+    def events(self) -> AbstractContextManager[Iterator[Result]]:
+        """The job's events, from the first one, and live while it runs. A connection that is cut is made again.
+
+        Use it in a ``with`` block. Leaving the block does not stop the job. Raises ProblemError if it has no result.
+
+        >>> with job.events() as events:
+        ...     for event in events:
+        ...         if isinstance(event, RoundEnded):
+        ...             print(event.round, event.incumbent)
+        """
+        return self._follow()
+
+    def cancel(self) -> WholeJob:
+        """End the job with the best that it has so far. One that has ended stays as it is.
+
+        >>> job.cancel().state
+        'cancelled'
+        """
+        return self._client._request(WholeJob, "DELETE", f"jobs/{self.id}")
+
+    @contextmanager
+    def _follow(self) -> Iterator[Iterator[Result]]:
+        events = self._read(self.status().kind)
+        with closing(events):
+            yield events
+
+    def _read(self, kind: str) -> Generator[Result, None, None]:
+        last: str | None = None
+        failed = 0
+        while True:
+            headers = {} if last is None else {"Last-Event-ID": last}
+            try:
+                with closing(
+                    self._client._open_response("GET", f"jobs/{self.id}/events", None, None, headers)
+                ) as response:
+                    if response.status_code == 204:
+                        return
+                    events = JobEvents(response, kind)
+                    with map_httpx_errors():
+                        for chunk in response.iter_bytes():
+                            for event in events.feed(chunk):
+                                failed = 0
+                                yield event
+                            last = events.last_id or last
+                            if events.is_finished:
+                                return
+            except ConnectionFailed:
+                if failed >= self._client._exchange.retries:
+                    raise
+            self._client._sleep(reconnect_delay(failed))
+            failed += 1
+
+
+class AsyncJob(Generic[R]):
+    """A job of the service, for asyncio. See ``Job``."""
+
+    def __init__(self, client: "AsyncRedraft", job_id: str, kind: type[R]) -> None:
+        self.id = job_id
+        self._client = client
+        self._kind = kind
+
+    async def status(self) -> WholeJob:
+        """Ask how far the job has come. See ``Job.status``.
+
+        >>> (await job.status()).progress.round
+        """
+        return await self._client._request(WholeJob, "GET", f"jobs/{self.id}")
+
+    async def wait(self, timeout: float | None = None) -> R:
+        """Wait for the job's end and return its result. See ``Job.wait``.
+
+        >>> result = await job.wait(timeout=600)
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        for seconds in poll_delays():
+            job = await self.status()
+            if job.finished_at is not None:
+                return read_result(job, self._kind)
+            left = seconds if until is None else until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"{self.id} has not ended within {timeout:g} seconds")
+            await self._client._sleep(min(seconds, left))
+        raise AssertionError("polling never ends")
+
+    def events(self) -> AbstractAsyncContextManager[AsyncIterator[Result]]:
+        """The job's events. Use it in an ``async with`` block. See ``Job.events``.
+
+        >>> async with job.events() as events:
+        ...     async for event in events:
+        ...         if isinstance(event, RoundEnded):
+        ...             print(event.round, event.incumbent)
+        """
+        return self._follow()
+
+    async def cancel(self) -> WholeJob:
+        """End the job with the best that it has so far. See ``Job.cancel``.
+
+        >>> (await job.cancel()).state
+        'cancelled'
+        """
+        return await self._client._request(WholeJob, "DELETE", f"jobs/{self.id}")
+
+    @asynccontextmanager
+    async def _follow(self) -> AsyncIterator[AsyncIterator[Result]]:
+        async with aclosing(self._read((await self.status()).kind)) as events:
+            yield events
+
+    async def _read(self, kind: str) -> AsyncGenerator[Result, None]:
+        last: str | None = None
+        failed = 0
+        while True:
+            headers = {} if last is None else {"Last-Event-ID": last}
+            try:
+                opened = await self._client._open_response("GET", f"jobs/{self.id}/events", None, None, headers)
+                async with aclosing(opened) as response:
+                    if response.status_code == 204:
+                        return
+                    events = JobEvents(response, kind)
+                    with map_httpx_errors():
+                        async for chunk in response.aiter_bytes():
+                            for event in events.feed(chunk):
+                                failed = 0
+                                yield event
+                            last = events.last_id or last
+                            if events.is_finished:
+                                return
+            except ConnectionFailed:
+                if failed >= self._client._exchange.retries:
+                    raise
+            await self._client._sleep(reconnect_delay(failed))
+            failed += 1
