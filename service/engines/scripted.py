@@ -205,7 +205,11 @@ class ScriptedEngine(CallHandler):
         self._tokens(conversation, room=tokens)
 
     async def upper_bound(self, call: Call[Any]) -> Usage:
-        begun = call.reply if isinstance(call, Weigh) else call.given if isinstance(call, Sample) else ""
+        match call:
+            case Weigh(reply=begun) | Choose(prefill=begun) | Sample(given=begun):
+                pass
+            case _:
+                begun = ""
         prompt_tokens = len(self._tokens(call.conversation, begun))
         room = self.script.context_tokens - prompt_tokens
         return Usage(1, prompt_tokens, 0, min(call.sampling.max_tokens, room) if isinstance(call, Sample) else 1)
