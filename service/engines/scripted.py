@@ -205,12 +205,7 @@ class ScriptedEngine(CallHandler):
         self._tokens(conversation, room=tokens)
 
     async def upper_bound(self, call: Call[Any]) -> Usage:
-        match call:
-            case Weigh(reply=begun) | Choose(prefill=begun) | Sample(given=begun):
-                pass
-            case _:
-                begun = ""
-        prompt_tokens = len(self._tokens(call.conversation, begun))
+        prompt_tokens = len(self._tokens(call.conversation, _begun_reply(call)))
         room = self.script.context_tokens - prompt_tokens
         return Usage(1, prompt_tokens, 0, min(call.sampling.max_tokens, room) if isinstance(call, Sample) else 1)
 
@@ -273,6 +268,14 @@ def _chosen(text: str, choices: Sequence[str]) -> str:
     if not choices or text in choices:
         return text
     return choices[int(hashlib.sha256(text.encode()).hexdigest(), 16) % len(choices)]
+
+
+def _begun_reply(call: Call[Any]) -> str:
+    """What the prompt has of the reply."""
+    match call:
+        case Sample(given=begun) | Choose(prefill=begun) | Weigh(reply=begun):
+            return begun
+    raise TypeError(f"{type(call).__name__} is not a kind of call")
 
 
 def _shaped(text: str, grammar: str) -> str:

@@ -171,7 +171,7 @@ async def test_refine_answers_with_the_text_and_the_whole_account(served: Served
     assert second["critiques"] == [{"candidate": "c0", "issues": ["missing: salt", "Say more."]}]
     [draft], [revision] = first["candidates"], second["candidates"]
     assert draft.keys() == {
-        *("id", "form", "parent", "text", "finish_reason", "score", "passed", "evaluations", "diff"),
+        *("id", "form", "parent", "text", "finish_reason", "score", "passed", "evaluations", "diff", "constraints"),
     }
     assert (draft["id"], draft["parent"], draft["diff"], draft["passed"]) == ("c0", None, None, False)
     assert (draft["form"], revision["form"]) == ("draft", "edit")

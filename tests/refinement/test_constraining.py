@@ -1,7 +1,7 @@
 """What texts are sampled under, by the mode of the search, and what the account says of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -48,6 +48,7 @@ class Limited(ScriptedEngine):
 
 
 async def events_of(evaluators: Sequence[Evaluator], search: Search, engine: ScriptedEngine) -> list[Event]:
+    search = replace(search, repairs=False, aborts=False)  # texts stay as they were sampled
     stated = program(*evaluators, search=search, sampling=Sampling(max_tokens=40, seed=1))
     return [event async for event in refine(stated, Roles.single(engine))]
 
