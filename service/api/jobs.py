@@ -104,6 +104,7 @@ router = APIRouter(
 ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {"model": WholeJobBody, "description": "With `Prefer: respond-async`: the job, whose address is in Location."}
 }
+NO_JOBS: dict[int | str, dict[str, Any]] = {404: {**PROBLEM, "description": "This service has no jobs."}}
 NO_JOB: dict[int | str, dict[str, Any]] = {404: {**PROBLEM, "description": "There is no such job of this caller."}}
 
 
@@ -141,7 +142,7 @@ async def accept(request: Request, model: type[M], kind: JobKind) -> Response:
     return JSONResponse(_body(job), status_code=202, headers=headers)
 
 
-@router.get("", summary="The caller's jobs, newest first", response_model=JobListBody)
+@router.get("", summary="The caller's jobs, newest first", response_model=JobListBody, responses=NO_JOBS)
 async def list_jobs(request: Request) -> Response:
     """A page of jobs without their results. `limit`: how many. `before`: the id of the last job of the page before."""
     limit = _read_limit(request.query_params.get("limit"))

@@ -86,7 +86,9 @@ async def test_critique_answers_with_evaluations_and_feedback(served: Served) ->
     response = await served.post("/v1/critique", {**PROMPT, **SALT, "candidate": "Sand.", "criteria": criteria})
 
     body = response.json()
-    assert body.keys() == {"id", "model", "models", *("passed", "score", "evaluations", "feedback", "usage", "timing")}
+    assert body.keys() == {
+        *("id", "model", "models", "judge_trust", "passed", "score", "evaluations", "feedback", "usage", "timing"),
+    }
     assert (body["passed"], body["score"]) == (False, 0.0)
     keywords, judge = body["evaluations"]
     assert keywords == {
@@ -148,6 +150,7 @@ async def test_refine_answers_with_the_text_and_the_whole_account(served: Served
             "id",
             "model",
             "models",
+            "judge_trust",
             "text",
             "score",
             "passed",
@@ -201,7 +204,7 @@ async def test_refine_streams_the_account_as_it_happens_and_ends_with_the_respon
     events = await served.stream("/v1/refine", asked)
 
     assert [(name, *data) for name, data in events[:-1]] == [
-        ("started", "id", "model", "models", "task"),
+        ("started", "id", "model", "models", "judge_trust", "task"),
         ("candidate", "round", "id", "form", "parent", "text", "finish_reason", "constraints"),
         ("evaluation", "candidate", "score", "passed", "evaluations"),
         ("round", "round", "incumbent", "accepted", "gain"),
@@ -351,6 +354,10 @@ CALLS: list[tuple[str, str, str, Any]] = [
     ("GET", "/metrics", "/metrics", None),
     ("GET", "/problems", "/problems", None),
     ("GET", "/llms.txt", "/llms.txt", None),
+    ("GET", "/v1/jobs", "/v1/jobs", None),
+    ("GET", "/v1/jobs/{id}", "/v1/jobs/nothing", None),
+    ("DELETE", "/v1/jobs/{id}", "/v1/jobs/nothing", None),
+    ("GET", "/v1/jobs/{id}/events", "/v1/jobs/nothing/events", None),
     ("POST", "/v1/generate", "/v1/generate", PROMPT),
     ("POST", "/v1/generate", "/v1/generate", {**PROMPT, "stream": True}),
     ("POST", "/v1/generate", "/v1/generate", {"prompt": 5}),
@@ -360,6 +367,12 @@ CALLS: list[tuple[str, str, str, Any]] = [
     ("POST", "/v1/refine", "/v1/refine", {**PROMPT, "task": 5}),
     ("POST", "/v1/batch", "/v1/batch", {"requests": [{"custom_id": "a", "url": "/v1/generate", "body": PROMPT}]}),
     ("POST", "/v1/batch", "/v1/batch", {"requests": []}),
+    ("POST", "/v1/responses", "/v1/responses", {"model": "scripted", "input": "Write about the sea."}),
+    ("POST", "/v1/responses", "/v1/responses", {"model": "scripted", "input": "Write.", "stream": True}),
+    ("POST", "/v1/responses", "/v1/responses", {"model": "scripted"}),
+    ("GET", "/v1/responses/{response}", "/v1/responses/nothing", None),
+    ("DELETE", "/v1/responses/{response}", "/v1/responses/nothing", None),
+    ("POST", "/v1/responses/{response}/cancel", "/v1/responses/nothing/cancel", None),
     ("POST", "/v1/chat/completions", "/v1/chat/completions", {"model": "scripted", "messages": []}),
     ("POST", "/v1/chat/completions", "/v1/chat/completions", {"model": "nothing", "messages": [USER]}),
     ("POST", "/v1/chat/completions", "/v1/chat/completions", {"model": "scripted", "messages": [USER], "stream": True}),
