@@ -151,7 +151,7 @@ def relay(chat: ToolChat, roles: Roles) -> AsyncGenerator[Event, None]:
     """Hand a chat with tools on to the writer; the last event is Relayed.
 
     A message that the deadline or a failure cuts is given as far as it came, with ``length``. Before it has begun these
-    are errors; InvalidRequest where the writer's engine has no tools.
+    are errors, and so is a failure in a tool call. InvalidRequest where the writer's engine has no tools.
     """
 
     async def work(emit: Emit) -> None:
@@ -176,8 +176,9 @@ async def _relay(chat: ToolChat, roles: Roles, emit: Emit) -> None:
                     else:
                         pieces.append(item)
                         emit(item)
-        except (DeadlineExceeded, EngineUnavailable):
-            if not pieces:
+        except (DeadlineExceeded, EngineUnavailable) as error:
+            broken = isinstance(error, EngineUnavailable) and join_pieces(pieces).calls
+            if not pieces or broken:
                 raise
             end = MessageEnd("length", Usage(calls=1, completion_tokens=len(pieces)))  # a piece is about a token
         if end is None:

@@ -257,14 +257,15 @@ async def test_two_equal_batches_do_not_harm_each_other() -> None:
     batch = {"requests": [line(str(number)) for number in range(4)]}
     async with serving(max_batch_programs=1) as served:
         reached, go_on = asyncio.Event(), asyncio.Event()
-        sample = served.engine.sample
+        stream = served.engine.stream
 
         async def held(*arguments: Any, **others: Any) -> Any:
             reached.set()
             await go_on.wait()
-            return await sample(*arguments, **others)
+            async for item in stream(*arguments, **others):
+                yield item
 
-        served.engine.sample = held  # type: ignore[method-assign]
+        served.engine.stream = held  # type: ignore[method-assign]
         first = asyncio.create_task(served.post("/v1/batch", batch))
         async with asyncio.timeout(5):
             await reached.wait()
@@ -381,13 +382,13 @@ async def test_lines_take_no_place_of_interactive_requests_and_rank_behind_them(
     ranks: dict[str, int] = {}
     async with serving(max_programs=1, max_queued=0) as served:
         engine = served.engine
-        answer = engine.sample
+        stream = engine.stream
 
-        async def noted(sample: Sample, priority: int) -> Any:
-            ranks[sample.conversation.turn.text.split()[0]] = priority
-            return await answer(sample, priority)
+        def noted(sample: Sample, **options: Any) -> Any:
+            ranks[sample.conversation.turn.text.split()[0]] = options["priority"]
+            return stream(sample, **options)
 
-        engine.sample = noted  # type: ignore[method-assign]
+        engine.stream = noted  # type: ignore[method-assign]
         engine.script = replace(engine.script, seconds_per_call=0.05)
         batch = asyncio.create_task(served.post("/v1/batch", {"requests": [line("b", body={"prompt": "Batch."})]}))
         await served.until(lambda: engine.in_flight == 1)

@@ -25,7 +25,7 @@ def bundled_walker() -> Walker:
     return Walker(tokenizer, tokens, END)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow])
 @given(rule_sets, st.sampled_from((None, 60, 100, 400)), st.integers(0, 1_000_000))
 def test_every_text_of_the_bundled_tokenizer_passes_every_enforced_rule(
     verifiers: Sequence[Verifier], max_tokens: int | None, seed: int
