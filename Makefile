@@ -7,7 +7,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
 .PHONY: help serve demo test test-fast check check-deploy check-postgres check-schemas image fix format lint spelling types contracts \
-	bench bench-overhead bench-scheduling bench-overload bench-batches bench-cost bench-replicas bench-quality bench-attacks lock clean
+	bench bench-overhead bench-scheduling bench-overload bench-batches bench-cost bench-replicas bench-quality bench-attacks bench-critic lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -83,6 +83,9 @@ bench-quality: .venv/dev.lock ## Measure what refining is worth; hours on two co
 
 bench-attacks: .venv/dev.lock ## Measure how far texts can sway the judge to a higher score
 	@$(BIN)/python -m bench.judge
+
+bench-critic: .venv/dev.lock ## Measure what critic and judge of a running service find; half an hour on two cores, resumes where it stopped
+	@$(BIN)/python -m bench.critic
 
 lock: .venv/dev.lock ## Resolve requirements/*.in into the lock files again
 	@$(BIN)/python requirements/lock.py

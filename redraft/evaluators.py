@@ -24,7 +24,17 @@ Evaluators run inside the service, so this module needs the extra ``server``. Th
 """
 
 try:
-    from service.engines.base import Choice, Choose, Completion, Engine, Likelihood, Sample, Sampling, Weigh
+    from service.engines.base import (
+        Choice,
+        Choose,
+        Completion,
+        Engine,
+        Likelihood,
+        Sample,
+        Sampling,
+        Weigh,
+        WeighedToken,
+    )
     from service.engines.conversation import Conversation
     from service.evaluators.base import (
         Authority,
@@ -68,4 +78,5 @@ __all__ = [
     "Toolbox",
     "Verifier",
     "Weigh",
+    "WeighedToken",
 ]

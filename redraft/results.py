@@ -135,8 +135,25 @@ class JudgeTrust(Result):
     source: str
 
 
+class Remark(Result):
+    """One thing that a model says should change.
+
+    criterion: the name of the criterion that the text falls short of, if the model named one.
+    weight: how much it counts, in [0, 1].
+    """
+
+    message: str
+    criterion: str | None
+    weight: float
+
+
 class CritiqueResult(Result):
-    """The result of ``critique``. ``passed``: whether every hard verifier passed; None without hard verifiers."""
+    """The result of ``critique``.
+
+    passed: whether every hard verifier passed; None without hard verifiers.
+    remarks: the model's own part of the feedback.
+    fault_probability: how sure the model is that something is wrong; None if it was not asked or cannot tell.
+    """
 
     id: str
     model: str
@@ -146,6 +163,8 @@ class CritiqueResult(Result):
     score: float | None
     evaluations: tuple[Evaluation, ...]
     feedback: str | None
+    remarks: tuple[Remark, ...]
+    fault_probability: float | None
     usage: Usage
     timing: Timing
 
@@ -199,10 +218,15 @@ class Verification(Result):
 
 
 class Critique(Result):
-    """What a critic said. Without ``issues`` there is nothing to change. ``verifications``: a factored critic's."""
+    """What a critic said. Without ``issues`` there is nothing to change.
+
+    remarks: the model's own issues. fault_probability: as in CritiqueResult. verifications: a factored critic's.
+    """
 
     candidate: str
     issues: tuple[str, ...]
+    remarks: tuple[Remark, ...]
+    fault_probability: float | None
     verifications: tuple[Verification, ...] | None = None
 
 

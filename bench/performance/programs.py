@@ -13,7 +13,8 @@ import httpx
 
 from bench.performance.lengths import NEVER, Lengths
 from service.evaluators.text.keywords import Keywords
-from service.refinement.steps import CRITIC_SAMPLING, CRITIQUE_SCHEMA
+from service.refinement.critic import ISSUES_SCHEMA
+from service.refinement.critic import SAMPLING as CRITIC_SAMPLING
 from service.tasks.task import load_tasks
 
 ROUNDS = 2
@@ -71,7 +72,9 @@ def manner_of_redraft() -> Manner:
     return Manner(
         temperature=task.sampling.temperature,
         top_p=task.sampling.top_p,
-        critique=task.prompts.render("critique", issues=(check.message,), principles=(), verifications={}),
+        critique=task.prompts.render(
+            "critique", issues=(check.message,), principles=(), verifications={}, criteria={}, departures=()
+        ),
         revise=task.prompts.render("edit", instructions=(check.instruction,), remarks=(), memory=()),
     )
 
@@ -154,7 +157,7 @@ def critique_sampling(job: Job) -> Mapping[str, Any]:
     sampling = free_critique_sampling(job)
     if job.lengths.fixed:
         return {**sampling, **unending(job.banned)}
-    schema = {"name": "critique", "schema": CRITIQUE_SCHEMA}
+    schema = {"name": "critique", "schema": ISSUES_SCHEMA}
     return {**sampling, "response_format": {"type": "json_schema", "json_schema": schema}}
 
 

@@ -135,11 +135,31 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Likelihood:
-    """Natural-log probabilities of a reply's tokens, each given the conversation and the tokens before it."""
+class WeighedToken:
+    """A token of a given reply, and what the model would most likely have written in its place.
 
-    logprobs: tuple[float, ...]
+    - ``text``: its part of the reply; where several tokens make one character, the first of them has it
+    - ``logprob``: its natural-log probability, given the conversation and the tokens before it
+    - ``rival``, ``rival_logprob``: of the most probable token in its place, which may be the same
+    """
+
+    text: str
+    logprob: float
+    rival: str
+    rival_logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """How probable a reply is, token by token. The tokens' texts joined are the reply."""
+
+    tokens: tuple[WeighedToken, ...]
     usage: Usage
+
+    @property
+    def logprobs(self) -> tuple[float, ...]:
+        """The tokens' natural-log probabilities."""
+        return tuple(token.logprob for token in self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +275,8 @@ class Sample(Call[Completion]):
 
 @dataclass(frozen=True, slots=True)
 class Choose(Call[Choice]):
-    """Weigh options, each one character, as the next token of a reply without thoughts that begins with ``prefill``."""
+    """Weigh options as the next token of a reply without thoughts that begins with ``prefill``. Each option is one
+    character, or a word that tokenizers keep whole, such as ``Yes``."""
 
     options: tuple[str, ...]
     prefill: str = ""

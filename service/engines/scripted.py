@@ -30,6 +30,7 @@ from service.engines.base import (
     Sample,
     Usage,
     Weigh,
+    WeighedToken,
     require_grammars,
 )
 from service.engines.conversation import Conversation, Turn
@@ -55,7 +56,14 @@ def _reply(call: Sample) -> str:
 
 
 def _weights(call: Choose) -> Sequence[float]:
+    """All alike, but No rather than Yes, so that a critic speaks."""
+    if call.options == ("Yes", "No"):
+        return 0.0, 1.0
     return [1.0 / len(call.options)] * len(call.options)
+
+
+def _rival(weigh: Weigh, token: str, logprob: float) -> tuple[str, float]:
+    return token, logprob
 
 
 def _likelihood(call: Weigh, token: str) -> float:
@@ -67,15 +75,17 @@ def _likelihood(call: Weigh, token: str) -> float:
 class Script:
     """How the engine behaves.
 
-    ``weights`` gives the probability of each option, and ``likelihood`` that of one token of a given reply. ``fault``
-    may raise before a call begins. ``pause`` gives more seconds for the token at an index. ``opening``: how replies
-    begin; their thoughts are between ``<think>`` and ``</think>``. ``grammar_breaks``: it does not keep to grammars, as
-    a decoder that fails.
+    ``weights`` gives the probability of each option, and ``likelihood`` that of one token of a given reply. ``rival``
+    gives the most probable token in its place, with its log-probability, by default itself. ``fault`` may raise before
+    a call begins. ``pause`` gives more seconds for the token at an index. ``opening``: how replies begin; their
+    thoughts are between ``<think>`` and ``</think>``. ``grammar_breaks``: it does not keep to grammars, as a decoder
+    that fails.
     """
 
     reply: Callable[[Sample], str] = _reply
     weights: Callable[[Choose], Sequence[float]] = _weights
     likelihood: Callable[[Weigh, str], float] = _likelihood
+    rival: Callable[[Weigh, str, float], tuple[str, float]] = _rival
     fault: Callable[[EngineCall], None] = lambda call: None
     seconds_per_call: float = 0.0
     seconds_per_token: float = 0.0
@@ -198,8 +208,13 @@ class ScriptedEngine(CallHandler):
         with self._running(weigh):
             prompt_tokens = len(self._tokens(weigh.conversation, weigh.reply))
             await self._pause(self.script.seconds_per_call)
-            probabilities = [self.script.likelihood(weigh, token) for token in _tokens(weigh.reply)]
-            return Likelihood(_logarithms(probabilities), Usage(1, prompt_tokens, 0, 1))
+            tokens = _tokens(weigh.reply)
+            logprobs = _logarithms([self.script.likelihood(weigh, token) for token in tokens])
+            weighed = tuple(
+                WeighedToken(token, logprob, *self.script.rival(weigh, token, logprob))
+                for token, logprob in zip(tokens, logprobs, strict=True)
+            )
+            return Likelihood(weighed, Usage(1, prompt_tokens, 0, 1))
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
         self._tokens(conversation, room=tokens)

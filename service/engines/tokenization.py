@@ -23,6 +23,7 @@ from weakref import WeakKeyDictionary
 
 from jinja2 import TemplateError
 
+from service.engines.base import WeighedToken
 from service.engines.conversation import Conversation, Role, Turn
 from service.engines.thoughts import NONE, Habit, Marks, Thinking, find_marks, find_open_marks
 from service.errors import PromptTooLong
@@ -30,6 +31,10 @@ from service.errors import PromptTooLong
 _MARKS = ("\u2983first\u2984", "\u2983second\u2984", "\u2983third\u2984")
 """Placeholders that no template contains and that no template's trimming changes."""
 
+
+REPLACEMENT = "\ufffd"
+"""What a tokenizer decodes a part of a character to."""
+CONTEXT_TOKENS = 2
 
 LONG_TEXT_CHARACTERS = 20_000
 """A longer text is tokenised in a thread, so that it does not block the event loop."""
@@ -44,6 +49,8 @@ class Tokenizer(Protocol):
     def get_added_vocab(self) -> dict[str, int]: ...
 
     def encode(self, text: str, *, add_special_tokens: bool, split_special_tokens: bool) -> list[int]: ...
+
+    def decode(self, token_ids: list[int]) -> str: ...
 
     def apply_chat_template(
         self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool, **variables: Any
@@ -138,6 +145,32 @@ class ChatTokenizer:
             del ids[-1]
         return tuple(ids) if not stopped_at_text and self.special_ids.isdisjoint(ids) else None
 
+    def weighed(self, ids: Sequence[int], weights: Sequence[Mapping[int, float]]) -> tuple[WeighedToken, ...]:
+        """The tokens of a given reply. ``weights``: for each, the log-probabilities that are known in its place, by
+        their ids. Impossible where its own is not known."""
+        return tuple(
+            WeighedToken(text, known.get(token, -math.inf), *self._likeliest(known))
+            for token, text, known in zip(ids, self._texts(ids), weights, strict=True)
+        )
+
+    def _likeliest(self, known: Mapping[int, float]) -> tuple[str, float]:
+        if not known:
+            return "", -math.inf
+        token = max(known, key=known.__getitem__)
+        return self.tokenizer.decode([token]).strip(REPLACEMENT), known[token]
+
+    def _texts(self, ids: Sequence[int]) -> list[str]:
+        """The tokens' parts of the text that they spell."""
+        texts: list[str] = []
+        begin = 0
+        for end in range(1, len(ids) + 1):
+            context = list(ids[max(0, begin - CONTEXT_TOKENS) : begin])  # the first token of a text may lose its blank
+            text = self.tokenizer.decode([*context, *ids[begin:end]])[len(self.tokenizer.decode(context)) :]
+            if end == len(ids) or not text.endswith(REPLACEMENT):
+                texts += [text] + [""] * (end - begin - 1)
+                begin = end
+        return texts
+
     def thought_tokens(self, sampled: Sequence[int], text: str) -> int:
         """How many of a reply's tokens came before its text: as many as end with the mark that ends thoughts and leave
         about what the text needs; where the mark is not one token, as many as the text does not need."""
@@ -147,7 +180,7 @@ class ChatTokenizer:
         return min(until, key=lambda place: abs(place - more)) if until else more
 
     def option_ids(self, options: Sequence[str]) -> list[int]:
-        """The tokens that spell one-character options: each at a reply's start, or after a blank."""
+        """The tokens that spell options, if they are single tokens: each at a reply's start, or after a blank."""
         return sorted({token for option in options for token in self._spellings(option)})
 
     def option_logprobs(self, options: Sequence[str], logprobs: Mapping[int, float]) -> tuple[float, ...]:

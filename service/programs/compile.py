@@ -14,9 +14,10 @@ from service.engines.base import Sampling
 from service.engines.conversation import Conversation, Turn
 from service.errors import FieldError, InvalidRequest, wrong_field, wrong_fields
 from service.evaluators.base import Evaluator, RefusedField, gather_constraints
-from service.evaluators.model.judge import Judge
+from service.evaluators.model.judge import Criterion, Judge
 from service.evaluators.toolbox import Toolbox
 from service.programs.models import ServedModels
+from service.refinement.calibration import Calibration
 from service.refinement.landing import NEVER_PROSE
 from service.refinement.program import (
     Budget,
@@ -69,6 +70,7 @@ class Programs:
     tools: what its evaluators may need.
     judge_trust: what is known of a model as a judge.
     both_directions: whether judges are asked in both directions of their scale.
+    calibration: how the opinions of critics and judges are read.
     """
 
     tasks: Mapping[str, Task]
@@ -78,6 +80,7 @@ class Programs:
     tools: Toolbox = field(default_factory=Toolbox)
     judge_trust: Callable[[str], JudgeTrust] = lambda model: UNKNOWN
     both_directions: bool = False
+    calibration: Calibration = field(default_factory=Calibration)
     _arrivals: Iterator[int] = field(default_factory=itertools.count, init=False, repr=False, compare=False)
     """Numbers the programs in order of arrival."""
 
@@ -156,6 +159,8 @@ class Programs:
             evaluators=self._evaluators(request, task, rubrics, judge=request.judge),
             judge_trust=self.judge_trust(models.judge),
             both_directions=self.both_directions,
+            criteria=_criteria(request, task, rubrics),
+            calibration=self.calibration,
             threads=self.tools.threads,
             principles=_principles(rubrics),
             candidate=request.candidate,
@@ -194,6 +199,8 @@ class Programs:
             evaluators=evaluators,
             judge_trust=self.judge_trust(models.judge),
             both_directions=self.both_directions,
+            criteria=_criteria(request, task, rubrics),
+            calibration=self.calibration,
             threads=self.tools.threads,
             search=search,
             stop=request.stop.apply_to(task.stop),
@@ -225,8 +232,8 @@ class Programs:
     ) -> Sequence[Evaluator]:
         if request.criteria and not judge:
             raise wrong_field("criteria", "they are the judge's, and judge is false")
-        criteria = (*(request.criteria or task.criteria), *(line for rubric in rubrics for line in rubric.criteria))
-        return [*task.evaluators, *self._stated(request), *([Judge(criteria=criteria)] if judge else [])]
+        judges = [Judge(criteria=_criteria(request, task, rubrics))] if judge else []
+        return [*task.evaluators, *self._stated(request), *judges]
 
     def _verifiers(self, request: RefineRequest, task: Task, select: Select) -> Sequence[Evaluator]:
         """The evaluators where the model picks the result. It takes the judge's place: the two could disagree."""
@@ -389,6 +396,10 @@ def _refuse_contradictions(request: RefineRequest) -> None:
         fields = dict.fromkeys(f"evaluators.{each.evaluator}" for each in (error.first, error.second))
         reason = f"no text can follow both: {error.reason}"
         raise wrong_fields([FieldError(field, reason) for field in fields]) from None
+
+
+def _criteria(request: EvaluatedFields, task: Task, rubrics: Sequence[Rubric]) -> tuple[Criterion, ...]:
+    return (*(request.criteria or task.criteria), *(line for rubric in rubrics for line in rubric.criteria))
 
 
 def _principles(rubrics: Sequence[Rubric]) -> Sequence[str]:

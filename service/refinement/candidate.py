@@ -136,20 +136,35 @@ class Verification:
 
 
 @dataclass(frozen=True, slots=True)
+class Remark:
+    """One thing that the model says should change.
+
+    ``criterion``: the name of the criterion that the text falls short of; None if the model named none. ``weight``: how
+    much it counts, in [0, 1]: the probability of a fault times the criterion's share of the largest weight.
+    """
+
+    message: str
+    criterion: str | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Critique:
     """Feedback in words about one candidate: what the evaluators found, and what the model adds to that.
 
     ``answered``: the model, if it was asked, came to an end; else no remarks do not mean that it found nothing.
-    ``verifications``: what a factored critic went by.
+    ``fault_probability``: how sure the model is that something is wrong, in [0, 1]; None if it was not asked, or did
+    not answer the question. ``verifications``: what a factored critic went by.
     """
 
     candidate: str
     findings: tuple[str, ...]
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
     answered: bool = True
+    fault_probability: float | None = None
     verifications: tuple[Verification, ...] = ()
 
     @property
     def issues(self) -> tuple[str, ...]:
         """All that should change; empty means nothing."""
-        return self.findings + self.remarks
+        return self.findings + tuple(remark.message for remark in self.remarks)

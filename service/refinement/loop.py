@@ -24,6 +24,7 @@ from service.refinement.archive import Archive
 from service.refinement.branching import Expansion
 from service.refinement.candidate import Assessment, Candidate, Critique, Lost
 from service.refinement.constraining import broken_rules, enforced_on
+from service.refinement.critic import critique_by_evaluators
 from service.refinement.events import (
     CandidateAdded,
     CandidateEvaluated,
@@ -38,7 +39,7 @@ from service.refinement.events import (
 from service.refinement.policy import RoundFacts, StopReason
 from service.refinement.program import Refine
 from service.refinement.roles import CallRole, Roles
-from service.refinement.steps import MOST_VOTED_ON, EngineSteps, Guidance, critique_by_evaluators
+from service.refinement.steps import MOST_VOTED_ON, EngineSteps, Guidance
 from service.refinement.stream import events_of
 from service.refinement.watched import Watch
 
@@ -278,17 +279,26 @@ class _Loop:
         """What is wrong with a parent. The model is greedy, so the same question again has the same answer."""
         known = (parent.id, *principles)
         assessment = self._archive.assessment(parent)
-        if known not in self._critiques and policy.asks_model(self._search.critic, assessment, principles, self._trust):
-            factored = self._search.critic == "factored"
-            self._critiques[known] = await self._steps.critique(parent, assessment, principles, factored=factored)
+        factored, opinion = self._search.critic == "factored", self._opinion(assessment)
+        if known not in self._critiques and policy.asks_model(
+            self._search.critic, assessment, principles, opinion, self._trust
+        ):
+            self._critiques[known] = await self._steps.critique(
+                parent, assessment, principles, factored=factored, doubted=opinion == "doubts"
+            )
         critique = self._critiques.get(known) or critique_by_evaluators(parent, assessment)
         current.critiques[place] = critique
         self._emit(Critiqued(current.number, critique))
         return critique
 
+    def _opinion(self, assessment: Assessment | None) -> policy.Opinion:
+        return policy.judges_opinion(assessment, self._program.calibration, self._trust)
+
     def _satisfied(self, parent: Candidate, critique: Critique) -> bool:
-        """Whether neither the critic nor any verifier finds fault with the parent."""
-        return policy.faultless(self._archive.assessment(parent)) and critique.answered and not critique.remarks
+        """Whether nobody finds fault with the parent: no verifier, no judge, and not the critic."""
+        assessment = self._archive.assessment(parent)
+        doubted = self._opinion(assessment) == "doubts"
+        return policy.faultless(assessment) and not doubted and critique.answered and not critique.remarks
 
     def _guidance(self, expansion: Expansion, critique: Critique | None) -> Guidance:
         """The faults that a candidate should avoid: its parent's, or without one those of all, most frequent first."""
@@ -299,7 +309,7 @@ class _Loop:
         known = [assessments[name] for name in about if name in assessments and self._search.critic != "none"]
         broken = Counter(issue.instruction for assessment in known for issue in assessment.issues)
         instructions = tuple(instruction for instruction, _ in broken.most_common())
-        remarks = critique.remarks if critique is not None else ()
+        remarks = tuple(remark.message for remark in critique.remarks) if critique is not None else ()
         past = self._findings[-self._search.memory :] if self._search.memory else []
         lessons = [lesson for told in past for finding in told for lesson in (*finding.instructions, *finding.remarks)]
         memory = tuple(lesson for lesson in dict.fromkeys(lessons) if lesson not in (*instructions, *remarks))

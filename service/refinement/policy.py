@@ -21,7 +21,9 @@ the text that most of them share or, where none leads, the model's choice, if an
 Criticising: a critic is asked about each parent to be edited, or whose faults a redraft should avoid. With critic
 ``auto`` the model is the critic only of parents in which no evaluator found an issue, or where there are principles
 to hold them against: what is known to be wrong needs no call. Nor is there one for the sake of a judge that may not
-drive the loop: no revision of a text in which no evaluator found an issue could be known to be better.
+drive the loop: no revision of a text in which no evaluator found an issue could be known to be better. Where judges
+that are trusted are sure that a text is good and there are no principles, no model is asked either. Where they doubt
+it, the critic has to name at least one issue.
 
 Revising: with carry ``best`` and ``last`` a parent is edited, that is, shown to the model and asked for a better
 version. Of a parent that breaks rules every second revision is a redraft instead: the request asked afresh, with
@@ -39,8 +41,9 @@ Stopping, after each round; the first that holds is the reason:
 1. evaluators_failed  every evaluation of the round's new candidates ended in an error
 2. target             the incumbent is whole and passes, and its score has reached the target; without a target: nothing
                       but verifiers evaluates, and all hard ones pass or, where none is hard, all of them
-3. no_issues          the critic found nothing to change in any parent, and no verifier fails on them; never with carry
-                      ``adaptive``, which makes a draft instead of an edit that nobody asks for
+3. no_issues          the critic found nothing to change in any parent, no trusted judge doubts them, and no verifier
+                      fails on them; never with carry ``adaptive``, which makes a draft instead of an edit that nobody
+                      asks for
 4. fixpoint           every revision of the round is an earlier candidate's text, and the next would be made alike;
                       never with carry ``adaptive``, nor by redrafts that know no faults, which are fresh drafts
 5. patience           that many rounds in a row did not change the incumbent
@@ -63,6 +66,7 @@ from typing import Literal
 
 from service.engines.base import Completion
 from service.refinement.branching import Expansion, Tree
+from service.refinement.calibration import Calibration, Evidence
 from service.refinement.candidate import Assessment, Candidate, Rank
 from service.refinement.program import Critic, Search, Stop
 from service.refinement.trust import UNKNOWN, JudgeTrust
@@ -95,6 +99,8 @@ def whole_first(completions: Mapping[int, Completion]) -> list[int]:
 
 MODEL_JUDGE = "judge"
 """The evaluator whose word the trust is about. Other judges, such as a webhook, have an authority of their own."""
+
+Opinion = Literal["sure", "open", "doubts"]
 
 
 def displaces(
@@ -156,14 +162,35 @@ def faultless(assessment: Assessment | None) -> bool:
     return not assessment.issues and not missing
 
 
+def judges_opinion(assessment: Assessment | None, calibration: Calibration, trust: JudgeTrust = UNKNOWN) -> Opinion:
+    """What the judges' score says of a candidate: ``sure`` that it is good, ``doubts``, or neither.
+
+    ``trust``: of the model that judges; without any, its score says nothing.
+    """
+    if assessment is None or not _judged(assessment) or trust.level == "none":
+        return "open"
+    probability = calibration.fault_probability(Evidence(judged=assessment.rank.judged))
+    if probability is None:
+        return "open"
+    if probability <= calibration.certainty:
+        return "sure"
+    return "doubts" if probability > calibration.silence else "open"
+
+
 def asks_model(
-    critic: Critic, assessment: Assessment | None, principles: Collection[str], trust: JudgeTrust = UNKNOWN
+    critic: Critic,
+    assessment: Assessment | None,
+    principles: Collection[str],
+    opinion: Opinion = "open",
+    trust: JudgeTrust = UNKNOWN,
 ) -> bool:
-    """Whether the model is asked what is wrong with a candidate."""
+    """Whether the model is asked what is wrong with a candidate. ``opinion``: the judges'; ``trust``: of the model as a
+    judge."""
+    wanted = bool(principles) or opinion != "sure"
     if critic != "auto":
-        return critic in ("model", "factored")
+        return critic in ("model", "factored") and wanted
     known = assessment is not None and bool(assessment.issues)
-    return bool(principles) if known else not _depends_on(trust, assessment)
+    return bool(principles) if known else wanted and not _depends_on(trust, assessment)
 
 
 def revisions(

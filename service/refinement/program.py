@@ -11,6 +11,8 @@ from service.engines.base import JsonSchema, Sampling
 from service.engines.conversation import Conversation
 from service.engines.relay import ChatBody, RelayFinish
 from service.evaluators.base import Evaluator
+from service.evaluators.model.judge import Criterion
+from service.refinement.calibration import Calibration
 from service.refinement.prompts import Prompts
 from service.refinement.roles import Models
 from service.refinement.scheduling import Lane
@@ -117,7 +119,9 @@ class EvaluatedProgram(Program):
     """A program whose texts are evaluated. ``request`` ends with the user turn to be answered.
 
     ``fence``: a delimiter line that only this program knows. ``judge_trust``: of the model that judges.
-    ``both_directions``: the judge is asked each question a second time, with its scale reversed.
+    ``both_directions``: the judge is asked each question a second time, with its scale reversed. ``criteria``: the
+    rubric, which the critic's issues refer to, whether or not a judge scores it. ``calibration``: how the opinions of
+    critic and judge are read.
     """
 
     request: Conversation
@@ -126,6 +130,12 @@ class EvaluatedProgram(Program):
     evaluators: Sequence[Evaluator] = ()
     judge_trust: JudgeTrust = UNKNOWN
     both_directions: bool = False
+    criteria: Sequence[Criterion] = ()
+    calibration: Calibration = field(default_factory=Calibration)
+
+    def show(self, text: str) -> Conversation:
+        """What judges and critics read: the request and a text that answers it, and nothing else."""
+        return self.request.with_user(self.prompts.render("show", candidate=text, fence=self.fence))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,9 @@ VARIABLES: Mapping[str, frozenset[str]] = {
     "rate": frozenset({"question"}),
     "rate_reversed": frozenset({"question"}),
     "rate_prefill": frozenset(),
-    "critique": frozenset({"issues", "principles", "verifications"}),
+    "doubt": frozenset({"issues", "principles", "verifications"}),
+    "doubt_prefill": frozenset(),
+    "critique": frozenset({"issues", "principles", "verifications", "criteria", "departures"}),
     "questions": frozenset(),
     "answer": frozenset({"question"}),
     "edit": frozenset({"instructions", "remarks", "memory"}),
@@ -38,8 +40,11 @@ VARIABLES: Mapping[str, frozenset[str]] = {
 - show: a candidate, between two lines of the fence
 - rate: a criterion's question about the candidate shown; rate_reversed: the same, where a high digit denies it;
   rate_prefill: how the answer to both begins, before the digit
-- critique: what should change in the reply before it; ``verifications`` maps questions to answers
-- questions: what to ask in order to check that reply; answer: one of these questions, asked without the reply
+- doubt: whether the candidate shown is right; ``verifications`` maps questions to answers; doubt_prefill: how the
+  answer begins, before Yes or No
+- critique: what is wrong with the candidate shown; ``criteria`` maps numbers to names, and ``departures`` have a
+  ``passage`` of the candidate and how the model ``expected`` its last word
+- questions: what to ask in order to check the candidate shown; answer: one of these questions, asked without it
 - edit: what a better version of the reply before it must do
 - redraft: what a new answer must do, put after the request
 - vote: which of the lettered candidates agrees most with the others; compare: which of two is better; vote_prefill and
@@ -59,6 +64,8 @@ SAMPLES: Sequence[Mapping[str, object]] = (
         **_NOTHING,
         "candidates": {"A": "text"},
         "verifications": {},
+        "criteria": {},
+        "departures": (),
         "choices": (),
         "tools": (),
         "tool": {**_TOOL, "description": ""},
@@ -68,6 +75,8 @@ SAMPLES: Sequence[Mapping[str, object]] = (
         **dict.fromkeys(_NOTHING, ("A sentence.",)),
         "candidates": {"A": "text"},
         "verifications": {"A question?": "An answer."},
+        "criteria": {"1": "accuracy"},
+        "departures": ({"passage": "a text", "expected": "word"},),
         "choices": ("text", "another"),
         "tools": (_TOOL,),
         "tool": _TOOL,

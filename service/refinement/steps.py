@@ -1,7 +1,7 @@
 """The engine work of a program: draft, evaluate, critique, revise, vote. Each is metered under its role.
 
 Prompts extend the program's request and put the role's instruction last, so that every step shares the
-request's tokens. A critique or an edit extends the conversation in which its text was written.
+request's tokens. An edit extends the conversation in which its text was written.
 """
 
 import logging
@@ -9,13 +9,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
-
-from pydantic_core import from_json
 
 from service.concurrency import SerialThread, settle
 from service.constraints.algebra import Compiled
-from service.engines.base import Choose, Completion, Engine, JsonSchema, Sample, Sampling
+from service.engines.base import Choose, Completion, Engine, Sample, Sampling
 from service.engines.conversation import Conversation, Turn
 from service.engines.siblings import fan_out
 from service.errors import EngineUnavailable, PromptTooLong, wrong_field
@@ -23,8 +20,9 @@ from service.evaluators.base import Authority, Evaluation, EvaluationFailed, Eva
 from service.evaluators.text.script import instruction_language
 from service.refinement import repairs, telemetry
 from service.refinement.accounting import Emit, Ledger, LimitReached, MeteredEngine
-from service.refinement.candidate import Assessment, Candidate, Critique, Verification
+from service.refinement.candidate import Assessment, Candidate, Critique
 from service.refinement.constraining import Constraining, sample_under
+from service.refinement.critic import SAMPLING, SCHEMAS, ModelCritic
 from service.refinement.events import EvaluatorEnded, RepairEnded
 from service.refinement.landing import Rules
 from service.refinement.program import EvaluatedProgram, Refine
@@ -34,25 +32,6 @@ from service.refinement.watched import Watch, write_landing, write_watched
 
 log = logging.getLogger(__name__)
 
-CRITIC_SAMPLING = Sampling(temperature=0.0, max_tokens=160, thinking=False)
-ANSWER_SAMPLING = Sampling(temperature=0.0, max_tokens=60, thinking=False)
-"""Too few tokens for thoughts: the critic answers at once, as the judge does."""
-
-MOST_LISTED = 3
-
-
-def _list_of_sentences(name: str) -> JsonSchema:
-    sentence = {"type": "string", "minLength": 1, "maxLength": 200}
-    return {
-        "type": "object",
-        "properties": {name: {"type": "array", "maxItems": MOST_LISTED, "items": sentence}},
-        "required": [name],
-        "additionalProperties": False,
-    }
-
-
-CRITIQUE_SCHEMA = _list_of_sentences("issues")
-QUESTIONS_SCHEMA = _list_of_sentences("questions")
 Keep = Callable[[int, Completion], None]
 """Called with the index and the completion of each sibling, finished or cut."""
 
@@ -99,8 +78,8 @@ async def warm(engine: Engine) -> None:
     """Make the calls that most programs make, so that the first program does not pay for work that an engine does once:
     compiling a grammar takes a second, and so does the first choice."""
     request = Conversation(Turn("user", "Say yes."))
-    for schema in (CRITIQUE_SCHEMA, QUESTIONS_SCHEMA):
-        await engine.call(Sample(request, replace(CRITIC_SAMPLING, max_tokens=1), schema))
+    for schema in SCHEMAS:
+        await engine.call(Sample(request, replace(SAMPLING, max_tokens=1), schema))
     await engine.call(Choose(request, tuple(LETTERS[:2])))
 
 
@@ -196,13 +175,11 @@ class EngineSteps:
         fails loses only its own result, which then has an error. The same holds if the judge's engine is gone, unless
         it is also the writer's.
         """
-        # Show the judges the request and the candidate, and nothing else.
         evaluators = self._brief.evaluators
-        shown = self._brief.prompts.render("show", candidate=text, fence=self._brief.fence)
         submission = Submission(
             text=text,
             request=self._brief.request,
-            shown=self._brief.request.with_user(shown),
+            shown=self._brief.show(text),
             judge_prompt=self._judge_prompt,
             engine=self.engine("judge"),
             thread=self._thread,
@@ -268,50 +245,17 @@ class EngineSteps:
         return evaluation
 
     async def critique(
-        self, candidate: Candidate, assessment: Assessment | None, principles: Sequence[str], *, factored: bool = False
+        self,
+        candidate: Candidate,
+        assessment: Assessment | None,
+        principles: Sequence[str],
+        *,
+        factored: bool = False,
+        doubted: bool = False,
     ) -> Critique:
-        """Ask the model what should change in a candidate, given what the evaluators found in it.
-
-        ``principles``: what the candidate should follow. ``factored``: the model first asks itself questions about the
-        candidate and answers them without seeing it: chain of verification (Dhuliawala et al. 2023, arXiv 2309.11495,
-        section 3.3).
-        """
-        found = critique_by_evaluators(candidate, assessment)
-        verifications = await self._verify(candidate) if factored else ()
-        prompt = self._brief.prompts.render(
-            "critique",
-            issues=found.findings,
-            principles=principles,
-            verifications={verification.question: verification.answer for verification in verifications},
-        )
-        conversation = await self._append(candidate, prompt, "critique", CRITIC_SAMPLING.max_tokens)
-        completion = await self.engine("critique").call(Sample(conversation, CRITIC_SAMPLING, CRITIQUE_SCHEMA))
-        remarks = _parse_list("issues", completion.text)
-        return replace(
-            found,
-            remarks=remarks or (),
-            answered=remarks is not None and completion.finish_reason == "stop",
-            verifications=verifications,
-        )
-
-    async def _verify(self, candidate: Candidate) -> tuple[Verification, ...]:
-        """As many as the budget allows in addition to the critique that uses them."""
-        calls = self._ledger.calls_left(2 + MOST_LISTED)
-        if calls < 3:
-            return ()
-        engine = self.engine("critique")
-        asked = await self._append(
-            candidate, self._brief.prompts.render("questions"), "critique", CRITIC_SAMPLING.max_tokens
-        )
-        completion = await engine.call(Sample(asked, CRITIC_SAMPLING, QUESTIONS_SCHEMA))
-
-        async def verification(question: str) -> Verification:
-            prompt = self._brief.prompts.render("answer", question=question)
-            answer = await engine.call(Sample(self._brief.request.with_user(prompt), ANSWER_SAMPLING))
-            return Verification(question, answer.text.strip())
-
-        questions = list(dict.fromkeys(_parse_list("questions", completion.text) or ()))
-        return tuple(await settle(verification(question) for question in questions[: calls - 2]))
+        """Ask the model what should change in a candidate; the parameters are those of ModelCritic.criticise."""
+        critic = ModelCritic(self._brief, self.engine("critique"), self._ledger)
+        return await critic.criticise(candidate, assessment, principles, factored=factored, doubted=doubted)
 
     async def edit(self, candidate: Candidate, guidance: Guidance, tokens: int) -> Conversation:
         """The conversation that asks for a better version of a candidate, of up to ``tokens``.
@@ -390,22 +334,3 @@ def _sanitize(evaluation: Evaluation) -> Evaluation:
 def _drop_surrogates(text: str) -> str:
     """The text without lone surrogates."""
     return text if text.isascii() else text.encode(errors="replace").decode()
-
-
-def critique_by_evaluators(candidate: Candidate, assessment: Assessment | None) -> Critique:
-    """The critique that needs no engine call."""
-    return Critique(candidate.id, tuple(issue.message for issue in assessment.issues) if assessment else ())
-
-
-def _parse_list(name: str, text: str) -> tuple[str, ...] | None:
-    """Parse the list of sentences that a critic was asked for; None if the answer has no such list.
-
-    If the answer was cut, its last sentence may be incomplete. An answer that is not JSON counts as one sentence.
-    """
-    try:
-        answer: Any = from_json(text, allow_partial="trailing-strings")
-    except ValueError:
-        return (text.strip(),) if text.strip() else None
-    if not isinstance(answer, dict) or not isinstance(answer.get(name), list):
-        return None
-    return tuple(sentence.strip() for sentence in answer[name] if isinstance(sentence, str) and sentence.strip())

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from service.engines.base import FinishReason, Usage
 from service.evaluators.base import CriterionScore, Evaluation
-from service.refinement.candidate import Assessment, Candidate, Critique, Form, Verification
+from service.refinement.candidate import Assessment, Candidate, Critique, Form, Remark, Verification
 from service.refinement.events import (
     CandidateAdded,
     CandidateEvaluated,
@@ -108,7 +108,11 @@ def evaluation_bodies(assessment: Assessment | None) -> list[EvaluationBody]:
 
 
 class CritiqueResponse(BaseModel):
-    """``model``: the writer's name. ``passed``: whether every hard verifier passed; null where there is none."""
+    """``model``: the writer's name. ``passed``: whether every hard verifier passed; null where there is none.
+
+    ``remarks``: the model's own part of the feedback. ``fault_probability``: how sure the model is that something is
+    wrong; null where it was not asked, or showed no evidence either way.
+    """
 
     id: str
     model: str
@@ -118,6 +122,8 @@ class CritiqueResponse(BaseModel):
     score: float | None
     evaluations: list[EvaluationBody]
     feedback: str | None
+    remarks: tuple[Remark, ...]
+    fault_probability: float | None
     usage: Usage
     timing: Timing
 
@@ -166,11 +172,14 @@ class CandidateBody(BaseModel):
 class CritiqueBody(BaseModel):
     """Feedback on one candidate: the evaluators' issues, then the model's own; none means nothing to change.
 
-    ``verifications`` is there where the critic is factored.
+    ``remarks``: the model's own issues, with their criteria and weights. ``fault_probability``: as in a critique's
+    response. ``verifications`` is there where the critic is factored.
     """
 
     candidate: str
     issues: list[str]
+    remarks: tuple[Remark, ...]
+    fault_probability: float | None
     verifications: Annotated[tuple[Verification, ...] | None, LEFT_OUT_IF_NONE] = None
 
     @classmethod
@@ -178,6 +187,8 @@ class CritiqueBody(BaseModel):
         return cls(
             candidate=critique.candidate,
             issues=list(critique.issues),
+            remarks=critique.remarks,
+            fault_probability=critique.fault_probability,
             verifications=critique.verifications or None,
         )
 
@@ -267,6 +278,8 @@ def critique_response(done: Reviewed, timing: Timing) -> CritiqueResponse:
         score=done.assessment.score,
         evaluations=evaluation_bodies(done.assessment),
         feedback=feedback,
+        remarks=done.critique.remarks if done.critique else (),
+        fault_probability=done.critique.fault_probability if done.critique else None,
         usage=total(done.usage),
         timing=timing,
     )

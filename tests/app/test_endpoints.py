@@ -87,7 +87,8 @@ async def test_critique_answers_with_evaluations_and_feedback(served: Served) ->
 
     body = response.json()
     assert body.keys() == {
-        *("id", "model", "models", "judge_trust", "passed", "score", "evaluations", "feedback", "usage", "timing"),
+        *("id", "model", "models", "judge_trust", "passed", "score", "evaluations", "feedback"),
+        *("remarks", "fault_probability", "usage", "timing"),
     }
     assert (body["passed"], body["score"]) == (False, 0.0)
     keywords, judge = body["evaluations"]
@@ -111,15 +112,17 @@ async def test_critique_answers_with_evaluations_and_feedback(served: Served) ->
         "mass": pytest.approx(1.0),
     }
     assert body["feedback"] == "missing: salt\nSay more."
-    assert (body["usage"].keys(), body["timing"].keys(), body["usage"]["calls"]) == (USAGE, TIMING, 2)
+    assert 0.5 < body["fault_probability"] < 1.0
+    assert body["remarks"] == [{"message": "Say more.", "criterion": None, "weight": body["fault_probability"]}]
+    assert (body["usage"].keys(), body["timing"].keys(), body["usage"]["calls"]) == (USAGE, TIMING, 4)
 
 
 @pytest.mark.parametrize(
     ("asked", "calls", "evaluators", "feedback"),
     [
-        ({}, 4, ["judge"], "Say more."),
+        ({}, 6, ["judge"], "Say more."),
         ({"feedback": False}, 3, ["judge"], None),
-        ({"judge": False}, 1, [], "Say more."),
+        ({"judge": False}, 3, [], "Say more."),
         ({"judge": False, "feedback": False}, 0, [], None),
         ({**SALT, "judge": False, "feedback": False}, 0, ["keywords"], None),
     ],
@@ -135,10 +138,29 @@ async def test_critique_does_only_what_is_asked(
 
 
 async def test_a_critic_without_issues_says_so() -> None:
-    async with serving(Script()) as served:
-        body = (await served.post("/v1/critique", {**PROMPT, "candidate": "Sand."})).json()
+    async with serving(Script(weights=lambda call: (0.9, 0.1))) as served:
+        body = (await served.post("/v1/critique", {**PROMPT, "candidate": "Sand.", "judge": False})).json()
 
-    assert body["feedback"] == "No issues."
+    assert (body["feedback"], body["remarks"]) == ("No issues.", [])
+    assert 0.0 < body["fault_probability"] < 0.5
+
+
+async def test_a_point_of_the_critic_names_its_criterion_and_weighs_as_much_as_that() -> None:
+    criteria = [
+        {"name": "tone", "question": "Is it kind?"},
+        {"name": "truth", "question": "Is it true?", "weight": 4.0},
+    ]
+    issues = [{"issue": "It is rude.", "criterion": 1}, {"issue": "It is false.", "criterion": 2}]
+    async with serving(Script(reply=lambda call: json.dumps({"issues": issues}))) as served:
+        asked = {**PROMPT, "candidate": "Sand.", "criteria": criteria}
+        body = (await served.post("/v1/critique", asked)).json()
+
+    probability = body["fault_probability"]
+    assert body["feedback"] == "It is false.\nIt is rude."
+    assert body["remarks"] == [
+        {"message": "It is false.", "criterion": "truth", "weight": probability},
+        {"message": "It is rude.", "criterion": "tone", "weight": pytest.approx(probability / 4)},
+    ]
 
 
 async def test_refine_answers_with_the_text_and_the_whole_account(served: Served) -> None:
@@ -171,7 +193,9 @@ async def test_refine_answers_with_the_text_and_the_whole_account(served: Served
     )
     first, second = body["rounds"]
     assert first.keys() == second.keys() == {"round", "accepted", "seconds", "critiques", "candidates"}
-    assert second["critiques"] == [{"candidate": "c0", "issues": ["missing: salt", "Say more."]}]
+    [critique] = second["critiques"]
+    assert (critique["candidate"], critique["issues"]) == ("c0", ["missing: salt", "Say more."])
+    assert [remark["message"] for remark in critique["remarks"]] == ["Say more."]
     [draft], [revision] = first["candidates"], second["candidates"]
     assert draft.keys() == {
         *("id", "form", "parent", "text", "finish_reason", "score", "passed", "evaluations", "diff", "constraints"),
@@ -208,7 +232,7 @@ async def test_refine_streams_the_account_as_it_happens_and_ends_with_the_respon
         ("candidate", "round", "id", "form", "parent", "text", "finish_reason", "constraints"),
         ("evaluation", "candidate", "score", "passed", "evaluations"),
         ("round", "round", "incumbent", "accepted", "gain"),
-        ("critique", "round", "candidate", "issues"),
+        ("critique", "round", "candidate", "issues", "remarks", "fault_probability"),
         ("candidate", "round", "id", "form", "parent", "text", "finish_reason", "constraints"),
         ("evaluation", "candidate", "score", "passed", "evaluations"),
         ("round", "round", "incumbent", "accepted", "gain"),

@@ -83,7 +83,10 @@ async def test_a_streamed_refine_tells_each_event_and_ends_with_the_result(serve
         RefineResult,
     ]
     assert [event.text for event in events if isinstance(event, CandidateAdded)] == ["Waves.", "Salt waves."]
-    assert events[4] == Critiqued(candidate="c0", issues=("missing: salt", "Say more."), round=1)
+    told = events[4]
+    assert (told.candidate, told.issues, told.round) == ("c0", ("missing: salt", "Say more."), 1)
+    assert [(remark.message, remark.criterion) for remark in told.remarks] == [("Say more.", None)]
+    assert told.fault_probability > 0.5
     assert settled(events[-1].model_dump()) == settled(whole.model_dump())
 
 

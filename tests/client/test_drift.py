@@ -14,7 +14,7 @@ from service.api.batches import BatchLine, BatchResult
 from service.api.problems import OPENAI_CODES
 from service.engines.base import Sample
 from service.engines.scripted import Script
-from service.refinement.steps import QUESTIONS_SCHEMA
+from service.refinement.critic import QUESTIONS_SCHEMA
 from service.wire import responses
 from service.wire.requests import CritiqueRequest, GenerateRequest, RefineRequest
 from tests.support.serving import Served, serving

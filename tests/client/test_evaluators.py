@@ -12,10 +12,11 @@ from redraft import evaluators
 VALUES = {
     "Choice": ["logprobs", "usage"],
     "Choose": ["conversation", "options", "prefill"],
-    "Completion": ["text", "finish_reason", "usage", "token_ids", "thoughts"],
-    "Likelihood": ["logprobs", "usage"],
-    "Sample": ["conversation", "sampling", "schema"],
+    "Completion": ["text", "finish_reason", "usage", "token_ids", "thoughts", "breaks_grammar"],
+    "Likelihood": ["tokens", "usage"],
+    "Sample": ["conversation", "sampling", "schema", "grammar", "given"],
     "Weigh": ["conversation", "reply"],
+    "WeighedToken": ["text", "logprob", "rival", "rival_logprob"],
     "Check": ["rule", "score", "message", "instruction", "translations"],
     "CriterionScore": ["name", "score", "stderr", "mass"],
     "Evaluation": [

@@ -57,6 +57,9 @@ class CharacterTokenizer:
                 text = text[1:]
         return ids
 
+    def decode(self, token_ids: list[int]) -> str:
+        return "".join(chr(number - 10) for number in token_ids)
+
     def apply_chat_template(
         self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool, **variables: object
     ) -> str:

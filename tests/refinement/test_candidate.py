@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from service.evaluators.base import Evaluation
-from service.refinement.candidate import Assessment, Critique, Rank
+from service.refinement.candidate import Assessment, Critique, Rank, Remark
 from tests.support.assessments import assessed_by_the_same, hard, judged, order_of, soft
 
 
@@ -77,7 +77,7 @@ def test_the_standard_error_is_that_of_the_weighted_mean(evaluations: Sequence[E
 
 
 def test_a_critique_tells_findings_before_remarks() -> None:
-    assert Critique("c0", ("too long",), ("too dull",)).issues == ("too long", "too dull")
+    assert Critique("c0", ("too long",), (Remark("too dull"),)).issues == ("too long", "too dull")
 
 
 def test_a_failed_hard_verifier_shows_in_the_rank_however_little_it_weighs() -> None:

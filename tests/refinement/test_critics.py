@@ -11,11 +11,12 @@ from service.engines.conversation import Role
 from service.engines.scripted import ScriptedEngine
 from service.evaluators.base import Evaluator
 from service.refinement.candidate import Critique, Verification
+from service.refinement.critic import ISSUES_SCHEMA, QUESTIONS_SCHEMA, SAMPLING
 from service.refinement.events import Critiqued, Refined
 from service.refinement.program import PRESETS, Search
-from service.refinement.steps import CRITIC_SAMPLING, CRITIQUE_SCHEMA, QUESTIONS_SCHEMA
 from service.tasks.task import load_tasks
 from tests.support.scripts import (
+    FENCE,
     FOAM,
     JUDGE,
     SALT,
@@ -23,6 +24,7 @@ from tests.support.scripts import (
     Clock,
     Lines,
     digit,
+    doubting,
     engine,
     events,
     is_answer,
@@ -34,6 +36,7 @@ from tests.support.scripts import (
 )
 
 FACTORED = Search(rounds=1, critic="factored")
+SHOWN = f"Reply:\n{FENCE}\nWaves.\n{FENCE}"
 QUESTIONS = ("Is it deep?", "Is it blue?")
 
 
@@ -62,7 +65,7 @@ async def test_auto_asks_the_model_only_where_no_evaluator_has_an_issue(
     found = await events(program(*evaluators, search=Search(rounds=1, critic="auto")), scripted)
 
     [done] = of_type(found, Refined)
-    critique = Critique("c0", findings, ("Too short.",) if calls else ())
+    critique = doubting("c0", findings, "Too short.") if calls else Critique("c0", findings)
     assert len(scripted.asked("critique")) == calls
     assert [event.critique for event in of_type(found, Critiqued)] == [critique]
     assert [tuple(ended.critiques) for ended in done.rounds] == [(), (critique,)]
@@ -87,9 +90,9 @@ async def test_auto_asks_about_each_of_several_parents_by_itself() -> None:
     done = await refined(program(SALT, JUDGE, search=Search(drafts=2, beam=2, rounds=1)), scripted)
 
     assert len(scripted.asked("critique")) == 1
-    assert sorted((c.candidate, c.findings, c.remarks) for c in done.rounds[1].critiques) == [
-        ("c0", (), ("Too short.",)),
-        ("c1", ("missing: salt",), ()),
+    assert sorted((c.candidate, c.issues) for c in done.rounds[1].critiques) == [
+        ("c0", ("Too short.",)),
+        ("c1", ("missing: salt",)),
     ]
     assert [call.prompt for call in scripted.asked("revise")] == [
         "Edit:  | Too short. | ",
@@ -102,7 +105,11 @@ async def test_auto_asks_once_the_rules_are_met() -> None:
 
     done = await refined(program(SALT, JUDGE, search=Search(rounds=2)), scripted)
 
-    assert [[c.remarks for c in ended.critiques] for ended in done.rounds] == [[], [()], [("Too short.",)]]
+    assert [[c.issues for c in ended.critiques] for ended in done.rounds] == [
+        [],
+        [("missing: salt",)],
+        [("Too short.",)],
+    ]
     assert len(scripted.asked("critique")) == 1
 
 
@@ -112,8 +119,8 @@ async def test_principles_are_put_to_the_model_whatever_the_evaluators_found() -
     done = await refined(program(SALT, principles=["Be kind."]), scripted)
 
     [call] = scripted.asked("critique")
-    assert call.prompt == "Criticise. Known: missing: salt Principles: Be kind."
-    assert done.rounds[1].critiques == (Critique("c0", ("missing: salt",), ("Too short.",)),)
+    assert call.conversation.turn.text == "Criticise. Known: missing: salt Principles: Be kind."
+    assert done.rounds[1].critiques == (doubting("c0", ("missing: salt",), "Too short."),)
 
 
 async def test_a_factored_critic_asks_then_answers_and_is_told_both() -> None:
@@ -121,7 +128,7 @@ async def test_a_factored_critic_asks_then_answers_and_is_told_both() -> None:
 
     done = await refined(program(JUDGE, search=FACTORED), scripted)
 
-    waves = ("assistant", "Waves.")
+    waves = ("user", SHOWN)
     assert asked(scripted) == [
         [waves, ("user", "Ask.")],
         [("user", "Answer: Is it deep?")],
@@ -129,7 +136,7 @@ async def test_a_factored_critic_asks_then_answers_and_is_told_both() -> None:
         [waves, ("user", "Criticise. Known:  Principles:  Is it deep? It is. Is it blue? It is.")],
     ]
     verifications = tuple(Verification(question, "It is.") for question in QUESTIONS)
-    assert done.rounds[1].critiques == (Critique("c0", (), ("Too short.",), verifications=verifications),)
+    assert done.rounds[1].critiques == (doubting("c0", (), "Too short.", verifications=verifications),)
 
 
 @pytest.mark.parametrize("text", ["Waves.", "deep", "A salty\nsea."])
@@ -152,12 +159,12 @@ async def test_a_factored_critic_is_greedy_and_asks_for_few_questions_in_json() 
     await refined(program(JUDGE, search=FACTORED), scripted)
 
     asking, *answering, criticising = scripted.asked("critique")
-    assert (asking.sampling, asking.schema) == (CRITIC_SAMPLING, QUESTIONS_SCHEMA)
-    assert (criticising.sampling, criticising.schema) == (CRITIC_SAMPLING, CRITIQUE_SCHEMA)
+    assert (asking.sampling, asking.schema) == (SAMPLING, QUESTIONS_SCHEMA)
+    assert (criticising.sampling, criticising.schema) == (SAMPLING, ISSUES_SCHEMA)
     for call in answering:
         assert (call.sampling.temperature, call.schema) == (0.0, None)
     questions: Any = json.loads(json.dumps(QUESTIONS_SCHEMA))["properties"]["questions"]
-    assert (questions["maxItems"], questions["items"]["maxLength"]) == (3, 200)
+    assert questions["maxItems"] == 3
 
 
 @pytest.mark.parametrize("questions", [(), ("", "  ")])
@@ -166,8 +173,8 @@ async def test_a_factored_critic_without_questions_is_a_plain_one(questions: tup
 
     done = await refined(program(JUDGE, search=FACTORED), scripted)
 
-    assert asked(scripted)[1:] == [[("assistant", "Waves."), ("user", "Criticise. Known:  Principles: ")]]
-    assert done.rounds[1].critiques == (Critique("c0", (), ("Too short.",)),)
+    assert asked(scripted)[1:] == [[("user", SHOWN), ("user", "Criticise. Known:  Principles: ")]]
+    assert done.rounds[1].critiques == (doubting("c0", (), "Too short."),)
 
 
 async def test_a_question_that_is_asked_twice_is_answered_once() -> None:
@@ -179,12 +186,12 @@ async def test_a_question_that_is_asked_twice_is_answered_once() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3])
-async def test_a_factored_critique_costs_two_calls_and_one_a_question(count: int) -> None:
+async def test_a_factored_critique_costs_four_calls_and_one_a_question(count: int) -> None:
     scripted = engine(Lines(questions=[f"Is it {number}?" for number in range(count)]))
 
     done = await refined(program(JUDGE, search=FACTORED), scripted)
 
-    assert scripted.counts() == {"draft": 1, "judge": 2, "critique": 2 + count, "revise": 1}
+    assert scripted.counts() == {"draft": 1, "judge": 2, "critique": 4 + count, "revise": 1}
     assert done.usage == scripted.bill
 
 
@@ -194,7 +201,7 @@ async def test_a_factored_critic_is_asked_though_a_rule_is_broken_and_is_told_of
     await refined(program(SALT, search=FACTORED, principles=["Be kind."]), scripted)
 
     *_, criticising = scripted.asked("critique")
-    assert criticising.prompt == "Criticise. Known: missing: salt Principles: Be kind. Is it? It is."
+    assert criticising.conversation.turn.text == "Criticise. Known: missing: salt Principles: Be kind. Is it? It is."
 
 
 async def test_a_factored_critic_asks_nothing_twice_about_the_same_parent() -> None:
@@ -202,17 +209,18 @@ async def test_a_factored_critic_asks_nothing_twice_about_the_same_parent() -> N
 
     await refined(program(JUDGE, search=Search(rounds=3, critic="factored")), scripted)
 
-    assert scripted.counts() == {"draft": 1, "judge": 4, "critique": 4, "revise": 3}
+    assert scripted.counts() == {"draft": 1, "judge": 4, "critique": 6, "revise": 3}
 
 
 @pytest.mark.parametrize(
     ("calls", "questions", "revisions"),
     [
         pytest.param(2, None, 0, id="nothing is left for a critique"),
-        pytest.param(3, 0, 0, id="one call is a plain critique"),
-        pytest.param(4, 0, 1, id="two are a plain critique and a revision"),
-        pytest.param(5, 1, 0, id="three are a question, its answer and the critique"),
-        pytest.param(6, 2, 0, id="four have a second question"),
+        pytest.param(4, None, 0, id="two calls are too few"),
+        pytest.param(5, 0, 0, id="three are a plain critique"),
+        pytest.param(6, 0, 1, id="four are a plain critique and a revision"),
+        pytest.param(7, 1, 0, id="five are a question, its answer and the critique"),
+        pytest.param(8, 2, 0, id="six have a second question"),
     ],
 )
 async def test_a_factored_critic_asks_as_much_as_the_budget_allows(
@@ -260,7 +268,7 @@ async def test_the_built_in_prompts_serve_a_factored_critic(name: str) -> None:
         return json.dumps({"issues": ["Too short."]}) if call.schema else "Of course."
 
     scripted = ScriptedEngine()
-    scripted.script = engine(reply=reply, weights=lambda call: [0.2] * 5).script
+    scripted.script = engine(reply=reply, weights=lambda call: [1 / len(call.options)] * len(call.options)).script
 
     done = await refined(program(JUDGE, search=FACTORED, prompts=load_tasks()[name].prompts), scripted)
 

@@ -100,17 +100,17 @@ async def test_the_callers_own_draft_that_passes_costs_no_call(preset: str, sele
 @pytest.mark.parametrize(
     ("search", "drafts", "critiques", "reason"),
     [
-        pytest.param(SELF_REFINE, 1, 1, "no_issues", id="self_refine"),
+        pytest.param(SELF_REFINE, 1, 2, "no_issues", id="self_refine"),
         pytest.param(PRESETS["best_of_n"], 4, 0, "rounds", id="best_of_n"),
-        pytest.param(PRESETS["beam"], 4, 2, "no_issues", id="beam"),
-        pytest.param(PRESETS["reflexion"], 1, 1, "no_issues", id="reflexion"),
-        pytest.param(PRESETS["constitutional"], 1, 1, "no_issues", id="constitutional"),
-        pytest.param(Search(critic="model"), 1, 1, "no_issues", id="critic model"),
-        pytest.param(Search(critic="factored"), 1, 4, "no_issues", id="critic factored, with two questions"),
+        pytest.param(PRESETS["beam"], 4, 4, "no_issues", id="beam"),
+        pytest.param(PRESETS["reflexion"], 1, 2, "no_issues", id="reflexion"),
+        pytest.param(PRESETS["constitutional"], 1, 2, "no_issues", id="constitutional"),
+        pytest.param(Search(critic="model"), 1, 2, "no_issues", id="critic model"),
+        pytest.param(Search(critic="factored"), 1, 5, "no_issues", id="critic factored, with two questions"),
         pytest.param(Search(critic="evaluators"), 1, 0, "no_issues", id="critic evaluators"),
     ],
 )
-async def test_a_judge_costs_a_call_a_criterion_and_a_satisfied_critic_one_a_parent(
+async def test_a_judge_costs_a_call_a_criterion_and_a_satisfied_critic_two_a_parent(
     criteria: int,
     verifiers: Sequence[Evaluator],
     search: Search,
@@ -152,9 +152,9 @@ async def test_a_stated_target_that_the_draft_reaches_costs_no_critique() -> Non
         pytest.param(PRESETS["constitutional"], {"draft": 1, "revise": 1}, id="constitutional"),
         pytest.param(Search(critic="evaluators"), {"draft": 1, "revise": 1}, id="critic evaluators"),
         pytest.param(Search(critic="none"), {"draft": 1, "revise": 1}, id="critic none"),
-        pytest.param(Search(critic="model"), {"draft": 1, "critique": 1, "revise": 1}, id="critic model"),
+        pytest.param(Search(critic="model"), {"draft": 1, "critique": 3, "revise": 1}, id="critic model"),
         pytest.param(
-            Search(critic="factored"), {"draft": 1, "critique": 4, "revise": 1}, id="critic factored, two questions"
+            Search(critic="factored"), {"draft": 1, "critique": 6, "revise": 1}, id="critic factored, two questions"
         ),
         pytest.param(Search(carry="last"), {"draft": 1, "revise": 1}, id="carry last"),
         pytest.param(Search(carry="none"), {"draft": 1, "revise": 1}, id="carry none"),
@@ -179,7 +179,7 @@ async def test_principles_cost_a_critique_though_a_rule_is_broken() -> None:
 
     done = await refined(program(ONE_WORD, principles=PRINCIPLES), scripted)
 
-    assert cost(done, scripted) == {"draft": 1, "critique": 1, "revise": 1}
+    assert cost(done, scripted) == {"draft": 1, "critique": 3, "revise": 1}
 
 
 async def test_best_of_n_that_all_fail_are_not_revised() -> None:
@@ -205,7 +205,7 @@ async def test_the_model_is_the_critic_only_once_the_rules_are_met(criteria: int
 
     done = await refined(program(ONE_WORD, judge(criteria), search=Search(rounds=3)), scripted)
 
-    assert cost(done, scripted) == {"draft": 1, "judge": 2 * criteria, "critique": 1, "revise": 1}
+    assert cost(done, scripted) == {"draft": 1, "judge": 2 * criteria, "critique": 2, "revise": 1}
     assert (done.stop_reason, len(done.rounds)) == ("no_issues", 3)
 
 
@@ -231,7 +231,7 @@ async def test_pairwise_without_evaluators_costs_a_critique_a_revision_and_two_o
 
     # No revision is preferred, so each round has the same parent, already criticised.
     assert (cost(done, scripted), done.stop_reason) == (
-        {"draft": 1, "critique": 1, "revise": 3, "judge": 6},
+        {"draft": 1, "critique": 3, "revise": 3, "judge": 6},
         "rounds",
     )
 
@@ -241,7 +241,7 @@ async def test_a_satisfied_critic_leaves_pairwise_nothing_to_compare() -> None:
 
     done = await refined(program(search=Search(rounds=3, select="pairwise")), scripted)
 
-    assert (cost(done, scripted), done.stop_reason) == ({"draft": 1, "critique": 1}, "no_issues")
+    assert (cost(done, scripted), done.stop_reason) == ({"draft": 1, "critique": 2}, "no_issues")
 
 
 @pytest.mark.parametrize(("beam", "branches", "rounds"), [(1, 1, 1), (2, 1, 6), (2, 3, 2)])

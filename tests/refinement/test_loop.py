@@ -75,6 +75,8 @@ async def test_events_come_in_the_order_of_the_work() -> None:
         "c0 scored 0.625",
         "round 0: c0 gained 0.0",
         "critique call",
+        "critique call",
+        "critique call",
         "c0 criticised in 1",
         "revise call",
         "c1 from c0",
@@ -103,11 +105,7 @@ async def test_the_account_tells_of_every_round_and_candidate() -> None:
         (1, "c1", True, 1.0),
     ]
     [critique] = done.rounds[1].critiques
-    assert (critique.candidate, critique.findings, critique.remarks) == (
-        "c0",
-        ("missing: salt",),
-        ("Too short.", "Too plain."),
-    )
+    assert (critique.candidate, critique.issues) == ("c0", ("missing: salt", "Too short.", "Too plain."))
     assert (done.first.id, done.selected.id, done.program, done.models.writer, done.task) == (
         "c0",
         "c1",
@@ -170,7 +168,7 @@ async def test_a_beam_makes_exactly_the_calls_that_its_widths_ask_for() -> None:
     await refined(program(judge, search=Search(drafts=3, beam=2, branches=2, rounds=2)), scripted)
 
     # Nothing is judged better than the first draft, so each round has the same two parents, already criticised.
-    assert scripted.counts() == {"draft": 3, "critique": 2, "revise": 8, "judge": 2 * 11}
+    assert scripted.counts() == {"draft": 3, "critique": 6, "revise": 8, "judge": 2 * 11}
 
 
 async def test_equal_texts_are_evaluated_once() -> None:

@@ -470,7 +470,7 @@ DEPENDING = assessment(hard(1.0), judged(0.5))
 def test_the_model_is_not_asked_for_the_sake_of_a_judge_that_may_not_drive(
     level: TrustLevel, critic: Critic, known: Assessment | None, principles: Sequence[str], asked: bool
 ) -> None:
-    assert policy.asks_model(critic, known, principles, JudgeTrust(level)) is asked
+    assert policy.asks_model(critic, known, principles, trust=JudgeTrust(level)) is asked
 
 
 @pytest.mark.parametrize("level", ["drive", "break_ties", "none"])

@@ -115,7 +115,7 @@ async def test_a_beam_works_on_its_best_candidates() -> None:
 
     assert [candidate.parent for candidate in done.rounds[1].candidates] == ["c3", "c3", "c1", "c1"]
     assert [critique.candidate for critique in done.rounds[1].critiques] == ["c3", "c1"]
-    assert scripted.counts() == {"draft": 4, "critique": 2, "revise": 4, "judge": 8}
+    assert scripted.counts() == {"draft": 4, "critique": 6, "revise": 4, "judge": 8}
 
 
 async def test_reflexion_shows_no_parent_and_tells_what_earlier_rounds_found() -> None:

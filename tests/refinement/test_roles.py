@@ -46,7 +46,7 @@ async def test_each_role_has_its_own_engine() -> None:
     found = await told(refine(program(JUDGE, search=Search(rounds=1, critic="model")), Roles(writer, critic, judge)))
 
     assert writer.counts() == {"draft": 1, "revise": 1}
-    assert critic.counts() == {"critique": 1}
+    assert critic.counts() == {"critique": 3}
     assert judge.counts() == {"judge": 2}
     assert callers(found) == {("draft", "pen"), ("revise", "pen"), ("critique", "eye"), ("judge", "scale")}
     assert [event.models for event in of_type(found, Started)] == [TRIO]
@@ -71,7 +71,7 @@ async def test_a_critique_asks_the_critic_and_the_judge_only() -> None:
     writer, critic, judge = trio()
     found = await told(review(critique_of("Sand.", SALT, JUDGE), Roles(writer, critic, judge)))
 
-    assert (writer.counts(), critic.counts(), judge.counts()) == ({}, {"critique": 1}, {"judge": 1})
+    assert (writer.counts(), critic.counts(), judge.counts()) == ({}, {"critique": 3}, {"judge": 1})
     assert [event.models for event in of_type(found, Reviewed)] == [TRIO]
 
 
@@ -115,16 +115,16 @@ def ids_read(scripted: BilledEngine, role: CallRole) -> set[tuple[int, ...] | No
     return {turn.token_ids for turn in turns if turn.role == "assistant"}
 
 
-async def test_a_critic_on_another_engine_reads_replies_as_texts_and_an_adapter_reads_their_ids() -> None:
+async def test_a_critic_reads_texts_and_a_reviser_the_ids_of_its_replies() -> None:
     writer, stranger = numbering("pen"), numbering("eye")
     adapter = numbering("eye", Adapter, base=writer)
     asked = program(JUDGE, search=Search(rounds=1, critic="factored"))
 
-    for critic, ids in ((writer, (7, 8)), (adapter, (7, 8)), (stranger, None)):
+    for critic in (writer, adapter, stranger):
         await told(refine(asked, Roles(writer, critic, writer)))
-        assert ids_read(critic, "critique") == {ids}
+        assert ids_read(critic, "critique") == set()
         assert ids_read(writer, "revise") == {(7, 8)}
-    assert [turn.text for turn in stranger.calls[0].conversation.turns()][1] == "Waves."
+    assert "Waves." in [turn.text for turn in stranger.calls[0].conversation.turns()][1]
 
 
 def test_what_is_text_already_stays_the_same_conversation() -> None:
@@ -181,7 +181,7 @@ async def test_a_judge_on_the_writer_s_engine_that_fails_ends_the_program() -> N
 
 
 async def test_a_critic_that_fails_ends_the_program_with_the_best_text() -> None:
-    writer, critic, judge = named("pen"), failing(named("eye"), after=1), named("scale", Lines(ratings=BETTER))
+    writer, critic, judge = named("pen"), failing(named("eye"), after=3), named("scale", Lines(ratings=BETTER))
     asked = program(JUDGE, search=Search(rounds=3, critic="model"))
     found = await told(refine(asked, Roles(writer, critic, judge)))
 

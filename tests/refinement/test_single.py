@@ -207,7 +207,7 @@ async def test_a_review_evaluates_and_then_criticises() -> None:
         EvaluatorEnded,
         CallEnded,
         EvaluatorEnded,
-        CallEnded,
+        *[CallEnded] * 3,
         Critiqued,
         Reviewed,
     ]

@@ -92,7 +92,7 @@ async def test_a_critic_without_issues_ends_the_loop() -> None:
     done = await refined(program(JUDGE, search=Search(rounds=3)), scripted)
 
     assert (done.stop_reason, len(done.rounds)) == ("no_issues", 2)
-    assert scripted.counts() == {"draft": 1, "judge": 1, "critique": 1}
+    assert scripted.counts() == {"draft": 1, "judge": 1, "critique": 2}
     assert done.rounds[1].candidates == ()
     assert [critique.issues for critique in done.rounds[1].critiques] == [()]
 
@@ -185,8 +185,9 @@ async def test_one_evaluator_that_works_is_enough_to_go_on() -> None:
         (1, "Waves.", {"draft": 1}),
         (2, "Waves.", {"draft": 1, "judge": 1}),
         (3, "Waves.", {"draft": 1, "judge": 1, "critique": 1}),
-        (4, "Waves.", {"draft": 1, "judge": 1, "critique": 1, "revise": 1}),
-        (5, "Salt.", {"draft": 1, "judge": 2, "critique": 1, "revise": 1}),
+        (5, "Waves.", {"draft": 1, "judge": 1, "critique": 3}),
+        (6, "Waves.", {"draft": 1, "judge": 1, "critique": 3, "revise": 1}),
+        (7, "Salt.", {"draft": 1, "judge": 2, "critique": 3, "revise": 1}),
     ],
 )
 async def test_a_budget_of_calls_ends_the_loop_before_the_call_beyond_it(
@@ -535,7 +536,7 @@ async def test_a_critic_that_the_request_asks_for_is_asked_but_an_untrusted_judg
     )
 
     assert (done.stop_reason, done.selected.text) == ("rounds", "Waves.")
-    assert scripted.counts() == {"draft": 1, "critique": 1, "revise": 1, "judge": 2}
+    assert scripted.counts() == {"draft": 1, "critique": 3, "revise": 1, "judge": 2}
 
 
 @pytest.mark.parametrize(("level", "text"), [("break_ties", "Foam."), ("none", "Waves.")])

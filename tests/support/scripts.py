@@ -15,12 +15,14 @@ from service.engines.scripted import EngineCall, Script, ScriptedEngine
 from service.evaluators.base import Authority, Evaluation, Evaluator, Submission
 from service.evaluators.model.judge import Criterion, Judge
 from service.evaluators.text.keywords import Keywords
+from service.refinement.calibration import Calibration, Evidence, Scale
+from service.refinement.candidate import Critique, Remark
+from service.refinement.critic import QUESTIONS_SCHEMA
 from service.refinement.events import Event, Refined
 from service.refinement.loop import refine
 from service.refinement.program import Budget, Refine, Search, Stop
 from service.refinement.prompts import Prompts
 from service.refinement.roles import CallRole, Models, Roles
-from service.refinement.steps import QUESTIONS_SCHEMA
 
 FENCE = "[fence]"
 REQUEST = Conversation(Turn("user", "Write about the sea."))
@@ -31,7 +33,11 @@ PROMPTS = Prompts.compile(
         "rate": "Rate: {{ question }}",
         "rate_reversed": "Deny: {{ question }}",
         "rate_prefill": "Rating: ",
+        "doubt": "Doubt? Principles: {{ principles | join(' ') }}"
+        "{% for question, answer in verifications.items() %} {{ question }} {{ answer }}{% endfor %}",
+        "doubt_prefill": "",
         "critique": "Criticise. Known: {{ issues | join(' ') }} Principles: {{ principles | join(' ') }}"
+        "{% for number, name in criteria.items() %} {{ number }} {{ name }}{% endfor %}"
         "{% for question, answer in verifications.items() %} {{ question }} {{ answer }}{% endfor %}",
         "questions": "Ask.",
         "answer": "Answer: {{ question }}",
@@ -47,6 +53,12 @@ PROMPTS = Prompts.compile(
     }
 )
 JUDGE = Judge(criteria=(Criterion(name="fluency", question="Is it fluent?"),))
+READ_BY_ANSWER = Calibration(
+    departure=Scale(0.0, 0.0), approval=Scale(-1.0, 0.0), judged=Scale(0.0, 0.0), certainty=0.0
+)
+"""Only the critic's answer says anything."""
+DOUBTED = READ_BY_ANSWER.fault_probability(Evidence(approval=-20.0))
+"""The probability of a fault in a text that the critic finds wrong."""
 SALT = Keywords(include=("salt",))
 FOAM = Keywords(include=("foam",), hard=False)
 
@@ -60,11 +72,18 @@ def digit(value: int, mass: float = 1.0) -> Sequence[float]:
 
 def role_of(call: EngineCall) -> CallRole:
     """What the call was made for. The request of these tests is one turn, which only a draft leaves as it is."""
-    if isinstance(call, Choose | Weigh):
+    if is_doubt(call) or isinstance(call, Weigh):
+        return "critique"
+    if isinstance(call, Choose):
         return "judge"
     if (isinstance(call, Sample) and call.schema is not None) or is_answer(call):
         return "critique"
     return "revise" if call.conversation.before else "draft"
+
+
+def is_doubt(call: EngineCall) -> bool:
+    """Whether a critic is asked how right a text is."""
+    return isinstance(call, Choose) and call.options == ("Yes", "No")
 
 
 def is_answer(call: EngineCall) -> bool:
@@ -89,6 +108,7 @@ def shown_in(call: EngineCall) -> str:
 class Lines:
     """What the engine says to each role, call by call; the last line is repeated. Judges look a text's weights up.
 
+    A critic doubts a text unless its next line is empty.
     ``questions`` are those of a factored critic, each with the same ``answer``. ``compare`` weighs two texts as they
     were placed.
     """
@@ -119,7 +139,16 @@ class Lines:
             return self.compare(*pair)
         if call.options[0] == "A":
             return self.vote
+        if is_doubt(call):
+            return self._doubt(call)
         return self.ratings.get(shown_in(call), digit(3))
+
+    def _doubt(self, call: Choose) -> Sequence[float]:
+        line = self.critique[min(self.said["critique"], len(self.critique) - 1)]
+        if line or line == "":
+            return 0.0, 1.0
+        self.said["critique"] += 1
+        return 1.0, 0.0
 
 
 @dataclass
@@ -164,7 +193,7 @@ class BilledEngine(ScriptedEngine):
 
     def asked(self, role: CallRole) -> list[Choose] | list[Sample]:
         if role == "judge":
-            return self.calls_of(Choose)
+            return [choose for choose in self.calls_of(Choose) if role_of(choose) == role]
         return [sample for sample in self.calls_of(Sample) if role_of(sample) == role]
 
     def counts(self) -> dict[CallRole, int]:
@@ -271,6 +300,7 @@ def program(*evaluators: Evaluator, search: Search | None = None, **fields: Any)
             "request": REQUEST,
             "prompts": PROMPTS,
             "fence": FENCE,
+            "calibration": READ_BY_ANSWER,
             "budget": budget,
             "evaluators": evaluators,
             "search": search or Search(rounds=1),
@@ -283,6 +313,12 @@ def program(*evaluators: Evaluator, search: Search | None = None, **fields: Any)
 async def events(program: Refine, engine: ScriptedEngine) -> list[Event]:
     async with aclosing(refine(program, Roles.single(engine))) as found:
         return [event async for event in found]
+
+
+def doubting(candidate: str, findings: Sequence[str], *remarks: str, **fields: Any) -> Critique:
+    """The critique of a text that the critic finds wrong."""
+    told = tuple(Remark(message, None, DOUBTED or 0.0) for message in remarks)
+    return Critique(candidate, tuple(findings), told, fault_probability=DOUBTED, **fields)
 
 
 async def refined(program: Refine, engine: ScriptedEngine) -> Refined:

@@ -208,14 +208,17 @@ class VllmEngine(CallHandler):
 
         # The cache keeps no probabilities, so vLLM reads none of the prompt from it.
         params = SamplingParams(
-            max_tokens=1, temperature=0.0, prompt_logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY
+            max_tokens=1, temperature=0.0, prompt_logprobs=1, output_kind=RequestOutputKind.FINAL_ONLY
         )
         ids = await self._fitting_ids(weigh.conversation, weigh.reply, thinking=False)
         output = await self._run_to_end(ids, params, priority)
         begin = len(self.prompt_ids(weigh.conversation, thinking=False))
-        weighed = zip(ids[begin:], (output.prompt_logprobs or [])[begin:], strict=True)
+        weights = [
+            {token: weight.logprob for token, weight in (found or {}).items()}
+            for found in (output.prompt_logprobs or [])[begin:]
+        ]
         return Likelihood(
-            logprobs=tuple(weights[token].logprob for token, weights in weighed),
+            tokens=self._chat.weighed(ids[begin:], weights),
             usage=_usage(output, completion_tokens=1),
         )
 

@@ -1,6 +1,5 @@
 """The engine on a remote vLLM server that takes prompts as token ids: exact prefixes, as in this process."""
 
-import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -187,9 +186,12 @@ class TokenEngine(CallHandler):
     async def weigh(self, weigh: Weigh, priority: int) -> Likelihood:
         ids = await self._fitting_ids(weigh.conversation, weigh.reply, thinking=False)
         begin = len(self._chat.prompt_ids(weigh.conversation, thinking=False))
-        choice, usage = await self._answer(ids, priority, {**ONE_TOKEN, "prompt_logprobs": 0})
-        weighed = zip(ids[begin:], (choice.prompt_logprobs or [])[begin:], strict=True)
-        return Likelihood(tuple(weights[token].logprob if weights else -math.inf for token, weights in weighed), usage)
+        choice, usage = await self._answer(ids, priority, {**ONE_TOKEN, "prompt_logprobs": 1})
+        weights = [
+            {token: weight.logprob for token, weight in (found or {}).items()}
+            for found in (choice.prompt_logprobs or [])[begin:]
+        ]
+        return Likelihood(self._chat.weighed(ids[begin:], weights), usage)
 
     async def fit(self, conversation: Conversation, tokens: int = 1) -> None:
         await self._fitting_ids(conversation, tokens=tokens)

@@ -14,7 +14,7 @@ from bench.quality import __main__ as command
 from bench.quality.arms import ARMS
 from bench.quality.prompts import BenchPrompt, load_prompts
 from bench.quality.runs import Bench, Origin, PlannedRun, Run, Step, open_results
-from service.engines.base import Choose, Sample, Usage
+from service.engines.base import Sample, Usage
 from service.engines.scripted import EngineCall
 from service.errors import EngineDead
 from service.evaluators.code.sandbox import Sandbox
@@ -25,7 +25,7 @@ from service.refinement.events import Event
 from service.refinement.loop import refine
 from service.refinement.program import Refine
 from service.tasks.task import load_tasks
-from tests.support.scripts import BilledEngine, digit, engine
+from tests.support.scripts import BilledEngine, digit, engine, role_of
 
 SEA = BenchPrompt(
     id="general-900",
@@ -55,7 +55,7 @@ def searching(*texts: str) -> BilledEngine:
     def reply(call: Sample) -> str:
         return '{"issues": ["Say more."]}' if call.schema is not None else next(said, texts[-1])
 
-    return engine(reply=reply, weights=lambda call: digit(3))
+    return engine(reply=reply, weights=lambda call: digit(3)[: len(call.options)])
 
 
 def tokens(usage: Usage) -> int:
@@ -207,17 +207,13 @@ async def test_judges_and_critics_are_paid_on_top(monkeypatch: pytest.MonkeyPatc
         reply=lambda call: (
             '{"issues": ["Say more."]}' if call.schema is not None else texts[call.conversation.before is not None]
         ),
-        weights=lambda call: digit(5 if texts[1] in call.prompt else 2),
+        weights=lambda call: digit(5 if texts[1] in call.prompt else 2)[: len(call.options)],
     )
     bill: list[tuple[str, int]] = []
     enter = model._enter
 
     def noted(call: EngineCall, usage: Usage) -> None:
-        kind = "text"
-        if isinstance(call, Choose):
-            kind = "judge"
-        elif isinstance(call, Sample) and call.schema is not None:
-            kind = "critique"
+        kind = "text" if role_of(call) in ("draft", "revise") else role_of(call)
         bill.append((kind, tokens(usage)))
         enter(call, usage)
 
@@ -227,8 +223,9 @@ async def test_judges_and_critics_are_paid_on_top(monkeypatch: pytest.MonkeyPatc
 
     criteria = len(TASKS["general"].criteria)
     kinds = [kind for kind, _ in bill]
-    assert kinds[: 2 * criteria + 3] == ["text", *["judge"] * criteria, "critique", "text", *["judge"] * criteria]
-    by_then = [sum(cost for _, cost in bill[: criteria + 1]), sum(cost for _, cost in bill[: 2 * criteria + 3])]
+    judging = ["judge"] * criteria
+    assert kinds[: 2 * criteria + 5] == ["text", *judging, *["critique"] * 3, "text", *judging]
+    by_then = [sum(cost for _, cost in bill[: criteria + 1]), sum(cost for _, cost in bill[: 2 * criteria + 5])]
     assert [step.tokens for step in run.steps] == by_then
     assert reached(run) == [follows(False, False), follows(True, False)]
 

@@ -1,0 +1,227 @@
+"""The model as a critic: whether it doubts a text, and then what it would change.
+
+Asked whether a text is right, a small model says yes to nearly all. So it is not asked to decide. Two measurements are
+read from its probabilities: how far the text departs from what the model would have written (departures.py), and how
+much more probable a Yes is than a No. Together they give the probability of a fault (calibration.py). Only if that
+leaves a doubt is the model asked what is wrong, with the departures as a hint, and then it has to name something.
+docs/results/critic.md has the measurements.
+
+For its answer and its issues the critic reads what a judge reads: the request, and the text as somebody's reply between
+two lines of the fence. So critic and judge share these tokens, and the critic does not defend a reply of its own.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic_core import from_json
+
+from service.concurrency import settle
+from service.engines.base import Choose, Completion, JsonSchema, Sample, Sampling, Weigh
+from service.engines.conversation import Conversation
+from service.errors import InvalidRequest
+from service.evaluators.model.judge import LEAST_MASS, Criterion
+from service.refinement.accounting import Ledger, MeteredEngine
+from service.refinement.calibration import Evidence
+from service.refinement.candidate import Assessment, Candidate, Critique, Remark, Verification
+from service.refinement.departures import LEAST_LOGPROB, Departure, find_departures
+from service.refinement.program import EvaluatedProgram
+
+SAMPLING = Sampling(temperature=0.0, max_tokens=160, thinking=False)
+ANSWER_SAMPLING = Sampling(temperature=0.0, max_tokens=60, thinking=False)
+"""Too few tokens for thoughts: the critic answers at once, as the judge does."""
+
+YES_OR_NO = ("Yes", "No")
+MOST_LISTED = 3
+MOST_CALLS = 3
+"""Of a plain critique: departures, answer, issues."""
+MOST_CRITERIA = 99
+MOST_WEIGHED_BYTES = 6_000
+"""A longer request and text are not searched for departures. vLLM holds a probability for each token of the prompt
+times each word of the vocabulary, in the memory of the engine that all requests share."""
+
+_SENTENCE = {"type": "string", "minLength": 1}
+"""Without a largest length, which ``max_tokens`` sets anyway: counting characters costs half a second a token where the
+vocabulary has 150,000 words."""
+_ISSUE = {
+    "type": "object",
+    "properties": {"issue": _SENTENCE, "criterion": {"type": "integer", "minimum": 0, "maximum": MOST_CRITERIA}},
+    "required": ["issue", "criterion"],
+    "additionalProperties": False,
+}
+
+
+def _list_of(items: JsonSchema, name: str, least: int = 0) -> JsonSchema:
+    return {
+        "type": "object",
+        "properties": {name: {"type": "array", "minItems": least, "maxItems": MOST_LISTED, "items": items}},
+        "required": [name],
+        "additionalProperties": False,
+    }
+
+
+ISSUES_SCHEMA = _list_of(_ISSUE, "issues", least=1)
+"""The criterion is named by its number, so that all rubrics have the same grammar."""
+OPEN_SCHEMA = _list_of(_ISSUE, "issues")
+"""For a model that shows no evidence either way: the list may be empty."""
+QUESTIONS_SCHEMA = _list_of(_SENTENCE, "questions")
+SCHEMAS = (ISSUES_SCHEMA, OPEN_SCHEMA, QUESTIONS_SCHEMA)
+
+
+@dataclass(frozen=True)
+class ModelCritic:
+    """The critic of one program. ``engine``: the one that plays it. ``ledger``: the program's."""
+
+    brief: EvaluatedProgram
+    engine: MeteredEngine
+    ledger: Ledger
+
+    async def criticise(
+        self,
+        candidate: Candidate,
+        assessment: Assessment | None,
+        principles: Sequence[str],
+        *,
+        factored: bool = False,
+        doubted: bool = False,
+    ) -> Critique:
+        """Say what should change in a candidate, given what the evaluators found in it.
+
+        principles: what the candidate should follow.
+        factored: the model first asks itself questions about the candidate and answers them without seeing it: chain
+            of verification (Dhuliawala et al. 2023, arXiv 2309.11495, section 3.3).
+        doubted: a judge doubts the candidate, so that silence is not an answer.
+        """
+        found = critique_by_evaluators(candidate, assessment)
+        shown = self.brief.show(candidate.text)
+        verifications = await self._verify(shown) if factored else ()
+        departures = await self._departures(candidate.text)
+        known = {
+            "issues": found.findings,
+            "principles": principles,
+            "verifications": {verification.question: verification.answer for verification in verifications},
+        }
+        evidence = Evidence(
+            departure=None if departures is None else max((each.size for each in departures), default=0.0),
+            approval=await self._approve(shown, known),
+            judged=judged_score(assessment),
+        )
+        probability = self.brief.calibration.fault_probability(evidence)
+        found = replace(found, fault_probability=probability, verifications=verifications)
+        if probability is not None and probability <= self.brief.calibration.silence and not doubted:
+            return found
+        return await self._name_faults(shown, {**known, "departures": departures or ()}, found)
+
+    async def _departures(self, text: str) -> Sequence[Departure] | None:
+        """Where the text departs from what the model would have written; None if that cannot be measured."""
+        weighed = self.brief.request.turn.text + text
+        if not text or len(weighed.encode()) > MOST_WEIGHED_BYTES:
+            return None
+        try:
+            likelihood = await self.engine.call(Weigh(self.brief.request, text))
+        except InvalidRequest:  # the engine's server only chats
+            return None
+        return find_departures(likelihood.tokens)
+
+    async def _approve(self, shown: Conversation, known: Mapping[str, object]) -> float | None:
+        """The log-odds of Yes as the answer to whether the text is right; None if the model says something else."""
+        prompts = self.brief.prompts
+        asked = shown.with_user(prompts.render("doubt", **known))
+        choice = await self.engine.call(Choose(asked, YES_OR_NO, prompts.render("doubt_prefill")))
+        if math.fsum(math.exp(logprob) for logprob in choice.logprobs) < LEAST_MASS:
+            return None
+        yes, no = (max(logprob, LEAST_LOGPROB) for logprob in choice.logprobs)
+        return yes - no
+
+    async def _name_faults(self, shown: Conversation, known: Mapping[str, object], found: Critique) -> Critique:
+        """The critique with the model's remarks: at least one, if it doubts the text."""
+        criteria = self.brief.criteria[:MOST_CRITERIA]
+        numbered = {str(number): criterion.name for number, criterion in enumerate(criteria, 1)}
+        asked = shown.with_user(self.brief.prompts.render("critique", **known, criteria=numbered))
+        schema = OPEN_SCHEMA if found.fault_probability is None else ISSUES_SCHEMA
+        await self.engine.fit(asked, SAMPLING.max_tokens)
+        completion = await self.engine.call(Sample(asked, SAMPLING, schema))
+        issues = parse_issues(completion.text)
+        return replace(
+            found,
+            remarks=_remarks(issues or (), criteria, found.fault_probability),
+            answered=issues is not None and completion.finish_reason == "stop",
+        )
+
+    async def _verify(self, shown: Conversation) -> tuple[Verification, ...]:
+        """As many as the budget allows in addition to the calls of a plain critique."""
+        calls = self.ledger.calls_left(MOST_CALLS + 1 + MOST_LISTED)
+        if calls < MOST_CALLS + 2:
+            return ()
+        asked = shown.with_user(self.brief.prompts.render("questions"))
+        completion = await self.engine.call(Sample(asked, SAMPLING, QUESTIONS_SCHEMA))
+
+        async def verification(question: str) -> Verification:
+            prompt = self.brief.prompts.render("answer", question=question)
+            answer = await self.engine.call(Sample(self.brief.request.with_user(prompt), ANSWER_SAMPLING))
+            return Verification(question, answer.text.strip())
+
+        questions = list(dict.fromkeys(_parse_questions(completion) or ()))
+        return tuple(await settle(verification(question) for question in questions[: calls - MOST_CALLS - 1]))
+
+
+def critique_by_evaluators(candidate: Candidate, assessment: Assessment | None) -> Critique:
+    """The critique that needs no engine call."""
+    return Critique(candidate.id, tuple(issue.message for issue in assessment.issues) if assessment else ())
+
+
+def parse_issues(text: str) -> Sequence[tuple[str, int]] | None:
+    """Parse the critic's issues, each with the number of its criterion, 0 for none; None if there is no list.
+
+    If the answer was cut, its last sentence may be incomplete. An answer that is not JSON counts as one sentence.
+
+    >>> parse_issues('{"issues": [{"issue": "It is London.", "criterion": 2}]}')
+    [('It is London.', 2)]
+    """
+    listed = _parse_list("issues", text)
+    if listed is None:
+        return None
+    found = []
+    for entry in listed:
+        fields = entry if isinstance(entry, dict) else {"issue": entry}
+        sentence, number = fields.get("issue"), fields.get("criterion")
+        if isinstance(sentence, str) and sentence.strip():
+            found.append((sentence.strip(), number if isinstance(number, int) else 0))
+    return found
+
+
+def _parse_questions(completion: Completion) -> Sequence[str] | None:
+    listed = _parse_list("questions", completion.text)
+    return None if listed is None else [entry.strip() for entry in listed if isinstance(entry, str) and entry.strip()]
+
+
+def _parse_list(name: str, text: str) -> Sequence[object] | None:
+    try:
+        answer: Any = from_json(text, allow_partial="trailing-strings")
+    except ValueError:
+        return [text] if text.strip() else None
+    if not isinstance(answer, dict) or not isinstance(answer.get(name), list):
+        return None
+    return list(answer[name])
+
+
+def _remarks(
+    issues: Sequence[tuple[str, int]], criteria: Sequence[Criterion], probability: float | None
+) -> tuple[Remark, ...]:
+    """The remarks, each sentence once, the weightiest first; those of equal weight in the model's order."""
+    heaviest = max((criterion.weight for criterion in criteria), default=1.0)
+    remarks: dict[str, Remark] = {}
+    for sentence, number in issues:
+        criterion = criteria[number - 1] if 0 < number <= len(criteria) else None
+        share = criterion.weight / heaviest if criterion else 1.0
+        weight = share * (1.0 if probability is None else probability)
+        remarks.setdefault(sentence, Remark(sentence, criterion.name if criterion else None, weight))
+    return tuple(sorted(remarks.values(), key=lambda remark: -remark.weight))
+
+
+def judged_score(assessment: Assessment | None) -> float | None:
+    """The judges' common score; None without judges, or if one of them has none."""
+    if assessment is None or any(e.authority == "judge" and e.score is None for e in assessment.evaluations):
+        return None
+    return assessment.rank.judged

@@ -1,0 +1,54 @@
+"""Where a text departs from what the model itself would have written, and how far.
+
+A small model that is asked whether a reply is right says yes to nearly all. But where it would have written *Paris*, it
+gives *London* a probability of a few millionths, and that is seen without asking (docs/results/critic.md). What counts
+is a departure from something that the model is sure of: of several good words, each is improbable.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from service.engines.base import WeighedToken
+
+LEAST_LOGPROB = -20.0
+MOST_LISTED = 3
+LEAST_SIZE = 2.0
+"""Smaller departures are not worth a word."""
+TOKENS_BEFORE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """One place in a text. ``passage``: ends with the word that departs. ``expected``: how the model would have gone on
+    there, or the beginning of it. ``size``: how much less likely the word is, in nats, times how sure the model is."""
+
+    passage: str
+    expected: str
+    size: float
+
+
+def find_departures(tokens: Sequence[WeighedToken]) -> Sequence[Departure]:
+    """The largest departures, the largest first."""
+    sizes = [_size(token) for token in tokens]
+    largest = sorted(range(len(tokens)), key=lambda place: -sizes[place])[:MOST_LISTED]
+    return [
+        Departure(_passage(tokens, place), tokens[place].rival.strip(), sizes[place])
+        for place in largest
+        if sizes[place] >= LEAST_SIZE
+    ]
+
+
+def _size(token: WeighedToken) -> float:
+    sure = math.exp(token.rival_logprob)
+    return max(0.0, sure * (token.rival_logprob - max(token.logprob, LEAST_LOGPROB)))
+
+
+def _passage(tokens: Sequence[WeighedToken], place: int) -> str:
+    """The word that begins in this place, after a few tokens on the same line."""
+    end = place + 1
+    while end < len(tokens) and tokens[end].text[:1].isalnum() and tokens[end].text.isascii():
+        end += 1
+    begin = max(0, place - TOKENS_BEFORE)
+    before = "".join(token.text for token in tokens[begin:place]).rpartition("\n")[2]
+    return (before + "".join(token.text for token in tokens[place:end])).strip()

@@ -1,0 +1,58 @@
+"""Where a text departs from what the model would have written."""
+
+import math
+from collections.abc import Sequence
+
+import pytest
+
+from service.engines.base import WeighedToken
+from service.refinement.departures import MOST_LISTED, find_departures
+
+
+def as_expected(text: str) -> WeighedToken:
+    return WeighedToken(text, -0.1, text, -0.1)
+
+
+def departing(text: str, rival: str, *, logprob: float = -8.0, sure: float = 1.0) -> WeighedToken:
+    return WeighedToken(text, logprob, rival, math.log(sure))
+
+
+def capital(*tail: WeighedToken) -> Sequence[WeighedToken]:
+    return [*map(as_expected, ("The", " capital", " of", " France", " is")), *tail]
+
+
+def test_a_word_that_the_model_would_not_have_written_is_found_with_what_it_expected() -> None:
+    [found] = find_departures(capital(departing(" Lon", " Paris"), as_expected("don"), as_expected(".")))
+
+    assert (found.passage, found.expected, found.size) == ("The capital of France is London", "Paris", 8.0)
+
+
+def test_a_text_as_the_model_would_have_written_it_has_no_departures() -> None:
+    assert find_departures(capital(as_expected(" Paris"))) == []
+    assert find_departures([]) == []
+
+
+def test_where_several_words_would_do_an_unlikely_one_departs_less() -> None:
+    [found] = find_departures(capital(departing(" a", " the", sure=0.5)))
+
+    assert found.size == pytest.approx(0.5 * (8.0 + math.log(0.5)))
+    assert find_departures(capital(departing(" a", " the", sure=0.1))) == []
+
+
+def test_the_largest_come_first_and_few_are_listed() -> None:
+    tokens = [departing(f" {number}", " x", logprob=-float(number)) for number in (3, 9, 5, 7, 4)]
+
+    assert [found.size for found in find_departures(tokens)] == [9.0, 7.0, 5.0]
+    assert MOST_LISTED == 3
+
+
+def test_an_impossible_word_has_a_finite_size() -> None:
+    [found] = find_departures([departing("x", "y", logprob=-math.inf)])
+
+    assert found.size == 20.0
+
+
+def test_a_passage_stays_on_its_line() -> None:
+    tokens = [as_expected("def add(a, b):"), as_expected("\n   "), as_expected(" return a"), departing(" -", " +")]
+
+    assert [found.passage for found in find_departures(tokens)] == ["return a -"]
