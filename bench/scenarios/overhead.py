@@ -219,10 +219,11 @@ async def _answers(url: str, arrivals: Sequence[float]) -> Sequence[Answer]:
 
 
 def _examples() -> Sequence[Mapping[str, Any]]:
-    """What the API's documentation shows of refine."""
+    """What the API's documentation shows of refine, with every text written to its end and revised by the model."""
     extra: Any = RefineRequest.model_config["json_schema_extra"]
     examples: Sequence[Mapping[str, Any]] = extra["examples"]
-    return examples
+    plainly = {"constraints": "off", "aborts": False, "repairs": False}
+    return [{**example, "search": {**example.get("search", {}), **plainly}} for example in examples]
 
 
 if __name__ == "__main__":

@@ -78,12 +78,13 @@ async def _read(
         nonlocal share
         share = used
 
-    written = 0
+    written, whole = 0, None
     reading = Reading(PIECE_TOKENS if show is None else 1, progress, on_cut)
     async with aclosing(engine.stream(sample, reading=reading)) as pieces:
         async for piece in pieces:
             if isinstance(piece, Completion):
-                return piece
+                whole = piece
+                continue  # to the end of the stream: one that is left early counts as cancelled
             end = watcher.feed(piece, share) if watcher is not None and isinstance(piece, str) else None
             if end is not None and isinstance(piece, str):
                 piece = piece[: max(0, end - written)]
@@ -92,4 +93,6 @@ async def _read(
             if end is not None:
                 return end
             written += len(piece) if isinstance(piece, str) else 0
-    raise RuntimeError("the engine ended a stream without its completion")
+    if whole is None:
+        raise RuntimeError("the engine ended a stream without its completion")
+    return whole

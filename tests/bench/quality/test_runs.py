@@ -233,7 +233,7 @@ async def test_judges_and_critics_are_paid_on_top(monkeypatch: pytest.MonkeyPatc
 async def test_a_draft_that_nothing_is_left_to_judge_is_still_what_the_run_returns() -> None:
     model = searching("Waves of salt.")
 
-    run = await bench(model, budget=1).run(PlannedRun(SEA, "judge_self_refine", 0))
+    run = await bench(model, budget=9).run(PlannedRun(SEA, "judge_self_refine", 0))
 
     spent = tokens(billed(model))
     assert run == Run("general-900", "judge_self_refine", 0, [Step(spent, [False], [False])], spent, "budget", 1, 0)
