@@ -7,7 +7,7 @@ leaves a doubt is the model asked what is wrong, with the departures as a hint, 
 docs/results/critic.md has the measurements.
 
 For its answer and its issues the critic reads what a judge reads: the request, and the text as somebody's reply between
-two lines of the fence. So critic and judge share these tokens, and the critic does not defend a reply of its own.
+two lines of a fence, which is not the judge's. So the critic does not defend a reply of its own.
 """
 
 import math
@@ -94,7 +94,7 @@ class ModelCritic:
         doubted: a judge doubts the candidate, so that silence is not an answer.
         """
         found = critique_by_evaluators(candidate, assessment)
-        shown = self.brief.show(candidate.text)
+        shown = self.brief.show(candidate.text, self.brief.critics_fence)
         verifications = await self._verify(shown) if factored else ()
         departures = await self._departures(candidate.text)
         known = {
@@ -111,7 +111,7 @@ class ModelCritic:
         found = replace(found, fault_probability=probability, verifications=verifications)
         if probability is not None and probability <= self.brief.calibration.silence and not doubted:
             return found
-        return await self._name_faults(shown, {**known, "departures": departures or ()}, found)
+        return await self._name_faults(shown, known, departures or (), found)
 
     async def _departures(self, text: str) -> Sequence[Departure] | None:
         """Where the text departs from what the model would have written; None if that cannot be measured."""
@@ -134,20 +134,31 @@ class ModelCritic:
         yes, no = (max(logprob, LEAST_LOGPROB) for logprob in choice.logprobs)
         return yes - no
 
-    async def _name_faults(self, shown: Conversation, known: Mapping[str, object], found: Critique) -> Critique:
-        """The critique with the model's remarks: at least one, if it doubts the text."""
-        criteria = self.brief.criteria[:MOST_CRITERIA]
+    async def _name_faults(
+        self, shown: Conversation, known: Mapping[str, object], departures: Sequence[Departure], found: Critique
+    ) -> Critique:
+        """The critique with the model's remarks: at least one, if it doubts the text. The largest departure is the
+        first."""
+        # Asked for a number, a small model prefers the first.
+        criteria = sorted(self.brief.criteria[:MOST_CRITERIA], key=lambda criterion: -criterion.weight)
         numbered = {str(number): criterion.name for number, criterion in enumerate(criteria, 1)}
-        asked = shown.with_user(self.brief.prompts.render("critique", **known, criteria=numbered))
+        asked = shown.with_user(
+            self.brief.prompts.render("critique", **known, criteria=numbered, departures=departures)
+        )
         schema = OPEN_SCHEMA if found.fault_probability is None else ISSUES_SCHEMA
         await self.engine.fit(asked, SAMPLING.max_tokens)
         completion = await self.engine.call(Sample(asked, SAMPLING, schema))
         issues = parse_issues(completion.text)
+        seen = [self._departure(departure) for departure in departures[:1] if departure.tells]
         return replace(
             found,
-            remarks=_remarks(issues or (), criteria, found.fault_probability),
+            remarks=_remarks([*seen, *(issues or ())], criteria, found.fault_probability),
             answered=issues is not None and completion.finish_reason == "stop",
         )
+
+    def _departure(self, departure: Departure) -> tuple[str, int]:
+        told = self.brief.prompts.render("departure", passage=departure.passage, expected=departure.expected)
+        return told.strip(), 0
 
     async def _verify(self, shown: Conversation) -> tuple[Verification, ...]:
         """As many as the budget allows in addition to the calls of a plain critique."""

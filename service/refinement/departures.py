@@ -14,7 +14,9 @@ from service.engines.base import WeighedToken
 LEAST_LOGPROB = -20.0
 MOST_LISTED = 3
 LEAST_SIZE = 2.0
-"""Smaller departures are not worth a word."""
+"""Smaller departures are no hint to a critic."""
+TELLING_SIZE = 4.0
+"""From here on a departure from one word to another is worth a remark."""
 TOKENS_BEFORE = 5
 
 
@@ -26,6 +28,11 @@ class Departure:
     passage: str
     expected: str
     size: float
+
+    @property
+    def tells(self) -> bool:
+        """Whether it is worth a remark: a large one, of words and not of signs or spaces."""
+        return self.size >= TELLING_SIZE and self.passage[-1:].isalnum() and any(map(str.isalnum, self.expected))
 
 
 def find_departures(tokens: Sequence[WeighedToken]) -> Sequence[Departure]:

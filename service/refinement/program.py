@@ -1,9 +1,11 @@
 """A request as the core sees it: everything is resolved, and nothing that matters is optional."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Literal, Protocol
 
@@ -133,9 +135,15 @@ class EvaluatedProgram(Program):
     criteria: Sequence[Criterion] = ()
     calibration: Calibration = field(default_factory=Calibration)
 
-    def show(self, text: str) -> Conversation:
+    def show(self, text: str, fence: str) -> Conversation:
         """What judges and critics read: the request and a text that answers it, and nothing else."""
-        return self.request.with_user(self.prompts.render("show", candidate=text, fence=self.fence))
+        return self.request.with_user(self.prompts.render("show", candidate=text, fence=fence))
+
+    @cached_property
+    def critics_fence(self) -> str:
+        """The critic's delimiter. Its words reach the writer, so it must not know the judge's, and this one tells
+        nothing of that."""
+        return f"[{hashlib.blake2b(self.fence.encode(), digest_size=6).hexdigest()}]"
 
 
 @dataclass(frozen=True, kw_only=True)

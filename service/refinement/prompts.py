@@ -23,6 +23,7 @@ VARIABLES: Mapping[str, frozenset[str]] = {
     "doubt": frozenset({"issues", "principles", "verifications"}),
     "doubt_prefill": frozenset(),
     "critique": frozenset({"issues", "principles", "verifications", "criteria", "departures"}),
+    "departure": frozenset({"passage", "expected"}),
     "questions": frozenset(),
     "answer": frozenset({"question"}),
     "edit": frozenset({"instructions", "remarks", "memory"}),
@@ -44,6 +45,7 @@ VARIABLES: Mapping[str, frozenset[str]] = {
   answer begins, before Yes or No
 - critique: what is wrong with the candidate shown; ``criteria`` maps numbers to names, and ``departures`` have a
   ``passage`` of the candidate and how the model ``expected`` its last word
+- departure: the remark on the largest departure
 - questions: what to ask in order to check the candidate shown; answer: one of these questions, asked without it
 - edit: what a better version of the reply before it must do
 - redraft: what a new answer must do, put after the request
@@ -57,7 +59,9 @@ Lists are tuples of sentences.
 
 _TOOL: Mapping[str, str] = {"name": "text", "description": "text", "parameters": "{}"}
 _NOTHING: Mapping[str, object] = dict.fromkeys(("instructions", "remarks", "memory", "issues", "principles"), ())
-_TEXTS: Mapping[str, object] = dict.fromkeys(("question", "candidate", "fence", "prompt"), "text")
+_TEXTS: Mapping[str, object] = dict.fromkeys(
+    ("question", "candidate", "fence", "prompt", "passage", "expected"), "text"
+)
 SAMPLES: Sequence[Mapping[str, object]] = (
     {
         **_TEXTS,

@@ -179,7 +179,7 @@ class EngineSteps:
         submission = Submission(
             text=text,
             request=self._brief.request,
-            shown=self._brief.show(text),
+            shown=self._brief.show(text, self._brief.fence),
             judge_prompt=self._judge_prompt,
             engine=self.engine("judge"),
             thread=self._thread,

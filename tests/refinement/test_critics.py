@@ -2,23 +2,28 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from service.engines.base import Sample
+from service.engines.base import Sample, Weigh
 from service.engines.conversation import Role
-from service.engines.scripted import ScriptedEngine
+from service.engines.scripted import EngineCall, ScriptedEngine
+from service.errors import InvalidRequest
 from service.evaluators.base import Evaluator
+from service.refinement.calibration import Scale
 from service.refinement.candidate import Critique, Verification
-from service.refinement.critic import ISSUES_SCHEMA, QUESTIONS_SCHEMA, SAMPLING
+from service.refinement.critic import ISSUES_SCHEMA, OPEN_SCHEMA, QUESTIONS_SCHEMA, SAMPLING
 from service.refinement.events import Critiqued, Refined
 from service.refinement.program import PRESETS, Search
 from service.tasks.task import load_tasks
 from tests.support.scripts import (
-    FENCE,
+    CRITICS_FENCE,
+    DOUBTED,
     FOAM,
     JUDGE,
+    READ_BY_ANSWER,
     SALT,
     BilledEngine,
     Clock,
@@ -36,7 +41,7 @@ from tests.support.scripts import (
 )
 
 FACTORED = Search(rounds=1, critic="factored")
-SHOWN = f"Reply:\n{FENCE}\nWaves.\n{FENCE}"
+SHOWN = f"Reply:\n{CRITICS_FENCE}\nWaves.\n{CRITICS_FENCE}"
 QUESTIONS = ("Is it deep?", "Is it blue?")
 
 
@@ -278,3 +283,61 @@ async def test_the_built_in_prompts_serve_a_factored_critic(name: str) -> None:
     for question in QUESTIONS:
         assert sum(prompt.endswith(question) for prompt in prompts) == 1
         assert sum(f"- {question} Of course.\n" in prompt for prompt in prompts) == 1
+
+
+async def test_the_largest_departure_is_a_remark_and_all_of_them_are_a_hint() -> None:
+    def rival(call: Weigh, token: str, logprob: float) -> tuple[str, float]:
+        return ("foam", 0.0) if token.strip() == "sand" else (token, logprob)
+
+    scripted = engine(Lines(draft=["The sea is sand"]), likelihood=lambda call, token: 1e-4, rival=rival)
+
+    done = await refined(program(JUDGE), scripted)
+
+    [critique] = done.rounds[1].critiques
+    assert critique.issues == ("The sea is sand: foam?", "Too short.")
+    assert DOUBTED is not None
+    assert {remark.weight for remark in critique.remarks} == {DOUBTED}
+
+
+async def test_a_critic_whose_engine_only_chats_goes_by_its_answer() -> None:
+    def refuse(call: EngineCall) -> None:
+        if isinstance(call, Weigh):
+            raise InvalidRequest("the engine's server cannot weigh a text that is given")
+
+    done = await refined(program(JUDGE), engine(fault=refuse))
+
+    assert [critique.issues for critique in done.rounds[1].critiques] == [("Too short.",)]
+
+
+async def test_a_request_and_a_text_that_are_long_together_are_not_weighed() -> None:
+    scripted = engine()
+
+    await refined(program(JUDGE, draft="Salt " * 1_200), scripted)
+
+    assert scripted.calls_of(Weigh) == []
+    assert scripted.counts()["critique"] == 2
+
+
+async def test_a_model_that_shows_nothing_may_find_nothing() -> None:
+    scripted = engine(Lines(critique=["{}"]), weights=lambda call: [0.1] * len(call.options))
+
+    done = await refined(program(search=Search(rounds=1, critic="model", select="pairwise")), scripted)
+
+    [critique] = done.rounds[1].critiques
+    assert critique.fault_probability is None
+    assert [call.schema for call in scripted.asked("critique")] == [OPEN_SCHEMA]
+
+
+@pytest.mark.parametrize(
+    ("rating", "calls", "reason"),
+    [(1, 3, "rounds"), (3, 2, "no_issues"), (5, 0, "no_issues")],
+    ids=["a judge that doubts has it speak", "one that does not leaves it the word", "one that is sure spares it"],
+)
+async def test_judge_and_critic_are_both_content_or_the_search_goes_on(rating: int, calls: int, reason: str) -> None:
+    read = replace(READ_BY_ANSWER, judged=Scale(-4.0, 0.5), certainty=0.2)
+    scripted = engine(Lines(critique=[()], ratings={"Waves.": digit(rating)}))
+
+    done = await refined(program(JUDGE, search=Search(rounds=1), calibration=read), scripted)
+
+    assert scripted.counts().get("critique", 0) == calls
+    assert done.stop_reason == reason

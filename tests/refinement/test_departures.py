@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from service.engines.base import WeighedToken
-from service.refinement.departures import MOST_LISTED, find_departures
+from service.refinement.departures import MOST_LISTED, Departure, find_departures
 
 
 def as_expected(text: str) -> WeighedToken:
@@ -56,3 +56,18 @@ def test_a_passage_stays_on_its_line() -> None:
     tokens = [as_expected("def add(a, b):"), as_expected("\n   "), as_expected(" return a"), departing(" -", " +")]
 
     assert [found.passage for found in find_departures(tokens)] == ["return a -"]
+
+
+@pytest.mark.parametrize(
+    ("departure", "tells"),
+    [
+        (Departure("It is London", "Paris", 9.0), True),
+        (Departure("它是伦敦", "巴黎", 9.0), True),
+        (Departure("It is London", "Paris", 3.9), False),
+        (Departure("It is London.", "Paris", 9.0), False),
+        (Departure("It is London", ".", 9.0), False),
+        (Departure("", "Paris", 9.0), False),
+    ],
+)
+def test_a_large_departure_from_word_to_word_tells(departure: Departure, tells: bool) -> None:
+    assert departure.tells is tells

@@ -426,7 +426,7 @@ async def test_an_engine_that_dies_in_mid_stream_leaves_what_was_written() -> No
 
 async def test_a_deadline_while_judging_keeps_what_the_verifiers_said(clock: Clock) -> None:
     scripted = engine(Lines(revise=["Salt."]))
-    stall(scripted, lambda call: isinstance(call, Choose) and shown_in(call) == "Salt.", clock.jump)
+    stall(scripted, lambda call: role_of(call) == "judge" and shown_in(call) == "Salt.", clock.jump)
 
     done = await refined(program(SALT, JUDGE), scripted)
 
@@ -438,7 +438,7 @@ async def test_a_deadline_while_judging_keeps_what_the_verifiers_said(clock: Clo
 
 async def test_a_deadline_while_judging_keeps_the_draft_where_only_the_judge_evaluates(clock: Clock) -> None:
     scripted = engine()
-    stall(scripted, lambda call: isinstance(call, Choose) and shown_in(call) == "More waves.", clock.jump)
+    stall(scripted, lambda call: role_of(call) == "judge" and shown_in(call) == "More waves.", clock.jump)
 
     done = await refined(program(JUDGE), scripted)
 

@@ -25,6 +25,7 @@ from service.refinement.prompts import Prompts
 from service.refinement.roles import CallRole, Models, Roles
 
 FENCE = "[fence]"
+CRITICS_FENCE = "[fc2b147e3af9]"
 REQUEST = Conversation(Turn("user", "Write about the sea."))
 PROMPTS = Prompts.compile(
     {
@@ -39,6 +40,7 @@ PROMPTS = Prompts.compile(
         "critique": "Criticise. Known: {{ issues | join(' ') }} Principles: {{ principles | join(' ') }}"
         "{% for number, name in criteria.items() %} {{ number }} {{ name }}{% endfor %}"
         "{% for question, answer in verifications.items() %} {{ question }} {{ answer }}{% endfor %}",
+        "departure": "{{ passage }}: {{ expected }}?",
         "questions": "Ask.",
         "answer": "Answer: {{ question }}",
         "edit": "Edit: {{ instructions | join(' ') }} | {{ remarks | join(' ') }} | {{ memory | join(' ') }}",
