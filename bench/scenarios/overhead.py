@@ -3,7 +3,7 @@
 The server is a separate process that serves as ``python -m service serve`` does, except for its engine: a scripted one
 whose calls take 20 ms and almost no work, for it shares the service's core, as a real engine's process does not. The
 load is the refine that the API's documentation shows: a draft that breaks its length rule, a revision that keeps it,
-a critique, a revision after that, and three judge calls at once for each text.
+a critique of three calls, a revision after that, and three judge calls at once for each text.
 
 A request's *added* time is that from when it was due to the last byte of its answer, less the time in which any engine
 call of its program was in progress. That time is measured where the calls are made: the engine notes when each began
@@ -39,7 +39,7 @@ from bench.harness.open_loop import open_loop, poisson_arrivals, post, unlimited
 from bench.harness.page import markdown_table
 from bench.harness.scenario import Report, run_scenario
 from bench.harness.servers import redraft
-from service.engines.base import PLAINLY, Choice, Choose, Completion, Piece, Reading, Sample, Usage
+from service.engines.base import PLAINLY, Choice, Choose, Completion, Likelihood, Piece, Reading, Sample, Usage, Weigh
 from service.engines.conversation import Conversation
 from service.engines.scripted import ScriptedEngine
 from service.wire.requests import RefineRequest
@@ -95,9 +95,16 @@ class TimedEngine(ScriptedEngine):
         yield Completion(text, "stop", usage)
 
     async def choose(self, choose: Choose, priority: int) -> Choice:
+        """All options alike. But asked for a Yes or a No, the critic doubts the text, so that it has to say why."""
         async with self._timed(choose.conversation) as usage:
             await asyncio.sleep(SECONDS_PER_CALL)
-            return Choice(tuple(math.log(1 / len(choose.options)) for _ in choose.options), usage)
+            weights = (0.05, 0.95) if len(choose.options) == 2 else [1 / len(choose.options)] * len(choose.options)
+            return Choice(tuple(map(math.log, weights)), usage)
+
+    async def weigh(self, weigh: Weigh, priority: int) -> Likelihood:
+        async with self._timed(weigh.conversation):
+            await asyncio.sleep(SECONDS_PER_CALL)
+            return await super().weigh(weigh, priority)
 
     async def close(self) -> None:
         await super().close()

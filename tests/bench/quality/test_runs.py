@@ -25,7 +25,7 @@ from service.refinement.events import Event
 from service.refinement.loop import refine
 from service.refinement.program import Refine
 from service.tasks.task import load_tasks
-from tests.support.scripts import BilledEngine, digit, engine, role_of
+from tests.support.scripts import BilledEngine, digit, engine, is_doubt, role_of
 
 SEA = BenchPrompt(
     id="general-900",
@@ -55,7 +55,7 @@ def searching(*texts: str) -> BilledEngine:
     def reply(call: Sample) -> str:
         return '{"issues": ["Say more."]}' if call.schema is not None else next(said, texts[-1])
 
-    return engine(reply=reply, weights=lambda call: digit(3)[: len(call.options)])
+    return engine(reply=reply, weights=lambda call: [0.05, 0.95] if is_doubt(call) else digit(3)[: len(call.options)])
 
 
 def tokens(usage: Usage) -> int:
@@ -236,7 +236,7 @@ async def test_a_draft_that_nothing_is_left_to_judge_is_still_what_the_run_retur
     run = await bench(model, budget=9).run(PlannedRun(SEA, "judge_self_refine", 0))
 
     spent = tokens(billed(model))
-    assert run == Run("general-900", "judge_self_refine", 0, [Step(spent, [False], [False])], spent, "budget", 1, 0)
+    assert run == Run("general-900", "judge_self_refine", 0, [Step(spent, [True], [False])], spent, "budget", 1, 0)
 
 
 async def test_a_run_whose_engine_died_is_no_result(tmp_path: Path) -> None:
