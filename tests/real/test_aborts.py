@@ -12,7 +12,7 @@ NO_E: dict[str, Any] = {
     "prompt": "Describe the sea in one long sentence.",
     "evaluators": [{"type": "keywords", "letters": {"e": {"max": 0}}}],
     "judge": False,
-    "search": {"drafts": 4, "rounds": 0},
+    "search": {"drafts": 4, "rounds": 0, "constraints": "off"},
     "sampling": {"max_tokens": 24, "temperature": 1.0},
 }
 

@@ -15,7 +15,8 @@ _STRING_OR_COMMA = regex.compile(r"(?P<string>\"(?:[^\"\\]|\\.)*+\")|,(?=\s*+[}\
 _STRING_OR_BRACKET = regex.compile(r"\"(?:[^\"\\]|\\.)*+\"?|[{}\[\]]", regex.DOTALL)
 _SCALARS = '"-0123456789tfn'
 """Characters with which a JSON value begins that is neither an object nor a list."""
-_CLOSING_FENCE = regex.compile(r"`{3,}+|~{3,}+")
+_CLOSING_FENCE = regex.compile(r"`{3,}+|~{3,}+|[`~]++\Z")
+"""A closing fence, or the beginning of one at the end of a text that is still being written."""
 _AROUND_BLOCK = ("", "\n", "`", "~")
 REPLY_WITH_JSON = "Reply with JSON only, without any other text."
 
