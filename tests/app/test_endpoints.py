@@ -150,7 +150,7 @@ async def test_a_point_of_the_critic_names_its_criterion_and_weighs_as_much_as_t
         {"name": "tone", "question": "Is it kind?"},
         {"name": "truth", "question": "Is it true?", "weight": 4.0},
     ]
-    issues = [{"issue": "It is rude.", "criterion": 1}, {"issue": "It is false.", "criterion": 2}]
+    issues = [{"issue": "It is rude.", "criterion": 2}, {"issue": "It is false.", "criterion": 1}]
     async with serving(Script(reply=lambda call: json.dumps({"issues": issues}))) as served:
         asked = {**PROMPT, "candidate": "Sand.", "criteria": criteria}
         body = (await served.post("/v1/critique", asked)).json()
