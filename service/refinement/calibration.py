@@ -54,7 +54,7 @@ class Calibration:
     departure: Scale = Scale(0.17, 5.5)
     approval: Scale = Scale(-0.73, 1.0)
     judged: Scale = Scale(0.0, 0.0)
-    silence: float = 0.55
+    silence: float = 0.5
     certainty: float = 0.1
 
     def fault_probability(self, evidence: Evidence) -> float | None:
