@@ -124,7 +124,7 @@ async def test_refine_mends_a_text_that_breaks_a_rule_and_tells_how(service: Ser
         service,
         prompt="Describe a sunrise over the sea.",
         evaluators=[rule],
-        search={"preset": "beam"},
+        search={"preset": "beam", "repairs": False, "aborts": False, "constraints": "off"},
         sampling={"max_tokens": 120, "seed": 1},
     )
 
