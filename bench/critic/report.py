@@ -10,6 +10,7 @@ from bench.critic.labels import Item, Labels, Pair
 from bench.harness.origin import origin
 from bench.harness.page import markdown_table, tabulate, tabulate_bars
 
+WRONG = {"plain": "plainly wrong", "subtle": "subtly wrong"}
 FALSE_ALARMS = (0.05, 0.1, 0.2, 0.3)
 
 
@@ -190,7 +191,7 @@ def _curve(found: Sequence[Case]) -> str:
         bad = [case.wrong(kind).fault_probability or 0.0 for case in found]
         area_under = area(good, bad)
         cells = [_percent(recall_at(alarms, good, bad)) for alarms in FALSE_ALARMS]
-        rows.append([f"{kind}ly wrong", *cells, "" if area_under is None else f"{area_under:.2f}"])
+        rows.append([WRONG[kind], *cells, "" if area_under is None else f"{area_under:.2f}"])
     return markdown_table(["", *(f"{alarms:.0%} blamed" for alarms in FALSE_ALARMS), "area"], rows)
 
 
@@ -202,7 +203,7 @@ def _judge(found: Sequence[Case]) -> str:
         errors = [wrong.stderr or 0.0 for _, wrong in pairs]
         abstained = share(case.wrong(kind).score is None for case in found)
         ranked = _percent(_ranked(found, kind))
-        rows.append([f"{kind}ly wrong", ranked, _mean(gaps), _mean(errors), _percent(abstained)])
+        rows.append([WRONG[kind], ranked, _mean(gaps), _mean(errors), _percent(abstained)])
     return markdown_table(["against", "ranked rightly", "mean gap", "stated error", "abstained"], rows)
 
 

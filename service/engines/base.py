@@ -140,7 +140,8 @@ class WeighedToken:
 
     - ``text``: its part of the reply; where several tokens make one character, the first of them has it
     - ``logprob``: its natural-log probability, given the conversation and the tokens before it
-    - ``rival``, ``rival_logprob``: of the most probable token in its place, which may be the same
+    - ``rival``, ``rival_logprob``: of the most probable token in its place, which may be the same; a rival that would
+      end the reply has no text
     """
 
     text: str

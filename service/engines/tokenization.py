@@ -157,7 +157,8 @@ class ChatTokenizer:
         if not known:
             return "", -math.inf
         token = max(known, key=known.__getitem__)
-        return self.tokenizer.decode([token]).strip(REPLACEMENT), known[token]
+        text = "" if token in self.special_ids else self.tokenizer.decode([token])
+        return text.strip(REPLACEMENT), known[token]
 
     def _texts(self, ids: Sequence[int]) -> list[str]:
         """The tokens' parts of the text that they spell."""

@@ -34,6 +34,8 @@ ANSWER_SAMPLING = Sampling(temperature=0.0, max_tokens=60, thinking=False)
 
 YES_OR_NO = ("Yes", "No")
 MOST_LISTED = 3
+MOST_CHARACTERS = 200
+"""Of an issue. What is longer is cut after a sentence, if there is one."""
 MOST_CALLS = 3
 """Of a plain critique: departures, answer, issues."""
 MOST_CRITERIA = 99
@@ -198,8 +200,16 @@ def parse_issues(text: str) -> Sequence[tuple[str, int]] | None:
         fields = entry if isinstance(entry, dict) else {"issue": entry}
         sentence, number = fields.get("issue"), fields.get("criterion")
         if isinstance(sentence, str) and sentence.strip():
-            found.append((sentence.strip(), number if isinstance(number, int) else 0))
+            found.append((_shorten(sentence.strip()), number if isinstance(number, int) else 0))
     return found
+
+
+def _shorten(text: str) -> str:
+    if len(text) <= MOST_CHARACTERS:
+        return text
+    cut = text[:MOST_CHARACTERS]
+    whole = max(cut.rfind(end) for end in (". ", "。"))
+    return cut[: whole + 1] if whole > 0 else cut.rstrip() + "…"
 
 
 def _parse_questions(completion: Completion) -> Sequence[str] | None:

@@ -1,8 +1,11 @@
 """Conversations as token ids, with a tokenizer of one id a character and templates of several makes."""
 
+import math
+
 import pytest
 from jinja2 import Environment, TemplateError
 
+from service.engines.base import WeighedToken
 from service.engines.conversation import Conversation, Turn
 from service.engines.thoughts import THINK, Thinking
 from service.engines.tokenization import ChatTokenizer
@@ -247,3 +250,22 @@ def test_thoughts_are_counted_up_to_the_mark_that_ends_them() -> None:
     assert chat.thought_tokens([20, 21, 6, 30, 31, 1], "  ") == 3
     assert chat.thought_tokens([20, 6, 21, 6, 30, 31, 32, 33], "   ") == 4
     assert chat.thought_tokens([20, 21, 22], "") == 3
+
+
+def test_a_weighed_token_has_its_text_and_the_likeliest_one_in_its_place() -> None:
+    chat = ChatTokenizer(CharacterTokenizer(CHATML))
+    ids = chat.encode("no")
+
+    found = chat.weighed(ids, [{ids[0]: -3.0, chat.encode("s")[0]: -0.1}, {ids[1]: -0.2}])
+
+    assert found == (WeighedToken("n", -3.0, "s", -0.1), WeighedToken("o", -0.2, "o", -0.2))
+    assert chat.weighed(ids, [{}, {}])[0] == WeighedToken("n", -math.inf, "", -math.inf)
+
+
+def test_a_rival_that_would_end_the_reply_has_no_text() -> None:
+    chat = ChatTokenizer(CharacterTokenizer(CHATML))
+    [token] = chat.encode("n")
+
+    [found] = chat.weighed([token], [{token: -3.0, SPECIALS["<end>"]: -0.1}])
+
+    assert (found.rival, found.rival_logprob) == ("", -0.1)

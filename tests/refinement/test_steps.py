@@ -201,6 +201,8 @@ async def test_the_critic_reads_the_text_in_its_own_fence_and_is_told_what_is_kn
         ("  It is\ntoo short.\n", ("It is\ntoo short.",)),
         ("", ()),
         ("  \n", ()),
+        (f"{'It is long. ' * 20}", (("It is long. " * 16).strip(),)),
+        ("a" * 201, ("a" * 200 + "…",)),
     ],
 )
 async def test_what_is_made_of_a_critics_answer(answer: str, remarks: tuple[str, ...]) -> None:
