@@ -25,6 +25,7 @@ LONGEST_WAIT_SECONDS = 240
 SHORT = {"max_tokens": 24}
 PROMPT = {"prompt": "Describe the sea.", "sampling": SHORT}
 SETTINGS = {
+    "REDRAFT_JUDGE_CHECK": "true",
     "REDRAFT_MAX_PROGRAMS": "2",
     "REDRAFT_MAX_QUEUED": "1",
     "REDRAFT_WEBHOOKS": json.dumps({"nobody": {"url": "http://127.0.0.1:9/", "timeout_seconds": 1}}),
