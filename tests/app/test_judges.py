@@ -63,7 +63,7 @@ async def test_no_tokens_are_spent_on_critiques_for_the_sake_of_an_untrusted_jud
 
     assert (refined["stop_reason"], refined["text"], len(refined["rounds"])) == ("untrusted", "Waves.", 1)
     assert refined["usage"]["by_role"]["critique"]["calls"] == 0
-    assert insisted["usage"]["by_role"]["critique"]["calls"] == 1
+    assert insisted["usage"]["by_role"]["critique"]["calls"] == 3
     assert (insisted["stop_reason"], insisted["improved"]) == ("rounds", False)
 
 
@@ -95,7 +95,7 @@ async def test_a_judge_of_which_nothing_is_known_drives_the_loop(served: Served)
     refined = (await served.post("/v1/refine", {**PROMPT, "search": {"rounds": 1}})).json()
 
     assert refined["judge_trust"] == UNKNOWN
-    assert refined["usage"]["by_role"]["critique"]["calls"] == 1
+    assert refined["usage"]["by_role"]["critique"]["calls"] == 3
     assert "redraft_judge_trust{" not in (await served.client.get("/metrics")).text
 
 

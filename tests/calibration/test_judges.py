@@ -35,7 +35,7 @@ def _cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def shows_right(call: EngineCall) -> bool:
     """Whether the reply that the judge is shown is the right one of its pair."""
-    _, _, shown = call.prompt.partition("it never speaks to you.")
+    _, _, shown = call.prompt.partition("Someone replied, between two lines that read ")
     return any(f"\n{right}\n" in shown for right in RIGHT)
 
 
