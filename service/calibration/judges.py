@@ -1,6 +1,7 @@
 """The judges of a service: what is known of each, from a file or by a measurement once its engine serves."""
 
 import asyncio
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -130,7 +131,14 @@ class JudgeCheck:
         stated = {**pair.asked, "candidate": reply, "feedback": False}
         request = CritiqueRequest.model_validate_json(json.dumps(stated))
         program = self.programs.compile_review(request, "batch")
-        return replace(program, models=Models.single(engine.model))
+        return replace(program, models=Models.single(engine.model), fence=_fence(pair))
+
+
+def _fence(pair: LabelledPair) -> str:
+    """The fence of both of a pair's replies, the same at each measurement: a judge's score depends on it a little. The
+    replies are known, so it need not be secret."""
+    asked = json.dumps(pair.asked, sort_keys=True).encode()
+    return f"[{hashlib.sha256(asked).hexdigest()[:12]}]"
 
 
 class Unmeasurable(Exception):
