@@ -39,8 +39,8 @@ MOST_CHARACTERS = 200
 MOST_CALLS = 3
 """Of a plain critique: departures, answer, issues."""
 MOST_CRITERIA = 99
-MOST_WEIGHED_BYTES = 6_000
-"""A longer request and text are not searched for departures. vLLM holds a probability for each token of the prompt
+MOST_WEIGHED_BYTES = 2_000
+"""A longer request and text are not searched for departures: weighing reads the request once more, and vLLM holds a probability for each token of the prompt
 times each word of the vocabulary, in the memory of the engine that all requests share."""
 
 _SENTENCE = {"type": "string", "minLength": 1}
