@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from service.engines.base import Completion, FinishReason
 from service.evaluators.base import LOOP_COST, Evaluator, Verifier
 from service.evaluators.text.sentences import sentence_ends
+from service.evaluators.text.trimming import LEAST_KEPT, NEXT_SENTENCE
 from service.refinement.writing import end_at
 
 NEAR_THE_END = 0.8
 """The share of a text's tokens from which on it may land."""
-LEAST_KEPT = 0.5
-"""The share of its characters that a text keeps."""
 NEVER_PROSE = frozenset(("code_tests", "json_schema"))
 """Evaluators that show that a text is none."""
 
@@ -26,8 +25,6 @@ _NOT_PROSE = ("{", "[", "<", "`")
 _NO_END = re.compile(r"[:,;(\u2013\u2014-]\Z|(?:\A|\n)#[^\n]*\Z")
 """The end of a line that leads to the next: a heading, or half a sentence."""
 _ITEM = re.compile(r"(?m)^[^\S\n]*(?:[-*+\u2022]|\d{1,3}[.)])[^\S\n]+\S[^\n]*+(?=\n)")
-_MORE = " A b"
-"""A next sentence, so that the rest of a text is not taken for one."""
 _PAIRS = (("“", "”"), ("«", "»"), ("「", "」"), ("『", "』"), ("(", ")"), ("[", "]"))
 
 
@@ -109,7 +106,7 @@ def find_ends(text: str, start: int, *, is_whole: bool = False) -> list[int]:
     tail = max(text.rfind("\n", 0, tail), text.rfind(" ", 0, tail)) + 1
     looked_at = text[tail:]
     items = (match.end() for match in _ITEM.finditer(looked_at))
-    ends = sorted({tail + end for end in (*sentence_ends(looked_at + _MORE), *items)})
+    ends = sorted({tail + end for end in (*sentence_ends(looked_at + NEXT_SENTENCE), *items)})
     last = len(text) if is_whole else len(text) - 1
     return [end for end in ends if start <= end <= last and not text[end : end + 1].strip() and _is_end(text[:end])]
 

@@ -12,6 +12,9 @@ from service.evaluators.text.verbatim import code_spans
 LEAST_KEPT = 0.5
 """The share of its characters that a text keeps. One that would lose more is not trimmed: it would be another text."""
 
+NEXT_SENTENCE = " A b"
+"""What is put after a text to find its last finished sentence: its rest is then not taken for one."""
+
 _BLANK_LINES = regex.compile(r"\n(?:[^\S\n]*+\n){2,}+")
 
 
@@ -34,7 +37,7 @@ def trim_sentences(text: str, fits: Callable[[str], bool]) -> str | None:
 def trim_unfinished(text: str) -> str | None:
     """The text up to its last finished sentence; None if too little would be left."""
     text = text.rstrip()
-    places = [place for place in _places(f"{text} A b") if place <= len(text)]
+    places = [place for place in _places(text + NEXT_SENTENCE) if place <= len(text)]
     trimmed = text[: places[-1]] if places else ""
     return trimmed if is_mostly_kept(trimmed, text) else None
 
