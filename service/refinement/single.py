@@ -101,8 +101,9 @@ class _Answers:
         kept: list[Completion] = []
         ended_by: FinishReason = "deadline"
         landing = Landing(Rules(())) if generation.sampling.landing else None
+        watchers = [landing] if landing is not None else []
         try:
-            await write_text(self._writer, sample, kept.append, show if generation.stream else None, landing)
+            await write_text(self._writer, sample, kept.append, show if generation.stream else None, watchers)
         except TimeIsUp:
             self._failure = DeadlineExceeded("the time ran out before anything was written")
         except EngineUnavailable as error:

@@ -37,10 +37,10 @@ class Watch:
 async def write_landing(engine: MeteredEngine, sample: Sample, keep: Keep, rules: Rules, *more: Watcher) -> None:
     """Write a text as ``write_text`` does. It lands if its sampling says so. ``more``: others that watch it."""
     if not sample.sampling.landing:
-        await write_text(engine, sample, keep, watcher=_All(more) if more else None)
+        await write_text(engine, sample, keep, watchers=more)
         return
     landing = Landing(rules)
-    await write_text(engine, sample, lambda text: keep(landing.trim(text)), watcher=_All([*more, landing]))
+    await write_text(engine, sample, lambda text: keep(landing.trim(text)), watchers=[*more, landing])
 
 
 async def write_watched(engine: MeteredEngine, sample: Sample, keep: Keep, rules: Rules, watch: Watch) -> None:
@@ -80,18 +80,3 @@ def _cut_by(error: Exception) -> FinishReason:
     if isinstance(error, TimeIsUp):
         return "deadline"
     return "engine_failed" if isinstance(error, EngineUnavailable) else "budget"
-
-
-class _All:
-    """Watchers as one; the first that ends the text decides."""
-
-    def __init__(self, watchers: Sequence[Watcher]) -> None:
-        self._watchers = watchers
-        self.finish_reason: FinishReason = "aborted"
-
-    def feed(self, piece: str, share: float) -> int | None:
-        for watcher in self._watchers:
-            if (end := watcher.feed(piece, share)) is not None:
-                self.finish_reason = watcher.finish_reason
-                return end
-        return None

@@ -4,7 +4,7 @@ A text that is cut in the middle is kept as far as it came, whatever cuts it: th
 a watcher that has seen enough.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Protocol
@@ -33,13 +33,13 @@ class Watcher(Protocol):
 
 
 async def write_text(
-    engine: MeteredEngine, sample: Sample, keep: Keep, show: Show | None = None, watcher: Watcher | None = None
+    engine: MeteredEngine, sample: Sample, keep: Keep, show: Show | None = None, watchers: Sequence[Watcher] = ()
 ) -> None:
     """Write a text.
 
     - ``keep``: given the text once, whole or as far as it came
     - ``show``: given each piece as it is written, for a caller who reads along
-    - ``watcher``: reads along too, and may end the text
+    - ``watchers``: read along too; the first one that ends the text decides
 
     TimeIsUp at the deadline, and whatever the engine raises. If a token was written by then, ``keep`` has been called.
     """
@@ -48,11 +48,11 @@ async def write_text(
     end: int | None = None
     try:
         async with engine.ledger.in_time():
-            found = await _read(engine, sample, unfinished.append, show, watcher)
+            found = await _read(engine, sample, unfinished.append, show, watchers)
         if isinstance(found, Completion):
             keep(found)
-        elif watcher is not None:
-            cut_by, end = watcher.finish_reason, found
+        else:
+            end, cut_by = found
     except EngineUnavailable as error:
         cut_by = "cancelled" if isinstance(error, Cancelled) else "engine_failed"
         raise
@@ -69,9 +69,9 @@ def end_at(end: int | None, completion: Completion, reason: FinishReason) -> Com
 
 
 async def _read(
-    engine: MeteredEngine, sample: Sample, on_cut: Keep, show: Show | None, watcher: Watcher | None
-) -> Completion | int:
-    """The whole text, or the place where the watcher ended it."""
+    engine: MeteredEngine, sample: Sample, on_cut: Keep, show: Show | None, watchers: Sequence[Watcher]
+) -> Completion | tuple[int, FinishReason]:
+    """The whole text, or the place where a watcher ended it, with its reason."""
     share = 0.0
 
     def progress(used: float) -> None:
@@ -85,14 +85,22 @@ async def _read(
             if isinstance(piece, Completion):
                 whole = piece
                 continue  # to the end of the stream: one that is left early counts as cancelled
-            end = watcher.feed(piece, share) if watcher is not None and isinstance(piece, str) else None
-            if end is not None and isinstance(piece, str):
-                piece = piece[: max(0, end - written)]
+            ended = _ask(watchers, piece, share) if isinstance(piece, str) else None
+            if ended is not None and isinstance(piece, str):
+                piece = piece[: max(0, ended[0] - written)]
             if show is not None and piece:
                 show(piece)
-            if end is not None:
-                return end
+            if ended is not None:
+                return ended
             written += len(piece) if isinstance(piece, str) else 0
     if whole is None:
         raise RuntimeError("the engine ended a stream without its completion")
     return whole
+
+
+def _ask(watchers: Sequence[Watcher], piece: str, share: float) -> tuple[int, FinishReason] | None:
+    """Where the first watcher that ends the text does so, and its reason."""
+    for watcher in watchers:
+        if (end := watcher.feed(piece, share)) is not None:
+            return end, watcher.finish_reason
+    return None

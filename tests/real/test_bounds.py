@@ -87,7 +87,7 @@ async def test_texts_that_are_cut_cost_what_the_engine_sampled(service: Service)
     writer = MeteredEngine(engine, "draft", ledger)
 
     sample = Sample(asked, Sampling(temperature=1.0, max_tokens=100))
-    await gather(write_text(writer, sample, lambda text: None, watcher=Leaving(at % 5 + 1)) for at in range(20))
+    await gather(write_text(writer, sample, lambda text: None, watchers=[Leaving(at % 5 + 1)]) for at in range(20))
 
     after = await service.engine_series()
     spent = ledger.usage.get("draft", Usage())
