@@ -23,7 +23,7 @@ from weakref import WeakKeyDictionary
 
 from jinja2 import TemplateError
 
-from service.engines.base import WeighedToken
+from service.engines.base import Call, Choose, Sample, Usage, Weigh, WeighedToken
 from service.engines.conversation import Conversation, Role, Turn
 from service.engines.thoughts import NONE, Habit, Marks, Thinking, find_marks, find_open_marks
 from service.errors import PromptTooLong
@@ -116,6 +116,19 @@ class ChatTokenizer:
         if self._spelled.keys().isdisjoint(ids):
             return ids
         return [part for token in ids for part in self._spelled.get(token, (token,))]
+
+    async def upper_bound(self, call: Call[Any], context_tokens: int, sampled_from: Sequence[int] | None) -> Usage:
+        """The most that a call can cost. ``sampled_from``: the whole prompt of a sample. PromptTooLong as for
+        ``fitting_ids``."""
+        most = 1
+        match call:
+            case Sample() if sampled_from is not None:
+                ids, most = sampled_from, call.sampling.max_tokens
+            case Choose(prefill=begun) | Weigh(reply=begun):
+                ids = await self.fitting_ids(call.conversation, context_tokens, begun, thinking=False)
+            case _:
+                raise TypeError(f"{type(call).__name__} is not a kind of call")
+        return Usage(1, len(ids), 0, min(most, context_tokens - len(ids)))
 
     async def fitting_ids(
         self,

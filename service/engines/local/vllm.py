@@ -226,16 +226,8 @@ class VllmEngine(CallHandler):
         await self._fitting_ids(conversation, tokens=tokens)
 
     async def upper_bound(self, call: Call[Any]) -> Usage:
-        match call:
-            case Sample():
-                ids, most = (await self._prompt(call)).ids, call.sampling.max_tokens
-            case Choose():
-                ids, most = await self._fitting_ids(call.conversation, call.prefill, thinking=False), 1
-            case Weigh():
-                ids, most = await self._fitting_ids(call.conversation, call.reply, thinking=False), 1
-            case _:
-                raise TypeError(f"{type(call).__name__} is not a kind of call")
-        return Usage(1, len(ids), 0, min(most, self._context_tokens - len(ids)))
+        prompt = (await self._prompt(call)).ids if isinstance(call, Sample) else None
+        return await self._chat.upper_bound(call, self._context_tokens, prompt)
 
     async def prove(self, grammar: str) -> None:
         require_grammars(self)
