@@ -1,6 +1,6 @@
 """The routes that OpenAI's clients know. A chat completion is a generate or a refine under another name."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.api import routes
-from service.api.answers import answer_json, answer_stream
+from service.api.answers import AnswerFormat, answer_json, answer_stream
 from service.api.body import decode, json_body, read_body
 from service.api.idempotency import answer_once
 from service.api.openai.answers import compile_chat, compile_response
@@ -21,6 +21,7 @@ from service.api.problems import describe_errors
 from service.api.state import app_state, require_capacity
 from service.calibration.judges import KnownJudges
 from service.errors import NotFound
+from service.refinement.program import Program
 
 ERROR: Mapping[str, Any] = {"model": ErrorResponse}
 INVALID = "The body is not JSON, or the request is not valid; `param` is the first field that is wrong."
@@ -56,12 +57,7 @@ async def chat_completion(request: Request) -> Response:
 
     chat = await read_body(request, decode_chat)
 
-    async def respond() -> Response:
-        program, form = await compile_chat(chat, state)
-        answer = answer_stream if chat.request.stream else answer_json
-        return answer(request, program, form)
-
-    return await answer_once(request, respond)
+    return await _answer(request, lambda: compile_chat(chat, state), stream=bool(chat.request.stream))
 
 
 @v1.post(
@@ -85,10 +81,17 @@ async def response(request: Request) -> Response:
 
     stated = await read_body(request, decode_response)
 
+    return await _answer(request, lambda: compile_response(stated, state), stream=bool(stated.request.stream))
+
+
+async def _answer(
+    request: Request, compile_it: Callable[[], Awaitable[tuple[Program, AnswerFormat]]], *, stream: bool
+) -> Response:
+    """Compile the request, once for each idempotency key, and answer it whole or as a stream."""
+
     async def respond() -> Response:
-        program, form = await compile_response(stated, state)
-        answer = answer_stream if stated.request.stream else answer_json
-        return answer(request, program, form)
+        program, form = await compile_it()
+        return (answer_stream if stream else answer_json)(request, program, form)
 
     return await answer_once(request, respond)
 
