@@ -160,7 +160,7 @@ class Attempt:
         return RecordedEngine(self._services.runner.engine(model), journal)
 
     async def _tell(self, event: Event, form: NativeFormat) -> None:
-        """Note how far the program has come, and keep what is told of it."""
+        """Note how far the program has come, and keep the event for its caller."""
         self._note(event)
         if isinstance(event, Done):
             state: JobState = "cancelled" if _is_cancelled(event) else "completed"

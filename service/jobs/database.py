@@ -80,7 +80,7 @@ class UnknownFormat(Exception):
 class Database:
     """A Store in a database.
 
-    lease: seconds for which a job stays with whoever writes for it.
+    lease: seconds for which a job stays with the process that writes for it.
     """
 
     def __init__(self, engine: sa.Engine, lease: float) -> None:

@@ -75,7 +75,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class JobEvent:
-    """Something that happened in a job, as it is told. ``number``: from 1, without gaps."""
+    """Something that happened in a job, as its caller sees it. ``number``: from 1, without gaps."""
 
     number: int
     name: str

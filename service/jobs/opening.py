@@ -20,7 +20,7 @@ class StoreMisconfigured(Exception):
 def open_store(place: str, lease: float) -> Database:
     """The store at ``place``: a file, which is made if it is missing, or the URL of a Postgres database.
 
-    lease: seconds for which a job stays with whoever writes for it.
+    lease: seconds for which a job stays with the process that writes for it.
 
     Blocks. Raises StoreMisconfigured.
     """
