@@ -40,8 +40,8 @@ MOST_CALLS = 3
 """Of a plain critique: departures, answer, issues."""
 MOST_CRITERIA = 99
 MOST_WEIGHED_BYTES = 2_000
-"""A longer request and text are not searched for departures: weighing reads the request once more, and vLLM holds a probability for each token of the prompt
-times each word of the vocabulary, in the memory of the engine that all requests share."""
+"""A longer request and text are not searched for departures. Weighing reads the request once more, and vLLM holds a
+probability for each token of the prompt times each word of the vocabulary, in the memory that all requests share."""
 
 _SENTENCE = {"type": "string", "minLength": 1}
 """Without a largest length, which ``max_tokens`` sets anyway: counting characters costs half a second a token where the
