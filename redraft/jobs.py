@@ -106,7 +106,7 @@ class JobEvents(Events[Result]):
 def read_accepted(response: httpx.Response, document: bytes) -> WholeJob:
     """The job that a request has become. Raises UnexpectedAnswer if the service answered it at once."""
     if response.status_code != 202:
-        raise UnexpectedAnswer("the service answered at once, because it has no jobs: its operator sets REDRAFT_JOBS")
+        raise UnexpectedAnswer("the service answered at once, because it has no jobs: its operator sets REDRAFT_STORE")
     return parse(WholeJob, document)
 
 

@@ -39,7 +39,7 @@ def service() -> list[Requirement]:
     """What the images need, by pyproject.toml: the client's dependencies and the extras ``server`` and ``jobs``."""
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    return [Requirement(line) for line in (*project["dependencies"], *extras["server"], *extras["jobs"])]
+    return [Requirement(line) for line in (*project["dependencies"], *extras["server"], *extras["store"])]
 
 
 def resolve(requirements: list[Requirement]) -> dict[str, dict]:

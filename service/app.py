@@ -38,7 +38,7 @@ from service.images.fetch import RemoteImages
 from service.jobs.attempt import Services
 from service.jobs.jobs import Jobs
 from service.jobs.news import News
-from service.jobs.store import Store
+from service.jobs.store import JobStore
 from service.jobs.worker import Worker
 from service.metrics import Metrics
 from service.models import Adapter
@@ -50,6 +50,7 @@ from service.programs.models import ServedModels
 from service.programs.run import Runner
 from service.settings import Settings
 from service.spans import Tracer, current
+from service.stores import open_stores
 from service.tasks.task import load_rubrics, load_tasks
 from service.wire.requests import CritiqueRequest, GenerateRequest, RefineRequest
 from service.wire.responses import Problem
@@ -94,10 +95,6 @@ def tell_span(record: RequestRecord) -> None:
 
 class TracingUnavailable(Exception):
     """Tracing is on and cannot be. The message is for the operator."""
-
-
-class JobsUnavailable(Exception):
-    """Jobs are on and cannot be. The message is for the operator."""
 
 
 def start_tracing(settings: Settings) -> Tracer | None:
@@ -145,22 +142,8 @@ async def _checking(check: JudgeCheck, settings: Settings, fleet: Fleet) -> Asyn
         await asyncio.wait(finding)
 
 
-def open_job_store(settings: Settings) -> Store | None:
-    """None where jobs are off: nothing of a database is imported then. Raises JobsUnavailable."""
-    if settings.jobs is None:
-        return None
-    try:
-        from service.jobs.opening import StoreMisconfigured, open_store
-    except ModuleNotFoundError as error:
-        raise JobsUnavailable(f"jobs need redraft's extra 'jobs': {error}") from error
-    try:
-        return open_store(settings.jobs, settings.job_lease_seconds)
-    except StoreMisconfigured as error:
-        raise JobsUnavailable(str(error)) from error
-
-
 def make_jobs(
-    settings: Settings, store: Store, runner: Runner, programs: Programs, check_ready: Callable[[], Awaitable[None]]
+    settings: Settings, store: JobStore, runner: Runner, programs: Programs, check_ready: Callable[[], Awaitable[None]]
 ) -> Jobs:
     """The jobs in ``store``, with a worker that does not work yet."""
     news = News()
@@ -184,11 +167,11 @@ def create_app(
     ``tools`` and ``images`` are closed with it. ``on_failure`` gets the reason if an engine fails to start, and
     ``on_ready`` is awaited once the main model's engine serves.
 
-    Raises TracingUnavailable, CalibrationError and JobsUnavailable.
+    Raises TracingUnavailable, CalibrationError and StoreMisconfigured.
     """
     metrics = Metrics()
     tracer = start_tracing(settings)
-    store = open_job_store(settings)
+    stores = open_stores(settings)
     admission = Admission(
         settings.max_programs,
         settings.max_queued,
@@ -241,8 +224,9 @@ def create_app(
                 judges=judges,
                 images=images,
             )
-            if store is not None:
-                jobs = make_jobs(settings, store, runner, programs, state.check_ready)
+            if stores is not None:
+                stack.push_async_callback(stores.close)
+                jobs = make_jobs(settings, stores.jobs, runner, programs, state.check_ready)
                 state = replace(state, jobs=jobs)
                 app.state.jobs = jobs
                 stack.push_async_callback(jobs.close)

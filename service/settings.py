@@ -149,11 +149,11 @@ class Settings(BaseSettings):
     max_batch_seconds: float = Field(
         86_400.0, gt=0, allow_inf_nan=False, description="seconds after which no more lines of a batch start"
     )
-    jobs: str | None = Field(
+    store: str | None = Field(
         None,
         min_length=1,
         repr=False,
-        description="file or postgresql:// URL of the database of background jobs; without it there are none",
+        description="file or postgresql:// URL of the database that keeps background jobs; without it there are none",
     )
     max_jobs: int = Field(8, ge=1, description="background jobs in progress at once")
     max_queued_jobs: int = Field(1_000, ge=0, description="background jobs in the queue; above it, 503")

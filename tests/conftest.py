@@ -1,12 +1,13 @@
 """What all tests share: an environment without settings, and the app over HTTP with the scripted engine."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from tests.support.postgres import make_database, running_postgres
 from tests.support.serving import Served, serving
 
 settings.register_profile("untimed", deadline=None)  # timing never decides a test
@@ -29,5 +30,19 @@ async def served() -> AsyncIterator[Served]:
 @pytest.fixture
 async def working(tmp_path: Path) -> AsyncIterator[Served]:
     """The same with jobs."""
-    async with serving(jobs=str(tmp_path / "jobs.db")) as served:
+    async with serving(store=str(tmp_path / "jobs.db")) as served:
         yield served
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    with running_postgres() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a database may be: SQLite, and Postgres in tests with the marker ``postgres``."""
+    if request.param == "sqlite":
+        return str(tmp_path / "store.db")
+    return await make_database(request.getfixturevalue("postgres"))

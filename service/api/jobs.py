@@ -194,7 +194,7 @@ class JobEventFormat:
 def _jobs(request: Request) -> Jobs:
     jobs = app_state(request).jobs
     if jobs is None:
-        raise NotFound("this service has no jobs: its operator has not set REDRAFT_JOBS")
+        raise NotFound("this service has no jobs: its operator has not set REDRAFT_STORE")
     return jobs
 
 

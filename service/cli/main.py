@@ -6,7 +6,7 @@ import asyncio
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from service.app import JobsUnavailable, TracingUnavailable, open_toolbox
+from service.app import TracingUnavailable, open_toolbox
 from service.calibration.store import CalibrationError
 from service.cli import ask, calibrate, demo, jobs
 from service.cli.server import OTHER_FILES, Server, allow_open_files, configure_logging
@@ -16,6 +16,7 @@ from service.evaluators.external.plugins import PluginError
 from service.evaluators.external.webhook_client import WebhookMisconfigured
 from service.fleet import StartEngine, start_engine
 from service.settings import PREFIX, Settings
+from service.store.errors import StoreMisconfigured
 from service.tasks.task import TaskError
 
 
@@ -91,7 +92,7 @@ def serve(start: StartEngine = start_engine) -> int:
         PluginError,
         TracingUnavailable,
         CalibrationError,
-        JobsUnavailable,
+        StoreMisconfigured,
     ) as error:
         say(f"Cannot start: {error}")
         return 1

@@ -16,7 +16,7 @@ from service.jobs.journal import Interrupted, Journal
 from service.jobs.news import News
 from service.jobs.recorded import RecordedEngine, record_evaluators
 from service.jobs.replays import observe_new
-from service.jobs.store import Store
+from service.jobs.store import JobStore
 from service.programs.admission import Ticket
 from service.programs.compile import Programs
 from service.programs.run import RequestInfo, Runner
@@ -56,7 +56,7 @@ class GivenUp(RedraftError):
 class Services:
     """What attempts work with: where they write, what runs programs and makes them, and who hears of it."""
 
-    store: Store
+    store: JobStore
     runner: Runner
     programs: Programs
     news: News

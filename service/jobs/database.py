@@ -1,7 +1,4 @@
-"""The store in a database: SQLite in a file next to the service, or Postgres, which several services can share.
-
-The only file that imports SQLAlchemy, and it is imported only if jobs are on.
-"""
+"""Jobs in the service's database."""
 
 import json
 import time
@@ -14,13 +11,12 @@ import sqlalchemy as sa
 
 from service.jobs.job import Claim, Job, JobEvent, JobState, JobTaken, Order, Progress, to_json
 from service.jobs.store import Step
-from service.jobs.transactions import Transactions
+from service.store.database import Database
 
 FORMAT = 1
 """The version of the tables and of what is in them."""
 
 metadata = sa.MetaData()
-format_table = sa.Table("redraft_format", metadata, sa.Column("version", sa.Integer, nullable=False))
 jobs = sa.Table(
     "redraft_jobs",
     metadata,
@@ -73,30 +69,20 @@ SHOWN = [
 ]
 
 
-class UnknownFormat(Exception):
-    """The database was written by a newer version. The message is for the operator."""
-
-
-class Database:
-    """A Store in a database.
+class JobDatabase:
+    """A JobStore in a database.
 
     lease: seconds for which a job stays with the process that writes for it.
+
+    Makes its tables, which blocks. Raises StoreMisconfigured.
     """
 
-    def __init__(self, engine: sa.Engine, lease: float) -> None:
-        self._postgres = engine.dialect.name == "postgresql"
-        self._transactions = Transactions(engine, inline=not self._postgres)
+    def __init__(self, database: Database, lease: float) -> None:
+        self._database = database
         self._lease = lease
-
-    def prepare(self) -> None:
-        """Make the tables that are missing. Blocks. Raises UnknownFormat and SQLAlchemy's errors."""
-        self._transactions.run_now(self._make_tables)
-
-    def free_all(self) -> None:
-        """Let go of all jobs at work. Only for a database that nobody else uses."""
-        self._transactions.run_now(
-            lambda c: c.execute(jobs.update().where(jobs.c.state == "running").values(free_at=0.0))
-        )
+        database.prepare("jobs", metadata, FORMAT)
+        if not database.is_shared:  # the process that worked on them has ended
+            database.run_now(lambda c: c.execute(jobs.update().where(jobs.c.state == "running").values(free_at=0.0)))
 
     async def add(self, job: Job, order: Order) -> None:
         row = {
@@ -104,18 +90,18 @@ class Database:
             **{name: getattr(order, name) for name in ("body", "request_id", "fence", "seed")},
             "progress": to_json(asdict(job.progress)),
         }
-        await self._transactions.write(lambda c: c.execute(self._inserting(jobs), row), lasting=True)
+        await self._database.write(lambda c: c.execute(self._database.insert_once(jobs), row), lasting=True)
 
     async def get(self, job_id: str) -> Job | None:
         query = sa.select(*SHOWN, jobs.c.outcome).where(jobs.c.id == job_id)
-        row = await self._transactions.read(lambda c: c.execute(query).one_or_none())
+        row = await self._database.read(lambda c: c.execute(query).one_or_none())
         return None if row is None else _job(row._asdict())
 
     async def list(self, caller: str, limit: int, before: str | None = None) -> Sequence[Job]:
         query = sa.select(*SHOWN).where(jobs.c.caller == caller).order_by(jobs.c.id.desc()).limit(limit)
         if before is not None:
             query = query.where(jobs.c.id < before)
-        return [_job(row._asdict()) for row in await self._transactions.read(lambda c: c.execute(query).all())]
+        return [_job(row._asdict()) for row in await self._database.read(lambda c: c.execute(query).all())]
 
     async def events(self, job_id: str, after: int) -> Sequence[JobEvent]:
         query = (
@@ -123,12 +109,12 @@ class Database:
             .where(events.c.job == job_id, events.c.number > after)
             .order_by(events.c.number)
         )
-        rows = await self._transactions.read(lambda c: c.execute(query).all())
+        rows = await self._database.read(lambda c: c.execute(query).all())
         return [_event(row._asdict()) for row in rows]
 
     async def count_queued(self) -> int:
         query = sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state == "queued")
-        return await self._transactions.read(lambda c: int(c.execute(query).scalar_one()))
+        return await self._database.read(lambda c: int(c.execute(query).scalar_one()))
 
     async def cancel(self, job_id: str, event: JobEvent) -> None:
         def note(connection: sa.Connection) -> None:
@@ -136,17 +122,17 @@ class Database:
             untouched = live & (jobs.c.attempt == 0)
             ended = {"state": "cancelled", "finished": time.time(), "outcome": to_json(event.data), "body": ""}
             if connection.execute(jobs.update().where(untouched).values(cancelling=True, **ended)).rowcount:
-                connection.execute(self._inserting(events), _event_row(job_id, event))
+                connection.execute(self._database.insert_once(events), _event_row(job_id, event))
                 return
             connection.execute(jobs.update().where(live).values(cancelling=True))
             # One that waits need not wait any longer.
             connection.execute(jobs.update().where(live, jobs.c.state == "queued").values(free_at=0.0))
 
-        await self._transactions.write(note, lasting=True, alone=True)
+        await self._database.write(note, lasting=True, alone=True)
 
     async def claim(self, owner: str, lease: float) -> Claim | None:
         def take(connection: sa.Connection) -> Claim | None:
-            free = jobs.c.state.in_(("queued", "running")) & (jobs.c.free_at <= self._now())
+            free = jobs.c.state.in_(("queued", "running")) & (jobs.c.free_at <= self._database.now())
             oldest = sa.select(jobs.c.id).where(free).order_by(jobs.c.cancelling.desc(), jobs.c.id).limit(1)
             job_id = connection.execute(oldest.with_for_update(skip_locked=True)).scalar_one_or_none()
             if job_id is None:
@@ -160,7 +146,7 @@ class Database:
                     attempt=jobs.c.attempt + 1,
                     idle_attempts=jobs.c.idle_attempts + 1,
                     started=sa.func.coalesce(jobs.c.started, time.time()),
-                    free_at=self._now() + lease,
+                    free_at=self._database.now() + lease,
                 )
                 .returning(*jobs.c)
             )
@@ -178,53 +164,53 @@ class Database:
                 keys=frozenset(event.key for event in known),
             )
 
-        return await self._transactions.write(take, alone=True)
+        return await self._database.write(take, alone=True)
 
     async def renew(self, owner: str, lease: float) -> Mapping[str, bool]:
         renewed = (
             jobs.update()
             .where(jobs.c.owner == owner, jobs.c.state == "running")
-            .values(free_at=self._now() + lease)
+            .values(free_at=self._database.now() + lease)
             .returning(jobs.c.id, jobs.c.cancelling)
         )
-        rows = await self._transactions.write(lambda c: c.execute(renewed).all())
+        rows = await self._database.write(lambda c: c.execute(renewed).all())
         return {row.id: row.cancelling for row in rows}
 
     async def steps(self, job_id: str) -> Sequence[Step]:
         query = sa.select(steps.c.key, steps.c.occurrence, steps.c.result, steps.c.seconds).where(steps.c.job == job_id)
-        return [Step(*row) for row in await self._transactions.read(lambda c: c.execute(query).all())]
+        return [Step(*row) for row in await self._database.read(lambda c: c.execute(query).all())]
 
     async def record(self, claim: Claim, step: Step, worked: float) -> None:
         def write(connection: sa.Connection) -> None:
             self._hold(connection, claim, worked=worked, idle_attempts=0)
-            connection.execute(self._inserting(steps), {"job": claim.job.id, **asdict(step)})
+            connection.execute(self._database.insert_once(steps), {"job": claim.job.id, **asdict(step)})
 
-        await self._transactions.write(write)
+        await self._database.write(write)
 
     async def append(self, claim: Claim, event: JobEvent, progress: Progress) -> None:
         def write(connection: sa.Connection) -> None:
             self._hold(connection, claim, progress=to_json(asdict(progress)))
-            connection.execute(self._inserting(events), _event_row(claim.job.id, event))
+            connection.execute(self._database.insert_once(events), _event_row(claim.job.id, event))
 
-        await self._transactions.write(write)
+        await self._database.write(write)
 
     async def finish(self, claim: Claim, state: JobState, event: JobEvent, progress: Progress) -> None:
         ended = {"state": state, "finished": time.time(), "outcome": to_json(event.data), "body": "", "owner": None}
 
         def write(connection: sa.Connection) -> None:
             self._hold(connection, claim, progress=to_json(asdict(progress)), **ended)
-            connection.execute(self._inserting(events), _event_row(claim.job.id, event))
+            connection.execute(self._database.insert_once(events), _event_row(claim.job.id, event))
             connection.execute(steps.delete().where(steps.c.job == claim.job.id))
 
-        await self._transactions.write(write, lasting=True)
+        await self._database.write(write, lasting=True)
 
     async def release(self, claim: Claim, worked: float, delay: float) -> None:
         def write(connection: sa.Connection) -> None:
             self._hold(connection, claim, state="queued", owner=None, worked=worked)
-            freed = {"free_at": self._now() + delay, "idle_attempts": 0}
+            freed = {"free_at": self._database.now() + delay, "idle_attempts": 0}
             connection.execute(jobs.update().where(jobs.c.id == claim.job.id).values(**freed))
 
-        await self._transactions.write(write)
+        await self._database.write(write)
 
     async def purge(self, ended_before: float) -> int:
         def drop(connection: sa.Connection) -> int:
@@ -232,17 +218,14 @@ class Database:
             connection.execute(events.delete().where(events.c.job.in_(old)))
             return connection.execute(jobs.delete().where(jobs.c.finished < ended_before)).rowcount
 
-        return await self._transactions.write(drop, alone=True)
-
-    async def close(self) -> None:
-        await self._transactions.close()
+        return await self._database.write(drop, alone=True)
 
     def _hold(self, connection: sa.Connection, claim: Claim, **values: Any) -> None:
         """Write ``values`` to the claimed job and renew the lease. The row stays locked until the transaction ends, so
         nobody else can claim the job before all of the write is there. Raises JobTaken."""
         mine = {"its_id": claim.job.id, "its_owner": claim.owner, "its_attempt": claim.attempt}
         statement = self._holding(tuple(values))
-        until = {} if self._postgres else {"until": time.time() + self._lease}
+        until = {} if self._database.is_shared else {"until": time.time() + self._lease}
         if connection.execute(statement, {**mine, **values, **until}).rowcount != 1:
             raise JobTaken(claim.job.id)
 
@@ -255,36 +238,9 @@ class Database:
             & (jobs.c.attempt == sa.bindparam("its_attempt"))
             & (jobs.c.state == "running")
         )
-        until = self._now() + self._lease if self._postgres else sa.bindparam("until")
+        until = self._database.now() + self._lease if self._database.is_shared else sa.bindparam("until")
         values: dict[str, Any] = {name: sa.bindparam(name) for name in names}
         return jobs.update().where(mine).values({"free_at": until, **values})
-
-    @cache  # noqa: B019
-    def _inserting(self, table: sa.Table) -> sa.Insert:
-        """The statement that inserts a row unless it is there already, from a try whose answer was lost."""
-        if self._postgres:
-            from sqlalchemy.dialects.postgresql import insert as insert_postgres
-
-            return insert_postgres(table).on_conflict_do_nothing()
-        from sqlalchemy.dialects.sqlite import insert as insert_sqlite
-
-        return insert_sqlite(table).on_conflict_do_nothing()
-
-    def _now(self) -> Any:
-        """The time of the database's own clock, if it has one: those of several services may differ."""
-        if self._postgres:
-            return sa.cast(sa.func.extract("epoch", sa.func.clock_timestamp()), sa.Double)
-        return sa.literal(time.time())
-
-    def _make_tables(self, connection: sa.Connection) -> None:
-        if self._postgres:  # two services may start at once
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(7265647261667401)"))
-        metadata.create_all(connection)
-        found = connection.execute(sa.select(format_table.c.version)).scalar_one_or_none()
-        if found is None:
-            connection.execute(format_table.insert().values(version=FORMAT))
-        elif found != FORMAT:
-            raise UnknownFormat(f"the database has version {found} of the tables, and this service knows {FORMAT}")
 
 
 def _job(row: Mapping[str, Any]) -> Job:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from service.errors import Cancelled, NotFound, Overloaded
 from service.jobs.job import Job, JobEvent, JobKind, Order, make_job_id
 from service.jobs.news import News
-from service.jobs.store import Store
+from service.jobs.store import JobStore
 from service.jobs.worker import POLL_SECONDS, Worker
 from service.wire.problems import problem_body
 
@@ -26,7 +26,7 @@ class Jobs:
     """
 
     def __init__(
-        self, store: Store, worker: Worker, news: News, max_queued: int, *, on_shed: Callable[[str], None]
+        self, store: JobStore, worker: Worker, news: News, max_queued: int, *, on_shed: Callable[[str], None]
     ) -> None:
         self.worker = worker
         self._store = store
@@ -105,7 +105,6 @@ class Jobs:
         return bool(await self._store.events(job_id, after))
 
     async def close(self) -> None:
-        """Hand the jobs at work over, and close the store."""
+        """Hand the jobs at work over."""
         await self.worker.hand_over()
         self._news.tell_all()
-        await self._store.close()

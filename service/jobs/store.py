@@ -21,7 +21,7 @@ class Step:
     seconds: float
 
 
-class Store(Protocol):
+class JobStore(Protocol):
     """Keeps jobs, their steps and their events. What a method has written survives the end of this process. New jobs,
     their ends and cancellations also survive a power cut; of steps and events it may take the last, which are then
     computed again.
@@ -76,6 +76,3 @@ class Store(Protocol):
 
     async def purge(self, ended_before: float) -> int:
         """Drop the jobs that ended before a time, with everything of theirs; how many there were."""
-
-    async def close(self) -> None:
-        """Close the connections."""

@@ -23,7 +23,7 @@ Event = tuple[int, str, dict[str, Any]]
 
 @asynccontextmanager
 async def with_jobs(folder: Path, script: Script | None = None, **settings: Any) -> AsyncIterator[Served]:
-    async with serving(script, jobs=str(folder / "jobs.db"), **settings) as served:
+    async with serving(script, store=str(folder / "jobs.db"), **settings) as served:
         yield served
 
 

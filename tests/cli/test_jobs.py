@@ -37,7 +37,7 @@ async def test_jobs_and_results_are_printed_as_json(working: Served, run: Run) -
 
 
 async def test_a_job_is_cancelled(tmp_path: Path, run: Run) -> None:
-    async with serving(Script(reply=reply, seconds_per_call=60), jobs=str(tmp_path / "jobs.db")) as served:
+    async with serving(Script(reply=reply, seconds_per_call=60), store=str(tmp_path / "jobs.db")) as served:
         job = (await run("refine", "Write.", *at(served), "--background")).out.strip()
         cancelled = await run("cancel", job, *at(served))
         watched = await run("watch", job, *at(served))

@@ -29,7 +29,7 @@ MANY_ROUNDS: dict[str, Any] = {"prompt": "Write.", "search": {"rounds": 9}, "sto
 
 @pytest.fixture
 async def slow(tmp_path: Path) -> AsyncIterator[Served]:
-    async with serving(SLOW, jobs=str(tmp_path / "jobs.db")) as served:
+    async with serving(SLOW, store=str(tmp_path / "jobs.db")) as served:
         yield served
 
 

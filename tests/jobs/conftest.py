@@ -1,31 +1,14 @@
-"""A store on which nobody works, on SQLite; tests with the marker ``postgres`` also have one on Postgres."""
+"""A store of jobs on which nobody works."""
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 
-from service.jobs.opening import open_store
-from service.jobs.store import Store
-from tests.support.postgres import make_database, running_postgres
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    with running_postgres() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-async def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where a store may be."""
-    if request.param == "sqlite":
-        return str(tmp_path / "jobs.db")
-    return await make_database(request.getfixturevalue("postgres"))
+from service.jobs.store import JobStore
+from tests.support.orders import job_store
 
 
 @pytest.fixture
-async def store(place: str) -> AsyncIterator[Store]:
-    opened = open_store(place, lease=15.0)
-    yield opened
-    await opened.close()
+async def store(place: str) -> AsyncIterator[JobStore]:
+    async with job_store(place) as opened:
+        yield opened

@@ -3,26 +3,24 @@
 import asyncio
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from service.jobs.job import Job, JobEvent, JobTaken, Progress, make_job_id
-from service.jobs.opening import StoreMisconfigured, open_store
-from service.jobs.store import Step, Store
-from tests.support.orders import add_jobs, make_order, make_request
+from service.jobs.store import JobStore, Step
+from tests.support.orders import add_jobs, job_store, make_order, make_request
 
 STEP = Step("key", 0, '{"Completion": {"text": "Wäves \u2028 😀"}}', 0.5)
 STARTED = JobEvent(1, "started", {"id": "ref-1", "text": "Wäves 😀"})
 DONE = JobEvent(2, "done", {"text": "Waves."})
 
 
-async def add(store: Store, number: int = 0) -> str:
+async def add(store: JobStore, number: int = 0) -> str:
     [job] = await add_jobs(store, [make_request(number)])
     return job
 
 
-async def test_a_job_goes_from_the_queue_to_its_end(store: Store) -> None:
+async def test_a_job_goes_from_the_queue_to_its_end(store: JobStore) -> None:
     job = await add(store)
     queued = await store.get(job)
     claim = await store.claim("me", 15.0)
@@ -48,7 +46,7 @@ async def test_a_job_goes_from_the_queue_to_its_end(store: Store) -> None:
     assert await store.claim("me", 15.0) is None
 
 
-async def test_jobs_are_claimed_in_the_order_in_which_they_came(store: Store) -> None:
+async def test_jobs_are_claimed_in_the_order_in_which_they_came(store: JobStore) -> None:
     added = []
     for number in range(3):
         added.append(await add(store, number))
@@ -58,7 +56,7 @@ async def test_jobs_are_claimed_in_the_order_in_which_they_came(store: Store) ->
     assert [claim.job.id for claim in claims if claim] == added
 
 
-async def test_a_job_is_claimed_once(store: Store) -> None:
+async def test_a_job_is_claimed_once(store: JobStore) -> None:
     for number in range(4):
         await add(store, number)
     claims = await asyncio.gather(*(store.claim(f"worker {number}", 15.0) for number in range(8)))
@@ -66,7 +64,7 @@ async def test_a_job_is_claimed_once(store: Store) -> None:
     assert len({claim.job.id for claim in claims if claim}) == sum(1 for claim in claims if claim) == 4
 
 
-async def test_who_lets_a_job_go_for_longer_than_its_lease_cannot_write_to_it_any_more(store: Store) -> None:
+async def test_who_lets_a_job_go_for_longer_than_its_lease_cannot_write_to_it_any_more(store: JobStore) -> None:
     job = await add(store)
     lost = await store.claim("paused", 0.0)
     assert lost is not None
@@ -88,7 +86,7 @@ async def test_who_lets_a_job_go_for_longer_than_its_lease_cannot_write_to_it_an
     await store.finish(taken, "completed", STARTED, Progress())
 
 
-async def test_one_who_claims_a_job_again_cannot_write_by_the_earlier_claim(store: Store) -> None:
+async def test_one_who_claims_a_job_again_cannot_write_by_the_earlier_claim(store: JobStore) -> None:
     await add(store)
     first = await store.claim("me", 0.0)
     second = await store.claim("me", 15.0)
@@ -102,18 +100,17 @@ async def test_one_who_claims_a_job_again_cannot_write_by_the_earlier_claim(stor
 
 
 async def test_every_write_renews_the_lease(place: str) -> None:
-    store = open_store(place, lease=15.0)
-    await add(store)
-    claim = await store.claim("me", 0.2)
-    assert claim is not None
-    await store.record(claim, STEP, worked=1.0)
-    await asyncio.sleep(0.3)
+    async with job_store(place) as store:
+        await add(store)
+        claim = await store.claim("me", 0.2)
+        assert claim is not None
+        await store.record(claim, STEP, worked=1.0)
+        await asyncio.sleep(0.3)
 
-    assert await store.claim("other", 15.0) is None
-    await store.close()
+        assert await store.claim("other", 15.0) is None
 
 
-async def test_a_job_that_is_let_go_waits_and_its_next_attempt_knows_what_was_done(store: Store) -> None:
+async def test_a_job_that_is_let_go_waits_and_its_next_attempt_knows_what_was_done(store: JobStore) -> None:
     await add(store)
     claim = await store.claim("me", 15.0)
     assert claim is not None
@@ -130,7 +127,7 @@ async def test_a_job_that_is_let_go_waits_and_its_next_attempt_knows_what_was_do
     assert again.order == claim.order
 
 
-async def test_attempts_that_record_nothing_are_counted(store: Store) -> None:
+async def test_attempts_that_record_nothing_are_counted(store: JobStore) -> None:
     await add(store)
     claims = [await store.claim("me", 0.0) for _ in range(3)]
     last = claims[-1]
@@ -141,7 +138,7 @@ async def test_attempts_that_record_nothing_are_counted(store: Store) -> None:
     assert [claim.idle_attempts for claim in claims if claim] == [1, 2, 3]
 
 
-async def test_a_job_that_nobody_has_begun_is_cancelled_at_once(store: Store) -> None:
+async def test_a_job_that_nobody_has_begun_is_cancelled_at_once(store: JobStore) -> None:
     job = await add(store)
     await store.cancel(job, STARTED)
     found = await store.get(job)
@@ -152,7 +149,7 @@ async def test_a_job_that_nobody_has_begun_is_cancelled_at_once(store: Store) ->
     assert await store.claim("me", 15.0) is None
 
 
-async def test_a_job_at_work_is_cancelled_by_who_works_on_it(store: Store) -> None:
+async def test_a_job_at_work_is_cancelled_by_who_works_on_it(store: JobStore) -> None:
     job = await add(store)
     claim = await store.claim("me", 15.0)
     assert claim is not None
@@ -169,7 +166,7 @@ async def test_a_job_at_work_is_cancelled_by_who_works_on_it(store: Store) -> No
     assert (ended.state, ended.outcome) == ("cancelled", DONE.data)
 
 
-async def test_a_job_that_was_cancelled_between_two_attempts_comes_before_others(store: Store) -> None:
+async def test_a_job_that_was_cancelled_between_two_attempts_comes_before_others(store: JobStore) -> None:
     await add(store)
     await asyncio.sleep(0.002)
     cancelled = await add(store, 1)
@@ -184,7 +181,7 @@ async def test_a_job_that_was_cancelled_between_two_attempts_comes_before_others
     assert (claim.job.id, claim.job.cancelling) == (cancelled, True)
 
 
-async def test_lists_have_the_caller_s_own_jobs(store: Store) -> None:
+async def test_lists_have_the_caller_s_own_jobs(store: JobStore) -> None:
     mine = [f"job-{number}" for number in range(3)]
     for job in mine:
         await store.add(Job(job, "me", "refine", "queued", time.time()), make_order(make_request(0), "me"))
@@ -194,7 +191,7 @@ async def test_lists_have_the_caller_s_own_jobs(store: Store) -> None:
     assert [job.id for job in await store.list("me", 1, before="job-2")] == ["job-1"]
 
 
-async def test_what_ended_long_ago_is_dropped(store: Store) -> None:
+async def test_what_ended_long_ago_is_dropped(store: JobStore) -> None:
     old, live = await add(store), await add(store, 1)
     claim = await store.claim("me", 15.0)
     assert claim is not None
@@ -209,7 +206,7 @@ async def test_what_ended_long_ago_is_dropped(store: Store) -> None:
     assert await store.get(left) is not None
 
 
-async def test_many_writes_at_once_are_all_there(store: Store) -> None:
+async def test_many_writes_at_once_are_all_there(store: JobStore) -> None:
     await add(store)
     claim = await store.claim("me", 15.0)
     assert claim is not None
@@ -219,7 +216,7 @@ async def test_many_writes_at_once_are_all_there(store: Store) -> None:
     assert {step.key for step in await store.steps(claim.job.id)} == {step.key for step in steps}
 
 
-async def test_a_write_that_fails_takes_no_other_with_it(store: Store) -> None:
+async def test_a_write_that_fails_takes_no_other_with_it(store: JobStore) -> None:
     await add(store)
     lost = await store.claim("paused", 0.0)
     claim = await store.claim("me", 15.0)
@@ -234,7 +231,7 @@ async def test_a_write_that_fails_takes_no_other_with_it(store: Store) -> None:
     assert {step.key for step in await store.steps(claim.job.id)} == {"0", "2"}
 
 
-async def test_a_write_that_was_done_does_no_harm_when_it_is_done_again(store: Store) -> None:
+async def test_a_write_that_was_done_does_no_harm_when_it_is_done_again(store: JobStore) -> None:
     """After a lost connection nobody knows whether a commit arrived."""
     await add(store)
     claim = await store.claim("me", 15.0)
@@ -249,13 +246,11 @@ async def test_a_write_that_was_done_does_no_harm_when_it_is_done_again(store: S
 
 async def test_what_was_kept_is_there_when_the_store_is_opened_again(place: str) -> None:
     for _ in range(2):
-        store = open_store(place, lease=15.0)
-        await add(store)
-        await store.close()
-    store = open_store(place, lease=15.0)
+        async with job_store(place) as store:
+            await add(store)
 
-    assert await store.count_queued() == 2
-    await store.close()
+    async with job_store(place) as store:
+        assert await store.count_queued() == 2
 
 
 def test_ids_sort_by_time() -> None:
@@ -265,38 +260,3 @@ def test_ids_sort_by_time() -> None:
         time.sleep(0.002)
 
     assert sorted(made) == made
-
-
-def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
-    import sqlite3
-
-    place = tmp_path / "jobs.db"
-    asyncio.run(open_store(str(place), lease=15.0).close())
-    with sqlite3.connect(place) as database:
-        database.execute("UPDATE redraft_format SET version = 99")
-    database.close()
-
-    with pytest.raises(StoreMisconfigured, match="version 99"):
-        open_store(str(place), lease=15.0)
-
-
-@pytest.mark.parametrize("place", ["/proc/jobs.db", "postgresql://somebody:secret@127.0.0.1:1/jobs", "postgres://"])
-def test_a_place_that_cannot_be_used_is_named_without_its_password(place: str) -> None:
-    with pytest.raises(StoreMisconfigured) as refused:
-        open_store(place, lease=15.0)
-
-    assert "secret" not in str(refused.value)
-
-
-async def test_only_its_owner_reads_the_file(tmp_path: Path) -> None:
-    store = open_store(str(tmp_path / "in" / "jobs.db"), lease=15.0)
-    await add(store)
-
-    assert {
-        path.name: oct(path.stat().st_mode & 0o77) for path in (tmp_path / "in").iterdir() if "lock" not in path.name
-    } == {
-        "jobs.db": "0o0",
-        "jobs.db-wal": "0o0",
-        "jobs.db-shm": "0o0",
-    }
-    await store.close()

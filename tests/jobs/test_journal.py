@@ -11,7 +11,7 @@ from service.engines.conversation import Conversation, Image, Turn
 from service.errors import Cancelled
 from service.jobs.job import Claim, Job
 from service.jobs.journal import Interrupted, Journal, call_key, evaluation_key
-from service.jobs.store import Step, Store
+from service.jobs.store import JobStore, Step
 from tests.support.orders import make_order, make_request
 
 ASKED = Conversation(Turn("user", "Write.")).with_reply("Waves.").with_user("More.")
@@ -120,7 +120,7 @@ async def test_a_timeout_inside_a_step_stays_what_it_is() -> None:
             await asyncio.sleep(60)
 
 
-async def test_a_step_of_a_job_that_was_taken_ends_the_attempt(store: Store) -> None:
+async def test_a_step_of_a_job_that_was_taken_ends_the_attempt(store: JobStore) -> None:
     found = journal(store)  # of a claim that the store does not know
     with pytest.raises(Interrupted), found.place("key") as place:
         await found.record(place, {}, 0.1)

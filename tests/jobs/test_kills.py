@@ -23,7 +23,7 @@ SERVICE = "tests.support.counted_service"
 def settings(folder: Path) -> dict[str, str]:
     return {
         "REDRAFT_ENGINE": "scripted",
-        "REDRAFT_JOBS": str(folder / "jobs.db"),
+        "REDRAFT_STORE": str(folder / "jobs.db"),
         "CALLS": str(folder / "calls"),
         "SECONDS_PER_CALL": "0.03",
     }

@@ -17,7 +17,7 @@ from service.evaluators.text.keywords import Keywords
 from service.jobs.job import Claim
 from service.jobs.journal import Interrupted, Journal
 from service.jobs.recorded import RecordedEngine, RecordedEvaluator, decode_result, encode_result, record_evaluators
-from service.jobs.store import Store
+from service.jobs.store import JobStore
 from tests.support.orders import add_jobs, make_request
 from tests.support.scripts import JUDGE
 
@@ -33,7 +33,7 @@ CALLS: list[Call[Any]] = [
 class Attempts:
     """The attempts at one job, which follow each other."""
 
-    store: Store
+    store: JobStore
     claim: Claim
 
     async def journal(self) -> Journal:
@@ -41,7 +41,7 @@ class Attempts:
 
 
 @asynccontextmanager
-async def _claimed(store: Store) -> AsyncIterator[Attempts]:
+async def _claimed(store: JobStore) -> AsyncIterator[Attempts]:
     await add_jobs(store, [make_request(0)])
     claim = await store.claim("me", 15.0)
     assert claim is not None
@@ -49,7 +49,7 @@ async def _claimed(store: Store) -> AsyncIterator[Attempts]:
 
 
 @pytest.fixture
-async def attempts(store: Store) -> AsyncIterator[Attempts]:
+async def attempts(store: JobStore) -> AsyncIterator[Attempts]:
     async with _claimed(store) as found:
         yield found
 

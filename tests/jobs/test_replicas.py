@@ -27,7 +27,7 @@ REQUESTS = [make_request(number) for number in range(10)]
 async def replica(place: str, folder: Path, name: str) -> AsyncIterator[tuple[Process, httpx.AsyncClient]]:
     settings = {
         "REDRAFT_ENGINE": "scripted",
-        "REDRAFT_JOBS": place,
+        "REDRAFT_STORE": place,
         "REDRAFT_MAX_JOBS": "4",
         "REDRAFT_JOB_LEASE_SECONDS": "5",
         "CALLS": str(folder / name),

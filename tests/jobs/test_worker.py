@@ -9,8 +9,7 @@ from typing import Any
 from service.engines.scripted import EngineCall, Script
 from service.errors import EngineUnavailable
 from service.jobs.attempt import MOST_IDLE_ATTEMPTS
-from service.jobs.opening import open_store
-from tests.support.orders import make_request, make_store
+from tests.support.orders import job_store, make_request, make_store
 from tests.support.serving import Served, reply, serving
 
 SIMPLE = make_request(2, search={"rounds": 1})
@@ -18,7 +17,7 @@ SIMPLE = make_request(2, search={"rounds": 1})
 
 @asynccontextmanager
 async def with_jobs(place: Path, script: Script, **settings: Any) -> AsyncIterator[Served]:
-    async with serving(script, jobs=str(place), **settings) as served:
+    async with serving(script, store=str(place), **settings) as served:
         yield served
 
 
@@ -50,10 +49,9 @@ async def test_a_job_waits_while_its_engine_cannot_serve(tmp_path: Path) -> None
 async def test_a_job_that_ends_its_process_each_time_is_given_up(tmp_path: Path) -> None:
     place = tmp_path / "jobs.db"
     [job] = await make_store(place, [SIMPLE])
-    store = open_store(str(place), lease=15.0)
-    for _ in range(MOST_IDLE_ATTEMPTS):  # each by a process that ended before it had recorded anything
-        assert await store.claim("gone", 0.0)
-    await store.close()
+    async with job_store(place) as store:
+        for _ in range(MOST_IDLE_ATTEMPTS):  # each by a process that ended before it had recorded anything
+            assert await store.claim("gone", 0.0)
     async with with_jobs(place, Script(reply=reply)) as served:
         body = await ended(served, job)
         calls = len(served.engine.calls)

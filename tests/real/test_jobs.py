@@ -18,7 +18,7 @@ SERVICE = "tests.support.counted_service"
 
 def settings(folder: Path) -> dict[str, str]:
     """One job at a time: what else the engine computes in a step changes the last digits of its results."""
-    return {"REDRAFT_JOBS": str(folder / "jobs.db"), "CALLS": str(folder / "calls"), "REDRAFT_MAX_JOBS": "1"}
+    return {"REDRAFT_STORE": str(folder / "jobs.db"), "CALLS": str(folder / "calls"), "REDRAFT_MAX_JOBS": "1"}
 
 
 async def kill_all(pid: int) -> None:

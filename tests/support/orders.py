@@ -2,13 +2,15 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from service.jobs.database import JobDatabase
 from service.jobs.job import Job, Order, make_job_id
-from service.jobs.opening import open_store
-from service.jobs.store import Store
+from service.jobs.store import JobStore
+from service.store.opening import open_database
 
 PRESETS = ("beam", "adaptive", "self_refine", "reflexion")
 
@@ -29,7 +31,7 @@ def make_order(request: Mapping[str, Any], caller: str = "anonymous") -> Order:
     return Order("refine", json.dumps(request), caller, "request", "[fence]", seed=1)
 
 
-async def add_jobs(store: Store, requests: Sequence[Mapping[str, Any]]) -> list[str]:
+async def add_jobs(store: JobStore, requests: Sequence[Mapping[str, Any]]) -> list[str]:
     """Put jobs into a store; their ids, in the order of the requests."""
     ids = []
     for request in requests:
@@ -39,13 +41,20 @@ async def add_jobs(store: Store, requests: Sequence[Mapping[str, Any]]) -> list[
     return ids
 
 
+@asynccontextmanager
+async def job_store(place: str | Path) -> AsyncIterator[JobStore]:
+    """The jobs in the database at ``place``."""
+    database = open_database(str(place))
+    try:
+        yield JobDatabase(database, lease=15.0)
+    finally:
+        await database.close()
+
+
 async def make_store(place: str | Path, requests: Sequence[Mapping[str, Any]]) -> list[str]:
     """A store of such jobs, on which nobody works yet."""
-    store = open_store(str(place), lease=15.0)
-    try:
+    async with job_store(place) as store:
         return await add_jobs(store, requests)
-    finally:
-        await store.close()
 
 
 def comparable(result: Mapping[str, Any]) -> Any:

@@ -44,13 +44,13 @@ class Transactions:
         self._lasting = engine.execution_options(lasting=True)
         self._waiting: deque[_Write] = deque()
         self._taking = threading.Lock()
-        self._writer = ThreadPoolExecutor(1, "jobs-writer")
-        self._readers = ThreadPoolExecutor(READERS, "jobs-reader")
+        self._writer = ThreadPoolExecutor(1, "store-writer")
+        self._readers = ThreadPoolExecutor(READERS, "store-reader")
 
-    def run_now(self, function: Work) -> None:
+    def run_now(self, function: Callable[[sa.Connection], T]) -> T:
         """Run a function in a transaction of its own, in this thread. Raises SQLAlchemy's errors."""
         with self._engine.begin() as connection:
-            function(connection)
+            return function(connection)
 
     async def write(self, function: Callable[[sa.Connection], T], *, lasting: bool = False, alone: bool = False) -> T:
         """Run a function that writes. What it wrote survives the end of this process.
@@ -114,7 +114,7 @@ class Transactions:
                     return function(connection)
             except DBAPIError as error:
                 if attempt == TRIES - 1:
-                    raise StoreUnavailable("the database of the jobs cannot be used") from error
+                    raise StoreUnavailable("the service's database cannot be used") from error
                 time.sleep(FIRST_PAUSE_SECONDS * 2**attempt)
         raise AssertionError("the last try returns or raises")
 

@@ -1,4 +1,4 @@
-"""Opening the store that the settings name."""
+"""Opening the database that the settings name."""
 
 import fcntl
 import os
@@ -8,43 +8,32 @@ from typing import IO, Any
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from service.jobs.database import Database, UnknownFormat
+from service.store.database import Database
+from service.store.errors import StoreMisconfigured
 
 POSTGRES = ("postgresql://", "postgres://")
 
 
-class StoreMisconfigured(Exception):
-    """The store cannot be opened. The message is for the operator, and holds no password."""
-
-
-def open_store(place: str, lease: float) -> Database:
-    """The store at ``place``: a file, which is made if it is missing, or the URL of a Postgres database.
-
-    lease: seconds for which a job stays with the process that writes for it.
+def open_database(place: str) -> Database:
+    """The database at ``place``: a file, which is made if it is missing, or the URL of a Postgres database.
 
     Blocks. Raises StoreMisconfigured.
     """
-    postgres = place.startswith(POSTGRES)
     try:
-        engine = _connect_postgres(place) if postgres else _open_file(Path(place))
+        engine = _connect_postgres(place) if place.startswith(POSTGRES) else _open_file(Path(place))
         try:
-            database = Database(engine, lease)
-            database.prepare()
-            if not postgres:
-                database.free_all()
+            engine.connect().close()
         except BaseException:
             engine.dispose()
             raise
-    except UnknownFormat as error:
-        raise StoreMisconfigured(f"the jobs cannot be kept: {error}") from error
     except ModuleNotFoundError as error:
-        raise StoreMisconfigured(f"jobs need redraft's extra 'jobs': {error}") from error
+        raise StoreMisconfigured(f"it needs redraft's extra 'store': {error}") from error
     except ArgumentError as error:
-        raise StoreMisconfigured("the URL of the jobs' database is not valid") from error
+        raise StoreMisconfigured("the URL of the database is not valid") from error
     except (DBAPIError, OSError) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
-        raise StoreMisconfigured(f"the jobs' database cannot be opened: {cause}") from error
-    return database
+        raise StoreMisconfigured(f"the database cannot be opened: {cause}") from error
+    return Database(engine)
 
 
 def _connect_postgres(url: str) -> sa.Engine:

@@ -1,0 +1,80 @@
+"""The database of the service, in which several rooms keep their tables: SQLite in a file next to the service, or
+Postgres, which several services can share."""
+
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from service.store.errors import StoreMisconfigured
+from service.store.transactions import Transactions
+
+T = TypeVar("T")
+
+_formats = sa.Table(
+    "redraft_formats",
+    sa.MetaData(),
+    sa.Column("room", sa.String, primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+)
+
+
+class Database:
+    """A database that is open."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.is_shared = engine.dialect.name == "postgresql"
+        """Whether other processes use it at the same time."""
+        self._transactions = Transactions(engine, inline=not self.is_shared)
+        self.write = self._transactions.write
+        self.read = self._transactions.read
+        self.close = self._transactions.close
+
+    def prepare(self, room: str, tables: sa.MetaData, version: int) -> None:
+        """Make those of a room's tables that are missing. Blocks.
+
+        version: of the tables and of what is in them.
+
+        Raises StoreMisconfigured, also if another version of the tables is there.
+        """
+
+        def make(connection: sa.Connection) -> None:
+            if self.is_shared:  # two services may start at once
+                connection.execute(sa.text("SELECT pg_advisory_xact_lock(7265647261667401)"))
+            _formats.create(connection, checkfirst=True)
+            tables.create_all(connection)
+            connection.execute(self.insert_once(_formats), {"room": room, "version": version})
+            found = connection.execute(sa.select(_formats.c.version).where(_formats.c.room == room)).scalar_one()
+            if found != version:
+                raise StoreMisconfigured(
+                    f"the database has version {found} of the tables for {room}, and this service knows {version}"
+                )
+
+        self.run_now(make)
+
+    def run_now(self, function: Callable[[sa.Connection], T]) -> T:
+        """Run a function in a transaction of its own, in this thread. Raises StoreMisconfigured."""
+        try:
+            return self._transactions.run_now(function)
+        except DBAPIError as error:
+            raise StoreMisconfigured(f"the database cannot be used: {error.orig}") from error
+
+    @cache  # noqa: B019 - to build a statement takes longer than to execute it, and there is one Database
+    def insert_once(self, table: sa.Table) -> sa.Insert:
+        """The statement that inserts a row unless it is there already, from a try whose answer was lost."""
+        if self.is_shared:
+            from sqlalchemy.dialects.postgresql import insert as insert_postgres
+
+            return insert_postgres(table).on_conflict_do_nothing()
+        from sqlalchemy.dialects.sqlite import insert as insert_sqlite
+
+        return insert_sqlite(table).on_conflict_do_nothing()
+
+    def now(self) -> Any:
+        """The time of the database's own clock, if it has one: those of several services may differ."""
+        if self.is_shared:
+            return sa.cast(sa.func.extract("epoch", sa.func.clock_timestamp()), sa.Double)
+        return sa.literal(time.time())

@@ -1,0 +1,33 @@
+"""What the service keeps in its database, if it has one."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from service.jobs.store import JobStore
+from service.settings import Settings
+from service.store.errors import StoreMisconfigured
+
+
+@dataclass(frozen=True)
+class Stores:
+    """What each room keeps. ``close`` closes the database that they share."""
+
+    jobs: JobStore
+    close: Callable[[], Awaitable[None]]
+
+
+def open_stores(settings: Settings) -> Stores | None:
+    """Open the database that the settings name, and make what is missing in it. None if they name none: nothing of a
+    database is imported then.
+
+    Blocks. Raises StoreMisconfigured.
+    """
+    if settings.store is None:
+        return None
+    try:
+        from service.jobs.database import JobDatabase
+        from service.store.opening import open_database
+    except ModuleNotFoundError as error:
+        raise StoreMisconfigured(f"a store needs redraft's extra 'store': {error}") from error
+    database = open_database(settings.store)
+    return Stores(jobs=JobDatabase(database, settings.job_lease_seconds), close=database.close)
