@@ -10,6 +10,8 @@ from typing import Any
 from fastapi import FastAPI
 
 from service.api import pages, problems
+from service.api.anthropic import routes as anthropic_routes
+from service.api.anthropic.requests import MessagesRequest
 from service.api.auth import Keys
 from service.api.batches import BatchRequest
 from service.api.body import add_schemas
@@ -273,8 +275,9 @@ def create_app(
     app.include_router(v1)
     app.include_router(jobs_router)
     app.include_router(openai_routes.v1)
+    app.include_router(anthropic_routes.v1)
     app.include_router(router)
     app.include_router(pages.router)
     native = (GenerateRequest, CritiqueRequest, RefineRequest, BatchRequest)
-    add_schemas(app, [*native, ChatRequest, ResponseRequest, Problem])
+    add_schemas(app, [*native, ChatRequest, ResponseRequest, MessagesRequest, Problem])
     return app

@@ -15,10 +15,13 @@ class Keys:
 
     digests: tuple[tuple[str, bytes], ...] = field(repr=False)
 
-    def caller(self, authorization: str | None) -> str:
-        """The name of the key in an ``Authorization`` header's value. Raises Unauthorized."""
+    def caller(self, authorization: str | None, api_key: str | None = None) -> str:
+        """The name of the key in an ``Authorization`` header's value, or else of ``api_key``, which Anthropic's clients
+        send in a header of its own. Raises Unauthorized."""
         if not self.digests:
             return ANONYMOUS
+        if authorization is None and api_key is not None:
+            authorization = f"bearer {api_key}"
         scheme, _, secret = (authorization or "").partition(" ")
         # A header's text is its bytes in Latin-1 (ASGI), so white space is stripped from the bytes: that of Latin-1 may
         # be the end of a character. What a key cannot hold becomes "?" and matches nothing.

@@ -1,4 +1,5 @@
-"""The one place where an error becomes a response: an RFC 9457 problem document, or what OpenAI's clients expect."""
+"""The one place where an error becomes a response: an RFC 9457 problem document, or what the clients of OpenAI and of
+Anthropic expect."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -60,12 +61,25 @@ DESCRIPTIONS: Mapping[int | str, str] = {
 
 RESPONSES_PATH = "/v1/responses"
 OPENAI_PATHS = ("/v1/chat/", "/v1/models", RESPONSES_PATH)
+MESSAGES_PATH = "/v1/messages"
+SDK_PATHS = (*OPENAI_PATHS, MESSAGES_PATH)
+"""Where the callers are SDKs that expect errors in their own form."""
 OPENAI_CODES: Mapping[str, str] = {
     "caller_limit": "rate_limit_exceeded",
     "prompt_too_long": "context_length_exceeded",
     "unauthorized": "invalid_api_key",
 }
 """OpenAI's words for some of our codes; the others stay as they are."""
+ANTHROPIC_TYPES: Mapping[int, str] = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    503: "overloaded_error",
+}
+"""Anthropic's words for statuses; the others are of requests that are not valid."""
 
 
 def describe_errors(content: Mapping[str, Any], *statuses: int | str) -> dict[int | str, dict[str, Any]]:
@@ -75,7 +89,17 @@ def describe_errors(content: Mapping[str, Any], *statuses: int | str) -> dict[in
 
 def error_body(error: RedraftError, path: str) -> dict[str, Any]:
     """What tells of ``error`` at ``path``: the body of a response, or the data of a stream's ``error`` event."""
-    return _openai_body(error, path) if path.startswith(OPENAI_PATHS) else problem_body(error)
+    if path.startswith(OPENAI_PATHS):
+        return _openai_body(error, path)
+    return _anthropic_body(error) if path.startswith(MESSAGES_PATH) else problem_body(error)
+
+
+def _anthropic_body(error: RedraftError) -> dict[str, Any]:
+    message = error.detail
+    if isinstance(error, InvalidRequest) and error.errors:
+        message = f"{error.errors[0].field}: {error.errors[0].message}"
+    kind = "timeout_error" if isinstance(error, DeadlineExceeded) else ANTHROPIC_TYPES.get(error.status)
+    return {"type": "error", "error": {"type": kind or "invalid_request_error", "message": message}}
 
 
 def _openai_body(error: RedraftError, path: str) -> dict[str, Any]:
@@ -98,9 +122,9 @@ def _openai_body(error: RedraftError, path: str) -> dict[str, Any]:
 
 
 def status_at(error: RedraftError, path: str) -> int:
-    """OpenAI has no 422 for a request that is not valid."""
+    """The SDKs know no 422 for a request that is not valid."""
     is_invalid = error.status == 422 and not isinstance(error, KeyReused)
-    return 400 if is_invalid and path.startswith(OPENAI_PATHS) else error.status
+    return 400 if is_invalid and path.startswith(SDK_PATHS) else error.status
 
 
 def make_response(error: RedraftError, path: str) -> Response:
@@ -112,10 +136,10 @@ def make_response(error: RedraftError, path: str) -> Response:
         headers["Connection"] = "close"  # on one that is kept, the next request would come here again, or half a body
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
-    if path.startswith(OPENAI_PATHS):
+    if path.startswith(SDK_PATHS):
         if isinstance(error, DeadlineExceeded | EngineDead):
             headers["x-should-retry"] = "false"  # the SDKs would: for as long again, or in vain
-        return JSONResponse(_openai_body(error, path), status_at(error, path), headers)
+        return JSONResponse(error_body(error, path), status_at(error, path), headers)
     return JSONResponse(problem_body(error), error.status, headers, media_type="application/problem+json")
 
 

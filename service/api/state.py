@@ -83,7 +83,8 @@ def request_info(request: Request) -> RequestInfo:
 
 async def require_key(request: Request) -> None:
     """Note the name of the caller's key; Unauthorized without a valid one. Checked before the body is read."""
-    request.state.caller = app_state(request).keys.caller(request.headers.get("authorization"))
+    headers = request.headers
+    request.state.caller = app_state(request).keys.caller(headers.get("authorization"), headers.get("x-api-key"))
 
 
 async def require_capacity(request: Request) -> None:

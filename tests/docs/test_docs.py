@@ -26,6 +26,8 @@ from pydantic import BaseModel
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from service.api.anthropic.blocks import ContentBlock
+from service.api.anthropic.requests import MessagesRequest
 from service.api.batches import BatchResult
 from service.api.openai.completions import ChatCompletion
 from service.api.openai.fields import Only
@@ -33,7 +35,7 @@ from service.api.openai.response_bodies import ResponseBody
 from service.api.openai.response_items import InputItem
 from service.api.openai.response_requests import ResponseRequest
 from service.api.openai.translate import GENERATE_FIELDS, REFINE_FIELDS, ChatRequest, model_names
-from service.api.problems import OPENAI_CODES
+from service.api.problems import ANTHROPIC_TYPES, OPENAI_CODES
 from service.app import create_app
 from service.cli import ask
 from service.engines.base import Sample
@@ -62,6 +64,7 @@ API, METRICS, SETTINGS, TASKS = (
     for name in ("reference/api.md", "reference/metrics.md", "reference/settings.md", "guide/tasks.md")
 )
 OPENAI = ROOT / "docs/guide/openai.md"
+ANTHROPIC = ROOT / "docs/guide/anthropic.md"
 DEPENDENCIES = ROOT / "docs/design/decisions/0006-dependencies.md"
 FOUND_BY_BROWSER = {"/docs/oauth2-redirect"}  # a helper of /docs
 
@@ -448,7 +451,7 @@ def test_examples_of_responses_have_the_fields_of_true_ones(heading: str, model:
 
 
 def treatment(model: type[BaseModel], name: str) -> tuple[str, Any]:
-    """What becomes of a field of OpenAI's, and the value of a refused one that is taken."""
+    """What becomes of a field of an SDK's, and the value of a refused one that is taken."""
     field = model.model_fields[name]
     limits = [limit.value for limit in field.metadata if isinstance(limit, Only)]
     if limits:
@@ -456,10 +459,17 @@ def treatment(model: type[BaseModel], name: str) -> tuple[str, Any]:
     return "ignored" if field.description == "Ignored." else "followed", None
 
 
-@pytest.mark.parametrize(("heading", "model"), [("Fields", ChatRequest), ("Fields of responses", ResponseRequest)])
-def test_fields_of_openai_and_what_becomes_of_them(heading: str, model: type[BaseModel]) -> None:
+@pytest.mark.parametrize(
+    ("document", "heading", "model"),
+    [
+        (OPENAI, "Fields", ChatRequest),
+        (OPENAI, "Fields of responses", ResponseRequest),
+        (ANTHROPIC, "Fields", MessagesRequest),
+    ],
+)
+def test_fields_of_sdks_and_what_becomes_of_them(document: Path, heading: str, model: type[BaseModel]) -> None:
     shown = {}
-    for name, kind, meaning in table(OPENAI, heading):
+    for name, kind, meaning in table(document, heading):
         taken = re.fullmatch(r"unless it is `(.*)`", meaning)
         shown[quoted(name)[0]] = (kind, json.loads(taken[1]) if taken else None)
     assert shown == {name: treatment(model, name) for name in model.model_fields}
@@ -468,6 +478,14 @@ def test_fields_of_openai_and_what_becomes_of_them(heading: str, model: type[Bas
 def test_fields_of_redraft_in_requests_of_openai() -> None:
     _, redraft = tables(OPENAI, "Fields")
     assert [set(quoted(row[1])) for row in redraft] == [GENERATE_FIELDS, REFINE_FIELDS]
+
+
+def test_blocks_and_errors_of_anthropic() -> None:
+    union, _ = get_args(ContentBlock)
+    kinds = [get_args(block.model_fields["type"].annotation)[0] for block in get_args(union)]
+    assert [quoted(row[0])[0] for row in table(ANTHROPIC, "Content")] == kinds
+    shown = {row[0]: quoted(row[1])[0] for row in table(ANTHROPIC, "Errors")}
+    assert {status: shown[str(status)] for status in ANTHROPIC_TYPES} == ANTHROPIC_TYPES
 
 
 def test_items_of_openai_s_responses() -> None:

@@ -24,7 +24,7 @@ TIERS: Mapping[Lane, ServiceTier] = {"interactive": "default", "batch": "flex"}
 
 async def compile_chat(chat: Chat, state: AppState, lane: Lane = "interactive") -> tuple[Program, ChatFormat]:
     """The program, and how it is answered. InvalidRequest names fields as the caller did."""
-    program = await _compile(chat, state, lane)
+    program = await compile_program(chat, state, lane)
     return program, _make_chat_format(chat, program)
 
 
@@ -33,11 +33,12 @@ async def compile_response(
 ) -> tuple[Program, ResponseFormat]:
     """The same for a Responses request."""
     with rename_fields(stated.name_as_caller):
-        program = await _compile(stated.chat, state, lane)
+        program = await compile_program(stated.chat, state, lane)
     return program, _make_response_format(stated, program)
 
 
-async def _compile(chat: Chat, state: AppState, lane: Lane) -> Program:
+async def compile_program(chat: Chat, state: AppState, lane: Lane) -> Program:
+    """The chat's program. InvalidRequest names fields as the caller did."""
     if chat.request.is_flex:
         lane = "batch"
     with name_callers_fields(chat.names):
@@ -65,7 +66,7 @@ def _make_chat_format(chat: Chat, program: Program) -> ChatFormat:
         created=int(time.time()),
         texts=program.n if isinstance(program, Generate) else 1,
         include_usage=bool(options and options.include_usage),
-        trace=_has_trace(chat),
+        trace=has_trace(chat),
         reasoning=chat.translated.reasoning,
         metadata=chat.request.metadata,
         service_tier=_tier(chat, program),
@@ -92,10 +93,11 @@ def _make_response_format(stated: StatedResponse, program: Program) -> ResponseF
         tools=[tool.model_dump(exclude_none=True, by_alias=True) for tool in request.tools or ()],
         top_p=request.top_p,
     )
-    return ResponseFormat(begun, trace=_has_trace(stated.chat))
+    return ResponseFormat(begun, trace=has_trace(stated.chat))
 
 
-def _has_trace(chat: Chat) -> bool:
+def has_trace(chat: Chat) -> bool:
+    """Whether the account of a refine has its rounds."""
     return isinstance(chat.translated, RefineRequest) and chat.translated.trace
 
 
