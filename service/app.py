@@ -40,6 +40,7 @@ from service.images.fetch import RemoteImages
 from service.jobs.attempt import Services
 from service.jobs.jobs import Jobs
 from service.jobs.news import News
+from service.jobs.orders import NativeOrders
 from service.jobs.store import JobStore
 from service.jobs.worker import Worker
 from service.metrics import Metrics
@@ -149,7 +150,7 @@ def make_jobs(
 ) -> Jobs:
     """The jobs in ``store``, with a worker that does not work yet."""
     news = News()
-    services = Services(store, runner, programs, news)
+    services = Services(store, runner, NativeOrders(programs), news)
     lease, keep = settings.job_lease_seconds, settings.job_keep_seconds
     worker = Worker(services, settings.max_jobs, lease, keep, check_ready)
     return Jobs(store, worker, news, settings.max_queued_jobs, on_shed=runner.metrics.count_shed)

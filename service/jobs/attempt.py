@@ -4,21 +4,19 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, replace
 
-from pydantic import ValidationError
-
 from service.engines.base import Engine
-from service.errors import Cancelled, InvalidRequest, RedraftError, StoreUnavailable, Unavailable
-from service.jobs.job import Claim, JobEvent, JobState, JobTaken, Order, Progress
+from service.errors import Cancelled, RedraftError, StoreUnavailable, Unavailable
+from service.jobs.job import Claim, JobEvent, JobState, JobTaken, Progress, name_program
 from service.jobs.journal import Interrupted, Journal
 from service.jobs.news import News
+from service.jobs.orders import JobFormat, Orders
 from service.jobs.recorded import RecordedEngine, record_evaluators
 from service.jobs.replays import observe_new
-from service.jobs.store import JobStore
+from service.jobs.store import WorkStore
 from service.programs.admission import Ticket
-from service.programs.compile import Programs
 from service.programs.run import RequestInfo, Runner
 from service.refinement.events import (
     CallEnded,
@@ -31,9 +29,9 @@ from service.refinement.events import (
     RoundEnded,
 )
 from service.refinement.program import EvaluatedProgram, Program, Refine
-from service.wire.problems import make_public, problem_body
-from service.wire.requests import CritiqueRequest, GenerateRequest, NativeRequest, RefineRequest
-from service.wire.responses import NativeFormat, sse_event
+from service.refinement.scheduling import Lane
+from service.wire.problems import make_public
+from service.wire.responses import sse_event
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +52,16 @@ class GivenUp(RedraftError):
 
 @dataclass(frozen=True)
 class Services:
-    """What attempts work with: where they write, what runs programs and makes them, and who hears of it."""
+    """What attempts work with: where they write, what runs programs and makes them, and who hears of it.
 
-    store: JobStore
+    lane: whose places the programs take. ``orders`` compiles them for the same lane.
+    """
+
+    store: WorkStore
     runner: Runner
-    programs: Programs
+    orders: Orders
     news: News
+    lane: Lane = "interactive"
 
 
 class Attempt:
@@ -113,7 +115,7 @@ class Attempt:
         self._journal = journal = Journal(services.store, claim, await services.store.steps(claim.job.id))
         if self._withdrawn:
             journal.withdraw()
-        async with services.runner.admission.hold(claim.job.caller):
+        async with self._place():
             program, form = await self._compile(journal)
             runner = replace(services.runner, engine=lambda model: self._engine(model, journal))
             try:
@@ -132,21 +134,24 @@ class Attempt:
                         raise journal.interrupted
                     await self._tell(event, form)
 
-    async def _compile(self, journal: Journal) -> tuple[Program, NativeFormat]:
+    def _place(self) -> AbstractAsyncContextManager[object]:
+        """A place at work."""
+        runner = self._services.runner
+        if self._services.lane == "batch":
+            return runner.background.place()
+        return runner.admission.hold(self._claim.job.caller)
+
+    async def _compile(self, journal: Journal) -> tuple[Program, JobFormat]:
         """The same program as in every other attempt, for the time that is left of it."""
         order = self._claim.order
-        try:
-            request = await asyncio.to_thread(decode_order, order)
-        except ValidationError:
-            raise InvalidRequest("this version of the service no longer takes the job's request") from None
-        program = self._services.programs.compile(request)
+        program, form = await self._services.orders.compile(self._claim)
         deadline = program.budget.deadline
         if self._claim.worked:
             soonest = asyncio.get_running_loop().time() + REPLAY_SECONDS
             deadline = max(deadline - self._claim.worked, min(soonest, deadline))
         program = replace(
             program,
-            id=self._claim.job.id.replace("job", program.id.partition("-")[0], 1),
+            id=name_program(self._claim.job.id, program.id),
             budget=replace(program.budget, deadline=deadline),
         )
         if isinstance(program, EvaluatedProgram):
@@ -154,12 +159,12 @@ class Attempt:
             program = replace(program, fence=order.fence, evaluators=evaluators)
         if isinstance(program, Refine) and program.sampling.seed is None:
             program = replace(program, sampling=replace(program.sampling, seed=order.seed))
-        return program, NativeFormat.for_request(request)
+        return program, form
 
     def _engine(self, model: str, journal: Journal) -> Engine:
         return RecordedEngine(self._services.runner.engine(model), journal)
 
-    async def _tell(self, event: Event, form: NativeFormat) -> None:
+    async def _tell(self, event: Event, form: JobFormat) -> None:
         """Note how far the program has come, and keep the event for its caller."""
         self._note(event)
         if isinstance(event, Done):
@@ -193,7 +198,7 @@ class Attempt:
     async def _fail(self, error: Exception) -> None:
         known = make_public(error, self._claim.order.request_id)
         state: JobState = "cancelled" if isinstance(error, Cancelled) else "failed"
-        await self._finish(state, "error", problem_body(known))
+        await self._finish(state, "error", self._services.orders.describe(known, self._claim))
 
     async def _finish(self, state: JobState, name: str, outcome: Mapping[str, object]) -> None:
         self.is_ending = True
@@ -215,17 +220,6 @@ class Attempt:
     async def _release(self, delay: float) -> None:
         worked = self._claim.worked if self._journal is None else self._journal.worked
         await self._services.store.release(self._claim, worked, delay)
-
-
-def decode_order(order: Order) -> NativeRequest:
-    """The request. Raises ValidationError if it was taken on by a version that understood it otherwise."""
-    match order.kind:
-        case "generate":
-            return GenerateRequest.model_validate_json(order.body)
-        case "critique":
-            return CritiqueRequest.model_validate_json(order.body)
-        case "refine":
-            return RefineRequest.model_validate_json(order.body)
 
 
 def _is_cancelled(done: Done) -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-JobKind = Literal["generate", "critique", "refine"]
+JobKind = Literal["generate", "critique", "refine", "chat", "response"]
+"""``chat`` and ``response`` are the lines of OpenAI's batches."""
 JobState = Literal["queued", "running", "completed", "failed", "cancelled"]
 ENDED: tuple[JobState, ...] = ("completed", "failed", "cancelled")
 
@@ -129,6 +130,15 @@ def make_job_id() -> str:
     True
     """
     return f"job-{int(time.time() * 1000):012x}{secrets.token_hex(10)}"
+
+
+def name_program(job_id: str, program_id: str) -> str:
+    """The id of a job's program, which is the same in all attempts: the job's after the program's own prefix.
+
+    >>> name_program("job-0192", "ref-53ab")
+    'ref-0192'
+    """
+    return job_id.replace("job", program_id.partition("-")[0], 1)
 
 
 def to_json(value: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from service.engines.conversation import Conversation, Image
 from service.errors import Cancelled, StoreUnavailable
 from service.jobs.job import Claim, JobTaken
 from service.jobs.replays import Replays
-from service.jobs.store import JobStore, Step
+from service.jobs.store import Step, WorkStore
 
 
 class Interrupted(BaseException):
@@ -66,7 +66,7 @@ class Journal:
     steps: those of earlier attempts.
     """
 
-    def __init__(self, store: JobStore, claim: Claim, steps: Sequence[Step]) -> None:
+    def __init__(self, store: WorkStore, claim: Claim, steps: Sequence[Step]) -> None:
         self.replays = Replays()
         self.interrupted: Interrupted | None = None
         self._store = store

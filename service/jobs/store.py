@@ -21,33 +21,14 @@ class Step:
     seconds: float
 
 
-class JobStore(Protocol):
-    """Keeps jobs, their steps and their events. What a method has written survives the end of this process. New jobs,
-    their ends and cancellations also survive a power cut; of steps and events it may take the last, which are then
+class WorkStore(Protocol):
+    """Keeps jobs while they are worked on, with their steps and events. What a method has written survives the end of
+    this process. The ends of jobs also survive a power cut; of steps and events it may take the last, which are then
     computed again.
 
     Methods raise StoreUnavailable if the database cannot be reached. Those that take a Claim raise JobTaken if it no
     longer holds, and have then changed nothing.
     """
-
-    async def add(self, job: Job, order: Order) -> None:
-        """Keep a new job."""
-
-    async def get(self, job_id: str) -> Job | None:
-        """A job with its outcome; None if there is no such job."""
-
-    async def list(self, caller: str, limit: int, before: str | None = None) -> Sequence[Job]:
-        """The caller's newest jobs without their outcomes, newest first; with ``before``, those older than it."""
-
-    async def events(self, job_id: str, after: int) -> Sequence[JobEvent]:
-        """The events of a job whose number is above ``after``."""
-
-    async def count_queued(self) -> int:
-        """How many jobs wait."""
-
-    async def cancel(self, job_id: str, event: JobEvent) -> None:
-        """Note that a job is to end. One that no attempt has begun ends here, with ``event`` as its only event and its
-        outcome."""
 
     async def claim(self, owner: str, lease: float) -> Claim | None:
         """Take the oldest job that waits, or that another process has let go for longer than its lease; those that
@@ -76,3 +57,26 @@ class JobStore(Protocol):
 
     async def purge(self, ended_before: float) -> int:
         """Drop the jobs that ended before a time, with everything of theirs; how many there were."""
+
+
+class JobStore(WorkStore, Protocol):
+    """Keeps jobs. New ones and cancellations also survive a power cut."""
+
+    async def add(self, job: Job, order: Order) -> None:
+        """Keep a new job."""
+
+    async def get(self, job_id: str) -> Job | None:
+        """A job with its outcome; None if there is no such job."""
+
+    async def list(self, caller: str, limit: int, before: str | None = None) -> Sequence[Job]:
+        """The caller's newest jobs without their outcomes, newest first; with ``before``, those older than it."""
+
+    async def events(self, job_id: str, after: int) -> Sequence[JobEvent]:
+        """The events of a job whose number is above ``after``."""
+
+    async def count_queued(self) -> int:
+        """How many jobs wait."""
+
+    async def cancel(self, job_id: str, event: JobEvent) -> None:
+        """Note that a job is to end. One that no attempt has begun ends here, with ``event`` as its only event and its
+        outcome."""
