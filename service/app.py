@@ -3,8 +3,9 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -18,6 +19,7 @@ from service.api.body import add_schemas
 from service.api.idempotency import Repeats
 from service.api.intake import Intake
 from service.api.jobs import router as jobs_router
+from service.api.mcp import routes as mcp_routes
 from service.api.middleware import UNMATCHED, BodyLimit, RequestContext, RequestRecord, RequestTrace
 from service.api.openai import routes as openai_routes
 from service.api.openai.response_requests import ResponseRequest
@@ -25,7 +27,7 @@ from service.api.openai.translate import ChatRequest
 from service.api.origin import Cors, OriginGuard
 from service.api.rate_limits import RateLimits
 from service.api.routes import router, v1
-from service.api.state import AppState
+from service.api.state import AppState, Exchanges
 from service.calibration.identity import digest_of_folders, judge_digest
 from service.calibration.judges import JudgeCheck, KnownJudges
 from service.calibration.store import load
@@ -94,6 +96,21 @@ def tell_span(record: RequestRecord) -> None:
     )
     if record.status >= 500:
         span.fail(str(record.status))
+
+
+class McpUnavailable(Exception):
+    """The Model Context Protocol is on and cannot be. The message is for the operator."""
+
+
+def load_mcp(settings: Settings) -> Callable[[AppState], AbstractAsyncContextManager[Exchanges]] | None:
+    """What serves agents; None where that is off, and the protocol's SDK is not imported. Raises McpUnavailable."""
+    if not settings.mcp:
+        return None
+    try:
+        from service.api.mcp.server import serving
+    except ModuleNotFoundError as error:
+        raise McpUnavailable(f"REDRAFT_MCP needs redraft's extra 'mcp': {error}") from error
+    return partial(serving, max_body_bytes=settings.max_body_bytes)
 
 
 class TracingUnavailable(Exception):
@@ -170,11 +187,12 @@ def create_app(
     ``tools`` and ``images`` are closed with it. ``on_failure`` gets the reason if an engine fails to start, and
     ``on_ready`` is awaited once the main model's engine serves.
 
-    Raises TracingUnavailable, CalibrationError and StoreMisconfigured.
+    Raises TracingUnavailable, CalibrationError, StoreMisconfigured and McpUnavailable.
     """
     metrics = Metrics()
     tracer = start_tracing(settings)
     stores = open_stores(settings)
+    serve_agents = load_mcp(settings)
     admission = Admission(
         settings.max_programs,
         settings.max_queued,
@@ -234,6 +252,8 @@ def create_app(
                 app.state.jobs = jobs
                 stack.push_async_callback(jobs.close)
                 jobs.worker.start()
+            if serve_agents is not None:
+                state = replace(state, agents=await stack.enter_async_context(serve_agents(state)))
             yield {"app_state": state, "intake": intake, "repeats": repeats}
 
     def finished(record: RequestRecord) -> None:
@@ -277,6 +297,7 @@ def create_app(
     app.include_router(jobs_router)
     app.include_router(openai_routes.v1)
     app.include_router(anthropic_routes.v1)
+    app.include_router(mcp_routes.router)
     app.include_router(router)
     app.include_router(pages.router)
     native = (GenerateRequest, CritiqueRequest, RefineRequest, BatchRequest)

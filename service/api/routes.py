@@ -25,6 +25,7 @@ from service.api.problems import describe_errors
 from service.api.sse import EventStream
 from service.api.state import app_state, request_info, require_batch_capacity, require_key
 from service.errors import NotFound
+from service.tasks.task import Task
 from service.wire.requests import CritiqueRequest, GenerateRequest, NativeRequest, RefineRequest
 from service.wire.responses import (
     CritiqueResponse,
@@ -149,18 +150,20 @@ async def task(request: Request, name: str) -> Response:
     state = app_state(request)
     if name not in state.tasks:
         raise NotFound(f"there is no task {name!r}; there are {', '.join(state.tasks)}")
-    found = state.tasks[name]
-    return JSONResponse(
-        {
-            "name": found.name,
-            "description": found.description,
-            "parameters": {key: value.model_dump() for key, value in found.parameters.items()},
-            "choices": found.sampling.choices,
-            "criteria": [asdict(line) for line in found.criteria],
-            "rubrics": [rubric.name for rubric in found.rubrics],
-            "example": {"task": found.name, **found.example},
-        }
-    )
+    return JSONResponse(task_body(state.tasks[name]))
+
+
+def task_body(task: Task) -> dict[str, Any]:
+    """What is told of one task."""
+    return {
+        "name": task.name,
+        "description": task.description,
+        "parameters": {key: value.model_dump() for key, value in task.parameters.items()},
+        "choices": task.sampling.choices,
+        "criteria": [asdict(line) for line in task.criteria],
+        "rubrics": [rubric.name for rubric in task.rubrics],
+        "example": {"task": task.name, **task.example},
+    }
 
 
 @v1.get("/rubrics", summary="The rubrics that requests may add to their task's")

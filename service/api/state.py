@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
 
 from service.api.auth import Keys
 from service.api.idempotency import note_key
@@ -18,6 +20,12 @@ from service.programs.run import RequestInfo, Runner
 from service.tasks.task import Task
 
 
+class Exchanges(Protocol):
+    """Answers requests as an ASGI app does."""
+
+    async def handle_request(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+
 @dataclass(frozen=True)
 class AppState:
     """The app's resources.
@@ -29,6 +37,7 @@ class AppState:
     images: fetches those at addresses.
     judges: what is known of the models as judges.
     jobs: requests that are answered in the background, if they are on.
+    agents: answers those that speak the Model Context Protocol, if it is on.
     """
 
     keys: Keys
@@ -39,6 +48,7 @@ class AppState:
     images: RemoteImages
     judges: KnownJudges
     jobs: Jobs | None = None
+    agents: Exchanges | None = None
 
     async def check_ready(self) -> None:
         """Return while programs are served; raise Draining, or what keeps a model from serving that programs need by

@@ -6,7 +6,7 @@ import asyncio
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from service.app import TracingUnavailable, open_toolbox
+from service.app import McpUnavailable, TracingUnavailable, open_toolbox
 from service.calibration.store import CalibrationError
 from service.cli import ask, calibrate, demo, jobs
 from service.cli.server import OTHER_FILES, Server, allow_open_files, configure_logging
@@ -93,6 +93,7 @@ def serve(start: StartEngine = start_engine) -> int:
         TracingUnavailable,
         CalibrationError,
         StoreMisconfigured,
+        McpUnavailable,
     ) as error:
         say(f"Cannot start: {error}")
         return 1
