@@ -94,7 +94,7 @@ class JobDatabase:
 
     async def get(self, job_id: str) -> Job | None:
         query = sa.select(*SHOWN, jobs.c.outcome).where(jobs.c.id == job_id)
-        row = await self._database.read(lambda c: c.execute(query).one_or_none())
+        row = await self._database.read(lambda c: c.execute(query).one_or_none(), brief=True)
         return None if row is None else _job(row._asdict())
 
     async def list(self, caller: str, limit: int, before: str | None = None) -> Sequence[Job]:
@@ -109,12 +109,12 @@ class JobDatabase:
             .where(events.c.job == job_id, events.c.number > after)
             .order_by(events.c.number)
         )
-        rows = await self._database.read(lambda c: c.execute(query).all())
+        rows = await self._database.read(lambda c: c.execute(query).all(), brief=True)
         return [_event(row._asdict()) for row in rows]
 
     async def count_queued(self) -> int:
         query = sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state == "queued")
-        return await self._database.read(lambda c: int(c.execute(query).scalar_one()))
+        return await self._database.read(lambda c: int(c.execute(query).scalar_one()), brief=True)
 
     async def cancel(self, job_id: str, event: JobEvent) -> None:
         def note(connection: sa.Connection) -> None:
@@ -178,7 +178,7 @@ class JobDatabase:
 
     async def steps(self, job_id: str) -> Sequence[Step]:
         query = sa.select(steps.c.key, steps.c.occurrence, steps.c.result, steps.c.seconds).where(steps.c.job == job_id)
-        return [Step(*row) for row in await self._database.read(lambda c: c.execute(query).all())]
+        return [Step(*row) for row in await self._database.read(lambda c: c.execute(query).all(), brief=True)]
 
     async def record(self, claim: Claim, step: Step, worked: float) -> None:
         def write(connection: sa.Connection) -> None:
@@ -218,7 +218,7 @@ class JobDatabase:
             connection.execute(events.delete().where(events.c.job.in_(old)))
             return connection.execute(jobs.delete().where(jobs.c.finished < ended_before)).rowcount
 
-        return await self._database.write(drop, alone=True)
+        return await self._database.write(drop, bulk=True)
 
     def _hold(self, connection: sa.Connection, claim: Claim, **values: Any) -> None:
         """Write ``values`` to the claimed job and renew the lease. The row stays locked until the transaction ends, so

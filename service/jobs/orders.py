@@ -15,6 +15,9 @@ from service.wire.problems import problem_body
 from service.wire.requests import CritiqueRequest, GenerateRequest, NativeRequest, RefineRequest
 from service.wire.responses import NativeFormat
 
+SHORT_BODY = 65_536
+"""Characters of a request that is read in the event loop, and not in a thread."""
+
 
 class JobFormat(Protocol):
     """How a job is answered. ``reasoning``: whether its events have the model's thoughts."""
@@ -44,7 +47,8 @@ class NativeOrders:
 
     async def compile(self, claim: Claim) -> tuple[Program, NativeFormat]:
         try:
-            request = await asyncio.to_thread(_decode, claim.order)
+            short = len(claim.order.body) < SHORT_BODY
+            request = _decode(claim.order) if short else await asyncio.to_thread(_decode, claim.order)
         except ValidationError:
             raise InvalidRequest("this version of the service no longer takes the job's request") from None
         return self._programs.compile(request), NativeFormat.for_request(request)

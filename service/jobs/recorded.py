@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from pydantic import TypeAdapter
@@ -157,7 +157,11 @@ class RecordedEvaluator:
             except EvaluationFailed as error:
                 failure = error
             if not engine.calls:
-                found = {"failed": str(failure)} if evaluation is None else {"evaluation": asdict(evaluation)}
+                found = (
+                    {"failed": str(failure)}
+                    if evaluation is None
+                    else {"evaluation": EVALUATION.dump_python(evaluation)}
+                )
                 await self.journal.record(place, found, time.perf_counter() - started)
             if evaluation is None:
                 raise failure or EvaluationFailed("no result")
@@ -219,7 +223,8 @@ def record_evaluators(evaluators: Sequence[Evaluator], journal: Journal) -> Sequ
 
 
 def encode_result(result: CallResult) -> Mapping[str, Any]:
-    return {type(result).__name__: asdict(result)}
+    kind = type(result).__name__
+    return {kind: RESULTS[kind].dump_python(result)}
 
 
 def decode_result(document: str) -> CallResult:

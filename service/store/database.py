@@ -4,12 +4,14 @@ Postgres, which several services can share."""
 import time
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from service.store.errors import StoreMisconfigured
+from service.store.files import FileTransactions
 from service.store.transactions import Transactions
 
 T = TypeVar("T")
@@ -23,12 +25,12 @@ _formats = sa.Table(
 
 
 class Database:
-    """A database that is open."""
+    """A database that is open. ``file``: where it is, if it is a file."""
 
-    def __init__(self, engine: sa.Engine) -> None:
-        self.is_shared = engine.dialect.name == "postgresql"
+    def __init__(self, engine: sa.Engine, file: Path | None = None) -> None:
+        self.is_shared = file is None
         """Whether other processes use it at the same time."""
-        self._transactions = Transactions(engine, inline=not self.is_shared)
+        self._transactions = Transactions(engine) if file is None else FileTransactions(engine, file)
         self.write = self._transactions.write
         self.read = self._transactions.read
         self.close = self._transactions.close

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 from service.store.database import Database
 from service.store.errors import StoreMisconfigured
@@ -20,7 +20,8 @@ def open_database(place: str) -> Database:
     Blocks. Raises StoreMisconfigured.
     """
     try:
-        engine = _connect_postgres(place) if place.startswith(POSTGRES) else _open_file(Path(place))
+        file = None if place.startswith(POSTGRES) else Path(place)
+        engine = _connect_postgres(place) if file is None else _open_file(file)
         try:
             engine.connect().close()
         except BaseException:
@@ -33,7 +34,7 @@ def open_database(place: str) -> Database:
     except (DBAPIError, OSError) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
         raise StoreMisconfigured(f"the database cannot be opened: {cause}") from error
-    return Database(engine)
+    return Database(engine, file)
 
 
 def _connect_postgres(url: str) -> sa.Engine:
@@ -60,18 +61,18 @@ def _open_file(path: Path) -> sa.Engine:
         connection.isolation_level = None  # the driver begins no transactions, since ``begin`` below does
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA busy_timeout = 30000")
+        # Commits wait neither for the disk nor for the log to be moved into the database: FileTransactions does both.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
-        options = connection.get_execution_options()
-        if options.get("reading"):
-            connection.exec_driver_sql("BEGIN")
-            return
-        # Only commits that wait for the disk anyway also move the log into the database.
-        synchronous, checkpoint = ("FULL", 1000) if options.get("lasting") else ("NORMAL", 0)
-        connection.exec_driver_sql(f"PRAGMA synchronous = {synchronous}")
-        connection.exec_driver_sql(f"PRAGMA wal_autocheckpoint = {checkpoint}")
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        statement = "BEGIN" if connection.get_execution_options().get("reading") else "BEGIN IMMEDIATE"
+        driver: Any = connection.connection.dbapi_connection
+        try:
+            driver.execute(statement)  # SQLAlchemy's own way to execute it takes longer than a short write
+        except driver.Error as error:
+            raise OperationalError(statement, None, error) from error
 
     @sa.event.listens_for(engine, "engine_disposed")
     def unlock(_: sa.Engine) -> None:

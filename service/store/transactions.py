@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -30,16 +29,11 @@ class Transactions:
     change nothing before they raise, and must do no harm if they run twice: after a lost connection nobody knows
     whether the commit arrived.
 
-    inline: the database is a file, to which a short write takes a fraction of a millisecond. It is done at once, in the
-    event loop, unless the thread is writing: on a busy machine each change of threads takes some milliseconds.
-
     Raises StoreUnavailable if the database cannot be reached for some seconds.
     """
 
-    def __init__(self, engine: sa.Engine, *, inline: bool = False) -> None:
+    def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
-        self._inline = inline
-        self._in_thread = 0  # writes that were given to the thread and have not ended
         self._reading = engine.execution_options(reading=True)
         self._lasting = engine.execution_options(lasting=True)
         self._waiting: deque[_Write] = deque()
@@ -52,33 +46,33 @@ class Transactions:
         with self._engine.begin() as connection:
             return function(connection)
 
-    async def write(self, function: Callable[[sa.Connection], T], *, lasting: bool = False, alone: bool = False) -> T:
+    async def write(
+        self, function: Callable[[sa.Connection], T], *, lasting: bool = False, alone: bool = False, bulk: bool = False
+    ) -> T:
         """Run a function that writes. What it wrote survives the end of this process.
 
         lasting: it also survives a power cut, which takes much longer, and with it all that was written before.
         alone: in a transaction of its own, for one that touches rows that other processes write too. Two transactions
             of many rows could each wait for the other.
+        bulk: it changes many rows.
         """
-        if self._inline and not lasting and not alone and not self._in_thread:
-            with suppress(DBAPIError), self._engine.begin() as connection:
-                return function(connection)
-        self._in_thread += 1
-        try:
-            return await self._write_in_thread(function, lasting=lasting, alone=alone)
-        finally:
-            self._in_thread -= 1
-
-    async def _write_in_thread(self, function: Callable[[sa.Connection], T], *, lasting: bool, alone: bool) -> T:
-        if alone:
+        if alone or bulk:
             engine = self._lasting if lasting else self._engine
-            return await asyncio.wrap_future(self._writer.submit(self._patiently, engine, function))
+            return await self._in_writer(lambda: self._patiently(engine, function))
         future: Future[T] = Future()
         self._waiting.append(_Write(function, future, lasting))
         self._writer.submit(self._write_waiting)
         return await asyncio.wrap_future(future)
 
-    async def read(self, function: Callable[[sa.Connection], T]) -> T:
-        return await asyncio.wrap_future(self._readers.submit(self._patiently, self._reading, function))
+    async def _in_writer(self, work: Callable[[], T]) -> T:
+        return await asyncio.wrap_future(self._writer.submit(work))
+
+    async def _in_reader(self, work: Callable[[], T]) -> T:
+        return await asyncio.wrap_future(self._readers.submit(work))
+
+    async def read(self, function: Callable[[sa.Connection], T], *, brief: bool = False) -> T:
+        """Run a function that reads. ``brief``: it finds its few rows by an index."""
+        return await self._in_reader(lambda: self._patiently(self._reading, function))
 
     async def close(self) -> None:
         """Finish what waits, and close the connections."""
