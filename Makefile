@@ -6,8 +6,8 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test test-fast check check-deploy check-postgres check-schemas image fix format lint spelling types contracts \
-	bench bench-overhead bench-scheduling bench-overload bench-batches bench-cost bench-replicas bench-quality bench-attacks bench-critic lock clean
+.PHONY: help serve demo test test-fast check check-deploy check-postgres check-jobs check-schemas image fix format lint spelling types contracts \
+	bench bench-overhead bench-scheduling bench-overload bench-batches bench-cost bench-replicas bench-jobs bench-quality bench-attacks bench-critic lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -35,6 +35,9 @@ check-deploy: .venv/deploy.lock ## Check what is deployed: image, compose, Kuber
 
 check-postgres: .venv/dev.lock ## Check jobs on a real Postgres, which Debian's package postgresql brings; 2 minutes
 	@$(BIN)/python -m pytest -m postgres
+
+check-jobs: .venv/dev.lock ## Kill the service with the real engine ten times and check its jobs; 20 minutes, resumes where it stopped
+	@$(BIN)/python -m bench.scenarios.kills
 
 check-schemas: .venv/dev.lock ## Sample under 3,000 JSON Schemas on the real engine and check what it wrote; 15 minutes, resumes where it stopped
 	@$(BIN)/python -m bench.scenarios.schemas
@@ -77,6 +80,9 @@ bench-cost: .venv/dev.lock ## Search for the requests that cost most without an 
 
 bench-replicas: .venv/dev.lock ## Measure two servers behind one service, one of which is killed; 5 minutes
 	@$(BIN)/python -m bench.scenarios.replicas --write
+
+bench-jobs: .venv/dev.lock ## Measure what it costs that refines survive their process; 3 minutes
+	@$(BIN)/python -m bench.scenarios.jobs --write
 
 bench-quality: .venv/dev.lock ## Measure what refining is worth; hours on two cores, resumes where it stopped
 	@$(BIN)/python -m bench.quality

@@ -4,23 +4,18 @@ The key of each call that has ended is a line of the file CALLS. The scripted en
 the same, so that those made side by side end in another order each time.
 """
 
-import asyncio
 import hashlib
 import json
 import os
-import random
 import sys
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import Sequence
 
+from bench.harness.counted import CountedEngine, open_calls
 from service.cli.main import serve
-from service.engines.base import PLAINLY, Call, Choose, Completion, EngineDecorator, Piece, R, Reading, Sample
+from service.engines.base import Choose, Sample
 from service.engines.remote.connect import Tokenizers
 from service.engines.scripted import Script, ScriptedEngine
-from service.engines.served import ServedEngine
 from service.fleet import start_engine
-from service.jobs.journal import call_key
 from service.settings import Settings
 
 SECONDS_PER_CALL = float(os.environ.get("SECONDS_PER_CALL", "0.03"))
@@ -40,35 +35,8 @@ def weights(call: Choose) -> Sequence[float]:
     return [each / sum(drawn) for each in drawn]
 
 
-@dataclass(frozen=True)
-class CountedEngine(EngineDecorator):
-    engine: ServedEngine
-    calls: int
-    seconds_per_call: float = 0.0
-
-    async def call(self, call: Call[R], *, priority: int = 0) -> R:
-        await asyncio.sleep(random.uniform(0, 2 * self.seconds_per_call))
-        result = await self.engine.call(call, priority=priority)
-        os.write(self.calls, f"{call_key(self.model, call)}\n".encode())
-        return result
-
-    async def stream(
-        self, sample: Sample, *, priority: int = 0, reading: Reading = PLAINLY
-    ) -> AsyncGenerator[Piece, None]:
-        await asyncio.sleep(random.uniform(0, 2 * self.seconds_per_call))
-        stream = self.engine.stream(sample, priority=priority, reading=reading)
-        async with aclosing(stream) as pieces:
-            async for piece in pieces:
-                if isinstance(piece, Completion):
-                    os.write(self.calls, f"{call_key(self.model, sample)}\n".encode())
-                yield piece
-
-    async def close(self) -> None:
-        await self.engine.close()
-
-
 async def start(settings: Settings, tokenizers: Tokenizers) -> CountedEngine:
-    calls = os.open(os.environ["CALLS"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    calls = open_calls(os.environ["CALLS"])
     if settings.engine == "scripted":
         return CountedEngine(ScriptedEngine(Script(reply=reply, weights=weights)), calls, SECONDS_PER_CALL)
     return CountedEngine(await start_engine(settings, tokenizers), calls)
