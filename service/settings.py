@@ -22,6 +22,7 @@ from service.engines.thoughts import AUTO, NONE, Thinking
 from service.evaluators.external.webhook_client import WebhookSettings
 from service.models import Adapter, FurtherModel, ModelName, Servers, check_server_url
 from service.outbound import parse_origin
+from service.store.places import is_postgres
 
 PREFIX = "REDRAFT_"
 KEY_ENTRY = re.compile(r"([A-Za-z0-9._-]{1,64}):([0-9A-Fa-f]{64})")
@@ -156,6 +157,7 @@ class Settings(BaseSettings):
         repr=False,
         description="file or postgresql:// URL of the database that keeps background jobs; without it there are none",
     )
+    store_password_file: Path | None = Field(None, description="file with the password for store, if it is a URL")
     max_jobs: int = Field(8, ge=1, description="background jobs in progress at once")
     max_queued_jobs: int = Field(1_000, ge=0, description="background jobs in the queue; above it, 503")
     job_keep_seconds: float = Field(
@@ -229,6 +231,11 @@ class Settings(BaseSettings):
         """The origins whose web pages may send requests; None for any. A key is a page's own permission."""
         return None if self.keys or "*" in self.cors_origins else frozenset(self.cors_origins)
 
+    @cached_property
+    def store_password(self) -> str | None:
+        """The password that the store's URL leaves out."""
+        return None if self.store_password_file is None else _read(self.store_password_file).strip()
+
     @property
     def servers(self) -> Servers:
         """Where the main model is, if it is on remote servers."""
@@ -295,6 +302,12 @@ class Settings(BaseSettings):
                 f"{PREFIX}REASONING_PARSER names a vLLM parser, which only the engine vllm has: start remote "
                 "servers with --reasoning-parser"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_a_password_without_a_use(self) -> Self:
+        if self.store_password is not None and not (self.store and is_postgres(self.store)):
+            raise ValueError(f"{PREFIX}STORE_PASSWORD_FILE only applies to a postgresql:// URL in {PREFIX}STORE")
         return self
 
     @model_validator(mode="after")

@@ -29,5 +29,5 @@ def open_stores(settings: Settings) -> Stores | None:
         from service.store.opening import open_database
     except ModuleNotFoundError as error:
         raise StoreMisconfigured(f"a store needs redraft's extra 'store': {error}") from error
-    database = open_database(settings.store)
+    database = open_database(settings.store, settings.store_password)
     return Stores(jobs=JobDatabase(database, settings.job_lease_seconds), close=database.close)

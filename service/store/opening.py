@@ -10,18 +10,19 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 from service.store.database import Database
 from service.store.errors import StoreMisconfigured
+from service.store.places import is_postgres
 
-POSTGRES = ("postgresql://", "postgres://")
 
-
-def open_database(place: str) -> Database:
+def open_database(place: str, password: str | None = None) -> Database:
     """The database at ``place``: a file, which is made if it is missing, or the URL of a Postgres database.
+
+    password: one that the URL leaves out.
 
     Blocks. Raises StoreMisconfigured.
     """
     try:
-        file = None if place.startswith(POSTGRES) else Path(place)
-        engine = _connect_postgres(place) if file is None else _open_file(file)
+        file = None if is_postgres(place) else Path(place)
+        engine = _connect_postgres(place, password) if file is None else _open_file(file)
         try:
             engine.connect().close()
         except BaseException:
@@ -37,8 +38,10 @@ def open_database(place: str) -> Database:
     return Database(engine, file)
 
 
-def _connect_postgres(url: str) -> sa.Engine:
+def _connect_postgres(url: str, password: str | None) -> sa.Engine:
     location = sa.make_url(url).set(drivername="postgresql+psycopg")
+    if password is not None:
+        location = location.set(password=password)
     engine = sa.create_engine(location, pool_pre_ping=True, hide_parameters=True, connect_args={"connect_timeout": 5})
 
     @sa.event.listens_for(engine, "begin")
