@@ -8,7 +8,7 @@ from pydantic_settings import SettingsError
 
 from service.app import McpUnavailable, TracingUnavailable, open_toolbox
 from service.calibration.store import CalibrationError
-from service.cli import ask, calibrate, demo, jobs
+from service.cli import ask, backup, calibrate, demo, jobs
 from service.cli.server import OTHER_FILES, Server, allow_open_files, configure_logging
 from service.cli.standard_streams import Output, say
 from service.engines.local import bundled
@@ -37,6 +37,7 @@ def _run() -> int:
     commands.add_parser("serve", help="serve over HTTP (the default)")
     commands.add_parser("settings", help="print every setting, its default and its meaning")
     commands.add_parser("prepare", help="convert the embedded model ahead of the first start")
+    backup.add_arguments(commands.add_parser("backup", help="copy the store's file while the service runs"))
     ask.add_refine_arguments(commands.add_parser("refine", help="refine a text on a running service"))
     ask.add_generate_arguments(commands.add_parser("generate", help="write a text on a running service"))
     ask.add_batch_arguments(commands.add_parser("batch", help="send many requests to a running service"))
@@ -53,6 +54,8 @@ def _run() -> int:
             return print_settings()
         case "prepare":
             return prepare()
+        case "backup":
+            return backup.run(arguments)
         case "refine":
             return ask.refine(arguments)
         case "generate":
