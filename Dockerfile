@@ -40,13 +40,15 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends bubblewrap libnuma1 tini \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log \
     && useradd --uid 10001 --user-group --no-create-home --home-dir /var/cache/redraft/compile redraft \
-    && install --directory --owner=redraft --group=redraft /var/cache/redraft/models /var/cache/redraft/compile
+    && install --directory --owner=redraft --group=redraft \
+        /var/cache/redraft/models /var/cache/redraft/compile /var/lib/redraft
 COPY --from=build /opt/models /opt/models
 COPY --from=build /opt/redraft /opt/redraft
 COPY --from=build /app /app
 WORKDIR /app
 # XDG_CACHE_HOME: where the converted model is looked for. TORCH_COMPILE_DISABLE: there is no compiler here, and vLLM
-# would want one for a small function that the judge's calls run. All that is written goes below /var/cache/redraft.
+# would want one for a small function that the judge's calls run. All that is written goes below /var/cache/redraft, and
+# a store below /var/lib/redraft if REDRAFT_STORE says so.
 ENV PATH=/opt/redraft/bin:$PATH \
     PYTHONPATH=/app \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -81,7 +83,8 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     && rm -rf /var/lib/apt/lists/* \
     && python3 -m pip install --no-cache-dir --no-deps --target /opt/redraft/lib --requirement /opt/redraft/gpu.lock \
     && useradd --uid 10001 --user-group --no-create-home --home-dir /var/cache/redraft/compile redraft \
-    && install --directory --owner=redraft --group=redraft /var/cache/redraft/models /var/cache/redraft/compile
+    && install --directory --owner=redraft --group=redraft \
+        /var/cache/redraft/models /var/cache/redraft/compile /var/lib/redraft
 COPY service /app/service
 COPY redraft /app/redraft
 WORKDIR /app

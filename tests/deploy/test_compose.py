@@ -14,7 +14,7 @@ FILES = [["docker-compose.yml"], ["docker-compose.yml", "docker-compose.gpu.yml"
 PROFILES = [[], ["remote"]]
 COMBINATIONS = list(product(FILES, PROFILES))
 ALL = COMBINATIONS[-1]
-SERVICES = ["redraft", "redraft-a", "redraft-b", "vllm", "prometheus", "grafana"]
+SERVICES = ["redraft", "redraft-a", "redraft-b", "vllm", "postgres", "prometheus", "grafana"]
 
 
 @pytest.mark.parametrize(("files", "profiles"), COMBINATIONS)
@@ -58,7 +58,7 @@ def test_services_wait_for_health_and_tell_theirs(files: list[str], profiles: li
         # Redraft's own check is in its image.
         assert "test" in service.get("healthcheck", {}) or service["image"].startswith("redraft-"), name
     if "remote" in profiles:
-        assert found["redraft-a"]["depends_on"].keys() == {"vllm"}
+        assert found["redraft-a"]["depends_on"].keys() == {"vllm", "postgres"}
 
 
 @pytest.mark.parametrize(("files", "profiles"), COMBINATIONS)
@@ -80,12 +80,33 @@ def test_a_model_on_gpus_wants_keys_and_has_a_gpu() -> None:
     for name in ("redraft", "redraft-a", "redraft-b"):
         assert found[name]["environment"]["REDRAFT_ALLOW_ANONYMOUS"] == "false"
         assert found[name]["environment"]["REDRAFT_API_KEYS_FILE"] == "/run/secrets/api_keys"
-        assert {secret["source"] for secret in found[name]["secrets"]} == {"api_keys", "hf_token"}
+        password = set() if name == "redraft" else {"postgres_password"}
+        assert {secret["source"] for secret in found[name]["secrets"]} == {"api_keys", "hf_token"} | password
     for name in ("redraft", "vllm"):
         [device] = found[name]["deploy"]["resources"]["reservations"]["devices"]
         assert device["capabilities"] == ["gpu"]
         assert found[name]["image"].startswith("redraft-gpu:")
         assert found[name]["build"]["target"] == "gpu"
+
+
+@pytest.mark.parametrize("files", FILES)
+def test_jobs_survive_their_container(files: list[str]) -> None:
+    found = services(files, ["remote"])
+    [volume] = [each for each in found["redraft"]["volumes"] if each["source"] == "store"]
+    assert volume["type"] == "volume"
+    assert Path(found["redraft"]["environment"]["REDRAFT_STORE"]).parent == Path(volume["target"])
+    assert {found[name]["environment"]["REDRAFT_STORE"] for name in ("redraft-a", "redraft-b")} == {
+        "postgresql://redraft@postgres/redraft"
+    }
+
+
+def test_only_the_replicas_reach_postgres() -> None:
+    postgres = services(*ALL)["postgres"]
+    assert re.fullmatch(r"postgres:\d+\.\d+-bookworm", postgres["image"])
+    assert "ports" not in postgres
+    assert postgres["user"] == "999:999"
+    [data] = postgres["volumes"]
+    assert (data["type"], data["target"]) == ("volume", "/var/lib/postgresql/data")
 
 
 @pytest.mark.parametrize(("files", "profiles"), COMBINATIONS)

@@ -20,7 +20,10 @@ pytestmark = pytest.mark.deploy
 
 VERSIONS = ["1.36", "1.37"]
 OVERLAYS = sorted(path.name for path in (ROOT / "k8s/overlays").iterdir())
+ROLLED_OUT = [name for name in OVERLAYS if name != "cpu-jobs"]
+"""Those whose Redraft is a Deployment. One whose jobs are in a file ends before it is replaced."""
 LEADER_WORKER_SET = json.loads(Path(__file__).with_name("leaderworkerset.json").read_text())
+POSTGRES_CLUSTER = json.loads(Path(__file__).with_name("cloudnativepg.json").read_text())
 # Kinds whose published schemas come as models, and the modules of those.
 MODELS = {"PodMonitor": "cloudcoil.models.prometheus_operator.v1", "ScaledObject": "cloudcoil.models.keda.v1alpha1"}
 
@@ -69,6 +72,8 @@ def validate(found: Object, version: str) -> None:
         for template in templates(found):
             pod = {**template, "apiVersion": "v1", "kind": "Pod"}
             kubernetes_validate.validate(pod, version, strict=True)
+    elif kind == "Cluster":
+        jsonschema.validate(found, POSTGRES_CLUSTER)
     else:
         kubernetes_validate.validate(found, version, strict=True)
 
@@ -89,6 +94,8 @@ def test_every_object_is_valid(overlay: str, version: str) -> None:
         ("remote", "PodMonitor", ["spec"]),
         ("gpu", "ScaledObject", ["spec"]),
         ("gpu", "ScaledObject", ["spec", "scaleTargetRef"]),
+        ("cpu-jobs", "StatefulSet", ["spec"]),
+        ("remote-jobs", "Cluster", ["spec", "storage"]),
         ("multi-node", "LeaderWorkerSet", ["spec", "leaderWorkerTemplate"]),
         ("multi-node", "LeaderWorkerSet", ["spec", "leaderWorkerTemplate", "workerTemplate", "spec"]),
     ],
@@ -160,7 +167,7 @@ def test_the_service_takes_its_settings(overlay: str, tmp_path: Path, monkeypatc
     assert Settings().keys
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", ROLLED_OUT)
 def test_redraft_is_replaced_without_a_gap(overlay: str) -> None:
     [deployment] = of_kind(overlay, "Deployment")
     assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
@@ -172,6 +179,35 @@ def test_redraft_is_replaced_without_a_gap(overlay: str) -> None:
     assert pod["terminationGracePeriodSeconds"] >= before + drain + 10  # what the engine's end takes
     startup = container["startupProbe"]
     assert startup["periodSeconds"] * startup["failureThreshold"] < deployment["spec"]["progressDeadlineSeconds"]
+
+
+def test_one_replica_at_most_has_the_file_of_jobs() -> None:
+    assert of_kind("cpu-jobs", "Deployment", "HorizontalPodAutoscaler", "ScaledObject") == []
+    [found] = of_kind("cpu-jobs", "StatefulSet")
+    [claim] = found["spec"]["volumeClaimTemplates"]
+    [pod] = pods("cpu-jobs")
+    [container] = pod["containers"]
+    folders = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert found["spec"]["replicas"] == 1
+    assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
+    assert Path(settings("cpu-jobs")["REDRAFT_STORE"]).parent == Path(folders[claim["metadata"]["name"]])
+
+
+def test_replicas_share_the_postgres_that_they_may_reach() -> None:
+    [cluster] = of_kind("remote-jobs", "Cluster")
+    [deployment] = of_kind("remote-jobs", "Deployment")
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    [store] = [variable for variable in container["env"] if variable["name"] == "REDRAFT_STORE"]
+    name = cluster["metadata"]["name"]
+    pods_of_it = {"podSelector": {"matchLabels": {"cnpg.io/cluster": name}}}
+    # The operator's names: the Secret of a cluster's application, and the label of its pods.
+    assert store["valueFrom"]["secretKeyRef"] == {"name": f"{name}-app", "key": "uri"}
+    assert [
+        policy["metadata"]["name"]
+        for policy in of_kind("remote-jobs", "NetworkPolicy")
+        if policy["spec"]["podSelector"].get("matchLabels") == {"app.kubernetes.io/name": "redraft"}
+        and any(pods_of_it in rule.get("to", []) for rule in policy["spec"].get("egress", []))
+    ] == ["redraft-store"]
 
 
 @pytest.mark.parametrize(("overlay", "kind"), [("remote", "ScaledObject"), ("multi-node", "LeaderWorkerSet")])
