@@ -163,6 +163,7 @@ class Work:
             "REDRAFT_MAX_JOBS": "1",
             "REDRAFT_JOB_LEASE_SECONDS": f"{LEASE:g}",
             CALLS_FILE: str(self._calls_file),
+            "VLLM_CPU_KVCACHE_SPACE": "1",  # gigabytes, for one job
         }
         async with redraft(settings, "bench.scenarios.kills") as server:
             yield server
