@@ -1,11 +1,13 @@
 """What a worker does if engines, the store or the process fail it."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from service.engines.base import Sample
 from service.engines.scripted import EngineCall, Script
 from service.errors import EngineUnavailable
 from service.jobs.attempt import MOST_IDLE_ATTEMPTS
@@ -89,3 +91,46 @@ async def test_jobs_that_are_handed_over_are_taken_at_once_by_the_next(tmp_path:
         assert (await ended(served, job))["state"] == "completed"
 
     assert (handed_over["state"], in_flight) == ("queued", 0)
+
+
+def counts(page: str, metric: str) -> dict[str, float]:
+    """The samples of a counter, by their labels."""
+    found = re.findall(rf"^{metric}\{{(.*)\}} (\S+)$", page, re.MULTILINE)
+    return {labels: float(value) for labels, value in found}
+
+
+def seed_of(call: EngineCall) -> int | None:
+    return call.sampling.seed if isinstance(call, Sample) else None
+
+
+async def test_what_code_did_in_a_round_is_counted_once_however_often_the_job_is_taken_up(tmp_path: Path) -> None:
+    failures = iter(range(3))
+    request = make_request(
+        2,
+        search={"preset": "reflexion", "rounds": 1, "critic": "none"},
+        judge=False,
+        evaluators=[
+            {"type": "format", "kind": "lowercase"},
+            {"type": "keywords", "exclude": ["tide"]},
+            {"type": "keywords", "include": ["salt"]},
+        ],
+    )
+
+    texts = {2: "The tide comes in, and it goes out.", 3: "More Waves."}  # by their seeds
+
+    def write(call: EngineCall) -> str:
+        return texts.get(seed_of(call) or 0, "Waves.")
+
+    def fault(call: EngineCall) -> None:
+        if seed_of(call) == 3 and next(failures, None) is not None:
+            raise EngineUnavailable("away", retry_after=0)
+
+    [job] = await make_store(tmp_path / "jobs.db", [request])
+    async with with_jobs(tmp_path / "jobs.db", Script(reply=write, fault=fault)) as served:
+        body = await ended(served, job)
+        page = (await served.client.get("/metrics")).text
+
+    assert next(failures, None) is None
+    assert body["state"] == "completed"
+    assert counts(page, "redraft_aborts_total") == {'outcome="lost",rule="keywords"': 1.0}
+    assert counts(page, "redraft_repairs_total") == {'outcome="kept",rule="format.lowercase"': 2.0}
