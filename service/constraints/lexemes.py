@@ -31,6 +31,7 @@ LONGEST_WORD = 24
 _VARIANTS = {"i": "iIİı", "I": "iIİı", "е": "еЕёЁ", "ё": "еЕёЁ", "ی": "یي", "ي": "یي", "ک": "کك", "ك": "کك"}
 _JOINS = {"'": "['’ʼ]", "’": "['’ʼ]", "-": "[-‐‑]"}
 _ANY = "(?s:.*)"
+_NOTHING = r"[^\u0000-\U0010ffff]"
 _ONE_SCRIPT = "|".join(f"{script}+" for script in SCRIPTS)
 _LETTER_OR_DIGIT = r"[\p{L}\p{N}]"
 _OPENING, _CLOSING, _QUOTING = '(“‘"', ")\"'”’,:", ")\"'”’"
@@ -70,7 +71,7 @@ class Lexicon:
     def kept(self, marks: str) -> str:
         """Those of the marks that may appear, as a set; one that matches nothing if none may."""
         found = "".join(filter(self.has, marks))
-        return f"[{members(found)}]" if found else r"[^\u0000-\U0010ffff]"
+        return f"[{members(found)}]" if found else _NOTHING
 
     @property
     def stops(self) -> str:
@@ -90,7 +91,8 @@ class Lexicon:
         """The terminals of all words.
 
         WORD and STOP: a word without a stop and with one. FIRST and ONLY: the same at the beginning of a sentence.
-        LAST: a word with a stop at the end of the text.
+        LAST: a word with a stop at the end of the text. The others are parts of these. Large sets have names of their
+        own, so that each is written once.
         """
         if not self.strict:
             stop = f"/{self._loose_stop}/"
@@ -99,20 +101,32 @@ class Lexicon:
         digit, point = self.set_of(DIGITS), self.kept(".,:")
         numbers = "" if any(word.isdigit() for word, _ in self.excluded) else " | NUMERAL"
         found = {
+            "HEAD": f"/{self.set_of(f'[{LETTERS}{DIGITS}]')}/",
+            "INNER": f"/{self._character}/",
             "PART": self._part(),
             "NUMERAL": f"/{digit}+(?:{point}{digit}+){{1,2}}/",
             "CORE": f"PART {self._more}{numbers}",
             "WORD": f"/{self._open}/ CORE /{self._close}/",
             "LAST": f"/{self._open}/ CORE /{self._stopped}/",
         }
+        if self.excluded:
+            found["EXCLUDED"] = f"/{self._excluded_words}/"
         if not self.endings:
             return {**found, "STOP": found["LAST"], "FIRST": found["WORD"], "ONLY": found["LAST"]}
+        shortest = 4 if self.case == "lower" else 2
         return {
             **found,
-            "BEGIN": self._part(self.start),
+            "START": f"/{self.start}/",
+            "BEGIN": self._part("START"),
             "FIRST": f"BEGIN {self._more} /{self._close}/",
-            "STOP": self._certain_stop(""),
-            "ONLY": self._certain_stop(self.start),
+            "LETTER": f"/{self.set_of(f'[{LETTERS}]')}/",
+            "MARKED": f"/{self.set_of(f'[{LETTERS}{MARKS}]')}/",
+            "SHORT": self._abbreviations(shortest),
+            "SHORT_WHOLE": self._abbreviations(4),
+            "STEM": self._stem("LETTER", shortest=shortest),
+            "STOP": f"(PART /{self.kept('-')}/)? ({self._certain_stop('STEM', 'SHORT')})",
+            "WHOLE": f"{self._stem('START', shortest=4)} & ~/[ivxIVX]+/",
+            "ONLY": self._certain_stop("WHOLE", "SHORT_WHOLE"),
         }
 
     @property
@@ -157,21 +171,19 @@ class Lexicon:
         ends, close = self.kept(".!?…。！？"), self.kept(")]*_`\"'”’」』")
         return f"{self.set_of(LOOSE)}*{ends}{close}{{0,3}}"
 
-    def _part(self, first: str = "") -> str:
-        """A part of a word: letters and digits without joins. ``first``: the set of its first letters.
+    def _part(self, first: str = "HEAD") -> str:
+        """A part of a word: letters and digits without joins. ``first``: the terminal of its first letter.
 
         Its length is only bounded if nothing is excluded, because llguidance cannot intersect the two.
         """
-        inner = self._character
-        begin = first or self.set_of(f"[{LETTERS}{DIGITS}]")
-        found = f"/{begin}{inner}{'*' if self.excluded else f'{{0,{LONGEST_WORD}}}'}/"
+        found = f"{first} INNER{'*' if self.excluded else f'{{0,{LONGEST_WORD}}}'}"
         if self.excluded or self.small_words:
-            found += f" & /{_ONE_SCRIPT}/"
+            found = f"({found}) & /{_ONE_SCRIPT}/"
         if self.small_words:
             small = self.set_of(r"[\p{Ll}]")
-            number = "" if first else f"|{self.set_of(DIGITS)}+"
-            found += f" & /{inner}*{small}{inner}*{number}/"
-        return f"({found} & ~/{self._excluded_words}/)" if self.excluded else f"({found})"
+            number = f"|{self.set_of(DIGITS)}+" if first == "HEAD" else ""
+            found += f" & /{self._character}*{small}{self._character}*{number}/"
+        return f"({found} & ~EXCLUDED)" if self.excluded else f"({found})"
 
     @property
     def _excluded_words(self) -> str:
@@ -179,14 +191,12 @@ class Lexicon:
         inside = [f"{_ANY}{literal(word)}{_ANY}" for word, _ in self.excluded if _is_hangul(word)]
         return "|".join((*whole, *inside))
 
-    def _certain_stop(self, first: str) -> str:
-        """Letters before the stop, and no abbreviation. A whole sentence must not be the number of a list item."""
-        letter, inner = self.set_of(f"[{LETTERS}]"), self.set_of(f"[{LETTERS}{MARKS}]")
-        shortest = 4 if first or self.case == "lower" else 2
-        head = "" if first else f"(PART /{self.kept('-')}/)? "
-        parts = [f"/{first or letter}{inner}{{{shortest - 1},}}/", "~/[IVXLC]+/"]
-        if first:
-            parts.append("~/[ivxIVX]+/")
+    def _stem(self, first: str, *, shortest: int) -> str:
+        """The letters before a stop that certainly ends a sentence. ``first``: the terminal of the first of them.
+
+        They are no number, because a whole sentence must not be that of a list item.
+        """
+        parts = [f"({first} {'MARKED ' * (shortest - 1)}MARKED*)", "~/[IVXLC]+/"]
         if self.case == "lower":
             parts.append(f"/{_ANY}[aeiou]{_ANY}/")
         if self.small_words:
@@ -194,13 +204,20 @@ class Lexicon:
         if self.excluded or self.small_words:
             parts.append(f"/{_ONE_SCRIPT}/")
         if self.excluded:
-            parts.append(f"~/{self._excluded_words}/")
-        tail = " & ".join(parts)
-        options = [f"{head}({tail}) /{self.kept(mark)}/" for mark in self.stops if mark != "."]
+            parts.append("~EXCLUDED")
+        return " & ".join(parts)
+
+    def _abbreviations(self, shortest: int) -> str:
+        words = sorted(word for word in self.avoided if len(word) >= shortest and word.isalpha())
+        return f"/(?i:{'|'.join(map(literal, words))})/" if words else f"/{_NOTHING}/"
+
+    def _certain_stop(self, stem: str, short: str) -> str:
+        """A stem with a stop. ``short``: what it may not be before a full stop."""
+        marks = "".join(mark for mark in self.stops if mark != ".")
+        options = [f"{stem} /{self.kept(marks)}/"] if marks else []
         if "." in self.stops:
-            short = "|".join(sorted(literal(each) for each in self.avoided if len(each) >= shortest and each.isalpha()))
-            options.append(f'{head}({tail}{f" & ~/(?i:{short})/" if short else ""}) "."')
-        return " | ".join(f"({option})" for option in options)
+            options.append(f'({stem} & ~{short}) "."')
+        return " | ".join(options)
 
     # words of a certain kind
 
@@ -216,7 +233,7 @@ class Lexicon:
         """A word of a form that is counted. ``long``: it may be several words. ``stop``: a stop follows."""
         after = self.kept(self.stops or STOPS) if stop else f"{self.kept(',)')}?"
         if form == "capitals":
-            free = f" & ~/{self._excluded_words}/" if self.excluded else ""
+            free = " & ~EXCLUDED" if self.excluded else ""
             return f"(/{self.set_of(CAPITALS)}{{2,12}}/{free}) /{after}/"
         left, right = {"highlights": (r"\*", r"\*"), "placeholders": (r"\[", r"\]")}[form]
         more = '(" " PART){0,4} ' if long else ""
@@ -227,14 +244,14 @@ class Lexicon:
         start = self.start or self.set_of(f"[{LETTERS}]")
         months = "|".join(sorted(literal(word) for word in avoided))
         found = f"/{start}{self._character}*/"
-        for pattern in (f"(?i:{months})" if months else "", self._excluded_words):
-            found += f" & ~/{pattern}/" if pattern else ""
+        found += f" & ~/(?i:{months})/" if months else ""
+        found += " & ~EXCLUDED" if self.excluded else ""
         return rf"{found} & /{_ANY}\p{{Ll}}{_ANY}/" if self.small_words else found
 
     def half_word(self, number: int) -> str:
         """The first word of one of two parts, whose first letters are from different halves of the alphabet."""
         half = self.set_of(f"[{members(chr(code) for code in _ALTERNATE if code % 2 == number % 2)}]")
-        return f"{self._part(half)} /{self._close}/"
+        return f"{self._part(f'/{half}/')} /{self._close}/"
 
     def title_word(self) -> str:
         return "PART" if self.strict else f"/{only(self.set_of(LOOSE), '<>')}+/"

@@ -222,3 +222,12 @@ def test_rules_that_no_text_can_follow_together_are_refused(first: Demand, secon
 )
 def test_rules_that_some_text_can_follow_together_are_not_refused(first: Demand, second: Demand) -> None:
     compile_constraints(named(first, second))
+
+
+def test_hundreds_of_excluded_words_leave_room_for_rules_about_sentences() -> None:
+    words = tuple(f"{first}{second}{third}" for first in "bdfgklmnpr" for second in "aeiou" for third in "bdgklmnprt")
+
+    made = compiled(Excluded(words), Counter("sentences", 2, 4), Counter("numbered", 2, 3), max_tokens=120)
+
+    assert accepts(made, "1. Waves come in again.\n2. Gulls shout.")
+    assert not accepts(made, "1. Waves ram the shore.\n2. Gulls shout.")
