@@ -84,7 +84,12 @@ class TimedEngine(ScriptedEngine):
         self, sample: Sample, *, priority: int = 0, reading: Reading = PLAINLY
     ) -> AsyncGenerator[Piece, None]:
         """A draft that breaks the rule of at most 40 words, or a revision that keeps it, in pieces of as many
-        words as a piece may have."""
+        words as a piece may have. A critic's remark comes whole."""
+        if sample.schema is not None:
+            remark = await self.sample(sample, priority)
+            yield remark.text
+            yield remark
+            return
         async with self._timed(sample.conversation) as usage:
             text = next(self.drafts if sample.conversation.before is None else self.revisions)
             words = re.findall(r"\S+\s*", text)

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from service.concurrency import settle
 from service.engines.base import (
@@ -159,7 +159,7 @@ class Ledger:
 
 @dataclass(frozen=True)
 class MeteredEngine(EngineDecorator):
-    """An Engine whose calls are entered in a ledger under one role and refused once the budget is spent. A stream that
+    """An Engine whose calls are entered in a ledger under one role and refused once the budget is spent. A reply that
     is cut is entered as far as it came. Only calls end at the deadline by themselves; writing.py ends streams.
 
     Its calls have the program's priority, which depends on what the program has cost so far, unless they state their
@@ -214,9 +214,21 @@ class MeteredEngine(EngineDecorator):
 
     async def _call(self, call: Call[R], priority: int | None) -> R:
         with self._record(call) as record:
+            if isinstance(call, Sample):
+                return cast(R, await self._read_whole(call, self._rank(priority), record))
             result = await self.engine.call(call, priority=self._rank(priority))
             record(result)
         return result
+
+    async def _read_whole(self, sample: Sample, priority: int, record: Callable[[CallResult], None]) -> Completion:
+        """Read a reply as a stream, because only a stream says what it had cost when it is cut."""
+        reading = Reading(interval=sample.sampling.max_tokens, on_cut=record)
+        async with aclosing(self.engine.stream(sample, priority=priority, reading=reading)) as pieces:
+            whole = [piece async for piece in pieces if isinstance(piece, Completion)]
+        if not whole:
+            raise RuntimeError("the engine ended a stream without its completion")
+        record(whole[0])
+        return whole[0]
 
     async def _bound(self, calls: Sequence[Call[Any]]) -> Usage:
         """The most that the calls can cost, together; only their number unless the budget has a limit of tokens."""

@@ -2,18 +2,32 @@
 
 import asyncio
 import math
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
 import pytest
 
-from service.engines.base import Call, Choose, Completion, R, Reading, Sample, Sampling, Usage, Weigh
+from service.engines.base import (
+    PLAINLY,
+    Call,
+    Choose,
+    Completion,
+    Piece,
+    R,
+    Reading,
+    Sample,
+    Sampling,
+    Usage,
+    Weigh,
+)
 from service.engines.scripted import EngineCall, Script, ScriptedEngine
 from service.refinement.accounting import BudgetSpent, Ledger, MeteredEngine, TimeIsUp
 from service.refinement.events import CallEnded, Event
 from service.refinement.program import Budget
 from service.refinement.scheduling import QUANTUM_TOKENS
 from tests.support.scripts import REQUEST
+from tests.support.virtual_time import run_in_virtual_time
 
 FIVE = "one two three four five"
 SAMPLING = Sampling(max_tokens=100)
@@ -216,6 +230,19 @@ async def test_every_way_to_ask_is_entered_and_told() -> None:
     assert all(call.seconds >= 0 for call in calls)
 
 
+def test_a_call_that_is_cut_costs_what_was_sampled_by_then() -> None:
+    engine = ScriptedEngine(Script(reply=lambda call: FIVE, seconds_per_token=1.0))
+    account = Ledger(Budget(deadline=3.5), lambda event: None)
+
+    async def call() -> None:
+        with pytest.raises(TimeIsUp):
+            await MeteredEngine(engine, "critique", account).call(Sample(REQUEST, SAMPLING))
+
+    run_in_virtual_time(call())
+
+    assert account.usage == {"critique": Usage(1, 5, 0, 3)}
+
+
 async def test_a_metered_engine_is_the_engine_in_all_else() -> None:
     engine = ScriptedEngine(Script(context_tokens=50), model="mine")
     own = metered(ledger(), engine)
@@ -236,6 +263,10 @@ class Listening(ScriptedEngine):
     async def call(self, call: Call[R], *, priority: int = 0) -> R:
         self.priorities.append(priority)
         return await super().call(call, priority=priority)
+
+    def stream(self, sample: Sample, *, priority: int = 0, reading: Reading = PLAINLY) -> AsyncGenerator[Piece, None]:
+        self.priorities.append(priority)
+        return super().stream(sample, priority=priority, reading=reading)
 
 
 @pytest.mark.parametrize(("asked", "expected"), [(None, 4), (0, 0), (9, 9)])

@@ -116,6 +116,7 @@ def test_no_deadline_loses_what_was_written_and_none_is_missed(seed: int) -> Non
     assert at <= seconds + LAST_SECONDS
     if done is not None:
         assert done.selected.text
+        assert total(done.usage).completion_tokens == written
 
 
 @pytest.mark.parametrize("tokens", range(1, 6))
