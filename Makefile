@@ -6,7 +6,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test test-fast check check-deploy check-postgres check-jobs check-schemas image fix format lint spelling types contracts \
+.PHONY: help serve demo test test-fast check check-deploy check-postgres check-jobs check-schemas image fix format lint spelling types contracts check-bounds \
 	bench bench-overhead bench-scheduling bench-overload bench-batches bench-cost bench-replicas bench-jobs bench-quality bench-attacks bench-critic lock clean
 
 help: ## Show the targets
@@ -41,6 +41,9 @@ check-jobs: .venv/dev.lock ## Kill the service with the real engine ten times an
 
 check-schemas: .venv/dev.lock ## Sample under 3,000 JSON Schemas on the real engine and check what it wrote; 15 minutes, resumes where it stopped
 	@$(BIN)/python -m bench.scenarios.schemas
+
+check-bounds: .venv/dev.lock ## Hold budgets, deadlines and accounts of 2,000 refines against the real engine; 10 minutes at a time, resumes where it stopped
+	@$(BIN)/python -m bench.scenarios.bounds
 
 image: ## Build the CPU image, redraft-cpu
 	@docker build --target cpu --build-arg REVISION=$$(git rev-parse HEAD) --tag redraft-cpu:$(VERSION) .
