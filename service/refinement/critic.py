@@ -151,10 +151,11 @@ class ModelCritic:
         await self.engine.fit(asked, SAMPLING.max_tokens)
         completion = await self.engine.call(Sample(asked, SAMPLING, schema))
         issues = parse_issues(completion.text)
+        told = [issue for issue in issues or () if self.brief.critics_fence not in issue[0]]  # a small model repeats it
         seen = [self._departure(departure) for departure in departures[:1] if departure.tells]
         return replace(
             found,
-            remarks=_remarks([*seen, *(issues or ())], criteria, found.fault_probability),
+            remarks=_remarks([*seen, *told], criteria, found.fault_probability),
             answered=issues is not None and completion.finish_reason == "stop",
         )
 

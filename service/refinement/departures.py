@@ -23,7 +23,8 @@ TOKENS_BEFORE = 5
 @dataclass(frozen=True, slots=True)
 class Departure:
     """One place in a text. ``passage``: ends with the word that departs. ``expected``: how the model would have gone on
-    there, or the beginning of it. ``size``: how much less likely the word is, in nats, times how sure the model is."""
+    there, or the beginning of it. ``size``: how much less likely the word is, in nats, times the square root of how
+    probable the expected one is."""
 
     passage: str
     expected: str
@@ -47,7 +48,7 @@ def find_departures(tokens: Sequence[WeighedToken]) -> Sequence[Departure]:
 
 
 def _size(token: WeighedToken) -> float:
-    sure = math.exp(token.rival_logprob)
+    sure = math.sqrt(math.exp(token.rival_logprob))
     return max(0.0, sure * (token.rival_logprob - max(token.logprob, LEAST_LOGPROB)))
 
 

@@ -299,6 +299,15 @@ async def test_the_largest_departure_is_a_remark_and_all_of_them_are_a_hint() ->
     assert {remark.weight for remark in critique.remarks} == {DOUBTED}
 
 
+async def test_a_remark_that_repeats_the_fence_is_dropped() -> None:
+    scripted = engine(Lines(critique=[(f"It says {CRITICS_FENCE}.", "Too short.")]))
+
+    done = await refined(program(JUDGE), scripted)
+
+    [critique] = done.rounds[1].critiques
+    assert critique.issues == ("Too short.",)
+
+
 async def test_a_critic_whose_engine_only_chats_goes_by_its_answer() -> None:
     def refuse(call: EngineCall) -> None:
         if isinstance(call, Weigh):

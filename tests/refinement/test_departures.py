@@ -35,7 +35,7 @@ def test_a_text_as_the_model_would_have_written_it_has_no_departures() -> None:
 def test_where_several_words_would_do_an_unlikely_one_departs_less() -> None:
     [found] = find_departures(capital(departing(" a", " the", sure=0.5)))
 
-    assert found.size == pytest.approx(0.5 * (8.0 + math.log(0.5)))
+    assert found.size == pytest.approx(math.sqrt(0.5) * (8.0 + math.log(0.5)))
     assert find_departures(capital(departing(" a", " the", sure=0.1))) == []
 
 
