@@ -51,8 +51,8 @@ class Calibration:
     0.5
     """
 
-    departure: Scale = Scale(0.17, 5.5)
-    approval: Scale = Scale(-0.73, 1.0)
+    departure: Scale = Scale(0.15, 6.1)
+    approval: Scale = Scale(-0.7, 1.0)
     judged: Scale = Scale(0.0, 0.0)
     silence: float = 0.5
     certainty: float = 0.1
