@@ -34,6 +34,8 @@ ANSWER_SAMPLING = Sampling(temperature=0.0, max_tokens=60, thinking=False)
 
 YES_OR_NO = ("Yes", "No")
 MOST_LISTED = 3
+MOST_MEASURED = 2
+"""Of the departures, which remarks are made of."""
 MOST_CHARACTERS = 200
 """Of an issue. What is longer is cut after a sentence, if there is one."""
 MOST_CALLS = 3
@@ -139,7 +141,7 @@ class ModelCritic:
     async def _name_faults(
         self, shown: Conversation, known: Mapping[str, object], departures: Sequence[Departure], found: Critique
     ) -> Critique:
-        """The critique with the model's remarks: at least one, if it doubts the text. The largest departure is the
+        """The critique with the model's remarks: at least one, if it doubts the text. The largest departures are the
         first."""
         # Asked for a number, a small model prefers the first.
         criteria = sorted(self.brief.criteria[:MOST_CRITERIA], key=lambda criterion: -criterion.weight)
@@ -152,7 +154,7 @@ class ModelCritic:
         completion = await self.engine.call(Sample(asked, SAMPLING, schema))
         issues = parse_issues(completion.text)
         told = [issue for issue in issues or () if self.brief.critics_fence not in issue[0]]  # a small model repeats it
-        seen = [self._departure(departure) for departure in departures[:1] if departure.tells]
+        seen = [self._departure(departure) for departure in departures if departure.tells][:MOST_MEASURED]
         return replace(
             found,
             remarks=_remarks([*seen, *told], criteria, found.fault_probability),

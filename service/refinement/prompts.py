@@ -45,7 +45,7 @@ VARIABLES: Mapping[str, frozenset[str]] = {
   answer begins, before Yes or No
 - critique: what is wrong with the candidate shown; ``criteria`` maps numbers to names, and ``departures`` have a
   ``passage`` of the candidate and how the model ``expected`` its last word
-- departure: the remark on the largest departure
+- departure: the remark on a large departure
 - questions: what to ask in order to check the candidate shown; answer: one of these questions, asked without it
 - edit: what a better version of the reply before it must do
 - redraft: what a new answer must do, put after the request

@@ -1,6 +1,7 @@
 """Who says what should change, and what it goes by: the critics auto and factored."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -283,6 +284,22 @@ async def test_the_built_in_prompts_serve_a_factored_critic(name: str) -> None:
     for question in QUESTIONS:
         assert sum(prompt.endswith(question) for prompt in prompts) == 1
         assert sum(f"- {question} Of course.\n" in prompt for prompt in prompts) == 1
+
+
+async def test_the_two_largest_departures_that_tell_are_remarks() -> None:
+    sizes = {"a": 4.5, "b": 9.0, ".": 12.0, "d": 6.0}
+
+    def rival(call: Weigh, token: str, logprob: float) -> tuple[str, float]:
+        return ("foam", 0.0) if token.strip() in sizes else (token, logprob)
+
+    scripted = engine(
+        Lines(draft=["a b c . d"]), likelihood=lambda call, token: math.exp(-sizes.get(token.strip(), 0.1)), rival=rival
+    )
+
+    done = await refined(program(JUDGE), scripted)
+
+    [critique] = done.rounds[1].critiques
+    assert critique.issues == ("a b: foam?", "a b c . d: foam?", "Too short.")
 
 
 async def test_the_largest_departure_is_a_remark_and_all_of_them_are_a_hint() -> None:
