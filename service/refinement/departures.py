@@ -17,6 +17,7 @@ LEAST_SIZE = 2.0
 """Smaller departures are no hint to a critic."""
 TELLING_SIZE = 4.0
 """From here on a departure from one word to another is worth a remark."""
+OPERATORS = frozenset("+-*/%<>=")
 TOKENS_BEFORE = 5
 
 
@@ -32,8 +33,13 @@ class Departure:
 
     @property
     def tells(self) -> bool:
-        """Whether it is worth a remark: a large one, of words and not of signs or spaces."""
-        return self.size >= TELLING_SIZE and self.passage[-1:].isalnum() and any(map(str.isalnum, self.expected))
+        """Whether it is worth a remark: a large one, from one word to another, or from one operator to another; not of
+        commas, spaces, or the marks of a list."""
+        if self.size < TELLING_SIZE:
+            return False
+        if self.passage[-1:] in OPERATORS:
+            return any(map(str.isalnum, self.passage)) and self.expected[:1] in OPERATORS
+        return self.passage[-1:].isalnum() and any(map(str.isalnum, self.expected))
 
 
 def find_departures(tokens: Sequence[WeighedToken]) -> Sequence[Departure]:

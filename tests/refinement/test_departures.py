@@ -67,7 +67,12 @@ def test_a_passage_stays_on_its_line() -> None:
         (Departure("It is London.", "Paris", 9.0), False),
         (Departure("It is London", ".", 9.0), False),
         (Departure("", "Paris", 9.0), False),
+        (Departure("return a -", "+", 9.0), True),
+        (Departure("n % 2 =", "==", 9.0), True),
+        (Departure("return a -", "b", 9.0), False),
+        (Departure("return a -", "", 9.0), False),
+        (Departure("-", "*", 9.0), False),
     ],
 )
-def test_a_large_departure_from_word_to_word_tells(departure: Departure, tells: bool) -> None:
+def test_a_large_departure_from_word_to_word_or_operator_to_operator_tells(departure: Departure, tells: bool) -> None:
     assert departure.tells is tells
