@@ -213,7 +213,8 @@ def create_app(
     background = Background(admission, settings.max_batch_programs, settings.max_batch_seconds, line_bytes)
     intake = Intake(settings.max_body_memory, settings.max_body_seconds, on_shed=metrics.count_shed)
     metrics.watch_batches(lambda: background.waiting)
-    kept = MemoryAnswers(settings.idempotency_bytes, settings.idempotency_seconds)
+    in_memory = MemoryAnswers(settings.idempotency_bytes, settings.idempotency_seconds)
+    kept = in_memory if stores is None else stores.answers
     metrics.watch_kept_answers(lambda: kept.held_bytes)
     repeats = Repeats(
         kept,
@@ -233,7 +234,10 @@ def create_app(
             stack.push_async_callback(tools.close)
             stack.push_async_callback(images.close)
             fleet = await stack.enter_async_context(make_fleet(settings, start, on_failure, on_ready))
+            if stores is not None:
+                stack.push_async_callback(stores.close)
             stack.push_async_callback(repeats.close)
+            repeats.start()
             await stack.enter_async_context(_checking(check, settings, fleet))
             runner = Runner(fleet.engine, admission, background, metrics)
             state = AppState(
@@ -246,7 +250,6 @@ def create_app(
                 images=images,
             )
             if stores is not None:
-                stack.push_async_callback(stores.close)
                 jobs = make_jobs(settings, stores.jobs, runner, programs, state.check_ready)
                 state = replace(state, jobs=jobs)
                 app.state.jobs = jobs

@@ -25,7 +25,7 @@ RedraftError
     ├── Draining
     ├── DeadlineExceeded              nothing was written in time
     ├── FormNotKept                   the engine broke the schema that it was given
-    ├── StoreUnavailable              the database of the jobs does not answer
+    ├── StoreUnavailable              the service's database does not answer
     └── EngineUnavailable             a remote engine does not answer, or rejects the work
         ├── EngineBusy                for now: it has too much to do
         ├── EngineDead                for good: the process has to be restarted
@@ -197,7 +197,7 @@ class FormNotKept(Unavailable):
 
 
 class StoreUnavailable(Unavailable):
-    code, title = "store_unavailable", "The database of the jobs cannot be used"
+    code, title = "store_unavailable", "The database cannot be used"
 
 
 class EngineUnavailable(Unavailable):

@@ -155,7 +155,7 @@ class Settings(BaseSettings):
         None,
         min_length=1,
         repr=False,
-        description="file or postgresql:// URL of the database that keeps background jobs; without it there are none",
+        description="file or postgresql:// URL of the database for jobs and repeated requests; without it, no jobs",
     )
     store_password_file: Path | None = Field(None, description="file with the password for store, if it is a URL")
     max_jobs: int = Field(8, ge=1, description="background jobs in progress at once")
@@ -164,7 +164,10 @@ class Settings(BaseSettings):
         604_800.0, gt=0, allow_inf_nan=False, description="seconds for which ended background jobs are kept"
     )
     job_lease_seconds: float = Field(
-        15.0, ge=5, allow_inf_nan=False, description="seconds after which another replica takes a lost replica's jobs"
+        15.0,
+        ge=5,
+        allow_inf_nan=False,
+        description="seconds after which another replica takes a lost replica's jobs and idempotency keys",
     )
     max_candidates: int = Field(16, ge=1, description="most candidates of a request")
     max_rounds: int = Field(10, ge=0, description="most rounds of a request")

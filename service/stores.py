@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from service.jobs.store import JobStore
+from service.programs.kept_answers import AnswerStore
 from service.settings import Settings
 from service.store.errors import StoreMisconfigured
 
@@ -13,6 +14,7 @@ class Stores:
     """What each room keeps. ``close`` closes the database that they share."""
 
     jobs: JobStore
+    answers: AnswerStore
     close: Callable[[], Awaitable[None]]
 
 
@@ -26,8 +28,15 @@ def open_stores(settings: Settings) -> Stores | None:
         return None
     try:
         from service.jobs.database import JobDatabase
+        from service.programs.database import AnswerDatabase
         from service.store.opening import open_database
     except ModuleNotFoundError as error:
         raise StoreMisconfigured(f"a store needs redraft's extra 'store': {error}") from error
     database = open_database(settings.store, settings.store_password)
-    return Stores(jobs=JobDatabase(database, settings.job_lease_seconds), close=database.close)
+    return Stores(
+        jobs=JobDatabase(database, settings.job_lease_seconds),
+        answers=AnswerDatabase(
+            database, settings.idempotency_bytes, settings.idempotency_seconds, settings.job_lease_seconds
+        ),
+        close=database.close,
+    )

@@ -6,14 +6,16 @@ connection that it came by, so that a client that lost its connection can send i
 - The answer is recorded while it is made. Clients that send the same request meanwhile read it from its beginning. They
   are refused with StillAtWork if it does not begin within ``wait`` seconds.
 - The work goes on for ``grace`` seconds while nobody reads. Then it ends as if its client had left.
-- An answer that came to a good end is kept, and replayed. Every other one is forgotten, so that the client can try
-  again.
+- An answer that came to a good end is kept before its end is sent, and replayed. Every other one is forgotten, so that
+  the client can try again.
+- Where several services share a store, one at a time works under a key. The others wait for it as their clients do.
 
 The same key with another request is refused with KeyReused. Requests without a key pay nothing for all this.
 """
 
 import asyncio
 import hashlib
+import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
@@ -26,9 +28,12 @@ from starlette.types import Message, Receive, Scope, Send
 from service.api.disconnect import cancel_on_disconnect
 from service.api.recording import Reader, Recording, Start
 from service.api.sse import EventStream
-from service.errors import KeyReused, RedraftError, StillAtWork, wrong_field
+from service.errors import KeyReused, RedraftError, StillAtWork, StoreUnavailable, wrong_field
+from service.jobs.job import Once
 from service.programs.kept_answers import AnswerStore, IdempotencyKey, KeptAnswer
 from service.wire.problems import make_public
+
+log = logging.getLogger(__name__)
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
@@ -47,6 +52,10 @@ KEY_PARAMETER: Mapping[str, Any] = {
 QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')  # a String of RFC 9651, section 3.3.3
 BARE = re.compile(r"[!-~]+")
 RETRY_SECONDS = 1
+POLL_SECONDS = 0.5
+"""How soon it is found that another service has answered."""
+MAINTAIN_SECONDS = 1.0
+"""How often the store is told that the work goes on."""
 
 Outcome = Literal["replayed", "joined", "still_at_work"]
 Respond = Callable[[], Awaitable[Response]]
@@ -93,6 +102,18 @@ def note_body(request: Request, body: bytes) -> None:
         request.state.fingerprint = digest.hexdigest()
 
 
+def set_apart(request: Request, preference: str) -> None:
+    """Make the request another one than the same body without a preference that its headers state."""
+    if getattr(request.state, "idempotency_key", None) is not None:
+        request.state.fingerprint += f" {preference}"
+
+
+def once_of(request: Request) -> Once | None:
+    """What a job that the request becomes is kept under."""
+    key: IdempotencyKey | None = getattr(request.state, "idempotency_key", None)
+    return None if key is None else Once(key.value, request.state.fingerprint)
+
+
 async def answer_once(request: Request, respond: Respond) -> Response:
     """What ``respond`` makes; of a request with a key only the first time. The body has to be read before."""
     key: IdempotencyKey | None = getattr(request.state, "idempotency_key", None)
@@ -127,6 +148,11 @@ class Repeats:
         self.grace = grace
         self.on_repeat = on_repeat
         self._works: dict[IdempotencyKey, _Work] = {}
+        self._maintaining: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to look after the store."""
+        self._maintaining = asyncio.create_task(self._maintain())
 
     async def has(self, key: IdempotencyKey) -> bool:
         """Whether a request with the key is at work or answered."""
@@ -157,10 +183,23 @@ class Repeats:
     async def close(self) -> None:
         """End all work."""
         tasks = [work.task for work in self._works.values()]
+        tasks += [self._maintaining] if self._maintaining is not None else []
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+    async def _maintain(self) -> None:
+        while True:
+            await asyncio.sleep(MAINTAIN_SECONDS)
+            try:
+                lost = await self.store.maintain()
+            except StoreUnavailable as error:
+                log.warning("keys cannot be held", extra={"reason": str(error)})
+                continue
+            for key in lost:
+                if work := self._works.get(key):
+                    work.lose()
 
 
 class _Work:
@@ -172,8 +211,10 @@ class _Work:
     def __init__(self, repeats: Repeats, key: IdempotencyKey, fingerprint: str, scope: Scope, respond: Respond) -> None:
         self.fingerprint = fingerprint
         self.repeats = repeats
-        self.recording = Recording(repeats.max_answer_bytes)
+        self.recording = Recording(repeats.max_answer_bytes, self._keep)
         self.is_replay = False
+        self._is_kept = False
+        self._response: Response | None = None
         self._key = key
         self._scope = scope
         self._respond = respond
@@ -196,12 +237,19 @@ class _Work:
             grace = 0.0 if self.recording.has_outgrown else self.repeats.grace
             self._giving_up = asyncio.get_running_loop().call_later(grace, self._given_up.set)
 
+    def lose(self) -> None:
+        """End the work: another service has begun it."""
+        self.recording.fail(self.repeats.make_still_at_work())
+        self._given_up.set()
+
     async def _run(self) -> None:
         """Fill the recording. Never raises."""
-        store = self.repeats.store
         try:
-            answer = await store.begin(self._key, self.fingerprint)
+            answer = await self._begin()
         except RedraftError as error:
+            self.recording.fail(error)
+            return
+        except asyncio.CancelledError as error:  # the server ends
             self.recording.fail(error)
             return
         if answer is not None:
@@ -209,25 +257,48 @@ class _Work:
             self.recording.play(answer)
             return
         try:
-            whole = await self._make_answer()
-            if whole is not None:
-                await store.keep(self._key, self.fingerprint, whole)
-                return
+            self._response = await self._respond()
+            await self._response(self._scope, self._receive, self.recording.send)
         except asyncio.CancelledError as error:
             self.recording.fail(error)
         except Exception as error:  # noqa: BLE001 (its readers raise it)
             if not self.recording.has_readers:
                 make_public(error, self._scope["state"]["request_id"])  # logs a bug, as nobody else does
             self.recording.fail(error)
-        await store.release(self._key)
+        if not self._is_kept:
+            await self._release()
 
-    async def _make_answer(self) -> KeptAnswer | None:
-        """Answer into the recording; the whole of it if it came to a good end."""
-        response = await self._respond()
-        await response(self._scope, self._receive, self.recording.send)
-        if not 200 <= response.status_code < 300 or (isinstance(response, EventStream) and response.has_failed):
-            return None
-        return self.recording.whole()
+    async def _begin(self) -> KeptAnswer | None:
+        """The answer that was made before. While another service works on it, wait as a client does."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + self.repeats.wait
+        while True:
+            try:
+                return await self.repeats.store.begin(self._key, self.fingerprint)
+            except StillAtWork:
+                if clock() + POLL_SECONDS > until:
+                    raise self.repeats.make_still_at_work() from None
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _keep(self, answer: KeptAnswer) -> None:
+        """Keep the answer if it has come to a good end. Raises StillAtWork if another service has begun since."""
+        response = self._response
+        if not 200 <= answer.status < 300 or (isinstance(response, EventStream) and response.has_failed):
+            return
+        try:
+            await self.repeats.store.keep(self._key, self.fingerprint, answer)
+        except StillAtWork:
+            raise self.repeats.make_still_at_work() from None
+        except StoreUnavailable as error:  # the client has its answer nevertheless
+            log.warning("an answer cannot be kept", extra={"reason": str(error)})
+        else:
+            self._is_kept = True
+
+    async def _release(self) -> None:
+        try:
+            await self.repeats.store.release(self._key)
+        except StoreUnavailable as error:  # the key is free after its lease
+            log.warning("a key cannot be released", extra={"reason": str(error)})
 
     async def _receive(self) -> Message:
         """What the response receives: that its client has left, once the work is given up."""

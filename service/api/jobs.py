@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from service.api import state
 from service.api.answers import compile_native
 from service.api.body import decode, read_body, schema_ref
+from service.api.idempotency import answer_once, note_key, once_of, set_apart
 from service.api.images import fetch_images
 from service.api.problems import describe_errors
 from service.api.sse import EventStream
@@ -123,23 +124,31 @@ async def require_capacity(request: Request) -> None:
     if not is_preferred(request):
         await state.require_capacity(request)
         return
+    if await note_key(request):
+        return
     if app_state(request).runner.admission.draining:
         raise Draining("the service is shutting down and takes no new requests")
     await _jobs(request).check()
 
 
 async def accept(request: Request, model: type[M], kind: JobKind) -> Response:
-    """Take the request on as a job. What is wrong with it is said now."""
+    """Take the request on as a job, once for each idempotency key. What is wrong with it is said now."""
     app = app_state(request)
     stated, body = await read_body(request, partial(_decode_keeping, model))
     if getattr(stated, "stream", False):
         raise wrong_field("stream", f"with Prefer: {PREFERENCE} the events are at the job's own address")
-    at_hand = await fetch_images(app, stated)
-    await compile_native(at_hand, app)  # what it would raise later, it raises now
-    document = body.decode() if at_hand is stated else to_json(_inline_images(json.loads(body), stated, at_hand))
-    job = await _jobs(request).add(kind, document, request.state.caller, request.state.request_id)
-    headers = {"Location": f"/v1/jobs/{job.id}", "Preference-Applied": PREFERENCE}
-    return JSONResponse(_body(job), status_code=202, headers=headers)
+    set_apart(request, PREFERENCE)
+
+    async def respond() -> Response:
+        at_hand = await fetch_images(app, stated)
+        await compile_native(at_hand, app)  # what it would raise later, it raises now
+        document = body.decode() if at_hand is stated else to_json(_inline_images(json.loads(body), stated, at_hand))
+        info = request.state
+        job = await _jobs(request).add(kind, document, info.caller, info.request_id, once_of(request))
+        headers = {"Location": f"/v1/jobs/{job.id}", "Preference-Applied": PREFERENCE}
+        return JSONResponse(_body(job), status_code=202, headers=headers)
+
+    return await answer_once(request, respond)
 
 
 @router.get("", summary="The caller's jobs, newest first", response_model=JobListBody, responses=NO_JOBS)

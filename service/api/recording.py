@@ -1,7 +1,7 @@
 """An answer while it is made: an ASGI app sends it once, and any number of clients read it from its beginning on."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -23,16 +23,23 @@ class Start:
     headers: Headers
 
 
+async def _keep_nothing(answer: KeptAnswer) -> None:
+    pass
+
+
 class Recording:
     """Everything that an ASGI app sends as a response.
 
     max_bytes: what is held of a body. One that outgrows it loses what all readers have taken, and from then on the app
         is held back until they have taken the rest. It cannot be read from its beginning any more.
+    keep: called with the whole answer, if all of it is held, before its readers get the last piece. What it raises, the
+        app's last ``send`` raises.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, keep: Callable[[KeptAnswer], Awaitable[None]] = _keep_nothing) -> None:
         self.has_outgrown = False
         self._max_bytes = max_bytes
+        self._keep = keep
         self._start: Start | None = None
         self._body = bytearray()
         self._dropped = 0
@@ -45,12 +52,6 @@ class Recording:
     def has_readers(self) -> bool:
         return bool(self._readers)
 
-    def whole(self) -> KeptAnswer | None:
-        """The answer; None if it has not come to its end, or not all of it is held."""
-        if self._start is None or not self._ended or self._error is not None or self.has_outgrown:
-            return None
-        return KeptAnswer(self._start.status, self._start.headers, bytes(self._body))
-
     def play(self, answer: KeptAnswer) -> None:
         """Take an answer that was recorded before."""
         self._start = Start(answer.status, answer.headers)
@@ -58,15 +59,20 @@ class Recording:
         self._end()
 
     async def send(self, message: Message) -> None:
-        """Take an ASGI message, as the app's ``send``."""
+        """Take an ASGI message, as the app's ``send``. What comes after the end has no effect."""
+        if self._ended:
+            return
         if message["type"] == "http.response.start":
             self._start = Start(message["status"], tuple(message["headers"]))
-            self._tell()
             return
-        self._body += message.get("body", b"")
+        piece = message.get("body", b"")
         if not message.get("more_body", False):
+            if self._start is not None and not self.has_outgrown:
+                await self._keep(KeptAnswer(self._start.status, self._start.headers, bytes(self._body + piece)))
+            self._body += piece
             self._end()
             return
+        self._body += piece
         self._tell()
         self.has_outgrown = self.has_outgrown or len(self._body) > self._max_bytes
         if self.has_outgrown:
@@ -88,6 +94,11 @@ class Recording:
         finally:
             self._readers.discard(reader)
             self._tell()
+
+    @property
+    def _has_begun(self) -> bool:
+        """Whether there is something to read. An app may send its status early, and still fail."""
+        return bool(self._body) or self._dropped > 0 or (self._ended and self._error is None)
 
     async def _until_read(self) -> None:
         length = self._dropped + len(self._body)
@@ -114,12 +125,14 @@ class Reader:
         self._recording = recording
 
     async def start(self) -> Start:
-        """How the response begins, once it does. Raises what ended it before."""
+        """How the response begins, once it has some of its body. Raises what ended it before."""
         recording = self._recording
-        while recording._start is None:
+        while not recording._has_begun:
             if recording._error is not None:
                 raise recording._error
             await recording._news.wait()
+        if recording._start is None:
+            raise RuntimeError("a response begins with its status")
         return recording._start
 
     async def pieces(self) -> AsyncGenerator[tuple[bytes, bool], None]:

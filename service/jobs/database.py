@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.jobs.job import Claim, Job, JobEvent, JobState, JobTaken, Order, Progress, to_json
+from service.jobs.job import Claim, Job, JobEvent, JobState, JobTaken, Once, Order, Progress, to_json
 from service.jobs.store import Step
 from service.store.database import Database
 
@@ -62,6 +62,14 @@ events = sa.Table(
     sa.Column("name", sa.String, nullable=False),
     sa.Column("data", sa.Text, nullable=False),
 )
+keys = sa.Table(
+    "redraft_job_keys",
+    metadata,
+    sa.Column("caller", sa.String, primary_key=True),
+    sa.Column("key", sa.String, primary_key=True),
+    sa.Column("fingerprint", sa.String, nullable=False),
+    sa.Column("job", sa.String, nullable=False, index=True),
+)
 
 SHOWN = [
     jobs.c[name]
@@ -84,13 +92,28 @@ class JobDatabase:
         if not database.is_shared:  # the process that worked on them has ended
             database.run_now(lambda c: c.execute(jobs.update().where(jobs.c.state == "running").values(free_at=0.0)))
 
-    async def add(self, job: Job, order: Order) -> None:
+    async def add(self, job: Job, order: Order, once: Once | None = None) -> str:
         row = {
             **{name: getattr(job, name) for name in ("id", "caller", "kind", "state", "created")},
             **{name: getattr(order, name) for name in ("body", "request_id", "fence", "seed")},
             "progress": to_json(asdict(job.progress)),
         }
-        await self._database.write(lambda c: c.execute(self._database.insert_once(jobs), row), lasting=True)
+
+        def write(connection: sa.Connection) -> str:
+            kept = job.id if once is None else self._take_key(connection, job, once)
+            if kept == job.id:
+                connection.execute(self._database.insert_once(jobs), row)
+            return kept
+
+        return await self._database.write(write, lasting=True, alone=once is not None)
+
+    def _take_key(self, connection: sa.Connection, job: Job, once: Once) -> str:
+        """Put the job under its key, unless there is one already: the id of the one that is there then."""
+        here = (keys.c.caller == job.caller) & (keys.c.key == once.key)
+        connection.execute(keys.delete().where(here, keys.c.fingerprint != once.fingerprint))
+        row = {"caller": job.caller, "key": once.key, "fingerprint": once.fingerprint, "job": job.id}
+        connection.execute(self._database.insert_once(keys), row)
+        return str(connection.execute(sa.select(keys.c.job).where(here)).scalar_one())
 
     async def get(self, job_id: str) -> Job | None:
         query = sa.select(*SHOWN, jobs.c.outcome).where(jobs.c.id == job_id)
@@ -216,6 +239,7 @@ class JobDatabase:
         def drop(connection: sa.Connection) -> int:
             old = sa.select(jobs.c.id).where(jobs.c.finished < ended_before)
             connection.execute(events.delete().where(events.c.job.in_(old)))
+            connection.execute(keys.delete().where(keys.c.job.in_(old)))
             return connection.execute(jobs.delete().where(jobs.c.finished < ended_before)).rowcount
 
         return await self._database.write(drop, bulk=True)

@@ -34,6 +34,14 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
+class Once:
+    """The caller's idempotency key for a new job, and what stands for everything that was asked for under it."""
+
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """How far a job has come.
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from service.errors import Cancelled, NotFound, Overloaded
-from service.jobs.job import Job, JobEvent, JobKind, Order, make_job_id
+from service.jobs.job import Job, JobEvent, JobKind, Once, Order, make_job_id
 from service.jobs.news import News
 from service.jobs.store import JobStore
 from service.jobs.worker import POLL_SECONDS, Worker
@@ -41,14 +41,17 @@ class Jobs:
             self._on_shed("overloaded")
             raise Overloaded(f"{waiting} jobs wait", retry_after=RETRY_SECONDS)
 
-    async def add(self, kind: JobKind, body: str, caller: str, request_id: str) -> Job:
+    async def add(self, kind: JobKind, body: str, caller: str, request_id: str, once: Once | None = None) -> Job:
         """Take a request on. Once this has returned, the job will end, whatever becomes of this process.
 
         body: the request as JSON, with its images inside.
+        once: the caller's key for it. The same request under the same key gives the same job, as long as it is kept.
         """
         order = Order(kind, body, caller, request_id, f"[{secrets.token_hex(6)}]", secrets.randbits(31))
         job = Job(make_job_id(), caller, kind, "queued", time.time())
-        await self._store.add(job, order)
+        kept = await self._store.add(job, order, once)
+        if kept != job.id:
+            return await self.get(caller, kept)
         self.worker.wake()
         return job
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.jobs.job import Claim, Job, JobEvent, JobState, Order, Progress
+from service.jobs.job import Claim, Job, JobEvent, JobState, Once, Order, Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,9 @@ class WorkStore(Protocol):
 class JobStore(WorkStore, Protocol):
     """Keeps jobs. New ones and cancellations also survive a power cut."""
 
-    async def add(self, job: Job, order: Order) -> None:
-        """Keep a new job."""
+    async def add(self, job: Job, order: Order, once: Once | None = None) -> str:
+        """Keep a new job; its id. With ``once``, that of the caller's job of before, if it was the same and is still
+        kept."""
 
     async def get(self, job_id: str) -> Job | None:
         """A job with its outcome; None if there is no such job."""

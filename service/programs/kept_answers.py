@@ -1,7 +1,7 @@
 """Answers that are kept for a while, so that a request sent again under its idempotency key gets the same one."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,11 +31,18 @@ class KeptAnswer:
 class AnswerStore(Protocol):
     """Keeps finished answers by their keys. A fingerprint stands for everything that makes two requests the same.
 
-    ``begin`` comes first, then ``keep`` or ``release``. Of several services with one store, one at a time has begun.
+    ``begin`` comes first, then ``keep`` or ``release``. Of several services with one store, one at a time has begun. It
+    stays that one as long as it calls ``maintain`` every few seconds.
+
+    Methods raise StoreUnavailable if the store cannot be reached.
     """
 
+    @property
+    def held_bytes(self) -> int:
+        """What all answers take."""
+
     async def has(self, key: IdempotencyKey) -> bool:
-        """Whether there is an answer under the key."""
+        """Whether there is an answer under the key, or a service works on one."""
 
     async def begin(self, key: IdempotencyKey, fingerprint: str) -> KeptAnswer | None:
         """The answer under the key; None if there is none, and then the work is the caller's.
@@ -44,10 +51,17 @@ class AnswerStore(Protocol):
         """
 
     async def keep(self, key: IdempotencyKey, fingerprint: str, answer: KeptAnswer) -> None:
-        """Keep the answer, as far as there is room."""
+        """Keep the answer, as far as there is room.
+
+        Raises StillAtWork if another service has begun since: its answer counts, and this one is not to be sent.
+        """
 
     async def release(self, key: IdempotencyKey) -> None:
         """Let others begin: the work has come to nothing that could be kept."""
+
+    async def maintain(self) -> Collection[IdempotencyKey]:
+        """Drop what has expired, and go on holding what was begun here. Gives the keys that another service has
+        taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +120,11 @@ class MemoryAnswers:
 
     async def release(self, key: IdempotencyKey) -> None:
         """Nothing is held by a key without an answer."""
+
+    async def maintain(self) -> Collection[IdempotencyKey]:
+        """No other service can take anything."""
+        self._drop_expired()
+        return ()
 
     def _find(self, key: IdempotencyKey) -> _Entry | None:
         entry = self._entries.get(key.caller, {}).get(key.value)

@@ -6,8 +6,19 @@ from contextlib import aclosing
 import pytest
 
 from service.api.recording import PIECE_BYTES, Reader, Recording
+from service.programs.kept_answers import KeptAnswer
 
 START = {"type": "http.response.start", "status": 201, "headers": [(b"a", b"b")]}
+
+
+class Kept:
+    """What was kept."""
+
+    def __init__(self) -> None:
+        self.answers: list[KeptAnswer] = []
+
+    async def __call__(self, answer: KeptAnswer) -> None:
+        self.answers.append(answer)
 
 
 def body(piece: bytes, *, more: bool = True) -> dict[str, object]:
@@ -20,7 +31,8 @@ async def read(reader: Reader) -> bytes:
 
 
 async def test_readers_get_the_same_before_during_and_after() -> None:
-    recording = Recording(1_000)
+    kept = Kept()
+    recording = Recording(1_000, kept)
     with recording.reader() as early, recording.reader() as late:
         reading = asyncio.create_task(read(early))
         await asyncio.sleep(0)
@@ -33,9 +45,34 @@ async def test_readers_get_the_same_before_during_and_after() -> None:
         assert await reading == await joining == b"one two"
     with recording.reader() as last:
         assert await read(last) == b"one two"
-    answer = recording.whole()
-    assert answer is not None
-    assert (answer.status, answer.headers, answer.body) == (201, ((b"a", b"b"),), b"one two")
+    assert kept.answers == [KeptAnswer(201, ((b"a", b"b"),), b"one two")]
+
+
+async def test_the_end_is_kept_before_it_is_seen() -> None:
+    async def keep(answer: KeptAnswer) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await reader.start()
+
+    recording = Recording(1_000, keep)
+    with recording.reader() as reader:
+        await recording.send(START)
+        await recording.send(body(b"whole", more=False))
+        assert (await reader.start()).status == 201
+
+
+async def test_an_answer_that_must_not_be_sent_is_not_seen() -> None:
+    async def refuse(answer: KeptAnswer) -> None:
+        raise KeyError(answer.status)
+
+    recording = Recording(1_000, refuse)
+    with recording.reader() as reader:
+        await recording.send(START)
+        with pytest.raises(KeyError):
+            await recording.send(body(b"whole", more=False))
+        recording.fail(ValueError("refused"))
+        with pytest.raises(ValueError, match="refused"):
+            await reader.start()
 
 
 async def test_only_the_last_piece_is_the_last() -> None:
@@ -55,7 +92,8 @@ async def test_a_failure_is_raised_where_the_answer_ended() -> None:
         recording.fail(KeyError("a bug"))
         with pytest.raises(KeyError):
             await reader.start()
-    begun = Recording(1_000)
+    kept = Kept()
+    begun = Recording(1_000, kept)
     await begun.send(START)
     await begun.send(body(b"half"))
     begun.fail(KeyError("a bug"))
@@ -64,7 +102,9 @@ async def test_a_failure_is_raised_where_the_answer_ended() -> None:
         assert await anext(pieces) == (b"half", False)
         with pytest.raises(KeyError):
             await anext(pieces)
-    assert begun.whole() is None
+        await begun.send(body(b" and more", more=False))
+        assert begun._body == b"half"
+    assert kept.answers == []
 
 
 async def test_a_failure_after_the_end_changes_nothing() -> None:
@@ -73,11 +113,13 @@ async def test_a_failure_after_the_end_changes_nothing() -> None:
     await recording.send(body(b"whole", more=False))
     recording.fail(KeyError("late"))
 
-    assert recording.whole() is not None
+    with recording.reader() as reader:
+        assert await read(reader) == b"whole"
 
 
 async def test_an_answer_that_outgrows_its_bound_waits_for_its_readers_and_holds_no_more() -> None:
-    recording = Recording(10)
+    kept = Kept()
+    recording = Recording(10, kept)
     pieces = [bytes([letter]) * 8 for letter in b"abcdefgh"]
 
     async def work() -> None:
@@ -96,14 +138,15 @@ async def test_an_answer_that_outgrows_its_bound_waits_for_its_readers_and_holds
         assert not working.done()
         assert await read(slow) == await reading == b"".join(pieces)
         await working
-    assert recording.whole() is None
+    assert kept.answers == []
 
 
 async def test_an_answer_that_nobody_reads_holds_nobody_back() -> None:
-    recording = Recording(10)
+    kept = Kept()
+    recording = Recording(10, kept)
     await recording.send(START)
     for _ in range(5):
         await recording.send(body(b"x" * 11))
     await recording.send(body(b"", more=False))
 
-    assert recording.whole() is None
+    assert kept.answers == []

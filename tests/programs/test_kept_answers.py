@@ -1,108 +1,124 @@
-"""Answers in memory: found again by caller and key, within a number of bytes and a time."""
+"""Answers in memory and in a database: found again by caller and key, within a number of bytes and a time."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
 from service.errors import KeyReused
-from service.programs.kept_answers import OVERHEAD_BYTES, IdempotencyKey, KeptAnswer, MemoryAnswers
+from service.programs.kept_answers import OVERHEAD_BYTES, IdempotencyKey, MemoryAnswers
+from tests.support.answers import ANN, BOB, Shelf, in_database, in_memory, make_answer
+from tests.support.postgres import make_database
 
-ANN, BOB = IdempotencyKey("ann", "k"), IdempotencyKey("bob", "k")
-
-
-def answer(body: bytes = b"{}") -> KeptAnswer:
-    return KeptAnswer(200, ((b"content-type", b"application/json"),), body)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+MakeShelf = Callable[[int, float], Awaitable[Shelf]]
+ROOM = 1_000_000
 
 
-def store(max_bytes: int = 1_000_000, seconds: float = 60.0, clock: Clock | None = None) -> MemoryAnswers:
-    return MemoryAnswers(max_bytes, seconds, clock or Clock())
+@pytest.fixture(params=["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+async def make_shelf(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[MakeShelf]:
+    """Makes a store with so many bytes that keeps answers for so many seconds."""
+    async with AsyncExitStack() as stack:
+
+        async def make(max_bytes: int, seconds: float) -> Shelf:
+            if request.param == "memory":
+                return in_memory(max_bytes, seconds)
+            place: str | Path = tmp_path / "store.db"
+            if request.param == "postgres":
+                place = await make_database(request.getfixturevalue("postgres"))
+            return await stack.enter_async_context(in_database(place, max_bytes, seconds))
+
+        yield make
 
 
-async def test_an_answer_is_found_again_under_its_key() -> None:
-    answers = store()
-    assert await answers.begin(ANN, "f") is None
-    assert not await answers.has(ANN)
-    await answers.keep(ANN, "f", answer())
-
-    assert await answers.has(ANN)
-    assert await answers.begin(ANN, "f") == answer()
+@pytest.fixture
+async def shelf(make_shelf: MakeShelf) -> Shelf:
+    return await make_shelf(ROOM, 60.0)
 
 
-async def test_a_key_is_its_caller_s_own() -> None:
-    answers = store()
-    await answers.keep(ANN, "f", answer())
+async def test_an_answer_is_found_again_under_its_key(shelf: Shelf) -> None:
+    assert not await shelf.store.has(ANN)
+    assert await shelf.store.begin(ANN, "f") is None
+    await shelf.store.keep(ANN, "f", make_answer())
 
-    assert not await answers.has(BOB)
-    assert await answers.begin(BOB, "other") is None
+    assert await shelf.store.has(ANN)
+    assert await shelf.store.begin(ANN, "f") == make_answer()
 
 
-async def test_a_key_with_another_request_is_refused() -> None:
-    answers = store()
-    await answers.keep(ANN, "f", answer())
+async def test_a_key_is_its_caller_s_own(shelf: Shelf) -> None:
+    assert await shelf.store.begin(ANN, "f") is None
+    await shelf.store.keep(ANN, "f", make_answer())
+
+    assert not await shelf.store.has(BOB)
+    assert await shelf.store.begin(BOB, "other") is None
+
+
+async def test_a_key_with_another_request_is_refused(shelf: Shelf) -> None:
+    assert await shelf.store.begin(ANN, "f") is None
+    await shelf.store.keep(ANN, "f", make_answer())
 
     with pytest.raises(KeyReused):
-        await answers.begin(ANN, "other")
+        await shelf.store.begin(ANN, "other")
+    assert await shelf.store.begin(ANN, "f") == make_answer()
 
 
-async def test_a_released_key_is_free() -> None:
-    answers = store()
-    assert await answers.begin(ANN, "f") is None
-    await answers.release(ANN)
+async def test_a_released_key_is_free(shelf: Shelf) -> None:
+    assert await shelf.store.begin(ANN, "f") is None
+    await shelf.store.release(ANN)
 
-    assert await answers.begin(ANN, "other") is None
-
-
-async def test_an_answer_is_kept_for_its_time_and_then_gives_its_room_back() -> None:
-    clock = Clock()
-    answers = store(seconds=60.0, clock=clock)
-    await answers.keep(ANN, "f", answer())
-    clock.now = 59.0
-    assert await answers.has(ANN)
-    clock.now = 60.0
-
-    assert not await answers.has(ANN)
-    assert await answers.begin(ANN, "other") is None
-    await answers.keep(BOB, "f", answer())
-    assert answers.held_bytes == OVERHEAD_BYTES + len(answer().body)
+    assert not await shelf.store.has(ANN)
+    assert await shelf.store.begin(ANN, "other") is None
 
 
-async def test_the_oldest_answer_of_the_caller_who_has_most_makes_room() -> None:
+async def test_an_answer_is_kept_for_its_time_and_then_gives_its_room_back(shelf: Shelf) -> None:
+    assert await shelf.store.begin(ANN, "f") is None
+    await shelf.store.keep(ANN, "f", make_answer())
+    shelf.pass_time(30.0)
+    assert await shelf.store.has(ANN)
+    shelf.pass_time(30.0)
+
+    assert not await shelf.store.has(ANN)
+    assert not await shelf.store.maintain()
+    assert shelf.store.held_bytes == 0
+    assert await shelf.store.begin(ANN, "other") is None
+
+
+async def test_the_oldest_answer_of_the_caller_who_has_most_makes_room(make_shelf: MakeShelf) -> None:
     room = 4 * (OVERHEAD_BYTES + 100)
-    answers = store(max_bytes=room)
+    shelf = await make_shelf(room, 60.0)
     keys = [BOB, *(IdempotencyKey("ann", str(number)) for number in range(5))]
     for key in keys:
-        await answers.keep(key, "f", answer(b"x" * 100))
+        assert await shelf.store.begin(key, "f") is None
+        await shelf.store.keep(key, "f", make_answer(b"x" * 100))
 
-    assert [await answers.has(key) for key in keys] == [True, False, False, True, True, True]
-    assert answers.held_bytes == room
+    assert [await shelf.store.has(key) for key in keys] == [True, False, False, True, True, True]
+    assert shelf.store.held_bytes == room
 
 
-async def test_an_answer_that_never_fits_is_not_kept_and_costs_nobody_a_place() -> None:
-    answers = store(max_bytes=OVERHEAD_BYTES + 100)
-    await answers.keep(ANN, "f", answer(b"x" * 100))
-    await answers.keep(BOB, "f", answer(b"x" * 101))
+async def test_an_answer_that_never_fits_is_not_kept_and_costs_nobody_a_place(make_shelf: MakeShelf) -> None:
+    shelf = await make_shelf(OVERHEAD_BYTES + 100, 60.0)
+    for key, size in ((ANN, 100), (BOB, 101)):
+        assert await shelf.store.begin(key, "f") is None
+        await shelf.store.keep(key, "f", make_answer(b"x" * size))
 
-    assert await answers.has(ANN)
-    assert not await answers.has(BOB)
+    assert await shelf.store.has(ANN)
+    assert not await shelf.store.has(BOB)
+    assert await shelf.store.begin(BOB, "other") is None
+
+
+async def test_no_time_keeps_nothing(make_shelf: MakeShelf) -> None:
+    shelf = await make_shelf(ROOM, 0.0)
+    assert await shelf.store.begin(ANN, "f") is None
+    await shelf.store.keep(ANN, "f", make_answer())
+
+    assert shelf.store.held_bytes == 0
+    assert await shelf.store.begin(ANN, "other") is None
 
 
 async def test_an_answer_that_is_kept_twice_counts_once() -> None:
-    answers = store()
-    await answers.keep(ANN, "f", answer(b"one"))
-    await answers.keep(ANN, "g", answer(b"three"))
+    answers = MemoryAnswers(ROOM, 60.0)
+    await answers.keep(ANN, "f", make_answer(b"one"))
+    await answers.keep(ANN, "g", make_answer(b"three"))
 
-    assert await answers.begin(ANN, "g") == answer(b"three")
+    assert await answers.begin(ANN, "g") == make_answer(b"three")
     assert answers.held_bytes == OVERHEAD_BYTES + 5
-
-
-async def test_no_time_keeps_nothing() -> None:
-    answers = store(seconds=0.0)
-    await answers.keep(ANN, "f", answer())
-
-    assert answers.held_bytes == 0
