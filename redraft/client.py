@@ -23,7 +23,7 @@ from redraft.batches import BatchResult, BatchResults
 from redraft.errors import ConnectionFailed, ProblemError
 from redraft.events import GenerateEvent, GenerateEvents, RefineEvent, RefineEvents
 from redraft.exchange import DEFAULT_TIMEOUT_SECONDS, DEFAULT_URL, LIMITS, Exchange
-from redraft.jobs import PREFER, RESULTS, AsyncJob, Job, JobList, JobStatus, job_list_path, read_accepted
+from redraft.jobs import PREFER, AsyncJob, Job, JobList, JobStatus, job_list_path, read_accepted, result_of
 from redraft.proxies import find_proxy, map_proxy_errors
 from redraft.requests import BatchLine, CritiqueFields, GenerateFields, RefineFields
 from redraft.results import (
@@ -265,7 +265,8 @@ class Redraft:
         >>> begun = client.refine(prompt="Write about the sea.", background=True)
         >>> client.job(begun.id).wait()
         """
-        return Job(self, job_id, RESULTS[self._request(JobStatus, "GET", f"jobs/{quote(job_id, safe='')}").kind])
+        found = self._request(JobStatus, "GET", f"jobs/{quote(job_id, safe='')}")
+        return Job(self, job_id, result_of(found.kind))
 
     def jobs(self, limit: int = 20, before: str | None = None) -> tuple[JobStatus, ...]:
         """List the jobs of this key, newest first.
@@ -524,7 +525,7 @@ class AsyncRedraft:
         >>> await found.wait()
         """
         found = await self._request(JobStatus, "GET", f"jobs/{quote(job_id, safe='')}")
-        return AsyncJob(self, job_id, RESULTS[found.kind])
+        return AsyncJob(self, job_id, result_of(found.kind))
 
     async def jobs(self, limit: int = 20, before: str | None = None) -> tuple[JobStatus, ...]:
         """List the jobs of this key, newest first. See ``Redraft.jobs``.

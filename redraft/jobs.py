@@ -40,6 +40,15 @@ AnyResult = GenerateResult | CritiqueResult | RefineResult
 RESULTS: Mapping[str, type[AnyResult]] = MappingProxyType(
     {"generate": GenerateResult, "critique": CritiqueResult, "refine": RefineResult}
 )
+
+
+def result_of(kind: str) -> type[AnyResult]:
+    """The form of the results of a kind of jobs. Raises UnexpectedAnswer for one that is another client's."""
+    if kind not in RESULTS:
+        raise UnexpectedAnswer(f"this client cannot read a job of the kind {kind}: fetch it with OpenAI's client")
+    return RESULTS[kind]
+
+
 EVENTS: Mapping[str, Mapping[str, type[Result]]] = MappingProxyType(
     {
         "generate": {"done": GenerateResult},
@@ -61,7 +70,8 @@ class JobProgress(Result):
 class JobStatus(Result):
     """A job as the service describes it.
 
-    kind: generate, critique or refine. state: queued, running, completed, failed or cancelled.
+    kind: generate, critique, refine, or response for one of OpenAI's clients.
+    state: queued, running, completed, failed or cancelled.
     cancelling: it was cancelled and is about to end.
     """
 

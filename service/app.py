@@ -22,6 +22,7 @@ from service.api.jobs import router as jobs_router
 from service.api.mcp import routes as mcp_routes
 from service.api.middleware import UNMATCHED, BodyLimit, RequestContext, RequestRecord, RequestTrace
 from service.api.openai import routes as openai_routes
+from service.api.openai.background import ResponseOrders
 from service.api.openai.response_requests import ResponseRequest
 from service.api.openai.translate import ChatRequest
 from service.api.origin import Cors, OriginGuard
@@ -42,7 +43,7 @@ from service.images.fetch import RemoteImages
 from service.jobs.attempt import Services
 from service.jobs.jobs import Jobs
 from service.jobs.news import News
-from service.jobs.orders import NativeOrders
+from service.jobs.orders import NativeOrders, OrdersByKind
 from service.jobs.store import JobStore
 from service.jobs.worker import Worker
 from service.metrics import Metrics
@@ -162,15 +163,14 @@ async def _checking(check: JudgeCheck, settings: Settings, fleet: Fleet) -> Asyn
         await asyncio.wait(finding)
 
 
-def make_jobs(
-    settings: Settings, store: JobStore, runner: Runner, programs: Programs, check_ready: Callable[[], Awaitable[None]]
-) -> Jobs:
+def make_jobs(settings: Settings, store: JobStore, state: AppState) -> Jobs:
     """The jobs in ``store``, with a worker that does not work yet."""
     news = News()
-    services = Services(store, runner, NativeOrders(programs), news)
+    orders = OrdersByKind(NativeOrders(state.programs), {"response": ResponseOrders(state)})
+    services = Services(store, state.runner, orders, news)
     lease, keep = settings.job_lease_seconds, settings.job_keep_seconds
-    worker = Worker(services, settings.max_jobs, lease, keep, check_ready)
-    return Jobs(store, worker, news, settings.max_queued_jobs, on_shed=runner.metrics.count_shed)
+    worker = Worker(services, settings.max_jobs, lease, keep, state.check_ready)
+    return Jobs(store, worker, news, settings.max_queued_jobs, on_shed=state.runner.metrics.count_shed)
 
 
 def create_app(
@@ -250,7 +250,7 @@ def create_app(
                 images=images,
             )
             if stores is not None:
-                jobs = make_jobs(settings, stores.jobs, runner, programs, state.check_ready)
+                jobs = make_jobs(settings, stores.jobs, state)
                 state = replace(state, jobs=jobs)
                 app.state.jobs = jobs
                 stack.push_async_callback(jobs.close)

@@ -19,6 +19,7 @@ from service.api.answers import compile_native
 from service.api.body import decode, read_body, schema_ref
 from service.api.idempotency import answer_once, note_key, once_of, set_apart
 from service.api.images import fetch_images
+from service.api.openai.response_bodies import ResponseBody
 from service.api.problems import describe_errors
 from service.api.sse import EventStream
 from service.api.state import app_state, require_key
@@ -84,7 +85,7 @@ class JobBody(BaseModel):
 class WholeJobBody(JobBody):
     """A job with its end. ``result``: the answer that the request would have had. ``error``: why there is none."""
 
-    result: GenerateResponse | CritiqueResponse | RefineResponse | None
+    result: GenerateResponse | CritiqueResponse | RefineResponse | ResponseBody | None
     error: Annotated[
         dict[str, Any] | None, WithJsonSchema({"anyOf": [{"$ref": schema_ref(Problem)}, {"type": "null"}]})
     ]
@@ -124,8 +125,12 @@ async def require_capacity(request: Request) -> None:
     if not is_preferred(request):
         await state.require_capacity(request)
         return
-    if await note_key(request):
-        return
+    if not await note_key(request):
+        await check_capacity(request)
+
+
+async def check_capacity(request: Request) -> None:
+    """Refuse a job that would not be taken on now."""
     if app_state(request).runner.admission.draining:
         raise Draining("the service is shutting down and takes no new requests")
     await _jobs(request).check()

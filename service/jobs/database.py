@@ -13,7 +13,7 @@ from service.jobs.job import Claim, Job, JobEvent, JobState, JobTaken, Once, Ord
 from service.jobs.store import Step
 from service.store.database import Database
 
-FORMAT = 1
+FORMAT = 2
 """The version of the tables and of what is in them."""
 
 metadata = sa.MetaData()
@@ -30,6 +30,7 @@ jobs = sa.Table(
     sa.Column("started", sa.Double),
     sa.Column("finished", sa.Double),
     sa.Column("progress", sa.Text, nullable=False),
+    sa.Column("stated", sa.Text),
     sa.Column("outcome", sa.Text),
     # What an attempt needs.
     sa.Column("body", sa.Text, nullable=False),
@@ -97,6 +98,7 @@ class JobDatabase:
             **{name: getattr(job, name) for name in ("id", "caller", "kind", "state", "created")},
             **{name: getattr(order, name) for name in ("body", "request_id", "fence", "seed")},
             "progress": to_json(asdict(job.progress)),
+            "stated": None if job.stated is None else to_json(job.stated),
         }
 
         def write(connection: sa.Connection) -> str:
@@ -116,7 +118,7 @@ class JobDatabase:
         return str(connection.execute(sa.select(keys.c.job).where(here)).scalar_one())
 
     async def get(self, job_id: str) -> Job | None:
-        query = sa.select(*SHOWN, jobs.c.outcome).where(jobs.c.id == job_id)
+        query = sa.select(*SHOWN, jobs.c.stated, jobs.c.outcome).where(jobs.c.id == job_id)
         row = await self._database.read(lambda c: c.execute(query).one_or_none(), brief=True)
         return None if row is None else _job(row._asdict())
 
@@ -152,6 +154,13 @@ class JobDatabase:
             connection.execute(jobs.update().where(live, jobs.c.state == "queued").values(free_at=0.0))
 
         await self._database.write(note, lasting=True, alone=True)
+
+    async def delete(self, job_id: str) -> None:
+        def drop(connection: sa.Connection) -> None:
+            for column in (steps.c.job, events.c.job, keys.c.job, jobs.c.id):
+                connection.execute(column.table.delete().where(column == job_id))
+
+        await self._database.write(drop, lasting=True, alone=True)
 
     async def claim(self, owner: str, lease: float) -> Claim | None:
         def take(connection: sa.Connection) -> Claim | None:
@@ -269,12 +278,17 @@ class JobDatabase:
 
 def _job(row: Mapping[str, Any]) -> Job:
     shown = {column.name: row[column.name] for column in SHOWN if column.name != "progress"}
-    outcome = row.get("outcome")
     return Job(
         **shown,
         progress=Progress(**json.loads(row["progress"])),
-        outcome=None if outcome is None else json.loads(outcome),
+        stated=_document(row.get("stated")),
+        outcome=_document(row.get("outcome")),
     )
+
+
+def _document(text: str | None) -> Mapping[str, Any] | None:
+    document: Mapping[str, Any] | None = None if text is None else json.loads(text)
+    return document
 
 
 def _event(row: Mapping[str, Any]) -> JobEvent:

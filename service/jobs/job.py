@@ -63,6 +63,7 @@ class Job:
 
     cancelling: it was cancelled and has not ended yet.
     finished: when it ended.
+    stated: what its kind shows of the request for as long as the job is kept. None in lists.
     outcome: the answer, or the problem document if there is none. None until the job has ended, and in lists.
     """
 
@@ -75,6 +76,7 @@ class Job:
     finished: float | None = None
     cancelling: bool = False
     progress: Progress = Progress()
+    stated: Mapping[str, Any] | None = None
     outcome: Mapping[str, Any] | None = None
 
     @property

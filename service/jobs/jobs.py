@@ -2,7 +2,8 @@
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Any
 
 from service.errors import Cancelled, NotFound, Overloaded
 from service.jobs.job import Job, JobEvent, JobKind, Once, Order, make_job_id
@@ -41,14 +42,23 @@ class Jobs:
             self._on_shed("overloaded")
             raise Overloaded(f"{waiting} jobs wait", retry_after=RETRY_SECONDS)
 
-    async def add(self, kind: JobKind, body: str, caller: str, request_id: str, once: Once | None = None) -> Job:
+    async def add(
+        self,
+        kind: JobKind,
+        body: str,
+        caller: str,
+        request_id: str,
+        once: Once | None = None,
+        stated: Mapping[str, Any] | None = None,
+    ) -> Job:
         """Take a request on. Once this has returned, the job will end, whatever becomes of this process.
 
         body: the request as JSON, with its images inside.
         once: the caller's key for it. The same request under the same key gives the same job, as long as it is kept.
+        stated: what the kind shows of the request for as long as the job is kept.
         """
         order = Order(kind, body, caller, request_id, f"[{secrets.token_hex(6)}]", secrets.randbits(31))
-        job = Job(make_job_id(), caller, kind, "queued", time.time())
+        job = Job(make_job_id(), caller, kind, "queued", time.time(), stated=stated)
         kept = await self._store.add(job, order, once)
         if kept != job.id:
             return await self.get(caller, kept)
@@ -86,6 +96,13 @@ class Jobs:
                 await watch.wait(min(POLL_SECONDS, left))
                 job = await self.get(caller, job_id)
         return job
+
+    async def delete(self, caller: str, job_id: str) -> None:
+        """Drop a job, also one that is at work: that ends. Raises NotFound."""
+        await self.get(caller, job_id)
+        await self._store.delete(job_id)
+        self.worker.withdraw(job_id)
+        self._news.tell(job_id)
 
     async def events(self, job_id: str, after: int) -> AsyncGenerator[JobEvent, None]:
         """The job's events whose number is above ``after``, those that are still to come too, up to the last."""

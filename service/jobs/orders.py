@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pydantic import BaseModel, ValidationError
 
 from service.errors import InvalidRequest, RedraftError
-from service.jobs.job import Claim, Order
+from service.jobs.job import Claim, JobKind, Order
 from service.programs.compile import Programs
 from service.refinement.events import Done
 from service.refinement.program import Program
@@ -37,6 +38,23 @@ class Orders(Protocol):
 
     def describe(self, error: RedraftError, claim: Claim) -> Mapping[str, Any]:
         """What the caller of a job gets for an error."""
+
+
+@dataclass(frozen=True)
+class OrdersByKind:
+    """Orders of several kinds. ``others``: for kinds that are not Redraft's own."""
+
+    own: Orders
+    others: Mapping[JobKind, Orders]
+
+    async def compile(self, claim: Claim) -> tuple[Program, JobFormat]:
+        return await self._of(claim).compile(claim)
+
+    def describe(self, error: RedraftError, claim: Claim) -> Mapping[str, Any]:
+        return self._of(claim).describe(error, claim)
+
+    def _of(self, claim: Claim) -> Orders:
+        return self.others.get(claim.order.kind, self.own)
 
 
 class NativeOrders:

@@ -81,3 +81,6 @@ class JobStore(WorkStore, Protocol):
     async def cancel(self, job_id: str, event: JobEvent) -> None:
         """Note that a job is to end. One that no attempt has begun ends here, with ``event`` as its only event and its
         outcome."""
+
+    async def delete(self, job_id: str) -> None:
+        """Drop a job with everything of its. Who works on it can write nothing more."""

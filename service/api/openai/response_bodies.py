@@ -92,14 +92,15 @@ class Failure(BaseModel):
 
 
 class ResponseBody(BaseModel):
-    """``redraft``: of a refine, its response without what is elsewhere here. Most other fields repeat the request."""
+    """``redraft``: of a refine, its response without what is elsewhere here. Most other fields repeat the request.
+    ``store``: whether it can be fetched, which those in the background can be."""
 
     id: str
     object: Literal["response"] = "response"
     created_at: int
     completed_at: int | None = None
-    status: Status | Literal["failed"]
-    background: Literal[False] = False
+    status: Status | Literal["queued", "failed", "cancelled"]
+    background: bool = False
     error: Failure | None = None
     incomplete_details: IncompleteDetails | None = None
     instructions: str | None
@@ -111,7 +112,7 @@ class ResponseBody(BaseModel):
     previous_response_id: None = None
     reasoning: dict[str, Any]
     service_tier: Annotated[ServiceTier | None, LEFT_OUT_IF_NONE] = None
-    store: Literal[False] = False
+    store: bool = False
     temperature: float | None
     text: dict[str, Any]
     tool_choice: Any
@@ -120,6 +121,12 @@ class ResponseBody(BaseModel):
     truncation: Literal["disabled"] = "disabled"
     usage: ResponseUsage | None = None
     redraft: Annotated[dict[str, Any] | None, LEFT_OUT_IF_NONE] = None
+
+
+class DeletedResponse(BaseModel):
+    id: str
+    object: Literal["response"] = "response"
+    deleted: Literal[True] = True
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from service.api.openai.response_bodies import (
     Failure,
@@ -27,7 +27,7 @@ Named = tuple[str, dict[str, Any]]
 
 
 @dataclass
-class _OpenItem:
+class OpenItem:
     """An item that is being written. ``written``: its text or its arguments so far."""
 
     item: OutputItem
@@ -79,19 +79,49 @@ class _OpenItem:
         return part(text=text).model_dump()
 
 
+def whole_item(item: OutputItem, index: int) -> Iterator[Named]:
+    """The events of an item that was written before, with its text in one piece."""
+    if isinstance(item, OutputCall):
+        text = item.arguments
+        empty: OutputItem = item.model_copy(update={"status": "in_progress", "arguments": ""})
+    else:
+        text = "".join(part.text for part in item.content)
+        empty = item.model_copy(update={"status": "in_progress", "content": []})
+    opened = OpenItem(empty, index)
+    yield from opened.begin()
+    if text:
+        yield from opened.add(text)
+    yield from opened.end(item.status)
+
+
+def told_of_response(status: str, response: ResponseBody, **more: Any) -> Named:
+    """The event that tells the whole response."""
+    return f"response.{status}", {"response": response.model_dump(mode="json"), **more}
+
+
+def told_of_failure(failed: ResponseBody, error: Mapping[str, Any]) -> Iterator[Named]:
+    """The error as an event of its own, and as the end of the response. OpenAI's SDKs look for ``error`` in the first,
+    and raise it."""
+    yield "error", {**{name: error[name] for name in ("code", "message", "param")}, "error": error}
+    failure = Failure(message=error["message"])
+    yield told_of_response("failed", failed.model_copy(update={"status": "failed", "error": failure}))
+
+
 @dataclass
 class ResponseFormat:
     """How a Responses request is answered, whole or in events. One serves one answer.
 
     begun: the response before there is any output.
     trace: whether a refine's account has its rounds.
+    reasoning: the model's thoughts are always shown.
     """
 
     begun: ResponseBody
     trace: bool = False
+    reasoning: ClassVar[bool] = True
     _sent: int = 0
     _items: int = 0
-    _open: _OpenItem | None = None
+    _open: OpenItem | None = None
 
     def response(self, done: Done) -> ResponseBody:
         """The whole answer."""
@@ -102,12 +132,7 @@ class ResponseFormat:
         return b"".join(map(self._frame, self._events(event)))
 
     def encode_error(self, body: Mapping[str, Any]) -> bytes:
-        """The error as an event of its own, and as the end of the response. OpenAI's SDKs look for ``error`` in the
-        first, and raise it."""
-        error = body["error"]
-        told = {name: error[name] for name in ("code", "message", "param")}
-        failed = self.begun.model_copy(update={"status": "failed", "error": Failure(message=error["message"])})
-        return self._frame(("error", {**told, "error": error})) + self._frame(self._told_of_response("failed", failed))
+        return b"".join(map(self._frame, told_of_failure(self.begun, body["error"])))
 
     def _frame(self, event: Named) -> bytes:
         name, fields = event
@@ -117,8 +142,8 @@ class ResponseFormat:
 
     def _events(self, event: Event) -> Iterator[Named]:
         if self._sent == 0:
-            yield self._told_of_response("created", self.begun)
-            yield self._told_of_response("in_progress", self.begun)
+            yield told_of_response("created", self.begun)
+            yield told_of_response("in_progress", self.begun)
         match event:
             case Done():
                 yield from self._last_events(event)
@@ -131,8 +156,7 @@ class ResponseFormat:
             case _:
                 if shown := sse_event(event, reasoning=True):
                     name, data = shown
-                    kind, fields = self._told_of_response("in_progress", self.begun)
-                    yield kind, {**fields, "redraft": {"event": name, **data}}
+                    yield told_of_response("in_progress", self.begun, redraft={"event": name, **data})
 
     def _last_events(self, done: Done) -> Iterator[Named]:
         whole = self.response(done)
@@ -143,7 +167,7 @@ class ResponseFormat:
         if self._items == 0:
             yield from self._begin(OutputMessage(id=self._ids.message, status="in_progress", content=[]))
         yield from self._end("completed" if whole.status == "completed" else "incomplete")
-        yield self._told_of_response(whole.status, whole)
+        yield told_of_response(whole.status, whole)
 
     def _write_message(self, piece: MessagePiece) -> Iterator[Named]:
         yield from self._write_thoughts(piece.thoughts)
@@ -178,7 +202,7 @@ class ResponseFormat:
             yield from self._open.add(piece)
 
     def _begin(self, item: OutputItem) -> Iterator[Named]:
-        self._open = _OpenItem(item, self._items)
+        self._open = OpenItem(item, self._items)
         self._items += 1
         yield from self._open.begin()
 
@@ -190,7 +214,3 @@ class ResponseFormat:
     @property
     def _ids(self) -> ItemIds:
         return ItemIds(self.begun.id)
-
-    @staticmethod
-    def _told_of_response(status: str, response: ResponseBody) -> Named:
-        return f"response.{status}", {"response": response.model_dump(mode="json")}

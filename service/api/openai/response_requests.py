@@ -103,6 +103,7 @@ class ResponseRequest(BodyModel):
     tools: Annotated[tuple[FunctionTool, ...], FAIL_FAST] | None = None
     tool_choice: Literal["none", "auto", "required"] | FunctionChoice | None = None
     parallel_tool_calls: bool | None = None
+    background: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     redraft: dict[str, Any] | None = None
@@ -121,7 +122,6 @@ class ResponseRequest(BodyModel):
     user: Ignored = None
 
     access_programs: Annotated[Any, Only()] = None
-    background: Annotated[Any, Only(False)] = None
     background_options: Annotated[Any, Only()] = None
     context_management: Annotated[Any, Only([])] = None
     conversation: Annotated[Any, Only(hint=NOT_STORED)] = None

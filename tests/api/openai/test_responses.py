@@ -284,7 +284,7 @@ async def test_refusals_are_the_client_s_own_exceptions(client: AsyncOpenAI) -> 
         await client.responses.create(model="scripted", input="word " * 9_000)
     assert (long.value.code, long.value.param) == ("context_length_exceeded", "input")
     for call in (client.responses.retrieve, client.responses.delete, client.responses.cancel):
-        with pytest.raises(openai.NotFoundError, match="not stored here"):
+        with pytest.raises(openai.NotFoundError, match="REDRAFT_STORE"):
             await call("resp_1")
 
 
