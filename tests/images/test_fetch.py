@@ -1,8 +1,10 @@
 """Images in requests over HTTP: what reaches the engine, and what is refused by the name of its part."""
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -209,7 +211,7 @@ def authority() -> Authority:
 
 @asynccontextmanager
 async def fetching(
-    authority: Authority, *answers: Answer, address: str = "127.0.0.1", allowed: Any = is_loopback
+    authority: Authority, *answers: Answer, address: str = "127.0.0.1", allowed: Any = is_loopback, **settings: Any
 ) -> AsyncIterator[tuple[Served, Listener, dict[str, Any]]]:
     """A service that may fetch from a host, the host, and a request for an image there."""
 
@@ -219,7 +221,7 @@ async def fetching(
     async with listening(*answers, tls=authority.server(HOST)) as listener:
         public = PublicTransport(authority.client(), resolve=resolve, allowed=allowed)
         images = RemoteImages([f"{HOST}:{listener.port}"], public=public)
-        async with serving(SEEING, images=images) as served:
+        async with serving(SEEING, images=images, **settings) as served:
             yield served, listener, asking(part(f"https://{HOST}:{listener.port}/a.png?b=1"))
 
 
@@ -233,6 +235,28 @@ async def test_an_image_at_an_allowed_host_is_fetched_and_handed_on_as_its_bytes
     [received] = listener.requests
     assert received.head.startswith("GET /a.png?b=1 HTTP/1.1\r\n")
     assert "authorization" not in received.headers
+
+
+async def test_an_image_of_a_response_in_the_background_is_fetched_once(authority: Authority, tmp_path: Path) -> None:
+    store = str(tmp_path / "jobs.db")
+    async with fetching(authority, answered(JPEG, 200, "Content-Type: image/jpeg"), store=store) as (
+        served,
+        host,
+        asked,
+    ):
+        address = asked["messages"][-1]["content"][-1]["image_url"]["url"]
+        content = [{"type": "input_image", "image_url": url} for url in (data_url(PNG), address)]
+        content.append({"type": "input_text", "text": "What is it?"})
+        messages = [{"role": "user", "content": "Look."}, {"role": "user", "content": content}]
+        body = {"model": "scripted", "input": messages, "background": True}
+        begun = (await served.post("/v1/responses", body)).json()
+        async with asyncio.timeout(10):
+            while (await served.client.get(f"/v1/responses/{begun['id']}")).json()["status"] != "completed":
+                await asyncio.sleep(0.005)
+
+    [call] = served.engine.calls
+    assert tuple(call.conversation.images()) == (Image("image/png", PNG), Image("image/jpeg", JPEG))
+    assert len(host.requests) == 1
 
 
 @pytest.mark.parametrize(

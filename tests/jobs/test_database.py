@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from service.jobs.job import Job, JobEvent, JobTaken, Progress, make_job_id
+from service.jobs.job import Job, JobEvent, JobTaken, Once, Progress, make_job_id
 from service.jobs.store import JobStore, Step
 from tests.support.orders import add_jobs, job_store, make_order, make_request
 
@@ -260,3 +260,36 @@ def test_ids_sort_by_time() -> None:
         time.sleep(0.002)
 
     assert sorted(made) == made
+
+
+async def add_once(store: JobStore, key: str, fingerprint: str) -> str:
+    job = Job(make_job_id(), "anonymous", "refine", "queued", time.time(), stated={"model": "Wäves"})
+    return await store.add(job, make_order(make_request(0)), Once(key, fingerprint))
+
+
+async def test_a_key_gives_one_job_until_it_asks_for_another(store: JobStore) -> None:
+    added = await asyncio.gather(*(add_once(store, "k", "f") for _ in range(10)))
+    kept = await store.get(added[0])
+    others = [await add_once(store, "k", "other"), await add_once(store, "other", "f")]
+    again = await add_once(store, "k", "other")
+
+    assert len({*added, *others}) == 3
+    assert again == others[0]
+    assert await store.count_queued() == 3
+    assert kept is not None
+    assert kept.stated == {"model": "Wäves"}
+
+
+async def test_a_deleted_job_is_gone_and_takes_no_more(store: JobStore) -> None:
+    job = await add_once(store, "k", "f")
+    claim = await store.claim("me", 15.0)
+    assert claim is not None
+    await store.record(claim, STEP, worked=1.0)
+    await store.append(claim, STARTED, Progress())
+    await store.delete(job)
+
+    with pytest.raises(JobTaken):
+        await store.finish(claim, "completed", DONE, Progress())
+    assert await store.get(job) is None
+    assert (list(await store.steps(job)), list(await store.events(job, 0))) == ([], [])
+    assert await add_once(store, "k", "f") != job
