@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 from service.evaluators.base import Evaluation, RefusedField
 from service.evaluators.external.webhook import Webhook
-from service.evaluators.external.webhook_client import WebhookFailed, WebhookMisconfigured, Webhooks
+from service.evaluators.external.webhook_client import WebhookFailed, Webhooks
 from service.evaluators.toolbox import Toolbox
 from service.outbound import (
     ForbiddenAddress,
@@ -30,6 +30,7 @@ from service.outbound import (
     parse_origin,
     parse_url,
 )
+from service.signatures import WebhookMisconfigured
 from tests.evaluators.external.test_webhook import PASSED, submission
 from tests.support.listener import answered, listening
 from tests.support.listener import connects as connects  # a fixture

@@ -13,9 +13,9 @@ from service.cli.server import OTHER_FILES, Server, allow_open_files, configure_
 from service.cli.standard_streams import Output, say
 from service.engines.local import bundled
 from service.evaluators.external.plugins import PluginError
-from service.evaluators.external.webhook_client import WebhookMisconfigured
 from service.fleet import StartEngine, start_engine
 from service.settings import PREFIX, Settings
+from service.signatures import WebhookMisconfigured
 from service.store.errors import StoreMisconfigured
 from service.tasks.task import TaskError
 

@@ -6,7 +6,6 @@ Webhooks (https://www.standardwebhooks.com/).
 """
 
 import asyncio
-import base64
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from standardwebhooks import Webhook as Signer
 
 from service.evaluators.base import Authority, EvaluationFailed
 from service.outbound import ForbiddenAddress, PublicTransport, parse_origin, parse_url
+from service.signatures import WebhookMisconfigured, make_headers, read_signers
 from service.spans import current
 
 DEFAULT_SECONDS = 10.0
@@ -31,16 +31,8 @@ BACKOFFS = (0.25, 0.5)
 """The longest pause before the second attempt and before the third, in seconds; no attempt follows that."""
 BUSY = (429, 502, 503, 504)
 """Statuses after which another attempt makes sense."""
-WHSEC = b"whsec_"
-"""What a secret begins with."""
-SECRET_BYTES = (24, 64)
-"""The least and the most that Standard Webhooks allows."""
 CONNECTIONS = httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=2.0)
 """To one webhook. Connections are dropped well before the five seconds after which many a server closes them."""
-
-
-class WebhookMisconfigured(ValueError):
-    """What the operator set cannot work. The message is for the operator, and holds no secret."""
 
 
 class WebhookFailed(EvaluationFailed):
@@ -115,19 +107,7 @@ class Hook:
             raise WebhookFailed("the connection broke before the answer was complete") from error
 
     def _request(self, message_id: str, body: bytes) -> httpx.Request:
-        now = datetime.now(UTC)
-        headers = {
-            "User-Agent": "redraft",
-            "Content-Type": "application/json",
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-            "webhook-id": message_id,
-            "webhook-timestamp": str(int(now.timestamp())),
-            **current().headers,
-        }
-        if self.signers:
-            signatures = (signer.sign(message_id, now, body.decode()) for signer in self.signers)
-            headers["webhook-signature"] = " ".join(signatures)
+        headers = {**make_headers(self.signers, message_id, datetime.now(UTC), body), **current().headers}
         timeouts = httpx.Timeout(None, connect=self.timeout_seconds / (len(BACKOFFS) + 2))
         return httpx.Request(
             "POST", self.url, headers=headers, content=body, extensions={"timeout": timeouts.as_dict()}
@@ -197,7 +177,7 @@ class Webhooks:
                     hook.authority,
                     hook.timeout_seconds,
                     httpx.AsyncHTTPTransport(verify=tls, limits=CONNECTIONS),  # its own: no hook waits for another
-                    () if hook.secret_file is None else _signers(name, hook.secret_file),
+                    () if hook.secret_file is None else read_signers(f"REDRAFT_WEBHOOKS: {name}", hook.secret_file),
                 )
                 for name, hook in configured.items()
             }
@@ -224,31 +204,3 @@ def _origin(host: str) -> tuple[str, int]:
         return parse_origin(host)
     except ValueError as error:
         raise WebhookMisconfigured(f"REDRAFT_WEBHOOK_HOSTS: {host!r}: {error}") from None
-
-
-def _signers(name: str, path: Path) -> tuple[Signer, ...]:
-    """One for each secret in a file, in its order. Secrets are separated by white space."""
-    try:
-        secrets = path.read_bytes().split()
-    except OSError as error:
-        raise WebhookMisconfigured(
-            f"REDRAFT_WEBHOOKS: {name}: {path} cannot be read: {type(error).__name__}"
-        ) from error
-    if not secrets:
-        raise WebhookMisconfigured(f"REDRAFT_WEBHOOKS: {name}: there is no secret in {path}")
-    try:
-        return tuple(Signer(_parse_secret(secret)) for secret in secrets)
-    except ValueError:
-        raise WebhookMisconfigured(
-            f"REDRAFT_WEBHOOKS: {name}: a secret in {path} is not {WHSEC.decode()} followed by "
-            f"{SECRET_BYTES[0]} to {SECRET_BYTES[1]} bytes in base64"
-        ) from None
-
-
-def _parse_secret(text: bytes) -> bytes:
-    """The key. Checked here because the library skips what is not base64. Raises ValueError."""
-    key = base64.b64decode(text.removeprefix(WHSEC), validate=True)
-    least, most = SECRET_BYTES
-    if not text.startswith(WHSEC) or not least <= len(key) <= most:
-        raise ValueError("not a secret of Standard Webhooks")
-    return key

@@ -19,11 +19,11 @@ from service.evaluators.external.webhook import Webhook
 from service.evaluators.external.webhook_client import (
     WebhookBusy,
     WebhookFailed,
-    WebhookMisconfigured,
     Webhooks,
     WebhookSettings,
 )
 from service.evaluators.toolbox import Toolbox
+from service.signatures import WebhookMisconfigured
 from tests.evaluators.model.test_judge import Plain
 from tests.support.listener import Answer, Listener, Received, answered, listening, raw
 from tests.support.listener import connects as connects  # a fixture
