@@ -32,6 +32,9 @@ from service.api.state import AppState, Exchanges
 from service.calibration.identity import digest_of_folders, judge_digest
 from service.calibration.judges import JudgeCheck, KnownJudges
 from service.calibration.store import load
+from service.deliveries.delivery import Backlog
+from service.deliveries.receivers import Receivers
+from service.deliveries.sender import Sender
 from service.errors import EngineDead
 from service.evaluators.code.sandbox import Sandbox
 from service.evaluators.external.plugins import load_plugins
@@ -41,10 +44,10 @@ from service.evaluators.toolbox import Toolbox
 from service.fleet import Fleet, StartEngine, make_fleet, start_engine, weights_of
 from service.images.fetch import RemoteImages
 from service.jobs.attempt import Services
+from service.jobs.job import JobKind, JobState
 from service.jobs.jobs import Jobs
 from service.jobs.news import News
 from service.jobs.orders import NativeOrders, OrdersByKind
-from service.jobs.store import JobStore
 from service.jobs.worker import Worker
 from service.metrics import Metrics
 from service.models import Adapter
@@ -56,7 +59,7 @@ from service.programs.models import ServedModels
 from service.programs.run import Runner
 from service.settings import Settings
 from service.spans import Tracer, current
-from service.stores import open_stores
+from service.stores import Stores, open_stores
 from service.tasks.task import load_rubrics, load_tasks
 from service.wire.requests import CritiqueRequest, GenerateRequest, RefineRequest
 from service.wire.responses import Problem
@@ -163,14 +166,39 @@ async def _checking(check: JudgeCheck, settings: Settings, fleet: Fleet) -> Asyn
         await asyncio.wait(finding)
 
 
-def make_jobs(settings: Settings, store: JobStore, state: AppState) -> Jobs:
-    """The jobs in ``store``, with a worker that does not work yet."""
+def make_sender(stores: Stores, receivers: Receivers, metrics: Metrics) -> Sender:
+    """What sends notices, and does not yet."""
+
+    def show(backlog: Backlog) -> None:
+        metrics.show_deliveries(backlog.pending, backlog.overdue)
+
+    metrics.expect_deliveries(receivers.names)
+    return Sender(stores.deliveries, receivers, on_attempt=metrics.count_delivery, on_backlog=show)
+
+
+def make_jobs(settings: Settings, stores: Stores, sender: Sender, state: AppState) -> Jobs:
+    """The jobs in the store, with a worker that does not work yet."""
+    metrics = state.runner.metrics
+
+    def note_end(kind: JobKind, ended: JobState) -> None:
+        metrics.count_job_end(kind, ended)
+        sender.wake()
+
     news = News()
     orders = OrdersByKind(NativeOrders(state.programs), {"response": ResponseOrders(state)})
-    services = Services(store, state.runner, orders, news)
+    services = Services(stores.jobs, state.runner, orders, news, on_end=note_end)
     lease, keep = settings.job_lease_seconds, settings.job_keep_seconds
     worker = Worker(services, settings.max_jobs, lease, keep, state.check_ready)
-    return Jobs(store, worker, news, settings.max_queued_jobs, on_shed=state.runner.metrics.count_shed)
+    return Jobs(
+        stores.jobs,
+        worker,
+        news,
+        sender,
+        settings.max_queued_jobs,
+        on_shed=metrics.count_shed,
+        on_end=note_end,
+        on_measure=lambda live: metrics.show_jobs(live.queued, live.running, live.oldest_queued),
+    )
 
 
 def create_app(
@@ -187,10 +215,11 @@ def create_app(
     ``tools`` and ``images`` are closed with it. ``on_failure`` gets the reason if an engine fails to start, and
     ``on_ready`` is awaited once the main model's engine serves.
 
-    Raises TracingUnavailable, CalibrationError, StoreMisconfigured and McpUnavailable.
+    Raises TracingUnavailable, CalibrationError, WebhookMisconfigured, StoreMisconfigured and McpUnavailable.
     """
     metrics = Metrics()
     tracer = start_tracing(settings)
+    receivers = Receivers(settings.notice_receivers)
     stores = open_stores(settings)
     serve_agents = load_mcp(settings)
     admission = Admission(
@@ -250,11 +279,12 @@ def create_app(
                 images=images,
             )
             if stores is not None:
-                jobs = make_jobs(settings, stores.jobs, state)
+                sender = make_sender(stores, receivers, metrics)
+                jobs = make_jobs(settings, stores, sender, state)
                 state = replace(state, jobs=jobs)
                 app.state.jobs = jobs
                 stack.push_async_callback(jobs.close)
-                jobs.worker.start()
+                jobs.start()
             if serve_agents is not None:
                 state = replace(state, agents=await stack.enter_async_context(serve_agents(state)))
             yield {"app_state": state, "intake": intake, "repeats": repeats}

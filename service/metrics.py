@@ -4,7 +4,8 @@ Metrics has its own registry. The in-process engine keeps its series in promethe
 shows both.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from typing import get_args
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -38,6 +39,10 @@ STATES = (READY, *(error.code for error in (Starting, Draining, EngineUnavailabl
 """The states that the readiness route can report: ready, or the code of the error that programs would get."""
 
 SHED_REASONS = ("overloaded", "draining", "caller_limit", "deadline")
+LIVE_JOBS = ("queued", "running")
+ATTEMPTS = ("first", "again")
+STEPS = ("made", "replayed", "lost")
+DELIVERIES = ("delivered", "retried", "gone", "given_up")
 REPEATS = ("replayed", "joined", "still_at_work")
 
 
@@ -170,6 +175,44 @@ class Metrics:
         self.judge_share = Gauge(
             "redraft_judge_share", "Share of labelled pairs that a judge ranked rightly.", ["model"], registry=registry
         )
+        self.jobs = Gauge(
+            "redraft_jobs", "Jobs that have not ended, in the whole store, by state.", ["state"], registry=registry
+        )
+        self.oldest_queued_job = Gauge(
+            "redraft_oldest_queued_job_seconds",
+            "Time since the oldest job that waits was created; 0 if none waits.",
+            registry=registry,
+        )
+        self.jobs_ended = Counter(
+            "redraft_jobs_ended", "Jobs ended by this process.", ["kind", "state"], registry=registry
+        )
+        self.job_attempts = Counter(
+            "redraft_job_attempts",
+            "Attempts at jobs that this process began: the first of a job, or a later one.",
+            ["attempt"],
+            registry=registry,
+        )
+        for attempt in ATTEMPTS:
+            self.job_attempts.labels(attempt)
+        self.job_steps = Counter(
+            "redraft_job_steps", "Steps of jobs: made, replayed or lost.", ["outcome"], registry=registry
+        )
+        for outcome in STEPS:
+            self.job_steps.labels(outcome)
+        self.deliveries = Counter(
+            "redraft_deliveries",
+            "Attempts to deliver a notice, by receiver and by what became of them.",
+            ["receiver", "result"],
+            registry=registry,
+        )
+        self.deliveries_pending = Gauge(
+            "redraft_deliveries_pending", "Notices in the whole store that were not delivered yet.", registry=registry
+        )
+        self.deliveries_overdue = Gauge(
+            "redraft_deliveries_overdue",
+            "Notices in the whole store whose next attempt should have been made a minute ago.",
+            registry=registry,
+        )
         self._calls: dict[tuple[CallRole, str], _CallSeries] = {}
 
     def watch_admission(self, in_progress: Callable[[], float], queued: Callable[[], float]) -> None:
@@ -191,6 +234,35 @@ class Metrics:
             self.judge_trust.labels(model, level).set(level == trust.level)
         if trust.share is not None:
             self.judge_share.labels(model).set(trust.share)
+
+    def show_jobs(self, queued: int, running: int, oldest_queued: float | None) -> None:
+        """``oldest_queued``: when the oldest job that waits was created, in seconds since the epoch."""
+        for state, count in zip(LIVE_JOBS, (queued, running), strict=True):
+            self.jobs.labels(state).set(count)
+        self.oldest_queued_job.set_function(lambda: 0.0 if oldest_queued is None else time.time() - oldest_queued)
+
+    def count_job_end(self, kind: str, state: str) -> None:
+        self.jobs_ended.labels(kind, state).inc()
+
+    def count_attempt(self, *, is_first: bool) -> None:
+        """Count an attempt at a job."""
+        self.job_attempts.labels(ATTEMPTS[0 if is_first else 1]).inc()
+
+    def count_step(self, outcome: str) -> None:
+        self.job_steps.labels(outcome).inc()
+
+    def expect_deliveries(self, receivers: Iterable[str]) -> None:
+        """Begin the series of these receivers, or Prometheus would not see the first failure as an increase."""
+        for receiver in receivers:
+            for result in DELIVERIES:
+                self.deliveries.labels(receiver, result)
+
+    def count_delivery(self, receiver: str, result: str) -> None:
+        self.deliveries.labels(receiver, result).inc()
+
+    def show_deliveries(self, pending: int, overdue: int) -> None:
+        self.deliveries_pending.set(pending)
+        self.deliveries_overdue.set(overdue)
 
     def count_batch_line(self, status: int) -> None:
         self.batch_lines.labels(str(status)).inc()

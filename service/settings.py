@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.deliveries.receivers import ReceiverSettings
 from service.engines.local import bundled
 from service.engines.thoughts import AUTO, NONE, Thinking
 from service.evaluators.external.webhook_client import WebhookSettings
@@ -168,6 +169,9 @@ class Settings(BaseSettings):
         ge=5,
         allow_inf_nan=False,
         description="seconds after which another replica takes a lost replica's jobs and idempotency keys",
+    )
+    notice_receivers: dict[WebhookName, ReceiverSettings] = Field(
+        {}, repr=False, description="JSON object of webhooks to which notices of the ends of background jobs may go"
     )
     max_candidates: int = Field(16, ge=1, description="most candidates of a request")
     max_rounds: int = Field(10, ge=0, description="most rounds of a request")
@@ -323,6 +327,12 @@ class Settings(BaseSettings):
             if name is not None and name not in self.model_names:
                 known = ", ".join(self.model_names)
                 raise ValueError(f"{PREFIX}{setting}: unknown model {name!r}; known are {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_notices_of_nothing(self) -> Self:
+        if self.notice_receivers and self.store is None:
+            raise ValueError(f"{PREFIX}NOTICE_RECEIVERS needs {PREFIX}STORE: without a store there are no jobs")
         return self
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from service.deliveries.store import DeliveryStore
 from service.jobs.store import JobStore
 from service.programs.kept_answers import AnswerStore
 from service.settings import Settings
@@ -15,6 +16,7 @@ class Stores:
 
     jobs: JobStore
     answers: AnswerStore
+    deliveries: DeliveryStore
     close: Callable[[], Awaitable[None]]
 
 
@@ -27,16 +29,19 @@ def open_stores(settings: Settings) -> Stores | None:
     if settings.store is None:
         return None
     try:
+        from service.deliveries.database import DeliveryDatabase
         from service.jobs.database import JobDatabase
         from service.programs.database import AnswerDatabase
         from service.store.opening import open_database
     except ModuleNotFoundError as error:
         raise StoreMisconfigured(f"a store needs redraft's extra 'store': {error}") from error
     database = open_database(settings.store, settings.store_password)
+    deliveries = DeliveryDatabase(database)
     return Stores(
-        jobs=JobDatabase(database, settings.job_lease_seconds),
+        jobs=JobDatabase(database, deliveries, settings.job_lease_seconds),
         answers=AnswerDatabase(
             database, settings.idempotency_bytes, settings.idempotency_seconds, settings.job_lease_seconds
         ),
+        deliveries=deliveries,
         close=database.close,
     )

@@ -366,6 +366,60 @@ BATCHES = Row(
     ],
 )
 
+JOBS = Row(
+    "Jobs and notices",
+    [
+        Panel(
+            "Jobs by state",
+            "Those that have not ended, in the store of which the replica with most knows.",
+            [Query(f"max by (state) (redraft_jobs{{{HERE}}})", "{{state}}")],
+            stacked=True,
+        ),
+        Panel(
+            "Oldest job waiting",
+            "Time since it was accepted. Jobs also wait while their engine cannot serve.",
+            [Query(f"max(redraft_oldest_queued_job_seconds{{{HERE}}})", "oldest")],
+            unit="s",
+        ),
+        Panel(
+            "Jobs ended",
+            "A second, by what they ended as.",
+            [Query(rate("kind, state", "redraft_jobs_ended_total"), "{{kind}}: {{state}}")],
+            unit="ops",
+            stacked=True,
+        ),
+        Panel(
+            "Attempts at jobs",
+            "Begun a second: the first of a job, or again after its process ended or its engine was away.",
+            [Query(rate("attempt", "redraft_job_attempts_total"), "{{attempt}}")],
+            unit="ops",
+            stacked=True,
+        ),
+        Panel(
+            "Steps of jobs",
+            "A second: made, replayed from the record, or lost in the middle and so computed again.",
+            [Query(rate("outcome", "redraft_job_steps_total"), "{{outcome}}")],
+            unit="ops",
+            stacked=True,
+        ),
+        Panel(
+            "Notices by result",
+            "Attempts to deliver, a second.",
+            [Query(rate("receiver, result", "redraft_deliveries_total"), "{{receiver}}: {{result}}")],
+            unit="ops",
+            stacked=True,
+        ),
+        Panel(
+            "Notices waiting",
+            "Not delivered yet; overdue if the next attempt should have been made a minute ago.",
+            [
+                Query(f"max(redraft_deliveries_pending{{{HERE}}})", "pending"),
+                Query(f"max(redraft_deliveries_overdue{{{HERE}}})", "overdue"),
+            ],
+        ),
+    ],
+)
+
 ENGINES = Row(
     "Engines",
     [
@@ -445,7 +499,7 @@ REPLICAS = Row(
     ],
 )
 
-ROWS = [AT_A_GLANCE, TRAFFIC, REFINING, CALLS, EVALUATORS, BATCHES, ENGINES, REPLICAS]
+ROWS = [AT_A_GLANCE, TRAFFIC, REFINING, CALLS, EVALUATORS, BATCHES, JOBS, ENGINES, REPLICAS]
 
 
 def text() -> str:

@@ -1,4 +1,7 @@
-"""Requests that are answered in the background: ``Prefer: respond-async`` (RFC 7240), and the routes of the jobs."""
+"""Requests that are answered in the background: ``Prefer: respond-async`` (RFC 7240), and the routes of the jobs.
+
+With ``callback; url="…"``, a preference of OData's, a notice of the job's end is sent to that URL.
+"""
 
 import json
 import re
@@ -20,9 +23,11 @@ from service.api.body import decode, read_body, schema_ref
 from service.api.idempotency import answer_once, note_key, once_of, set_apart
 from service.api.images import fetch_images
 from service.api.openai.response_bodies import ResponseBody
+from service.api.preferences import read_preferences
 from service.api.problems import describe_errors
 from service.api.sse import EventStream
 from service.api.state import app_state, require_key
+from service.deliveries.delivery import Delivery, DeliveryState, Destination
 from service.errors import Draining, NotFound, wrong_field
 from service.images.fetch import ImageAddress
 from service.jobs.job import Job, JobEvent, JobKind, JobState, to_json
@@ -33,6 +38,7 @@ from service.wire.sse import event_frame
 
 PROBLEM: dict[str, Any] = {"content": {"application/problem+json": {"schema": {"$ref": schema_ref(Problem)}}}}
 PREFERENCE = "respond-async"
+CALLBACK = "callback"
 CANCEL_SECONDS = 5.0
 """How long a request to cancel a job waits for its end."""
 JOBS_A_PAGE = 20
@@ -98,6 +104,19 @@ class JobListBody(BaseModel):
     has_more: bool
 
 
+class NoticeBody(BaseModel):
+    """The delivery of a notice. Times are in UTC. ``attempts``: since the job's end, or since it was last asked for by
+    hand. ``status`` and ``error``: what the last attempt gave."""
+
+    url: str
+    state: DeliveryState
+    attempts: int
+    attempted_at: datetime | None
+    next_attempt_at: datetime | None
+    status: int | None
+    error: str | None
+
+
 router = APIRouter(
     prefix="/v1/jobs",
     dependencies=[Security(HTTPBearer(auto_error=False)), Depends(require_key)],
@@ -107,17 +126,27 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {"model": WholeJobBody, "description": "With `Prefer: respond-async`: the job, whose address is in Location."}
 }
 NO_JOBS: dict[int | str, dict[str, Any]] = {404: {**PROBLEM, "description": "This service has no jobs."}}
+NO_NOTICE: dict[int | str, dict[str, Any]] = {
+    404: {**PROBLEM, "description": "There is no such job of this caller, or no notice of it is wanted."}
+}
 NO_JOB: dict[int | str, dict[str, Any]] = {404: {**PROBLEM, "description": "There is no such job of this caller."}}
 
 
 def is_preferred(request: Request) -> bool:
     """Whether the request is to be answered in the background: the client prefers it, and jobs are on."""
-    if app_state(request).jobs is None:
-        return False
-    preferences = ",".join(request.headers.getlist("prefer"))
-    return any(
-        re.split(r"[;=\s]", part.strip(), maxsplit=1)[0].lower() == PREFERENCE for part in preferences.split(",")
-    )
+    return app_state(request).jobs is not None and PREFERENCE in read_preferences(request)
+
+
+def read_callback(request: Request) -> Destination | None:
+    """Where a notice of the job's end goes; None if none is wanted. Raises InvalidRequest if it must not go there: a
+    notice that never comes would be missed late."""
+    callback = read_preferences(request).get(CALLBACK)
+    if callback is None:
+        return None
+    try:
+        return _jobs(request).sender.receivers.find(callback.get("url", ""))
+    except ValueError as error:
+        raise wrong_field("prefer", f"{CALLBACK}: {error}") from None
 
 
 async def require_capacity(request: Request) -> None:
@@ -139,6 +168,7 @@ async def check_capacity(request: Request) -> None:
 async def accept(request: Request, model: type[M], kind: JobKind) -> Response:
     """Take the request on as a job, once for each idempotency key. What is wrong with it is said now."""
     app = app_state(request)
+    notify = read_callback(request)
     stated, body = await read_body(request, partial(_decode_keeping, model))
     if getattr(stated, "stream", False):
         raise wrong_field("stream", f"with Prefer: {PREFERENCE} the events are at the job's own address")
@@ -149,8 +179,11 @@ async def accept(request: Request, model: type[M], kind: JobKind) -> Response:
         await compile_native(at_hand, app)  # what it would raise later, it raises now
         document = body.decode() if at_hand is stated else to_json(_inline_images(json.loads(body), stated, at_hand))
         info = request.state
-        job = await _jobs(request).add(kind, document, info.caller, info.request_id, once_of(request))
-        headers = {"Location": f"/v1/jobs/{job.id}", "Preference-Applied": PREFERENCE}
+        job = await _jobs(request).add(
+            kind, document, info.caller, info.request_id, once=once_of(request), notify=notify
+        )
+        applied = PREFERENCE if notify is None else f"{PREFERENCE}, {CALLBACK}"
+        headers = {"Location": f"/v1/jobs/{job.id}", "Preference-Applied": applied}
         return JSONResponse(_body(job), status_code=202, headers=headers)
 
     return await answer_once(request, respond)
@@ -195,6 +228,23 @@ async def events(request: Request, id: str) -> Response:  # noqa: A002
     return EventStream(jobs.events(id, after), JobEventFormat())
 
 
+@router.get("/{id}/notice", summary="What became of a job's notice", response_model=NoticeBody, responses=NO_NOTICE)
+async def notice(request: Request, id: str) -> Response:  # noqa: A002
+    return JSONResponse(_notice_body(await _jobs(request).notice(request.state.caller, id)))
+
+
+@router.post(
+    "/{id}/notice",
+    status_code=202,
+    summary="Send a job's notice again",
+    response_model=NoticeBody,
+    responses=NO_NOTICE,
+)
+async def send_again(request: Request, id: str) -> Response:  # noqa: A002
+    """The attempts begin again, whatever became of earlier ones. Before the job's end nothing changes."""
+    return JSONResponse(_notice_body(await _jobs(request).send_again(request.state.caller, id)), status_code=202)
+
+
 class JobEventFormat:
     """How a job's events are sent."""
 
@@ -232,6 +282,18 @@ def _body(job: Job) -> dict[str, Any]:
         **JobBody.summary(job),
         "result": None if is_problem else job.outcome,
         "error": job.outcome if is_problem else None,
+    }
+
+
+def _notice_body(delivery: Delivery) -> dict[str, Any]:
+    return {
+        "url": delivery.url,
+        "state": delivery.state,
+        "attempts": delivery.attempts,
+        "attempted_at": None if delivery.tried is None else _time(delivery.tried),
+        "next_attempt_at": None if delivery.next_attempt is None else _time(delivery.next_attempt),
+        "status": delivery.status,
+        "error": delivery.error,
     }
 
 

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, replace
 
 from service.engines.base import Engine
 from service.errors import Cancelled, RedraftError, StoreUnavailable, Unavailable
-from service.jobs.job import Claim, JobEvent, JobState, JobTaken, Progress, name_program
+from service.jobs.job import Claim, JobEvent, JobKind, JobState, JobTaken, Progress, name_program
 from service.jobs.journal import Interrupted, Journal
 from service.jobs.news import News
 from service.jobs.orders import JobFormat, Orders
@@ -55,6 +55,7 @@ class Services:
     """What attempts work with: where they write, what runs programs and makes them, and who hears of it.
 
     lane: whose places the programs take. ``orders`` compiles them for the same lane.
+    on_end: called with the kind and the state of each job that has ended here.
     """
 
     store: WorkStore
@@ -62,6 +63,7 @@ class Services:
     orders: Orders
     news: News
     lane: Lane = "interactive"
+    on_end: Callable[[JobKind, JobState], None] = lambda kind, state: None
 
 
 class Attempt:
@@ -82,6 +84,11 @@ class Attempt:
         self._withdrawn = True
         if self._journal is not None:
             self._journal.withdraw()
+
+    def count_lost(self) -> None:
+        """Count the calls in progress as lost, before ``run`` is cancelled."""
+        if self._journal is not None:
+            self._journal.count_lost()
 
     async def run(self) -> None:
         """Work until the job has ended, was taken by another process, or cannot go on for now. If this is cancelled,
@@ -112,7 +119,8 @@ class Attempt:
         services, claim = self._services, self._claim
         if claim.idle_attempts > MOST_IDLE_ATTEMPTS:
             raise GivenUp(f"the job was begun {MOST_IDLE_ATTEMPTS} times, and each time the service ended")
-        self._journal = journal = Journal(services.store, claim, await services.store.steps(claim.job.id))
+        steps = await services.store.steps(claim.job.id)
+        self._journal = journal = Journal(services.store, claim, steps, services.runner.metrics.count_step)
         if self._withdrawn:
             journal.withdraw()
         async with self._place():
@@ -204,6 +212,7 @@ class Attempt:
         self.is_ending = True
         last = JobEvent(self._events + 1, name, outcome)
         await self._services.store.finish(self._claim, state, last, self._progress)
+        self._services.on_end(self._claim.job.kind, state)
         log.info("job ended", extra={"job": self._claim.job.id, "state": state, "attempt": self._claim.attempt})
 
     async def _rest(self, cause: Exception) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.jobs.job import Claim, Job, JobEvent, JobState, JobTaken, Once, Order, Progress, to_json
-from service.jobs.store import Step
+from service.deliveries.database import DeliveryDatabase
+from service.deliveries.delivery import Destination
+from service.jobs.job import Claim, Job, JobEvent, JobState, JobTaken, Once, Order, Progress, make_notice, to_json
+from service.jobs.store import LiveJobs, Step
 from service.store.database import Database
 
 FORMAT = 2
@@ -81,19 +83,23 @@ SHOWN = [
 class JobDatabase:
     """A JobStore in a database.
 
+    deliveries: the notices of jobs' ends, which are written in the same transactions.
     lease: seconds for which a job stays with the process that writes for it.
 
     Makes its tables, which blocks. Raises StoreMisconfigured.
     """
 
-    def __init__(self, database: Database, lease: float) -> None:
+    def __init__(self, database: Database, deliveries: DeliveryDatabase, lease: float) -> None:
         self._database = database
+        self._deliveries = deliveries
         self._lease = lease
         database.prepare("jobs", metadata, FORMAT)
         if not database.is_shared:  # the process that worked on them has ended
             database.run_now(lambda c: c.execute(jobs.update().where(jobs.c.state == "running").values(free_at=0.0)))
 
-    async def add(self, job: Job, order: Order, once: Once | None = None) -> str:
+    async def add(
+        self, job: Job, order: Order, once: Once | None = None, notify: Destination | None = None
+    ) -> str:
         row = {
             **{name: getattr(job, name) for name in ("id", "caller", "kind", "state", "created")},
             **{name: getattr(order, name) for name in ("body", "request_id", "fence", "seed")},
@@ -105,6 +111,8 @@ class JobDatabase:
             kept = job.id if once is None else self._take_key(connection, job, once)
             if kept == job.id:
                 connection.execute(self._database.insert_once(jobs), row)
+                if notify is not None:
+                    self._deliveries.plan(connection, job.id, notify)
             return kept
 
         return await self._database.write(write, lasting=True, alone=once is not None)
@@ -141,22 +149,34 @@ class JobDatabase:
         query = sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state == "queued")
         return await self._database.read(lambda c: int(c.execute(query).scalar_one()), brief=True)
 
-    async def cancel(self, job_id: str, event: JobEvent) -> None:
-        def note(connection: sa.Connection) -> None:
+    async def measure(self) -> LiveJobs:
+        live = sa.select(jobs.c.state, sa.func.count(), sa.func.min(jobs.c.created))
+        query = live.where(jobs.c.state.in_(("queued", "running"))).group_by(jobs.c.state)
+        rows = await self._database.read(lambda c: c.execute(query).all())
+        found = {state: (count, oldest) for state, count, oldest in rows}
+        queued, oldest = found.get("queued", (0, None))
+        return LiveJobs(queued, found.get("running", (0, None))[0], oldest)
+
+    async def cancel(self, job_id: str, event: JobEvent) -> bool:
+        def note(connection: sa.Connection) -> bool:
             live = (jobs.c.id == job_id) & jobs.c.state.in_(("queued", "running"))
             untouched = live & (jobs.c.attempt == 0)
             ended = {"state": "cancelled", "finished": time.time(), "outcome": to_json(event.data), "body": ""}
-            if connection.execute(jobs.update().where(untouched).values(cancelling=True, **ended)).rowcount:
+            end = jobs.update().where(untouched).values(cancelling=True, **ended).returning(jobs.c.kind)
+            if (kind := connection.execute(end).scalar_one_or_none()) is not None:
                 connection.execute(self._database.insert_once(events), _event_row(job_id, event))
-                return
+                self._deliveries.announce(connection, job_id, make_notice(job_id, kind, "cancelled"))
+                return True
             connection.execute(jobs.update().where(live).values(cancelling=True))
             # One that waits need not wait any longer.
             connection.execute(jobs.update().where(live, jobs.c.state == "queued").values(free_at=0.0))
+            return False
 
-        await self._database.write(note, lasting=True, alone=True)
+        return await self._database.write(note, lasting=True, alone=True)
 
     async def delete(self, job_id: str) -> None:
         def drop(connection: sa.Connection) -> None:
+            self._deliveries.drop(connection, sa.select(jobs.c.id).where(jobs.c.id == job_id))
             for column in (steps.c.job, events.c.job, keys.c.job, jobs.c.id):
                 connection.execute(column.table.delete().where(column == job_id))
 
@@ -233,6 +253,8 @@ class JobDatabase:
             self._hold(connection, claim, progress=to_json(asdict(progress)), **ended)
             connection.execute(self._database.insert_once(events), _event_row(claim.job.id, event))
             connection.execute(steps.delete().where(steps.c.job == claim.job.id))
+            notice = make_notice(claim.job.id, claim.job.kind, state)
+            self._deliveries.announce(connection, claim.job.id, notice)
 
         await self._database.write(write, lasting=True)
 
@@ -249,6 +271,7 @@ class JobDatabase:
             old = sa.select(jobs.c.id).where(jobs.c.finished < ended_before)
             connection.execute(events.delete().where(events.c.job.in_(old)))
             connection.execute(keys.delete().where(keys.c.job.in_(old)))
+            self._deliveries.drop(connection, old)
             return connection.execute(jobs.delete().where(jobs.c.finished < ended_before)).rowcount
 
         return await self._database.write(drop, bulk=True)

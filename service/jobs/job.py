@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from service.deliveries.delivery import Notice
+
 JobKind = Literal["generate", "critique", "refine", "chat", "response"]
 """``chat`` and ``response`` are the lines of OpenAI's batches."""
 JobState = Literal["queued", "running", "completed", "failed", "cancelled"]
@@ -131,6 +133,15 @@ class Claim:
 
 class JobTaken(Exception):
     """Another process has claimed the job: nothing more may be written for it."""
+
+
+def make_notice(job_id: str, kind: JobKind, state: JobState) -> Notice:
+    """The notice of a job's end. It holds nothing of the request or the result.
+
+    >>> make_notice("job-1", "refine", "completed").type
+    'job.completed'
+    """
+    return Notice(f"job.{state}", {"id": job_id, "kind": kind, "state": state})
 
 
 def make_job_id() -> str:

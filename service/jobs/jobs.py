@@ -1,18 +1,24 @@
 """What the rest of the service asks of jobs: take one on, tell of it, cancel it."""
 
+import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from service.errors import Cancelled, NotFound, Overloaded
-from service.jobs.job import Job, JobEvent, JobKind, Once, Order, make_job_id
+from service.deliveries.delivery import Delivery, Destination
+from service.deliveries.sender import Sender
+from service.errors import Cancelled, NotFound, Overloaded, StoreUnavailable
+from service.jobs.job import Job, JobEvent, JobKind, JobState, Once, Order, make_job_id
 from service.jobs.news import News
-from service.jobs.store import JobStore
+from service.jobs.store import JobStore, LiveJobs
 from service.jobs.worker import POLL_SECONDS, Worker
 from service.wire.problems import problem_body
 
 RETRY_SECONDS = 10
+MEASURE_SECONDS = 10.0
+"""How often the jobs that have not ended are counted."""
 LAST_EVENTS = ("done", "error")
 
 
@@ -22,18 +28,40 @@ class Jobs:
     store: where they are kept.
     worker: who works on them here.
     news: who hears of them here.
+    sender: sends the notices of their ends.
     max_queued: how many may wait.
     on_shed: called with ``overloaded`` for each refusal.
+    on_end: called with the kind and the state of each job that ends before it has begun.
+    on_measure: called with the jobs that have not ended, every few seconds.
     """
 
     def __init__(
-        self, store: JobStore, worker: Worker, news: News, max_queued: int, *, on_shed: Callable[[str], None]
+        self,
+        store: JobStore,
+        worker: Worker,
+        news: News,
+        sender: Sender,
+        max_queued: int,
+        *,
+        on_shed: Callable[[str], None],
+        on_end: Callable[[JobKind, JobState], None],
+        on_measure: Callable[[LiveJobs], None],
     ) -> None:
         self.worker = worker
+        self.sender = sender
         self._store = store
         self._news = news
         self._max_queued = max_queued
         self._on_shed = on_shed
+        self._on_end = on_end
+        self._on_measure = on_measure
+        self._measuring: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to work, and to send notices."""
+        self._measuring = asyncio.create_task(self._measure())
+        self.worker.start()
+        self.sender.start()
 
     async def check(self) -> None:
         """Raise Overloaded if no job would be taken on now."""
@@ -48,18 +76,21 @@ class Jobs:
         body: str,
         caller: str,
         request_id: str,
+        *,
         once: Once | None = None,
         stated: Mapping[str, Any] | None = None,
+        notify: Destination | None = None,
     ) -> Job:
         """Take a request on. Once this has returned, the job will end, whatever becomes of this process.
 
         body: the request as JSON, with its images inside.
         once: the caller's key for it. The same request under the same key gives the same job, as long as it is kept.
         stated: what the kind shows of the request for as long as the job is kept.
+        notify: where a notice of the job's end goes.
         """
         order = Order(kind, body, caller, request_id, f"[{secrets.token_hex(6)}]", secrets.randbits(31))
         job = Job(make_job_id(), caller, kind, "queued", time.time(), stated=stated)
-        kept = await self._store.add(job, order, once)
+        kept = await self._store.add(job, order, once, notify)
         if kept != job.id:
             return await self.get(caller, kept)
         self.worker.wake()
@@ -87,7 +118,8 @@ class Jobs:
         with self._news.watch(job_id) as watch:
             if not job.has_ended:
                 problem = problem_body(Cancelled("the job was cancelled before it was begun"))
-                await self._store.cancel(job_id, JobEvent(1, "error", problem))
+                if await self._store.cancel(job_id, JobEvent(1, "error", problem)):
+                    self._on_end(job.kind, "cancelled")
                 self.worker.withdraw(job_id)
                 self.worker.wake()
                 self._news.tell(job_id)
@@ -120,11 +152,37 @@ class Jobs:
                         return
                 await watch.wait(POLL_SECONDS)
 
+    async def notice(self, caller: str, job_id: str) -> Delivery:
+        """The delivery of the notice of a job's end. Raises NotFound, also if no notice of it is wanted."""
+        await self.get(caller, job_id)
+        return _wanted(await self.sender.get(job_id))
+
+    async def send_again(self, caller: str, job_id: str) -> Delivery:
+        """Send the notice of a job's end again, whatever became of it before. Raises NotFound as ``notice`` does."""
+        await self.get(caller, job_id)
+        return _wanted(await self.sender.send_again(job_id))
+
     async def has_events(self, job_id: str, after: int) -> bool:
         """Whether there are events whose number is above ``after``."""
         return bool(await self._store.events(job_id, after))
 
     async def close(self) -> None:
-        """Hand the jobs at work over."""
+        """Hand the jobs at work over, and the notices that are being sent."""
         await self.worker.hand_over()
+        await self.sender.close()
+        if self._measuring is not None:
+            self._measuring.cancel()
+            await asyncio.wait((self._measuring,))
         self._news.tell_all()
+
+    async def _measure(self) -> None:
+        while True:
+            with suppress(StoreUnavailable):
+                self._on_measure(await self._store.measure())
+            await asyncio.sleep(MEASURE_SECONDS)
+
+
+def _wanted(delivery: Delivery | None) -> Delivery:
+    if delivery is None:
+        raise NotFound("no notice of this job is wanted")
+    return delivery

@@ -12,10 +12,10 @@ import heapq
 import json
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any
+from typing import Any, Literal
 
 from service.engines.base import Call
 from service.engines.conversation import Conversation, Image
@@ -23,6 +23,10 @@ from service.errors import Cancelled, StoreUnavailable
 from service.jobs.job import Claim, JobTaken
 from service.jobs.replays import Replays
 from service.jobs.store import Step, WorkStore
+
+StepOutcome = Literal["made", "replayed", "lost"]
+"""``made``: the call was made and recorded. ``replayed``: an earlier attempt had recorded it. ``lost``: it was in
+progress when the attempt was interrupted, so a later attempt makes it again."""
 
 
 class Interrupted(BaseException):
@@ -64,13 +68,21 @@ class Journal:
 
     store, claim: where steps are recorded, and by which right.
     steps: those of earlier attempts.
+    on_step: called with what became of each step.
     """
 
-    def __init__(self, store: WorkStore, claim: Claim, steps: Sequence[Step]) -> None:
+    def __init__(
+        self,
+        store: WorkStore,
+        claim: Claim,
+        steps: Sequence[Step],
+        on_step: Callable[[StepOutcome], None] = lambda outcome: None,
+    ) -> None:
         self.replays = Replays()
         self.interrupted: Interrupted | None = None
         self._store = store
         self._claim = claim
+        self._on_step = on_step
         self._recorded = {(step.key, step.occurrence): step for step in steps}
         self._kept: set[tuple[str, int]] = set()
         self._occurrences: defaultdict[str, _Occurrences] = defaultdict(_Occurrences)
@@ -90,9 +102,16 @@ class Journal:
 
     def interrupt(self, cause: Exception) -> Interrupted:
         """End the attempt and its calls: gives what to raise. What the program still tells is not to be told."""
-        self.interrupted = self.interrupted or Interrupted(cause)
+        if self.interrupted is None:
+            self.interrupted = Interrupted(cause)
+            self.count_lost()
         self._end_calls()
         return self.interrupted
+
+    def count_lost(self) -> None:
+        """Count the calls in progress as lost: the attempt is about to be cancelled."""
+        for _ in self._working:
+            self._on_step("lost")
 
     @contextmanager
     def place(self, key: str) -> Iterator[Place]:
@@ -100,6 +119,8 @@ class Journal:
         numbers = self._occurrences[key]
         occurrence = numbers.take()
         recorded = self._recorded.get((key, occurrence))
+        if recorded is not None:
+            self._on_step("replayed")
         try:
             yield Place(key, occurrence, recorded)
         except BaseException:
@@ -144,6 +165,7 @@ class Journal:
         except (JobTaken, StoreUnavailable) as error:
             raise self.interrupt(error) from error
         self._kept.add((place.key, place.occurrence))
+        self._on_step("made")
 
 
 def call_key(model: str, call: Call[Any]) -> str:

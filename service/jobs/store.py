@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from service.deliveries.delivery import Destination
 from service.jobs.job import Claim, Job, JobEvent, JobState, Once, Order, Progress
 
 
@@ -19,6 +20,16 @@ class Step:
     occurrence: int
     result: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LiveJobs:
+    """The jobs that have not ended. ``oldest_queued``: when the oldest that waits was created, in seconds since the
+    epoch; None if none waits."""
+
+    queued: int
+    running: int
+    oldest_queued: float | None
 
 
 class WorkStore(Protocol):
@@ -62,9 +73,11 @@ class WorkStore(Protocol):
 class JobStore(WorkStore, Protocol):
     """Keeps jobs. New ones and cancellations also survive a power cut."""
 
-    async def add(self, job: Job, order: Order, once: Once | None = None) -> str:
+    async def add(
+        self, job: Job, order: Order, once: Once | None = None, notify: Destination | None = None
+    ) -> str:
         """Keep a new job; its id. With ``once``, that of the caller's job of before, if it was the same and is still
-        kept."""
+        kept. ``notify``: where a notice of its end goes; it becomes due in the transaction of the end."""
 
     async def get(self, job_id: str) -> Job | None:
         """A job with its outcome; None if there is no such job."""
@@ -78,9 +91,12 @@ class JobStore(WorkStore, Protocol):
     async def count_queued(self) -> int:
         """How many jobs wait."""
 
-    async def cancel(self, job_id: str, event: JobEvent) -> None:
+    async def measure(self) -> LiveJobs:
+        """Count the jobs that have not ended."""
+
+    async def cancel(self, job_id: str, event: JobEvent) -> bool:
         """Note that a job is to end. One that no attempt has begun ends here, with ``event`` as its only event and its
-        outcome."""
+        outcome; whether it did."""
 
     async def delete(self, job_id: str) -> None:
         """Drop a job with everything of its. Who works on it can write nothing more."""

@@ -33,6 +33,7 @@ class Worker:
     ) -> None:
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"  # no two processes have the same
         self._services = services
+        self._metrics = services.runner.metrics
         self._max_jobs = max_jobs
         self._lease = lease
         self._keep = keep
@@ -64,6 +65,8 @@ class Worker:
         """Stop, and let go of the jobs at work: another process, or the next one, goes on at once. The second call does
         nothing."""
         tasks = [*self._loops, *self._working.values()]
+        for attempt in self._attempts.values():
+            attempt.count_lost()
         for task in tasks:
             task.cancel()
         if tasks:
@@ -93,6 +96,7 @@ class Worker:
         attempt = self._attempts[job_id] = Attempt(self._services, claim)
         task = self._working[job_id] = asyncio.create_task(attempt.run())
         task.add_done_callback(lambda done: self._ended(job_id, done))
+        self._metrics.count_attempt(is_first=claim.attempt == 1)
         log.info("job begun", extra={"job": job_id, "attempt": claim.attempt, "request_id": claim.order.request_id})
         return True
 
@@ -117,6 +121,7 @@ class Worker:
                 continue
             for job_id, task in working.items():
                 if job_id not in held and not self._is_ending(job_id):
+                    self._attempts[job_id].count_lost()
                     task.cancel()
                 elif held.get(job_id):
                     self.withdraw(job_id)

@@ -46,6 +46,14 @@ SERIES = {
     "redraft_aborts": "counter",
     "redraft_judge_trust": "gauge",
     "redraft_judge_share": "gauge",
+    "redraft_jobs": "gauge",
+    "redraft_oldest_queued_job_seconds": "gauge",
+    "redraft_jobs_ended": "counter",
+    "redraft_job_attempts": "counter",
+    "redraft_job_steps": "counter",
+    "redraft_deliveries": "counter",
+    "redraft_deliveries_pending": "gauge",
+    "redraft_deliveries_overdue": "gauge",
 }
 
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]

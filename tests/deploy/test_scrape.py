@@ -17,6 +17,7 @@ from bench.harness.servers import free_port
 from service.concurrency import gather
 from tests.deploy.monitoring import CONFIG, METRICS, RULES, expressions, metrics, rules, shown
 from tests.support.process import served
+from tests.support.receiver import SECRET
 
 pytestmark = [pytest.mark.deploy, pytest.mark.engine, pytest.mark.timeout(500)]
 
@@ -30,6 +31,8 @@ SETTINGS = {
     "REDRAFT_MAX_QUEUED": "1",
     "REDRAFT_WEBHOOKS": json.dumps({"nobody": {"url": "http://127.0.0.1:9/", "timeout_seconds": 1}}),
 }
+NOBODY = "http://127.0.0.1:9/"
+BACKGROUND = {"Prefer": f'respond-async, callback; url="{NOBODY}"'}
 RULES_OF_REFINE = [{"type": "length", "unit": "words", "max": 5}, {"type": "format", "kind": "quoted"}]
 REQUESTS: list[tuple[str, dict[str, Any]]] = [
     ("/v1/generate", PROMPT),
@@ -82,14 +85,27 @@ async def found(client: httpx.AsyncClient, expr: str) -> bool:
     return bool(answer["data"]["result"])
 
 
+def with_jobs(folder: Path) -> dict[str, str]:
+    """Settings for a store, and a receiver that is down."""
+    secret = folder / "secret"
+    secret.write_text(SECRET)
+    receiver = {"url": NOBODY, "secret_file": str(secret), "private_addresses": True}
+    return {
+        "REDRAFT_STORE": str(folder / "jobs.db"),
+        "REDRAFT_NOTICE_RECEIVERS": json.dumps({"nobody": receiver}),
+    }
+
+
 async def ask(client: httpx.AsyncClient) -> None:
     """Ask for everything again and again; some of it is refused, for it is more than there is room for."""
     while True:
+        await client.post("/v1/generate", json=PROMPT, headers=BACKGROUND)
         await gather(client.post(path, json=body) for path, body in REQUESTS)
 
 
 async def test_every_expression_finds_something_on_a_service_at_work(tmp_path: Path) -> None:
-    async with served(**SETTINGS) as (_, service), prometheus(service.base_url.netloc.decode(), tmp_path) as client:
+    settings = {**SETTINGS, **with_jobs(tmp_path)}
+    async with served(**settings) as (_, service), prometheus(service.base_url.netloc.decode(), tmp_path) as client:
         asking = asyncio.create_task(ask(service))
         missing = {one.filled(): one.panel for one in shown()}
         missing |= {rule["record"]: "a recorded series" for rule in rules() if "record" in rule}

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from service.jobs.job import Job, JobEvent, JobTaken, Once, Progress, make_job_id
-from service.jobs.store import JobStore, Step
+from service.jobs.store import JobStore, LiveJobs, Step
 from tests.support.orders import add_jobs, job_store, make_order, make_request
 
 STEP = Step("key", 0, '{"Completion": {"text": "Wäves \u2028 😀"}}', 0.5)
@@ -204,6 +204,25 @@ async def test_what_ended_long_ago_is_dropped(store: JobStore) -> None:
     assert await store.get(claim.job.id) is None
     assert list(await store.events(claim.job.id, 0)) == []
     assert await store.get(left) is not None
+
+
+async def test_the_jobs_that_have_not_ended_are_counted(store: JobStore) -> None:
+    nothing = await store.measure()
+    await add(store)
+    claim = await store.claim("me", 15.0)
+    assert claim is not None
+    begun = time.time()
+    for number in (1, 2):
+        await add(store, number)
+    found = await store.measure()
+    await store.finish(claim, "completed", DONE, Progress())
+    left = await store.measure()
+
+    assert nothing == LiveJobs(0, 0, None)
+    assert (found.queued, found.running) == (2, 1)
+    assert found.oldest_queued is not None
+    assert begun <= found.oldest_queued <= time.time()
+    assert (left.queued, left.running) == (2, 0)
 
 
 async def test_many_writes_at_once_are_all_there(store: JobStore) -> None:

@@ -11,7 +11,9 @@ from service.engines.base import Sample
 from service.engines.scripted import EngineCall, Script
 from service.errors import EngineUnavailable
 from service.jobs.attempt import MOST_IDLE_ATTEMPTS
+from tests.app.test_metrics import samples, value
 from tests.support.orders import job_store, make_request, make_store
+from tests.support.scripts import role_of, stall
 from tests.support.serving import Served, reply, serving
 
 SIMPLE = make_request(2, search={"rounds": 1})
@@ -75,6 +77,44 @@ async def test_no_more_jobs_run_at_once_than_are_allowed(tmp_path: Path) -> None
             assert (await ended(served, job))["state"] == "completed"
 
     assert most == 2
+
+
+async def test_attempts_steps_and_ends_are_counted_once(tmp_path: Path) -> None:
+    place = tmp_path / "jobs.db"
+    reached = asyncio.Event()
+    async with with_jobs(place, Script(reply=reply)) as served:
+        stall(served.engine, lambda call: isinstance(call, Sample) and role_of(call) == "revise", reached.set)
+        job = (await served.post("/v1/refine", SIMPLE, headers={"Prefer": "respond-async"})).json()["id"]
+        await asyncio.wait_for(reached.wait(), 10)
+        await served.app.state.jobs.worker.hand_over()
+        first = await samples(served)
+    async with with_jobs(place, Script(reply=reply)) as served:
+        await ended(served, job)
+        second = await samples(served)
+
+    made = value(first, "job_steps_total", outcome="made")
+    assert made > 0
+    assert value(first, "job_steps_total", outcome="lost") == 1
+    assert value(first, "job_steps_total", outcome="replayed") == 0
+    assert value(second, "job_steps_total", outcome="replayed") == made
+    assert value(second, "job_steps_total", outcome="made") > 0
+    assert [value(found, "job_attempts_total", attempt="first") for found in (first, second)] == [1, 0]
+    assert [value(found, "job_attempts_total", attempt="again") for found in (first, second)] == [0, 1]
+    ends = [value(found, "jobs_ended_total", kind="refine", state="completed") for found in (first, second)]
+    assert ends == [0, 1]
+
+
+async def test_the_jobs_that_wait_are_shown_with_the_age_of_the_oldest(tmp_path: Path) -> None:
+    place = tmp_path / "jobs.db"
+    await make_store(place, [SIMPLE] * 3)
+    async with with_jobs(place, Script(reply=reply, seconds_per_call=60), max_jobs=1) as served:
+        async with asyncio.timeout(10):
+            while not (found := await samples(served)).get(("redraft_jobs", frozenset({("state", "queued")}))):
+                await asyncio.sleep(0.01)
+        later = await samples(served)
+
+    assert value(found, "jobs", state="queued") + value(found, "jobs", state="running") == 3
+    assert 0 < value(found, "oldest_queued_job_seconds") < value(later, "oldest_queued_job_seconds")
 
 
 async def test_jobs_that_are_handed_over_are_taken_at_once_by_the_next(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from service.deliveries.database import DeliveryDatabase
 from service.jobs.database import JobDatabase
 from service.store.errors import StoreMisconfigured
 from service.store.opening import open_database
@@ -49,12 +50,13 @@ def test_tables_of_another_version_are_refused(tmp_path: Path) -> None:
 
     asyncio.run(make())
     with sqlite3.connect(tmp_path / "store.db") as connection:
-        connection.execute("UPDATE redraft_formats SET version = 99")
+        connection.execute("UPDATE redraft_formats SET version = 99 WHERE room = 'jobs'")
     connection.close()
     database = open_database(str(tmp_path / "store.db"))
+    deliveries = DeliveryDatabase(database)
 
     with pytest.raises(StoreMisconfigured, match="version 99 of the tables for jobs"):
-        JobDatabase(database, lease=15.0)
+        JobDatabase(database, deliveries, lease=15.0)
     asyncio.run(database.close())
 
 

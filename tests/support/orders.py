@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from service.deliveries.database import DeliveryDatabase
 from service.jobs.database import JobDatabase
 from service.jobs.job import Job, Order, make_job_id
 from service.jobs.store import JobStore
@@ -46,7 +47,7 @@ async def job_store(place: str | Path) -> AsyncIterator[JobStore]:
     """The jobs in the database at ``place``."""
     database = open_database(str(place))
     try:
-        yield JobDatabase(database, lease=15.0)
+        yield JobDatabase(database, DeliveryDatabase(database), lease=15.0)
     finally:
         await database.close()
 

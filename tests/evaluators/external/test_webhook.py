@@ -84,7 +84,7 @@ async def test_it_is_sent_the_candidate_and_the_request() -> None:
 def is_authentic() -> Callable[[str, Mapping[str, str], bytes], bool]:
     """The receiver's check as the guide shows it."""
     document = Path(__file__).parents[3] / "docs/guide/webhooks.md"
-    [snippet] = re.findall(r"^```python\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL)
+    snippet, _ = re.findall(r"^```python\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL)
     scope: dict[str, Any] = {}
     exec(snippet, scope)
     return scope["is_authentic"]  # type: ignore[no-any-return]
