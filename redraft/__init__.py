@@ -29,7 +29,7 @@ from redraft.events import (
     RoundEnded,
     Started,
 )
-from redraft.jobs import AsyncJob, Job, JobStatus
+from redraft.jobs import AsyncJob, Job, JobStatus, Notice
 from redraft.results import CritiqueResult, GenerateResult, Model, RefineResult, TaskSummary
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "Job",
     "JobStatus",
     "Model",
+    "Notice",
     "ProblemError",
     "ReasoningDelta",
     "Redraft",

@@ -23,7 +23,7 @@ from redraft.batches import BatchResult, BatchResults
 from redraft.errors import ConnectionFailed, ProblemError
 from redraft.events import GenerateEvent, GenerateEvents, RefineEvent, RefineEvents
 from redraft.exchange import DEFAULT_TIMEOUT_SECONDS, DEFAULT_URL, LIMITS, Exchange
-from redraft.jobs import PREFER, AsyncJob, Job, JobList, JobStatus, job_list_path, read_accepted, result_of
+from redraft.jobs import AsyncJob, Job, JobList, JobStatus, job_list_path, prefer_background, read_accepted, result_of
 from redraft.proxies import find_proxy, map_proxy_errors
 from redraft.requests import BatchLine, CritiqueFields, GenerateFields, RefineFields
 from redraft.results import (
@@ -116,11 +116,21 @@ class Redraft:
 
     @overload
     def generate(
-        self, *, background: Literal[True], idempotency_key: str | None = ..., **fields: Unpack[GenerateFields]
+        self,
+        *,
+        background: Literal[True],
+        notify: str | None = ...,
+        idempotency_key: str | None = ...,
+        **fields: Unpack[GenerateFields],
     ) -> Job[GenerateResult]: ...
 
     def generate(
-        self, *, background: bool = False, idempotency_key: str | None = None, **fields: Unpack[GenerateFields]
+        self,
+        *,
+        background: bool = False,
+        notify: str | None = None,
+        idempotency_key: str | None = None,
+        **fields: Unpack[GenerateFields],
     ) -> GenerateResult | Job[GenerateResult]:
         """Write texts for one prompt or several.
 
@@ -131,6 +141,8 @@ class Redraft:
         reasoning: whether to return what the model thinks first.
         task, parameters, model: which task, its parameters, and which model.
         background: return a job at once, and let the service work.
+        notify: with ``background``, a URL to which the service sends a signed notice when the job has ended. The
+            service's operator decides which URLs it may be.
         idempotency_key: makes the request safe to send again. The service works on it once, and the client also sends
             it again if the connection was cut. Use a fresh one for each request, such as ``str(uuid4())``.
 
@@ -138,7 +150,7 @@ class Redraft:
         >>> [choice.text for choice in result.choices]
         """
         if background:
-            return self._begin(GenerateResult, "generate", fields, idempotency_key)
+            return self._begin(GenerateResult, "generate", fields, idempotency_key, notify)
         return self._request(GenerateResult, "POST", "generate", fields, idempotency_key)
 
     @overload
@@ -148,11 +160,21 @@ class Redraft:
 
     @overload
     def critique(
-        self, *, background: Literal[True], idempotency_key: str | None = ..., **fields: Unpack[CritiqueFields]
+        self,
+        *,
+        background: Literal[True],
+        notify: str | None = ...,
+        idempotency_key: str | None = ...,
+        **fields: Unpack[CritiqueFields],
     ) -> Job[CritiqueResult]: ...
 
     def critique(
-        self, *, background: bool = False, idempotency_key: str | None = None, **fields: Unpack[CritiqueFields]
+        self,
+        *,
+        background: bool = False,
+        notify: str | None = None,
+        idempotency_key: str | None = None,
+        **fields: Unpack[CritiqueFields],
     ) -> CritiqueResult | Job[CritiqueResult]:
         """Evaluate a text and say what should change.
 
@@ -163,8 +185,7 @@ class Redraft:
         feedback: whether a model writes feedback.
         sampling: how the feedback is sampled.
         task, parameters, model, models: which task, its parameters, and which models.
-        background: return a job at once, and let the service work.
-        idempotency_key: as in ``generate``.
+        background, notify, idempotency_key: as in ``generate``.
 
         >>> result = client.critique(
         ...     prompt="Capital of France?",
@@ -174,7 +195,7 @@ class Redraft:
         >>> result.passed, result.feedback
         """
         if background:
-            return self._begin(CritiqueResult, "critique", fields, idempotency_key)
+            return self._begin(CritiqueResult, "critique", fields, idempotency_key, notify)
         return self._request(CritiqueResult, "POST", "critique", fields, idempotency_key)
 
     @overload
@@ -184,11 +205,21 @@ class Redraft:
 
     @overload
     def refine(
-        self, *, background: Literal[True], idempotency_key: str | None = ..., **fields: Unpack[RefineFields]
+        self,
+        *,
+        background: Literal[True],
+        notify: str | None = ...,
+        idempotency_key: str | None = ...,
+        **fields: Unpack[RefineFields],
     ) -> Job[RefineResult]: ...
 
     def refine(
-        self, *, background: bool = False, idempotency_key: str | None = None, **fields: Unpack[RefineFields]
+        self,
+        *,
+        background: bool = False,
+        notify: str | None = None,
+        idempotency_key: str | None = None,
+        **fields: Unpack[RefineFields],
     ) -> RefineResult | Job[RefineResult]:
         """Draft a text, and revise it until it is good enough.
 
@@ -200,8 +231,7 @@ class Redraft:
         sampling: temperature, max_tokens, seed and so on.
         judge, trace, reasoning: whether a model judges; whether to return all rounds; and the model's thoughts.
         task, parameters, model, models: which task, its parameters, and which models.
-        background: return a job at once, and let the service work.
-        idempotency_key: as in ``generate``.
+        background, notify, idempotency_key: as in ``generate``.
 
         >>> result = client.refine(
         ...     prompt="Describe a sunrise over the sea.",
@@ -211,7 +241,7 @@ class Redraft:
         >>> result.text, result.passed, result.stop_reason
         """
         if background:
-            return self._begin(RefineResult, "refine", fields, idempotency_key)
+            return self._begin(RefineResult, "refine", fields, idempotency_key, notify)
         return self._request(RefineResult, "POST", "refine", fields, idempotency_key)
 
     def stream_generate(
@@ -291,8 +321,10 @@ class Redraft:
         """
         return self._request(TaskList, "GET", "tasks").tasks
 
-    def _begin(self, kind: type[R], path: str, body: Mapping[str, object], key: str | None) -> Job[R]:
-        with closing(self._open_response("POST", path, body, key, PREFER, whole=True)) as response:
+    def _begin(
+        self, kind: type[R], path: str, body: Mapping[str, object], key: str | None, notify: str | None
+    ) -> Job[R]:
+        with closing(self._open_response("POST", path, body, key, prefer_background(notify), whole=True)) as response:
             return Job(self, read_accepted(response, response.content).id, kind)
 
     def _request(
@@ -408,11 +440,21 @@ class AsyncRedraft:
 
     @overload
     async def generate(
-        self, *, background: Literal[True], idempotency_key: str | None = ..., **fields: Unpack[GenerateFields]
+        self,
+        *,
+        background: Literal[True],
+        notify: str | None = ...,
+        idempotency_key: str | None = ...,
+        **fields: Unpack[GenerateFields],
     ) -> AsyncJob[GenerateResult]: ...
 
     async def generate(
-        self, *, background: bool = False, idempotency_key: str | None = None, **fields: Unpack[GenerateFields]
+        self,
+        *,
+        background: bool = False,
+        notify: str | None = None,
+        idempotency_key: str | None = None,
+        **fields: Unpack[GenerateFields],
     ) -> GenerateResult | AsyncJob[GenerateResult]:
         """Write texts for one prompt or several.
 
@@ -422,7 +464,7 @@ class AsyncRedraft:
         >>> [choice.text for choice in result.choices]
         """
         if background:
-            return await self._begin(GenerateResult, "generate", fields, idempotency_key)
+            return await self._begin(GenerateResult, "generate", fields, idempotency_key, notify)
         return await self._request(GenerateResult, "POST", "generate", fields, idempotency_key)
 
     @overload
@@ -432,11 +474,21 @@ class AsyncRedraft:
 
     @overload
     async def critique(
-        self, *, background: Literal[True], idempotency_key: str | None = ..., **fields: Unpack[CritiqueFields]
+        self,
+        *,
+        background: Literal[True],
+        notify: str | None = ...,
+        idempotency_key: str | None = ...,
+        **fields: Unpack[CritiqueFields],
     ) -> AsyncJob[CritiqueResult]: ...
 
     async def critique(
-        self, *, background: bool = False, idempotency_key: str | None = None, **fields: Unpack[CritiqueFields]
+        self,
+        *,
+        background: bool = False,
+        notify: str | None = None,
+        idempotency_key: str | None = None,
+        **fields: Unpack[CritiqueFields],
     ) -> CritiqueResult | AsyncJob[CritiqueResult]:
         """Evaluate a text and say what should change.
 
@@ -450,7 +502,7 @@ class AsyncRedraft:
         >>> result.passed, result.feedback
         """
         if background:
-            return await self._begin(CritiqueResult, "critique", fields, idempotency_key)
+            return await self._begin(CritiqueResult, "critique", fields, idempotency_key, notify)
         return await self._request(CritiqueResult, "POST", "critique", fields, idempotency_key)
 
     @overload
@@ -460,11 +512,21 @@ class AsyncRedraft:
 
     @overload
     async def refine(
-        self, *, background: Literal[True], idempotency_key: str | None = ..., **fields: Unpack[RefineFields]
+        self,
+        *,
+        background: Literal[True],
+        notify: str | None = ...,
+        idempotency_key: str | None = ...,
+        **fields: Unpack[RefineFields],
     ) -> AsyncJob[RefineResult]: ...
 
     async def refine(
-        self, *, background: bool = False, idempotency_key: str | None = None, **fields: Unpack[RefineFields]
+        self,
+        *,
+        background: bool = False,
+        notify: str | None = None,
+        idempotency_key: str | None = None,
+        **fields: Unpack[RefineFields],
     ) -> RefineResult | AsyncJob[RefineResult]:
         """Draft a text, and revise it until it is good enough.
 
@@ -478,7 +540,7 @@ class AsyncRedraft:
         >>> result.text, result.passed, result.stop_reason
         """
         if background:
-            return await self._begin(RefineResult, "refine", fields, idempotency_key)
+            return await self._begin(RefineResult, "refine", fields, idempotency_key, notify)
         return await self._request(RefineResult, "POST", "refine", fields, idempotency_key)
 
     def stream_generate(
@@ -548,8 +610,11 @@ class AsyncRedraft:
         """
         return (await self._request(TaskList, "GET", "tasks")).tasks
 
-    async def _begin(self, kind: type[R], path: str, body: Mapping[str, object], key: str | None) -> AsyncJob[R]:
-        async with aclosing(await self._open_response("POST", path, body, key, PREFER, whole=True)) as response:
+    async def _begin(
+        self, kind: type[R], path: str, body: Mapping[str, object], key: str | None, notify: str | None
+    ) -> AsyncJob[R]:
+        headers = prefer_background(notify)
+        async with aclosing(await self._open_response("POST", path, body, key, headers, whole=True)) as response:
             return AsyncJob(self, read_accepted(response, response.content).id, kind)
 
     async def _request(

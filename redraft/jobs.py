@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound=Result)
 
-PREFER = {"Prefer": "respond-async"}
 FIRST_POLL_SECONDS = 0.1
 LONGEST_POLL_SECONDS = 2.0
 
@@ -97,6 +96,22 @@ class JobList(Result):
     has_more: bool
 
 
+class Notice(Result):
+    """What became of the notice of a job's end.
+
+    state: waiting for the end, pending, and last delivered, gone or given_up. attempts: since the end, or since it was
+    last sent again. status, error: what the last attempt gave.
+    """
+
+    url: str
+    state: str
+    attempts: int
+    attempted_at: datetime | None
+    next_attempt_at: datetime | None
+    status: int | None
+    error: str | None
+
+
 class JobEvents(Events[Result]):
     """The events of a job. ``last_id``: of the last one that was complete."""
 
@@ -111,6 +126,18 @@ class JobEvents(Events[Result]):
     def _make_event(self, name: str, data: str) -> Result | None:
         kind = self._kinds.get(name)
         return None if kind is None else parse(kind, data)
+
+
+def prefer_background(notify: str | None) -> Mapping[str, str]:
+    """The headers of a request that is to become a job. ``notify``: where a notice of its end goes.
+
+    >>> prefer_background("https://hooks.example.com/redraft")
+    {'Prefer': 'respond-async, callback; url="https://hooks.example.com/redraft"'}
+    """
+    if notify is None:
+        return {"Prefer": "respond-async"}
+    url = notify.replace("\\", "\\\\").replace('"', '\\"')
+    return {"Prefer": f'respond-async, callback; url="{url}"'}
 
 
 def read_accepted(response: httpx.Response, document: bytes) -> WholeJob:
@@ -201,6 +228,22 @@ class Job(Generic[R]):
         """
         return self._client._request(WholeJob, "DELETE", f"jobs/{self.id}")
 
+    def notice(self) -> Notice:
+        """Ask what became of the notice of the job's end. Raises ProblemError if the job was begun without ``notify``.
+
+        >>> job.notice().state
+        'delivered'
+        """
+        return self._client._request(Notice, "GET", f"jobs/{self.id}/notice")
+
+    def send_notice(self) -> Notice:
+        """Have the notice sent again, whatever became of it before. Before the job's end this changes nothing.
+
+        >>> job.send_notice().state
+        'pending'
+        """
+        return self._client._request(Notice, "POST", f"jobs/{self.id}/notice")
+
     @contextmanager
     def _follow(self) -> Iterator[Iterator[Result]]:
         events = self._read(self.status().kind)
@@ -282,6 +325,22 @@ class AsyncJob(Generic[R]):
         'cancelled'
         """
         return await self._client._request(WholeJob, "DELETE", f"jobs/{self.id}")
+
+    async def notice(self) -> Notice:
+        """Ask what became of the notice of the job's end. See ``Job.notice``.
+
+        >>> (await job.notice()).state
+        'delivered'
+        """
+        return await self._client._request(Notice, "GET", f"jobs/{self.id}/notice")
+
+    async def send_notice(self) -> Notice:
+        """Have the notice sent again. See ``Job.send_notice``.
+
+        >>> (await job.send_notice()).state
+        'pending'
+        """
+        return await self._client._request(Notice, "POST", f"jobs/{self.id}/notice")
 
     @asynccontextmanager
     async def _follow(self) -> AsyncIterator[AsyncIterator[Result]]:

@@ -28,6 +28,7 @@ from bench.harness.page import markdown_table
 from bench.harness.scenario import Report, run_scenario, say, take_turns
 from bench.harness.servers import Server, redraft
 from bench.harness.spread import Spread, compare_pairs
+from service.deliveries.database import DeliveryDatabase
 from service.engines.base import PLAINLY, Choice, Choose, Completion, Piece, Reading, Sample, Usage
 from service.engines.local import bundled
 from service.engines.scripted import ScriptedEngine
@@ -218,7 +219,7 @@ async def measure_steps(jobs: int) -> Spread:
     with tempfile.TemporaryDirectory() as folder:
         database = open_database(f"{folder}/steps.db")
         try:
-            store = JobDatabase(database, lease=15.0)
+            store = JobDatabase(database, DeliveryDatabase(database), lease=15.0)
             return Spread.of([seconds for each in await _record_all(store, jobs) for seconds in each])
         finally:
             await database.close()

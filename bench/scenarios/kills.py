@@ -34,6 +34,7 @@ from bench.harness.results import RESULTS
 from bench.harness.scenario import parse_options, say
 from bench.harness.servers import Server, redraft
 from service.cli.main import serve
+from service.deliveries.database import DeliveryDatabase
 from service.engines.remote.connect import Tokenizers
 from service.fleet import start_engine
 from service.jobs.database import JobDatabase, steps
@@ -152,7 +153,7 @@ class Work:
     async def _opened(self) -> AsyncGenerator[JobDatabase, None]:
         database = open_database(self._place)
         try:
-            yield JobDatabase(database, LEASE)
+            yield JobDatabase(database, DeliveryDatabase(database), LEASE)
         finally:
             await database.close()
 

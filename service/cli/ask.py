@@ -60,6 +60,7 @@ def add_refine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, metavar="N", help="most rounds after the drafts")
     parser.add_argument("--seconds", type=float, metavar="N", help="time limit; the best text so far is printed")
     parser.add_argument("--background", action="store_true", help="print the id of a job at once, and do not wait")
+    parser.add_argument("--notify", metavar="URL", help="the same, and have a notice of the job's end sent to URL")
 
 
 def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,7 +94,7 @@ def refine(arguments: argparse.Namespace) -> int:
     """Show the rounds as they happen, then print the text."""
     console, output = Console(stderr=True), Output()
 
-    if arguments.background:
+    if arguments.background or arguments.notify:
         return _begin(arguments, console, output)
 
     def stream(client: Redraft) -> AbstractContextManager[Iterator[RefineEvent]]:
@@ -114,7 +115,7 @@ def _begin(arguments: argparse.Namespace, console: Console, output: Output) -> i
     """Print the id of the job that the request has become."""
     try:
         with Redraft(arguments.url, arguments.key) as client:
-            output.write(f"{client.refine(background=True, **_refine_fields(arguments)).id}\n")
+            output.write(f"{client.refine(background=True, notify=arguments.notify, **_refine_fields(arguments)).id}\n")
     except RedraftError as error:
         terminal.show_failure(console, error)
         return 1

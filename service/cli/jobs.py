@@ -1,4 +1,4 @@
-"""``python -m service jobs``, ``watch`` and ``cancel``: the jobs of a running service, from the command line."""
+"""``python -m service jobs``, ``watch``, ``cancel`` and ``notice``: the jobs of a running service."""
 
 import argparse
 from collections.abc import Iterator
@@ -25,6 +25,13 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     add_connection(parser)
     parser.add_argument("id", help="the job's id, as `jobs` lists it")
     parser.add_argument("--json", action="store_true", help="print the whole result as JSON, and nothing else")
+
+
+def add_notice_arguments(parser: argparse.ArgumentParser) -> None:
+    add_connection(parser)
+    parser.add_argument("id", help="the job's id, as `jobs` lists it")
+    parser.add_argument("--again", action="store_true", help="send it again, whatever became of it before")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
 
 
 def list_jobs(arguments: argparse.Namespace) -> int:
@@ -79,6 +86,24 @@ def cancel(arguments: argparse.Namespace) -> int:
         output.write_json(job.model_dump(mode="json"))
     else:
         output.write(f"{_line(job)}\n")
+    return int(output.closed)
+
+
+def notice(arguments: argparse.Namespace) -> int:
+    """Print what became of the notice of a job's end, or send it again."""
+    output = Output()
+    try:
+        with Redraft(arguments.url, arguments.key) as client:
+            job = client.job(arguments.id)
+            found = job.send_notice() if arguments.again else job.notice()
+    except RedraftError as error:
+        terminal.show_failure(Console(stderr=True), error)
+        return 1
+    if arguments.json:
+        output.write_json(found.model_dump(mode="json"))
+    else:
+        reason = found.error or ("" if found.status is None else f"status {found.status}")
+        output.write(f"{found.state}  {found.url}  attempts {found.attempts}  {reason}".rstrip() + "\n")
     return int(output.closed)
 
 

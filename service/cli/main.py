@@ -47,6 +47,7 @@ def _run() -> int:
     jobs.add_list_arguments(commands.add_parser("jobs", help="list the background jobs of a running service"))
     jobs.add_job_arguments(commands.add_parser("watch", help="show what happens in a background job, and its text"))
     jobs.add_job_arguments(commands.add_parser("cancel", help="end a background job with its best text so far"))
+    jobs.add_notice_arguments(commands.add_parser("notice", help="show what became of the notice of a job's end"))
     demo.add_arguments(commands.add_parser("demo", help="refine an example on a running service and show its rounds"))
     arguments = parser.parse_args()
     match arguments.command:
@@ -70,6 +71,8 @@ def _run() -> int:
             return jobs.watch(arguments)
         case "cancel":
             return jobs.cancel(arguments)
+        case "notice":
+            return jobs.notice(arguments)
         case "demo":
             return demo.run(arguments)
         case _:

@@ -97,9 +97,7 @@ class JobDatabase:
         if not database.is_shared:  # the process that worked on them has ended
             database.run_now(lambda c: c.execute(jobs.update().where(jobs.c.state == "running").values(free_at=0.0)))
 
-    async def add(
-        self, job: Job, order: Order, once: Once | None = None, notify: Destination | None = None
-    ) -> str:
+    async def add(self, job: Job, order: Order, once: Once | None = None, notify: Destination | None = None) -> str:
         row = {
             **{name: getattr(job, name) for name in ("id", "caller", "kind", "state", "created")},
             **{name: getattr(order, name) for name in ("body", "request_id", "fence", "seed")},

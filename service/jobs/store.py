@@ -73,9 +73,7 @@ class WorkStore(Protocol):
 class JobStore(WorkStore, Protocol):
     """Keeps jobs. New ones and cancellations also survive a power cut."""
 
-    async def add(
-        self, job: Job, order: Order, once: Once | None = None, notify: Destination | None = None
-    ) -> str:
+    async def add(self, job: Job, order: Order, once: Once | None = None, notify: Destination | None = None) -> str:
         """Keep a new job; its id. With ``once``, that of the caller's job of before, if it was the same and is still
         kept. ``notify``: where a notice of its end goes; it becomes due in the transaction of the end."""
 

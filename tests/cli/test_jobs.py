@@ -7,6 +7,7 @@ import pytest
 
 from service.engines.scripted import Script
 from tests.cli.test_ask import Run, at, run
+from tests.support.receiver import ReceiverServer
 from tests.support.serving import Served, reply, serving
 
 __all__ = ["run"]
@@ -48,7 +49,24 @@ async def test_a_job_is_cancelled(tmp_path: Path, run: Run) -> None:
     assert "The job was cancelled" in watched.err
 
 
-@pytest.mark.parametrize("command", ["watch", "cancel"])
+async def test_a_notice_is_shown_and_sent_again(tmp_path: Path, run: Run) -> None:
+    async with ReceiverServer().listening() as server:
+        receivers = {"billing": server.configuration(tmp_path)}
+        async with serving(store=str(tmp_path / "jobs.db"), notice_receivers=receivers) as served:
+            begun = await run("refine", "Write.", *at(served), "--notify", server.url, "--rounds", "0")
+            await server.until(1)
+            job = begun.out.strip()
+            while "delivered" not in (shown := await run("notice", job, *at(served))).out:
+                pass
+            again = await run("notice", job, *at(served), "--again", "--json")
+            await server.until(2)
+
+    assert shown.out == f"delivered  {server.url}  attempts 1  status 204\n"
+    assert (again.code, json.loads(again.out)["state"]) == (0, "pending")
+    assert [seen.body["data"]["id"] for seen in server.seen] == [job, job]
+
+
+@pytest.mark.parametrize("command", ["watch", "cancel", "notice"])
 async def test_a_job_that_is_unknown_is_a_failure(working: Served, run: Run, command: str) -> None:
     ended = await run(command, "job-0", *at(working))
 

@@ -1,6 +1,7 @@
 """Jobs through both clients, against the whole service."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from redraft import (
 )
 from redraft.jobs import AsyncJob, Job
 from service.engines.scripted import Script
+from tests.support.receiver import ReceiverServer
 from tests.support.serving import Served, reply, serving
 
 SLOW = Script(reply=reply, seconds_per_token=0.05)
@@ -48,6 +50,33 @@ async def test_a_job_is_awaited(working: Served) -> None:
         job: AsyncJob[RefineResult] = await client.refine(prompt="Write.", search={"rounds": 1}, background=True)
         assert (await job.status()).id == job.id
         assert (await job.wait()).text == "Waves."
+
+
+async def test_a_notice_of_a_job_s_end_is_sent_and_sent_again(tmp_path: Path) -> None:
+    def call(url: str, receiver: ReceiverServer) -> list[str]:
+        with Redraft(url) as client:
+            job = client.refine(prompt="Write.", search={"rounds": 1}, background=True, notify=f"{receiver.url}/a,b;c")
+            states = []
+            for _ in range(2):
+                while (found := job.notice()).state != "delivered":
+                    time.sleep(0.01)
+                states += [found.state, job.send_notice().state]
+            return states
+
+    async with ReceiverServer().listening() as server:
+        receivers = {"billing": server.configuration(tmp_path)}
+        async with serving(store=str(tmp_path / "jobs.db"), notice_receivers=receivers) as served:
+            url = str(served.client.base_url)
+            states = await asyncio.to_thread(call, url, server)
+            async with AsyncRedraft(url) as client:
+                job = await client.generate(prompt="Write.", background=True, notify=f"{server.url}/async")
+                waited = await job.notice()
+                again = await job.send_notice()
+                await server.until(len(server.seen) + 1)
+
+    assert states == ["delivered", "pending", "delivered", "pending"]
+    assert waited.url == again.url == f"{server.url}/async"
+    assert {seen.path for seen in server.seen} == {"/hooks/a,b;c", "/hooks/async"}
 
 
 async def test_every_kind_of_job_has_the_result_of_its_kind(working: Served) -> None:

@@ -34,7 +34,7 @@ class Store:
     async def add(self, destination: Destination | None) -> str:
         """A new job, of whose end the destination hears."""
         job = Job(make_job_id(), "anonymous", "refine", "queued", time.time())
-        await self.jobs.add(job, make_order(make_request(0)), destination)
+        await self.jobs.add(job, make_order(make_request(0)), notify=destination)
         return job.id
 
     async def end(self, destination: Destination | None, state: JobState = "completed") -> str:

@@ -66,7 +66,12 @@ async def begin(request: Request, stated: StatedResponse, body: bytes) -> Respon
         _refuse_free_tools(program)
         begun = form.begun.model_copy(update={"background": True, "store": True})
         job = await jobs.add(
-            "response", order, info.caller, info.request_id, once_of(request), begun.model_dump(mode="json")
+            "response",
+            order,
+            info.caller,
+            info.request_id,
+            once=once_of(request),
+            stated=begun.model_dump(mode="json"),
         )
         if stated.request.stream:
             return stream(jobs, job, FROM_THE_BEGINNING)
