@@ -33,8 +33,9 @@ from service.engines.base import PLAINLY, Choice, Choose, Completion, Piece, Rea
 from service.engines.local import bundled
 from service.engines.scripted import ScriptedEngine
 from service.jobs.database import JobDatabase
-from service.jobs.job import Claim, Job, Order, make_job_id
+from service.jobs.job import Claim, Job, Order
 from service.jobs.store import Step
+from service.programs.ids import make_id
 from service.store.opening import open_database
 
 SECONDS_PER_CALL = 0.150
@@ -228,7 +229,7 @@ async def measure_steps(jobs: int) -> Spread:
 async def _record_all(store: JobDatabase, jobs: int) -> Sequence[Sequence[float]]:
     for number in range(jobs):
         order = Order("refine", "{}", "bench", "bench", "[fence]", seed=number)
-        await store.add(Job(make_job_id(), "bench", "refine", "queued", time.time()), order)
+        await store.add(Job(make_id("job"), "bench", "refine", "queued", time.time()), order)
     claims = [claim for _ in range(jobs) if (claim := await store.claim("bench", 15.0))]
 
     async def record(claim: Claim) -> Sequence[float]:

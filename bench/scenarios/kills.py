@@ -38,7 +38,8 @@ from service.deliveries.database import DeliveryDatabase
 from service.engines.remote.connect import Tokenizers
 from service.fleet import start_engine
 from service.jobs.database import JobDatabase, steps
-from service.jobs.job import Job, Order, make_job_id
+from service.jobs.job import Job, Order
+from service.programs.ids import make_id
 from service.settings import Settings
 from service.store.opening import open_database
 
@@ -113,7 +114,7 @@ class Work:
             for number in range(jobs):
                 # The judge reads the delimiter, so it is always the same one.
                 order = Order("refine", json.dumps(make_request(number)), "anonymous", "check", "[fence]", seed=1)
-                job = Job(make_job_id(), "anonymous", "refine", "queued", time.time())
+                job = Job(make_id("job"), "anonymous", "refine", "queued", time.time())
                 await store.add(job, order)
                 ids.append(job.id)
                 await asyncio.sleep(0.002)  # ids sort by milliseconds

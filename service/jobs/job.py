@@ -1,8 +1,6 @@
 """A job: a request that is answered in the background, and what is known of it so far."""
 
 import json
-import secrets
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -142,15 +140,6 @@ def make_notice(job_id: str, kind: JobKind, state: JobState) -> Notice:
     'job.completed'
     """
     return Notice(f"job.{state}", {"id": job_id, "kind": kind, "state": state})
-
-
-def make_job_id() -> str:
-    """An id that sorts by time: 48 bits of milliseconds, then 80 random ones, as in UUID version 7.
-
-    >>> make_job_id() < make_job_id()  # doctest: +SKIP
-    True
-    """
-    return f"job-{int(time.time() * 1000):012x}{secrets.token_hex(10)}"
 
 
 def name_program(job_id: str, program_id: str) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 from service.deliveries.delivery import Delivery, Destination
 from service.deliveries.sender import Sender
 from service.errors import Cancelled, NotFound, Overloaded, StoreUnavailable
-from service.jobs.job import Job, JobEvent, JobKind, JobState, Once, Order, make_job_id
+from service.jobs.job import Job, JobEvent, JobKind, JobState, Once, Order
 from service.jobs.news import News
 from service.jobs.store import JobStore, LiveJobs
 from service.jobs.worker import POLL_SECONDS, Worker
+from service.programs.ids import make_id
 from service.wire.problems import problem_body
 
 RETRY_SECONDS = 10
@@ -89,7 +90,7 @@ class Jobs:
         notify: where a notice of the job's end goes.
         """
         order = Order(kind, body, caller, request_id, f"[{secrets.token_hex(6)}]", secrets.randbits(31))
-        job = Job(make_job_id(), caller, kind, "queued", time.time(), stated=stated)
+        job = Job(make_id("job"), caller, kind, "queued", time.time(), stated=stated)
         kept = await self._store.add(job, order, once, notify)
         if kept != job.id:
             return await self.get(caller, kept)

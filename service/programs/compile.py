@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
-from uuid import uuid4
 
 from service.constraints.algebra import Contradiction
 from service.constraints.contradictions import refuse_contradictions
@@ -16,6 +15,7 @@ from service.errors import FieldError, InvalidRequest, wrong_field, wrong_fields
 from service.evaluators.base import Evaluator, RefusedField, gather_constraints
 from service.evaluators.model.judge import Criterion, Judge
 from service.evaluators.toolbox import Toolbox
+from service.programs.ids import make_id
 from service.programs.models import ServedModels
 from service.refinement.calibration import Calibration
 from service.refinement.landing import NEVER_PROSE
@@ -109,7 +109,7 @@ class Programs:
         if request.response_schema is not None and sampling.choices:
             raise wrong_field("response_schema", "a text cannot be one of sampling.choices and JSON that fits a schema")
         return Generate(
-            id=_new_id("gen"),
+            id=make_id("gen"),
             arrival=next(self._arrivals),
             lane=lane,
             task=task.name,
@@ -129,7 +129,7 @@ class Programs:
         task = self.tasks["general"]
         sampling = self._sampling(request, task, open_ended=True)
         return ToolChat(
-            id=_new_id("gen"),
+            id=make_id("gen"),
             arrival=next(self._arrivals),
             lane=lane,
             task=task.name,
@@ -147,7 +147,7 @@ class Programs:
         sampling = self._sampling(request, task)  # bounded like everyone's, though scores and critiques are greedy
         rubrics = self._rubrics(request, task)
         return Review(
-            id=_new_id("crit"),
+            id=make_id("crit"),
             arrival=next(self._arrivals),
             lane=lane,
             task=task.name,
@@ -187,7 +187,7 @@ class Programs:
         is_prose = not sampling.choices and not any(evaluator.type in NEVER_PROSE for evaluator in evaluators)
         sampling = replace(sampling, landing=is_prose and sampling.landing is not False)
         return Refine(
-            id=_new_id("ref"),
+            id=make_id("ref"),
             arrival=next(self._arrivals),
             lane=lane,
             task=task.name,
@@ -319,7 +319,7 @@ def _forced(request: ToolRequest, task: Task, sampling: Sampling) -> ForcedCall 
     except InvalidRequest:
         return None
     return ForcedCall(
-        id=_new_id("call"),
+        id=make_id("call"),
         request=conversation,
         prompts=task.prompts,
         tools=tools,
@@ -335,10 +335,6 @@ def _conversation_of(turns: Sequence[Turn]) -> Conversation:
     for turn in others:
         conversation = Conversation(turn, conversation)
     return conversation
-
-
-def _new_id(prefix: str) -> str:
-    return f"{prefix}-{uuid4().hex}"
 
 
 def _new_fence() -> str:

@@ -10,7 +10,8 @@ import pytest
 from service.deliveries.database import DeliveryDatabase
 from service.deliveries.delivery import Destination
 from service.jobs.database import JobDatabase
-from service.jobs.job import Job, JobEvent, JobState, Progress, make_job_id
+from service.jobs.job import Job, JobEvent, JobState, Progress
+from service.programs.ids import make_id
 from service.store.opening import open_database
 from tests.support.orders import make_order, make_request
 
@@ -33,7 +34,7 @@ class Store:
 
     async def add(self, destination: Destination | None) -> str:
         """A new job, of whose end the destination hears."""
-        job = Job(make_job_id(), "anonymous", "refine", "queued", time.time())
+        job = Job(make_id("job"), "anonymous", "refine", "queued", time.time())
         await self.jobs.add(job, make_order(make_request(0)), notify=destination)
         return job.id
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from service.jobs.job import Job, JobEvent, JobTaken, Once, Progress, make_job_id
+from service.jobs.job import Job, JobEvent, JobTaken, Once, Progress
 from service.jobs.store import JobStore, LiveJobs, Step
+from service.programs.ids import make_id
 from tests.support.orders import add_jobs, job_store, make_order, make_request
 
 STEP = Step("key", 0, '{"Completion": {"text": "Wäves \u2028 😀"}}', 0.5)
@@ -275,14 +276,14 @@ async def test_what_was_kept_is_there_when_the_store_is_opened_again(place: str)
 def test_ids_sort_by_time() -> None:
     made = []
     for _ in range(3):
-        made.append(make_job_id())
+        made.append(make_id("job"))
         time.sleep(0.002)
 
     assert sorted(made) == made
 
 
 async def add_once(store: JobStore, key: str, fingerprint: str) -> str:
-    job = Job(make_job_id(), "anonymous", "refine", "queued", time.time(), stated={"model": "Wäves"})
+    job = Job(make_id("job"), "anonymous", "refine", "queued", time.time(), stated={"model": "Wäves"})
     return await store.add(job, make_order(make_request(0)), Once(key, fingerprint))
 
 

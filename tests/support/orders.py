@@ -9,8 +9,9 @@ from typing import Any
 
 from service.deliveries.database import DeliveryDatabase
 from service.jobs.database import JobDatabase
-from service.jobs.job import Job, Order, make_job_id
+from service.jobs.job import Job, Order
 from service.jobs.store import JobStore
+from service.programs.ids import make_id
 from service.store.opening import open_database
 
 PRESETS = ("beam", "adaptive", "self_refine", "reflexion")
@@ -36,7 +37,7 @@ async def add_jobs(store: JobStore, requests: Sequence[Mapping[str, Any]]) -> li
     """Put jobs into a store; their ids, in the order of the requests."""
     ids = []
     for request in requests:
-        job = Job(make_job_id(), "anonymous", "refine", "queued", time.time())
+        job = Job(make_id("job"), "anonymous", "refine", "queued", time.time())
         await store.add(job, make_order(request))
         ids.append(job.id)
     return ids
