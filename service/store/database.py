@@ -1,6 +1,7 @@
 """The database of the service, in which several rooms keep their tables: SQLite in a file next to the service, or
 Postgres, which several services can share."""
 
+import sqlite3
 import time
 from collections.abc import Callable
 from functools import cache
@@ -57,6 +58,25 @@ class Database:
 
         self.run_now(make)
 
+    def has(self, room: str) -> bool:
+        """Whether a room has tables here, from this process or an earlier one. Blocks. Raises StoreMisconfigured."""
+
+        def look(connection: sa.Connection) -> bool:
+            _formats.create(connection, checkfirst=True)
+            return connection.execute(sa.select(_formats.c.room).where(_formats.c.room == room)).first() is not None
+
+        return self.run_now(look)
+
+    async def scrub(self) -> bool:
+        """Remove what was deleted from SQLite's log, where it is until then; whether that has succeeded. In the
+        database itself it has been overwritten with zeros.
+
+        Postgres keeps deleted rows until it vacuums the table, and its log as long as it is configured to.
+        """
+        if self.is_shared:
+            return True
+        return await self._transactions.run_outside(_truncate_log)
+
     def run_now(self, function: Callable[[sa.Connection], T]) -> T:
         """Run a function in a transaction of its own, in this thread. Raises StoreMisconfigured."""
         try:
@@ -80,3 +100,11 @@ class Database:
         if self.is_shared:
             return sa.cast(sa.func.extract("epoch", sa.func.clock_timestamp()), sa.Double)
         return sa.literal(time.time())
+
+
+def _truncate_log(connection: sqlite3.Connection) -> bool:
+    try:
+        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.OperationalError:
+        return False
+    return not busy

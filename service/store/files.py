@@ -57,6 +57,13 @@ class FileTransactions(Transactions):
         finally:
             self._in_thread -= 1
 
+    async def _in_writer(self, work: Callable[[], T]) -> T:
+        self._in_thread += 1
+        try:
+            return await super()._in_writer(work)
+        finally:
+            self._in_thread -= 1
+
     async def read(self, function: Callable[[sa.Connection], T], *, brief: bool = False) -> T:
         if brief:
             with suppress(DBAPIError), self._reading.begin() as connection:

@@ -67,7 +67,7 @@ def _open_file(path: Path) -> sa.Engine:
         # Commits wait neither for the disk nor for the log to be moved into the database: FileTransactions does both.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
-        connection.execute("PRAGMA secure_delete = ON")  # what is deleted leaves nothing in the file
+        connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten with zeros
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:

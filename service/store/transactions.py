@@ -74,6 +74,17 @@ class Transactions:
         """Run a function that reads. ``brief``: it finds its few rows by an index."""
         return await self._in_reader(lambda: self._patiently(self._reading, function))
 
+    async def run_outside(self, function: Callable[[Any], T]) -> T:
+        """Run a function on the driver's own connection, outside of any transaction, in the thread that writes."""
+        return await self._in_writer(lambda: self._run_outside(function))
+
+    def _run_outside(self, function: Callable[[Any], T]) -> T:
+        connection = self._engine.raw_connection()
+        try:
+            return function(connection.driver_connection)
+        finally:
+            connection.close()
+
     async def close(self) -> None:
         """Finish what waits, and close the connections."""
         await asyncio.to_thread(self._close)

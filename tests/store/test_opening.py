@@ -4,9 +4,11 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from service.deliveries.database import DeliveryDatabase
 from service.jobs.database import JobDatabase
@@ -77,3 +79,55 @@ async def test_only_its_owner_reads_the_file(tmp_path: Path) -> None:
         "store.db-wal": 0,
         "store.db-shm": 0,
     }
+
+
+NOTES = sa.Table("notes", sa.MetaData(), sa.Column("text", sa.Text))
+
+
+async def test_what_is_deleted_is_in_no_file_once_the_log_is_scrubbed(tmp_path: Path) -> None:
+    database = open_database(str(tmp_path / "store.db"))
+    database.prepare("notes", NOTES.metadata, 1)
+    for number in range(20):
+        await database.write(partial(execute, NOTES.insert().values(text=f"Wäves {number}. " * 10 ** (number % 4))))
+    await database.write(partial(execute, NOTES.delete().where(NOTES.c.text.not_like("Wäves 7.%"))), lasting=True)
+    assert await database.scrub()
+    found = files_in(tmp_path)
+    await database.close()
+
+    assert [f"Wäves {number}.".encode() in found for number in range(20)] == [number == 7 for number in range(20)]
+
+
+async def test_the_log_is_not_scrubbed_while_somebody_reads(tmp_path: Path) -> None:
+    database = open_database(str(tmp_path / "store.db"))
+    database.prepare("notes", NOTES.metadata, 1)
+    reader = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM notes").fetchall()
+    await database.write(partial(execute, NOTES.insert().values(text="Wäves.")), lasting=True)
+    await database._transactions.run_outside(partial(set_patience, 1))
+
+    assert not await database.scrub()
+    reader.close()
+    assert await database.scrub()
+    await database.close()
+
+
+def test_a_database_knows_which_rooms_it_has(tmp_path: Path) -> None:
+    database = open_database(str(tmp_path / "store.db"))
+    assert not database.has("notes")
+    database.prepare("notes", NOTES.metadata, 1)
+    assert database.has("notes")
+    asyncio.run(database.close())
+
+
+def execute(statement: sa.Executable, connection: sa.Connection) -> None:
+    connection.execute(statement)
+
+
+def set_patience(milliseconds: int, connection: sqlite3.Connection) -> None:
+    """How long the connection waits for others."""
+    connection.execute(f"PRAGMA busy_timeout = {milliseconds}")
+
+
+def files_in(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.iterdir())
