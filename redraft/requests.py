@@ -86,6 +86,7 @@ class CommonFields(TypedDict, total=False):
     parameters: Mapping[str, str]
     sampling: Sampling
     model: str | None
+    store: bool
 
 
 class GenerateFields(CommonFields, total=False):

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
@@ -29,6 +29,7 @@ from service.api.origin import Cors, OriginGuard
 from service.api.rate_limits import RateLimits
 from service.api.routes import router, v1
 from service.api.state import AppState, Exchanges
+from service.api.traces import router as traces_router
 from service.calibration.identity import digest_of_folders, judge_digest
 from service.calibration.judges import JudgeCheck, KnownJudges
 from service.calibration.store import load
@@ -61,8 +62,13 @@ from service.settings import Settings
 from service.spans import Tracer, current
 from service.stores import Stores, open_stores
 from service.tasks.task import load_rubrics, load_tasks
+from service.wire.feedback import FeedbackRequest
 from service.wire.requests import CritiqueRequest, GenerateRequest, RefineRequest
 from service.wire.responses import Problem
+
+if TYPE_CHECKING:  # nothing of it is imported where traces are off
+    from service.traces.store import TraceStore
+    from service.traces.traces import Traces
 
 log = logging.getLogger(__name__)
 
@@ -201,6 +207,16 @@ def make_jobs(settings: Settings, stores: Stores, sender: Sender, state: AppStat
     )
 
 
+def make_traces(settings: Settings, store: "TraceStore", metrics: Metrics) -> "Traces":
+    """The traces in ``store``. Raises StoreMisconfigured if the settings name a redaction that is not there."""
+    from service.traces.recorder import Recorder
+    from service.traces.redaction import load_redaction
+    from service.traces.traces import Traces
+
+    recorder = Recorder(store, load_redaction(settings.redaction), metrics.count_trace)
+    return Traces(store, recorder, settings.stored_traces_days, metrics.count_feedback)
+
+
 def create_app(
     settings: Settings,
     *,
@@ -222,6 +238,7 @@ def create_app(
     receivers = Receivers(settings.notice_receivers)
     stores = open_stores(settings)
     serve_agents = load_mcp(settings)
+    traces = make_traces(settings, stores.traces, metrics) if stores and stores.traces else None
     admission = Admission(
         settings.max_programs,
         settings.max_queued,
@@ -237,7 +254,16 @@ def create_app(
     served = ServedModels(settings.model_names, settings.critic, settings.judge)
     limits = RequestLimits(settings.max_candidates, settings.max_rounds, settings.max_tokens, settings.max_seconds)
     judges = KnownJudges(metrics.show_judge)
-    programs = Programs(tasks, limits, served, rubrics, tools, judges.trust, settings.judge_both_directions)
+    programs = Programs(
+        tasks,
+        limits,
+        served,
+        rubrics,
+        tools,
+        judges.trust,
+        settings.judge_both_directions,
+        stores_traces=settings.stored_traces,
+    )
     line_bytes = max(settings.max_body_bytes, LINE_BYTES)
     background = Background(admission, settings.max_batch_programs, settings.max_batch_seconds, line_bytes)
     intake = Intake(settings.max_body_memory, settings.max_body_seconds, on_shed=metrics.count_shed)
@@ -268,7 +294,7 @@ def create_app(
             stack.push_async_callback(repeats.close)
             repeats.start()
             await stack.enter_async_context(_checking(check, settings, fleet))
-            runner = Runner(fleet.engine, admission, background, metrics)
+            runner = Runner(fleet.engine, admission, background, metrics, traces.recorder if traces else None)
             state = AppState(
                 keys=Keys(settings.keys),
                 runner=runner,
@@ -277,8 +303,12 @@ def create_app(
                 served=served,
                 judges=judges,
                 images=images,
+                traces=traces,
             )
             if stores is not None:
+                if traces is not None:
+                    stack.push_async_callback(traces.close)
+                    traces.start()
                 sender = make_sender(stores, receivers, metrics)
                 jobs = make_jobs(settings, stores, sender, state)
                 state = replace(state, jobs=jobs)
@@ -328,11 +358,12 @@ def create_app(
     problems.install(app)
     app.include_router(v1)
     app.include_router(jobs_router)
+    app.include_router(traces_router)
     app.include_router(openai_routes.v1)
     app.include_router(anthropic_routes.v1)
     app.include_router(mcp_routes.router)
     app.include_router(router)
     app.include_router(pages.router)
     native = (GenerateRequest, CritiqueRequest, RefineRequest, BatchRequest)
-    add_schemas(app, [*native, ChatRequest, ResponseRequest, MessagesRequest, Problem])
+    add_schemas(app, [*native, FeedbackRequest, ChatRequest, ResponseRequest, MessagesRequest, Problem])
     return app

@@ -43,6 +43,7 @@ LIVE_JOBS = ("queued", "running")
 ATTEMPTS = ("first", "again")
 STEPS = ("made", "replayed", "lost")
 DELIVERIES = ("delivered", "retried", "gone", "given_up")
+TRACE_OUTCOMES = ("stored", "failed", "dropped")
 REPEATS = ("replayed", "joined", "still_at_work")
 
 
@@ -166,6 +167,15 @@ class Metrics:
             ["rule", "outcome"],
             registry=registry,
         )
+        self.stored_traces = Counter(
+            "redraft_stored_traces",
+            "Traces that were to be stored, by what became of them.",
+            ["outcome"],
+            registry=registry,
+        )
+        for outcome in TRACE_OUTCOMES:
+            self.stored_traces.labels(outcome)
+        self.feedback = Counter("redraft_feedback", "Feedback on stored traces, by kind.", ["kind"], registry=registry)
         self.judge_trust = Gauge(
             "redraft_judge_trust",
             "1 for the trust in a model as a judge, 0 for the other levels.",
@@ -228,6 +238,13 @@ class Metrics:
 
     def count_repeat(self, outcome: str) -> None:
         self.repeats.labels(outcome).inc()
+
+    def count_trace(self, outcome: str) -> None:
+        """``outcome``: one of TRACE_OUTCOMES."""
+        self.stored_traces.labels(outcome).inc()
+
+    def count_feedback(self, kind: str) -> None:
+        self.feedback.labels(kind).inc()
 
     def show_judge(self, model: str, trust: JudgeTrust) -> None:
         for level in get_args(TrustLevel):

@@ -156,7 +156,7 @@ class Settings(BaseSettings):
         None,
         min_length=1,
         repr=False,
-        description="file or postgresql:// URL of the database for jobs and repeated requests; without it, no jobs",
+        description="file or postgresql:// URL of the database for jobs, traces and repeated requests; without it, no jobs",
     )
     store_password_file: Path | None = Field(None, description="file with the password for store, if it is a URL")
     max_jobs: int = Field(8, ge=1, description="background jobs in progress at once")
@@ -172,6 +172,15 @@ class Settings(BaseSettings):
     )
     notice_receivers: dict[WebhookName, ReceiverSettings] = Field(
         {}, repr=False, description="JSON object of webhooks to which notices of the ends of background jobs may go"
+    )
+    stored_traces: bool = Field(
+        False, description="store the traces of programs whose requests say store: true, texts included, in the store"
+    )
+    stored_traces_days: float = Field(30.0, gt=0, allow_inf_nan=False, description="days for which traces are stored")
+    redaction: str = Field(
+        "default",
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="what is blanked in texts before they are stored: default, off, or an installed hook by its name",
     )
     max_candidates: int = Field(16, ge=1, description="most candidates of a request")
     max_rounds: int = Field(10, ge=0, description="most rounds of a request")
@@ -333,6 +342,12 @@ class Settings(BaseSettings):
     def _refuse_notices_of_nothing(self) -> Self:
         if self.notice_receivers and self.store is None:
             raise ValueError(f"{PREFIX}NOTICE_RECEIVERS needs {PREFIX}STORE: without a store there are no jobs")
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_traces_without_a_store(self) -> Self:
+        if self.stored_traces and self.store is None:
+            raise ValueError(f"{PREFIX}STORED_TRACES needs {PREFIX}STORE, the database that keeps them")
         return self
 
     @model_validator(mode="after")

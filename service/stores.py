@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from service.deliveries.store import DeliveryStore
 from service.jobs.store import JobStore
@@ -9,14 +10,20 @@ from service.programs.kept_answers import AnswerStore
 from service.settings import Settings
 from service.store.errors import StoreMisconfigured
 
+if TYPE_CHECKING:  # none of it is imported where it is off
+    from service.store.database import Database
+    from service.traces.store import TraceStore
+
 
 @dataclass(frozen=True)
 class Stores:
-    """What each room keeps. ``close`` closes the database that they share."""
+    """What each room keeps; ``traces`` only if the operator allows it, or once did and some may be left. ``close``
+    closes the database that they share."""
 
     jobs: JobStore
     answers: AnswerStore
     deliveries: DeliveryStore
+    traces: "TraceStore | None"
     close: Callable[[], Awaitable[None]]
 
 
@@ -43,5 +50,14 @@ def open_stores(settings: Settings) -> Stores | None:
             database, settings.idempotency_bytes, settings.idempotency_seconds, settings.job_lease_seconds
         ),
         deliveries=deliveries,
+        traces=_open_traces(settings, database),
         close=database.close,
     )
+
+
+def _open_traces(settings: Settings, database: "Database") -> "TraceStore | None":
+    if not settings.stored_traces and not database.has("traces"):
+        return None
+    from service.traces.database import TraceDatabase
+
+    return TraceDatabase(database)

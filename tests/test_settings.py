@@ -35,6 +35,8 @@ def test_environment_is_read_and_settings_are_frozen(monkeypatch: pytest.MonkeyP
     [
         ("PORT", "65536"),
         ("ENGINE", "openai"),
+        ("STORED_TRACES_DAYS", "0"),
+        ("REDACTION", "a hook"),
         ("ENGINE_URLS", "http://a"),
         ("ENGINE_URLS", "http://name:hush@a"),
         ("ENGINE_URLS", "ftp://a"),
@@ -77,6 +79,11 @@ def test_values_out_of_bounds_are_refused_by_name(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ValueError, match=name.lower()) as raised:
         Settings()
     assert "hush" not in str(raised.value)
+
+
+def test_traces_need_a_database() -> None:
+    with pytest.raises(ValueError, match="REDRAFT_STORED_TRACES needs REDRAFT_STORE"):
+        Settings(stored_traces=True)
 
 
 def test_webhooks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
@@ -18,6 +18,9 @@ from service.programs.compile import Programs
 from service.programs.models import ServedModels
 from service.programs.run import RequestInfo, Runner
 from service.tasks.task import Task
+
+if TYPE_CHECKING:  # nothing of it is imported where traces are off
+    from service.traces.traces import Traces
 
 
 class Exchanges(Protocol):
@@ -38,6 +41,7 @@ class AppState:
     judges: what is known of the models as judges.
     jobs: requests that are answered in the background, if they are on.
     agents: answers those that speak the Model Context Protocol, if it is on.
+    traces: the accounts of programs that are stored, if that is on.
     """
 
     keys: Keys
@@ -49,6 +53,7 @@ class AppState:
     judges: KnownJudges
     jobs: Jobs | None = None
     agents: Exchanges | None = None
+    traces: "Traces | None" = None
 
     async def check_ready(self) -> None:
         """Return while programs are served; raise Draining, or what keeps a model from serving that programs need by

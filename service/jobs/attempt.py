@@ -125,7 +125,8 @@ class Attempt:
             journal.withdraw()
         async with self._place():
             program, form = await self._compile(journal)
-            runner = replace(services.runner, engine=lambda model: self._engine(model, journal))
+            # Its end may be that of a program that goes on in a later attempt, so the trace is stored below.
+            runner = replace(services.runner, engine=lambda model: self._engine(model, journal), keeper=None)
             try:
                 await runner.roles(program.models).check()
             except Unavailable as error:
@@ -140,6 +141,8 @@ class Attempt:
                 async for event in events:
                     if journal.interrupted is not None:  # what still comes is the end of a program that goes on later
                         raise journal.interrupted
+                    if isinstance(event, Done) and (kept := services.runner.keep(program, info, event)):
+                        await asyncio.shield(kept)
                     await self._tell(event, form)
 
     def _place(self) -> AbstractAsyncContextManager[object]:

@@ -69,6 +69,8 @@ class NativeOrders:
             request = _decode(claim.order) if short else await asyncio.to_thread(_decode, claim.order)
         except ValidationError:
             raise InvalidRequest("this version of the service no longer takes the job's request") from None
+        if not self._programs.stores_traces:  # any more
+            request = request.model_copy(update={"store": False})
         return self._programs.compile(request), NativeFormat.for_request(request)
 
     def describe(self, error: RedraftError, claim: Claim) -> Mapping[str, Any]:

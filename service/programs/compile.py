@@ -44,6 +44,7 @@ from service.wire.requests import (
     Message,
     NativeRequest,
     RefineRequest,
+    stated_fields,
 )
 from service.wire.tools import ToolRequest
 
@@ -71,6 +72,7 @@ class Programs:
     judge_trust: what is known of a model as a judge.
     both_directions: whether judges are asked in both directions of their scale.
     calibration: how the opinions of critics and judges are read.
+    stores_traces: whether requests may ask for their traces to be stored.
     """
 
     tasks: Mapping[str, Task]
@@ -81,11 +83,18 @@ class Programs:
     judge_trust: Callable[[str], JudgeTrust] = lambda model: UNKNOWN
     both_directions: bool = False
     calibration: Calibration = field(default_factory=Calibration)
+    stores_traces: bool = False
     _arrivals: Iterator[int] = field(default_factory=itertools.count, init=False, repr=False, compare=False)
     """Numbers the programs in order of arrival."""
 
     def compile(self, request: NativeRequest, lane: Lane = "interactive") -> Program:
         """The program of a request, whichever it is."""
+        if request.store and not self.stores_traces:
+            raise wrong_field("store", "this service stores no traces: its operator has not set REDRAFT_STORED_TRACES")
+        program = self._compile(request, lane)
+        return replace(program, to_store=stated_fields(request)) if request.store else program
+
+    def _compile(self, request: NativeRequest, lane: Lane) -> Program:
         match request:
             case GenerateRequest():
                 return self.compile_generate(request, lane)

@@ -3,12 +3,13 @@
 Nothing here knows HTTP, so a request, a line of a batch and a test run a program in the same way.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from service.engines.base import Engine
 from service.metrics import Metrics
@@ -46,6 +47,14 @@ class RequestInfo:
         return time.perf_counter() - self.arrived
 
 
+class Keeper(Protocol):
+    """Stores the traces of programs whose requests ask for it."""
+
+    def keep(self, program: Program, info: RequestInfo, done: Done) -> "asyncio.Future[None]":
+        """Begin to store the whole account of a program. The future is done once it is stored, or cannot be; it never
+        has an exception. A program is stored once, however often this is called."""
+
+
 @dataclass(frozen=True)
 class Runner:
     """Runs programs.
@@ -54,6 +63,7 @@ class Runner:
     admission: the places of the interactive lane.
     background: the places and the gate of the batch lane.
     metrics: what every event is counted in.
+    keeper: stores traces, if there are any.
 
     >>> async with aclosing(runner.run(program, info)) as events:  # doctest: +SKIP
     ...     async for event in events:
@@ -64,6 +74,7 @@ class Runner:
     admission: Admission
     background: Background
     metrics: Metrics
+    keeper: Keeper | None = None
 
     def roles(self, models: Models) -> Roles:
         """The engines of a program's models. Raises what ``engine`` raises."""
@@ -98,10 +109,15 @@ class Runner:
                 if isinstance(event, Outcome):
                     event = Done(event, Timing(held.queued_seconds, info.seconds_since_arrival()))
                     log.info("program ended", extra={"request_id": info.id, **_summarize(event, program)})
+                    self.keep(program, info, event)
                 if not begun and not isinstance(event, Started):
                     begun = True
                     self.metrics.observe_first_event(info.endpoint, info.seconds_since_arrival())
                 yield event
+
+    def keep(self, program: Program, info: RequestInfo, done: Done) -> "asyncio.Future[None] | None":
+        """Begin to store the program's trace, if that is asked for."""
+        return None if self.keeper is None or program.to_store is None else self.keeper.keep(program, info, done)
 
     def _admit(self, program: Program, caller: str) -> AbstractAsyncContextManager[Ticket]:
         """A place in the program's lane."""

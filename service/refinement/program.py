@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from service.engines.base import JsonSchema, Sampling
 from service.engines.conversation import Conversation
@@ -103,7 +103,7 @@ class Program:
 
     ``models``: who plays which role. ``threads``: where evaluators work; None for the event loop's own. ``arrival``:
     the program's number in order of arrival. ``lane``: which programs it lets pass. ``metadata``: the caller's own
-    notes, which the log repeats.
+    notes, which the log repeats. ``to_store``: the request as it was stated, if its trace is to be stored.
     """
 
     id: str
@@ -114,6 +114,7 @@ class Program:
     arrival: int = 0
     lane: Lane = "interactive"
     metadata: Mapping[str, str] = field(default_factory=dict)
+    to_store: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

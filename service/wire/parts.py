@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from annotated_types import Len
-from pydantic import Discriminator, Field, PlainValidator, Tag
+from pydantic import Discriminator, Field, PlainSerializer, PlainValidator, Tag
 
 from service.engines.conversation import Image
 from service.fail_fast import FAIL_FAST
@@ -42,6 +42,13 @@ def _image_or_address(given: Any) -> Image | ImageAddress:
     return read_image(data)
 
 
+def _describe(image: Image | ImageAddress) -> Any:
+    """What is kept of an image where its request is kept."""
+    if isinstance(image, ImageAddress):
+        return str(image.url)
+    return {"media_type": image.media_type, "digest": image.digest}
+
+
 class TextPart(WireModel):
     type: Literal["text"]
     text: str
@@ -50,7 +57,7 @@ class TextPart(WireModel):
 class ImageUrl(WireModel):
     """``detail`` is OpenAI's, and nothing follows from it: an engine reads an image as its model does."""
 
-    url: Annotated[Any, PlainValidator(_image_or_address, json_schema_input_type=str)]
+    url: Annotated[Any, PlainValidator(_image_or_address, json_schema_input_type=str), PlainSerializer(_describe)]
     detail: str | None = None
 
 

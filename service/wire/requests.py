@@ -87,13 +87,15 @@ def _few_images(messages: tuple[Message, ...]) -> tuple[Message, ...]:
 
 
 class CommonFields(BodyModel):
-    """What every request has. Exactly one of ``prompt`` and ``messages`` is given."""
+    """What every request has. Exactly one of ``prompt`` and ``messages`` is given. ``store``: keep the whole account as
+    a trace."""
 
     messages: Annotated[tuple[Message, ...], Len(1, 256), FAIL_FAST, AfterValidator(_few_images)] | None = None
     task: str = "general"
     parameters: Annotated[dict[str, str], Len(0, 64)] = {}  # noqa: RUF012 - pydantic copies it
     sampling: SamplingOverrides = SamplingOverrides()
     model: str | None = None
+    store: bool = False
 
 
 def _prompt_form(prompt: object) -> str | None:
@@ -248,3 +250,8 @@ class RefineRequest(EvaluatedFields):
 
 NativeRequest = GenerateRequest | CritiqueRequest | RefineRequest
 """A request to one of Redraft's own endpoints."""
+
+
+def stated_fields(request: NativeRequest) -> dict[str, Any]:
+    """The fields that the request states, as values of JSON. Of an image there is only its type and its digest."""
+    return request.model_dump(mode="json", exclude_unset=True)

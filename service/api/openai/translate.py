@@ -34,7 +34,8 @@ _ROLES = {"developer": "system"}
 _FORMS = '{"type": "text", "text": "…"} and {"type": "image_url", "image_url": {"url": "…"}}'
 
 GENERATE_FIELDS = frozenset({"task", "parameters"})
-REFINE_FIELDS = RefineRequest.model_fields.keys() - {"prompt", "messages", "model", "sampling", "stream", "reasoning"}
+_OTHERWISE_NAMED = {"prompt", "messages", "model", "sampling", "stream", "reasoning", "store"}
+REFINE_FIELDS = RefineRequest.model_fields.keys() - _OTHERWISE_NAMED
 """What ``redraft`` may hold. OpenAI has its own names for the other fields of Redraft's requests."""
 
 

@@ -1,0 +1,27 @@
+"""What a trace keeps of a program."""
+
+import pytest
+
+from service.engines.base import Completion, Usage
+from service.engines.conversation import Conversation, Turn
+from service.refinement.events import Done, Generated, Timing
+from service.refinement.program import Budget, Generate
+from service.refinement.roles import Models
+from service.traces.redaction import redact
+from service.traces.trace import make_trace
+
+ASKED = Conversation(Turn("user", "Who?")).with_user("Tell me.")
+
+
+@pytest.mark.parametrize(("text", "ids"), [("Ask jo@example.com.", None), ("Ask Jo.", [3, 1, 4])])
+def test_token_ids_are_kept_only_of_texts_that_hold_nothing_to_redact(text: str, ids: list[int] | None) -> None:
+    program = Generate(
+        id="gen-1", task="general", models=Models.single("m"), budget=Budget(1.0), requests=[ASKED], to_store={}
+    )
+    completion = Completion(text, "stop", Usage(1, 5, 0, 3), token_ids=(3, 1, 4))
+    done = Done(Generated("gen-1", "m", [[completion]], {"draft": completion.usage}), Timing(0.0, 1.0))
+    trace = make_trace(program, done, "ann", 100.0, redact)
+
+    assert trace.document["candidates"][0]["token_ids"] == ids
+    assert trace.document["prompts"] == [[{"role": "user", "content": "Who?\n\nTell me.", "images": 0}]]
+    assert (trace.summary.tokens, trace.summary.kind, trace.document["selected"]) == (8, "generate", "0.0")
