@@ -31,6 +31,7 @@ from redraft.events import (
 )
 from redraft.jobs import AsyncJob, Job, JobStatus, Notice
 from redraft.results import CritiqueResult, GenerateResult, Model, RefineResult, TaskSummary
+from redraft.traces import Feedback, Trace, TraceSummary
 
 __all__ = [
     "AsyncJob",
@@ -43,6 +44,7 @@ __all__ = [
     "CritiqueResult",
     "Critiqued",
     "Delta",
+    "Feedback",
     "GenerateEvent",
     "GenerateResult",
     "InvalidProxy",
@@ -60,6 +62,8 @@ __all__ = [
     "RoundEnded",
     "Started",
     "TaskSummary",
+    "Trace",
+    "TraceSummary",
     "Unauthorized",
     "UnexpectedAnswer",
 ]

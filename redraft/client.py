@@ -36,6 +36,7 @@ from redraft.results import (
     TaskList,
     TaskSummary,
 )
+from redraft.traces import AsyncTraceMethods, TraceMethods
 
 C = TypeVar("C", httpx.Client, httpx.AsyncClient)
 R = TypeVar("R", bound=Result)
@@ -59,7 +60,7 @@ def _make_client(kind: Callable[..., C], url: str) -> C:
         return kind(limits=LIMITS, proxy=proxy, trust_env=False, verify=httpx.create_ssl_context())
 
 
-class Redraft:
+class Redraft(TraceMethods):
     """A client of one service. Threads may share it.
 
     base_url: where the service is, with or without ``/v1``.
@@ -391,7 +392,7 @@ class Redraft:
         raise make_refusal(response)
 
 
-class AsyncRedraft:
+class AsyncRedraft(AsyncTraceMethods):
     """A client of one service, for asyncio. Tasks may share it.
 
     The parameters, the methods and the errors are those of Redraft. ``http_client`` is an ``httpx.AsyncClient``, and

@@ -156,7 +156,7 @@ class Settings(BaseSettings):
         None,
         min_length=1,
         repr=False,
-        description="file or postgresql:// URL of the database for jobs, traces and repeated requests; without it, no jobs",
+        description="file or postgresql:// URL of the database for jobs, traces and repeats; without it, no jobs",
     )
     store_password_file: Path | None = Field(None, description="file with the password for store, if it is a URL")
     max_jobs: int = Field(8, ge=1, description="background jobs in progress at once")

@@ -29,8 +29,8 @@ async def served() -> AsyncIterator[Served]:
 
 @pytest.fixture
 async def working(tmp_path: Path) -> AsyncIterator[Served]:
-    """The same with jobs."""
-    async with serving(store=str(tmp_path / "jobs.db")) as served:
+    """The same with jobs and stored traces."""
+    async with serving(store=str(tmp_path / "jobs.db"), stored_traces=True) as served:
         yield served
 
 

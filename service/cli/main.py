@@ -8,7 +8,7 @@ from pydantic_settings import SettingsError
 
 from service.app import McpUnavailable, TracingUnavailable, open_toolbox
 from service.calibration.store import CalibrationError
-from service.cli import ask, backup, calibrate, demo, jobs
+from service.cli import ask, backup, calibrate, demo, jobs, traces
 from service.cli.server import OTHER_FILES, Server, allow_open_files, configure_logging
 from service.cli.standard_streams import Output, say
 from service.engines.local import bundled
@@ -48,6 +48,10 @@ def _run() -> int:
     jobs.add_job_arguments(commands.add_parser("watch", help="show what happens in a background job, and its text"))
     jobs.add_job_arguments(commands.add_parser("cancel", help="end a background job with its best text so far"))
     jobs.add_notice_arguments(commands.add_parser("notice", help="show what became of the notice of a job's end"))
+    traces.add_list_arguments(commands.add_parser("traces", help="list the stored traces of a running service"))
+    traces.add_preference_arguments(
+        commands.add_parser("preferences", help="print pairs of better and worse texts, for training")
+    )
     demo.add_arguments(commands.add_parser("demo", help="refine an example on a running service and show its rounds"))
     arguments = parser.parse_args()
     match arguments.command:
@@ -73,6 +77,10 @@ def _run() -> int:
             return jobs.cancel(arguments)
         case "notice":
             return jobs.notice(arguments)
+        case "traces":
+            return traces.list_traces(arguments)
+        case "preferences":
+            return traces.print_preferences(arguments)
         case "demo":
             return demo.run(arguments)
         case _:
