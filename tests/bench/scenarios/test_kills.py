@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.scenarios.kills import Options, comparable, run
+from bench.scenarios.kills import Options, alike, comparable, run
 
 
 @pytest.mark.timeout(240)
@@ -28,3 +28,13 @@ def test_what_changes_from_run_to_run_is_left_out() -> None:
         "usage": {"calls": 3},
         "rounds": [{}],
     }
+
+
+def test_only_scores_may_differ_and_only_a_little() -> None:
+    result = {"text": "Waves.", "calls": 3, "scores": [0.5, None]}
+
+    assert alike(result, {**result, "scores": [0.505, None]})
+    assert not alike(result, {**result, "scores": [0.6, None]})
+    assert not alike(result, {**result, "scores": [0.5]})
+    assert not alike(result, {**result, "calls": 4})
+    assert not alike(result, {**result, "text": "Waves"})
