@@ -270,7 +270,7 @@ async def check(options: Options) -> int:
     lost = len(work.calls()) - needed
     print(  # noqa: T201 - it is what the check is run for
         f"{state.kills} kills: {completed} of {len(found)} jobs completed, {texts} with the same text and {equal} with "
-        f"the same account as undisturbed, {exact} of them to the last digit.\nOf {needed} calls, {state.repeated} were "
+        f"the same account as undisturbed, {exact} to the last digit.\nOf {needed} calls, {state.repeated} were "
         f"made again although they were recorded, and {lost} because they had ended just before a kill."
     )
     return int(completed < len(found) or equal < len(found) or state.repeated > 0 or lost > state.kills)
