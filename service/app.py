@@ -19,10 +19,14 @@ from service.api.body import add_schemas
 from service.api.idempotency import Repeats
 from service.api.intake import Intake
 from service.api.jobs import router as jobs_router
+from service.api.lines import LineOrders
 from service.api.mcp import routes as mcp_routes
 from service.api.middleware import UNMATCHED, BodyLimit, RequestContext, RequestRecord, RequestTrace
+from service.api.openai import batches as openai_batches
+from service.api.openai import files as openai_files
 from service.api.openai import routes as openai_routes
 from service.api.openai.background import ResponseOrders
+from service.api.openai.batches import BatchFileRequest
 from service.api.openai.response_requests import ResponseRequest
 from service.api.openai.translate import ChatRequest
 from service.api.origin import Cors, OriginGuard
@@ -30,6 +34,8 @@ from service.api.rate_limits import RateLimits
 from service.api.routes import router, v1
 from service.api.state import AppState, Exchanges
 from service.api.traces import router as traces_router
+from service.batches.batches import Batches
+from service.batches.keeper import Keeper
 from service.calibration.identity import digest_of_folders, judge_digest
 from service.calibration.judges import JudgeCheck, KnownJudges
 from service.calibration.store import load
@@ -75,6 +81,8 @@ log = logging.getLogger(__name__)
 
 KEPT_ANSWERS = 8
 """How many of the longest answers have room in what is kept for requests sent again."""
+FORM_BYTES = 65_536
+"""What the form around an uploaded file may have."""
 POLLED = ("/health/live", "/health/ready", "/metrics")
 """Routes that machines ask for again and again: logged at debug only."""
 
@@ -217,6 +225,22 @@ def make_traces(settings: Settings, store: "TraceStore", metrics: Metrics) -> "T
     return Traces(store, recorder, settings.stored_traces_days, metrics.count_feedback)
 
 
+def make_batches(settings: Settings, stores: Stores, state: AppState, line_bytes: int) -> Batches:
+    """The batches in the store, on which nobody works yet."""
+    services = Services(stores.batches.lines, state.runner, LineOrders(state), News(), lane="batch")
+    lease, keep = settings.job_lease_seconds, settings.file_keep_seconds
+    worker = Worker(services, settings.max_batch_programs, lease, keep, state.check_ready)
+    return Batches(
+        stores.batches,
+        stores.files,
+        Keeper(stores.batches, stores.files, worker, lease, keep, line_bytes),
+        max_queued=settings.max_queued_jobs,
+        max_bytes=settings.max_files_bytes,
+        keep=keep,
+        on_shed=state.runner.metrics.count_shed,
+    )
+
+
 def create_app(
     settings: Settings,
     *,
@@ -304,6 +328,8 @@ def create_app(
                 judges=judges,
                 images=images,
                 traces=traces,
+                max_file_bytes=settings.max_file_bytes,
+                max_body_seconds=settings.max_body_seconds,
             )
             if stores is not None:
                 if traces is not None:
@@ -311,10 +337,13 @@ def create_app(
                     traces.start()
                 sender = make_sender(stores, receivers, metrics)
                 jobs = make_jobs(settings, stores, sender, state)
-                state = replace(state, jobs=jobs)
-                app.state.jobs = jobs
+                batches = make_batches(settings, stores, state, line_bytes)
+                state = replace(state, jobs=jobs, batches=batches)
+                app.state.jobs, app.state.batches = jobs, batches
                 stack.push_async_callback(jobs.close)
+                stack.push_async_callback(batches.keeper.hand_over)
                 jobs.start()
+                batches.keeper.start()
             if serve_agents is not None:
                 state = replace(state, agents=await stack.enter_async_context(serve_agents(state)))
             yield {"app_state": state, "intake": intake, "repeats": repeats}
@@ -345,8 +374,12 @@ def create_app(
         swagger_ui_oauth2_redirect_url=None,
     )
     app.state.admission = admission  # for the server, which drains the app
-    app.state.jobs = None  # until the lifespan begins
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, others={"/v1/batch": settings.max_batch_bytes})
+    app.state.jobs = app.state.batches = None  # until the lifespan begins
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=settings.max_body_bytes,
+        others={"/v1/batch": settings.max_batch_bytes, "/v1/files": settings.max_file_bytes + FORM_BYTES},
+    )
     if settings.max_programs_per_key is not None:
         app.add_middleware(RateLimits, admission=admission, limit=settings.max_programs_per_key)
     app.add_middleware(OriginGuard, hosts=settings.hosts, origins=settings.page_origins, open_paths=POLLED)
@@ -360,10 +393,13 @@ def create_app(
     app.include_router(jobs_router)
     app.include_router(traces_router)
     app.include_router(openai_routes.v1)
+    app.include_router(openai_files.v1)
+    app.include_router(openai_batches.v1)
     app.include_router(anthropic_routes.v1)
     app.include_router(mcp_routes.router)
     app.include_router(router)
     app.include_router(pages.router)
     native = (GenerateRequest, CritiqueRequest, RefineRequest, BatchRequest)
-    add_schemas(app, [*native, FeedbackRequest, ChatRequest, ResponseRequest, MessagesRequest, Problem])
+    requests = (*native, FeedbackRequest, ChatRequest, ResponseRequest, BatchFileRequest, MessagesRequest)
+    add_schemas(app, [*requests, Problem])
     return app

@@ -182,6 +182,13 @@ class Settings(BaseSettings):
         pattern=r"^[A-Za-z0-9._-]{1,64}$",
         description="what is blanked in texts before they are stored: default, off, or an installed hook by its name",
     )
+    max_file_bytes: int = Field(209_715_200, ge=1, description="bytes of a file of requests; above it, 413")
+    max_files_bytes: int = Field(
+        10_737_418_240, ge=1, description="bytes of all files and of the input of unfinished batches; above it, 413"
+    )
+    file_keep_seconds: float = Field(
+        2_592_000.0, gt=0, allow_inf_nan=False, description="most seconds for which files and ended batches are kept"
+    )
     max_candidates: int = Field(16, ge=1, description="most candidates of a request")
     max_rounds: int = Field(10, ge=0, description="most rounds of a request")
     max_tokens: int = Field(32_768, ge=1, description="most completion tokens of each call of a request")

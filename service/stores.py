@@ -4,7 +4,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from service.batches.store import BatchStore
 from service.deliveries.store import DeliveryStore
+from service.files.store import FileStore
 from service.jobs.store import JobStore
 from service.programs.kept_answers import AnswerStore
 from service.settings import Settings
@@ -24,6 +26,8 @@ class Stores:
     answers: AnswerStore
     deliveries: DeliveryStore
     traces: "TraceStore | None"
+    files: FileStore
+    batches: BatchStore
     close: Callable[[], Awaitable[None]]
 
 
@@ -36,7 +40,9 @@ def open_stores(settings: Settings) -> Stores | None:
     if settings.store is None:
         return None
     try:
+        from service.batches.database import BatchDatabase
         from service.deliveries.database import DeliveryDatabase
+        from service.files.database import FileDatabase
         from service.jobs.database import JobDatabase
         from service.programs.database import AnswerDatabase
         from service.store.opening import open_database
@@ -50,6 +56,8 @@ def open_stores(settings: Settings) -> Stores | None:
             database, settings.idempotency_bytes, settings.idempotency_seconds, settings.job_lease_seconds
         ),
         deliveries=deliveries,
+        files=FileDatabase(database),
+        batches=BatchDatabase(database, settings.job_lease_seconds),
         traces=_open_traces(settings, database),
         close=database.close,
     )

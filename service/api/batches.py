@@ -14,11 +14,10 @@ from pydantic import BaseModel, ConfigDict
 from pydantic_core import from_json, to_json
 from starlette.requests import Request
 
-from service.api.answers import AnswerFormat, compile_native
+from service.api.answers import AnswerFormat
 from service.api.batch_lines import MOST_LINES, cut_lists, lines, make_too_many_lines
 from service.api.body import decode, decode_bounded, media_type_of, read_body
-from service.api.openai.answers import compile_chat
-from service.api.openai.translate import Chat, ChatRequest
+from service.api.lines import compile_line, decode_line
 from service.api.problems import MOST_FIELD_ERRORS, error_body, status_at
 from service.api.state import AppState, app_state
 from service.errors import (
@@ -38,7 +37,6 @@ from service.programs.run import RequestInfo, read_done
 from service.refinement.program import Program
 from service.wire.model import BodyModel
 from service.wire.problems import make_public
-from service.wire.requests import CritiqueRequest, GenerateRequest, NativeRequest, RefineRequest
 from service.wire.sse import json_line
 
 JSON_LINES = ("application/jsonl", "application/x-ndjson", "application/x-jsonlines", "application/json-lines")
@@ -267,10 +265,8 @@ class _Batch:
 
     async def _compile(self, line: Line) -> tuple[Program, AnswerFormat]:
         served = self.state.served.names
-        request = await decode_bounded(lambda raw: _decode_request(line, served), line.raw)
-        if isinstance(request, Chat):
-            return await compile_chat(request, self.state, "batch")
-        return await compile_native(request, self.state, "batch")
+        request = await decode_bounded(lambda raw: decode_line(line.url, line.body, served), line.raw)
+        return await compile_line(request, self.state)
 
 
 @contextmanager
@@ -283,20 +279,3 @@ def _report_cancellation_from_inside() -> Iterator[None]:
         if task is None or task.cancelling():
             raise
         raise RuntimeError("a line's work was cancelled from inside") from error
-
-
-def _decode_request(line: Line, served: Sequence[str]) -> Chat | NativeRequest:
-    request: Chat | GenerateRequest | RefineRequest
-    match line.url:
-        case "/v1/critique":
-            return decode(CritiqueRequest, line.body, None)
-        case "/v1/generate":
-            request = decode(GenerateRequest, line.body, None)
-        case "/v1/refine":
-            request = decode(RefineRequest, line.body, None)
-        case _:
-            request = Chat.from_request(decode(ChatRequest, line.body, None), served)
-    stated = request.request if isinstance(request, Chat) else request
-    if stated.stream:
-        raise wrong_field("stream", "a batch's lines are answered whole")
-    return request

@@ -60,7 +60,7 @@ DESCRIPTIONS: Mapping[int | str, str] = {
 """What the OpenAPI document says of the errors."""
 
 RESPONSES_PATH = "/v1/responses"
-OPENAI_PATHS = ("/v1/chat/", "/v1/models", RESPONSES_PATH)
+OPENAI_PATHS = ("/v1/chat/", "/v1/models", RESPONSES_PATH, "/v1/files", "/v1/batches")
 MESSAGES_PATH = "/v1/messages"
 SDK_PATHS = (*OPENAI_PATHS, MESSAGES_PATH)
 """Where the callers are SDKs that expect errors in their own form."""

@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.api.auth import Keys
 from service.api.idempotency import note_key
+from service.batches.batches import Batches
 from service.calibration.judges import KnownJudges
 from service.errors import Draining, EngineDead, EngineUnavailable, Starting, Unavailable
 from service.images.fetch import RemoteImages
@@ -42,6 +43,9 @@ class AppState:
     jobs: requests that are answered in the background, if they are on.
     agents: answers those that speak the Model Context Protocol, if it is on.
     traces: the accounts of programs that are stored, if that is on.
+    batches: batches whose lines are, with their files, likewise.
+    max_file_bytes: of one upload.
+    max_body_seconds: in which a piece of an upload must arrive.
     """
 
     keys: Keys
@@ -54,6 +58,9 @@ class AppState:
     jobs: Jobs | None = None
     agents: Exchanges | None = None
     traces: "Traces | None" = None
+    batches: Batches | None = None
+    max_file_bytes: int = 0
+    max_body_seconds: float = 0.0
 
     async def check_ready(self) -> None:
         """Return while programs are served; raise Draining, or what keeps a model from serving that programs need by

@@ -94,6 +94,8 @@ class Server(uvicorn.Server):
         log.info("draining", extra={"signal": signal_name, "requests": waiting})
         if (jobs := self._app.state.jobs) is not None:  # another replica goes on with them, or the next start
             await jobs.worker.hand_over()
+        if (batches := self._app.state.batches) is not None:
+            await batches.keeper.hand_over()
         try:
             await asyncio.wait_for(self._admission.idle(), self._settings.drain_seconds)
         except TimeoutError:

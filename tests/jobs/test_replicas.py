@@ -29,6 +29,7 @@ async def replica(place: str, folder: Path, name: str) -> AsyncIterator[tuple[Pr
         "REDRAFT_ENGINE": "scripted",
         "REDRAFT_STORE": place,
         "REDRAFT_MAX_JOBS": "4",
+        "REDRAFT_MAX_BATCH_PROGRAMS": "4",
         "REDRAFT_JOB_LEASE_SECONDS": "5",
         "CALLS": str(folder / name),
         "SECONDS_PER_CALL": "0.1",

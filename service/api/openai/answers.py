@@ -12,6 +12,7 @@ from service.api.openai.response_events import ResponseFormat
 from service.api.openai.response_requests import StatedResponse
 from service.api.openai.translate import Chat, name_callers_fields
 from service.api.state import AppState
+from service.jobs.job import name_program
 from service.programs.compile import Programs
 from service.refinement.program import Generate, Program
 from service.refinement.scheduling import Lane
@@ -22,29 +23,35 @@ TIERS: Mapping[Lane, ServiceTier] = {"interactive": "default", "batch": "flex"}
 """OpenAI's names of the lanes."""
 
 
-async def compile_chat(chat: Chat, state: AppState, lane: Lane = "interactive") -> tuple[Program, ChatFormat]:
-    """The program, and how it is answered. InvalidRequest names fields as the caller did."""
-    program = await compile_program(chat, state, lane)
+async def compile_chat(
+    chat: Chat, state: AppState, lane: Lane = "interactive", job: str | None = None
+) -> tuple[Program, ChatFormat]:
+    """The program, and how it is answered. InvalidRequest names fields as the caller did.
+
+    job: the id of the job that the program belongs to.
+    """
+    program = await compile_program(chat, state, lane, job)
     return program, _make_chat_format(chat, program)
 
 
 async def compile_response(
-    stated: StatedResponse, state: AppState, lane: Lane = "interactive"
+    stated: StatedResponse, state: AppState, lane: Lane = "interactive", job: str | None = None
 ) -> tuple[Program, ResponseFormat]:
     """The same for a Responses request."""
     with rename_fields(stated.name_as_caller):
-        program = await compile_program(stated.chat, state, lane)
+        program = await compile_program(stated.chat, state, lane, job)
     return program, _make_response_format(stated, program)
 
 
-async def compile_program(chat: Chat, state: AppState, lane: Lane) -> Program:
+async def compile_program(chat: Chat, state: AppState, lane: Lane, job: str | None = None) -> Program:
     """The chat's program. InvalidRequest names fields as the caller did."""
     if chat.request.is_flex:
         lane = "batch"
     with name_callers_fields(chat.names):
         if not isinstance(chat.translated, ToolRequest):
             chat = replace(chat, translated=await fetch_images(state, chat.translated))
-        return replace(_compile_kind(chat, state.programs, lane), metadata=chat.request.metadata or {})
+        program = replace(_compile_kind(chat, state.programs, lane), metadata=chat.request.metadata or {})
+    return program if job is None else replace(program, id=name_program(job, program.id))
 
 
 def _compile_kind(chat: Chat, programs: Programs, lane: Lane) -> Program:

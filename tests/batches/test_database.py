@@ -1,0 +1,217 @@
+"""Batches in a database: who may write to them, and what is left of them."""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from service.batches.batch import Batch, BatchClaim, Counts, Line, LineFault, make_batch_id
+from service.batches.database import BatchDatabase
+from service.jobs.job import Claim, JobEvent, JobTaken, Progress
+from service.jobs.store import Step
+
+ANSWER = JobEvent(1, "done", {"status_code": 200, "request_id": "r", "body": {"text": "Waves."}})
+FAILURE = JobEvent(1, "error", {"status_code": 400, "request_id": "r", "body": {"error": {}}})
+STEP = Step("key", 0, '{"Completion": {}}', 0.5)
+LEASE = 15.0
+
+
+def make_batch(**known: Any) -> Batch:
+    batch = Batch(
+        make_batch_id(), "me", "/v1/generate", "file-1", window=86_400, keep=60, request_id="r", created=time.time()
+    )
+    return replace(batch, **known)
+
+
+async def claim_batch(store: BatchDatabase, owner: str = "me", lease: float = LEASE) -> BatchClaim:
+    claim = await store.claim(owner, lease)
+    assert claim is not None
+    return claim
+
+
+async def begin(store: BatchDatabase, lines: int = 2, **known: Any) -> Batch:
+    """A batch whose lines wait."""
+    batch = make_batch(**known)
+    await store.add(batch)
+    claim = await claim_batch(store)
+    await store.add_lines(claim, [Line(number, f"line-{number}", "{}") for number in range(1, lines + 1)])
+    await store.begin(claim)
+    return batch
+
+
+async def claim_line(store: BatchDatabase, owner: str = "me", lease: float = LEASE) -> Claim:
+    claim = await store.lines.claim(owner, lease)
+    assert claim is not None
+    return claim
+
+
+async def get(store: BatchDatabase, batch: Batch) -> Batch:
+    found = await store.get(batch.id)
+    assert found is not None
+    return found
+
+
+async def test_a_batch_is_given_as_it_was_added(store: BatchDatabase) -> None:
+    batch = make_batch(metadata={"job": "waves"}, size=7)
+    await store.add(batch)
+
+    assert await store.get(batch.id) == batch
+    assert (await store.held(), await store.count_open()) == (7, 1)
+    assert await store.get("batch_unknown") is None
+
+
+async def test_no_line_is_begun_before_all_are_checked(store: BatchDatabase) -> None:
+    await store.add(make_batch())
+    claim = await claim_batch(store)
+    await store.add_lines(claim, [Line(1, "a", "{}")])
+    early = await store.lines.claim("me", LEASE)
+    await store.begin(claim)
+
+    assert early is None
+    assert (await claim_line(store)).order.body == "{}"
+
+
+async def test_lines_that_are_added_again_stay_as_they_are(store: BatchDatabase) -> None:
+    batch = make_batch()
+    await store.add(batch)
+    gone = await claim_batch(store, "gone")
+    await store.add_lines(gone, [Line(1, "a", "first")])
+    await store.release(gone, delay=0.0)
+    claim = await claim_batch(store)
+    await store.add_lines(claim, [Line(1, "a", "second"), Line(2, "b", "{}")])
+    await store.begin(claim)
+
+    assert (await get(store, batch)).counts == Counts(total=2)
+    assert (await claim_line(store)).order.body == "first"
+
+
+async def test_batches_take_turns(store: BatchDatabase) -> None:
+    first, second = await begin(store), await begin(store)
+    order = [(await claim_line(store)).job.id for _ in range(4)]
+
+    hexes = sorted(batch.id.removeprefix("batch_") for batch in (first, second))
+    assert order == [f"job-{batch}-{number}" for number in (1, 2) for batch in hexes]
+    assert await store.lines.claim("me", LEASE) is None
+
+
+async def test_nothing_more_is_written_for_a_line_that_another_process_has_taken(store: BatchDatabase) -> None:
+    await begin(store, lines=1)
+    lost = await claim_line(store, "paused", lease=0.0)
+    await store.lines.record(replace(lost, owner="paused"), STEP, worked=1.0)
+    # The write has renewed the lease, so it is let go of for the other one.
+    await store.lines.release(lost, worked=1.0, delay=0.0)
+    claim = await claim_line(store, "other")
+
+    for write in (
+        store.lines.record(lost, STEP, 2.0),
+        store.lines.finish(lost, "completed", ANSWER, Progress()),
+        store.lines.release(lost, 2.0, 0.0),
+    ):
+        with pytest.raises(JobTaken):
+            await write
+    assert (claim.attempt, claim.worked, await store.lines.steps(claim.job.id)) == (2, 1.0, [STEP])
+
+
+async def test_a_line_that_has_ended_is_never_begun_again(store: BatchDatabase) -> None:
+    batch = await begin(store)
+    done = await claim_line(store)
+    await store.lines.record(done, STEP, worked=1.0)
+    await store.lines.finish(done, "completed", ANSWER, Progress())
+    failed = await claim_line(store)
+    await store.lines.finish(failed, "failed", FAILURE, Progress())
+
+    assert await store.lines.claim("me", LEASE) is None
+    assert await store.lines.steps(done.job.id) == []
+    assert (await get(store, batch)).counts == Counts(2, 1, 1)
+
+
+async def test_results_are_written_once_no_line_is_open(store: BatchDatabase) -> None:
+    batch = await begin(store)
+    done = await claim_line(store)
+    await store.lines.finish(done, "completed", ANSWER, Progress())
+    open_line = await claim_line(store)
+    early = await store.claim("me", LEASE)
+    await store.lines.finish(open_line, "failed", FAILURE, Progress())
+    claim = await claim_batch(store)
+    await store.begin_finalizing(claim)
+    finalizing = await get(store, batch)
+    found = [*await store.results(claim, 0, 1), *await store.results(claim, 1, 10)]
+    await store.finish(claim, {"output_file": "file-o"})
+    ended = await get(store, batch)
+
+    assert early is None
+    assert finalizing.state == "finalizing"
+    assert [(result.number, result.custom_id, result.state) for result in found] == [
+        (1, "line-1", "completed"),
+        (2, "line-2", "failed"),
+    ]
+    assert (ended.state, ended.output_file, ended.error_file) == ("completed", "file-o", None)
+    assert (ended.counts, set(ended.times)) == (Counts(2, 1, 1), {"in_progress", "finalizing", "completed"})
+    assert (await store.held(), await store.count_open(), await store.claim("me", LEASE)) == (0, 0, None)
+
+
+async def test_a_batch_whose_process_is_gone_is_taken_over(store: BatchDatabase) -> None:
+    batch = make_batch()
+    await store.add(batch)
+    lost = await claim_batch(store, "gone", lease=0.0)
+    claim = await claim_batch(store)
+
+    with pytest.raises(JobTaken):
+        await store.begin(lost)
+    await store.fail(claim, [LineFault("empty_file", "the file has no line")])
+    assert (await get(store, batch)).faults == (LineFault("empty_file", "the file has no line"),)
+    with pytest.raises(JobTaken):
+        await store.fail(claim, [])
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_batch_that_is_cancelled_begins_no_further_line(store: BatchDatabase, begun: bool) -> None:
+    if begun:
+        batch = await begin(store)
+        line = await claim_line(store)
+    else:
+        batch = make_batch()
+        await store.add(batch)
+        checking = await claim_batch(store)
+        await store.add_lines(checking, [Line(1, "line-1", "{}")])
+    await store.cancel(batch.id)
+    cancelling = await get(store, batch)
+
+    assert cancelling.state == "cancelling"
+    assert await store.lines.claim("other", LEASE) is None
+    if begun:
+        assert await store.lines.renew("me", LEASE) == {line.job.id: True}
+        assert await store.claim("me", LEASE) is None
+        await store.lines.finish(line, "cancelled", FAILURE, Progress())
+    else:
+        with pytest.raises(JobTaken):
+            await store.begin(checking)
+    claim = await claim_batch(store)
+    assert {result.state for result in await store.results(claim, 0, 10)} == {"cancelled"}
+    await store.finish(claim, {})
+    assert (await get(store, batch)).state == "cancelled"
+
+
+async def test_a_batch_whose_time_is_over_ends(store: BatchDatabase) -> None:
+    batch, other = await begin(store, window=-1.0), await begin(store)
+    await store.end_overdue()
+    claim = await claim_batch(store)
+    results = await store.results(claim, 0, 10)
+    await store.finish(claim, {})
+
+    assert claim.batch.id == batch.id
+    assert {result.state for result in results} == {"expired"}
+    assert (await get(store, batch)).state == "expired"
+    assert (await get(store, other)).state == "in_progress"
+
+
+async def test_ended_batches_are_dropped_once_they_are_old(store: BatchDatabase) -> None:
+    old, new = make_batch(), make_batch()
+    await store.add(old)
+    await store.fail(await claim_batch(store), [])
+    between = time.time()
+    await store.add(new)
+
+    assert await store.purge(between) == 1
+    assert (await store.get(old.id), await store.get(new.id)) == (None, new)
