@@ -31,6 +31,13 @@ SCRIPTS = (
     r"[^\u0590-\u06ff\uac00-\ud7a3]",
 )
 """Letters of a word that is compared are all from one of these: where they meet, verifiers see the end of a word."""
+IN_WORDS = rf"[{LETTERS}{MARKS}{DIGITS}]&&{SCRIPTS[2]}"
+"""The inside of a set: what goes on a word in a script that is written from left to right, Hangul left out."""
+PLAIN = (
+    rf"[{LETTERS}{MARKS}{DIGITS}!-~“”‘’„«»‹›–—…•·°€£§¿¡×→✓\u3001-\u3011\u3041-\u3096\u30a1-\u30fc"
+    r"\u4e00-\u9fff\uff01\uff08\uff09\uff0c\uff1a\uff1b\uff1f\U0001f300-\U0001faff]"
+)
+"""What texts have whose words are compared, but not read one by one: no letters that are others in disguise."""
 CAPITALS = rf"[{LETTERS}&&\p{{Lu}}]"
 CASELESS = rf"[{LETTERS}&&[\p{{Lo}}]]"
 

@@ -1,6 +1,6 @@
 """Builds the machine of a plan: sentences, the gaps between words and sentences, blocks, and the beginning."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from service.constraints.alphabet import literal
 from service.constraints.amounts import PER_POSTSCRIPT, count_words
@@ -21,7 +21,7 @@ class Builder(Sentences):
         end = self._make_end()
         for place, first in (("S", True), ("M", False)):
             self._add_words(place, first=first, end=end)
-        self._add_gaps(end)
+        self._add_gaps()
         self._add_start()
         return self.machine.write(self.fields)
 
@@ -29,15 +29,11 @@ class Builder(Sentences):
         """Whether anything can be read at a place."""
         return some(*(step.condition for step in self.machine.places.get(place, ())))
 
-    def _add_gaps(self, end: Callable[..., Condition]) -> None:
+    def _add_gaps(self) -> None:
         machine, plan, lexicon = self.machine, self.plan, self.lexicon
-        self._define("GAP", lexicon.gap())
         grows = self._before_deadline if self._breaks_lines else ALWAYS
         for step in machine.places["M"]:  # in one step, because llguidance keeps an item for each
-            machine.add("A", ("GAP", *step.lexemes), step.to, every(grows, step.condition), *step.changes)
-        if not lexicon.endings and not self.suffix.final:  # French puts a space before some stops
-            self._define("SPACED_STOP", rf"/ {lexicon.kept('!?')}/")
-            self._add_stop("A", ("SPACED_STOP",), 0, None, end, ALWAYS)
+            machine.add("A", ("SPACE", *step.lexemes), step.to, every(grows, step.condition), *step.changes)
         another = every(self._sentences_left(0), self._kept_for_blocks, self._room(0, -2), self._goes_on)
         needed_next = every(self._is_needed, self._kept_for_blocks, self._goes_on)
         start = some(another, needed_next)

@@ -22,7 +22,7 @@ from service.constraints.flat import write_flat, write_open
 from service.constraints.lexemes import quote
 from service.constraints.plan import MOST_WORDS, Misfit, make_plan, needs_words
 
-TOKENS_PER_WORD = 1.5
+TOKENS_PER_WORD = 1.8
 """Tokens of a word with its space and its punctuation, for English and today's tokenizers; on the safe side."""
 MOST_CHARACTERS = 100_000
 """Of a grammar. llguidance takes five times that."""

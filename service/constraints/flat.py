@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from service.constraints.algebra import Case, Compiled, Constraint, Counter, Forbidden, Prefix, Quoted
-from service.constraints.alphabet import LINE, LOOSE
-from service.constraints.lexemes import Lexicon, quote
-from service.constraints.plan import Misfit, Plan
+from service.constraints.algebra import Case, Compiled, Constraint, Counter, Excluded, Forbidden, Prefix, Quoted
+from service.constraints.alphabet import LINE, LOOSE, PLAIN
+from service.constraints.lexemes import Lexicon, exclude_from_text, quote
+from service.constraints.plan import MOST_EXCLUDED, Misfit, Plan, excluding_word
 
 MOST_CHARACTERS = 4_000
 
@@ -14,6 +14,7 @@ def write_flat(constraints: Sequence[Constraint], *, gives_prefix: bool) -> Comp
     """Compile constraints on characters and on the beginning. Raises Misfit."""
     lexicon, prefix, quoted, single_line = Lexicon(), "", False, False
     removed, case, least, most = "", None, 0, None
+    excluded: list[tuple[str, bool]] = []
     for constraint in constraints:
         match constraint.demand:
             case Forbidden(characters):
@@ -35,6 +36,10 @@ def write_flat(constraints: Sequence[Constraint], *, gives_prefix: bool) -> Comp
                 prefix = longer
             case Counter("lines"):
                 single_line = True
+            case Excluded(phrases, cased):
+                excluded += [(excluding_word(phrase, constraint), cased) for phrase in phrases]
+                if len(excluded) > MOST_EXCLUDED:
+                    raise Misfit(constraint, "there are too many words to exclude")
             case Counter("characters", fewest, limit):
                 if limit is None or limit > MOST_CHARACTERS or limit < 4:
                     raise Misfit(constraint, "that many characters are not counted")
@@ -46,7 +51,7 @@ def write_flat(constraints: Sequence[Constraint], *, gives_prefix: bool) -> Comp
         source = next(each for each in constraints if isinstance(each.demand, Prefix))
         raise Misfit(source, "it does not fit the other rules")
     given = f'"{prefix}' if quoted and prefix else prefix
-    visible, line = lexicon.set_of(LOOSE), lexicon.set_of(LINE)
+    visible, line = lexicon.set_of(PLAIN if excluded else LOOSE), lexicon.set_of(LINE)
     if most is None:
         gap = " {1,8}" if single_line else r"(?: {1,8}|\n{1,3}(?: {1,12})?)"
         body = f"{visible}+(?:{gap}{visible}+)*"
@@ -61,7 +66,8 @@ def write_flat(constraints: Sequence[Constraint], *, gives_prefix: bool) -> Comp
         taken = around + (1 if given else 2)
         body = f"{first}{line}{{{max(0, least - taken)},{most - taken}}}{visible}"
     text = f"{'' if given or not quoted else 'QUOTE '}TEXT{' QUOTE' if quoted else ''}"
-    grammar = f'start: {text}\nTEXT: /{body}/\nQUOTE: "\\""\n' if quoted else f"start: {text}\nTEXT: /{body}/\n"
+    without = f" & ~/{exclude_from_text(excluded)}/" if excluded else ""
+    grammar = f"start: {text}\nTEXT: /{body}/{without}\n" + ('QUOTE: "\\""\n' if quoted else "")
     if given and not gives_prefix:
         grammar = grammar.replace("start: ", "start: GIVEN ") + f"GIVEN: {quote(given)}\n"
         given = ""
@@ -71,10 +77,10 @@ def write_flat(constraints: Sequence[Constraint], *, gives_prefix: bool) -> Comp
 def write_open(plan: Plan) -> str:
     """A grammar of words that counts nothing, for texts of any length."""
     lexicon = plan.lexicon
-    terminals = {**lexicon.terminals(), "GAP": lexicon.gap(), "QUOTE": '"\\""'}
-    gaps = "GAP"
+    terminals = {**lexicon.terminals(), "SPACE": '" "', "QUOTE": '"\\""'}
+    gaps = "SPACE"
     if not plan.single_line:
-        terminals["NEWLINE"], gaps = lexicon.newline(), "GAP | NEWLINE"
+        terminals["NEWLINE"], gaps = lexicon.newline(), "SPACE | NEWLINE"
     opened, closed = ("" if plan.prefix or not lexicon.quoted else "QUOTE "), " QUOTE" if lexicon.quoted else ""
     body = "(gap body)?" if plan.prefix else "body"
     rules = [f"start: {opened}{body}{closed}", "body: (unit gap)* unit", "unit: WORD | STOP", f"gap: {gaps}"]

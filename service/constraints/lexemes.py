@@ -4,7 +4,7 @@ No terminal holds white space next to a letter, so that keywords and words alway
 reads the longest lexeme, and one that went on into the next word would hide the others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +14,7 @@ from service.constraints.alphabet import (
     CAPITALS,
     CASELESS,
     DIGITS,
+    IN_WORDS,
     LETTERS,
     LOOSE,
     MARKS,
@@ -21,6 +22,7 @@ from service.constraints.alphabet import (
     WITH_CAPITALS,
     WITH_SMALLS,
     literal,
+    matches,
     members,
     only,
 )
@@ -28,6 +30,8 @@ from service.constraints.alphabet import (
 STOPS = ".!?"
 LONGEST_WORD = 24
 """Letters of a part of a word, so that a model cannot go on in one for ever."""
+SHORTEST_STEM = 4
+"""Letters of an excluded word from which on no other word may begin with it."""
 _VARIANTS = {"i": "iIİı", "I": "iIİı", "е": "еЕёЁ", "ё": "еЕёЁ", "ی": "یي", "ي": "یي", "ک": "کك", "ك": "کك"}
 _JOINS = {"'": "['’ʼ]", "’": "['’ʼ]", "-": "[-‐‑]"}
 _ANY = "(?s:.*)"
@@ -46,7 +50,8 @@ class Lexicon:
     strict: whether every verifier counts and compares the words in the same way.
     endings: whether a stop certainly ends a sentence; ``avoided`` are the abbreviations after which it does not.
     removed: characters that may not appear. case: of all letters. quoted: whether double quotation marks are taken.
-    excluded: words that may not appear, each with whether case matters.
+    excluded: words that may not appear, each with whether case matters. stems: those that take all with them that begin
+        alike. Under "failed" without "faileding", a model cannot begin the word, instead of having to go on inside it.
     small_words: whether every word needs a small letter, so that words in capitals can be counted.
     """
 
@@ -57,6 +62,7 @@ class Lexicon:
     case: Literal["lower", "upper"] | None = None
     quoted: bool = False
     excluded: tuple[tuple[str, bool], ...] = ()
+    stems: frozenset[str] = frozenset()
     small_words: bool = False
 
     def set_of(self, base: str) -> str:
@@ -172,11 +178,8 @@ class Lexicon:
         return f"{self.set_of(LOOSE)}*{ends}{close}{{0,3}}"
 
     def _part(self, first: str = "HEAD") -> str:
-        """A part of a word: letters and digits without joins. ``first``: the terminal of its first letter.
-
-        Its length is only bounded if nothing is excluded, because llguidance cannot intersect the two.
-        """
-        found = f"{first} INNER{'*' if self.excluded else f'{{0,{LONGEST_WORD}}}'}"
+        """A part of a word: letters and digits without joins. ``first``: the terminal of its first letter."""
+        found = f"{first} INNER{{0,{LONGEST_WORD}}}"
         if self.excluded or self.small_words:
             found = f"({found}) & /{_ONE_SCRIPT}/"
         if self.small_words:
@@ -187,7 +190,11 @@ class Lexicon:
 
     @property
     def _excluded_words(self) -> str:
-        whole = [spell(word, cased=cased) for word, cased in self.excluded if not _is_hangul(word)]
+        plain = [(word, spell(word, cased=cased)) for word, cased in self.excluded if not _is_hangul(word)]
+        whole = [spelt for word, spelt in plain if word not in self.stems]
+        stems = "|".join(spelt for word, spelt in plain if word in self.stems)
+        if stems:
+            whole.append(f"(?:{stems}){self._character}*")
         inside = [f"{_ANY}{literal(word)}{_ANY}" for word, _ in self.excluded if _is_hangul(word)]
         return "|".join((*whole, *inside))
 
@@ -274,10 +281,6 @@ class Lexicon:
 
     # gaps
 
-    def gap(self) -> str:
-        marks = members("".join(filter(self.has, "–—&:")))
-        return f"/ (?:[{marks}] )?/" if marks else '" "'
-
     def newline(self) -> str:
         """Line ends where lines are not counted, with the bullets of a list."""
         return r"/\n{1,2}/" if self.endings or not self.has("-") else r"/\n{1,2}(?:- )?/"
@@ -301,6 +304,22 @@ def is_plain_word(word: str) -> bool:
     """Whether a keyword has nothing but letters of ``LETTERS``, digits, and single joins between them."""
     part = f"[{LETTERS}{DIGITS}][{LETTERS}{MARKS}{DIGITS}]*"
     return regex.fullmatch(f"(?V1){part}(?:['’-]{part})*", word) is not None
+
+
+def has_clear_ends(phrase: str) -> bool:
+    """Whether all letters of a phrase are from scripts whose words end at other characters and nowhere else."""
+    return matches(f"[{IN_WORDS}\\s\\p{{P}}]*", phrase)
+
+
+def exclude_from_text(words: Sequence[tuple[str, bool]]) -> str:
+    """A regular expression of all texts that have one of the words, each with whether case matters. Where ends of words
+    are in doubt, there are more of them than verifiers see."""
+    any_text, apart = r"(?s:.*)", f"[^{IN_WORDS}]"
+    whole = "|".join(spell(word, cased=cased) for word, cased in words if len(word) < SHORTEST_STEM)
+    stems = "|".join(spell(word, cased=cased) for word, cased in words if len(word) >= SHORTEST_STEM)
+    options = [f"(?:{whole})(?:{apart}{any_text})?"] if whole else []
+    options += [f"(?:{stems}){any_text}"] if stems else []
+    return f"(?:{any_text}{apart})?(?:{'|'.join(options)})"
 
 
 def can_begin_sentences(word: str, *, cased: bool) -> bool:

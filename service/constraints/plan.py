@@ -21,7 +21,7 @@ from service.constraints.algebra import (
     Suffix,
     Title,
 )
-from service.constraints.lexemes import Lexicon, is_plain_word
+from service.constraints.lexemes import SHORTEST_STEM, Lexicon, has_clear_ends, is_plain_word
 
 MOST_WORDS = 700
 """Words of a text that is counted. For every token that may end a text, llguidance goes back over all of its words."""
@@ -112,16 +112,28 @@ class Plan:
 
 
 def needs_words(constraints: Sequence[Constraint]) -> bool:
-    """Whether the grammar has to go from word to word. Otherwise it can be one set of characters."""
+    """Whether the grammar has to go from word to word. Otherwise it can be one regular expression."""
     for constraint in constraints:
         match constraint.demand:
             case Forbidden() | Case() | Prefix() | Quoted():
+                pass
+            case Excluded(phrases) if _can_exclude_in_text(phrases, constraints):
                 pass
             case Counter("characters") | Counter("lines", _, 1):
                 pass
             case _:
                 return True
     return False
+
+
+def _can_exclude_in_text(phrases: Sequence[str], constraints: Sequence[Constraint]) -> bool:
+    """Whether words can be excluded from a text whose words are not read one by one. A beginning that is given may end
+    in the middle of a word, and llguidance cannot count characters and exclude words at once."""
+    for constraint in constraints:
+        match constraint.demand:
+            case Prefix() | Counter("characters"):
+                return False
+    return all(has_clear_ends(phrase) for phrase in phrases)
 
 
 def make_plan(constraints: Sequence[Constraint], cap: int | None) -> Plan:
@@ -143,7 +155,7 @@ def make_plan(constraints: Sequence[Constraint], cap: int | None) -> Plan:
                 quoted = True
             case Excluded(phrases, cased):
                 strict = True
-                excluded += [(_excluding_word(phrase, constraint), cased) for phrase in phrases]
+                excluded += [(excluding_word(phrase, constraint), cased) for phrase in phrases]
                 if len(excluded) > MOST_EXCLUDED:
                     raise Misfit(constraint, "there are too many words to exclude")
             case Included(phrases, any_of, cased):
@@ -155,7 +167,7 @@ def make_plan(constraints: Sequence[Constraint], cap: int | None) -> Plan:
             case Occurrences(phrase, least, most, cased):
                 strict = True
                 if most == 0:
-                    excluded.append((_excluding_word(phrase, constraint), cased))
+                    excluded.append((excluding_word(phrase, constraint), cased))
                 else:
                     words = _split_phrase(phrase, constraint)
                     if most is not None and (len(words) > 1 or not words[0].isalnum()):
@@ -232,6 +244,7 @@ def make_plan(constraints: Sequence[Constraint], cap: int | None) -> Plan:
         case=case,
         quoted=quoted,
         excluded=tuple(dict.fromkeys((*excluded, *_counted_words(plan)))),
+        stems=frozenset(word for word, _ in excluded if len(word) >= SHORTEST_STEM),
         small_words=small,
     )
     plan.excluded = tuple(excluded)
@@ -310,7 +323,7 @@ def _split_phrase(phrase: str, source: Constraint) -> tuple[str, ...]:
     return words
 
 
-def _excluding_word(phrase: str, source: Constraint) -> str:
+def excluding_word(phrase: str, source: Constraint) -> str:
     """The word by which to exclude a phrase: the longest of its words."""
     words = _split_phrase(phrase, source)
     longest = max(words, key=len)

@@ -63,7 +63,9 @@ def accepts(made: Compiled, text: str) -> bool:
         pytest.param([Included(("New York",))], "It is New York.", "It is York.", id="phrase"),
         pytest.param([Included(("snow", "ice"), any=True)], "No ice.", "No rain.", id="any"),
         pytest.param([Occurrences("sock", 2, 2)], "A sock is a sock.", "A sock is red.", id="twice"),
-        pytest.param([Excluded(("sand",))], "A sandy place.", "A place of sand.", id="exclude"),
+        pytest.param([Excluded(("sand",))], "A thousand grains.", "A place of sand.", id="exclude"),
+        pytest.param([Excluded(("fail",))], "I shall not.", "I shall not failed.", id="exclude all that begins alike"),
+        pytest.param([Excluded(("art",))], "A party of artists.", "A work of art.", id="exclude a short word"),
         pytest.param([Excluded(("серый",))], "Белый дом", "Это Серый дом", id="Cyrillic"),
         pytest.param([Forbidden(",")], "red and blue", "red, blue", id="no commas"),
         pytest.param([Case("lower")], "rain. и снег", "Rain", id="lower"),
@@ -127,6 +129,20 @@ def test_rules_about_words_are_left_out_where_words_have_no_spaces() -> None:
         assert accepts(made, "def f(x):\n    return [雪 for _ in x]")
 
 
+def test_no_word_goes_on_for_ever() -> None:
+    for more in ((), (Excluded(("sand",)),)):
+        made = compiled(Counter("words", most=9), *more)
+        assert accepts(made, f"A {'w' * 24} here.")
+        assert not accepts(made, f"A {'w' * 26} here.")
+
+
+def test_words_alone_are_excluded_from_any_text() -> None:
+    made = compiled(Excluded(("sand", "art")))
+    assert accepts(made, "## Party\n\n- **one**\n    - two: `x = 1`\n\n| a | b |")
+    for text in ("One.\n\nSandy", "a_sand", "ART", "the art: new", "no-art"):
+        assert not accepts(made, text)
+
+
 def test_a_certain_beginning_is_given_and_the_grammar_goes_on_after_it() -> None:
     made = compiled(Prefix("Once upon a time"), Counter("words", most=6))
     assert made.given_prefix == "Once upon a time"
@@ -152,7 +168,7 @@ def test_a_quotation_mark_comes_before_a_given_beginning() -> None:
 
 
 def test_a_text_ends_with_a_sentence_before_its_tokens_do() -> None:
-    made = compiled(max_tokens=15)
+    made = compiled(max_tokens=18)
     assert made.grammar is not None
     assert made.enforced == ()
     assert accepts(made, "one two three four five six seven eight nine ten.")
@@ -161,7 +177,7 @@ def test_a_text_ends_with_a_sentence_before_its_tokens_do() -> None:
 
 
 def test_no_sentence_begins_where_the_text_lands() -> None:
-    made = compiled(max_tokens=30)
+    made = compiled(max_tokens=36)
     assert accepts(made, "a b c d e f g h. i j k.")
     assert not accepts(made, "a b c d e f g h i j k l m n o p q. r s.")
 
@@ -180,7 +196,7 @@ def test_what_does_not_fit_is_left_out_by_name() -> None:
 
 def test_four_hundred_words_are_excluded_at_once() -> None:
     made = compiled(Excluded(tuple(f"word{number}" for number in range(400))))
-    assert accepts(made, "A word401 here")
+    assert accepts(made, "A ward399 here")
     assert not accepts(made, "A word399 here")
 
 

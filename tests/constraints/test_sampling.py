@@ -1,5 +1,6 @@
 """Whatever rules come together: what is enforced holds for every text that a grammar lets end."""
 
+import math
 from collections.abc import Sequence
 
 from hypothesis import HealthCheck, given, settings
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from service.constraints.algebra import Contradiction
 from service.constraints.automaton import find_dead_ends
 from service.constraints.building import Builder
-from service.constraints.compile import compile_constraints
+from service.constraints.compile import TOKENS_PER_WORD, compile_constraints
 from service.constraints.plan import make_plan, needs_words
 from service.evaluators.base import Verifier
 from tests.support.masked_walks import word_walker
@@ -29,7 +30,7 @@ def test_every_text_that_may_end_passes_every_enforced_rule(
 @given(rule_sets, st.integers(12, 30))
 def test_no_state_of_a_grammar_leads_nowhere(verifiers: Sequence[Verifier], cap: int) -> None:
     try:
-        compiled = compile_constraints(constraints_of(verifiers), max_tokens=int(cap * 1.5))
+        compiled = compile_constraints(constraints_of(verifiers), max_tokens=math.ceil(cap * TOKENS_PER_WORD))
     except Contradiction:
         return
     if compiled.grammar is not None and needs_words(compiled.enforced):
