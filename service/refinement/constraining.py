@@ -9,20 +9,30 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
+import regex
+
 from service.concurrency import SerialThread
-from service.constraints.algebra import Compiled, Constraint, Contradiction, Distortion, LeftOut
+from service.constraints.algebra import Compiled, Constraint, Contradiction, Distortion, LeftOut, Unstated
 from service.constraints.compile import compile_constraints
+from service.constraints.plan import needs_words
 from service.engines.base import Completion, Engine, Sample, Sampling, grammar
 from service.engines.conversation import Conversation
 from service.errors import InvalidRequest
 from service.evaluators.base import Evaluator, gather_constraints
+from service.evaluators.text.language import Language
 from service.refinement.branching import Expansion
 from service.refinement.candidate import Assessment, Candidate
+from service.refinement.landing import NEVER_PROSE
 from service.refinement.program import Constraints
 
 NO_GRAMMARS = "the engine takes no grammars"
 BEYOND_LIMITS = "together with the others it is beyond the decoder's limits"
 BROKEN = "the decoder did not keep to it"
+UNSPACED_LANGUAGES = frozenset(("zh", "ja", "th", "lo", "km", "my", "dz", "bo"))
+_LETTER = regex.compile(r"\p{L}")
+_UNSPACED = regex.compile(
+    r"(?V1)[\p{L}&&[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]]"
+)
 
 
 class Constraining:
@@ -35,8 +45,13 @@ class Constraining:
         sampling: Sampling,
         engine: Engine,
         thread: SerialThread,
+        *,
+        spaced: bool = True,
     ) -> None:
+        """``spaced``: whether the texts will be in a script with spaces between words."""
         self._mode = mode
+        self._spaced = spaced
+        self._prose = not any(evaluator.type in NEVER_PROSE for evaluator in evaluators)
         self._constraints = () if mode == "off" or sampling.choices else gather_constraints(evaluators)
         self._sampling = sampling
         self._engine = engine
@@ -78,7 +93,7 @@ class Constraining:
         out first, and then the rules, from the worst distortion on."""
         if not self._engine.takes_grammars:
             return Compiled(left_out=tuple(LeftOut(constraint, NO_GRAMMARS) for constraint in self._constraints))
-        kept, refused, lands = list(self._constraints), list[LeftOut](), True
+        kept, refused, lands = list(self._constraints), list[LeftOut](), self._sampling.landing is not False
 
         def leave_out(constraint: Constraint, reason: str) -> None:
             kept.remove(constraint)
@@ -109,7 +124,31 @@ class Constraining:
             await self._engine.prove(form)
 
     def _compile_together(self, constraints: Sequence[Constraint], most: Distortion, lands: bool) -> Compiled:
-        return compile_constraints(constraints, max_tokens=self._sampling.max_tokens if lands else None, most=most)
+        """Compile. The grammar only makes a text end before ``max_tokens`` if it has to know words for another rule:
+        one that knows words also forbids what is not prose, such as indented code."""
+        lands = lands and needs_words(
+            [each for each in constraints if each.distortion <= most and not isinstance(each.demand, Unstated)]
+        )
+        return compile_constraints(
+            constraints,
+            max_tokens=self._sampling.max_tokens if lands else None,
+            most=most,
+            spaced=self._spaced,
+            prose=self._prose,
+        )
+
+
+def will_have_spaces(request: str, evaluators: Sequence[Evaluator]) -> bool:
+    """Whether an answer will be in a script with spaces between words: by the language that is demanded, or else by
+    most letters of the request.
+
+    >>> will_have_spaces("写一句关于海的话。", ())
+    False
+    """
+    for evaluator in evaluators:
+        if isinstance(evaluator, Language):
+            return evaluator.code not in UNSPACED_LANGUAGES
+    return 2 * len(_UNSPACED.findall(request)) <= len(_LETTER.findall(request))
 
 
 def sample_under(conversation: Conversation, sampling: Sampling, under: Compiled | None) -> Sample:

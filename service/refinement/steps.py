@@ -21,7 +21,7 @@ from service.evaluators.text.script import instruction_language
 from service.refinement import repairs, telemetry
 from service.refinement.accounting import Emit, Ledger, LimitReached, MeteredEngine
 from service.refinement.candidate import Assessment, Candidate, Critique
-from service.refinement.constraining import Constraining, sample_under
+from service.refinement.constraining import Constraining, sample_under, will_have_spaces
 from service.refinement.critic import SAMPLING, SCHEMAS, ModelCritic
 from service.refinement.events import EvaluatorEnded, RepairEnded
 from service.refinement.landing import Rules
@@ -112,7 +112,12 @@ class EngineSteps:
         if not isinstance(brief, Refine):
             raise TypeError("only the texts of a refine are constrained")
         return Constraining(
-            brief.evaluators, brief.search.constraints, brief.sampling, self.engine("draft"), self._thread
+            brief.evaluators,
+            brief.search.constraints,
+            brief.sampling,
+            self.engine("draft"),
+            self._thread,
+            spaced=will_have_spaces(brief.request.turn.text, brief.evaluators),
         )
 
     async def fit(self) -> None:

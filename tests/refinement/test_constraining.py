@@ -6,18 +6,23 @@ from typing import Any
 
 import pytest
 
+from service.concurrency import SerialThread
 from service.constraints.algebra import Constraint
 from service.engines.base import Sample, Sampling
 from service.engines.decoding import GrammarRefused
 from service.engines.scripted import Script, ScriptedEngine
 from service.evaluators.base import Evaluator
+from service.evaluators.code.sandbox import Sandbox
+from service.evaluators.code.tests import CodeTests, TestedCode
 from service.evaluators.text.format import Format
 from service.evaluators.text.keywords import Keywords
+from service.evaluators.text.language import Language
 from service.evaluators.text.length import Length
 from service.evaluators.text.passages import StartsWith
 from service.evaluators.text.schema import FollowsSchema
+from service.refinement.branching import Expansion
 from service.refinement.candidate import Candidate
-from service.refinement.constraining import BEYOND_LIMITS, BROKEN, NO_GRAMMARS
+from service.refinement.constraining import BEYOND_LIMITS, BROKEN, NO_GRAMMARS, Constraining, will_have_spaces
 from service.refinement.events import ConstraintFailed, Event, Refined
 from service.refinement.loop import refine
 from service.refinement.program import Constraints, Search
@@ -90,6 +95,51 @@ async def test_the_mode_decides_which_texts_are_under_which_rules(
         enforced = rules_of(candidate) or ()
         assert ("," in candidate.text) is ("format.no_commas" not in enforced)
         assert len(candidate.text.split()) <= 6 or "length.words" not in enforced
+
+
+async def test_code_is_only_under_rules_that_fit_code() -> None:
+    """A grammar of words would forbid indentation."""
+    tests = TestedCode(CodeTests(tests="assert f() == 1"), Sandbox("bwrap", 1))  # nothing runs it
+    engine = shaping()
+    thread = SerialThread()
+    found = Constraining(
+        [tests, NO_COMMAS, FEW_WORDS], "always", Sampling(max_tokens=40, landing=False), engine, thread
+    )
+
+    under = await found.of(Expansion("draft"))
+
+    assert under is not None
+    assert under.enforced_rules == ("format.no_commas",)
+    assert ("length.words", "the text is code, or in a script without spaces") in under.left_out_rules
+
+
+async def test_a_draft_without_rules_about_words_is_not_made_to_land_by_a_grammar() -> None:
+    engine = shaping()
+
+    [draft, *_] = await candidates_of("always", engine, [NO_COMMAS])
+
+    [sample, *_] = engine.calls_of(Sample)
+    assert rules_of(draft) == ("format.no_commas",)
+    assert sample.grammar is not None
+    assert "incr" not in sample.grammar
+
+
+@pytest.mark.parametrize(
+    ("request_text", "evaluators", "spaced"),
+    [
+        ("Write about the sea.", (), True),
+        ("写一句关于大海的话。", (), False),
+        ("เขียนเกี่ยวกับทะเล", (), False),
+        ("Summarise 大海 in English.", (), True),
+        ("Translate: The sea is wide.", (Language(code="ja"),), False),
+        ("大海很宽。请翻译。", (Language(code="en"),), True),
+        ("1 + 1 = ?", (), True),
+    ],
+)
+def test_an_answer_has_spaces_as_its_language_demands_or_else_as_the_request_has(
+    request_text: str, evaluators: Sequence[Evaluator], spaced: bool
+) -> None:
+    assert will_have_spaces(request_text, evaluators) is spaced
 
 
 async def test_an_engine_without_grammars_is_asked_for_none_and_the_account_says_so() -> None:
