@@ -4,6 +4,7 @@ An interrupted benchmark resumes where it stopped. Runs of another commit, model
 """
 
 import asyncio
+import random
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
@@ -17,7 +18,7 @@ from bench.harness.page import PAGES
 from bench.harness.results import RESULTS, OtherOrigin
 from bench.harness.scenario import parse_options
 from bench.quality import report
-from bench.quality.arms import ARMS
+from bench.quality.arms import ARMS, COMPARED
 from bench.quality.prompts import load_prompts
 from bench.quality.runs import Bench, Origin, PlannedRun, open_results
 from service.app import open_toolbox
@@ -36,7 +37,7 @@ BOUNDS = RequestLimits(candidates=64, rounds=1_000, tokens=4_096, seconds=36_000
 class Options:
     budget: Annotated[int, "prompt and completion tokens for each run"] = 1_000
     seeds: Annotated[int, "runs of each prompt and arm"] = 3
-    arms: Annotated[Sequence[str], "that run", {"nargs": "+", "choices": ARMS}] = tuple(ARMS)
+    arms: Annotated[Sequence[str], "that run", {"nargs": "+", "choices": ARMS}] = COMPARED
     every: Annotated[int, "only every n-th prompt"] = 1
     runs: Annotated[Path, "the file of results"] = RESULTS / "quality.jsonl"
     out: Annotated[Path, "folder of quality.md and quality.svg"] = PAGES
@@ -66,11 +67,14 @@ async def _run(options: Options) -> None:
 
 
 def _plan_runs(options: Options) -> Iterator[PlannedRun]:
-    """Seed by seed and prompt by prompt, so that what a cut leaves compares the arms evenly.
+    """Seed by seed and prompt by prompt, so that what a cut leaves compares the arms evenly. The prompts come in an
+    order by chance, always the same, so that it is also a fair sample of them.
 
-    Where a verifier gives the answer away, one seed is enough to see what that is worth.
+    Where a verifier gives the answer away, one seed is enough to see what that is worth, and it comes last.
     """
-    prompts = load_prompts()[:: options.every]
+    prompts = list(load_prompts()[:: options.every])
+    random.Random(0).shuffle(prompts)  # noqa: S311 - nothing secret is drawn
+    prompts.sort(key=lambda prompt: prompt.reveals_answer)
     for seed in range(options.seeds):
         for prompt in prompts:
             if seed == 0 or not prompt.reveals_answer:

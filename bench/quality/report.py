@@ -3,6 +3,7 @@
 Every mean is one over prompts, each by the mean of its seeds, so that a prompt counts once however many seeds it has.
 """
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +17,13 @@ from matplotlib.figure import Figure
 from bench.harness.origin import origin
 from bench.harness.page import markdown_table
 from bench.harness.plot import save_svg
+from bench.quality import kinds, passing, prose
 from bench.quality.arms import ARMS
 from bench.quality.prompts import BenchPrompt
-from bench.quality.runs import Origin, Run, Step
+from bench.quality.runs import AT_ONCE, Origin, Run, Step
 
 RESAMPLES = 10_000
-BASELINE, RIVAL = "single_draft", "best_of_n"
+BASELINE, RIVAL = "single_draft", "free"
 
 RunsByArm = Mapping[str, Sequence[Run]]
 
@@ -160,7 +162,7 @@ COLUMNS = (
     "wrong → right",
     "right → wrong",
     "over the single draft, points",
-    "over best of n, points",
+    "over adaptive, free, points",
 )
 
 
@@ -187,18 +189,23 @@ def endings(runs: RunsByArm) -> str:
     for arm, of_arm in runs.items():
         reasons = Counter(run.stop_reason for run in of_arm).most_common()
         shares = ", ".join(f"`{reason}` {count / len(of_arm):.0%}" for reason, count in reasons)
-        rows.append([ARMS[arm].label, f"{mean_over_prompts(of_arm, lambda run: run.candidates):.1f}", shares])
-    return markdown_table(("arm", "texts evaluated, mean", "stop reasons"), rows)
+        ends = sum((Counter(run.ends) for run in of_arm), Counter[str]())
+        texts = ", ".join(f"`{end}` {count / ends.total():.0%}" for end, count in ends.most_common())
+        alarms = str(sum(len(run.alarms) for run in of_arm))
+        rows.append(
+            [ARMS[arm].label, f"{mean_over_prompts(of_arm, lambda run: run.candidates):.1f}", shares, texts, alarms]
+        )
+    return markdown_table(("arm", "texts evaluated, mean", "stop reasons", "how texts ended", "alarms"), rows)
 
 
-PAGE = """# Is refining worth it?
+PAGE = """# What refining is worth, and rules in the decoder
 
 {runs} runs: {prompts} prompts, {seeds} seeds, {arms} arms, each run with {budget} tokens to spend. The
 budget counts the prompt and completion tokens of all calls, including the judge's, and counts cached tokens in full.
 {left_out}{origin} Made by `make bench-quality`.
-[bench/quality](../../bench/quality/README.md) describes the prompts and the columns.
+[bench/quality](../../bench/quality/README.md) describes the prompts, the arms and the columns.
 
-![Share of runs that follow all instructions, against tokens spent](quality.svg)
+![Share of runs with a passing text, against tokens and against time](quality.svg)
 
 ## Instructions
 
@@ -206,23 +213,45 @@ budget counts the prompt and completion tokens of all calls, including the judge
 
 {instructed}
 
+The hidden instruction, difference of each arm to the free search in points: {hidden}.
+
+By kind of rule, the share of runs whose text follows it:
+
+{by_kind}
+
 By task, the share of runs that follow all instructions:
 
 {by_task}
 
+### To a passing text
+
+Over the prompts that the free search passes within the budget, by the verifiers that it sees. Time is that on an engine
+which all arms share, {at_once} runs at a time.
+
+{to_pass}
+
+### How passing texts read
+
+Prose that passes the visible verifiers. *Fluency* is the score of the evaluator `perplexity`, by the model without
+rules.
+
+{prose}
+
 ### How runs ended
 
-Complete runs, which may spend {run_budget} tokens.
+Complete runs, which may spend {run_budget} tokens. An *alarm* is a text that did not keep to what it was sampled under.
 
 {endings}
+{revealed}"""
 
+REVEALED = """
 ## Answer keys
 
-{revealed_prompts} prompts where a verifier that the search sees is the answer key, so that its feedback reveals the
+{count} prompts where a verifier that the search sees is the answer key, so that its feedback reveals the
 answer. They show what such feedback is worth, but nothing about finding an answer. The plot and the tables above leave
 them out.
 
-{revealed}
+{table}
 """
 
 
@@ -232,6 +261,7 @@ def page(comparison: Comparison, prompts: Sequence[BenchPrompt], budget: int, ma
     followed, revealed = instructed(runs, prompts), _of_prompts(runs, [p for p in prompts if p.reveals_answer])
     made = [run for of_arm in runs.values() for run in of_arm]
     left_out = f"{comparison.left_out} more runs are left out: not every arm has run their prompt and seed. "
+    keys = REVEALED.format(count=_count_prompts(revealed), table=table(summaries(revealed, budget)))
     return PAGE.format(
         runs=len(made),
         prompts=len({run.prompt for run in made}),
@@ -242,12 +272,29 @@ def page(comparison: Comparison, prompts: Sequence[BenchPrompt], budget: int, ma
         origin=origin(made_by.model, made_by.commit, made_on),
         instructed_prompts=_count_prompts(followed),
         instructed=table(summaries(followed, budget)),
+        hidden=_hidden(followed, budget),
+        by_kind=kinds.table(followed, prompts, lambda run: reached_by(run, budget)),
         by_task=_by_task(followed, prompts, budget),
+        at_once=AT_ONCE,
+        to_pass=passing.table(followed, budget),
+        prose=prose.table(followed, budget),
         run_budget=made_by.budget,
         endings=endings(followed),
-        revealed_prompts=_count_prompts(revealed),
-        revealed=table(summaries(revealed, budget)) if revealed else "",
+        revealed=keys if revealed else "",
     )
+
+
+def _hidden(runs: RunsByArm, budget: int) -> str:
+    """How much more often than the free search each arm follows the hidden instruction."""
+    shares = {
+        arm: by_prompt(with_hidden, lambda run: float(all(reached_by(run, budget).hidden)))
+        for arm, of_arm in runs.items()
+        if (with_hidden := [run for run in of_arm if run.steps[0].hidden])
+    }
+    if RIVAL not in shares:
+        return "not measured"
+    gains = [f"{ARMS[arm].label} {difference(shares[arm], shares[RIVAL])}" for arm in shares if arm != RIVAL]
+    return ", ".join(gains)
 
 
 def instructed(runs: RunsByArm, prompts: Iterable[BenchPrompt]) -> RunsByArm:
@@ -275,18 +322,30 @@ def _by_task(runs: RunsByArm, prompts: Sequence[BenchPrompt], budget: int) -> st
     return markdown_table(["task", "prompts", *(ARMS[arm].label for arm in runs)], rows)
 
 
+SHOWN = ("best_of_n", "ask_again", "free", "adaptive", "always")
+"""The arms of the plot."""
+
+
 def plot(runs: RunsByArm, budget: int, file: Path) -> None:
-    """Draw the share of runs that follow all instructions against the tokens spent, one line an arm."""
-    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
-    axes = figure.subplots()
-    grid = np.linspace(150, budget, 80)
-    for arm, of_arm in runs.items():
-        share = [100 * mean_over_prompts(of_arm, followed_by(int(tokens))) for tokens in grid]
-        dashes = "--" if arm == BASELINE else "-"  # seen also where another line covers it
-        axes.plot(grid, share, dashes, label=ARMS[arm].label, linewidth=2, zorder=3 if arm == BASELINE else 2)
-    axes.set(xlabel="tokens spent (prompt and completion, judging included)", ylabel="all instructions followed, %")
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    if runs:
-        axes.legend(frameon=False, loc="upper left")
+    """Draw the share of runs that have a passing text, against tokens on the left and against time on the right."""
+    figure = Figure(figsize=(9.5, 4.2), layout="constrained")
+    by_tokens, by_time = figure.subplots(1, 2, sharey=True)
+    shown = [arm for arm in SHOWN if arm in runs] or list(runs)
+    costs = [passing.cost_of_passing(run, budget).seconds for arm in shown for run in runs[arm]]
+    longest = max((seconds for seconds in costs if math.isfinite(seconds)), default=1.0)
+    for arm in shown:
+        dashes = "--" if arm in passing.REFERENCES else "-"
+        spent = np.linspace(50, budget, 96)
+        share = [100 * passing.share_by(runs[arm], budget, tokens=float(tokens)) for tokens in spent]
+        by_tokens.plot(spent, share, dashes, label=ARMS[arm].label, linewidth=2)
+        waited = np.linspace(0, longest, 96)
+        share = [100 * passing.share_by(runs[arm], budget, seconds=float(seconds)) for seconds in waited]
+        by_time.plot(waited, share, dashes, label=ARMS[arm].label, linewidth=2)
+    by_tokens.set(xlabel="tokens spent (prompt and completion)", ylabel="runs with a text that passes, %")
+    by_time.set(xlabel="seconds on an engine that all runs share")
+    for axes in (by_tokens, by_time):
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    if shown:
+        by_tokens.legend(frameon=False, loc="best")
     save_svg(figure, file)

@@ -14,7 +14,7 @@ from bench.quality import __main__ as command
 from bench.quality.arms import ARMS
 from bench.quality.prompts import BenchPrompt, load_prompts
 from bench.quality.runs import Bench, Origin, PlannedRun, Run, Step, open_results
-from service.engines.base import Sample, Usage
+from service.engines.base import Sample, Usage, Weigh
 from service.engines.scripted import EngineCall
 from service.errors import EngineDead
 from service.evaluators.code.sandbox import Sandbox
@@ -42,9 +42,8 @@ each_arm = pytest.mark.parametrize("arm", ARMS)
 
 
 def bench(engine: BilledEngine, *, budget: int = BUDGET) -> Bench:
-    return Bench(
-        engine, Programs(TASKS, command.BOUNDS, ServedModels((engine.model,))), Origin("scripted", budget, "abc1234")
-    )
+    programs = Programs(TASKS, command.BOUNDS, ServedModels((engine.model,)))
+    return Bench(engine, programs, Origin("scripted", budget, "abc1234"), weighs=False)
 
 
 def searching(*texts: str) -> BilledEngine:
@@ -109,8 +108,8 @@ async def test_the_hidden_instruction_reaches_neither_the_loop_nor_the_model(
     assert model.calls
     for call in model.calls:
         assert "zanzibar" not in " ".join(turn.text for turn in call.conversation.turns()).lower()
-    [program] = programs
-    assert "zanzibar" not in repr((program.evaluators, program.principles, program.request))
+    for program in programs:
+        assert "zanzibar" not in repr((program.evaluators, program.principles, program.request))
     assert {len(step.hidden) for step in run.steps} == {1}
 
 
@@ -134,7 +133,8 @@ async def test_a_single_draft_is_one_call() -> None:
     assert isinstance(call, Sample)
     assert call.sampling.seed == 3_000_000
     spent = tokens(billed(model))
-    assert run == Run("general-900", "single_draft", 3, [Step(spent, [True], [False])], spent, "target", 1, 1)
+    step = Step(spent, [True], [False], text="Waves of salt.", end="stop")
+    assert run == Run("general-900", "single_draft", 3, [step], spent, "target", 1, 1, {"stop": 1}, [])
 
 
 async def test_a_single_draft_is_not_revised_either_where_it_fails() -> None:
@@ -145,15 +145,63 @@ async def test_a_single_draft_is_not_revised_either_where_it_fails() -> None:
     assert (run.stop_reason, len(model.calls), reached(run)) == ("rounds", 1, [follows(False, False)])
 
 
-async def test_best_of_n_is_never_told_a_rule_and_stops_at_the_first_that_passes() -> None:
-    model = searching("Waves.", "Sand.", "Salt.", "Salt of Zanzibar.")
+async def test_best_of_n_is_never_told_a_rule_and_stops_once_a_draft_passes() -> None:
+    model = searching("Waves.", "Sand.", "Foam.", "Surf.", "Salt.", "Salt of Zanzibar.")
 
     run = await bench(model).run(PlannedRun(SEA, "best_of_n", 0))
 
-    assert (run.stop_reason, run.calls, run.candidates) == ("target", 3, 3)
+    assert (run.stop_reason, run.calls) == ("target", 8)
     assert reached(run) == [follows(False, False), follows(True, False)]
     assert {call.conversation for call in model.calls} == {model.calls[0].conversation}
-    assert len({sample.sampling.seed for sample in model.calls_of(Sample)}) == 3
+    assert len({sample.sampling.seed for sample in model.calls_of(Sample)}) == 8
+
+
+async def test_asking_again_shows_the_last_reply_and_what_is_wrong_with_it() -> None:
+    model = searching("Waves.", "Foam.", "Salt.")
+
+    run = await bench(model).run(PlannedRun(SEA, "ask_again", 0))
+
+    assert (run.stop_reason, run.calls, run.candidates, run.ends) == ("target", 3, 3, {"stop": 3})
+    first, second, third = (call.conversation for call in model.calls)
+    assert first.before is None
+    assert [turn.text for turn in second.turns()][1:] == ["Waves.", 'Use all of these words: "salt".']
+    assert [turn.text for turn in third.turns()][1:] == ["Foam.", 'Use all of these words: "salt".']
+    assert reached(run) == [follows(False, False), follows(True, False)]
+
+
+async def test_asking_again_keeps_to_its_budget() -> None:
+    for budget in range(20, 120, 7):
+        run = await bench(searching("Waves."), budget=budget).run(PlannedRun(SEA, "ask_again", 0))
+        assert run.stop_reason == "budget"
+        assert run.tokens <= budget or run.calls == 1
+
+
+async def test_arms_differ_in_what_helps_them() -> None:
+    def search_of(arm: str) -> tuple[object, ...]:
+        programs = Programs(TASKS, command.BOUNDS, ServedModels(("scripted",)))
+        program = programs.compile_refine(PlannedRun(SEA, arm, 0).request(BUDGET))
+        search = program.search
+        return search.constraints, search.repairs, search.aborts, program.sampling.landing
+
+    unaided, aided = (False, False, False), (True, True, True)
+    assert {arm: search_of(arm) for arm in ("free", "aided", "unaided", "adaptive", "always", "ruled_draft")} == {
+        "free": ("off", *unaided),
+        "aided": ("off", *aided),
+        "unaided": ("auto", *unaided),
+        "adaptive": ("auto", *aided),
+        "always": ("always", *aided),
+        "ruled_draft": ("always", *unaided),
+    }
+
+
+async def test_fluency_is_weighed_by_the_model_for_each_text_that_displaced_another() -> None:
+    model = searching("Waves and more waves and foam.", "Salt and waves and more waves.")
+    weighing = replace(bench(model), weighs=True)
+
+    run = await weighing.run(PlannedRun(SEA, "ask_again", 0))
+
+    assert [step.fluency is not None for step in run.steps] == [True, True]
+    assert len(model.calls_of(Weigh)) == 2
 
 
 async def test_self_refine_is_told_the_rule() -> None:
@@ -181,13 +229,13 @@ async def test_the_judge_only_arm_is_not_told_the_rule_but_held_to_it() -> None:
 
 async def test_a_candidate_costs_its_own_tokens_and_comes_after_those_before_it() -> None:
     """Best of n: nothing but candidates is paid for."""
-    model = searching("Waves.", "Sand and more sand.", "Salt.")
+    model = searching("Waves.", "Sand and more sand.", "Salt.", "Foam.")
 
     run = await bench(model).run(PlannedRun(SEA, "best_of_n", 0))
 
-    prompt_tokens = tokens(billed(model)) - len(["Waves.", "Sand", "and", "more", "sand.", "Salt."])
-    assert prompt_tokens % 3 == 0
-    each = prompt_tokens // 3
+    prompt_tokens = tokens(billed(model)) - len(["Waves.", "Sand", "and", "more", "sand.", "Salt.", "Foam."])
+    assert prompt_tokens % 4 == 0
+    each = prompt_tokens // 4
     assert [step.tokens for step in run.steps] == [each + 1, 3 * each + 1 + 4 + 1]
 
 
@@ -236,7 +284,8 @@ async def test_a_draft_that_nothing_is_left_to_judge_is_still_what_the_run_retur
     run = await bench(model, budget=9).run(PlannedRun(SEA, "judge_self_refine", 0))
 
     spent = tokens(billed(model))
-    assert run == Run("general-900", "judge_self_refine", 0, [Step(spent, [True], [False])], spent, "budget", 1, 0)
+    step = Step(spent, [True], [False], text="Waves of salt.", end="stop")
+    assert run == Run("general-900", "judge_self_refine", 0, [step], spent, "budget", 1, 0, {}, [])
 
 
 async def test_a_run_whose_engine_died_is_no_result(tmp_path: Path) -> None:
@@ -262,7 +311,7 @@ def read_runs(file: Path) -> tuple[Origin, Sequence[Run]]:
 
 
 def planned(*seeds: int) -> list[PlannedRun]:
-    return [PlannedRun(SEA, arm, seed) for seed in seeds for arm in ("single_draft", "best_of_n")]
+    return [PlannedRun(SEA, arm, seed) for seed in seeds for arm in ("single_draft", "ask_again")]
 
 
 async def test_runs_are_kept_as_they_were_made(tmp_path: Path) -> None:
