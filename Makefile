@@ -6,8 +6,8 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test test-fast check check-deploy check-postgres check-jobs check-schemas image fix format lint spelling types contracts check-bounds \
-	bench bench-overhead bench-scheduling bench-overload bench-batches bench-cost bench-replicas bench-jobs bench-quality bench-attacks bench-critic lock clean
+.PHONY: help serve demo test test-fast check check-deploy check-postgres check-jobs check-schemas image fix format lint spelling types contracts check-bounds check-rules \
+	bench bench-overhead bench-scheduling bench-overload bench-batches bench-cost bench-replicas bench-jobs bench-quality bench-attacks bench-critic bench-masks lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -44,6 +44,8 @@ check-schemas: .venv/dev.lock ## Sample under 3,000 JSON Schemas on the real eng
 
 check-bounds: .venv/dev.lock ## Hold budgets, deadlines and accounts of 2,000 refines against the real engine; 10 minutes at a time, resumes where it stopped
 	@$(BIN)/python -m bench.scenarios.bounds
+check-rules: .venv/dev.lock ## Sample under 2,000 sets of rules on the real engine and check what it wrote; 15 minutes, resumes where it stopped
+	@$(BIN)/python -m bench.scenarios.rules
 
 image: ## Build the CPU image, redraft-cpu
 	@docker build --target cpu --build-arg REVISION=$$(git rev-parse HEAD) --tag redraft-cpu:$(VERSION) .
@@ -77,6 +79,9 @@ bench-overload: .venv/dev.lock ## Measure half to four times the load that the s
 
 bench-batches: .venv/dev.lock ## Measure how much a batch slows interactive requests; 15 minutes
 	@$(BIN)/python -m bench.scenarios.batches --write
+
+bench-masks: .venv/dev.lock ## Measure what grammars cost in decode throughput; 5 minutes
+	@$(BIN)/python -m bench.scenarios.masks --write
 
 bench-cost: .venv/dev.lock ## Search for the requests that cost most without an engine; 15 minutes
 	@$(BIN)/python -m bench.scenarios.cost --write
