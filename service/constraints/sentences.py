@@ -97,7 +97,10 @@ class Sentences(Amounts):
         """Add a step that reads a word without a stop. One more has to fit after it, unless the text may end here."""
         room = some(self._room(cost, -1), every(self._is_needed, self._room(cost, 1)))
         if self.suffix.continues or (self._ends_after_words and not self.plan.lands):
-            room = some(room, every(self._room(cost, 0), negate(self._lacks_blocks)))
+            last = every(self._room(cost, 0), negate(self._lacks_blocks))
+            if not self.suffix.words and not self._breaks_lines:  # a longer text ends with a stop, see _make_end
+                last = every(last, less(self.budget, SHORT - cost))
+            room = some(room, last)
         count = (counted, 1) if counted else None
         self.machine.add(place, lexemes, "A", every(condition, room), self._spend(cost), count)
 

@@ -48,6 +48,14 @@ def accepts(made: Compiled, text: str) -> bool:
     return bool(matcher.consume_tokens(list(rest.encode())) and matcher.is_accepting())
 
 
+def begins(made: Compiled, text: str) -> bool:
+    """Whether the grammar takes a text as the beginning of one."""
+    assert made.grammar is not None
+    matcher = LLMatcher(byte_tokenizer(), LLMatcher.grammar_from_lark(made.grammar), log_level=0)
+    rest = text.removeprefix(made.given_prefix).encode()
+    return matcher.try_consume_tokens(list(rest)) == len(rest)
+
+
 @pytest.mark.parametrize(
     ("demands", "passes", "fails"),
     [
@@ -127,6 +135,16 @@ def test_rules_about_words_are_left_out_where_words_have_no_spaces() -> None:
     for made in (compile_constraints(rules, spaced=False), compile_constraints(rules, prose=False, max_tokens=60)):
         assert made.enforced_rules == ("rule0",)
         assert accepts(made, "def f(x):\n    return [雪 for _ in x]")
+
+
+def test_the_last_word_that_a_long_text_may_have_comes_with_a_stop() -> None:
+    """Nothing could follow another one, and a text of so many words does not end without a stop."""
+    for prefix in ((), (Prefix("The lake"),)):
+        made = compiled(Counter("words", 20, 40), *prefix)
+        text = " ".join(["The lake", *["was"] * 37])
+        assert accepts(made, f"{text} cold.")
+        for last in (";", ",'"):
+            assert not begins(made, f"{text} cold{last}")
 
 
 def test_no_word_goes_on_for_ever() -> None:
