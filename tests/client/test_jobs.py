@@ -90,6 +90,18 @@ async def test_every_kind_of_job_has_the_result_of_its_kind(working: Served) -> 
     assert reviewed.feedback == "Say more."
 
 
+async def test_a_job_of_openai_s_client_is_not_this_client_s(working: Served) -> None:
+    body = {"model": "scripted", "input": "Write.", "background": True}
+    begun = (await working.post("/v1/responses", body)).json()
+    job_id = begun["id"].replace("resp_", "job-")
+    async with AsyncRedraft(str(working.client.base_url)) as client:
+        listed = await client.jobs()
+        with pytest.raises(UnexpectedAnswer, match="kind response"):
+            await client.job(job_id)
+
+    assert [(job.id, job.kind) for job in listed] == [(job_id, "response")]
+
+
 async def test_the_events_begin_with_the_first_and_end_with_the_result(working: Served) -> None:
     def call() -> list[Any]:
         with Redraft(str(working.client.base_url)) as client:
