@@ -5,6 +5,8 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 # Where the CPU build of torch is found if the configured package index does not have it.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
+TEST_PROCESSES ?= logical
+
 .DEFAULT_GOAL := help
 .PHONY: help serve demo test test-fast check check-deploy check-postgres check-jobs check-schemas image fix format lint spelling types contracts check-bounds check-rules \
 	bench bench-overhead bench-scheduling bench-overload bench-batches bench-cost bench-replicas bench-jobs bench-quality bench-attacks bench-critic bench-masks lock clean
@@ -18,11 +20,11 @@ serve: .venv/cpu.lock ## Set up what is missing, then serve on 127.0.0.1:8000
 demo: .venv/cpu.lock ## Refine a text on the running server and show its rounds
 	@$(BIN)/python -m service demo
 
-test: .venv/dev.lock ## Run all tests, the real engine's too
-	@$(BIN)/python -m pytest -m "not deploy and not postgres"
+test: test-fast ## Run all tests, the real engine's too
+	@$(BIN)/python -m pytest -m "engine and not deploy and not postgres"
 
-test-fast: .venv/dev.lock ## Run the tests that need no real engine
-	@$(BIN)/python -m pytest -m "not engine and not deploy and not postgres"
+test-fast: .venv/dev.lock ## Run the tests that need no real engine, one process for each core
+	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) -m "not engine and not deploy and not postgres"
 
 check: format lint spelling types contracts test ## Format, lint, spelling, types, import contracts and all tests
 
