@@ -141,6 +141,7 @@ class Redraft(TraceMethods):
         response_schema: a JSON Schema that the texts must fit.
         reasoning: whether to return what the model thinks first.
         task, parameters, model: which task, its parameters, and which model.
+        store: whether to store the whole account of it, where the operator allows that.
         background: return a job at once, and let the service work.
         notify: with ``background``, a URL to which the service sends a signed notice when the job has ended. The
             service's operator decides which URLs it may be.
@@ -186,7 +187,7 @@ class Redraft(TraceMethods):
         feedback: whether a model writes feedback.
         sampling: how the feedback is sampled.
         task, parameters, model, models: which task, its parameters, and which models.
-        background, notify, idempotency_key: as in ``generate``.
+        store, background, notify, idempotency_key: as in ``generate``.
 
         >>> result = client.critique(
         ...     prompt="Capital of France?",
@@ -232,7 +233,7 @@ class Redraft(TraceMethods):
         sampling: temperature, max_tokens, seed and so on.
         judge, trace, reasoning: whether a model judges; whether to return all rounds; and the model's thoughts.
         task, parameters, model, models: which task, its parameters, and which models.
-        background, notify, idempotency_key: as in ``generate``.
+        store, background, notify, idempotency_key: as in ``generate``.
 
         >>> result = client.refine(
         ...     prompt="Describe a sunrise over the sea.",

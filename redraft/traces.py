@@ -1,7 +1,8 @@
 """Stored traces of programs, feedback on them, and the preferences that follow. docs/reference/api.md describes them.
 
 >>> result = client.refine(prompt="Write about the sea.", store=True)
->>> client.feedback(result.id, "edit", "The sea is salt and light.")
+>>> result = client.refine(prompt="Write about the sea.", store=True)
+        >>> client.feedback(result.id, "edit", "The sea is salt and light.")
 """
 
 import json
@@ -127,6 +128,7 @@ class TraceMethods:
         candidate: its id; by default the text that was returned.
         over: the candidates that a choice prefers it to; by default all others.
 
+        >>> result = client.refine(prompt="Write about the sea.", store=True)
         >>> client.feedback(result.id, "thumb", "up")
         """
         return self._request(Feedback, "POST", "feedback", _feedback(program, kind, value, candidate, over))
@@ -154,6 +156,7 @@ class TraceMethods:
     def trace(self: _Sends, trace_id: str) -> Trace:
         """A stored trace by the program's id. Raises ProblemError if there is none.
 
+        >>> result = client.refine(prompt="Write about the sea.", store=True)
         >>> client.trace(result.id).account["candidates"]
         """
         return self._request(Trace, "GET", f"traces/{quote(trace_id, safe='')}")
@@ -161,6 +164,7 @@ class TraceMethods:
     def delete_trace(self: _Sends, trace_id: str) -> None:
         """Delete a stored trace with its feedback. Raises ProblemError if there is none.
 
+        >>> result = client.refine(prompt="Write about the sea.", store=True)
         >>> client.delete_trace(result.id)
         """
         self._request(Deleted, "DELETE", f"traces/{quote(trace_id, safe='')}")
@@ -207,6 +211,7 @@ class AsyncTraceMethods:
     ) -> Feedback:
         """Say something of a text. See ``Redraft.feedback``.
 
+        >>> result = await client.refine(prompt="Write about the sea.", store=True)
         >>> await client.feedback(result.id, "thumb", "up")
         """
         return await self._request(Feedback, "POST", "feedback", _feedback(program, kind, value, candidate, over))
@@ -231,6 +236,7 @@ class AsyncTraceMethods:
     async def trace(self: _AsyncSends, trace_id: str) -> Trace:
         """A stored trace by the program's id. See ``Redraft.trace``.
 
+        >>> result = await client.refine(prompt="Write about the sea.", store=True)
         >>> (await client.trace(result.id)).account["candidates"]
         """
         return await self._request(Trace, "GET", f"traces/{quote(trace_id, safe='')}")
@@ -238,6 +244,7 @@ class AsyncTraceMethods:
     async def delete_trace(self: _AsyncSends, trace_id: str) -> None:
         """Delete a stored trace with its feedback. See ``Redraft.delete_trace``.
 
+        >>> result = await client.refine(prompt="Write about the sea.", store=True)
         >>> await client.delete_trace(result.id)
         """
         await self._request(Deleted, "DELETE", f"traces/{quote(trace_id, safe='')}")

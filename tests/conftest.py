@@ -1,7 +1,7 @@
 """What all tests share: an environment without settings, and the app over HTTP with the scripted engine."""
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,14 @@ from tests.support.serving import Served, serving
 
 settings.register_profile("untimed", deadline=None)  # timing never decides a test
 settings.load_profile("untimed")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let reports pass from one process to another: what tests log may hold half a surrogate pair."""
+    report = yield
+    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 @pytest.fixture(autouse=True)

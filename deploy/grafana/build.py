@@ -367,7 +367,7 @@ BATCHES = Row(
 )
 
 JOBS = Row(
-    "Jobs and notices",
+    "Jobs, traces and notices",
     [
         Panel(
             "Jobs by state",
@@ -401,6 +401,15 @@ JOBS = Row(
             [Query(rate("outcome", "redraft_job_steps_total"), "{{outcome}}")],
             unit="ops",
             stacked=True,
+        ),
+        Panel(
+            "Stored traces and feedback",
+            "A second: traces that were stored, failed or were dropped, and what callers said of them.",
+            [
+                Query(rate("outcome", "redraft_stored_traces_total"), "{{outcome}}"),
+                Query(rate("kind", "redraft_feedback_total"), "feedback: {{kind}}"),
+            ],
+            unit="ops",
         ),
         Panel(
             "Notices by result",

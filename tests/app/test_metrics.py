@@ -51,6 +51,8 @@ SERIES = {
     "redraft_jobs_ended": "counter",
     "redraft_job_attempts": "counter",
     "redraft_job_steps": "counter",
+    "redraft_stored_traces": "counter",
+    "redraft_feedback": "counter",
     "redraft_deliveries": "counter",
     "redraft_deliveries_pending": "gauge",
     "redraft_deliveries_overdue": "gauge",

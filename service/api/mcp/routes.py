@@ -25,7 +25,7 @@ class _Exchange(Response):
             await self._manager.handle_request(scope, receive, send)
 
 
-@router.post("/mcp", summary="The Model Context Protocol, for agents", response_class=Response)
+@router.post("/mcp", include_in_schema=False)  # the protocol describes itself
 async def exchange(request: Request) -> Response:
     """Tools `refine`, `critique` and `generate`; tasks, rubrics and evaluators as resources."""
     return _Exchange(request)

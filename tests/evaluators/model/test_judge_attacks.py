@@ -11,6 +11,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterator
 from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from service.engines.local import bundled
 from service.engines.scripted import Script, ScriptedEngine
 from service.engines.tokenization import ChatTokenizer
 from service.evaluators.model.judge import DIGITS
+from service.programs import compile as compile_module
 from service.refinement.prompts import VARIABLES
 from service.tasks.task import Task, load_tasks
 from tests.support.serving import Served, serving
@@ -176,7 +178,7 @@ async def test_a_score_comes_from_the_digits_probabilities_and_from_nothing_that
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
-    """What is drawn from the system's source of randomness, with how many bytes of it."""
+    """What is drawn for fences from the system's source of randomness, with how many bytes of it."""
     found: list[tuple[int, str]] = []
     draw = secrets.token_hex
 
@@ -184,7 +186,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
         found.append((nbytes, draw(nbytes)))
         return found[-1][1]
 
-    monkeypatch.setattr(secrets, "token_hex", token_hex)
+    monkeypatch.setattr(compile_module, "secrets", SimpleNamespace(token_hex=token_hex))
     return found
 
 
