@@ -1,7 +1,5 @@
 """A batch: a file of requests that are answered in the background, line by line, into other files."""
 
-import secrets
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -113,11 +111,6 @@ class BatchClaim:
     batch: Batch
     owner: str
     attempt: int
-
-
-def make_batch_id() -> str:
-    """An id that sorts by time: 48 bits of milliseconds, then 80 random ones."""
-    return f"batch_{int(time.time() * 1000):012x}{secrets.token_hex(10)}"
 
 
 def line_job_id(batch_id: str, number: int) -> str:

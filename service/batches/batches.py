@@ -4,12 +4,13 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from service.batches.batch import Batch, make_batch_id
+from service.batches.batch import Batch
 from service.batches.keeper import Keeper
 from service.batches.store import BatchStore
 from service.errors import BodyTooLarge, NotFound, Overloaded, wrong_field
 from service.files.file import StoredFile
 from service.files.store import FileStore
+from service.programs.ids import make_id
 
 ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
 RETRY_SECONDS = 60
@@ -91,7 +92,7 @@ class Batches:
             raise wrong_field("input_file_id", f"the file was uploaded for {file.purpose}, not for batch")
         await self.check_room(file.size)
         batch = Batch(
-            make_batch_id(),
+            make_id("batch", "_"),
             caller,
             endpoint,
             input_file,

@@ -1,6 +1,5 @@
 """A file that a caller has uploaded, or that was made for one."""
 
-import secrets
 import time
 from dataclasses import dataclass
 
@@ -26,8 +25,3 @@ class StoredFile:
     @property
     def has_expired(self) -> bool:
         return self.expires <= time.time()
-
-
-def make_file_id() -> str:
-    """An id that sorts by time: 48 bits of milliseconds, then 80 random ones."""
-    return f"file-{int(time.time() * 1000):012x}{secrets.token_hex(10)}"

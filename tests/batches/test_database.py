@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from service.batches.batch import Batch, BatchClaim, Counts, Line, LineFault, make_batch_id
+from service.batches.batch import Batch, BatchClaim, Counts, Line, LineFault
 from service.batches.database import BatchDatabase
 from service.jobs.job import Claim, JobEvent, JobTaken, Progress
 from service.jobs.store import Step
+from service.programs.ids import make_id
 
 ANSWER = JobEvent(1, "done", {"status_code": 200, "request_id": "r", "body": {"text": "Waves."}})
 FAILURE = JobEvent(1, "error", {"status_code": 400, "request_id": "r", "body": {"error": {}}})
@@ -19,7 +20,14 @@ LEASE = 15.0
 
 def make_batch(**known: Any) -> Batch:
     batch = Batch(
-        make_batch_id(), "me", "/v1/generate", "file-1", window=86_400, keep=60, request_id="r", created=time.time()
+        make_id("batch", "_"),
+        "me",
+        "/v1/generate",
+        "file-1",
+        window=86_400,
+        keep=60,
+        request_id="r",
+        created=time.time(),
     )
     return replace(batch, **known)
 

@@ -4,13 +4,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from service.batches.batch import Batch, Line, make_batch_id
+from service.batches.batch import Batch, Line
 from service.batches.database import BatchDatabase
 from service.batches.results import ResultFiles
 from service.files.database import FileDatabase
-from service.files.file import StoredFile, make_file_id
+from service.files.file import StoredFile
 from service.files.store import FileWriter
 from service.jobs.job import JobEvent, Progress
+from service.programs.ids import make_id
 from service.store.opening import open_database
 from tests.support.batches import client_at, ended, json_lines, make_line, results
 from tests.support.serving import serving
@@ -19,7 +20,7 @@ URL = "/v1/generate"
 
 
 def make_batch(file: str = "file-none") -> Batch:
-    return Batch(make_batch_id(), "anonymous", URL, file, 86_400, 86_400, "request", created=time.time())
+    return Batch(make_id("batch", "_"), "anonymous", URL, file, 86_400, 86_400, "request", created=time.time())
 
 
 async def test_a_batch_whose_file_is_gone_fails(tmp_path: Path) -> None:
@@ -44,7 +45,7 @@ async def test_a_check_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
     database = open_database(place)
     store, files = BatchDatabase(database, 15.0), FileDatabase(database)
     writer = await FileWriter.begin(
-        files, StoredFile(make_file_id(), "anonymous", "a.jsonl", "batch", now, now + 3_600)
+        files, StoredFile(make_id("file"), "anonymous", "a.jsonl", "batch", now, now + 3_600)
     )
     await writer.write(json_lines([make_line(f"line-{number}", URL, {"prompt": "1"}) for number in range(120)]))
     batch = make_batch((await writer.finish()).id)

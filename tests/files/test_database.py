@@ -11,8 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from service.files.database import FileDatabase, chunks, files
-from service.files.file import StoredFile, make_file_id
+from service.files.file import StoredFile
 from service.files.store import CHUNK_BYTES, FileWriter
+from service.programs.ids import make_id
 from service.store.database import Database
 from service.store.opening import open_database
 
@@ -39,7 +40,7 @@ def store(database: Database) -> FileDatabase:
 
 def make_file(caller: str = "me", **known: Any) -> StoredFile:
     now = time.time()
-    return replace(StoredFile(make_file_id(), caller, "a.jsonl", "batch", now, now + 3_600), **known)
+    return replace(StoredFile(make_id("file"), caller, "a.jsonl", "batch", now, now + 3_600), **known)
 
 
 async def write(store: FileDatabase, content: bytes, **known: Any) -> StoredFile:

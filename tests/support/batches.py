@@ -14,6 +14,7 @@ from openai.types import Batch, FileObject
 from service.batches import batch as stored
 from service.batches import tables
 from service.batches.database import BatchDatabase
+from service.programs.ids import make_id
 from service.store.opening import open_database
 
 CHAT: Final = "/v1/chat/completions"
@@ -74,7 +75,7 @@ async def make_batch(place: str, url: str, requests: Sequence[Mapping[str, Any]]
     All lines have the same delimiter, which the judge reads too: so their answers depend on nothing but the requests.
     """
     batch = stored.Batch(
-        stored.make_batch_id(),
+        make_id("batch", "_"),
         "anonymous",
         url,
         "file-none",

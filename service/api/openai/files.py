@@ -18,8 +18,9 @@ from service.api.problems import describe_errors
 from service.api.state import app_state
 from service.batches.batches import Batches
 from service.errors import Draining, NotFound, wrong_field
-from service.files.file import StoredFile, make_file_id
+from service.files.file import StoredFile
 from service.files.store import FileWriter
+from service.programs.ids import make_id
 
 FILES_A_PAGE = 10_000
 SHORTEST_SECONDS, LONGEST_SECONDS = 3_600, 2_592_000
@@ -120,7 +121,7 @@ async def upload(request: Request) -> Response:
         raise Draining("the service is shutting down and takes no new files")
     await batches.check_room(int(request.headers.get("content-length") or 0))
     now = time.time()
-    file = StoredFile(make_file_id(), request.state.caller, "", "batch", now, expires=now + batches.keep)
+    file = StoredFile(make_id("file"), request.state.caller, "", "batch", now, expires=now + batches.keep)
     writer = await FileWriter.begin(batches.files, file)
     try:
         form = await read_upload(request, writer, state.max_file_bytes, state.max_body_seconds)
