@@ -93,12 +93,14 @@ async def test_a_replica_that_was_paused_does_not_write_to_the_jobs_that_it_has_
         ids = await make_store(place, REQUESTS)
         await works(tmp_path, "paused", "other", calls_each=20)
         os.kill(first.pid, signal.SIGSTOP)
-        lost = {job: attempt for job, (owner, attempt) in owned(place).items() if f":{first.pid}:" in owner}
-        done_before = len(calls(tmp_path, "paused"))
-        async with asyncio.timeout(30):
-            while any(f":{first.pid}:" in owner for owner, _ in owned(place).values()):
-                await asyncio.sleep(0.1)
-        os.kill(first.pid, signal.SIGCONT)
+        try:
+            lost = {job: attempt for job, (owner, attempt) in owned(place).items() if f":{first.pid}:" in owner}
+            done_before = len(calls(tmp_path, "paused"))
+            async with asyncio.timeout(30):
+                while any(f":{first.pid}:" in owner for owner, _ in owned(place).values()):
+                    await asyncio.sleep(0.1)
+        finally:
+            os.kill(first.pid, signal.SIGCONT)  # else its end would be waited for in vain
         found = await results(client, ids)
         asked_after = calls(tmp_path, "paused")[done_before:]
 
