@@ -176,9 +176,10 @@ async def test_sigterm_drains_20_requests_and_loses_none(storage: Storage) -> No
 
 
 def test_a_replica_asks_a_vllm_server_of_the_same_image(storage: Storage) -> None:
-    """What the profile remote of docker-compose.yml starts, but for the network between the two."""
+    """What the profile remote of docker-compose.yml starts, but for its Postgres and the network between the two."""
     composed = services(["docker-compose.yml"], ["remote"])
     vllm, replica = composed["vllm"], composed["redraft-a"]["environment"]
+    replica = {name: value for name, value in replica.items() if not name.startswith("REDRAFT_STORE")}
     port = free_port()
     serving = [f"--entrypoint={json.dumps(vllm['entrypoint'])}", *variables(vllm["environment"])]
     arguments = [*vllm["command"], "--host=127.0.0.1", f"--port={port}"]

@@ -1,6 +1,7 @@
 """A real Prometheus reads a real service under traffic: every expression of the dashboard finds something."""
 
 import asyncio
+import itertools
 import json
 from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator
@@ -34,10 +35,11 @@ SETTINGS = {
 NOBODY = "http://127.0.0.1:9/"
 BACKGROUND = {"Prefer": f'respond-async, callback; url="{NOBODY}"'}
 RULES_OF_REFINE = [{"type": "length", "unit": "words", "max": 5}, {"type": "format", "kind": "quoted"}]
+REFINE = {**PROMPT, "evaluators": RULES_OF_REFINE, "search": {"rounds": 1}, "store": True}
 REQUESTS: list[tuple[str, dict[str, Any]]] = [
     ("/v1/generate", PROMPT),
     ("/v1/critique", {**PROMPT, "candidate": "Sand.", "evaluators": [{"type": "webhook", "name": "nobody"}]}),
-    ("/v1/refine", {**PROMPT, "evaluators": RULES_OF_REFINE, "search": {"rounds": 1}}),
+    ("/v1/refine", REFINE),
     (
         "/v1/chat/completions",
         {"model": "SmolLM2-135M-Instruct", "messages": [{"role": "user", "content": "Hello."}], "max_tokens": 24},
@@ -92,15 +94,24 @@ def with_jobs(folder: Path) -> dict[str, str]:
     receiver = {"url": NOBODY, "secret_file": str(secret), "private_addresses": True}
     return {
         "REDRAFT_STORE": str(folder / "jobs.db"),
+        "REDRAFT_STORED_TRACES": "true",
         "REDRAFT_NOTICE_RECEIVERS": json.dumps({"nobody": receiver}),
     }
 
 
 async def ask(client: httpx.AsyncClient) -> None:
-    """Ask for everything again and again; some of it is refused, for it is more than there is room for."""
-    while True:
+    """Ask for everything again and again.
+
+    It is more than there is room for. Each turn begins with another request, so that none is refused every time.
+    """
+    for turn in itertools.count():
         await client.post("/v1/generate", json=PROMPT, headers=BACKGROUND)
-        await gather(client.post(path, json=body) for path, body in REQUESTS)
+        first = turn % len(REQUESTS)
+        answers = await gather(client.post(path, json=body) for path, body in (*REQUESTS[first:], *REQUESTS[:first]))
+        for answer in answers:
+            if answer.is_success and answer.request.url.path == "/v1/refine":
+                thumb = {"program": answer.json()["id"], "kind": "thumb", "value": "up"}
+                await client.post("/v1/feedback", json=thumb)
 
 
 async def test_every_expression_finds_something_on_a_service_at_work(tmp_path: Path) -> None:

@@ -69,13 +69,13 @@ async def test_the_tools_are_listed_and_called(served: Served, mode: Mode) -> No
 
 async def test_what_is_wrong_with_arguments_is_a_result_that_names_the_field(served: Served) -> None:
     async with agent(served) as client:
-        refused = await client.call_tool("refine", {**SALT, "evaluators": [{"type": "keywords", "inlcude": ["salt"]}]})
+        refused = await client.call_tool("refine", {**SALT, "evaluators": [{"type": "keywords", "exclud": ["salt"]}]})
         with pytest.raises(MCPError, match="there is no tool 'rewrite'"):
             await client.call_tool("rewrite", {})
 
     assert refused.is_error
     body = json.loads(texts(refused.content)[0])
-    assert (body["code"], body["errors"][0]["field"]) == ("invalid_request", "evaluators.0.inlcude")
+    assert (body["code"], body["errors"][0]["field"]) == ("invalid_request", "evaluators.0.exclud")
 
 
 async def test_tasks_rubrics_and_evaluators_are_resources(served: Served) -> None:
