@@ -35,11 +35,10 @@ SETTINGS = {
 NOBODY = "http://127.0.0.1:9/"
 BACKGROUND = {"Prefer": f'respond-async, callback; url="{NOBODY}"'}
 RULES_OF_REFINE = [{"type": "length", "unit": "words", "max": 5}, {"type": "format", "kind": "quoted"}]
-REFINE = {**PROMPT, "evaluators": RULES_OF_REFINE, "search": {"rounds": 1}, "store": True}
 REQUESTS: list[tuple[str, dict[str, Any]]] = [
     ("/v1/generate", PROMPT),
     ("/v1/critique", {**PROMPT, "candidate": "Sand.", "evaluators": [{"type": "webhook", "name": "nobody"}]}),
-    ("/v1/refine", REFINE),
+    ("/v1/refine", {**PROMPT, "evaluators": RULES_OF_REFINE, "search": {"rounds": 1}, "store": True}),
     (
         "/v1/chat/completions",
         {"model": "SmolLM2-135M-Instruct", "messages": [{"role": "user", "content": "Hello."}], "max_tokens": 24},
