@@ -10,10 +10,9 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
-from annotated_types import Ge, Le
 from fastapi import APIRouter, Depends, Security
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel, TypeAdapter, ValidationError, WithJsonSchema
+from pydantic import BaseModel, WithJsonSchema
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -25,6 +24,7 @@ from service.api.images import fetch_images
 from service.api.openai.response_bodies import ResponseBody
 from service.api.preferences import read_preferences
 from service.api.problems import describe_errors
+from service.api.queries import read_limit, read_name
 from service.api.sse import EventStream
 from service.api.state import app_state, require_key
 from service.deliveries.delivery import Delivery, DeliveryState, Destination
@@ -192,8 +192,9 @@ async def accept(request: Request, model: type[M], kind: JobKind) -> Response:
 @router.get("", summary="The caller's jobs, newest first", response_model=JobListBody, responses=NO_JOBS)
 async def list_jobs(request: Request) -> Response:
     """A page of jobs without their results. `limit`: how many. `before`: the id of the last job of the page before."""
-    limit = _read_limit(request.query_params.get("limit"))
-    found = await _jobs(request).list(request.state.caller, limit + 1, request.query_params.get("before"))
+    query = request.query_params
+    limit = read_limit(query.get("limit"), default=JOBS_A_PAGE, most=MOST_JOBS_A_PAGE)
+    found = await _jobs(request).list(request.state.caller, limit + 1, read_name(query.get("before"), "before"))
     return JSONResponse({"jobs": [JobBody.summary(job) for job in found[:limit]], "has_more": len(found) > limit})
 
 
@@ -295,13 +296,6 @@ def _notice_body(delivery: Delivery) -> dict[str, Any]:
         "status": delivery.status,
         "error": delivery.error,
     }
-
-
-def _read_limit(text: str | None) -> int:
-    try:
-        return TypeAdapter(Annotated[int, Ge(1), Le(MOST_JOBS_A_PAGE)]).validate_python(text or JOBS_A_PAGE)
-    except ValidationError:
-        raise wrong_field("limit", f"must be a number from 1 to {MOST_JOBS_A_PAGE}") from None
 
 
 def _read_last_event(text: str | None) -> int:

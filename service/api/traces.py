@@ -6,18 +6,18 @@ Other than the traces of OpenTelemetry, these are kept here, for their caller, a
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from annotated_types import Ge, Le
 from fastapi import APIRouter, Depends, Security
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.api.batches import JSON_LINES
 from service.api.body import json_body, read_json, schema_ref
 from service.api.problems import describe_errors
+from service.api.queries import read_limit, read_name
 from service.api.sse import EventStream
 from service.api.state import app_state, require_key
 from service.errors import NotFound, wrong_field
@@ -146,8 +146,9 @@ async def list_traces(request: Request) -> Response:
     before. `task`, `model`, `since`, `until`: only those of a task, of a writer, and from a time."""
     traces = _traces(request)
     query = request.query_params
-    limit, selection = _read_limit(query.get("limit")), _read_selection(query)
-    found = await traces.list(request.state.caller, selection, limit + 1, _read_name(query, "before"))
+    limit = read_limit(query.get("limit"), default=TRACES_A_PAGE, most=MOST_TRACES_A_PAGE)
+    selection, before = _read_selection(query), read_name(query.get("before"), "before")
+    found = await traces.list(request.state.caller, selection, limit + 1, before)
     shown = [TraceBody.of(summary) for summary in found[:limit]]
     return JSONResponse({"traces": shown, "has_more": len(found) > limit})
 
@@ -217,19 +218,11 @@ def _traces(request: Request) -> "Traces":
     return traces
 
 
-def _read_limit(text: str | None) -> int:
-    try:
-        return TypeAdapter(Annotated[int, Ge(1), Le(MOST_TRACES_A_PAGE)]).validate_python(text or TRACES_A_PAGE)
-    except ValidationError:
-        raise wrong_field("limit", f"must be a number from 1 to {MOST_TRACES_A_PAGE}") from None
-
-
 def _read_selection(query: Mapping[str, str]) -> "Selection":
     from service.traces.store import Selection
 
-    return Selection(
-        _read_name(query, "task"), _read_name(query, "model"), _read_time(query, "since"), _read_time(query, "until")
-    )
+    task, model = (read_name(query.get(field), field) for field in ("task", "model"))
+    return Selection(task, model, _read_time(query, "since"), _read_time(query, "until"))
 
 
 def _check_id(its_id: str) -> str:
@@ -237,13 +230,6 @@ def _check_id(its_id: str) -> str:
     if not re.fullmatch(TRACE_ID, its_id):
         raise NotFound("there is no such stored trace")
     return its_id
-
-
-def _read_name(query: Mapping[str, str], field: str) -> str | None:
-    name = query.get(field)
-    if name is not None and "\0" in name:
-        raise wrong_field(field, "must not hold U+0000")
-    return name
 
 
 def _read_time(query: Mapping[str, str], field: str) -> float | None:

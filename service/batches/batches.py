@@ -1,6 +1,5 @@
 """What the rest of the service asks of batches: take one on, give it, cancel it."""
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,9 +9,8 @@ from service.batches.store import BatchStore
 from service.errors import BodyTooLarge, NotFound, Overloaded, wrong_field
 from service.files.file import StoredFile
 from service.files.store import FileStore
-from service.programs.ids import make_id
+from service.programs.ids import is_id, make_id
 
-ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
 RETRY_SECONDS = 60
 WINDOW_SECONDS = 86_400.0
 
@@ -61,7 +59,7 @@ class Batches:
 
     async def get_file(self, caller: str, file_id: str) -> StoredFile:
         """A file of the caller's. Raises NotFound, also for the file of another caller."""
-        file = await self.files.get(file_id) if ID.fullmatch(file_id) else None
+        file = await self.files.get(file_id) if is_id(file_id) else None
         if file is None or file.caller != caller or file.has_expired:
             raise NotFound(f"there is no file {file_id}")
         return file
@@ -109,7 +107,7 @@ class Batches:
 
     async def get(self, caller: str, batch_id: str) -> Batch:
         """A batch of the caller's. Raises NotFound, also for the batch of another caller."""
-        batch = await self._store.get(batch_id) if ID.fullmatch(batch_id) else None
+        batch = await self._store.get(batch_id) if is_id(batch_id) else None
         if batch is None or batch.caller != caller:
             raise NotFound(f"there is no batch {batch_id}")
         return batch

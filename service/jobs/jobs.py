@@ -14,7 +14,7 @@ from service.jobs.job import Job, JobEvent, JobKind, JobState, Once, Order
 from service.jobs.news import News
 from service.jobs.store import JobStore, LiveJobs
 from service.jobs.worker import POLL_SECONDS, Worker
-from service.programs.ids import make_id
+from service.programs.ids import is_id, make_id
 from service.wire.problems import problem_body
 
 RETRY_SECONDS = 10
@@ -99,7 +99,7 @@ class Jobs:
 
     async def get(self, caller: str, job_id: str) -> Job:
         """A job of the caller's. Raises NotFound, also for the job of another caller."""
-        job = await self._store.get(job_id)
+        job = await self._store.get(job_id) if is_id(job_id) else None
         if job is None or job.caller != caller:
             raise NotFound(f"there is no job {job_id}")
         return job

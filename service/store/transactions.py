@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 
 from service.errors import StoreUnavailable
 
@@ -29,7 +29,8 @@ class Transactions:
     change nothing before they raise, and must do no harm if they run twice: after a lost connection nobody knows
     whether the commit arrived.
 
-    Raises StoreUnavailable if the database cannot be reached for some seconds.
+    Raises StoreUnavailable if the database cannot be reached for some seconds, and DataError if it does not take a
+    value, such as a text with U+0000: that is a bug of the function's, and harms no other.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
@@ -100,23 +101,31 @@ class Transactions:
         batch = [write for write in batch if write.future.set_running_or_notify_cancel()]
         if not batch:  # an earlier turn has taken what this one was submitted for
             return
-        engine = self._lasting if any(write.lasting for write in batch) else self._engine
-        outcomes: list[_Outcome]
-        try:
-            outcomes = self._patiently(engine, lambda connection: _run_each(connection, batch))
-        except Exception as error:  # noqa: BLE001 - each caller gets it
-            outcomes = [(None, error)] * len(batch)
-        for write, (result, failed) in zip(batch, outcomes, strict=True):
+        for write, (result, failed) in zip(batch, self._commit_together(batch), strict=True):
             if failed is None:
                 write.future.set_result(result)
             else:
                 write.future.set_exception(failed)
+
+    def _commit_together(self, batch: Sequence["_Write"]) -> "list[_Outcome]":
+        """What became of each function. If the database does not take a value of one, each has a commit of its own."""
+        engine = self._lasting if any(write.lasting for write in batch) else self._engine
+        try:
+            return self._patiently(engine, lambda connection: _run_each(connection, batch))
+        except DataError as error:
+            if len(batch) == 1:
+                return [(None, error)]
+            return [outcome for write in batch for outcome in self._commit_together([write])]
+        except Exception as error:  # noqa: BLE001 - each caller gets it
+            return [(None, error)] * len(batch)
 
     def _patiently(self, engine: sa.Engine, function: Callable[[sa.Connection], T]) -> T:
         for attempt in range(TRIES):
             try:
                 with engine.begin() as connection:
                     return function(connection)
+            except DataError:  # another try would end alike
+                raise
             except DBAPIError as error:
                 if attempt == TRIES - 1:
                     raise StoreUnavailable("the service's database cannot be used") from error

@@ -15,6 +15,7 @@ from service.api import routes
 from service.api.openai.completions import ErrorResponse
 from service.api.openai.upload import FORM, Form, read_upload
 from service.api.problems import describe_errors
+from service.api.queries import read_limit, read_name
 from service.api.state import app_state
 from service.batches.batches import Batches
 from service.errors import Draining, NotFound, wrong_field
@@ -143,7 +144,7 @@ async def files(request: Request) -> Response:
     order = query.get("order", "desc")
     if order not in ("asc", "desc"):
         raise wrong_field("order", "must be asc or desc")
-    after, purpose = read_id(query.get("after"), "after"), read_id(query.get("purpose"), "purpose")
+    after, purpose = read_name(query.get("after"), "after"), read_name(query.get("purpose"), "purpose")
     found = await batches.files.list(
         request.state.caller, limit + 1, after=after, newest_first=order == "desc", purpose=purpose
     )
@@ -182,21 +183,6 @@ def stored_batches(request: Request) -> Batches:
     if batches is None:
         raise NotFound("this service keeps no files and batches: its operator has not set REDRAFT_STORE")
     return batches
-
-
-def read_limit(text: str | None, *, default: int, most: int) -> int:
-    """How many a page should have. Raises InvalidRequest."""
-    try:
-        return TypeAdapter(Annotated[int, Ge(1), Le(most)]).validate_python(text or default)
-    except ValidationError:
-        raise wrong_field("limit", f"must be a number from 1 to {most}") from None
-
-
-def read_id(text: str | None, name: str) -> str | None:
-    """An id, or a word, of a query. Raises InvalidRequest."""
-    if text is not None and not (text.isascii() and text.isprintable()):
-        raise wrong_field(name, "should have printable ASCII characters only")
-    return text
 
 
 def page(items: list[dict[str, Any]], limit: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel, BeforeValidator, WrapValidator
+from pydantic_core import from_json
 
 from service.engines.base import (
     PLAINLY,
@@ -484,7 +485,7 @@ def _unwrap_choice(text: str, sampling: Sampling) -> str:
     if not sampling.choices:
         return text
     try:
-        said = json.loads(text)
+        said = from_json(text)
     except ValueError:
         return text
     return str(said.get("reply", text)) if isinstance(said, dict) else text

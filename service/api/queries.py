@@ -1,0 +1,23 @@
+"""Parameters of queries. All raise InvalidRequest, which names the parameter."""
+
+from typing import Annotated
+
+from annotated_types import Ge, Le
+from pydantic import TypeAdapter, ValidationError
+
+from service.errors import wrong_field
+
+
+def read_limit(text: str | None, *, default: int, most: int) -> int:
+    """How many a page should have."""
+    try:
+        return TypeAdapter(Annotated[int, Ge(1), Le(most)]).validate_python(text or default)
+    except ValidationError:
+        raise wrong_field("limit", f"must be a number from 1 to {most}") from None
+
+
+def read_name(text: str | None, field: str) -> str | None:
+    """An id or another name to look for. No name has control characters, and Postgres takes no text with U+0000."""
+    if text is not None and not text.isprintable():
+        raise wrong_field(field, "should have printable characters only")
+    return text
