@@ -29,7 +29,7 @@ from service.api.openai.background import ResponseOrders
 from service.api.openai.batches import BatchFileRequest
 from service.api.openai.response_requests import ResponseRequest
 from service.api.openai.translate import ChatRequest
-from service.api.origin import Cors, OriginGuard
+from service.api.origin import Cors, OriginGuard, methods_of
 from service.api.rate_limits import RateLimits
 from service.api.routes import router, v1
 from service.api.state import AppState, Exchanges
@@ -375,19 +375,6 @@ def create_app(
     )
     app.state.admission = admission  # for the server, which drains the app
     app.state.jobs = app.state.batches = None  # until the lifespan begins
-    app.add_middleware(
-        BodyLimit,
-        max_bytes=settings.max_body_bytes,
-        others={"/v1/batch": settings.max_batch_bytes, "/v1/files": settings.max_file_bytes + FORM_BYTES},
-    )
-    if settings.max_programs_per_key is not None:
-        app.add_middleware(RateLimits, admission=admission, limit=settings.max_programs_per_key)
-    app.add_middleware(OriginGuard, hosts=settings.hosts, origins=settings.page_origins, open_paths=POLLED)
-    app.add_middleware(RequestContext, on_finished=finished)
-    if settings.cors_origins:
-        app.add_middleware(Cors, origins=settings.cors_origins)
-    if tracer is not None:
-        app.add_middleware(RequestTrace, tracer=tracer, untraced=POLLED)
     problems.install(app)
     app.include_router(v1)
     app.include_router(jobs_router)
@@ -399,6 +386,19 @@ def create_app(
     app.include_router(mcp_routes.router)
     app.include_router(router)
     app.include_router(pages.router)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=settings.max_body_bytes,
+        others={"/v1/batch": settings.max_batch_bytes, "/v1/files": settings.max_file_bytes + FORM_BYTES},
+    )
+    if settings.max_programs_per_key is not None:
+        app.add_middleware(RateLimits, admission=admission, limit=settings.max_programs_per_key)
+    app.add_middleware(OriginGuard, hosts=settings.hosts, origins=settings.page_origins, open_paths=POLLED)
+    app.add_middleware(RequestContext, on_finished=finished)
+    if settings.cors_origins:
+        app.add_middleware(Cors, origins=settings.cors_origins, methods=methods_of(app.routes))
+    if tracer is not None:
+        app.add_middleware(RequestTrace, tracer=tracer, untraced=POLLED)
     native = (GenerateRequest, CritiqueRequest, RefineRequest, BatchRequest)
     requests = (*native, FeedbackRequest, ChatRequest, ResponseRequest, BatchFileRequest, MessagesRequest)
     add_schemas(app, [*requests, Problem])

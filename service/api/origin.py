@@ -8,7 +8,7 @@ own name was resolved to this machine, so that it counts as the same origin, is 
 Sources: Fetch Metadata Request Headers (W3C), RFC 6454 section 7, RFC 9110 section 7.2.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -16,6 +16,7 @@ from uuid import uuid4
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.idempotency import REPLAYED
@@ -26,6 +27,18 @@ from service.errors import Forbidden
 ANY = "*"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 OWN_SITE = ("same-origin", "none")
+EXPOSED = (
+    HEADER,
+    "Location",
+    "Preference-Applied",
+    "Allow",
+    "Retry-After",
+    "x-should-retry",
+    REPLAYED,
+    *FIELDS,
+    *OPENAI_FIELDS,
+)
+"""The headers of answers that say something to a page. Some others, such as Content-Type, it may read anyway."""
 
 
 @dataclass(frozen=True)
@@ -72,21 +85,29 @@ class OriginGuard:
 
 
 class Cors(CORSMiddleware):
-    """Let pages of ``origins`` use the service and read its answers. A preflight needs no key, as it can have none."""
+    """Let pages of ``origins`` use the service and read its answers. A preflight needs no key, as it can have none.
 
-    def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
+    methods: those that pages may use.
+    """
+
+    def __init__(self, app: ASGIApp, origins: Sequence[str], methods: Sequence[str]) -> None:
         super().__init__(
             app,
             allow_origins=origins,
-            allow_methods=("GET", "POST"),
+            allow_methods=methods,
             allow_headers=("*",),
-            expose_headers=(HEADER, "Retry-After", REPLAYED, *FIELDS, *OPENAI_FIELDS),
+            expose_headers=EXPOSED,
         )
 
     def preflight_response(self, request_headers: Headers) -> Response:
         response = super().preflight_response(request_headers)
         response.headers[HEADER] = uuid4().hex
         return response
+
+
+def methods_of(routes: Iterable[BaseRoute]) -> Sequence[str]:
+    """All methods that some route takes."""
+    return sorted({method for route in routes if isinstance(route, Route) for method in route.methods or ()})
 
 
 def _name_of(host: str) -> str:

@@ -1,11 +1,13 @@
 """Which hosts and which web pages the service answers to, over real HTTP."""
 
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from starlette.routing import Route
 
-from service.api.rate_limits import FIELDS, OPENAI_FIELDS
+from service.api.origin import EXPOSED
 from service.settings import Settings
 from tests.support.serving import Served, serving
 
@@ -131,10 +133,41 @@ async def test_a_page_that_is_allowed_asks_and_then_reads(settings: dict[str, An
     for response, status in ((whole, 200), (streamed, 200), (too_large, 413)):
         assert response.status_code == status
         assert response.headers["access-control-allow-origin"] == PAGE
-        assert response.headers["access-control-expose-headers"] == ", ".join(
-            ("X-Request-ID", "Retry-After", "Idempotency-Replayed", *FIELDS, *OPENAI_FIELDS)
-        )
     assert "event: done" in streamed.text
+
+
+async def test_a_page_may_use_every_method_that_a_route_takes(tmp_path: Path) -> None:
+    async with serving(cors_origins=[PAGE], store=str(tmp_path / "store.db")) as served:
+        taken = {method for route in served.app.routes if isinstance(route, Route) for method in route.methods or ()}
+        for method in (*taken, "PATCH"):
+            asking = {"Origin": PAGE, "Access-Control-Request-Method": method}
+            asked = await served.client.options("/v1/jobs/job-1", headers=asking)
+            assert asked.status_code == (400 if method == "PATCH" else 200), method
+        assert "DELETE" in taken
+
+
+async def test_a_page_reads_every_header_that_says_something(tmp_path: Path) -> None:
+    """The others are about the connection or the cache, or a page may read them anyway."""
+    others = {"content-length", "content-type", "cache-control", "date", "server", "connection", "vary"}
+    others |= {"x-accel-buffering", "x-content-type-options", "content-security-policy", "content-disposition"}
+    others |= {"www-authenticate", "access-control-allow-origin", "access-control-expose-headers", "transfer-encoding"}
+    once = {"Prefer": "respond-async", "Idempotency-Key": "a"}
+    settings: dict[str, Any] = {"store": str(tmp_path / "store.db"), "max_programs_per_key": 1, "max_queued_jobs": 1}
+    async with serving(cors_origins=[PAGE], api_keys=KEY, **settings) as served:
+        client, headers = served.client, {"Origin": PAGE, **BY_ANN}
+        answers = [
+            *[await served.post("/v1/generate", PROMPT, headers={**headers, **once}) for _ in range(2)],
+            await served.post("/v1/chat/completions", {"model": "scripted", "messages": []}, headers=headers),
+            await served.post("/v1/generate", {**PROMPT, "stream": True}, headers=headers),
+            await client.get("/v1/generate", headers=headers),
+            await client.get("/v1/models", headers={"Origin": PAGE}),
+            await client.get("/v1/files", headers=headers),
+        ]
+    sent = {name for answer in answers for name in answer.headers} - others
+
+    assert answers[0].headers["access-control-expose-headers"].split(", ") == list(EXPOSED)
+    assert {"location", "preference-applied", "idempotency-replayed", "allow", "ratelimit"} <= sent
+    assert sent <= {name.lower() for name in EXPOSED}
 
 
 @pytest.mark.parametrize(
