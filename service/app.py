@@ -64,6 +64,7 @@ from service.programs.compile import Programs, RequestLimits
 from service.programs.kept_answers import MemoryAnswers
 from service.programs.models import ServedModels
 from service.programs.run import Runner
+from service.programs.storage import Storage
 from service.settings import Settings
 from service.spans import Tracer, current
 from service.stores import Stores, open_stores
@@ -190,7 +191,20 @@ def make_sender(stores: Stores, receivers: Receivers, metrics: Metrics) -> Sende
     return Sender(stores.deliveries, receivers, on_attempt=metrics.count_delivery, on_backlog=show)
 
 
-def make_jobs(settings: Settings, stores: Stores, sender: Sender, state: AppState) -> Jobs:
+def make_storage(settings: Settings, stores: Stores, metrics: Metrics) -> Storage:
+    """How much callers may keep in the store."""
+    rooms = {"jobs": stores.jobs.held, "files": stores.files.held, "batches": stores.batches.held}
+    if stores.traces is not None:
+        rooms["traces"] = stores.traces.held
+    return Storage(
+        rooms,
+        settings.max_stored_bytes_per_key,
+        on_refusal=metrics.count_storage_refusal,
+        on_show=metrics.show_stored_bytes,
+    )
+
+
+def make_jobs(settings: Settings, stores: Stores, storage: Storage, sender: Sender, state: AppState) -> Jobs:
     """The jobs in the store, with a worker that does not work yet."""
     metrics = state.runner.metrics
 
@@ -208,6 +222,7 @@ def make_jobs(settings: Settings, stores: Stores, sender: Sender, state: AppStat
         worker,
         news,
         sender,
+        storage,
         settings.max_queued_jobs,
         on_shed=metrics.count_shed,
         on_end=note_end,
@@ -215,17 +230,17 @@ def make_jobs(settings: Settings, stores: Stores, sender: Sender, state: AppStat
     )
 
 
-def make_traces(settings: Settings, store: "TraceStore", metrics: Metrics) -> "Traces":
+def make_traces(settings: Settings, store: "TraceStore", storage: Storage, metrics: Metrics) -> "Traces":
     """The traces in ``store``. Raises StoreMisconfigured if the settings name a redaction that is not there."""
     from service.traces.recorder import Recorder
     from service.traces.redaction import load_redaction
     from service.traces.traces import Traces
 
-    recorder = Recorder(store, load_redaction(settings.redaction), metrics.count_trace)
-    return Traces(store, recorder, settings.stored_traces_days, metrics.count_feedback)
+    recorder = Recorder(store, storage, load_redaction(settings.redaction), metrics.count_trace)
+    return Traces(store, recorder, storage, settings.stored_traces_days, metrics.count_feedback)
 
 
-def make_batches(settings: Settings, stores: Stores, state: AppState, line_bytes: int) -> Batches:
+def make_batches(settings: Settings, stores: Stores, storage: Storage, state: AppState, line_bytes: int) -> Batches:
     """The batches in the store, on which nobody works yet."""
     services = Services(stores.batches.lines, state.runner, LineOrders(state), News(), lane="batch")
     lease, keep = settings.job_lease_seconds, settings.file_keep_seconds
@@ -234,6 +249,7 @@ def make_batches(settings: Settings, stores: Stores, state: AppState, line_bytes
         stores.batches,
         stores.files,
         Keeper(stores.batches, stores.files, worker, lease, keep, line_bytes),
+        storage,
         max_queued=settings.max_queued_jobs,
         max_bytes=settings.max_files_bytes,
         keep=keep,
@@ -262,7 +278,8 @@ def create_app(
     receivers = Receivers(settings.notice_receivers)
     stores = open_stores(settings)
     serve_agents = load_mcp(settings)
-    traces = make_traces(settings, stores.traces, metrics) if stores and stores.traces else None
+    storage = make_storage(settings, stores, metrics) if stores else None
+    traces = make_traces(settings, stores.traces, storage, metrics) if stores and stores.traces and storage else None
     admission = Admission(
         settings.max_programs,
         settings.max_queued,
@@ -331,13 +348,15 @@ def create_app(
                 max_file_bytes=settings.max_file_bytes,
                 max_body_seconds=settings.max_body_seconds,
             )
-            if stores is not None:
+            if stores is not None and storage is not None:
+                stack.push_async_callback(storage.close)
+                storage.start()
                 if traces is not None:
                     stack.push_async_callback(traces.close)
                     traces.start()
                 sender = make_sender(stores, receivers, metrics)
-                jobs = make_jobs(settings, stores, sender, state)
-                batches = make_batches(settings, stores, state, line_bytes)
+                jobs = make_jobs(settings, stores, storage, sender, state)
+                batches = make_batches(settings, stores, storage, state, line_bytes)
                 state = replace(state, jobs=jobs, batches=batches)
                 app.state.jobs, app.state.batches = jobs, batches
                 stack.push_async_callback(jobs.close)

@@ -12,6 +12,7 @@ RedraftError
 │   ├── BodyTimeout            408
 │   ├── StillAtWork            409    the same request, sent before
 │   ├── BodyTooLarge           413
+│   ├── StorageFull            413    until something is deleted or expires
 │   ├── UriTooLong             414
 │   ├── InvalidRequest         422    names the fields
 │   │   ├── PromptTooLong      422    names the lengths that are known
@@ -107,6 +108,10 @@ class StillAtWork(RequestError):
 
 class BodyTooLarge(RequestError):
     status, code, title = 413, "body_too_large", "The body is too large"
+
+
+class StorageFull(RequestError):
+    status, code, title = 413, "storage_full", "There is no room to keep more"
 
 
 class UriTooLong(RequestError):

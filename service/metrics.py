@@ -43,7 +43,7 @@ LIVE_JOBS = ("queued", "running")
 ATTEMPTS = ("first", "again")
 STEPS = ("made", "replayed", "lost")
 DELIVERIES = ("delivered", "retried", "gone", "given_up")
-TRACE_OUTCOMES = ("stored", "failed", "dropped")
+TRACE_OUTCOMES = ("stored", "failed", "dropped", "refused")
 REPEATS = ("replayed", "joined", "still_at_work")
 
 
@@ -209,6 +209,12 @@ class Metrics:
         )
         for outcome in STEPS:
             self.job_steps.labels(outcome)
+        self.stored_bytes = Gauge(
+            "redraft_stored_bytes", "Bytes that callers keep in the whole store, by room.", ["room"], registry=registry
+        )
+        self.storage_refusals = Counter(
+            "redraft_storage_refusals", "What was not kept, as its caller keeps as much as it may.", registry=registry
+        )
         self.deliveries = Counter(
             "redraft_deliveries",
             "Attempts to deliver a notice, by receiver and by what became of them.",
@@ -257,6 +263,12 @@ class Metrics:
         for state, count in zip(LIVE_JOBS, (queued, running), strict=True):
             self.jobs.labels(state).set(count)
         self.oldest_queued_job.set_function(lambda: 0.0 if oldest_queued is None else time.time() - oldest_queued)
+
+    def show_stored_bytes(self, room: str, size: int) -> None:
+        self.stored_bytes.labels(room).set(size)
+
+    def count_storage_refusal(self) -> None:
+        self.storage_refusals.inc()
 
     def count_job_end(self, kind: str, state: str) -> None:
         self.jobs_ended.labels(kind, state).inc()

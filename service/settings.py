@@ -186,6 +186,9 @@ class Settings(BaseSettings):
     max_files_bytes: int = Field(
         10_737_418_240, ge=1, description="bytes of all files and of the input of unfinished batches; above it, 413"
     )
+    max_stored_bytes_per_key: int = Field(
+        5_368_709_120, ge=1, description="bytes of jobs, files and stored traces that one key may keep; above it, 413"
+    )
     file_keep_seconds: float = Field(
         2_592_000.0, gt=0, allow_inf_nan=False, description="most seconds for which files and ended batches are kept"
     )

@@ -18,6 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from bench.harness.scenario import say
+from service.programs.storage import Storage
 from service.store.database import Database
 from service.store.opening import open_database
 from service.traces.database import TraceDatabase, traces
@@ -47,7 +48,8 @@ async def measure(folder: Path, count: int) -> None:
     database = open_database(str(folder / "store.db"))
     store = TraceDatabase(database)
     fill(database, count)
-    stored = Traces(store, Recorder(store, str, lambda _: None), 30.0, lambda _: None)
+    room = Storage({}, sys.maxsize)
+    stored = Traces(store, Recorder(store, room, str, lambda _: None), room, 30.0, lambda _: None)
     for name, (selection, share) in LISTS.items():
         before = None if share is None else f"ref-{int(count * share):032x}"
         times = []

@@ -142,7 +142,10 @@ TRAFFIC = Row(
         Panel(
             "Refused by reason",
             "Programs refused before any work.",
-            [Query(rate("reason", "redraft_requests_shed_total"), "{{reason}}")],
+            [
+                Query(rate("reason", "redraft_requests_shed_total"), "{{reason}}"),
+                Query(f"sum(rate(redraft_storage_refusals_total{{{HERE}}}[$__rate_interval]))", "storage_full"),
+            ],
             unit="reqps",
             stacked=True,
         ),
@@ -404,12 +407,19 @@ JOBS = Row(
         ),
         Panel(
             "Stored traces and feedback",
-            "A second: traces that were stored, failed or were dropped, and what callers said of them.",
+            "A second: traces that were stored, failed, were dropped or refused, and what callers said of them.",
             [
                 Query(rate("outcome", "redraft_stored_traces_total"), "{{outcome}}"),
                 Query(rate("kind", "redraft_feedback_total"), "feedback: {{kind}}"),
             ],
             unit="ops",
+        ),
+        Panel(
+            "Bytes in the database",
+            "What callers keep in the whole store: jobs, files, the input of unfinished batches, and traces.",
+            [Query(f"max by (room) (redraft_stored_bytes{{{HERE}}})", "{{room}}")],
+            unit="bytes",
+            stacked=True,
         ),
         Panel(
             "Notices by result",

@@ -162,7 +162,7 @@ async def check_capacity(request: Request) -> None:
     """Refuse a job that would not be taken on now."""
     if app_state(request).runner.admission.draining:
         raise Draining("the service is shutting down and takes no new requests")
-    await _jobs(request).check()
+    await _jobs(request).check(request.state.caller)
 
 
 async def accept(request: Request, model: type[M], kind: JobKind) -> Response:

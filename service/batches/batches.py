@@ -1,15 +1,17 @@
 """What the rest of the service asks of batches: take one on, give it, cancel it."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 from service.batches.batch import Batch
 from service.batches.keeper import Keeper
 from service.batches.store import BatchStore
-from service.errors import BodyTooLarge, NotFound, Overloaded, wrong_field
+from service.errors import NotFound, Overloaded, StorageFull, wrong_field
 from service.files.file import StoredFile
 from service.files.store import FileStore
 from service.programs.ids import is_id, make_id
+from service.programs.storage import Storage
 
 RETRY_SECONDS = 60
 WINDOW_SECONDS = 86_400.0
@@ -19,6 +21,7 @@ class Batches:
     """The batches of this service, and the files with their requests and results.
 
     keeper: keeps them going here.
+    storage: how much callers may keep.
     max_queued: how many batches may be open.
     max_bytes: of all files, and of the input of the batches that are open.
     keep: seconds for which files are kept.
@@ -30,6 +33,7 @@ class Batches:
         store: BatchStore,
         files: FileStore,
         keeper: Keeper,
+        storage: Storage,
         *,
         max_queued: int,
         max_bytes: int,
@@ -40,6 +44,8 @@ class Batches:
         self.keeper = keeper
         self.keep = keep
         self._store = store
+        self._storage = storage
+        self._reserved = 0
         self._max_queued = max_queued
         self._max_bytes = max_bytes
         self._on_shed = on_shed
@@ -51,11 +57,25 @@ class Batches:
             self._on_shed("overloaded")
             raise Overloaded(f"{waiting} batches are not finished", retry_after=RETRY_SECONDS)
 
-    async def check_room(self, size: int) -> None:
-        """Raise BodyTooLarge if there is no room for so many bytes."""
-        held = await self.files.held() + await self._store.held()
-        if held + size > self._max_bytes:
-            raise BodyTooLarge(f"files hold {held} of {self._max_bytes} bytes; delete some that you no longer need")
+    @asynccontextmanager
+    async def room(self, caller: str, size: int) -> AsyncIterator[None]:
+        """Write so many bytes of a caller's inside. Raises StorageFull."""
+        async with self._storage.room(caller, size):
+            held = await self.files.held() + await self._store.held() + self._reserved
+            if held + size > self._max_bytes:
+                raise StorageFull(f"files hold {held} of {self._max_bytes} bytes; delete some that you no longer need")
+            self._reserved += size
+            try:
+                yield
+            finally:
+                self._reserved -= size
+
+    async def delete_file(self, caller: str, file_id: str) -> StoredFile:
+        """Drop a file of the caller's. Raises NotFound."""
+        file = await self.get_file(caller, file_id)
+        await self.files.delete(file.id)
+        self._storage.forget(caller)
+        return file
 
     async def get_file(self, caller: str, file_id: str) -> StoredFile:
         """A file of the caller's. Raises NotFound, also for the file of another caller."""
@@ -80,7 +100,7 @@ class Batches:
         input_file: the id of a file of the caller's.
         keep: seconds for which the files with results are kept; None for the usual time.
 
-        Raises InvalidRequest and BodyTooLarge.
+        Raises InvalidRequest and StorageFull.
         """
         try:
             file = await self.get_file(caller, input_file)
@@ -88,7 +108,6 @@ class Batches:
             raise wrong_field("input_file_id", error.detail) from None
         if file.purpose != "batch":
             raise wrong_field("input_file_id", f"the file was uploaded for {file.purpose}, not for batch")
-        await self.check_room(file.size)
         batch = Batch(
             make_id("batch", "_"),
             caller,
@@ -101,7 +120,8 @@ class Batches:
             size=file.size,
             metadata=metadata,
         )
-        await self._store.add(batch)
+        async with self.room(caller, file.size):
+            await self._store.add(batch)
         self.keeper.wake()
         return batch
 

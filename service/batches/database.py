@@ -61,8 +61,10 @@ class BatchDatabase:
 
         return await self._database.read(read)
 
-    async def held(self) -> int:
+    async def held(self, caller: str | None = None) -> int:
         query = sa.select(sa.func.coalesce(sa.func.sum(batches.c.size), 0)).where(_is_live())
+        if caller is not None:
+            query = query.where(batches.c.caller == caller)
         return await self._database.read(lambda c: int(c.execute(query).scalar_one()))
 
     async def count_open(self) -> int:

@@ -35,8 +35,8 @@ class BatchStore(Protocol):
     async def list(self, caller: str, limit: int, after: str | None) -> Sequence[Batch]:
         """The caller's batches, newest first; with ``after``, those older than it."""
 
-    async def held(self) -> int:
-        """Bytes of the input of all batches that have not ended."""
+    async def held(self, caller: str | None = None) -> int:
+        """Bytes of the input of the caller's batches that have not ended, or of all."""
 
     async def count_open(self) -> int:
         """How many batches have not ended."""

@@ -94,8 +94,10 @@ class FileDatabase:
 
         return await self._database.write(drop, lasting=True, alone=True)
 
-    async def held(self) -> int:
+    async def held(self, caller: str | None = None) -> int:
         query = sa.select(sa.func.coalesce(sa.func.sum(files.c.size), 0)).where(files.c.complete)
+        if caller is not None:
+            query = query.where(files.c.caller == caller)
         return await self._database.read(lambda c: int(c.execute(query).scalar_one()))
 
     async def purge(self, now: float, begun_before: float) -> int:

@@ -40,8 +40,8 @@ class FileStore(Protocol):
     async def delete(self, file_id: str) -> bool:
         """Drop a file with its content; whether it was there."""
 
-    async def held(self) -> int:
-        """Bytes of all files that are complete."""
+    async def held(self, caller: str | None = None) -> int:
+        """Bytes of the caller's files that are complete, or of all."""
 
     async def purge(self, now: float, begun_before: float) -> int:
         """Drop the files that have expired by ``now``, and those that were begun before a time and never finished; how

@@ -15,7 +15,7 @@ from service.jobs.job import Claim, Job, JobEvent, JobState, JobTaken, Once, Ord
 from service.jobs.store import LiveJobs, Step
 from service.store.database import Database
 
-FORMAT = 2
+FORMAT = 3
 """The version of the tables and of what is in them."""
 
 metadata = sa.MetaData()
@@ -31,6 +31,7 @@ jobs = sa.Table(
     sa.Column("created", sa.Double, nullable=False),
     sa.Column("started", sa.Double),
     sa.Column("finished", sa.Double),
+    sa.Column("bytes", sa.BigInteger, nullable=False),  # before what is long, so that it is read without that
     sa.Column("progress", sa.Text, nullable=False),
     sa.Column("stated", sa.Text),
     sa.Column("outcome", sa.Text),
@@ -104,6 +105,7 @@ class JobDatabase:
             "progress": to_json(asdict(job.progress)),
             "stated": None if job.stated is None else to_json(job.stated),
         }
+        row["bytes"] = _size(order.body) + _size(row["stated"] or "")
 
         def write(connection: sa.Connection) -> str:
             kept = job.id if once is None else self._take_key(connection, job, once)
@@ -155,11 +157,20 @@ class JobDatabase:
         queued, oldest = found.get("queued", (0, None))
         return LiveJobs(queued, found.get("running", (0, None))[0], oldest)
 
+    async def held(self, caller: str | None) -> int:
+        query = sa.select(sa.func.coalesce(sa.func.sum(jobs.c.bytes), 0))
+        if caller is not None:
+            query = query.where(jobs.c.caller == caller)
+        return await self._database.read(lambda c: int(c.execute(query).scalar_one()))
+
     async def cancel(self, job_id: str, event: JobEvent) -> bool:
         def note(connection: sa.Connection) -> bool:
             live = (jobs.c.id == job_id) & jobs.c.state.in_(("queued", "running"))
             untouched = live & (jobs.c.attempt == 0)
-            ended = {"state": "cancelled", "finished": time.time(), "outcome": to_json(event.data), "body": ""}
+            outcome = to_json(event.data)
+            ended = {"state": "cancelled", "finished": time.time(), "outcome": outcome, "body": ""}
+            body = connection.execute(sa.select(jobs.c.body).where(untouched)).scalar_one_or_none() or ""
+            ended["bytes"] = jobs.c.bytes - _size(body) + 2 * _size(outcome)
             end = jobs.update().where(untouched).values(cancelling=True, **ended).returning(jobs.c.kind)
             if (kind := connection.execute(end).scalar_one_or_none()) is not None:
                 connection.execute(self._database.insert_once(events), _event_row(job_id, event))
@@ -239,16 +250,19 @@ class JobDatabase:
 
     async def append(self, claim: Claim, event: JobEvent, progress: Progress) -> None:
         def write(connection: sa.Connection) -> None:
-            self._hold(connection, claim, progress=to_json(asdict(progress)))
-            connection.execute(self._database.insert_once(events), _event_row(claim.job.id, event))
+            row = _event_row(claim.job.id, event)
+            self._hold(connection, claim, progress=to_json(asdict(progress)), more=_size(row["data"]))
+            connection.execute(self._database.insert_once(events), row)
 
         await self._database.write(write)
 
     async def finish(self, claim: Claim, state: JobState, event: JobEvent, progress: Progress) -> None:
-        ended = {"state": state, "finished": time.time(), "outcome": to_json(event.data), "body": "", "owner": None}
+        outcome = to_json(event.data)
+        ended = {"state": state, "finished": time.time(), "outcome": outcome, "body": "", "owner": None}
+        more = 2 * _size(outcome) - _size(claim.order.body)  # the outcome is that of the last event too
 
         def write(connection: sa.Connection) -> None:
-            self._hold(connection, claim, progress=to_json(asdict(progress)), **ended)
+            self._hold(connection, claim, progress=to_json(asdict(progress)), more=more, **ended)
             connection.execute(self._database.insert_once(events), _event_row(claim.job.id, event))
             connection.execute(steps.delete().where(steps.c.job == claim.job.id))
             notice = make_notice(claim.job.id, claim.job.kind, state)
@@ -276,7 +290,10 @@ class JobDatabase:
 
     def _hold(self, connection: sa.Connection, claim: Claim, **values: Any) -> None:
         """Write ``values`` to the claimed job and renew the lease. The row stays locked until the transaction ends, so
-        nobody else can claim the job before all of the write is there. Raises JobTaken."""
+        nobody else can claim the job before all of the write is there. Raises JobTaken.
+
+        more: bytes by which the job grows.
+        """
         mine = {"its_id": claim.job.id, "its_owner": claim.owner, "its_attempt": claim.attempt}
         statement = self._holding(tuple(values))
         until = {} if self._database.is_shared else {"until": time.time() + self._lease}
@@ -293,7 +310,9 @@ class JobDatabase:
             & (jobs.c.state == "running")
         )
         until = self._database.now() + self._lease if self._database.is_shared else sa.bindparam("until")
-        values: dict[str, Any] = {name: sa.bindparam(name) for name in names}
+        values: dict[str, Any] = {name: sa.bindparam(name) for name in names if name != "more"}
+        if "more" in names:
+            values["bytes"] = jobs.c.bytes + sa.bindparam("more")
         return jobs.update().where(mine).values({"free_at": until, **values})
 
 
@@ -312,9 +331,13 @@ def _document(text: str | None) -> Mapping[str, Any] | None:
     return document
 
 
+def _size(text: str) -> int:
+    return len(text.encode())
+
+
 def _event(row: Mapping[str, Any]) -> JobEvent:
     return JobEvent(row["number"], row["name"], json.loads(row["data"]))
 
 
-def _event_row(job_id: str, event: JobEvent) -> Mapping[str, Any]:
+def _event_row(job_id: str, event: JobEvent) -> dict[str, Any]:
     return {"job": job_id, "number": event.number, "name": event.name, "data": to_json(event.data)}

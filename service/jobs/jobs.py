@@ -15,6 +15,7 @@ from service.jobs.news import News
 from service.jobs.store import JobStore, LiveJobs
 from service.jobs.worker import POLL_SECONDS, Worker
 from service.programs.ids import is_id, make_id
+from service.programs.storage import Storage
 from service.wire.problems import problem_body
 
 RETRY_SECONDS = 10
@@ -30,6 +31,7 @@ class Jobs:
     worker: who works on them here.
     news: who hears of them here.
     sender: sends the notices of their ends.
+    storage: how much callers may keep.
     max_queued: how many may wait.
     on_shed: called with ``overloaded`` for each refusal.
     on_end: called with the kind and the state of each job that ends before it has begun.
@@ -42,6 +44,7 @@ class Jobs:
         worker: Worker,
         news: News,
         sender: Sender,
+        storage: Storage,
         max_queued: int,
         *,
         on_shed: Callable[[str], None],
@@ -51,6 +54,7 @@ class Jobs:
         self.worker = worker
         self.sender = sender
         self._store = store
+        self._storage = storage
         self._news = news
         self._max_queued = max_queued
         self._on_shed = on_shed
@@ -64,8 +68,9 @@ class Jobs:
         self.worker.start()
         self.sender.start()
 
-    async def check(self) -> None:
-        """Raise Overloaded if no job would be taken on now."""
+    async def check(self, caller: str) -> None:
+        """Raise Overloaded if no job would be taken on now, and StorageFull if none of the caller's would."""
+        await self._storage.check(caller)
         waiting = await self._store.count_queued()
         if waiting >= self._max_queued:
             self._on_shed("overloaded")
@@ -88,10 +93,13 @@ class Jobs:
         once: the caller's key for it. The same request under the same key gives the same job, as long as it is kept.
         stated: what the kind shows of the request for as long as the job is kept.
         notify: where a notice of the job's end goes.
+
+        Raises StorageFull.
         """
         order = Order(kind, body, caller, request_id, f"[{secrets.token_hex(6)}]", secrets.randbits(31))
         job = Job(make_id("job"), caller, kind, "queued", time.time(), stated=stated)
-        kept = await self._store.add(job, order, once, notify)
+        async with self._storage.room(caller, len(body.encode())):
+            kept = await self._store.add(job, order, once, notify)
         if kept != job.id:
             return await self.get(caller, kept)
         self.worker.wake()
@@ -134,6 +142,7 @@ class Jobs:
         """Drop a job, also one that is at work: that ends. Raises NotFound."""
         await self.get(caller, job_id)
         await self._store.delete(job_id)
+        self._storage.forget(caller)
         self.worker.withdraw(job_id)
         self._news.tell(job_id)
 

@@ -92,6 +92,9 @@ class JobStore(WorkStore, Protocol):
     async def measure(self) -> LiveJobs:
         """Count the jobs that have not ended."""
 
+    async def held(self, caller: str | None) -> int:
+        """Bytes of the caller's jobs, or of all: their requests until they end, their events and their results."""
+
     async def cancel(self, job_id: str, event: JobEvent) -> bool:
         """Note that a job is to end. One that no attempt has begun ends here, with ``event`` as its only event and its
         outcome; whether it did."""

@@ -50,6 +50,9 @@ class RequestInfo:
 class Keeper(Protocol):
     """Stores the traces of programs whose requests ask for it."""
 
+    async def check(self, caller: str) -> None:
+        """Raise StorageFull if no further trace of the caller's can be stored. Raises StoreUnavailable."""
+
     def keep(self, program: Program, info: RequestInfo, done: Done) -> "asyncio.Future[None]":
         """Begin to store the whole account of a program. The future is done once it is stored, or cannot be; it never
         has an exception. A program is stored once, however often this is called."""
@@ -94,8 +97,11 @@ class Runner:
         ticket: a place that the caller holds already. Without one the program is admitted first.
         observe: counts the events of a program that nobody waits for; by default the metrics count them.
 
-        The place is held until the generator is closed. Raises what Admission.admit, Roles.check and the program raise.
+        The place is held until the generator is closed. Raises what Admission.admit, Roles.check, Keeper.check and the
+        program raise.
         """
+        if self.keeper is not None and program.to_store is not None:
+            await self.keeper.check(info.caller)
         roles = self.roles(program.models)
         if program.lane == "batch":
             roles = self.background.roles(roles)

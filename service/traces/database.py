@@ -1,5 +1,6 @@
 """Traces in the service's database."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,7 +13,7 @@ from service.store.database import Database
 from service.traces.store import Feedback, Selection, WholeTrace
 from service.traces.trace import Trace, TraceSummary
 
-FORMAT = 1
+FORMAT = 2
 """The version of the tables and of what is in them."""
 DELETED_AT_ONCE = 100
 """Traces that one transaction deletes, so that no other write waits long."""
@@ -44,6 +45,7 @@ feedback = sa.Table(
     sa.Column("kind", sa.String, primary_key=True),
     sa.Column("candidate", sa.String, primary_key=True),
     sa.Column("created", sa.Double, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Column("value", sa.Text, nullable=False),
 )
 SHOWN = [traces.c[name] for name in TraceSummary.__dataclass_fields__]
@@ -58,8 +60,8 @@ class TraceDatabase:
         database.prepare("traces", metadata, FORMAT)
 
     async def add(self, trace: Trace) -> bool:
-        document = json.dumps(trace.document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        row = {**asdict(trace.summary), "document": document, "bytes": len(document)}
+        document = await asyncio.to_thread(trace.encode)
+        row = {**asdict(trace.summary), "document": document, "bytes": len(document.encode())}
         row["place"] = place_of(trace.summary.id)
         statement = self._database.insert_once(traces).returning(traces.c.id)
         return await self._database.write(lambda c: c.execute(statement, row).first() is not None, lasting=True)
@@ -99,7 +101,8 @@ class TraceDatabase:
         return await self._database.read(read)
 
     async def add_feedback(self, caller: str, given: Feedback) -> bool | None:
-        row = {**asdict(given), "value": json.dumps(given.value, ensure_ascii=False)}
+        value = json.dumps(given.value, ensure_ascii=False)
+        row = {**asdict(given), "value": value, "bytes": len(value.encode())}
         mine = sa.select(traces.c.id).where(traces.c.caller == caller, traces.c.id == given.trace)
         same = (
             (feedback.c.trace == given.trace)
@@ -115,6 +118,20 @@ class TraceDatabase:
             return bool(replaced)
 
         return await self._database.write(write, lasting=True, alone=True)
+
+    async def held(self, caller: str | None) -> int:
+        total = sa.func.coalesce(sa.func.sum(traces.c.bytes), 0)
+        given = sa.func.coalesce(sa.func.sum(feedback.c.bytes), 0)
+        of_traces = sa.select(total)
+        of_feedback = sa.select(given)
+        if caller is not None:
+            of_traces = of_traces.where(traces.c.caller == caller)
+            of_feedback = of_feedback.join_from(feedback, traces, feedback.c.trace == traces.c.id).where(
+                traces.c.caller == caller
+            )
+        return await self._database.read(
+            lambda c: sum(int(c.execute(q).scalar_one()) for q in (of_traces, of_feedback))
+        )
 
     async def delete(self, caller: str, trace_id: str) -> bool:
         return bool(await self._delete((traces.c.caller == caller) & (traces.c.id == trace_id)))

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
-from service.errors import RedraftError
+from service.errors import RedraftError, StorageFull
 from service.programs.run import RequestInfo
+from service.programs.storage import Storage
 from service.refinement.events import Done
 from service.refinement.program import Program
 from service.traces.redaction import Redact
@@ -22,7 +23,9 @@ MOST_WAITING = 256
 """Traces that wait to be stored. Those above it are dropped, so that a slow hook or disk does not fill the memory."""
 CLOSE_SECONDS = 10.0
 
-Outcome = Literal["stored", "failed", "dropped"]
+Outcome = Literal["stored", "failed", "dropped", "refused"]
+"""``failed``: by the database or the hook. ``dropped``: too many waited, or the service ended. ``refused``: the caller
+keeps as much as it may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +37,23 @@ class _Storing:
 class Recorder:
     """A Keeper that stores traces in ``store``.
 
+    storage: how much callers may keep.
     redact: what every text goes through, in a thread.
     on_outcome: called once for each trace.
     """
 
-    def __init__(self, store: TraceStore, redact: Redact, on_outcome: Callable[[Outcome], None]) -> None:
+    def __init__(
+        self, store: TraceStore, storage: Storage, redact: Redact, on_outcome: Callable[[Outcome], None]
+    ) -> None:
         self._store = store
+        self._storage = storage
         self._redact = redact
         self._on_outcome = on_outcome
         self._storing: dict[str, _Storing] = {}
         self._thread = ThreadPoolExecutor(1, "redaction")
+
+    async def check(self, caller: str) -> None:
+        await self._storage.check(caller)
 
     def keep(self, program: Program, info: RequestInfo, done: Done) -> "asyncio.Future[None]":
         if (known := self._storing.get(program.id)) is not None:
@@ -84,8 +94,12 @@ class Recorder:
         make = asyncio.get_running_loop().run_in_executor
         try:
             trace = await make(self._thread, make_trace, program, done, caller, created, self._redact)
-            if await self._store.add(trace):
-                self._on_outcome("stored")
+            size = len(await asyncio.to_thread(trace.encode))
+            async with self._storage.room(caller, size):
+                if await self._store.add(trace):
+                    self._on_outcome("stored")
+        except StorageFull as error:
+            self._give_up(program.id, "refused", str(error))
         except asyncio.CancelledError:
             self._give_up(program.id, "dropped", "the service has ended")
         except Exception as error:  # noqa: BLE001 - a hook may raise anything, and the answer is sent all the same

@@ -72,6 +72,9 @@ class TraceStore(Protocol):
         """Keep feedback in place of earlier feedback of the same kind on the same candidate; whether there was such.
         None if the caller has no such trace."""
 
+    async def held(self, caller: str | None) -> int:
+        """Bytes of the caller's traces and of the feedback on them, or of all."""
+
     async def delete(self, caller: str, trace_id: str) -> bool:
         """Delete a trace of the caller's with its feedback; whether there was one."""
 

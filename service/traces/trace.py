@@ -3,6 +3,7 @@
 It has nothing to do with the traces of OpenTelemetry (tracing.py), which hold no text and leave the service.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -60,6 +61,10 @@ class Trace:
 
     summary: TraceSummary
     document: Document
+
+    def encode(self) -> str:
+        """The document as JSON. Takes some milliseconds for a long account."""
+        return json.dumps(self.document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def make_trace(program: Program, done: Done, caller: str, created: float, redact: Redact) -> Trace:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from service.errors import NotFound, StoreUnavailable, wrong_field
+from service.programs.storage import Storage
 from service.traces.formats import FORMATS, Format
 from service.traces.pairs import find_pairs
 from service.traces.recorder import Recorder
@@ -29,15 +30,22 @@ class Traces:
 
     store: where they are kept.
     recorder: stores new ones.
+    storage: how much callers may keep.
     keep_days: for how many days.
     on_feedback: called with the kind of each feedback.
     """
 
     def __init__(
-        self, store: TraceStore, recorder: Recorder, keep_days: float, on_feedback: Callable[[str], None]
+        self,
+        store: TraceStore,
+        recorder: Recorder,
+        storage: Storage,
+        keep_days: float,
+        on_feedback: Callable[[str], None],
     ) -> None:
         self.recorder = recorder
         self._store = store
+        self._storage = storage
         self._keep_days = keep_days
         self._on_feedback = on_feedback
         self._purging: asyncio.Task[None] | None = None
@@ -73,24 +81,28 @@ class Traces:
         await self.recorder.settle(caller, trace_id)
         if not await self._store.delete(caller, trace_id):
             raise _unknown(trace_id)
+        self._storage.forget(caller)
 
     async def delete_all(self, caller: str) -> int:
         """Delete all traces of the caller's; how many there were."""
         await self.recorder.settle(caller)
-        return await self._store.delete_all(caller)
+        deleted = await self._store.delete_all(caller)
+        self._storage.forget(caller)
+        return deleted
 
     async def add_feedback(self, caller: str, given: FeedbackRequest) -> tuple[Feedback, bool]:
         """Keep feedback, in place of earlier feedback of the same kind on the same candidate; and whether there was
         such.
 
-        Raises NotFound if the caller has no such trace, and InvalidRequest if it has no such candidate.
+        Raises NotFound if the caller has no such trace, InvalidRequest if it has no such candidate, and StorageFull.
         """
         document = (await self.get(caller, given.program)).trace.document
         candidate, value = _resolve(given, document)
         if given.kind == "edit":
             value = await self.recorder.redact(value)
         feedback = Feedback(given.program, given.kind, candidate, value, time.time())
-        replaced = await self._store.add_feedback(caller, feedback)
+        async with self._storage.room(caller, len(str(value).encode())):
+            replaced = await self._store.add_feedback(caller, feedback)
         if replaced is None:
             raise _unknown(given.program)
         self._on_feedback(given.kind)

@@ -5,7 +5,9 @@ import time
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 
+from service.jobs.database import events, jobs
 from service.jobs.job import Job, JobEvent, JobTaken, Once, Progress
 from service.jobs.store import JobStore, LiveJobs, Step
 from service.programs.ids import make_id
@@ -313,3 +315,29 @@ async def test_a_deleted_job_is_gone_and_takes_no_more(store: JobStore) -> None:
     assert await store.get(job) is None
     assert (list(await store.steps(job)), list(await store.events(job, 0))) == ([], [])
     assert await add_once(store, "k", "f") != job
+
+
+@pytest.mark.parametrize("end", ["completed", "cancelled"])
+async def test_the_bytes_of_a_job_are_those_of_its_texts(store: JobStore, end: str) -> None:
+    async def assert_counted() -> None:
+        assert await store.held("anonymous") == await store.held(None) == await store._database.read(_sizes)  # type: ignore[attr-defined]
+
+    job = await add(store)
+    await add(store, 1)
+    await assert_counted()
+    if end == "cancelled":
+        assert await store.cancel(job, JobEvent(1, "error", {"detail": "Wäves"}))
+    else:
+        claim = await store.claim("me", 15.0)
+        assert claim is not None
+        await store.append(claim, STARTED, Progress())
+        await assert_counted()
+        await store.finish(claim, "completed", DONE, Progress())
+    await assert_counted()
+    assert await store.held("nobody") == 0
+
+
+def _sizes(connection: sa.Connection) -> int:
+    of_jobs = connection.execute(sa.select(jobs.c.body, jobs.c.stated, jobs.c.outcome)).all()
+    of_events = connection.execute(sa.select(events.c.data)).all()
+    return sum(len(text.encode()) for row in (*of_jobs, *of_events) for text in row if text)

@@ -1,6 +1,7 @@
 """Traces are stored in the background, and whatever goes wrong there costs nothing but the trace."""
 
 import asyncio
+import sys
 import threading
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from service.engines.base import Completion, Usage
 from service.engines.conversation import Conversation, Turn
 from service.errors import StoreUnavailable
 from service.programs.run import RequestInfo
+from service.programs.storage import Storage
 from service.refinement.events import Done, Generated, Timing
 from service.refinement.program import Budget, Generate
 from service.refinement.roles import Models
@@ -43,7 +45,7 @@ async def test_a_trace_that_waits_delays_nobody_and_is_stored_before_the_end(tmp
         return text
 
     async with trace_store(tmp_path / "store.db") as store:
-        recorder = Recorder(store, slow, outcomes.append)
+        recorder = Recorder(store, Storage({}, sys.maxsize), slow, outcomes.append)
         kept = [keep(recorder, number) for number in (1, 2, 1)]  # the last is of the same program
         assert not any(one.done() for one in kept)
         asyncio.get_running_loop().call_later(0.05, go_on.set)
@@ -63,7 +65,7 @@ async def test_a_database_that_is_away_costs_the_trace(tmp_path: Path) -> None:
             raise StoreUnavailable("away")
 
     async with trace_store(tmp_path / "store.db") as store:
-        recorder = Recorder(Away(store._database), str, outcomes.append)
+        recorder = Recorder(Away(store._database), Storage({}, sys.maxsize), str, outcomes.append)
         await keep(recorder, 1)
         await recorder.close()
 
@@ -73,7 +75,7 @@ async def test_a_database_that_is_away_costs_the_trace(tmp_path: Path) -> None:
 async def test_no_more_traces_wait_than_fit(tmp_path: Path) -> None:
     outcomes: list[str] = []
     async with trace_store(tmp_path / "store.db") as store:
-        recorder = Recorder(store, str, outcomes.append)
+        recorder = Recorder(store, Storage({}, sys.maxsize), str, outcomes.append)
         waiting = [keep(recorder, number) for number in range(module.MOST_WAITING + 2)]
         await asyncio.gather(*waiting)
         await recorder.close()

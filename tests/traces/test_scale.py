@@ -1,11 +1,13 @@
 """Many traces cost a list no reading of rows that it does not show, and an export no more memory than a few."""
 
+import sys
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from service.programs.ids import make_id
+from service.programs.storage import Storage
 from service.store.opening import open_database
 from service.traces.database import TraceDatabase, _selected, traces
 from service.traces.recorder import Recorder
@@ -28,7 +30,8 @@ async def test_an_export_holds_some_traces_and_not_all(tmp_path: Path) -> None:
     async with trace_store(tmp_path / "store.db") as store:
         for _ in range(200):
             await store.add(make_trace(document, id=make_id("ref")))
-        stored = Traces(store, Recorder(store, str, lambda _: None), 30.0, lambda _: None)
+        room = Storage({}, sys.maxsize)
+        stored = Traces(store, Recorder(store, room, str, lambda _: None), room, 30.0, lambda _: None)
         lines, before, most = 0, 0, 0
         async for piece in stored.preferences("ann", "trl"):
             lines += piece.count(b"\n")

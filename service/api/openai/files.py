@@ -16,7 +16,7 @@ from service.api.openai.completions import ErrorResponse
 from service.api.openai.upload import FORM, Form, read_upload
 from service.api.problems import describe_errors
 from service.api.queries import read_limit, read_name
-from service.api.state import app_state
+from service.api.state import AppState, app_state
 from service.batches.batches import Batches
 from service.errors import Draining, NotFound, wrong_field
 from service.files.file import StoredFile
@@ -120,7 +120,13 @@ async def upload(request: Request) -> Response:
     state, batches = app_state(request), stored_batches(request)
     if state.runner.admission.draining:
         raise Draining("the service is shutting down and takes no new files")
-    await batches.check_room(int(request.headers.get("content-length") or 0))
+    size = int(request.headers.get("content-length") or state.max_file_bytes)
+    async with batches.room(request.state.caller, size):
+        return JSONResponse(FileBody.of(await _store_upload(request, state, batches)))
+
+
+async def _store_upload(request: Request, state: AppState, batches: Batches) -> StoredFile:
+    """The file, complete. One that does not arrive whole leaves nothing."""
     now = time.time()
     file = StoredFile(make_id("file"), request.state.caller, "", "batch", now, expires=now + batches.keep)
     writer = await FileWriter.begin(batches.files, file)
@@ -128,11 +134,10 @@ async def upload(request: Request) -> Response:
         form = await read_upload(request, writer, state.max_file_bytes, state.max_body_seconds)
         keep = min(_read_form(form) or batches.keep, batches.keep)
         writer.file = replace(writer.file, name=form.name, expires=now + keep)
-        whole = await writer.finish()
+        return await writer.finish()
     except BaseException:
         await batches.files.delete(file.id)
         raise
-    return JSONResponse(FileBody.of(whole))
 
 
 @v1.get("", summary="The caller's files, newest first", response_model=FileListBody, responses=NO_STORE)
@@ -171,9 +176,7 @@ async def content(request: Request, file: str) -> Response:
 @v1.delete("/{file}", summary="Delete a file", response_model=DeletedFileBody, responses=NO_FILE)
 async def delete(request: Request, file: str) -> Response:
     """Batches that have begun need their input file no longer."""
-    batches = stored_batches(request)
-    found = await batches.get_file(request.state.caller, file)
-    await batches.files.delete(found.id)
+    found = await stored_batches(request).delete_file(request.state.caller, file)
     return JSONResponse({"id": found.id, "object": "file", "deleted": True})
 
 

@@ -140,7 +140,7 @@ async def test_files_are_refused_once_there_is_no_room_for_them(tmp_path: Path) 
         await client.files.delete(first.id)
         taken = await served.client.post("/v1/files", files=files, data={"purpose": "batch"})
 
-    assert (refused.status_code, refused.json()["error"]["code"], taken.status_code) == (413, "body_too_large", 200)
+    assert (refused.status_code, refused.json()["error"]["code"], taken.status_code) == (413, "storage_full", 200)
 
 
 async def test_an_upload_that_dawdles_is_refused(tmp_path: Path) -> None:
