@@ -240,7 +240,9 @@ def make_traces(settings: Settings, store: "TraceStore", storage: Storage, metri
     return Traces(store, recorder, storage, settings.stored_traces_days, metrics.count_feedback)
 
 
-def make_batches(settings: Settings, stores: Stores, storage: Storage, state: AppState, line_bytes: int) -> Batches:
+def make_batches(
+    settings: Settings, stores: Stores, storage: Storage, sender: Sender, state: AppState, line_bytes: int
+) -> Batches:
     """The batches in the store, on which nobody works yet."""
     services = Services(stores.batches.lines, state.runner, LineOrders(state), News(), lane="batch")
     lease, keep = settings.job_lease_seconds, settings.file_keep_seconds
@@ -248,8 +250,9 @@ def make_batches(settings: Settings, stores: Stores, storage: Storage, state: Ap
     return Batches(
         stores.batches,
         stores.files,
-        Keeper(stores.batches, stores.files, worker, lease, keep, line_bytes),
+        Keeper(stores.batches, stores.files, worker, lease, keep, line_bytes, on_end=sender.wake),
         storage,
+        sender,
         max_queued=settings.max_queued_jobs,
         max_bytes=settings.max_files_bytes,
         keep=keep,
@@ -356,7 +359,7 @@ def create_app(
                     traces.start()
                 sender = make_sender(stores, receivers, metrics)
                 jobs = make_jobs(settings, stores, storage, sender, state)
-                batches = make_batches(settings, stores, storage, state, line_bytes)
+                batches = make_batches(settings, stores, storage, sender, state, line_bytes)
                 state = replace(state, jobs=jobs, batches=batches)
                 app.state.jobs, app.state.batches = jobs, batches
                 stack.push_async_callback(jobs.close)

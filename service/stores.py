@@ -57,7 +57,7 @@ def open_stores(settings: Settings) -> Stores | None:
         ),
         deliveries=deliveries,
         files=FileDatabase(database),
-        batches=BatchDatabase(database, settings.job_lease_seconds),
+        batches=BatchDatabase(database, deliveries, settings.job_lease_seconds),
         traces=_open_traces(settings, database),
         close=database.close,
     )

@@ -231,7 +231,7 @@ async def events(request: Request, id: str) -> Response:  # noqa: A002
 
 @router.get("/{id}/notice", summary="What became of a job's notice", response_model=NoticeBody, responses=NO_NOTICE)
 async def notice(request: Request, id: str) -> Response:  # noqa: A002
-    return JSONResponse(_notice_body(await _jobs(request).notice(request.state.caller, id)))
+    return JSONResponse(notice_body(await _jobs(request).notice(request.state.caller, id)))
 
 
 @router.post(
@@ -243,7 +243,7 @@ async def notice(request: Request, id: str) -> Response:  # noqa: A002
 )
 async def send_again(request: Request, id: str) -> Response:  # noqa: A002
     """The attempts begin again, whatever became of earlier ones. Before the job's end nothing changes."""
-    return JSONResponse(_notice_body(await _jobs(request).send_again(request.state.caller, id)), status_code=202)
+    return JSONResponse(notice_body(await _jobs(request).send_again(request.state.caller, id)), status_code=202)
 
 
 class JobEventFormat:
@@ -286,7 +286,7 @@ def _body(job: Job) -> dict[str, Any]:
     }
 
 
-def _notice_body(delivery: Delivery) -> dict[str, Any]:
+def notice_body(delivery: Delivery) -> dict[str, Any]:
     return {
         "url": delivery.url,
         "state": delivery.state,

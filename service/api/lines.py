@@ -13,11 +13,13 @@ from service.api.openai.translate import Chat, ChatRequest
 from service.api.problems import error_body, status_at
 from service.api.state import AppState
 from service.batches.batch import ENDPOINTS
+from service.engines.base import Usage
 from service.errors import RedraftError, wrong_field
 from service.jobs.job import Claim
 from service.refinement.events import Done
 from service.refinement.program import Program
 from service.wire.requests import CritiqueRequest, GenerateRequest, NativeRequest, RefineRequest
+from service.wire.responses import total
 
 LineRequest = Chat | StatedResponse | NativeRequest
 URLS = {kind: url for url, kind in ENDPOINTS.items()}
@@ -59,11 +61,12 @@ async def compile_line(request: LineRequest, state: AppState, job: str | None = 
 
 
 class LineAnswer(BaseModel):
-    """The answer to a line, as OpenAI's files with results have it."""
+    """The answer to a line, as OpenAI's files with results have it, and what it cost."""
 
     status_code: int
     request_id: str
     body: dict[str, object]
+    usage: Usage | None = None
 
 
 class LineFormat:
@@ -79,7 +82,8 @@ class LineFormat:
     def response(self, done: Done) -> LineAnswer:
         body = from_json(self._form.response(done).model_dump_json())
         self._state.runner.metrics.count_batch_line(200)
-        return LineAnswer(status_code=200, request_id=self._request_id, body=body)
+        usage = total(done.outcome.usage)
+        return LineAnswer(status_code=200, request_id=self._request_id, body=body, usage=usage)
 
 
 class LineOrders:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from service.deliveries.delivery import Notice
+from service.engines.base import Usage
 from service.jobs.job import JobKind
 
 BatchState = Literal[
@@ -33,11 +35,12 @@ class LineFault:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many lines there are, were answered with 200, and with something else."""
+    """How many lines there are, were answered with 200, and with something else. ``usage``: of those with 200."""
 
     total: int = 0
     completed: int = 0
     failed: int = 0
+    usage: Usage = field(default_factory=Usage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class Batch:
     keep: seconds for which the files with results are kept.
     request_id: of the request that created it, for the log.
     size: bytes of the input file.
+    model: as its lines name it, if all name the same.
     times: when it got into each of its states, in seconds since the epoch.
     output_file, error_file: the ids of the files with results, once there are any.
     """
@@ -67,6 +71,7 @@ class Batch:
     metadata: Mapping[str, str] | None = None
     state: BatchState = "validating"
     end: BatchEnd = "completed"
+    model: str | None = None
     times: Mapping[str, float] = field(default_factory=dict)
     faults: Sequence[LineFault] = ()
     counts: Counts = Counts()
@@ -111,6 +116,15 @@ class BatchClaim:
     batch: Batch
     owner: str
     attempt: int
+
+
+def make_notice(batch_id: str, end: BatchEnd) -> Notice:
+    """The notice of a batch's end. It holds nothing of the requests or the results.
+
+    >>> make_notice("batch_0192", "expired").type
+    'batch.expired'
+    """
+    return Notice(f"batch.{end}", {"id": batch_id, "kind": "batch", "state": end})
 
 
 def line_job_id(batch_id: str, number: int) -> str:

@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from service.batches.batch import Batch
 from service.batches.keeper import Keeper
 from service.batches.store import BatchStore
+from service.deliveries.delivery import Delivery, Destination
+from service.deliveries.sender import Sender, wanted
 from service.errors import NotFound, Overloaded, StorageFull, wrong_field
 from service.files.file import StoredFile
 from service.files.store import FileStore
@@ -22,6 +24,7 @@ class Batches:
 
     keeper: keeps them going here.
     storage: how much callers may keep.
+    sender: sends the notices of batches' ends.
     max_queued: how many batches may be open.
     max_bytes: of all files, and of the input of the batches that are open.
     keep: seconds for which files are kept.
@@ -34,6 +37,7 @@ class Batches:
         files: FileStore,
         keeper: Keeper,
         storage: Storage,
+        sender: Sender,
         *,
         max_queued: int,
         max_bytes: int,
@@ -45,6 +49,7 @@ class Batches:
         self.keep = keep
         self._store = store
         self._storage = storage
+        self._sender = sender
         self._reserved = 0
         self._max_queued = max_queued
         self._max_bytes = max_bytes
@@ -93,12 +98,14 @@ class Batches:
         input_file: str,
         keep: float | None,
         metadata: Mapping[str, str] | None,
+        notify: Destination | None = None,
     ) -> Batch:
         """Take a batch on. Once this has returned, it will end, whatever becomes of this process.
 
         endpoint: one of ENDPOINTS.
         input_file: the id of a file of the caller's.
         keep: seconds for which the files with results are kept; None for the usual time.
+        notify: where a notice of the batch's end goes.
 
         Raises InvalidRequest and StorageFull.
         """
@@ -121,7 +128,7 @@ class Batches:
             metadata=metadata,
         )
         async with self.room(caller, file.size):
-            await self._store.add(batch)
+            await self._store.add(batch, notify)
         self.keeper.wake()
         return batch
 
@@ -131,6 +138,16 @@ class Batches:
         if batch is None or batch.caller != caller:
             raise NotFound(f"there is no batch {batch_id}")
         return batch
+
+    async def notice(self, caller: str, batch_id: str) -> Delivery:
+        """The delivery of the notice of a batch's end. Raises NotFound, also if no notice of it is wanted."""
+        await self.get(caller, batch_id)
+        return wanted(await self._sender.get(batch_id))
+
+    async def send_again(self, caller: str, batch_id: str) -> Delivery:
+        """Send the notice of a batch's end again, whatever became of it before. Raises NotFound as ``notice`` does."""
+        await self.get(caller, batch_id)
+        return wanted(await self._sender.send_again(batch_id))
 
     async def list(self, caller: str, limit: int, after: str | None) -> Sequence[Batch]:
         """The caller's batches, newest first; with ``after``, those older than it."""

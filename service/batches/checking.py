@@ -11,7 +11,9 @@ MOST_LINES = 50_000
 MOST_FAULTS = 100
 """Of one file; what follows is not looked at."""
 LONGEST_ID = 128
+LONGEST_NAME = 256
 MEMBERS = ("custom_id", "method", "url", "body")
+_UNSEEN = object()
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -43,6 +45,13 @@ class Checker:
         self._max_bytes = max_bytes
         self._number = 0
         self._numbers: dict[str, int] = {}
+        self._model: object = _UNSEEN
+
+    @property
+    def model(self) -> str | None:
+        """The model that all lines so far name; None if they name several, or what can be no name."""
+        name = self._model
+        return name if isinstance(name, str) and len(name) <= LONGEST_NAME and name.isprintable() else None
 
     @property
     def is_over(self) -> bool:
@@ -96,6 +105,8 @@ class Checker:
             self._add("invalid_body", "should be an object", "body")
         if len(self.faults) > known:
             return None
+        model = stated["body"].get("model")
+        self._model = model if self._model in (_UNSEEN, model) else None
         return Line(self._number, str(custom_id), to_json(body).decode())
 
     def _check_id(self, custom_id: object) -> None:

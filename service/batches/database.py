@@ -4,14 +4,17 @@ import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import sqlalchemy as sa
 
-from service.batches.batch import ENDED, Batch, BatchClaim, Counts, Line, LineFault, Result
+from service.batches.batch import ENDED, Batch, BatchClaim, Counts, Line, LineFault, Result, make_notice
 from service.batches.line_database import LineDatabase
-from service.batches.tables import FORMAT, batches, lines, metadata, steps
+from service.batches.tables import FORMAT, USAGE, batches, lines, metadata, steps
+from service.deliveries.database import DeliveryDatabase
+from service.deliveries.delivery import Destination
+from service.engines.base import Usage
 from service.jobs.job import JobTaken
 from service.store.database import Database
 
@@ -23,27 +26,35 @@ TIMES = ("in_progress", "finalizing", "completed", "failed", "expired", "cancell
 class BatchDatabase:
     """A BatchStore in a database.
 
+    deliveries: the notices of batches' ends, which are written in the same transactions.
     lease: seconds for which a line stays with the process that writes for it.
 
     Makes its tables, which blocks. Raises StoreMisconfigured.
     """
 
-    def __init__(self, database: Database, lease: float) -> None:
+    def __init__(self, database: Database, deliveries: DeliveryDatabase, lease: float) -> None:
         self.lines = LineDatabase(database, lease)
         self._database = database
+        self._deliveries = deliveries
         self._lease = lease
         database.prepare("batches", metadata, FORMAT)
         if not database.is_shared:  # the process that worked on them has ended
             database.run_now(lambda c: c.execute(batches.update().where(_is_live()).values(free_at=0.0)))
             database.run_now(lambda c: c.execute(lines.update().where(lines.c.state == "running").values(free_at=0.0)))
 
-    async def add(self, batch: Batch) -> None:
+    async def add(self, batch: Batch, notify: Destination | None = None) -> None:
         stated = ("id", "caller", "endpoint", "input_file", "window", "keep", "request_id", "created", "size")
         row = {
             **{name: getattr(batch, name) for name in (*stated, "state", "end")},
             "metadata": None if batch.metadata is None else json.dumps(dict(batch.metadata)),
         }
-        await self._database.write(lambda c: c.execute(self._database.insert_once(batches), row), lasting=True)
+
+        def write(connection: sa.Connection) -> None:
+            connection.execute(self._database.insert_once(batches), row)
+            if notify is not None:
+                self._deliveries.plan(connection, batch.id, notify)
+
+        await self._database.write(write, lasting=True)
 
     async def get(self, batch_id: str) -> Batch | None:
         found = await self._read(sa.select(batches).where(batches.c.id == batch_id))
@@ -130,11 +141,12 @@ class BatchDatabase:
 
         await self._database.write(write)
 
-    async def begin(self, claim: BatchClaim) -> None:
+    async def begin(self, claim: BatchClaim, model: str | None) -> None:
         mine = lines.c.batch == claim.batch.id
+        begun = {"state": "in_progress", "in_progress_at": time.time(), "model": model, "owner": None, "free_at": 0.0}
 
         def write(connection: sa.Connection) -> None:
-            self._hold(connection, claim, state="in_progress", in_progress_at=time.time(), owner=None, free_at=0.0)
+            self._hold(connection, claim, **begun)
             connection.execute(lines.update().where(mine, lines.c.state == "held").values(state="queued"))
 
         await self._database.write(write, lasting=True, alone=True)
@@ -145,6 +157,7 @@ class BatchDatabase:
         def write(connection: sa.Connection) -> None:
             self._hold(connection, claim, owner=None, **ended)
             _drop_lines(connection, claim.batch.id)
+            self._deliveries.announce(connection, claim.batch.id, make_notice(claim.batch.id, "failed"))
 
         await self._database.write(write, lasting=True, alone=True)
 
@@ -167,9 +180,12 @@ class BatchDatabase:
 
         def write(connection: sa.Connection) -> None:
             counts = _count_lines(connection, [claim.batch.id]).get(claim.batch.id, Counts())
-            ended = {"state": end, f"{end}_at": time.time(), "owner": None, **asdict(counts), **files}
+            usage = {name: getattr(counts.usage, name) for name in USAGE}
+            lines_ended = {"total": counts.total, "completed": counts.completed, "failed": counts.failed, **usage}
+            ended = {"state": end, f"{end}_at": time.time(), "owner": None, **lines_ended, **files}
             self._hold(connection, claim, **ended)
             _drop_lines(connection, claim.batch.id)
+            self._deliveries.announce(connection, claim.batch.id, make_notice(claim.batch.id, end))
 
         await self._database.write(write, lasting=True, alone=True)
 
@@ -179,8 +195,13 @@ class BatchDatabase:
 
     async def purge(self, ended_before: float) -> int:
         last = sa.func.coalesce(*(batches.c[f"{state}_at"] for state in ENDED))
-        old = batches.delete().where(batches.c.state.in_(ENDED), last < ended_before)
-        return await self._database.write(lambda c: c.execute(old).rowcount, alone=True)
+        old = batches.c.state.in_(ENDED) & (last < ended_before)
+
+        def drop(connection: sa.Connection) -> int:
+            self._deliveries.drop(connection, sa.select(batches.c.id).where(old))
+            return connection.execute(batches.delete().where(old)).rowcount
+
+        return await self._database.write(drop, alone=True)
 
     def _hold(self, connection: sa.Connection, claim: BatchClaim, **values: Any) -> None:
         """Write ``values`` to the claimed batch and renew the lease. Raises JobTaken."""
@@ -216,24 +237,29 @@ def _count_lines(connection: sa.Connection, ids: Sequence[str]) -> Mapping[str, 
     if not ids:
         return {}
     query = (
-        sa.select(lines.c.batch, lines.c.state, sa.func.count())
+        sa.select(lines.c.batch, lines.c.state, sa.func.count(), *(sa.func.sum(lines.c[name]) for name in USAGE))
         .where(lines.c.batch.in_(ids))
         .group_by(lines.c.batch, lines.c.state)
     )
-    found: dict[str, dict[str, int]] = {}
-    for batch, state, count in connection.execute(query):
-        found.setdefault(batch, {})[state] = count
-    return {
-        batch: Counts(sum(by_state.values()), by_state.get("completed", 0), by_state.get("failed", 0))
-        for batch, by_state in found.items()
-    }
+    found: dict[str, Counts] = {}
+    for batch, state, count, *used in connection.execute(query):
+        counts = found.get(batch, Counts())
+        ended = {state: getattr(counts, state) + count} if state in ("completed", "failed") else {}
+        usage = counts.usage + _usage(dict(zip(USAGE, used, strict=True)))
+        found[batch] = replace(counts, total=counts.total + count, usage=usage, **ended)
+    return found
+
+
+def _usage(tokens: Mapping[str, int]) -> Usage:
+    return Usage(**{name: int(count) for name, count in tokens.items()})
 
 
 def _batch(row: sa.Row[Any], counts: Counts | None = None) -> Batch:
     values = row._asdict()
     times = {name: values.pop(f"{name}_at") for name in TIMES}
     faults = tuple(LineFault(**fault) for fault in json.loads(values.pop("faults") or "[]"))
-    stored = Counts(values.pop("total"), values.pop("completed"), values.pop("failed"))
+    usage = _usage({name: values.pop(name) for name in USAGE})
+    stored = Counts(values.pop("total"), values.pop("completed"), values.pop("failed"), usage)
     stated = values.pop("metadata")
     for name in ("owner", "attempt", "free_at"):
         del values[name]

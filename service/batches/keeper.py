@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 
 from service.batches.batch import BatchClaim, Line, LineFault
@@ -38,10 +38,19 @@ class Keeper:
     lease: seconds after which another process may take over what this one has begun.
     keep: seconds for which batches are kept once they have ended.
     max_line_bytes: how long a line may be.
+    on_end: called for each batch that has ended here.
     """
 
     def __init__(
-        self, store: BatchStore, files: FileStore, worker: Worker, lease: float, keep: float, max_line_bytes: int
+        self,
+        store: BatchStore,
+        files: FileStore,
+        worker: Worker,
+        lease: float,
+        keep: float,
+        max_line_bytes: int,
+        *,
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._files = files
@@ -49,6 +58,7 @@ class Keeper:
         self._lease = lease
         self._keep = keep
         self._max_line_bytes = max_line_bytes
+        self._on_end = on_end
         self._loops: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
         store.lines.watch(self.wake)
@@ -112,6 +122,7 @@ class Keeper:
         if file is None or file.caller != batch.caller:
             gone = LineFault("file_not_found", "the input file was deleted before it was read", param="input_file_id")
             await self._store.fail(claim, [gone])
+            self._on_end()
             return
         checker = Checker(batch.endpoint, self._max_line_bytes)
         async with aclosing(self._pages(checker, file.id)) as pages:
@@ -119,9 +130,10 @@ class Keeper:
                 await self._store.add_lines(claim, page)
         if checker.faults:
             await self._store.fail(claim, checker.faults)
+            self._on_end()
             log.info("batch is not valid", extra=_about(claim))
             return
-        await self._store.begin(claim)
+        await self._store.begin(claim, checker.model)
         self._worker.wake()
         log.info("batch begun", extra={**_about(claim), "lines": checker.lines})
 
@@ -151,6 +163,7 @@ class Keeper:
                 await files.write(result)
             after = page[-1].number
         await self._store.finish(claim, await files.finish())
+        self._on_end()
         log.info("batch ended", extra={**_about(claim), "state": claim.batch.end})
 
     async def _purge(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.batches.batch import ENDPOINTS, line_job_id, parse_line_job_id
-from service.batches.tables import batches, lines, steps
+from service.batches.tables import USAGE, batches, lines, steps
 from service.jobs.job import Claim, Job, JobEvent, JobState, JobTaken, Order, Progress, to_json
 from service.jobs.store import Step
 from service.store.database import Database
@@ -130,8 +130,10 @@ class LineDatabase:
 def _outcome(state: JobState, event: JobEvent) -> Mapping[str, Any]:
     if state == "cancelled" and event.name == "error":
         return {"state": "cancelled"}
-    answered = "completed" if event.data["status_code"] == OK else "failed"
-    return {"state": answered, "answer": to_json(event.data)}
+    answer = dict(event.data)
+    usage = answer.pop("usage", None) or {}
+    answered = "completed" if answer["status_code"] == OK else "failed"
+    return {"state": answered, "answer": to_json(answer), **{name: usage[name] for name in USAGE if name in usage}}
 
 
 def _claim(line: sa.Row[Any], batch: sa.Row[Any], owner: str) -> Claim:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from service.batches.batch import Batch, BatchClaim, Line, LineFault, Result
+from service.deliveries.delivery import Destination
 from service.jobs.store import WorkStore
 
 
@@ -26,8 +27,9 @@ class BatchStore(Protocol):
     def lines(self) -> LineStore:
         """The lines of the batches at work, as jobs."""
 
-    async def add(self, batch: Batch) -> None:
-        """Keep a new batch."""
+    async def add(self, batch: Batch, notify: Destination | None = None) -> None:
+        """Keep a new batch. ``notify``: where a notice of its end goes. It is made in the transaction that ends the
+        batch, and dropped with the batch."""
 
     async def get(self, batch_id: str) -> Batch | None:
         """A batch; None if there is no such batch."""
@@ -56,8 +58,8 @@ class BatchStore(Protocol):
     async def add_lines(self, claim: BatchClaim, lines: Sequence[Line]) -> None:
         """Keep lines, if there are any, which are not begun yet. Renews the lease."""
 
-    async def begin(self, claim: BatchClaim) -> None:
-        """Let the lines of a batch begin."""
+    async def begin(self, claim: BatchClaim, model: str | None) -> None:
+        """Let the lines of a batch begin. ``model``: the batch's."""
 
     async def fail(self, claim: BatchClaim, faults: Sequence[LineFault]) -> None:
         """End a batch that is not valid."""

@@ -2,8 +2,15 @@
 
 import sqlalchemy as sa
 
-FORMAT = 1
+FORMAT = 2
 """The version of the tables and of what is in them."""
+
+USAGE = ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
+
+
+def _usage() -> list[sa.Column[int]]:
+    return [sa.Column(name, sa.BigInteger, nullable=False, default=0) for name in USAGE]
+
 
 metadata = sa.MetaData()
 batches = sa.Table(
@@ -31,10 +38,12 @@ batches = sa.Table(
     sa.Column("cancelling_at", sa.Double),
     sa.Column("cancelled_at", sa.Double),
     # What it has come to. While it is at work its lines are counted.
+    sa.Column("model", sa.String),
     sa.Column("faults", sa.Text),
     sa.Column("total", sa.Integer, nullable=False, default=0),
     sa.Column("completed", sa.Integer, nullable=False, default=0),
     sa.Column("failed", sa.Integer, nullable=False, default=0),
+    *_usage(),
     sa.Column("output_file", sa.String),
     sa.Column("error_file", sa.String),
     # Who checks its lines or writes its results.
@@ -49,6 +58,7 @@ lines = sa.Table(
     metadata,
     sa.Column("batch", sa.String, primary_key=True),
     sa.Column("number", sa.Integer, primary_key=True),
+    *_usage(),
     sa.Column("custom_id", sa.Text, nullable=False),
     sa.Column("state", sa.String, nullable=False),
     sa.Column("cancelling", sa.Boolean, nullable=False, default=False),
@@ -65,7 +75,8 @@ lines = sa.Table(
     sa.Column("idle_attempts", sa.Integer, nullable=False, default=0),
     sa.Column("free_at", sa.Double, nullable=False, default=0.0),  # when the lease or the delay is over
     sa.Index("redraft_batch_lines_by_turn", "state", "number", "batch"),
-    sa.Index("redraft_batch_lines_by_batch", "batch", "state"),
+    # Has all that is counted, so that the lines themselves are not read.
+    sa.Index("redraft_batch_lines_by_batch", "batch", "state", *USAGE),
 )
 steps = sa.Table(
     "redraft_batch_steps",

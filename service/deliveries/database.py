@@ -35,7 +35,8 @@ _PENDING = deliveries.c.state == "pending"
 
 
 class DeliveryDatabase:
-    """A DeliveryStore in a database, and what the store of the jobs does in its own transactions.
+    """A DeliveryStore in a database, and what the stores of jobs and batches do in their own transactions. A batch's id
+    takes the place of a job's.
 
     clock: gives the time of a job's end.
 
@@ -123,13 +124,24 @@ class DeliveryDatabase:
 
 
 def message_id(job_id: str) -> str:
-    """The id of the notice that a job has ended. There is one, so its id follows from the job's."""
-    return f"msg-{job_id.removeprefix('job-')}"
+    """The id of the notice that a job or a batch has ended. There is one, so its id follows from theirs.
+
+    >>> message_id("job-0192"), message_id("batch_0193")
+    ('msg-0192', 'msg-0193')
+    """
+    return f"msg-{job_id.removeprefix('job-').removeprefix('batch_')}"
 
 
 def _to_json(job_id: str, notice: Notice, now: float) -> str:
     happened = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    body = {"id": message_id(job_id), "type": notice.type, "timestamp": happened, "data": notice.data}
+    body = {
+        "id": message_id(job_id),
+        "object": "event",
+        "type": notice.type,
+        "timestamp": happened,
+        "created_at": int(now),
+        "data": notice.data,
+    }
     return json.dumps(body, separators=(",", ":"))
 
 

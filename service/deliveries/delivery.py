@@ -1,4 +1,4 @@
-"""A notice to somebody outside that a job has ended, and how far its delivery has come."""
+"""A notice to somebody outside that a job or a batch has ended, and how far its delivery has come."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What the receiver learns. ``type``: such as ``job.completed``."""
+    """What the receiver learns. ``type``: such as ``job.completed`` or ``batch.expired``."""
 
     type: str
     data: Mapping[str, Any]

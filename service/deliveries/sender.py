@@ -11,7 +11,7 @@ from contextlib import suppress
 from service.deliveries.delivery import JITTER, Backlog, Delivery, DeliveryClaim, Result, Settlement, next_delay
 from service.deliveries.receivers import Answer, DeliveryFailed, Receivers
 from service.deliveries.store import DeliveryStore
-from service.errors import StoreUnavailable
+from service.errors import NotFound, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -169,3 +169,10 @@ class Sender:
             with suppress(StoreUnavailable):
                 self._on_backlog(await self._store.measure(self._clock(), PATIENCE_SECONDS))
             await asyncio.sleep(MEASURE_SECONDS)
+
+
+def wanted(delivery: Delivery | None) -> Delivery:
+    """The delivery. Raises NotFound if there is none."""
+    if delivery is None:
+        raise NotFound("no notice of this end is wanted")
+    return delivery

@@ -8,7 +8,8 @@ from service.deliveries.delivery import Backlog, Delivery, DeliveryClaim, Settle
 
 class DeliveryStore(Protocol):
     """Keeps deliveries. A delivery is made together with its job, becomes due in the transaction that ends the job, and
-    is dropped with it: the store of the jobs does that.
+    is dropped with it: the store of the jobs does that. The same holds for batches, whose ids take the place of a
+    job's.
 
     Times are the caller's, in seconds since the epoch. Methods raise StoreUnavailable.
     """

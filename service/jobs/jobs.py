@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from service.deliveries.delivery import Delivery, Destination
-from service.deliveries.sender import Sender
+from service.deliveries.sender import Sender, wanted
 from service.errors import Cancelled, NotFound, Overloaded, StoreUnavailable
 from service.jobs.job import Job, JobEvent, JobKind, JobState, Once, Order
 from service.jobs.news import News
@@ -165,12 +165,12 @@ class Jobs:
     async def notice(self, caller: str, job_id: str) -> Delivery:
         """The delivery of the notice of a job's end. Raises NotFound, also if no notice of it is wanted."""
         await self.get(caller, job_id)
-        return _wanted(await self.sender.get(job_id))
+        return wanted(await self.sender.get(job_id))
 
     async def send_again(self, caller: str, job_id: str) -> Delivery:
         """Send the notice of a job's end again, whatever became of it before. Raises NotFound as ``notice`` does."""
         await self.get(caller, job_id)
-        return _wanted(await self.sender.send_again(job_id))
+        return wanted(await self.sender.send_again(job_id))
 
     async def has_events(self, job_id: str, after: int) -> bool:
         """Whether there are events whose number is above ``after``."""
@@ -190,9 +190,3 @@ class Jobs:
             with suppress(StoreUnavailable):
                 self._on_measure(await self._store.measure())
             await asyncio.sleep(MEASURE_SECONDS)
-
-
-def _wanted(delivery: Delivery | None) -> Delivery:
-    if delivery is None:
-        raise NotFound("no notice of this job is wanted")
-    return delivery

@@ -58,8 +58,10 @@ async def test_a_receiver_hears_once_that_a_job_has_ended_and_sees_no_text(tmp_p
     assert seen.path == "/hooks/42"
     assert seen.body == {
         "id": body["id"].replace("job", "msg"),
+        "object": "event",
         "type": "job.completed",
         "timestamp": seen.body["timestamp"],
+        "created_at": int(datetime.fromisoformat(seen.body["timestamp"]).timestamp()),
         "data": {"id": body["id"], "kind": "refine", "state": "completed"},
     }
     assert abs_seconds(seen.body["timestamp"], body["finished_at"]) < 5

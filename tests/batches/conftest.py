@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from service.batches.database import BatchDatabase
+from service.deliveries.database import DeliveryDatabase
 from service.store.opening import open_database
 
 
@@ -12,6 +13,6 @@ from service.store.opening import open_database
 async def store(place: str) -> AsyncIterator[BatchDatabase]:
     database = open_database(place)
     try:
-        yield BatchDatabase(database, lease=15.0)
+        yield BatchDatabase(database, DeliveryDatabase(database), lease=15.0)
     finally:
         await database.close()

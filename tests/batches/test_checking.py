@@ -107,3 +107,23 @@ def test_there_are_only_so_many_lines_and_faults(monkeypatch: pytest.MonkeyPatch
 
     assert [(fault.line, fault.code) for fault in checker.faults] == [(3, "too_many_lines")]
     assert other.is_over
+
+
+@pytest.mark.parametrize(
+    ("models", "model"),
+    [
+        (["a", "a"], "a"),
+        (["a", "b"], None),
+        (["a", "b", "a"], None),
+        ([None, "a"], None),
+        ([], None),
+        ([{"a": 1}], None),
+        (["a\0"], None),
+        (["a" * 300], None),
+    ],
+)
+def test_a_batch_has_the_model_that_all_of_its_lines_name(models: list[Any], model: str | None) -> None:
+    lines = [raw(custom_id=str(number), body={"model": named}) for number, named in enumerate(models)]
+    _, checker = check(*lines)
+
+    assert checker.model == model

@@ -1,5 +1,6 @@
 """Batches in a database: who may write to them, and what is left of them."""
 
+import json
 import time
 from dataclasses import replace
 from typing import Any
@@ -8,9 +9,13 @@ import pytest
 
 from service.batches.batch import Batch, BatchClaim, Counts, Line, LineFault
 from service.batches.database import BatchDatabase
+from service.deliveries.database import DeliveryDatabase
+from service.deliveries.delivery import Destination
+from service.engines.base import Usage
 from service.jobs.job import Claim, JobEvent, JobTaken, Progress
 from service.jobs.store import Step
 from service.programs.ids import make_id
+from service.store.opening import open_database
 
 ANSWER = JobEvent(1, "done", {"status_code": 200, "request_id": "r", "body": {"text": "Waves."}})
 FAILURE = JobEvent(1, "error", {"status_code": 400, "request_id": "r", "body": {"error": {}}})
@@ -44,7 +49,7 @@ async def begin(store: BatchDatabase, lines: int = 2, **known: Any) -> Batch:
     await store.add(batch)
     claim = await claim_batch(store)
     await store.add_lines(claim, [Line(number, f"line-{number}", "{}") for number in range(1, lines + 1)])
-    await store.begin(claim)
+    await store.begin(claim, None)
     return batch
 
 
@@ -74,7 +79,7 @@ async def test_no_line_is_begun_before_all_are_checked(store: BatchDatabase) -> 
     claim = await claim_batch(store)
     await store.add_lines(claim, [Line(1, "a", "{}")])
     early = await store.lines.claim("me", LEASE)
-    await store.begin(claim)
+    await store.begin(claim, None)
 
     assert early is None
     assert (await claim_line(store)).order.body == "{}"
@@ -88,7 +93,7 @@ async def test_lines_that_are_added_again_stay_as_they_are(store: BatchDatabase)
     await store.release(gone, delay=0.0)
     claim = await claim_batch(store)
     await store.add_lines(claim, [Line(1, "a", "second"), Line(2, "b", "{}")])
-    await store.begin(claim)
+    await store.begin(claim, None)
 
     assert (await get(store, batch)).counts == Counts(total=2)
     assert (await claim_line(store)).order.body == "first"
@@ -166,7 +171,7 @@ async def test_a_batch_whose_process_is_gone_is_taken_over(store: BatchDatabase)
     claim = await claim_batch(store)
 
     with pytest.raises(JobTaken):
-        await store.begin(lost)
+        await store.begin(lost, None)
     await store.fail(claim, [LineFault("empty_file", "the file has no line")])
     assert (await get(store, batch)).faults == (LineFault("empty_file", "the file has no line"),)
     with pytest.raises(JobTaken):
@@ -194,7 +199,7 @@ async def test_a_batch_that_is_cancelled_begins_no_further_line(store: BatchData
         await store.lines.finish(line, "cancelled", FAILURE, Progress())
     else:
         with pytest.raises(JobTaken):
-            await store.begin(checking)
+            await store.begin(checking, None)
     claim = await claim_batch(store)
     assert {result.state for result in await store.results(claim, 0, 10)} == {"cancelled"}
     await store.finish(claim, {})
@@ -223,3 +228,64 @@ async def test_ended_batches_are_dropped_once_they_are_old(store: BatchDatabase)
 
     assert await store.purge(between) == 1
     assert (await store.get(old.id), await store.get(new.id)) == (None, new)
+
+
+async def test_what_the_lines_cost_is_added_up(store: BatchDatabase) -> None:
+    batch = await begin(store, lines=3)
+    for number in range(2):
+        usage = {
+            "calls": 1,
+            "prompt_tokens": 10,
+            "cached_tokens": 4,
+            "completion_tokens": 3,
+            "reasoning_tokens": number,
+        }
+        answer = JobEvent(1, "done", {**ANSWER.data, "usage": usage})
+        await store.lines.finish(await claim_line(store), "completed", answer, Progress())
+    running = await get(store, batch)
+    await store.lines.finish(await claim_line(store), "failed", FAILURE, Progress())
+    claim = await claim_batch(store)
+    found = await store.results(claim, 0, 10)
+    await store.finish(claim, {})
+
+    assert running.counts == Counts(3, 2, 0, Usage(0, 20, 8, 6, 1))
+    assert (await get(store, batch)).counts == Counts(3, 2, 1, Usage(0, 20, 8, 6, 1))
+    assert json.loads(found[0].answer or "") == ANSWER.data
+
+
+async def end(store: BatchDatabase, batch: Batch, how: str) -> None:
+    if how == "failed":
+        await store.fail(await claim_batch(store), [])
+        return
+    checking = await claim_batch(store)
+    await store.add_lines(checking, [Line(1, "line-1", "{}")])
+    await store.begin(checking, None)
+    if how == "completed":
+        await store.lines.finish(await claim_line(store), "completed", ANSWER, Progress())
+    elif how == "cancelled":
+        await store.cancel(batch.id)
+    else:
+        await store.end_overdue()
+    await store.finish(await claim_batch(store), {})
+
+
+@pytest.mark.parametrize("how", ["completed", "failed", "cancelled", "expired"])
+async def test_a_notice_of_a_batch_s_end_becomes_due_with_it_and_goes_with_it(place: str, how: str) -> None:
+    database = open_database(place)
+    deliveries = DeliveryDatabase(database)
+    store = BatchDatabase(database, deliveries, LEASE)
+    batch = make_batch(window=-1.0 if how == "expired" else 86_400)
+    await store.add(batch, Destination("billing", "https://hooks.example.com"))
+    early = await deliveries.claim(["billing"], time.time() + 1, LEASE)
+    await end(store, batch, how)
+    found = await deliveries.claim(["billing"], time.time() + 1, LEASE)
+    await store.purge(time.time() + 1)
+    left = await deliveries.get(batch.id)
+    await database.close()
+
+    assert early is None
+    assert found is not None
+    body = json.loads(found.body)
+    assert (body["type"], body["id"]) == (f"batch.{how}", batch.id.replace("batch_", "msg-"))
+    assert body["data"] == {"id": batch.id, "kind": "batch", "state": how}
+    assert left is None

@@ -7,6 +7,7 @@ from typing import Any
 from service.batches.batch import Batch, Line
 from service.batches.database import BatchDatabase
 from service.batches.results import ResultFiles
+from service.deliveries.database import DeliveryDatabase
 from service.files.database import FileDatabase
 from service.files.file import StoredFile
 from service.files.store import FileWriter
@@ -26,7 +27,7 @@ def make_batch(file: str = "file-none") -> Batch:
 async def test_a_batch_whose_file_is_gone_fails(tmp_path: Path) -> None:
     place, batch = str(tmp_path / "store.db"), make_batch()
     database = open_database(place)
-    await BatchDatabase(database, 15.0).add(batch)
+    await BatchDatabase(database, DeliveryDatabase(database), 15.0).add(batch)
     await database.close()
     async with serving(store=place) as served, client_at(str(served.client.base_url)) as client:
         found = await ended(client, batch.id)
@@ -43,7 +44,7 @@ async def test_a_batch_whose_file_is_gone_fails(tmp_path: Path) -> None:
 async def test_a_check_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
     place, now = str(tmp_path / "store.db"), time.time()
     database = open_database(place)
-    store, files = BatchDatabase(database, 15.0), FileDatabase(database)
+    store, files = BatchDatabase(database, DeliveryDatabase(database), 15.0), FileDatabase(database)
     writer = await FileWriter.begin(
         files, StoredFile(make_id("file"), "anonymous", "a.jsonl", "batch", now, now + 3_600)
     )
@@ -64,12 +65,12 @@ async def test_a_check_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
 async def test_results_that_were_cut_off_are_written_again(tmp_path: Path) -> None:
     place, batch = str(tmp_path / "store.db"), make_batch()
     database = open_database(place)
-    store, files = BatchDatabase(database, 15.0), FileDatabase(database)
+    store, files = BatchDatabase(database, DeliveryDatabase(database), 15.0), FileDatabase(database)
     await store.add(batch)
     claim = await store.claim("gone", 15.0)
     assert claim
     await store.add_lines(claim, [Line(number, f"line-{number}", "{}") for number in range(1, 61)])
-    await store.begin(claim)
+    await store.begin(claim, None)
     while (line := await store.lines.claim("gone", 15.0)) is not None:
         await store.lines.finish(line, "completed", JobEvent(1, "done", answer_to(line.job.id)), Progress())
     claim = await store.claim("gone", 15.0)

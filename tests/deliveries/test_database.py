@@ -43,8 +43,10 @@ async def test_the_end_of_a_job_makes_its_notice_due(store: Store) -> None:
     assert (found.job_id, found.destination, found.attempt) == (job, BILLING, 1)
     assert json.loads(found.body) == {
         "id": found.message_id,
+        "object": "event",
         "type": "job.completed",
         "timestamp": json.loads(found.body)["timestamp"],
+        "created_at": int(store.clock.now),
         "data": {"id": job, "kind": "refine", "state": "completed"},
     }
     happened = datetime.fromisoformat(json.loads(found.body)["timestamp"])

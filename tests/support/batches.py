@@ -14,6 +14,7 @@ from openai.types import Batch, FileObject
 from service.batches import batch as stored
 from service.batches import tables
 from service.batches.database import BatchDatabase
+from service.deliveries.database import DeliveryDatabase
 from service.programs.ids import make_id
 from service.store.opening import open_database
 
@@ -97,7 +98,7 @@ async def make_batch(place: str, url: str, requests: Sequence[Mapping[str, Any]]
 
     database = open_database(place)
     try:
-        store = BatchDatabase(database, lease=15.0)
+        store = BatchDatabase(database, DeliveryDatabase(database), lease=15.0)
         await database.write(lambda c: c.execute(tables.lines.insert(), rows))
         await store.add(batch)
         await database.write(begin_all)

@@ -24,6 +24,8 @@ class Seen:
     path: str
     message_id: str
     body: dict[str, Any]
+    raw: bytes
+    headers: dict[str, str]
 
 
 @dataclass
@@ -46,8 +48,10 @@ class ReceiverServer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        body = Webhook(SECRET).verify(await request.body(), dict(request.headers))
-        self.seen.append(Seen(request.url.path, request.headers["webhook-id"], body))
+        raw, headers = await request.body(), dict(request.headers)
+        self.seen.append(
+            Seen(request.url.path, headers["webhook-id"], Webhook(SECRET).verify(raw, headers), raw, headers)
+        )
         answer = self.answers[min(len(self.seen), len(self.answers)) - 1]
         response = Response(status_code=answer) if isinstance(answer, int) else answer
         await response(scope, receive, send)

@@ -1,6 +1,6 @@
 """OpenAI's batches: files of requests, answered line by line with spare capacity."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from fastapi import APIRouter, Depends
@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from service.api import routes
 from service.api.body import json_body, read_json
 from service.api.idempotency import answer_once, note_key
+from service.api.jobs import CALLBACK, NoticeBody, notice_body, read_callback
 from service.api.openai.fields import Metadata
 from service.api.openai.files import (
     ERROR,
@@ -24,11 +25,15 @@ from service.api.problems import describe_errors
 from service.api.queries import read_limit, read_name
 from service.api.state import app_state
 from service.batches.batch import Batch, BatchState
+from service.engines.base import Usage
 from service.errors import Draining
 from service.wire.model import BodyModel, WireModel
 
 BATCHES_A_PAGE = 20
 MOST_BATCHES_A_PAGE = 100
+NO_NOTICE: dict[int | str, dict[str, Any]] = {
+    404: {**ERROR, "description": "There is no such batch of this caller, or no notice of it is wanted."}
+}
 NO_BATCH: dict[int | str, dict[str, Any]] = {404: {**ERROR, "description": "There is no such batch of this caller."}}
 
 v1 = APIRouter(
@@ -63,6 +68,34 @@ class BatchFileRequest(BodyModel):
     output_expires_after: ExpiresAfter | None = None
 
 
+class InputTokensDetails(BaseModel):
+    cached_tokens: int
+
+
+class OutputTokensDetails(BaseModel):
+    reasoning_tokens: int
+
+
+class BatchUsageBody(BaseModel):
+    """Of all calls for the lines that were answered with 200 so far."""
+
+    input_tokens: int
+    input_tokens_details: InputTokensDetails
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails
+    total_tokens: int
+
+    @classmethod
+    def of(cls, usage: Usage) -> "BatchUsageBody":
+        return cls(
+            input_tokens=usage.prompt_tokens,
+            input_tokens_details=InputTokensDetails(cached_tokens=usage.cached_tokens),
+            output_tokens=usage.completion_tokens,
+            output_tokens_details=OutputTokensDetails(reasoning_tokens=usage.reasoning_tokens),
+            total_tokens=usage.tokens,
+        )
+
+
 class BatchErrorBody(BaseModel):
     """``line``: from 1; null for what is wrong with the file as a whole."""
 
@@ -84,11 +117,13 @@ class RequestCountsBody(BaseModel):
 
 
 class BatchBody(BaseModel):
-    """A batch. Times are seconds since the epoch; null if it has not come so far."""
+    """A batch. Times are seconds since the epoch; null if it has not come so far. ``model``: as the lines name it; null
+    if they name several."""
 
     id: str
     object: Literal["batch"] = "batch"
     endpoint: str
+    model: str | None
     errors: BatchErrorListBody | None
     input_file_id: str
     completion_window: Literal["24h"] = "24h"
@@ -105,6 +140,7 @@ class BatchBody(BaseModel):
     cancelling_at: int | None
     cancelled_at: int | None
     request_counts: RequestCountsBody
+    usage: BatchUsageBody
     metadata: dict[str, str] | None
 
     @classmethod
@@ -120,6 +156,7 @@ class BatchBody(BaseModel):
         return cls(
             id=batch.id,
             endpoint=batch.endpoint,
+            model=batch.model,
             errors=BatchErrorListBody(data=faults) if faults else None,
             input_file_id=batch.input_file,
             status=batch.state,
@@ -135,6 +172,7 @@ class BatchBody(BaseModel):
             cancelling_at=at("cancelling"),
             cancelled_at=at("cancelled"),
             request_counts=RequestCountsBody(total=counts.total, completed=counts.completed, failed=counts.failed),
+            usage=BatchUsageBody.of(counts.usage),
             metadata=None if batch.metadata is None else dict(batch.metadata),
         )
 
@@ -170,6 +208,7 @@ async def require_capacity(request: Request) -> None:
 async def create(request: Request) -> Response:
     """Each line of the input file is a request to `endpoint`, answered behind all other requests. A restart of the
     service does no harm."""
+    notify = read_callback(request)
     stated = await read_json(request, BatchFileRequest)
     expiry = stated.output_expires_after
 
@@ -181,8 +220,9 @@ async def create(request: Request) -> Response:
             input_file=stated.input_file_id,
             keep=None if expiry is None else expiry.seconds,
             metadata=stated.metadata,
+            notify=notify,
         )
-        return _answer(batch)
+        return _answer(batch, None if notify is None else {"Preference-Applied": CALLBACK})
 
     return await answer_once(request, respond)
 
@@ -208,5 +248,24 @@ async def cancel(request: Request, batch: str) -> Response:
     return _answer(await stored_batches(request).cancel(request.state.caller, batch))
 
 
-def _answer(batch: Batch) -> Response:
-    return JSONResponse(BatchBody.of(batch).model_dump())
+@v1.get("/{batch}/notice", summary="What became of a batch's notice", response_model=NoticeBody, responses=NO_NOTICE)
+async def notice(request: Request, batch: str) -> Response:
+    delivery = await stored_batches(request).notice(request.state.caller, batch)
+    return JSONResponse(notice_body(delivery))
+
+
+@v1.post(
+    "/{batch}/notice",
+    status_code=202,
+    summary="Send a batch's notice again",
+    response_model=NoticeBody,
+    responses=NO_NOTICE,
+)
+async def send_again(request: Request, batch: str) -> Response:
+    """The attempts begin again, whatever became of earlier ones. Before the batch's end nothing changes."""
+    delivery = await stored_batches(request).send_again(request.state.caller, batch)
+    return JSONResponse(notice_body(delivery), status_code=202)
+
+
+def _answer(batch: Batch, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse(BatchBody.of(batch).model_dump(), headers=headers)

@@ -57,6 +57,15 @@ async def test_the_synchronous_client_has_a_file_answered(working: Served) -> No
         len({answer["id"] for answer in answers}) == len({answer["response"]["body"]["id"] for answer in answers}) == 5
     )
     assert {answer["error"] for answer in answers} == {None}
+    used = [answer["response"]["body"]["usage"] for answer in answers]
+    assert batch.model == "scripted"
+    assert batch.usage.input_tokens == sum(usage["prompt_tokens"] for usage in used) > 0
+    assert batch.usage.output_tokens == sum(usage["completion_tokens"] for usage in used) > 0
+    assert batch.usage.total_tokens == batch.usage.input_tokens + batch.usage.output_tokens
+    cached = sum(usage["prompt_tokens_details"]["cached_tokens"] for usage in used)
+    assert batch.usage.input_tokens_details.cached_tokens == cached
+    assert batch.usage.output_tokens_details.reasoning_tokens == 0
+    assert all(set(answer["response"]) == {"status_code", "request_id", "body"} for answer in answers)
 
 
 @pytest.mark.parametrize(
