@@ -18,6 +18,7 @@ from tests.support.postgres import make_database
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(300)]
 
 CLIENTS = 10  # more than one service works on at once
+ASKING = 3  # who wait for their answers meanwhile
 PREFER = {"Prefer": "respond-async"}
 
 
@@ -26,10 +27,11 @@ def attempts(place: str) -> dict[str, int]:
         return dict(connection.execute("SELECT id, attempt FROM redraft_jobs").fetchall())
 
 
-async def test_no_job_is_lost_while_both_services_are_replaced(postgres: str, tmp_path: Path) -> None:
+async def test_no_job_and_no_request_is_lost_while_both_services_are_replaced(postgres: str, tmp_path: Path) -> None:
     place = await make_database(postgres)
     serving: list[httpx.AsyncClient] = []
     statuses: list[int] = []
+    answers: list[int] = []
     ids: list[str] = []
     numbers = count()
     over = asyncio.Event()
@@ -49,6 +51,13 @@ async def test_no_job_is_lost_while_both_services_are_replaced(postgres: str, tm
             while (await serving[-1].get(job)).json()["finished_at"] is None:  # of the newest, which serves on
                 await asyncio.sleep(0.1)
 
+    async def ask_on() -> None:
+        """Send a request to the next of the services that are known, and another once it is answered."""
+        while not over.is_set():
+            number = next(numbers)
+            response = await serving[number % len(serving)].post("/v1/refine", json=make_request(number))
+            answers.append(response.status_code)
+
     async with AsyncExitStack() as stack:
 
         async def start(name: str) -> tuple[Process, httpx.AsyncClient]:
@@ -58,6 +67,7 @@ async def test_no_job_is_lost_while_both_services_are_replaced(postgres: str, tm
 
         old = [await start("old 0"), await start("old 1")]
         clients = [asyncio.ensure_future(order_on()) for _ in range(CLIENTS)]
+        clients += [asyncio.ensure_future(ask_on()) for _ in range(ASKING)]
         codes = []
         for number, (process, client) in enumerate(old):
             await start(f"new {number}")
@@ -76,6 +86,7 @@ async def test_no_job_is_lost_while_both_services_are_replaced(postgres: str, tm
 
     assert codes == [0, 0]
     assert set(statuses) == {202}
+    assert set(answers) == {200}
     assert len(found) == len(set(ids)) >= CLIENTS
     assert taken_up  # jobs were at work when their service ended
     print(f"{len(ids)} jobs, {len(taken_up)} of them continued by another service")
