@@ -85,7 +85,7 @@ class BatchDatabase:
     async def cancel(self, batch_id: str) -> None:
         live = (batches.c.id == batch_id) & batches.c.state.in_(("validating", "in_progress"))
         values = {"state": "cancelling", "end": "cancelled", "cancelling_at": time.time()}
-        await self._database.write(lambda c: _end_lines(c, live, "cancelled", values), lasting=True, alone=True)
+        await self._database.write(lambda c: _end_lines(c, live, "cancelled", values), lasting=True, bulk=True)
 
     async def end_overdue(self) -> None:
         overdue = (
@@ -96,7 +96,7 @@ class BatchDatabase:
         query = sa.select(sa.exists().where(overdue))
         if await self._database.read(lambda c: c.execute(query).scalar_one()):
             await self._database.write(
-                lambda c: _end_lines(c, overdue, "expired", {"end": "expired"}), lasting=True, alone=True
+                lambda c: _end_lines(c, overdue, "expired", {"end": "expired"}), lasting=True, bulk=True
             )
 
     async def claim(self, owner: str, lease: float) -> BatchClaim | None:
@@ -149,7 +149,7 @@ class BatchDatabase:
             self._hold(connection, claim, **begun)
             connection.execute(lines.update().where(mine, lines.c.state == "held").values(state="queued"))
 
-        await self._database.write(write, lasting=True, alone=True)
+        await self._database.write(write, lasting=True, bulk=True)
 
     async def fail(self, claim: BatchClaim, faults: Sequence[LineFault]) -> None:
         ended = {"state": "failed", "failed_at": time.time(), "faults": json.dumps([asdict(fault) for fault in faults])}
@@ -159,7 +159,7 @@ class BatchDatabase:
             _drop_lines(connection, claim.batch.id)
             self._deliveries.announce(connection, claim.batch.id, make_notice(claim.batch.id, "failed"))
 
-        await self._database.write(write, lasting=True, alone=True)
+        await self._database.write(write, lasting=True, bulk=True)
 
     async def begin_finalizing(self, claim: BatchClaim) -> None:
         values = {"state": "finalizing", "finalizing_at": time.time()} if claim.batch.state == "in_progress" else {}
@@ -187,7 +187,7 @@ class BatchDatabase:
             _drop_lines(connection, claim.batch.id)
             self._deliveries.announce(connection, claim.batch.id, make_notice(claim.batch.id, end))
 
-        await self._database.write(write, lasting=True, alone=True)
+        await self._database.write(write, lasting=True, bulk=True)
 
     async def release(self, claim: BatchClaim, delay: float) -> None:
         freed = {"owner": None, "free_at": self._database.now() + delay}

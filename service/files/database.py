@@ -92,7 +92,7 @@ class FileDatabase:
             connection.execute(chunks.delete().where(chunks.c.file == file_id))
             return bool(connection.execute(files.delete().where(files.c.id == file_id)).rowcount)
 
-        return await self._database.write(drop, lasting=True, alone=True)
+        return await self._database.write(drop, lasting=True, bulk=True)
 
     async def held(self, caller: str | None = None) -> int:
         query = sa.select(sa.func.coalesce(sa.func.sum(files.c.size), 0)).where(files.c.complete)
@@ -109,4 +109,4 @@ class FileDatabase:
             connection.execute(chunks.delete().where(chunks.c.file.not_in(sa.select(files.c.id))))
             return dropped
 
-        return await self._database.write(drop, alone=True)
+        return await self._database.write(drop, bulk=True)

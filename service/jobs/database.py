@@ -48,6 +48,7 @@ jobs = sa.Table(
     sa.Column("free_at", sa.Double, nullable=False, default=0.0),  # when the lease or the delay is over
     sa.Index("redraft_jobs_by_caller", "caller", "id"),
     sa.Index("redraft_jobs_by_state", "state", "free_at"),
+    sa.Index("redraft_jobs_by_end", "finished"),
 )
 steps = sa.Table(
     "redraft_job_steps",

@@ -71,6 +71,8 @@ class Worker:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+            with suppress(StoreUnavailable):  # one whose claim was cut off is held by nobody, and free at once
+                await self._services.store.renew(self.owner, 0.0)
         self._loops = []
 
     async def _claim_jobs(self) -> None:

@@ -129,7 +129,7 @@ class AnswerDatabase:
     async def maintain(self) -> Collection[IdempotencyKey]:
         if time.monotonic() - self._purged >= PURGE_SECONDS:
             self._purged = time.monotonic()
-            await self._database.write(self._purge, alone=True)
+            await self._database.write(self._purge, bulk=True)
         owned = dict(self._owned)
         if not owned:
             return ()

@@ -55,7 +55,8 @@ class Transactions:
         lasting: it also survives a power cut, which takes much longer, and with it all that was written before.
         alone: in a transaction of its own, for one that touches rows that other processes write too. Two transactions
             of many rows could each wait for the other.
-        bulk: it changes many rows.
+        bulk: it may change many rows, or delete long ones, which are overwritten. Nobody else waits for the event loop
+            meanwhile.
         """
         if alone or bulk:
             engine = self._lasting if lasting else self._engine

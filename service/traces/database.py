@@ -153,7 +153,7 @@ class TraceDatabase:
 
         deleted, dropped = 0, DELETED_AT_ONCE
         while dropped == DELETED_AT_ONCE:
-            dropped = await self._database.write(drop, lasting=True, alone=True)
+            dropped = await self._database.write(drop, lasting=True, bulk=True)
             deleted += dropped
         if deleted or not self._is_scrubbed:
             self._is_scrubbed = await self._database.scrub()

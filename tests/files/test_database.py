@@ -1,10 +1,12 @@
 """Files in a database: kept in chunks, seen once they are complete, and gone without a trace."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -132,3 +134,23 @@ async def test_lists_have_the_caller_s_files_in_either_order(store: FileDatabase
 
     assert [*newest, *older] == made[::-1]
     assert outputs == [made[1], made[3]]
+
+
+async def test_the_event_loop_goes_on_while_a_file_is_overwritten(tmp_path: Path) -> None:
+    """SQLite overwrites what it deletes, which takes long for many chunks."""
+    database = open_database(str(tmp_path / "store.db"))
+    store = FileDatabase(database)
+    file, old = await write(store, b"a" * CHUNK_BYTES), await write(store, b"b" * CHUNK_BYTES)
+    threads: set[threading.Thread] = set()
+
+    def note(connection: object, cursor: object, statement: str, *others: object) -> None:
+        if statement.startswith("DELETE"):
+            threads.add(threading.current_thread())
+
+    sa.event.listen(database._transactions._engine, "before_cursor_execute", note)
+    await store.delete(file.id)
+    assert await store.purge(old.expires + 1, 0.0) == 1
+    await database.close()
+
+    assert threads
+    assert threading.main_thread() not in threads

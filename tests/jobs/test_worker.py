@@ -2,15 +2,21 @@
 
 import asyncio
 import re
+import sqlite3
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from service.engines.base import Sample
 from service.engines.scripted import EngineCall, Script
 from service.errors import EngineUnavailable
 from service.jobs.attempt import MOST_IDLE_ATTEMPTS
+from service.jobs.database import JobDatabase
+from service.jobs.job import Claim
 from tests.app.test_metrics import samples, value
 from tests.support.orders import job_store, make_request, make_store
 from tests.support.scripts import role_of, stall
@@ -174,3 +180,28 @@ async def test_what_code_did_in_a_round_is_counted_once_however_often_the_job_is
     assert body["state"] == "completed"
     assert counts(page, "redraft_aborts_total") == {'outcome="lost",rule="keywords"': 1.0}
     assert counts(page, "redraft_repairs_total") == {'outcome="kept",rule="format.lowercase"': 2.0}
+
+
+async def test_a_job_whose_claim_is_cut_off_by_the_end_is_free_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "jobs.db"
+    await make_store(place, [SIMPLE])
+    claimed = asyncio.Event()
+    claim = JobDatabase.claim
+
+    async def cut_off(self: JobDatabase, owner: str, lease: float) -> Claim | None:
+        found = await claim(self, owner, lease)
+        claimed.set()
+        await asyncio.sleep(3600)
+        return found
+
+    monkeypatch.setattr(JobDatabase, "claim", cut_off)
+    async with with_jobs(place, Script(reply=reply)):
+        async with asyncio.timeout(10):
+            await claimed.wait()
+    with closing(sqlite3.connect(place)) as database:
+        [(state, free_at)] = database.execute("SELECT state, free_at FROM redraft_jobs").fetchall()
+
+    assert state == "running"
+    assert free_at <= time.time()
