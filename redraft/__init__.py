@@ -6,8 +6,9 @@ AsyncRedraft for asyncio.
 ...     print(client.refine(prompt="Describe a sunrise over the sea.").text)
 """
 
+from redraft.async_client import AsyncRedraft
 from redraft.batches import BatchResult
-from redraft.client import AsyncRedraft, Redraft
+from redraft.client import Redraft
 from redraft.errors import (
     Busy,
     ConnectionFailed,

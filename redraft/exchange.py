@@ -1,12 +1,14 @@
-"""What both clients share: how to build a request, and when to send it again."""
+"""What both clients share: how to connect, how to build a request, and when to send it again."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Protocol, TypeVar
 
 import httpx
 
 from redraft.errors import Busy, ConnectionFailed, ProblemError, RedraftError
+from redraft.proxies import find_proxy, map_proxy_errors
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_TIMEOUT_SECONDS = 660.0  # a bit more than the service's own limit, so that its answer comes first
@@ -15,6 +17,25 @@ CONNECT_SECONDS = 5.0
 LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=2.0)
 LONGEST_WAIT_SECONDS = 60.0  # the service does not ask for more
 FIRST_RECONNECT_SECONDS = 0.5
+
+C = TypeVar("C", httpx.Client, httpx.AsyncClient)
+E_co = TypeVar("E_co", covariant=True)
+
+
+class StreamReader(Protocol[E_co]):
+    """Turns the chunks of a response into items. ``is_finished``: whether the last item has come."""
+
+    @property
+    def is_finished(self) -> bool: ...
+
+    def feed(self, chunk: bytes) -> Iterator[E_co]: ...
+
+
+def make_client(kind: Callable[..., C], url: str) -> C:
+    """Make an HTTP client that uses the environment's proxy for the URL, if there is one. Raises InvalidProxy."""
+    proxy = find_proxy(httpx.URL(url))
+    with map_proxy_errors(proxy):
+        return kind(limits=LIMITS, proxy=proxy, trust_env=False, verify=httpx.create_ssl_context())
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ from redraft.exchange import reconnect_delay
 from redraft.results import CritiqueResult, GenerateResult, Problem, RefineResult, Result
 
 if TYPE_CHECKING:
-    from redraft.client import AsyncRedraft, Redraft
+    from redraft.async_client import AsyncRedraft
+    from redraft.client import Redraft
 
 R = TypeVar("R", bound=Result)
 
