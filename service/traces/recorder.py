@@ -94,7 +94,7 @@ class Recorder:
         make = asyncio.get_running_loop().run_in_executor
         try:
             trace = await make(self._thread, make_trace, program, done, caller, created, self._redact)
-            size = len(await asyncio.to_thread(trace.encode))
+            size = await asyncio.to_thread(lambda: len(trace.encode().encode()))
             async with self._storage.room(caller, size):
                 if await self._store.add(trace):
                     self._on_outcome("stored")

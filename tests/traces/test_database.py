@@ -145,3 +145,15 @@ async def test_pages_for_an_export_are_bounded_and_leave_nothing_out(store: Trac
         after = page[-1].trace.summary.id
 
     assert pages == [1, 1, 2, 1]
+
+
+async def test_the_bytes_of_traces_and_feedback_are_counted_for_their_caller(store: TraceDatabase) -> None:
+    trace = make_trace(TEXTS)
+    assert await store.held("ann") == await store.held(None) == 0
+    await store.add(trace)
+    size = len(trace.encode().encode())
+    assert await store.held("ann") == await store.held(None) == size
+    await store.add_feedback("ann", feedback(trace, "edit", "c0", "Wäves"))
+
+    assert await store.held("ann") == await store.held(None) == size + len('"Wäves"'.encode())
+    assert await store.held("bob") == 0
