@@ -45,9 +45,9 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
         "aided": Arm(
             "adaptive, free, with repairs, aborts and landing", _search("adaptive", constraints="off"), landing=True
         ),
-        "adaptive": Arm("adaptive", _search("adaptive"), landing=True),
+        "adaptive": Arm("adaptive, revisions under their rules", _search("adaptive", constraints="auto"), landing=True),
         "unaided": Arm(
-            "adaptive without repairs, aborts and landing", _search("adaptive", **{**UNAIDED, "constraints": "auto"})
+            "the same without repairs, aborts and landing", _search("adaptive", **{**UNAIDED, "constraints": "auto"})
         ),
         "always": Arm("adaptive, all texts under their rules", _search("adaptive", constraints="always"), landing=True),
         "self_refine": Arm("self-refine", _search(), landing=True),

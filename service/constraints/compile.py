@@ -13,6 +13,7 @@ from service.constraints.algebra import (
     Distortion,
     Json,
     LeftOut,
+    Matches,
     OneOf,
     Unstated,
 )
@@ -20,7 +21,7 @@ from service.constraints.building import Builder
 from service.constraints.contradictions import refuse_contradictions
 from service.constraints.flat import write_flat, write_open
 from service.constraints.lexemes import quote
-from service.constraints.plan import MOST_WORDS, Misfit, make_plan, needs_words
+from service.constraints.plan import MOST_WORDS, Misfit, is_one_expression, make_plan, needs_words
 
 TOKENS_PER_WORD = 1.8
 """Tokens of a word with its space and its punctuation, for English and today's tokenizers; on the safe side."""
@@ -56,6 +57,8 @@ def compile_constraints(
             left.append(LeftOut(constraint, constraint.demand.reason))
         elif constraint.distortion > most:
             left.append(LeftOut(constraint, "it would change the text too much"))
+        elif not prose and isinstance(constraint.demand, Matches) and constraint.demand.anywhere:
+            left.append(LeftOut(constraint, "the text is code"))
         else:
             kept.append(constraint)
     for kind in (Json, OneOf):
@@ -90,7 +93,7 @@ def _compile_text(constraints: Sequence[Constraint], cap: int | None, *, gives_p
     too_long = cap is None or cap > MOST_WORDS
     if not constraints and too_long:
         return Compiled()
-    if too_long and not needs_words(constraints):
+    if (too_long or is_one_expression(constraints)) and not needs_words(constraints):
         return write_flat(constraints, gives_prefix=gives_prefix)
     if not words:
         dearest = max((each for each in constraints if needs_words([each])), key=lambda each: each.distortion)

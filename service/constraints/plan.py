@@ -12,6 +12,7 @@ from service.constraints.algebra import (
     Excluded,
     Forbidden,
     Included,
+    Matches,
     Occurrences,
     ParagraphStart,
     Parts,
@@ -113,9 +114,12 @@ class Plan:
 
 def needs_words(constraints: Sequence[Constraint]) -> bool:
     """Whether the grammar has to go from word to word. Otherwise it can be one regular expression."""
+    whole = is_one_expression(constraints)
     for constraint in constraints:
         match constraint.demand:
-            case Forbidden() | Case() | Prefix() | Quoted():
+            case Forbidden() | Case() | Prefix() | Quoted() | Matches():
+                pass
+            case Included() | Suffix() | Counter("lines" | "bullets") if whole:
                 pass
             case Excluded(phrases) if _can_exclude_in_text(phrases, constraints):
                 pass
@@ -124,6 +128,13 @@ def needs_words(constraints: Sequence[Constraint]) -> bool:
             case _:
                 return True
     return False
+
+
+def is_one_expression(constraints: Sequence[Constraint]) -> bool:
+    """Whether there are demands that only an expression of the whole text can hold: patterns, or bullets among a number
+    of lines."""
+    units = {each.demand.unit for each in constraints if isinstance(each.demand, Counter)}
+    return {"lines", "bullets"} <= units or any(isinstance(each.demand, Matches) for each in constraints)
 
 
 def _can_exclude_in_text(phrases: Sequence[str], constraints: Sequence[Constraint]) -> bool:
@@ -160,7 +171,7 @@ def make_plan(constraints: Sequence[Constraint], cap: int | None) -> Plan:
                     raise Misfit(constraint, "there are too many words to exclude")
             case Included(phrases, any_of, cased):
                 strict = True
-                split = [_split_phrase(phrase, constraint) for phrase in phrases]
+                split = [split_phrase(phrase, constraint) for phrase in phrases]
                 groups = [tuple(split)] if any_of else [(words,) for words in split]
                 for group in groups:
                     _add_quota(plan, Quota("", 1, None, constraint, group, cased))
@@ -169,7 +180,7 @@ def make_plan(constraints: Sequence[Constraint], cap: int | None) -> Plan:
                 if most == 0:
                     excluded.append((excluding_word(phrase, constraint), cased))
                 else:
-                    words = _split_phrase(phrase, constraint)
+                    words = split_phrase(phrase, constraint)
                     if most is not None and (len(words) > 1 or not words[0].isalnum()):
                         raise Misfit(constraint, "a phrase of several words cannot be counted exactly")
                     _add_quota(plan, Quota("", least, most, constraint, (words,), cased))
@@ -200,6 +211,8 @@ def make_plan(constraints: Sequence[Constraint], cap: int | None) -> Plan:
             case Counter("lines", _, 1):
                 plan.single_line = True
                 sources["single line"] = constraint
+            case Matches():
+                raise Misfit(constraint, "a pattern does not fit rules that go from word to word")
             case Counter("characters"):
                 raise Misfit(constraint, "characters are counted only where no words are")
             case Counter(unit, least, most, marker, words) if unit in _BLOCKS:
@@ -209,20 +222,20 @@ def make_plan(constraints: Sequence[Constraint], cap: int | None) -> Plan:
                 strict = True
                 _set_blocks(plan, "parts", Range(count, count, constraint), separator, frozenset(), constraint)
             case ParagraphStart(1, text):
-                _set_prefix(plan, _fit_case(constraints, text, cased=False), constraint)
+                _set_prefix(plan, fit_case(constraints, text, cased=False), constraint)
                 sources.setdefault("prefix", constraint)
             case ParagraphStart(paragraph, text):
                 strict = True
                 _set_blocks(plan, "paragraphs", Range(paragraph, None, constraint), "", frozenset(), constraint)
-                text = _fit_case(constraints, text, cased=False)
+                text = fit_case(constraints, text, cased=False)
                 if plan.starts.setdefault(paragraph, text) != text:
                     raise Misfit(constraint, "another rule demands another beginning of the paragraph")
                 sources[f"start {paragraph}"] = constraint
             case Prefix(text, cased):
-                _set_prefix(plan, _fit_case(constraints, text, cased=cased), constraint)
+                _set_prefix(plan, fit_case(constraints, text, cased=cased), constraint)
                 sources["prefix"] = constraint
             case Suffix(text, cased):
-                text = _fit_case(constraints, text, cased=cased)
+                text = fit_case(constraints, text, cased=cased)
                 if plan.suffix and plan.suffix != text:
                     raise Misfit(constraint, "another rule demands another end")
                 plan.suffix = text
@@ -300,7 +313,7 @@ def _set_blocks(
     plan.blocks.narrow(wanted.least, wanted.most, source)
 
 
-def _fit_case(constraints: Sequence[Constraint], text: str, *, cased: bool) -> str:
+def fit_case(constraints: Sequence[Constraint], text: str, *, cased: bool) -> str:
     """The text in the case that another rule demands, if its own case does not matter."""
     for constraint in constraints:
         if isinstance(constraint.demand, Case) and not cased:
@@ -316,7 +329,7 @@ def _set_prefix(plan: Plan, text: str, source: Constraint) -> None:
     plan.prefix = longer
 
 
-def _split_phrase(phrase: str, source: Constraint) -> tuple[str, ...]:
+def split_phrase(phrase: str, source: Constraint) -> tuple[str, ...]:
     words = tuple(phrase.split())
     if len(words) > 6 or not all(map(is_plain_word, words)):
         raise Misfit(source, "a grammar of words cannot hold all of its characters")
@@ -325,7 +338,7 @@ def _split_phrase(phrase: str, source: Constraint) -> tuple[str, ...]:
 
 def excluding_word(phrase: str, source: Constraint) -> str:
     """The word by which to exclude a phrase: the longest of its words."""
-    words = _split_phrase(phrase, source)
+    words = split_phrase(phrase, source)
     longest = max(words, key=len)
     if len(words) > 1 and len(longest) < LONGEST_WORD:
         raise Misfit(source, "a phrase of common words cannot be excluded")
@@ -381,7 +394,7 @@ def _check_capitals(plan: Plan) -> None:
 
 
 def _block_marks(plan: Plan) -> str:
-    marks = {"numbered": ".1234567890", "parts": plan.marker}.get(plan.unit or "", plan.marker)
+    marks = {"numbered": ".1234567890", "sections": f"{plan.marker}1234567890"}.get(plan.unit or "", plan.marker)
     return marks if plan.unit != "bullets" else marks or "-"
 
 

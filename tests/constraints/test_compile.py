@@ -15,6 +15,7 @@ from service.constraints.algebra import (
     Forbidden,
     Included,
     Json,
+    Matches,
     Occurrences,
     OneOf,
     Prefix,
@@ -85,6 +86,26 @@ def begins(made: Compiled, text: str) -> bool:
         pytest.param([Title()], "<<Snow>>\n\nIt fell.", "It fell.", id="title"),
         pytest.param([Counter("placeholders", least=1)], "Dear [name], hello.", "Dear name, hello.", id="placeholder"),
         pytest.param([Counter("highlights", least=1)], "Use *cold* water.", "Use cold water.", id="highlight"),
+        pytest.param([Matches(r"(?m)^In short\b")], "Snow.\nIn short, ice.", "Snow. In short, ice.", id="pattern"),
+        pytest.param([Matches(r"\d", anywhere=False)], "Two feet.", "2 feet.", id="no match"),
+        pytest.param(
+            [Matches(r"(?s)^Q:.*\n+\s*A:"), Counter("lines", 2, 2)],
+            "Q: Ice?\nA: No.",
+            "Q: Ice?\n\nA: No.\nYes.",
+            id="lines too",
+        ),
+        pytest.param([Matches("[?]"), Included(("ice",))], "Is it ice?", "Is it nice?", id="a pattern and a keyword"),
+        pytest.param([Matches(";"), Suffix("so be it")], "Snow; so be it", "Snow; or be it", id="a pattern and an end"),
+        pytest.param(
+            [Matches("[.]$"), Prefix("Dear all")], "Dear all, hello.", "Dear all, hello", id="and a beginning"
+        ),
+        pytest.param([Matches("[.]"), Quoted()], '"It is snow."', "It is snow.", id="a pattern in quotation marks"),
+        pytest.param(
+            [Counter("bullets", 2, 2), Counter("lines", 3, 3)],
+            "Two:\n- snow\n- ice",
+            "- snow\n- ice",
+            id="bullets and lines",
+        ),
         pytest.param([Counter("capitals", 1, 1)], "It is COLD here.", "It is VERY COLD here.", id="capitals"),
     ],
 )

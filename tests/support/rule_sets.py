@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from service.constraints.algebra import Compiled, Constraint, Contradiction
 from service.constraints.compile import compile_constraints
+from service.constraints.plan import is_one_expression
 from service.evaluators.base import Verifier
 from service.evaluators.text.bounds import Bounds
 from service.evaluators.text.format import Format
@@ -60,6 +61,20 @@ _ENDS = (
     "море",
     ":)",
     "End. The end.",
+)
+_PATTERNS = (
+    r"\d",
+    "#",
+    r"[,;]",
+    "a+",
+    r"(?i)\bk\b",
+    r"(?s)^\s*Q:.*\n+\s*A:",
+    r"(?m)^\s*(for|while)\b",
+    r"(^|\n)[A-Z]\w+!?$",
+    r"(?i)sea[.,;!?]?\s*$",
+    r"^[^;]+;[^;]+;[^;]+$",
+    r"\W{3}\b",
+    r"(?m)^(\S+ ){2,4}\S+$",
 )
 
 
@@ -130,7 +145,7 @@ passages: st.SearchStrategy[Verifier] = st.one_of(
 )
 others: st.SearchStrategy[Verifier] = st.one_of(
     st.builds(OneOf, options=st.just(("18,400", "eighteen")), anywhere=st.booleans()),
-    st.builds(Regex, pattern=st.sampled_from((r"\d", "#", r"[,;]", "a+")), must_match=st.booleans()),
+    st.builds(Regex, pattern=st.sampled_from(_PATTERNS), must_match=st.booleans()),
 )
 rule_sets: st.SearchStrategy[Sequence[Verifier]] = st.lists(
     st.one_of(lengths(), keywords(), formats(), passages, others), min_size=1, max_size=4
@@ -169,6 +184,8 @@ def check_by_walking(walker: Walker, verifiers: Sequence[Verifier], max_tokens: 
     for walk_seed in range(seed, seed + WALKS):
         walk = walker.walk(compiled.grammar, walk_seed, ending=0.3 if walk_seed % 2 else 0.02)
         text = compiled.given_prefix + walk.text
+        if walk.error and not walk.text and is_one_expression(compiled.enforced):
+            return "refused"  # no text matches all the patterns, which shows when the grammar is proven
         assert not walk.error, (walk.error[:500], text)
         if walk.ended:
             ended += 1

@@ -1,5 +1,6 @@
 """Verifiers of which words are in the text: keywords, and one of several options."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,6 +14,7 @@ from service.constraints.algebra import (
     Excluded,
     Forbidden,
     Included,
+    Matches,
     Occurrences,
     Unstated,
 )
@@ -123,10 +125,15 @@ class Keywords(Verifier):
         return {letter: text.count(alike(letter)) for letter in self.letters}
 
 
+_MOST_LETTERS = 15
+
+
 def _demand_letter(letter: str, bounds: Bounds) -> Demand:
-    """Only that a character does not appear. All characters that are compared as equal are forbidden."""
+    """That a character appears often enough, as it is written, or not at all, and nothing that is compared as equal."""
+    if bounds.max is None and 0 < (bounds.min or 0) <= _MOST_LETTERS:
+        return Matches(f"(?s){'.*'.join([re.escape(letter)] * (bounds.min or 0))}")
     if bounds.max != 0:
-        return Unstated("how often a letter appears is only checked")
+        return Unstated("how often a letter appears at most is only checked")
     if not letter.isascii():
         return Unstated("a character outside ASCII has too many forms")
     return Forbidden("".join(sorted(_alike(letter))))

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Len
 
-from service.constraints.algebra import Constraint, Demand, Forbidden, Unstated
+from service.constraints.algebra import Constraint, Demand, Forbidden, Matches
 from service.evaluators.base import Check, RefusedField, Verifier
 from service.evaluators.text.bounds import Bounds, amount
 from service.evaluators.text.patterns import LinearPattern, SearchTooLarge, compile_linear
@@ -47,7 +47,7 @@ class Regex(Verifier):
             return False
 
     def constraints(self) -> Sequence[Constraint]:
-        demand: Demand = Unstated("a pattern is only checked")
+        demand: Demand = Matches(self.pattern, anywhere=self.must_match)
         if not self.must_match and (characters := _single_characters(self.pattern)):
             demand = Forbidden(characters)
         return [Constraint("regex.pattern", demand)]
