@@ -5,7 +5,8 @@ root is the request, whose first level are drafts and redrafts, and below each t
 make another child or go on below those it has. Each of these is an arm with a beta posterior over the rewards that it
 led to, one draw from each posterior is compared, and the highest wins. At the root there are two ways to make a
 child, a draft and a redraft, so which of them serves this request is learnt along the way. In the same way it is learnt
-from all revisions of a form whether the next one is sampled under the constraints of its rules or free of them.
+from all revisions of a form whether the next one is sampled under the constraints of its rules or free of them, and
+from all drafts whether the next one is under all constraints.
 """
 
 import random
@@ -23,19 +24,21 @@ class Expansion:
     """A candidate to make. ``parent``: the text to edit or, for a redraft, the text whose faults are in its prompt.
 
     A redraft without a parent gets the faults of all candidates. ``free``: it is sampled without constraints, although
-    revisions have some.
+    revisions have some. ``bound``: a draft that is sampled under all constraints, as revisions are.
     """
 
     form: Form
     parent: Candidate | None = None
     free: bool = False
+    bound: bool = False
 
 
 class Tree:
     """What is known when the next candidates are chosen.
 
     ``candidates``: in order of creation. ``rewards``: in [0, 1], by candidate id; without one it is 0.
-    ``redraft``: whether there is anything to tell one. ``constrained``: whether revisions have constraints.
+    ``redraft``: whether there is anything to tell one. ``constrained``: whether revisions have constraints, and
+    ``drafts_too``: whether drafts may have all of them.
     """
 
     def __init__(
@@ -46,21 +49,30 @@ class Tree:
         *,
         redraft: bool,
         constrained: bool = False,
+        drafts_too: bool = False,
     ) -> None:
         self._candidates = candidates
         self._rewards = rewards
         self._draws = draws
         self._forms_at_root: Sequence[Form] = ("draft", "redraft") if redraft else ("draft",)
         self._constrained = constrained
+        self._drafts_too = drafts_too
 
     def next(self) -> Expansion:
         """Choose what to make, and whether under constraints."""
         chosen = self._place()
-        if not self._constrained or chosen.form == "draft":
+        if chosen.form == "draft":
+            return self._bind(chosen) if self._drafts_too else chosen
+        if not self._constrained:
             return chosen
         alike = [candidate for candidate in self._candidates if candidate.form == chosen.form]
         free, bound = (self._draw([each for each in alike if each.free == free]) for free in (True, False))
         return replace(chosen, free=free > bound)
+
+    def _bind(self, draft: Expansion) -> Expansion:
+        made = [candidate for candidate in self._candidates if candidate.form == "draft"]
+        free, bound = (self._draw([each for each in made if each.bound == bound]) for bound in (False, True))
+        return replace(draft, bound=bound > free)
 
     def _place(self) -> Expansion:
         """Walk from the root to where a child is to be made."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from service.constraints.algebra import Compiled
+from service.constraints.algebra import Compiled, Distortion
 from service.engines.base import Completion
 from service.engines.conversation import Conversation
 from service.evaluators.base import Evaluation, Issue
@@ -36,6 +36,12 @@ class Candidate:
     def free(self) -> bool:
         """Whether nothing was enforced while it was sampled."""
         return self.under is None or not self.under.enforced
+
+    @property
+    def bound(self) -> bool:
+        """Whether rules were enforced that change what the model would write."""
+        enforced = () if self.under is None else self.under.enforced
+        return any(constraint.distortion > Distortion.SLIGHT for constraint in enforced)
 
     @property
     def text(self) -> str:

@@ -80,11 +80,18 @@ class Constraining:
         revision = await self.of(Expansion("redraft"))
         return revision is not None and bool(revision.enforced)
 
+    async def offers_bound_drafts(self) -> bool:
+        """Whether drafts can be under rules that drafts are usually spared, and may also be without them."""
+        if self._mode != "auto":
+            return False
+        draft = await self.of(Expansion("draft", bound=True))
+        return draft is not None and any(each.distortion > Distortion.SLIGHT for each in draft.enforced)
+
     def _most(self, expansion: Expansion) -> Distortion | None:
         """The most that constraints may distort the texts of an expansion; None for no constraints."""
         if expansion.free or self._mode == "off":
             return None
-        if expansion.form != "draft" or self._mode == "always":
+        if expansion.form != "draft" or expansion.bound or self._mode == "always":
             return Distortion.STRONG
         return Distortion.SLIGHT if self._mode == "auto" else None
 

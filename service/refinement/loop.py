@@ -210,11 +210,15 @@ class _Loop:
         )
 
     async def _draft(self, current: _OpenRound) -> None:
-        plans: Sequence[_Plan] = [_Plan(Expansion("draft"), Guidance(), self._search.drafts, 0)]
+        plans: list[_Plan] = []
         made: _Made = {}
         if self._program.draft is not None:
             given = Completion(self._program.draft, "stop", Usage())
-            made[0], plans = _Text(Expansion("draft"), self._program.request, given), ()
+            made[0] = _Text(Expansion("draft"), self._program.request, given)
+        else:
+            bound = self._search.drafts > 1 and await self._steps.constraining.offers_bound_drafts()
+            for expansion, count in policy.drafts(self._search.drafts, bound=bound).items():
+                plans.append(_Plan(expansion, Guidance(), count, sum(plan.count for plan in plans)))
         await self._evaluate(await self._write(current, plans, made))
 
     async def _improve(self, current: _OpenRound) -> None:
@@ -249,6 +253,7 @@ class _Loop:
                 search,
                 self._random,
                 constrained=await self._steps.constraining.offers_choice(),
+                drafts_too=await self._steps.constraining.offers_bound_drafts(),
             )
             first = {candidate.text: candidate for candidate in reversed(written)}
             return [replace(e, parent=first[e.parent.text]) if e.parent else e for e in chosen]

@@ -213,6 +213,14 @@ def differs_from_next(made: Expansion, following: Sequence[Expansion], search: S
     return search.branches == 1 and made.form == "edit" and following[0].form == "redraft"
 
 
+def drafts(count: int, *, bound: bool) -> Mapping[Expansion, int]:
+    """The drafts of round 0. ``bound``: whether they may be under all constraints. Then every second one is, behind the
+    others, so that of equals one wins that was written freely."""
+    half = count // 2 if bound else 0
+    plans = {Expansion("draft"): count - half, Expansion("draft", bound=True): half}
+    return {expansion: number for expansion, number in plans.items() if number}
+
+
 def expansions(
     candidates: Sequence[Candidate],
     assessments: Mapping[str, Assessment],
@@ -220,15 +228,16 @@ def expansions(
     draws: random.Random,
     *,
     constrained: bool = False,
+    drafts_too: bool = False,
 ) -> Sequence[Expansion]:
     """With carry ``adaptive``, the next ``beam`` times ``branches`` candidates to make.
 
-    ``constrained``: whether revisions may be constrained or free.
+    ``constrained``: whether revisions may be constrained or free, and ``drafts_too``: drafts.
     """
     told = search.critic != "none" and any(assessment.issues for assessment in assessments.values())
     scores = {name: assessment.score or 0.0 for name, assessment in assessments.items()}
     rewards = {c.id: _reward(c, scores) for c in candidates}
-    tree = Tree(candidates, rewards, draws, redraft=told, constrained=constrained)
+    tree = Tree(candidates, rewards, draws, redraft=told, constrained=constrained, drafts_too=drafts_too)
     return [tree.next() for _ in range(search.beam * search.branches)]
 
 
