@@ -45,11 +45,9 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
         "aided": Arm(
             "adaptive, free, with repairs, aborts and landing", _search("adaptive", constraints="off"), landing=True
         ),
-        "adaptive": Arm(
-            "adaptive, half of the drafts under their rules", _search("adaptive", constraints="auto"), landing=True
-        ),
+        "adaptive": Arm("adaptive", _search("adaptive", constraints="auto"), landing=True),
         "unaided": Arm(
-            "the same without repairs, aborts and landing", _search("adaptive", **{**UNAIDED, "constraints": "auto"})
+            "adaptive without repairs, aborts and landing", _search("adaptive", **{**UNAIDED, "constraints": "auto"})
         ),
         "always": Arm("adaptive, all texts under their rules", _search("adaptive", constraints="always"), landing=True),
         "self_refine": Arm("self-refine", _search(), landing=True),

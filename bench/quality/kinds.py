@@ -9,8 +9,8 @@ from bench.quality.arms import ARMS
 from bench.quality.prompts import BenchPrompt, StatedVerifier
 from bench.quality.runs import Run, Step
 
-NEVER_STATED = ("code_tests", "language", "regex", "number")
-"""Types that are only checked. A few patterns are stated, but none of the benchmark's."""
+NEVER_STATED = ("code_tests", "language", "number")
+"""Types that are only checked."""
 
 
 def kinds_of(verifier: StatedVerifier) -> Sequence[str]:

@@ -87,7 +87,7 @@ def _refuse_differences(demands: _Demands, constraints: Sequence[Constraint]) ->
     for constraint in constraints:
         match constraint.demand:
             case Matches(pattern, anywhere=False) if demands.with_patterns or counts or "{" in pattern:
-                raise Misfit(constraint, "that it matches nowhere is only checked beside the other rules")
+                raise Misfit(constraint, "that it matches nowhere does not fit what the text has to have")
             case Matches(anywhere=True) | Included() | Suffix() if len(demands.with_patterns) + counts > MOST_TOGETHER:
                 raise Misfit(constraint, "there is too much that the whole text has to match")
             case Matches(anywhere=True) if demands.excluded:

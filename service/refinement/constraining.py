@@ -1,8 +1,8 @@
 """What texts are sampled under: the rules of a program's verifiers as grammars, proven before they are used.
 
-A text is drafted freely, or under rules that leave the model most of what it would write. Its revisions get all rules
-that can be stated, and are conditioned on what failed in words: draft-conditioned constrained decoding (arXiv
-2603.03305). The verifiers still judge every text.
+A text is drafted freely, or under rules that leave the model most of what it would write. All rules that can be stated
+go to every second of several drafts, and to revisions, which are conditioned on what failed in words: draft-conditioned
+constrained decoding (arXiv 2603.03305). The verifiers still judge every text.
 """
 
 import asyncio

@@ -18,6 +18,9 @@ longest first.
 The returned text is the incumbent, or the winner of a vote among the candidates that the verifiers cannot tell from it:
 the text that most of them share or, where none leads, the model's choice, if anything is left to spend on it.
 
+Drafting: with constraints ``auto``, of several drafts every second one is sampled under all constraints, behind the
+others, so that of equals one wins that was written freely.
+
 Criticising: a critic is asked about each parent to be edited, or whose faults a redraft should avoid. With critic
 ``auto`` the model is the critic only of parents in which no evaluator found an issue, or where there are principles
 to hold them against: what is known to be wrong needs no call. Nor is there one for the sake of a judge that may not
@@ -30,8 +33,8 @@ version. Of a parent that breaks rules every second revision is a redraft instea
 the broken rules and without the parent. Where an edit did not help, editing the same text again seldom does.
 With carry ``none`` every revision is a redraft. With ``adaptive`` the scores decide (branching.py), again each time,
 between a draft, a redraft that knows all candidates' faults, and an edit of one of them, and whether a revision is
-sampled under its constraints (constraining.py) or free of them. An edit that is no better than its parent counts as a
-failure of editing, however good both are.
+sampled under its constraints (constraining.py) or free of them; with constraints ``auto`` a draft, too. An edit that is
+no better than its parent counts as a failure of editing, however good both are.
 
 Repairing: what code can repair in a round's texts without changing what they say becomes a candidate of that round, if
 the verifiers rank it higher and no rule that passed fails. From then on it takes the place of the text that it repairs,
@@ -214,8 +217,7 @@ def differs_from_next(made: Expansion, following: Sequence[Expansion], search: S
 
 
 def drafts(count: int, *, bound: bool) -> Mapping[Expansion, int]:
-    """The drafts of round 0. ``bound``: whether they may be under all constraints. Then every second one is, behind the
-    others, so that of equals one wins that was written freely."""
+    """The drafts of round 0, by how they are made. ``bound``: whether they may be under all constraints."""
     half = count // 2 if bound else 0
     plans = {Expansion("draft"): count - half, Expansion("draft", bound=True): half}
     return {expansion: number for expansion, number in plans.items() if number}

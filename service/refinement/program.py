@@ -46,8 +46,9 @@ class Search:
     repeated. critic: who says what to change: the model (which sees the evaluators' issues), the model by questions
     that it answers without seeing the text, the evaluators' issues alone, nobody, or (auto) the model where the
     evaluators have no issue. select: who picks the result: the scores, the model two at a time, or a vote.
-    constraints: which texts are sampled under the verifiers' rules: none; revisions, and drafts under those rules that
-    hardly change what the model would write (auto); revisions alone; or every text under all that can be stated.
+    constraints: which texts are sampled under the verifiers' rules: none; revisions and every second of several drafts,
+    the other drafts under those rules that hardly change what the model would write (auto); revisions alone; or every
+    text under all that can be stated.
     repairs: whether code repairs what it can in texts that break rules (repairs.py). aborts: whether texts are stopped
     while they are written if they cannot get better (monitors.py).
     """

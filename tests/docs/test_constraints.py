@@ -37,7 +37,9 @@ ALWAYS_STATED: Sequence[Verifier] = [
     OneOf(options=("yes", "no")),
     OneOf(options=("yes", "no"), anywhere=True),
     FollowsSchema(schema={}),
+    Keywords(letters={"!": Bounds(min=2)}),
     Regex(pattern="[0-9]", must_match=False),
+    Regex(pattern="^rain"),
     *(Format(kind=kind) for kind in KINDS),
     *(Format(kind=kind, min=2) for kind in KINDS if kind in _COUNTED),
 ]

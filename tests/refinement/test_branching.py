@@ -4,12 +4,14 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.constraints.algebra import Compiled, Constraint
+from service.constraints.algebra import Counter as Counted
 from service.engines.base import Completion, Usage
 from service.refinement.branching import Expansion, Tree
 from service.refinement.candidate import Candidate, Form
@@ -198,3 +200,17 @@ def test_many_candidates_cost_no_noticeable_time() -> None:
         for _ in range(100):
             tree.next()
         assert time.process_time() - started < 1.0
+
+
+def test_drafts_go_on_as_those_that_were_better_were_made() -> None:
+    enforced = Compiled(grammar="start: WORD", enforced=(Constraint("length.words", Counted("words", most=9)),))
+    good = Grown()
+    for under, score in ((None, 0.1), (enforced, 0.9)):
+        for _ in range(6):
+            draft = good.add("draft", score)
+            good.candidates[-1] = replace(draft, under=under)
+    tree = Tree(good.candidates, good.scores, random.Random(1), redraft=False, drafts_too=True)
+
+    drafts = [made for made in (tree.next() for _ in range(DRAWS)) if made.form == "draft"]
+
+    assert sum(draft.bound for draft in drafts) > 0.8 * len(drafts) > 0

@@ -97,6 +97,20 @@ async def test_the_mode_decides_which_texts_are_under_which_rules(
         assert len(candidate.text.split()) <= 6 or "length.words" not in enforced
 
 
+@pytest.mark.parametrize(("mode", "bound"), [("auto", 2), ("revisions", 0), ("off", 0)])
+async def test_every_second_draft_may_be_under_all_rules_behind_the_others(mode: Constraints, bound: int) -> None:
+    drafts = [each for each in await candidates_of(mode, shaping(), drafts=5) if each.form == "draft"]
+
+    assert [candidate.bound for candidate in drafts] == [False] * (5 - bound) + [True] * bound
+
+
+async def test_drafts_are_alike_where_no_rule_would_change_the_text() -> None:
+    engine = shaping()
+    await candidates_of("auto", engine, [NO_COMMAS], drafts=4)
+
+    assert len({sample.grammar for sample in engine.calls_of(Sample)}) == 1
+
+
 async def test_code_is_only_under_rules_that_fit_code() -> None:
     """A grammar of words would forbid indentation."""
     tests = TestedCode(CodeTests(tests="assert f() == 1"), Sandbox("bwrap", 1))  # nothing runs it

@@ -99,4 +99,4 @@ def test_rules_are_followed_by_kind() -> None:
         "keywords.exclude": {"free": [True]},
         "regex": {"free": [False]},
     }
-    assert "| `regex` | only checked | 1 | 0% |" in kinds.table({"free": [made]}, [prompt], lambda run: run.steps[0])
+    assert "| `regex` | stated | 1 | 0% |" in kinds.table({"free": [made]}, [prompt], lambda run: run.steps[0])
