@@ -15,13 +15,17 @@ _PLAIN = (
     *("two_responses", "title", "single_line", "no_commas", "lowercase", "uppercase", "quoted", "postscript", "json"),
 )
 _COUNTED = ("bullet_list", "numbered_list", "sections", "highlighted", "placeholders", "capital_words")
+_PATTERNS = (
+    *(r"\d", "#", "[,;]", "a+", r"(?i)\brain\b", r"(?s)^Q:.*\n+A:", r"(?m)^In short\b", r"[.!?]$", r"^[^;]+;[^;]+$"),
+    *(r"(^|\n)- \w+", r"(?i)the (sea|end)[.!]?\s*$", r"\bwe\b|\bI\b", r"(?m)^[A-Z]\w+:", r"\w{12}"),
+)
 _LARGEST = {"words": 40, "characters": 200}
 
 
 def make_rules(seed: int) -> Sequence[Rule]:
     """One to four rules."""
     chance = random.Random(seed)  # noqa: S311 - nothing secret is drawn
-    kinds = chance.choices(tuple(_MAKERS), weights=(5, 5, 5, 3, 1), k=chance.choice((1, 2, 2, 3, 3, 4)))
+    kinds = chance.choices(tuple(_MAKERS), weights=(5, 5, 5, 3, 2, 1), k=chance.choice((1, 2, 2, 3, 3, 4)))
     return [_MAKERS[kind](chance) for kind in kinds]
 
 
@@ -66,10 +70,15 @@ def _passage(chance: random.Random) -> Rule:
     return {"type": kind, "text": chance.choice(_BEGINNINGS if kind == "starts_with" else _ENDS)}
 
 
+def _pattern(chance: random.Random) -> Rule:
+    if chance.random() < 0.3:
+        return {"type": "keywords", "letters": {chance.choice("!?;:q"): {"min": chance.randint(1, 3)}}}
+    return {"type": "regex", "pattern": chance.choice(_PATTERNS), "must_match": chance.random() < 0.7}
+
+
 def _other(chance: random.Random) -> Rule:
     options = {"type": "one_of", "options": ["18,400", "eighteen"], "anywhere": chance.random() < 0.5}
-    patterns = {"type": "regex", "pattern": chance.choice((r"\d", "#", "[,;]", "a+")), "must_match": False}
-    return chance.choice((options, patterns, {"type": "number", "value": 7}, {"type": "language", "code": "en"}))
+    return chance.choice((options, {"type": "number", "value": 7}, {"type": "language", "code": "en"}))
 
 
 _MAKERS: Mapping[str, Callable[[random.Random], Rule]] = {
@@ -77,5 +86,6 @@ _MAKERS: Mapping[str, Callable[[random.Random], Rule]] = {
     "keywords": _keywords,
     "format": _format,
     "passage": _passage,
+    "pattern": _pattern,
     "other": _other,
 }
