@@ -41,7 +41,7 @@ async def test_seeds_that_have_a_result_are_not_tried_again(tmp_path: Path) -> N
 async def test_a_text_that_breaks_what_was_enforced_is_a_fault() -> None:
     engine = ScriptedEngine(script=Script(reply=lambda call: "No.", takes_grammars=True, grammar_breaks=True))
 
-    outcomes = [await try_seed(engine, programs(engine), seed) for seed in range(16)]
+    outcomes = [await try_seed(engine, programs(engine), seed) for seed in range(40)]
 
     assert {"broken", "contradiction"} <= {outcome.kind for outcome in outcomes}
     broken = next(outcome for outcome in outcomes if outcome.kind == "broken")
