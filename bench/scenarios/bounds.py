@@ -117,7 +117,7 @@ def make_request(kind: Kind, draws: random.Random) -> dict[str, Any]:
         "sampling": {"temperature": 1.0, "seed": draws.getrandbits(32), "max_tokens": draws.choice((24, 60, 120))},
         "evaluators": draws.sample(RULES, draws.choice((0, 1, 2))),
     }
-    if draws.random() < 0.5:
+    if request["evaluators"] and draws.random() < 0.5:  # without either the service refuses to revise
         request["judge"] = False
     if preset == "constitutional":
         request["principles"] = ["Be brief.", "Be kind."]
