@@ -71,10 +71,13 @@ class CandidateAdded(Result):
 
 
 class CandidateEvaluated(Result):
+    """The evaluation of a candidate. ``tokens``: what the request has spent by then, prompts included."""
+
     candidate: str
     score: float | None
     passed: bool | None
     evaluations: tuple[Evaluation, ...]
+    tokens: int = 0
 
 
 class Critiqued(Critique):
@@ -87,12 +90,14 @@ class RoundEnded(Result):
     incumbent: the id of the best candidate so far.
     accepted: whether the round changed it.
     gain: how much higher its score is than before the round.
+    tokens: what the request has spent by then, prompts included.
     """
 
     round: int
     incumbent: str
     accepted: bool
     gain: float | None
+    tokens: int = 0
 
 
 GenerateEvent = Delta | ReasoningDelta | GenerateResult

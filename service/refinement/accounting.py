@@ -86,6 +86,11 @@ class Ledger:
         """The rank of the program's next call in the engine's queue."""
         return priority(self._arrival, self._attained, self._lane)
 
+    @property
+    def tokens(self) -> int:
+        """What has been spent so far, by all roles."""
+        return sum(usage.tokens for usage in self.usage.values())
+
     def calls_left(self, wanted: int) -> int:
         """How many of ``wanted`` calls may still begin. BudgetSpent if none."""
         left = wanted if self.budget.calls is None else min(wanted, self.budget.calls - self._begun)

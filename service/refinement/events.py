@@ -79,8 +79,11 @@ class CandidateAdded:
 
 @dataclass(frozen=True, slots=True)
 class CandidateEvaluated:
+    """``tokens``: what the program has spent by then."""
+
     candidate: Candidate
     assessment: Assessment
+    tokens: int
 
 
 FailureCause = Literal["decoder", "grammar"]
@@ -121,7 +124,10 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class RoundEnded:
+    """``tokens``: what the program has spent by then."""
+
     round: Round
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -389,8 +389,8 @@ class _Loop:
         await settle(self._assess(candidate) for candidate in candidates if self._archive.twin(candidate) is None)
         for candidate in candidates:
             if twin := self._archive.twin(candidate):
-                self._archive.assessments[candidate.id] = self._archive.assessments[twin.id]
-                self._emit(CandidateEvaluated(candidate, self._archive.assessments[candidate.id]))
+                known = self._archive.assessments[candidate.id] = self._archive.assessments[twin.id]
+                self._emit(CandidateEvaluated(candidate, known, self._ledger.tokens))
         if self._search.select == "pairwise":
             await self._compare([candidate for candidate in candidates if self._archive.twin(candidate) is None])
 
@@ -430,7 +430,7 @@ class _Loop:
             await self._steps.assess(candidate.text, keep)
         finally:
             if known := self._archive.assessment(candidate):
-                self._emit(CandidateEvaluated(candidate, known))
+                self._emit(CandidateEvaluated(candidate, known, self._ledger.tokens))
                 if rules := broken_rules(candidate, known, self._program.sampling):
                     self._report(ConstraintFailed("grammar", tuple(rules)))
 
@@ -458,7 +458,7 @@ class _Loop:
         )
         telemetry.round_ended(ended)
         self._rounds.append(ended)
-        self._emit(RoundEnded(ended))
+        self._emit(RoundEnded(ended, self._ledger.tokens))
 
     def _gain(self, before: str, after: str) -> float | None:
         old, new = (self._archive.assessments.get(candidate) for candidate in (before, after))

@@ -422,21 +422,23 @@ def sse_event(event: Event, *, reasoning: bool = False) -> SseEvent | None:
                 "finish_reason": candidate.completion.finish_reason,
                 "constraints": _dumped(ConstraintsBody.of(candidate)),
             }
-        case CandidateEvaluated(candidate, assessment):
+        case CandidateEvaluated(candidate, assessment, tokens):
             return "evaluation", {
                 "candidate": candidate.id,
                 "score": assessment.score,
                 "passed": assessment.passed,
                 "evaluations": [body.model_dump(mode="json") for body in evaluation_bodies(assessment)],
+                "tokens": tokens,
             }
         case Critiqued():
             return "critique", {"round": event.round, **CritiqueBody.of(event.critique).model_dump()}
-        case RoundEnded(ended):
+        case RoundEnded(ended, tokens):
             return "round", {
                 "round": ended.number,
                 "incumbent": ended.incumbent,
                 "accepted": ended.accepted,
                 "gain": ended.gain,
+                "tokens": tokens,
             }
         case _:
             return None

@@ -184,6 +184,24 @@ async def test_equal_texts_are_evaluated_once() -> None:
     assert sorted(event.candidate.id for event in of_type(found, CandidateEvaluated)) == ["c0", "c1", "c2", "c3"]
 
 
+async def test_evaluations_and_rounds_say_what_was_spent_by_then() -> None:
+    scripted = engine(Lines(revise=["Salt.", "Salt and foam."]))
+
+    found = await events(program(SALT, JUDGE, search=Search(rounds=2)), scripted)
+
+    spent, told = 0, []
+    for event in found:
+        match event:
+            case CallEnded(usage=usage):
+                spent += usage.tokens
+            case CandidateEvaluated(tokens=tokens) | RoundEnded(tokens=tokens):
+                told.append(tokens)
+                assert tokens == spent
+    [done] = of_type(found, Refined)
+    assert told == sorted(told)
+    assert told[-1] == sum(usage.tokens for usage in done.usage.values())
+
+
 async def test_a_revision_that_only_mends_the_case_is_a_text_of_its_own() -> None:
     lines = Lines(draft=["Salt AND Waves."], revise=["salt and waves."])
 
