@@ -57,6 +57,7 @@ from service.settings import Settings
 from service.spans import Tracer, current
 from service.stores import open_stores
 from service.tasks.task import load_rubrics, load_tasks
+from service.web.page import Features, Page, make_router
 from service.wire.feedback import FeedbackRequest
 from service.wire.requests import CritiqueRequest, GenerateRequest, RefineRequest
 from service.wire.responses import Problem
@@ -316,6 +317,9 @@ def create_app(
     app.include_router(mcp_routes.router)
     app.include_router(router)
     app.include_router(pages.router)
+    if settings.page:
+        features = Features(bool(settings.keys), settings.store is not None, settings.stored_traces)
+        app.include_router(make_router(Page(features, app.openapi)))
     app.add_middleware(
         BodyLimit,
         max_bytes=settings.max_body_bytes,

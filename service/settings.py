@@ -151,6 +151,7 @@ class Settings(BaseSettings):
     max_batch_seconds: float = Field(
         86_400.0, gt=0, allow_inf_nan=False, description="seconds after which no more lines of a batch start"
     )
+    page: bool = Field(True, description="people may use the page at `/`")
     mcp: bool = Field(False, description="agents may use `/mcp`, the Model Context Protocol")
     store: str | None = Field(
         None,
