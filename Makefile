@@ -8,7 +8,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TEST_PROCESSES ?= logical
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test test-fast check check-deploy check-postgres check-jobs check-schemas image fix format lint spelling types contracts check-bounds check-rules \
+.PHONY: help serve demo test test-fast check check-deploy check-page check-postgres check-jobs check-schemas image fix format lint spelling types contracts check-bounds check-rules \
 	bench bench-overhead bench-scheduling bench-overload bench-batches bench-cost bench-replicas bench-jobs bench-quality bench-attacks bench-critic bench-masks lock clean
 
 help: ## Show the targets
@@ -21,10 +21,10 @@ demo: .venv/cpu.lock ## Refine a text on the running server and show its rounds
 	@$(BIN)/python -m service demo
 
 test: test-fast ## Run all tests, the real engine's too
-	@$(BIN)/python -m pytest -m "engine and not deploy and not postgres"
+	@$(BIN)/python -m pytest -m "engine and not browser and not deploy and not postgres"
 
 test-fast: .venv/dev.lock ## Run the tests that need no real engine, one process for each core
-	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) -m "not engine and not deploy and not postgres"
+	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) -m "not engine and not browser and not deploy and not postgres"
 
 check: format lint spelling types contracts test ## Format, lint, spelling, types, import contracts and all tests
 
@@ -34,6 +34,9 @@ fix: .venv/dev.lock ## Format the code and apply the safe fixes of the linter
 
 check-deploy: .venv/deploy.lock ## Check what is deployed: image, compose, Kubernetes, monitoring; 10 minutes, as root
 	@$(BIN)/python -m pytest -m deploy
+
+check-page: .venv/dev.lock ## Use the page in a real browser, which Debian's package chromium brings; 3 minutes
+	@$(BIN)/python -m pytest -m browser
 
 check-postgres: .venv/dev.lock ## Check jobs on a real Postgres, which Debian's package postgresql brings; 2 minutes
 	@$(BIN)/python -m pytest -m postgres

@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Iterable
 from importlib.metadata import distributions, packages_distributions
 from pathlib import Path
@@ -50,6 +51,17 @@ def test_the_service_needs_only_the_extra_server() -> None:
     )
 
     assert run(program, missing).stderr == ""
+
+
+def test_the_wheel_has_every_file_of_the_page(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+
+    [wheel] = tmp_path.glob("*.whl")
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    files = {str(file.relative_to(ROOT)) for file in (ROOT / "service/web/files").rglob("*") if file.is_file()}
+    assert "service/web/files/index.html" in files
+    assert files <= packed
 
 
 def run_command(missing: str) -> "subprocess.CompletedProcess[str]":

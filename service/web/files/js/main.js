@@ -75,8 +75,15 @@ function onChange(state) {
 async function start() {
   if (service.features.keys && !key() && !(await askForKey())) return;
   const request = toRequest(form);
+  queueMicrotask(showStage);
   if (form.background) await runner.startJob(request);
   else await runner.stream(request);
+}
+
+/** On a phone the run is below the form. */
+function showStage() {
+  const stage = app.querySelector(".stage");
+  if (stage && stage.getBoundingClientRect().top > innerHeight / 2) stage.scrollIntoView();
 }
 
 function watch(job) {

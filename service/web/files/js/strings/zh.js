@@ -223,7 +223,7 @@ export const zh = {
     json_schema: "JSON Schema",
     code_tests: "代码通过测试",
     webhook: "Webhook",
-    judge: "自定标准",
+    judge: "评判",
     perplexity: "流畅度",
     similarity: "切题",
     custom: "插件",

@@ -91,15 +91,15 @@ function feedback(state, text) {
       note.textContent = error.message;
     }
   };
-  const thumb = (value, label, sign) => {
-    const button = h("button", { type: "button", class: "thumb", "aria-pressed": "false", title: t(label), "aria-label": t(label), onclick: press }, sign);
+  const thumb = (value, label) => {
+    const button = h("button", { type: "button", class: "thumb", "aria-pressed": "false", onclick: press }, t(label));
     function press() {
       for (const other of thumbs) other.setAttribute("aria-pressed", String(other === button));
       void say("thumb", value);
     }
     return button;
   };
-  const thumbs = [thumb("up", "good", "👍"), thumb("down", "bad", "👎")];
+  const thumbs = [thumb("up", "good"), thumb("down", "bad")];
   const field = h("textarea", { rows: 6, "aria-label": t("your_version"), value: text });
   const editor = h("details", { class: "seldom" }, h("summary", {}, t("edit")), field, h("button", { type: "button", onclick: () => say("edit", field.value) }, t("send_edit")));
   return h("div", { class: "feedback" }, h("div", { class: "thumbs" }, h("span", {}, t("feedback")), thumbs, note), editor);
