@@ -20,7 +20,8 @@ async def test_a_job_is_resumed_after_a_reload_where_it_was(visit: Visit, tmp_pa
         stall(served.engine, lambda call: len(served.engine.calls) > 6)
         await page.get_by_role("button", name="Refine", exact=False).click()
         await page.wait_for_selector(".row")
-        await page.wait_for_function("JSON.parse(sessionStorage.getItem('redraft.run'))?.events.length >= 3")
+        while await page.evaluate("JSON.parse(sessionStorage.getItem('redraft.run')).events.length") < 3:
+            await page.wait_for_timeout(50)
 
         async with page.expect_request("**/events") as asked:
             await page.reload()

@@ -1,4 +1,4 @@
-"""How the page looks and reads: widths, colours, and what axe finds. ``SCREENSHOTS`` names a folder to keep pictures."""
+"""How the page looks and reads: widths, colours, and what axe finds. ``SCREENSHOTS`` names a folder for pictures."""
 
 import os
 from pathlib import Path

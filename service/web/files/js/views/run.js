@@ -2,7 +2,7 @@
 
 import { h, onceAFrame } from "../dom.js";
 import { formatNumber, t } from "../i18n.js";
-import { best } from "../run/state.js";
+import { best, isOver } from "../run/state.js";
 import { candidateList } from "./candidates.js";
 import { chartView } from "./chart.js";
 import { detailView } from "./detail.js";
@@ -11,14 +11,14 @@ import { scoreText } from "./score.js";
 import { statusView } from "./status.js";
 import { treeView } from "./tree.js";
 
-const CROWD = 150; // candidates, from which on pictures are drawn less often
-const SELDOM = 250; // milliseconds
+const SHARE = 8; // after a drawing, the page rests this many times as long as the drawing took
+const FRAME = 17; // milliseconds
 
 /** actions: {stop(), reset(), save(), reuse()}. */
 export function runView(features, actions) {
   let picked = null;
   let newest = null;
-  let drawnAt = 0;
+  let restUntil = 0;
   let later = null;
   const pick = (id) => {
     picked = id;
@@ -42,8 +42,9 @@ export function runView(features, actions) {
   const draw = onceAFrame((state) => {
     if (state === null || !element.isConnected) return;
     status.update(state);
-    const wait = state.candidates.size > CROWD ? drawnAt + SELDOM - performance.now() : 0;
-    if (wait > 0) {
+    const begun = performance.now();
+    const wait = restUntil - begun;
+    if (wait > 0 && !isOver(state)) {
       later ??= setTimeout(() => ((later = null), draw(newest)), wait);
       return;
     }
@@ -54,7 +55,8 @@ export function runView(features, actions) {
     tree.update(state, focus);
     list.update(state, focus);
     detail.update(state, focus);
-    drawnAt = performance.now();
+    // Layout comes after this frame's scripts, so the next frame tells what the drawing took.
+    requestAnimationFrame(() => (restUntil = performance.now() + SHARE * Math.max(0, performance.now() - begun - FRAME)));
   });
 
   function update(state) {
