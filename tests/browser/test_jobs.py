@@ -56,6 +56,7 @@ async def test_jobs_are_listed_and_watched_again(visit: Visit, tmp_path: Path) -
         await phase(page, "done")
         assert (await page.locator(".result .final").inner_text()) == SHORT
         assert await page.locator(".row").count() == 3
+        await expect(page.get_by_role("button", name="Copy as curl")).to_have_count(0)
 
 
 async def test_a_thumb_and_an_edit_are_kept_with_the_trace(visit: Visit, tmp_path: Path) -> None:

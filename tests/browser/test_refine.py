@@ -22,7 +22,7 @@ async def test_a_refine_is_watched_round_by_round(visit: Visit) -> None:
         assert await rows.count() == 3
         await page.get_by_role("button", name="c0 Draft").click()
         detail = page.locator(".detail")
-        await expect(detail.locator(".issues")).to_contain_text("35 words; at most 22 are allowed")
+        await expect(detail.locator(".issues")).to_contain_text("41 words; at most 22 are allowed")
         await expect(detail.locator(".critique")).to_contain_text("Name one benefit, and end there.")
         await expect(detail.locator(".score-line").nth(1)).to_contain_text("Judge")
         await page.keyboard.press("ArrowUp")

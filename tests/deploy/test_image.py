@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -91,6 +92,14 @@ def test_processes_without_a_parent_leave_no_zombies(container: Container) -> No
 def test_health_check_of_the_image_succeeds(container: Container) -> None:
     check = container.storage.inspected()["Healthcheck"]["Test"]
     container.storage.podman("exec", container.name, *check[1:])
+
+
+def test_image_has_the_page(container: Container) -> None:
+    page = httpx.get(f"{container.url}/")
+    [script] = re.findall(r'src="(assets/[^"]+)"', page.text)
+
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert httpx.get(f"{container.url}/{script}").status_code == 200
 
 
 def test_image_has_no_build_tools_and_nothing_of_the_build(container: Container) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -174,7 +175,7 @@ def test_schemas_may_refer_to_themselves() -> None:
     ],
 )
 async def test_the_page_knows_what_the_service_offers(
-    settings: dict[str, object], expected: dict[str, bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, Any], expected: dict[str, bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     async with serving(**settings) as served:

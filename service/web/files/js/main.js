@@ -28,6 +28,7 @@ function sectionOf(hash) {
 
 function draw() {
   view?.close?.();
+  const isWriting = document.activeElement?.matches(".prompt") ?? false;
   const section = sectionOf(location.hash);
   const actions = { key: () => void useKey(), redraw: draw };
   const main = h("main", { class: section });
@@ -40,6 +41,7 @@ function draw() {
   }
   main.append(composer(form, service, { start: () => void start(), changed: keepForm, task: loadTask }));
   drawRun(main);
+  if (isWriting) main.querySelector(".prompt")?.focus();
 }
 
 /** The right side alone. */

@@ -7,7 +7,8 @@ import { best, issuesOf } from "../run/state.js";
 import { shown } from "./text.js";
 import { scoreText, verdict } from "./score.js";
 
-const PREVIEW = 160;
+const PREVIEW = 160; // characters
+const CROWD = 100; // rows, from which on the browser skips those out of view
 
 export function candidateList(onPick) {
   const element = h("div", { class: "candidates", onkeydown: move });
@@ -49,6 +50,7 @@ export function candidateList(onPick) {
   }
 
   function update(state, picked) {
+    element.classList.toggle("crowd", state.candidates.size > CROWD);
     const leader = best(state)?.id;
     for (const candidate of state.candidates.values()) draw(candidate, candidate.id === leader, candidate.id === picked);
     for (const { number, gain, accepted } of state.rounds) {

@@ -40,14 +40,15 @@ export function resultView(features, actions) {
 
   function tools(state, text) {
     const base = document.baseURI;
+    const isKnown = Object.keys(state.request).length > 0; // not of a job that was started elsewhere
     return h(
       "div",
       { class: "tools" },
       copier(t("copy"), () => text, "strong"),
-      copier(t("as_curl"), () => asCurl(state.request, base, features.keys)),
-      copier(t("as_python"), () => asPython(state.request, base, features.keys)),
+      isKnown ? copier(t("as_curl"), () => asCurl(state.request, base, features.keys)) : null,
+      isKnown ? copier(t("as_python"), () => asPython(state.request, base, features.keys)) : null,
       h("button", { type: "button", onclick: actions.save }, t("save")),
-      h("button", { type: "button", onclick: actions.reuse }, t("reuse")),
+      isKnown ? h("button", { type: "button", onclick: actions.reuse }, t("reuse")) : null,
     );
   }
 
