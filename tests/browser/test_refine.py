@@ -30,7 +30,7 @@ async def test_a_refine_is_watched_round_by_round(visit: Visit) -> None:
         await expect(detail.locator(".diff del").last).to_contain_text("drops and years of everyday use")
         assert await page.locator(".tree .node").count() == 3
         assert await page.locator(".tree .edges path").count() >= 1
-        assert await page.locator(".node.best text").inner_text() == "2"
+        assert await page.locator(".node.best text").text_content() == "2"
         assert await page.locator(".dots.fail").get_attribute("d") != ""
         await expect(page.locator("#live")).to_contain_text("Done. Score 0.8")
 
