@@ -101,7 +101,8 @@ class CriterionScore(Result):
 class Evaluation(Result):
     """One evaluator's result.
 
-    authority: verifier or judge. criteria: of a judge only. error: why there is no result.
+    authority: verifier or judge. stderr: the standard error of a judge's score. criteria: of a judge only. error: why
+    there is no result.
     """
 
     evaluator: str
@@ -109,6 +110,7 @@ class Evaluation(Result):
     hard: bool
     passed: bool | None
     score: float | None
+    stderr: float | None = None
     criteria: tuple[CriterionScore, ...] | None = None
     issues: tuple[Issue, ...]
     error: str | None

@@ -123,7 +123,8 @@ class Settings(BaseSettings):
         None, description="model that judges if a request does not name one; by default the request's writer"
     )
     judge_both_directions: bool = Field(
-        False, description="ask a judge each question twice, with the scale in both directions, and average the answers"
+        False,
+        description="ask a judge each question twice, with Yes and No named in both orders, and average the answers",
     )
     judge_check: bool = Field(
         True, description="measure a judge once, after the start, by a few built-in pairs of right and wrong replies"

@@ -4,7 +4,6 @@ Replies that the file of results already has are not asked about again, so an in
 """
 
 import asyncio
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,6 @@ from bench.critic.labels import KINDS, Labels, Message
 from bench.harness.results import Results
 from bench.harness.scenario import say
 from redraft import AsyncRedraft, CritiqueResult
-from service.tasks.task import load_tasks
 
 
 @dataclass(frozen=True)
@@ -104,16 +102,12 @@ async def ask_about(
 
 def read_answer(reply: Reply, result: CritiqueResult) -> Answer:
     """What counts of a result."""
-    weights = {criterion.name: criterion.weight for criterion in load_tasks()[reply.task].criteria}
-    lines = [line for each in result.evaluations if each.evaluator == "judge" for line in each.criteria or ()]
-    known = [(weights[line.name], line.score, line.stderr) for line in lines if line.score is not None]
-    total = sum(weight for weight, _, _ in known)
-    error = math.sqrt(sum((weight * (stderr or 0.0)) ** 2 for weight, _, stderr in known))
+    [judge] = [evaluation for evaluation in result.evaluations if evaluation.evaluator == "judge"]
     return Answer(
         id=reply.id,
         kind=reply.kind,
-        score=sum(weight * score for weight, score, _ in known) / total if known else None,
-        stderr=error / total if known else None,
+        score=judge.score,
+        stderr=judge.stderr,
         fault_probability=result.fault_probability,
         remarks=[remark.message for remark in result.remarks],
         criteria=[remark.criterion for remark in result.remarks],

@@ -74,10 +74,10 @@ class SteadyEngine(ScriptedEngine):
         yield Completion("".join(words), "stop", _usage(len(words)))
 
     async def choose(self, choose: Choose, priority: int) -> Choice:
-        """All options alike. But asked for a Yes or a No, the critic doubts the text, so that it has to say why."""
+        """All options alike. But No rather than Yes, so that the critic has to say why."""
         await asyncio.sleep(SECONDS_PER_CALL)
         doubts = choose.options == ("Yes", "No")
-        weights = (0.05, 0.95) if doubts else [1 / len(choose.options)] * len(choose.options)
+        weights = (0.4, 0.6) if doubts else [1 / len(choose.options)] * len(choose.options)
         return Choice(tuple(map(math.log, weights)), _usage(1))
 
 

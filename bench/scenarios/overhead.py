@@ -100,10 +100,10 @@ class TimedEngine(ScriptedEngine):
         yield Completion(text, "stop", usage)
 
     async def choose(self, choose: Choose, priority: int) -> Choice:
-        """All options alike. But asked for a Yes or a No, the critic doubts the text, so that it has to say why."""
+        """All options alike. But No rather than Yes, so that the critic has to say why."""
         async with self._timed(choose.conversation) as usage:
             await asyncio.sleep(SECONDS_PER_CALL)
-            weights = (0.05, 0.95) if len(choose.options) == 2 else [1 / len(choose.options)] * len(choose.options)
+            weights = (0.4, 0.6) if len(choose.options) == 2 else [1 / len(choose.options)] * len(choose.options)
             return Choice(tuple(map(math.log, weights)), usage)
 
     async def weigh(self, weigh: Weigh, priority: int) -> Likelihood:

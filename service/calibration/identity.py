@@ -17,7 +17,8 @@ DESCRIBED_BY = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_
 
 def judge_digest(weights: str, task: Task, *, both_directions: bool = False) -> str:
     """The digest of a judge. ``weights``: their digest, or for a remote model where it is. ``task``: whose prompts and
-    criteria the judge uses unless a task or a request has its own. ``both_directions``: of the scale."""
+    criteria the judge uses unless a task or a request has its own. ``both_directions``: whether its answers are named
+    in both orders."""
     prompts = task.prompts
     asked = [
         prompts.render("show", candidate="{candidate}", fence="{fence}"),

@@ -58,7 +58,7 @@ def _reply(call: Sample) -> str:
 def _weights(call: Choose) -> Sequence[float]:
     """All alike, but No rather than Yes, so that a critic speaks."""
     if call.options == ("Yes", "No"):
-        return 0.0, 1.0
+        return 0.4, 0.6
     return [1.0 / len(call.options)] * len(call.options)
 
 

@@ -8,7 +8,7 @@ when ``resolve`` is called with the toolbox.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
@@ -81,8 +81,8 @@ class CriterionScore:
 
     name: of the criterion.
     score: in [0, 1]; None if the judge abstained.
-    stderr: standard deviation of the digit under the model's own probabilities, on the same scale.
-    mass: the probability that fell on digits, in [0, 1].
+    stderr: its standard error, on the same scale.
+    mass: the probability that fell on Yes and No, in [0, 1].
     """
 
     name: str
@@ -154,6 +154,10 @@ class JudgePrompt(Protocol):
     def prefill(self) -> str: ...
 
 
+async def _unmeasured() -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Submission:
     """A candidate to evaluate.
@@ -167,7 +171,9 @@ class Submission:
     thread: runs functions that would block the event loop.
     language: ISO 639-1 code of the language in which the writer gets its instructions.
     evaluators: how many evaluators this text has.
-    reversed_question: puts a judge's question with a scale whose high end denies it; None if it is not asked.
+    reversed_question: puts a judge's question with its answers in the other order; None if it is not asked.
+    departure: how far the text departs from what the judge's model would have written, in nats; None where that cannot
+        be measured.
     """
 
     text: str
@@ -179,6 +185,7 @@ class Submission:
     language: str = "en"
     evaluators: int = 1
     reversed_question: Callable[[str], str] | None = None
+    departure: Callable[[], Awaitable[float | None]] = _unmeasured
 
 
 class Evaluator(Protocol):

@@ -70,7 +70,7 @@ class Programs:
     limits: how much it may ask for.
     tools: what its evaluators may need.
     judge_trust: what is known of a model as a judge.
-    both_directions: whether judges are asked in both directions of their scale.
+    both_directions: whether judges are asked with their answers in both orders.
     calibration: how the opinions of critics and judges are read.
     stores_traces: whether requests may ask for their traces to be stored.
     """

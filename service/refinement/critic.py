@@ -11,39 +11,34 @@ two lines of a fence, which is not the judge's. So the critic does not defend a 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic_core import from_json
 
 from service.concurrency import settle
-from service.engines.base import Choose, Completion, JsonSchema, Sample, Sampling, Weigh
+from service.engines.base import Choose, Completion, JsonSchema, Sample, Sampling
 from service.engines.conversation import Conversation
-from service.errors import InvalidRequest
-from service.evaluators.model.judge import LEAST_MASS, Criterion
+from service.evaluators.model.judge import ANSWERS, LEAST_MASS, Criterion
 from service.refinement.accounting import Ledger, MeteredEngine
 from service.refinement.calibration import Evidence
 from service.refinement.candidate import Assessment, Candidate, Critique, Remark, Verification
-from service.refinement.departures import LEAST_LOGPROB, Departure, find_departures
+from service.refinement.departures import LEAST_LOGPROB, Departure, size_of
 from service.refinement.program import EvaluatedProgram
 
 SAMPLING = Sampling(temperature=0.0, max_tokens=160, thinking=False)
 ANSWER_SAMPLING = Sampling(temperature=0.0, max_tokens=60, thinking=False)
 """Too few tokens for thoughts: the critic answers at once, as the judge does."""
 
-YES_OR_NO = ("Yes", "No")
 MOST_LISTED = 3
 MOST_MEASURED = 2
 """Of the departures, which remarks are made of."""
 MOST_CHARACTERS = 200
 """Of an issue. What is longer is cut after a sentence, if there is one."""
-MOST_CALLS = 3
-"""Of a plain critique: departures, answer, issues."""
+MOST_CALLS = 2
+"""Of a plain critique, once the departures are known: answer, issues."""
 MOST_CRITERIA = 99
-MOST_WEIGHED_BYTES = 2_000
-"""A longer request and text are not searched for departures. Weighing reads the request once more, and vLLM holds a
-probability for each token of the prompt times each word of the vocabulary, in the memory that all requests share."""
 
 _SENTENCE = {"type": "string", "minLength": 1}
 """Without a largest length, which ``max_tokens`` sets anyway: counting characters costs half a second a token where the
@@ -75,11 +70,17 @@ SCHEMAS = (ISSUES_SCHEMA, OPEN_SCHEMA, QUESTIONS_SCHEMA)
 
 @dataclass(frozen=True)
 class ModelCritic:
-    """The critic of one program. ``engine``: the one that plays it. ``ledger``: the program's."""
+    """The critic of one program.
+
+    engine: the one that plays it.
+    ledger: the program's.
+    departures_of: where a text departs from what the engine's model would have written; None if that is not known.
+    """
 
     brief: EvaluatedProgram
     engine: MeteredEngine
     ledger: Ledger
+    departures_of: Callable[[str], Awaitable[Sequence[Departure] | None]]
 
     async def criticise(
         self,
@@ -99,15 +100,15 @@ class ModelCritic:
         """
         found = critique_by_evaluators(candidate, assessment)
         shown = self.brief.show(candidate.text, self.brief.critics_fence)
+        departures = await self.departures_of(candidate.text)
         verifications = await self._verify(shown) if factored else ()
-        departures = await self._departures(candidate.text)
         known = {
             "issues": found.findings,
             "principles": principles,
             "verifications": {verification.question: verification.answer for verification in verifications},
         }
         evidence = Evidence(
-            departure=None if departures is None else max((each.size for each in departures), default=0.0),
+            departure=size_of(departures),
             approval=await self._approve(shown, known),
             judged=judged_score(assessment),
         )
@@ -117,22 +118,11 @@ class ModelCritic:
             return found
         return await self._name_faults(shown, known, departures or (), found)
 
-    async def _departures(self, text: str) -> Sequence[Departure] | None:
-        """Where the text departs from what the model would have written; None if that cannot be measured."""
-        weighed = self.brief.request.turn.text + text
-        if not text or len(weighed.encode()) > MOST_WEIGHED_BYTES:
-            return None
-        try:
-            likelihood = await self.engine.call(Weigh(self.brief.request, text))
-        except InvalidRequest:  # the engine's server only chats
-            return None
-        return find_departures(likelihood.tokens)
-
     async def _approve(self, shown: Conversation, known: Mapping[str, object]) -> float | None:
         """The log-odds of Yes as the answer to whether the text is right; None if the model says something else."""
         prompts = self.brief.prompts
         asked = shown.with_user(prompts.render("doubt", **known))
-        choice = await self.engine.call(Choose(asked, YES_OR_NO, prompts.render("doubt_prefill")))
+        choice = await self.engine.call(Choose(asked, ANSWERS, prompts.render("doubt_prefill")))
         if math.fsum(math.exp(logprob) for logprob in choice.logprobs) < LEAST_MASS:
             return None
         yes, no = (max(logprob, LEAST_LOGPROB) for logprob in choice.logprobs)

@@ -9,8 +9,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.engines.base import WeighedToken
+from service.engines.base import Engine, Weigh, WeighedToken
+from service.engines.conversation import Conversation
+from service.errors import InvalidRequest
 
+MOST_WEIGHED_BYTES = 2_000
+"""A longer request and text are not searched for departures. Weighing reads the request once more, and vLLM holds a
+probability for each token of the prompt times each word of the vocabulary, in the memory that all requests share."""
 LEAST_LOGPROB = -20.0
 MOST_LISTED = 3
 LEAST_SIZE = 2.0
@@ -40,6 +45,23 @@ class Departure:
         if self.passage[-1:] in OPERATORS:
             return any(map(str.isalnum, self.passage)) and self.expected[:1] in OPERATORS
         return self.passage[-1:].isalnum() and any(map(str.isalnum, self.expected))
+
+
+async def weigh(engine: Engine, request: Conversation, text: str) -> Sequence[Departure] | None:
+    """The largest departures of a text from what the engine's model would have answered, the largest first; None if
+    they cannot be measured."""
+    if not text or len((request.turn.text + text).encode()) > MOST_WEIGHED_BYTES:
+        return None
+    try:
+        likelihood = await engine.call(Weigh(request, text))
+    except InvalidRequest:  # the engine's server only chats
+        return None
+    return find_departures(likelihood.tokens)
+
+
+def size_of(departures: Sequence[Departure] | None) -> float | None:
+    """The size of the largest departure; None if they could not be measured."""
+    return None if departures is None else max((each.size for each in departures), default=0.0)
 
 
 def find_departures(tokens: Sequence[WeighedToken]) -> Sequence[Departure]:

@@ -123,9 +123,9 @@ class EvaluatedProgram(Program):
     """A program whose texts are evaluated. ``request`` ends with the user turn to be answered.
 
     ``fence``: a delimiter line that only this program knows. ``judge_trust``: of the model that judges.
-    ``both_directions``: the judge is asked each question a second time, with its scale reversed. ``criteria``: the
-    rubric, which the critic's issues refer to, whether or not a judge scores it. ``calibration``: how the opinions of
-    critic and judge are read.
+    ``both_directions``: the judge is asked each question a second time, with its answers in the other order.
+    ``criteria``: the rubric, which the critic's issues refer to, whether or not a judge scores it. ``calibration``: how
+    the opinions of critic and judge are read.
     """
 
     request: Conversation

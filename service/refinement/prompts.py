@@ -39,8 +39,8 @@ VARIABLES: Mapping[str, frozenset[str]] = {
 
 - draft: what the model is asked first
 - show: a candidate, between two lines of the fence
-- rate: a criterion's question about the candidate shown; rate_reversed: the same, where a high digit denies it;
-  rate_prefill: how the answer to both begins, before the digit
+- rate: a criterion's question about the candidate shown; rate_reversed: the same, with the answers in the other order;
+  rate_prefill: how the answer to both begins, before Yes or No
 - doubt: whether the candidate shown is right; ``verifications`` maps questions to answers; doubt_prefill: how the
   answer begins, before Yes or No
 - critique: what is wrong with the candidate shown; ``criteria`` maps numbers to names, and ``departures`` have a

@@ -23,6 +23,7 @@ from service.refinement.accounting import Emit, Ledger, LimitReached, MeteredEng
 from service.refinement.candidate import Assessment, Candidate, Critique
 from service.refinement.constraining import Constraining, sample_under, will_have_spaces
 from service.refinement.critic import SAMPLING, SCHEMAS, ModelCritic
+from service.refinement.departures import Departure, size_of, weigh
 from service.refinement.events import EvaluatorEnded, RepairEnded
 from service.refinement.landing import Rules
 from service.refinement.program import EvaluatedProgram, Refine
@@ -93,6 +94,7 @@ class EngineSteps:
         self._emit = emit
         self._judge_prompt = CachedJudgePrompt(brief.prompts)
         self._thread = SerialThread(brief.threads)
+        self._departures: dict[tuple[str, str], Sequence[Departure] | None] = {}
 
     def engine(self, role: CallRole) -> MeteredEngine:
         """The engine that plays a role in this program."""
@@ -191,6 +193,7 @@ class EngineSteps:
             language=self._language,
             evaluators=len(evaluators),
             reversed_question=self._judge_prompt.reversed_question if self._brief.both_directions else None,
+            departure=partial(self._departure, text),
         )
 
         # Every evaluator begins without a result, in case the time runs out.
@@ -210,6 +213,18 @@ class EngineSteps:
             await settle(
                 evaluate(index) for index, evaluator in enumerate(evaluators) if evaluator.authority == authority
             )
+
+    async def _departure(self, text: str) -> float | None:
+        """How far the text departs from what the judge's model would have written, in nats."""
+        return size_of(await self._departures_of(self.engine("judge"), text))
+
+    async def _departures_of(self, engine: MeteredEngine, text: str) -> Sequence[Departure] | None:
+        """Where the text departs from what a model would have written. Judge and critic share it if they are one
+        model, because the cache of prompts does not serve it."""
+        known = engine.model, text
+        if known not in self._departures:
+            self._departures[known] = await weigh(engine, self._brief.request, text)
+        return self._departures[known]
 
     async def repair(self, completion: Completion) -> str | None:
         """Repair a text as far as code can; None if its verifiers like nothing better."""
@@ -259,7 +274,8 @@ class EngineSteps:
         doubted: bool = False,
     ) -> Critique:
         """Ask the model what should change in a candidate; the parameters are those of ModelCritic.criticise."""
-        critic = ModelCritic(self._brief, self.engine("critique"), self._ledger)
+        engine = self.engine("critique")
+        critic = ModelCritic(self._brief, engine, self._ledger, partial(self._departures_of, engine))
         return await critic.criticise(candidate, assessment, principles, factored=factored, doubted=doubted)
 
     async def edit(self, candidate: Candidate, guidance: Guidance, tokens: int) -> Conversation:

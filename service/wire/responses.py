@@ -78,13 +78,15 @@ class IssueBody(BaseModel):
 
 
 class EvaluationBody(BaseModel):
-    """``criteria`` is there for judges only. ``error``: why there is no result."""
+    """``stderr``, the standard error of the score, and ``criteria`` are there for judges only. ``error``: why there is
+    no result."""
 
     evaluator: str
     authority: Literal["verifier", "judge"]
     hard: bool
     passed: bool | None
     score: float | None
+    stderr: Annotated[float | None, LEFT_OUT_IF_NONE] = None
     criteria: Annotated[tuple[CriterionScore, ...] | None, LEFT_OUT_IF_NONE] = None
     issues: list[IssueBody]
     error: str | None
@@ -97,6 +99,7 @@ class EvaluationBody(BaseModel):
             hard=evaluation.hard,
             passed=evaluation.passed,
             score=evaluation.score,
+            stderr=evaluation.stderr,
             criteria=evaluation.criteria or None,
             issues=[IssueBody(rule=issue.rule, message=issue.message) for issue in evaluation.issues],
             error=evaluation.error,

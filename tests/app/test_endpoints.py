@@ -101,14 +101,14 @@ async def test_critique_answers_with_evaluations_and_feedback(served: Served) ->
         "issues": [{"rule": "include", "message": "missing: salt"}],
         "error": None,
     }
-    assert judge.keys() == VERIFIED | {"criteria"}
+    assert judge.keys() == VERIFIED | {"criteria", "stderr"}
     assert (judge["evaluator"], judge["authority"], judge["hard"], judge["passed"]) == ("judge", "judge", False, None)
-    assert judge["score"] == pytest.approx(0.5)
+    assert judge["score"] == pytest.approx(0.4)
     [accuracy] = judge["criteria"]
     assert accuracy == {
         "name": "accuracy",
-        "score": pytest.approx(0.5),
-        "stderr": pytest.approx(0.125**0.5),
+        "score": pytest.approx(0.4),
+        "stderr": pytest.approx(judge["stderr"]),
         "mass": pytest.approx(1.0),
     }
     assert body["feedback"] == "missing: salt\nSay more."
@@ -121,7 +121,7 @@ async def test_critique_answers_with_evaluations_and_feedback(served: Served) ->
     ("asked", "calls", "evaluators", "feedback"),
     [
         ({}, 6, ["judge"], "Say more."),
-        ({"feedback": False}, 3, ["judge"], None),
+        ({"feedback": False}, 4, ["judge"], None),
         ({"judge": False}, 3, [], "Say more."),
         ({"judge": False, "feedback": False}, 0, [], None),
         ({**SALT, "judge": False, "feedback": False}, 0, ["keywords"], None),

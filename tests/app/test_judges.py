@@ -63,7 +63,7 @@ async def test_no_tokens_are_spent_on_critiques_for_the_sake_of_an_untrusted_jud
 
     assert (refined["stop_reason"], refined["text"], len(refined["rounds"])) == ("untrusted", "Waves.", 1)
     assert refined["usage"]["by_role"]["critique"]["calls"] == 0
-    assert insisted["usage"]["by_role"]["critique"]["calls"] == 3
+    assert insisted["usage"]["by_role"]["critique"]["calls"] == 2
     assert (insisted["stop_reason"], insisted["improved"]) == ("rounds", False)
 
 
@@ -95,14 +95,14 @@ async def test_a_judge_of_which_nothing_is_known_drives_the_loop(served: Served)
     refined = (await served.post("/v1/refine", {**PROMPT, "search": {"rounds": 1}})).json()
 
     assert refined["judge_trust"] == UNKNOWN
-    assert refined["usage"]["by_role"]["critique"]["calls"] == 3
+    assert refined["usage"]["by_role"]["critique"]["calls"] == 2
     assert "redraft_judge_trust{" not in (await served.client.get("/metrics")).text
 
 
 async def test_a_calibration_of_another_judge_is_left_out(calibration: Path, tmp_path: Path) -> None:
     tasks = tmp_path / "tasks"
     tasks.mkdir()
-    (tasks / "general.toml").write_text(GENERAL.replace("to 5 (yes, fully)", "to 5 (wholly)"))
+    (tasks / "general.toml").write_text(GENERAL.replace('Answer Yes or No."""\n# Only', 'Yes or No?"""\n# Only'))
     async with serving(calibration=calibration, tasks_dir=tasks) as served:
         await known(served)
         assert (await served.post("/v1/refine", PROMPT)).json()["judge_trust"] == UNKNOWN
@@ -113,12 +113,12 @@ def test_a_calibration_that_cannot_be_read_keeps_the_service_from_starting(tmp_p
         create_app(Settings(engine="scripted", calibration=tmp_path / "missing.json"))
 
 
-async def test_a_judge_may_be_asked_in_both_directions_of_its_scale(calibration: Path) -> None:
+async def test_a_judge_may_be_asked_with_its_answers_in_both_orders(calibration: Path) -> None:
     asked = {**PROMPT, "candidate": "Waves.", "feedback": False}
     async with serving(judge_both_directions=True, calibration=calibration) as served:
         await known(served)
         critique = (await served.post("/v1/critique", asked)).json()
 
     [evaluation] = critique["evaluations"]
-    assert critique["usage"]["calls"] == 2 * len(evaluation["criteria"])
+    assert critique["usage"]["calls"] == 2 * len(evaluation["criteria"]) + 1
     assert critique["judge_trust"] == UNKNOWN  # the calibration is of a judge that was asked once

@@ -21,7 +21,7 @@ from service.programs.compile import Programs, RequestLimits
 from service.programs.models import ServedModels
 from service.refinement.trust import UNKNOWN, JudgeTrust
 from service.tasks.task import load_tasks
-from tests.support.scripts import digit
+from tests.support.scripts import rated
 
 PAIRS = read_pairs(built_in_source())
 RIGHT = {pair.right for pair in PAIRS}
@@ -40,11 +40,11 @@ def shows_right(call: EngineCall) -> bool:
 
 
 def knowing(call: Choose) -> Sequence[float]:
-    return digit(4 if shows_right(call) else 2)
+    return rated(0.75 if shows_right(call) else 0.25)
 
 
 def guessing(call: Choose) -> Sequence[float]:
-    return digit(3)
+    return rated(0.5)
 
 
 def make_engine(weights: Callable[[Choose], Sequence[float]], **script: object) -> ScriptedEngine:
@@ -74,8 +74,8 @@ async def test_a_judge_is_measured_by_the_built_in_pairs(
     assert known.trust("m") == trust
     assert heard == [("m", trust)]
     criteria = len(load_tasks()["general"].criteria)
-    assert len(engine.calls) == 2 * len(PAIRS) * criteria
-    assert all(isinstance(call, Choose) for call in engine.calls)
+    assert len(engine.calls_of(Choose)) == 2 * len(PAIRS) * criteria
+    assert len(engine.calls) == 2 * len(PAIRS) * (criteria + 1)
 
 
 async def test_what_was_measured_is_kept_and_not_measured_again() -> None:

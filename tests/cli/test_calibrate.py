@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from service.calibration.store import default_path, load
-from service.engines.base import Choose
+from service.engines.base import Choose, Sample
 from service.engines.scripted import EngineCall, Script
 from tests.cli.test_ask import Run, at, run
-from tests.support.scripts import digit
+from tests.support.scripts import rated
 from tests.support.serving import serving
 
 __all__ = ["run"]
@@ -29,7 +29,7 @@ def pairs(tmp_path: Path) -> Path:
 
 
 def knowing(call: Choose) -> list[float]:
-    return list(digit(5 if "A good one." in call.prompt else 1))
+    return list(rated(1.0 if "A good one." in call.prompt else 0.0))
 
 
 async def test_what_was_found_is_printed_and_kept_for_the_next_start(run: Run, pairs: Path, tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ async def test_what_was_found_is_printed_and_kept_for_the_next_start(run: Run, p
 async def calibrated(run: Run, pairs: Path, *options: str) -> tuple[int, str, str]:
     async with serving(Script(weights=knowing)) as served:
         ended = await run("calibrate", *at(served), "--pairs", str(pairs), *options)
-        assert not [call for call in served.engine.calls if not isinstance(call, Choose)]
+        assert not [call for call in served.engine.calls if isinstance(call, Sample)]
     return ended.code, ended.out, ended.err
 
 

@@ -35,6 +35,7 @@ VALUES = {
         "language",
         "evaluators",
         "reversed_question",
+        "departure",
     ],
     "Verifier": ["hard", "weight"],
 }

@@ -155,7 +155,7 @@ class Asked:
 
 def submission(engine: ScriptedEngine | RecordedEngine) -> Submission:
     class Plain:
-        prefill = "Rating: "
+        prefill = "Answer: "
 
         def question(self, question: str) -> str:
             return question

@@ -10,13 +10,13 @@ from dataclasses import asdict
 
 from service.engines.base import Choose, Sample, Sampling
 from service.engines.conversation import Conversation, Turn
-from service.evaluators.model.judge import DIGITS
 from service.fleet import start_engine
 from service.settings import Settings
 
 NGRAM = {"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_min": 2, "prompt_lookup_max": 4}
 RATING = Conversation(Turn("user", "Rate from 1 to 5 how blue the sky is. Answer with one digit."), None)
 LEAD = "Rating: "
+DIGITS = ("1", "2", "3", "4", "5")
 COUNTED = 'start: (WORD " "){11} WORD "."\nWORD: /[a-z]{1,12}/ & ~/four/\n'
 REPETITION = Conversation(Turn("user", "Repeat: one two three four five six seven"), None)
 

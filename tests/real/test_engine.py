@@ -16,9 +16,8 @@ from service.engines.conversation import Conversation, Turn
 from service.engines.local.vllm import VllmEngine
 from service.engines.siblings import sample_siblings
 from service.errors import InvalidRequest
-from service.evaluators.model.judge import DIGITS
 from tests.real.conftest import Service
-from tests.real.speculating import LEAD, RATING
+from tests.real.speculating import DIGITS, LEAD, RATING
 from tests.support.engine_contract import GREEDY, QUESTION, EngineContract, LikelihoodContract
 
 

@@ -14,9 +14,9 @@ from tests.support.scripts import (
     SALT,
     BilledEngine,
     Lines,
-    digit,
     engine,
     program,
+    rated,
     refined,
 )
 
@@ -69,7 +69,7 @@ async def test_every_round_makes_beam_times_branches_candidates_each_in_its_form
         for role, count in {
             "draft": made["draft"],
             "revise": made["edit"] + made["redraft"],
-            "judge": len(candidates),
+            "judge": 2 * len(candidates),
         }.items()
         if count
     }
@@ -144,7 +144,7 @@ async def test_each_text_that_is_edited_is_criticised_once(seed: int) -> None:
 
 
 async def test_two_candidates_with_one_text_are_criticised_once() -> None:
-    scripted = engine(Lines(draft=["One.", "One.", *DRAFTS], revise=REVISIONS, ratings={"One.": digit(5)}))
+    scripted = engine(Lines(draft=["One.", "One.", *DRAFTS], revise=REVISIONS, ratings={"One.": rated(1.0)}))
 
     done = await refined(program(JUDGE, search=WIDE, sampling=Sampling(seed=1)), scripted)
 
@@ -165,7 +165,7 @@ async def test_what_satisfies_the_critic_is_not_edited_but_drafts_are_still_made
 
 @pytest.mark.parametrize("seed", range(10))
 async def test_a_round_of_repeated_edits_is_no_fixpoint_as_the_next_may_draft(seed: int) -> None:
-    scripted = engine(Lines(draft=["Waves."], revise=["Waves."], ratings={"Waves.": digit(4)}))
+    scripted = engine(Lines(draft=["Waves."], revise=["Waves."], ratings={"Waves.": rated(0.75)}))
     search = Search(rounds=4, carry="adaptive")
 
     done = await refined(program(JUDGE, search=search, sampling=Sampling(seed=seed)), scripted)
@@ -175,7 +175,7 @@ async def test_a_round_of_repeated_edits_is_no_fixpoint_as_the_next_may_draft(se
 
 @pytest.mark.parametrize("calls", range(2, 12))
 async def test_a_budget_that_runs_out_keeps_what_was_made(calls: int) -> None:
-    lines = Lines(draft=DRAFTS, revise=REVISIONS, ratings={text: digit(4) for text in (*DRAFTS[2:], *REVISIONS)})
+    lines = Lines(draft=DRAFTS, revise=REVISIONS, ratings={text: rated(0.75) for text in (*DRAFTS[2:], *REVISIONS)})
     scripted = engine(lines)
 
     done = await refined(program(SALT, JUDGE, search=ADAPTIVE, calls=calls, sampling=Sampling(seed=1)), scripted)

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,9 @@ from service.refinement.calibration import Scale
 from service.refinement.candidate import Critique, Verification
 from service.refinement.critic import ISSUES_SCHEMA, OPEN_SCHEMA, QUESTIONS_SCHEMA, SAMPLING
 from service.refinement.events import Critiqued, Refined
+from service.refinement.loop import refine
 from service.refinement.program import PRESETS, Search
+from service.refinement.roles import Roles
 from service.tasks.task import load_tasks
 from tests.support.scripts import (
     CRITICS_FENCE,
@@ -29,13 +32,13 @@ from tests.support.scripts import (
     BilledEngine,
     Clock,
     Lines,
-    digit,
     doubting,
     engine,
     events,
     is_answer,
     of_type,
     program,
+    rated,
     refined,
     settled,
     stall,
@@ -107,7 +110,7 @@ async def test_auto_asks_about_each_of_several_parents_by_itself() -> None:
 
 
 async def test_auto_asks_once_the_rules_are_met() -> None:
-    scripted = engine(Lines(revise=["Salt.", "More salt."], ratings={"Salt.": digit(4)}))
+    scripted = engine(Lines(revise=["Salt.", "More salt."], ratings={"Salt.": rated(0.75)}))
 
     done = await refined(program(SALT, JUDGE, search=Search(rounds=2)), scripted)
 
@@ -192,12 +195,12 @@ async def test_a_question_that_is_asked_twice_is_answered_once() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3])
-async def test_a_factored_critique_costs_four_calls_and_one_a_question(count: int) -> None:
+async def test_a_factored_critique_costs_three_calls_and_one_a_question(count: int) -> None:
     scripted = engine(Lines(questions=[f"Is it {number}?" for number in range(count)]))
 
     done = await refined(program(JUDGE, search=FACTORED), scripted)
 
-    assert scripted.counts() == {"draft": 1, "judge": 2, "critique": 4 + count, "revise": 1}
+    assert scripted.counts() == {"draft": 1, "judge": 4, "critique": 3 + count, "revise": 1}
     assert done.usage == scripted.bill
 
 
@@ -215,18 +218,18 @@ async def test_a_factored_critic_asks_nothing_twice_about_the_same_parent() -> N
 
     await refined(program(JUDGE, search=Search(rounds=3, critic="factored")), scripted)
 
-    assert scripted.counts() == {"draft": 1, "judge": 4, "critique": 6, "revise": 3}
+    assert scripted.counts() == {"draft": 1, "judge": 8, "critique": 5, "revise": 3}
 
 
 @pytest.mark.parametrize(
     ("calls", "questions", "revisions"),
     [
-        pytest.param(2, None, 0, id="nothing is left for a critique"),
-        pytest.param(4, None, 0, id="two calls are too few"),
-        pytest.param(5, 0, 0, id="three are a plain critique"),
-        pytest.param(6, 0, 1, id="four are a plain critique and a revision"),
-        pytest.param(7, 1, 0, id="five are a question, its answer and the critique"),
-        pytest.param(8, 2, 0, id="six have a second question"),
+        pytest.param(3, None, 0, id="nothing is left for a critique"),
+        pytest.param(4, None, 0, id="one call is too few"),
+        pytest.param(5, 0, 0, id="two are a plain critique"),
+        pytest.param(6, 0, 1, id="three are a plain critique and a revision"),
+        pytest.param(7, 1, 0, id="four are a question, its answer and the critique"),
+        pytest.param(8, 2, 0, id="five have a second question"),
     ],
 )
 async def test_a_factored_critic_asks_as_much_as_the_budget_allows(
@@ -340,8 +343,27 @@ async def test_a_request_and_a_text_that_are_long_together_are_not_weighed() -> 
 
     await refined(program(JUDGE, draft="Salt " * 1_200), scripted)
 
-    assert scripted.calls_of(Weigh) == []
+    assert [call.reply for call in scripted.calls_of(Weigh)] == ["More waves."]
     assert scripted.counts()["critique"] == 2
+
+
+async def test_a_text_is_weighed_once_for_judge_and_critic() -> None:
+    scripted = engine()
+
+    await refined(program(JUDGE), scripted)
+
+    assert [call.reply for call in scripted.calls_of(Weigh)] == ["Waves.", "More waves."]
+
+
+async def test_a_critic_that_is_another_model_than_the_judge_weighs_the_text_itself() -> None:
+    judge, other = engine(), engine()
+    other.model = "other"
+
+    async with aclosing(refine(program(JUDGE), Roles(judge, other, judge))) as found:
+        async for _ in found:
+            pass
+
+    assert [call.reply for call in other.calls_of(Weigh)] == ["Waves."]
 
 
 async def test_a_model_that_shows_nothing_may_find_nothing() -> None:
@@ -356,12 +378,12 @@ async def test_a_model_that_shows_nothing_may_find_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("rating", "calls", "reason"),
-    [(1, 3, "rounds"), (3, 2, "no_issues"), (5, 0, "no_issues")],
+    [(0.0, 2, "rounds"), (0.5, 1, "no_issues"), (1.0, 0, "no_issues")],
     ids=["a judge that doubts has it speak", "one that does not leaves it the word", "one that is sure spares it"],
 )
-async def test_judge_and_critic_are_both_content_or_the_search_goes_on(rating: int, calls: int, reason: str) -> None:
+async def test_judge_and_critic_are_both_content_or_the_search_goes_on(rating: float, calls: int, reason: str) -> None:
     read = replace(READ_BY_ANSWER, judged=Scale(-4.0, 0.5), certainty=0.2)
-    scripted = engine(Lines(critique=[()], ratings={"Waves.": digit(rating)}))
+    scripted = engine(Lines(critique=[()], ratings={"Waves.": rated(rating)}))
 
     done = await refined(program(JUDGE, search=Search(rounds=1), calibration=read), scripted)
 

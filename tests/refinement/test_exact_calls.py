@@ -13,7 +13,7 @@ from service.refinement.events import Refined
 from service.refinement.policy import StopReason
 from service.refinement.program import PRESETS, Carry, Critic, Search, Select, Stop
 from service.refinement.roles import CallRole
-from tests.support.scripts import SALT, BilledEngine, Lines, engine, program, refined
+from tests.support.scripts import SALT, BilledEngine, Lines, engine, program, rated, refined
 
 Counts = dict[CallRole, int]
 ONE_WORD = Length(unit="words", max=1)
@@ -100,17 +100,17 @@ async def test_the_callers_own_draft_that_passes_costs_no_call(preset: str, sele
 @pytest.mark.parametrize(
     ("search", "drafts", "critiques", "reason"),
     [
-        pytest.param(SELF_REFINE, 1, 2, "no_issues", id="self_refine"),
+        pytest.param(SELF_REFINE, 1, 1, "no_issues", id="self_refine"),
         pytest.param(PRESETS["best_of_n"], 4, 0, "rounds", id="best_of_n"),
-        pytest.param(PRESETS["beam"], 4, 4, "no_issues", id="beam"),
-        pytest.param(PRESETS["reflexion"], 1, 2, "no_issues", id="reflexion"),
-        pytest.param(PRESETS["constitutional"], 1, 2, "no_issues", id="constitutional"),
-        pytest.param(Search(critic="model"), 1, 2, "no_issues", id="critic model"),
-        pytest.param(Search(critic="factored"), 1, 5, "no_issues", id="critic factored, with two questions"),
+        pytest.param(PRESETS["beam"], 4, 2, "no_issues", id="beam"),
+        pytest.param(PRESETS["reflexion"], 1, 1, "no_issues", id="reflexion"),
+        pytest.param(PRESETS["constitutional"], 1, 1, "no_issues", id="constitutional"),
+        pytest.param(Search(critic="model"), 1, 1, "no_issues", id="critic model"),
+        pytest.param(Search(critic="factored"), 1, 4, "no_issues", id="critic factored, with two questions"),
         pytest.param(Search(critic="evaluators"), 1, 0, "no_issues", id="critic evaluators"),
     ],
 )
-async def test_a_judge_costs_a_call_a_criterion_and_a_satisfied_critic_two_a_parent(
+async def test_a_judge_costs_a_call_a_criterion_and_one_more_and_a_satisfied_critic_one_a_parent(
     criteria: int,
     verifiers: Sequence[Evaluator],
     search: Search,
@@ -122,7 +122,7 @@ async def test_a_judge_costs_a_call_a_criterion_and_a_satisfied_critic_two_a_par
 
     done = await refined(program(*verifiers, judge(criteria), search=search), scripted)
 
-    expected: Counts = {"draft": drafts, "judge": drafts * criteria, "critique": critiques}
+    expected: Counts = {"draft": drafts, "judge": drafts * (criteria + 1), "critique": critiques}
     assert cost(done, scripted) == {role: count for role, count in expected.items() if count}
     assert done.stop_reason == reason
 
@@ -132,15 +132,15 @@ async def test_without_a_critic_every_round_costs_a_revision_and_its_judging() -
 
     done = await refined(program(judge(2), search=Search(rounds=3, critic="none")), scripted)
 
-    assert (cost(done, scripted), done.stop_reason) == ({"draft": 1, "judge": 2 * 4, "revise": 3}, "rounds")
+    assert (cost(done, scripted), done.stop_reason) == ({"draft": 1, "judge": 3 * 4, "revise": 3}, "rounds")
 
 
 async def test_a_stated_target_that_the_draft_reaches_costs_no_critique() -> None:
-    scripted = engine(Lines(ratings={"Waves.": [0.0, 0.0, 0.0, 0.0, 1.0]}))
+    scripted = engine(Lines(ratings={"Waves.": rated(1.0)}))
 
     done = await refined(program(judge(1), stop=Stop(target=1.0)), scripted)
 
-    assert (cost(done, scripted), done.stop_reason) == ({"draft": 1, "judge": 1}, "target")
+    assert (cost(done, scripted), done.stop_reason) == ({"draft": 1, "judge": 2}, "target")
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ async def test_the_model_is_the_critic_only_once_the_rules_are_met(criteria: int
 
     done = await refined(program(ONE_WORD, judge(criteria), search=Search(rounds=3)), scripted)
 
-    assert cost(done, scripted) == {"draft": 1, "judge": 2 * criteria, "critique": 2, "revise": 1}
+    assert cost(done, scripted) == {"draft": 1, "judge": 2 * (criteria + 1), "critique": 1, "revise": 1}
     assert (done.stop_reason, len(done.rounds)) == ("no_issues", 3)
 
 

@@ -19,7 +19,7 @@ from service.refinement.events import Refined
 from service.refinement.program import PRESETS, Critic, Search, Select, Stop
 from service.tasks.overrides import Preset
 from tests.support.assessments import order_of
-from tests.support.scripts import FENCE, FOAM, JUDGE, SALT, Broken, Lines, digit, engine, program, refined
+from tests.support.scripts import FENCE, FOAM, JUDGE, SALT, Broken, Lines, engine, program, rated, refined
 
 PRINCIPLES = ("Be kind.", "Be brief.", "Be true.")
 TEXTS = ("Waves.", "Sea.", "Salt.", "More salt.", "Foam.", "Salt foam.", "Foam and salt.")
@@ -31,13 +31,13 @@ def test_every_preset_that_a_request_may_name_exists() -> None:
 
 
 async def test_best_of_n_drafts_and_keeps_the_best() -> None:
-    lines = Lines(draft=["One.", "Two.", "Three.", "Four."], ratings={"Three.": digit(4), "Four.": digit(1)})
+    lines = Lines(draft=["One.", "Two.", "Three.", "Four."], ratings={"Three.": rated(0.75), "Four.": rated(0.0)})
     scripted = engine(lines)
 
     done = await refined(program(JUDGE, search=PRESETS["best_of_n"]), scripted)
 
     assert (done.selected.text, done.stop_reason) == ("Three.", "rounds")
-    assert scripted.counts() == {"draft": 4, "judge": 4}
+    assert scripted.counts() == {"draft": 4, "judge": 8}
 
 
 async def test_a_vote_goes_to_the_text_that_most_drafts_share() -> None:
@@ -106,7 +106,7 @@ async def test_a_majority_wins_without_a_call_however_the_search_ended() -> None
 
 
 async def test_a_beam_works_on_its_best_candidates() -> None:
-    ratings = {"Two.": digit(4), "Four.": digit(5)}
+    ratings = {"Two.": rated(0.75), "Four.": rated(1.0)}
     lines = Lines(draft=["One.", "Two.", "Three.", "Four."], revise=[f"R{n}." for n in range(4)], ratings=ratings)
     scripted = engine(lines)
     search = PRESETS["beam"]
@@ -115,7 +115,7 @@ async def test_a_beam_works_on_its_best_candidates() -> None:
 
     assert [candidate.parent for candidate in done.rounds[1].candidates] == ["c3", "c3", "c1", "c1"]
     assert [critique.candidate for critique in done.rounds[1].critiques] == ["c3", "c1"]
-    assert scripted.counts() == {"draft": 4, "critique": 6, "revise": 4, "judge": 8}
+    assert scripted.counts() == {"draft": 4, "critique": 4, "revise": 4, "judge": 16}
 
 
 async def test_reflexion_shows_no_parent_and_tells_what_earlier_rounds_found() -> None:
@@ -123,7 +123,7 @@ async def test_reflexion_shows_no_parent_and_tells_what_earlier_rounds_found() -
         draft=["One."],
         revise=["Two.", "Three.", "Four."],
         critique=[["First remark."], ["Second remark."], ["Third remark."]],
-        ratings={"One.": digit(1), "Two.": digit(2), "Three.": digit(3), "Four.": digit(4)},
+        ratings={"One.": rated(0.0), "Two.": rated(0.25), "Three.": rated(0.5), "Four.": rated(0.75)},
     )
     scripted = engine(lines)
 
@@ -144,7 +144,7 @@ async def test_memory_reaches_back_as_many_rounds_as_asked_for() -> None:
     lines = Lines(
         revise=["One.", "Two.", "Three."],
         critique=[["First."], ["Second."], ["Third."]],
-        ratings={"Waves.": digit(1), "One.": digit(2), "Two.": digit(3), "Three.": digit(4)},
+        ratings={"Waves.": rated(0.0), "One.": rated(0.25), "Two.": rated(0.5), "Three.": rated(0.75)},
     )
     scripted = engine(lines)
 
@@ -236,7 +236,7 @@ def test_no_search_returns_a_text_that_ranks_below_its_first(
             revise=few(TEXTS),
             critique=[draws.choice([(), ("Too short.",)]) for _ in range(12)],
             questions=["Is it?"],
-            ratings={text: [draws.random() / 4 for _ in range(5)] for text in TEXTS},
+            ratings={text: [draws.random() / 2 for _ in range(2)] for text in TEXTS},
             vote=[draws.random() for _ in range(26)],
             compare=compare,
         )

@@ -134,7 +134,7 @@ async def test_a_caller_s_draft_is_repaired_too() -> None:
 async def test_judges_score_a_repair_like_any_other_text() -> None:
     writer = engine(Lines(draft=["The Sea."]))
     done = await refined(program(LOWER, JUDGE, search=Search(rounds=0)), writer)
-    assert done.usage["judge"].calls == 2
+    assert done.usage["judge"].calls == 4
     assert done.selected.text == "the sea."
 
 

@@ -16,10 +16,10 @@ from service.refinement.program import Search
 from service.refinement.roles import CallRole, Models, Roles
 from service.refinement.single import generate, review
 from tests.refinement.test_single import critique_of, generation
-from tests.support.scripts import JUDGE, REQUEST, SALT, BilledEngine, Lines, digit, engine, of_type, program
+from tests.support.scripts import JUDGE, REQUEST, SALT, BilledEngine, Lines, engine, of_type, program, rated
 
 TRIO = Models("pen", "eye", "scale")
-BETTER = {"Waves.": digit(2), "More waves.": digit(4)}
+BETTER = {"Waves.": rated(0.25), "More waves.": rated(0.75)}
 
 
 def named(model: str, lines: Lines | None = None, **script: Any) -> BilledEngine:
@@ -47,7 +47,7 @@ async def test_each_role_has_its_own_engine() -> None:
 
     assert writer.counts() == {"draft": 1, "revise": 1}
     assert critic.counts() == {"critique": 3}
-    assert judge.counts() == {"judge": 2}
+    assert judge.counts() == {"judge": 4}
     assert callers(found) == {("draft", "pen"), ("revise", "pen"), ("critique", "eye"), ("judge", "scale")}
     assert [event.models for event in of_type(found, Started)] == [TRIO]
     assert [event.models for event in of_type(found, Refined)] == [TRIO]
@@ -71,7 +71,7 @@ async def test_a_critique_asks_the_critic_and_the_judge_only() -> None:
     writer, critic, judge = trio()
     found = await told(review(critique_of("Sand.", SALT, JUDGE), Roles(writer, critic, judge)))
 
-    assert (writer.counts(), critic.counts(), judge.counts()) == ({}, {"critique": 3}, {"judge": 1})
+    assert (writer.counts(), critic.counts(), judge.counts()) == ({}, {"critique": 3}, {"judge": 2})
     assert [event.models for event in of_type(found, Reviewed)] == [TRIO]
 
 
@@ -124,7 +124,7 @@ async def test_a_critic_reads_texts_and_a_reviser_the_ids_of_its_replies() -> No
         await told(refine(asked, Roles(writer, critic, writer)))
         assert ids_read(critic, "critique") == set()
         assert ids_read(writer, "revise") == {(7, 8)}
-    assert "Waves." in [turn.text for turn in stranger.calls[0].conversation.turns()][1]
+    assert "Waves." in [turn.text for turn in stranger.calls[1].conversation.turns()][1]
 
 
 def test_what_is_text_already_stays_the_same_conversation() -> None:
@@ -152,7 +152,7 @@ def failing(scripted: BilledEngine, *, after: int) -> BilledEngine:
 
 
 async def test_a_judge_on_another_engine_that_fails_costs_its_evaluations_only() -> None:
-    writer, critic, judge = named("pen", Lines(revise=("Salt.",))), named("eye"), failing(named("scale"), after=1)
+    writer, critic, judge = named("pen", Lines(revise=("Salt.",))), named("eye"), failing(named("scale"), after=2)
     found = await told(refine(program(SALT, JUDGE, search=Search(rounds=1)), Roles(writer, critic, judge)))
 
     [done] = of_type(found, Refined)
@@ -173,7 +173,7 @@ async def test_where_nothing_but_a_judge_that_is_gone_evaluates_the_program_ends
 
 async def test_a_judge_on_the_writer_s_engine_that_fails_ends_the_program() -> None:
     writer = numbering("pen")
-    judge = failing(numbering("scale", Adapter, base=writer), after=1)
+    judge = failing(numbering("scale", Adapter, base=writer), after=2)
     found = await told(refine(program(JUDGE, search=Search(rounds=2)), Roles(writer, writer, judge)))
 
     [done] = of_type(found, Refined)

@@ -55,7 +55,7 @@ async def test_the_judge_is_shown_the_request_and_the_candidate_and_nothing_else
         ("user", f"Reply:\n{FENCE}\nMore waves.\n{FENCE}"),
         ("user", "Rate: Is it fluent?"),
     ]
-    assert judging.prefill == "Rating: "
+    assert judging.prefill == "Answer: "
 
 
 @pytest.mark.parametrize("text", ["Waves.", "", "two\nlines\n", INJECTION, "{{ fence }}"])

@@ -25,12 +25,12 @@ from tests.support.scripts import (
     Clock,
     Lines,
     Stuck,
-    digit,
     engine,
     events,
     halt,
     of_type,
     program,
+    rated,
     refined,
     role_of,
     settled,
@@ -62,7 +62,7 @@ async def test_a_soft_verifier_that_fails_is_worth_more_rounds_only_to_a_stated_
 
 
 async def test_a_judge_leaves_no_target_unless_one_is_stated() -> None:
-    lines = Lines(draft=["Salt."], ratings={"Salt.": digit(5)})
+    lines = Lines(draft=["Salt."], ratings={"Salt.": rated(1.0)})
 
     unstated = await refined(program(SALT, JUDGE), engine(lines))
     stated = await refined(program(SALT, JUDGE, stop=Stop(target=1.0)), engine(lines))
@@ -72,7 +72,7 @@ async def test_a_judge_leaves_no_target_unless_one_is_stated() -> None:
 
 
 async def test_a_stated_target_ends_the_loop_in_the_round_that_reaches_it() -> None:
-    ratings = {"One.": digit(2), "Two.": digit(3), "Three.": digit(4), "Four.": digit(5)}
+    ratings = {"One.": rated(0.25), "Two.": rated(0.5), "Three.": rated(0.75), "Four.": rated(1.0)}
     lines = Lines(draft=["One."], revise=["Two.", "Three.", "Four."], ratings=ratings)
 
     done = await refined(program(JUDGE, search=Search(rounds=3), stop=Stop(target=0.75)), engine(lines))
@@ -92,7 +92,7 @@ async def test_a_critic_without_issues_ends_the_loop() -> None:
     done = await refined(program(JUDGE, search=Search(rounds=3)), scripted)
 
     assert (done.stop_reason, len(done.rounds)) == ("no_issues", 2)
-    assert scripted.counts() == {"draft": 1, "judge": 1, "critique": 2}
+    assert scripted.counts() == {"draft": 1, "judge": 2, "critique": 1}
     assert done.rounds[1].candidates == ()
     assert [critique.issues for critique in done.rounds[1].critiques] == [()]
 
@@ -146,7 +146,7 @@ async def test_one_new_revision_beside_a_repeated_one_is_no_fixpoint() -> None:
 @pytest.mark.parametrize("patience", [1, 2])
 async def test_patience_counts_the_rounds_since_the_last_gain(patience: int) -> None:
     texts = ["One.", "Two.", "Three.", "Four."]
-    lines = Lines(revise=texts, ratings={"Waves.": digit(2), "One.": digit(4)})
+    lines = Lines(revise=texts, ratings={"Waves.": rated(0.25), "One.": rated(0.75)})
 
     done = await refined(program(JUDGE, search=Search(rounds=9), stop=Stop(patience=patience)), engine(lines))
 
@@ -183,17 +183,17 @@ async def test_one_evaluator_that_works_is_enough_to_go_on() -> None:
     ("calls", "text", "spent"),
     [
         (1, "Waves.", {"draft": 1}),
-        (2, "Waves.", {"draft": 1, "judge": 1}),
-        (3, "Waves.", {"draft": 1, "judge": 1, "critique": 1}),
-        (5, "Waves.", {"draft": 1, "judge": 1, "critique": 3}),
-        (6, "Waves.", {"draft": 1, "judge": 1, "critique": 3, "revise": 1}),
-        (7, "Salt.", {"draft": 1, "judge": 2, "critique": 3, "revise": 1}),
+        (3, "Waves.", {"draft": 1, "judge": 2}),
+        (4, "Waves.", {"draft": 1, "judge": 2, "critique": 1}),
+        (5, "Waves.", {"draft": 1, "judge": 2, "critique": 2}),
+        (6, "Waves.", {"draft": 1, "judge": 2, "critique": 2, "revise": 1}),
+        (8, "Salt.", {"draft": 1, "judge": 4, "critique": 2, "revise": 1}),
     ],
 )
 async def test_a_budget_of_calls_ends_the_loop_before_the_call_beyond_it(
     calls: int, text: str, spent: dict[CallRole, int]
 ) -> None:
-    ratings = {"Waves.": digit(1), "Salt.": digit(5)}
+    ratings = {"Waves.": rated(0.0), "Salt.": rated(1.0)}
     scripted = engine(Lines(revise=["Salt.", "Foam."], ratings=ratings))
 
     done = await refined(program(JUDGE, search=Search(rounds=5), calls=calls), scripted)
@@ -212,7 +212,7 @@ async def test_a_budget_of_calls_shortens_the_last_siblings() -> None:
 async def test_a_revision_that_the_verifiers_prefer_is_kept_though_no_call_is_left_to_judge_it() -> None:
     lines = Lines(revise=["Salt."])
 
-    done = await refined(program(SALT, JUDGE, calls=3), engine(lines))
+    done = await refined(program(SALT, JUDGE, calls=4), engine(lines))
 
     assert (done.stop_reason, done.selected.text) == ("budget", "Salt.")
     assert done.assessments["c1"].passed is True
@@ -508,14 +508,14 @@ async def test_what_is_no_known_failure_of_an_engine_is_raised_as_itself() -> No
 
 
 async def test_a_judge_that_is_not_trusted_has_nothing_revised_that_no_verifier_finds_fault_with() -> None:
-    lines = Lines(draft=["Salt."], revise=["More salt."], ratings={"Salt.": digit(2), "More salt.": digit(5)})
+    lines = Lines(draft=["Salt."], revise=["More salt."], ratings={"Salt.": rated(0.25), "More salt.": rated(1.0)})
     scripted = engine(lines)
 
     done = await refined(program(SALT, JUDGE, judge_trust=JudgeTrust("none", 0.5, "built_in")), scripted)
 
     assert (done.stop_reason, done.selected.text, len(done.rounds)) == ("untrusted", "Salt.", 1)
     assert done.judge_trust == JudgeTrust("none", 0.5, "built_in")
-    assert scripted.counts() == {"draft": 1, "judge": 1}
+    assert scripted.counts() == {"draft": 1, "judge": 2}
 
 
 async def test_what_a_verifier_finds_is_revised_whatever_the_judge_is_worth() -> None:
@@ -524,11 +524,11 @@ async def test_what_a_verifier_finds_is_revised_whatever_the_judge_is_worth() ->
     done = await refined(program(SALT, JUDGE, search=Search(), judge_trust=JudgeTrust("none")), scripted)
 
     assert (done.stop_reason, done.selected.text, len(done.rounds)) == ("untrusted", "Salt waves.", 2)
-    assert scripted.counts() == {"draft": 1, "revise": 1, "judge": 2}
+    assert scripted.counts() == {"draft": 1, "revise": 1, "judge": 4}
 
 
 async def test_a_critic_that_the_request_asks_for_is_asked_but_an_untrusted_judge_still_decides_nothing() -> None:
-    ratings = {"Waves.": digit(1), "More waves.": digit(5)}
+    ratings = {"Waves.": rated(0.0), "More waves.": rated(1.0)}
     scripted = engine(Lines(ratings=ratings))
 
     done = await refined(
@@ -536,12 +536,12 @@ async def test_a_critic_that_the_request_asks_for_is_asked_but_an_untrusted_judg
     )
 
     assert (done.stop_reason, done.selected.text) == ("rounds", "Waves.")
-    assert scripted.counts() == {"draft": 1, "critique": 3, "revise": 1, "judge": 2}
+    assert scripted.counts() == {"draft": 1, "critique": 2, "revise": 1, "judge": 4}
 
 
 @pytest.mark.parametrize(("level", "text"), [("break_ties", "Foam."), ("none", "Waves.")])
 async def test_a_judge_that_may_break_ties_picks_among_drafts(level: Literal["break_ties", "none"], text: str) -> None:
-    lines = Lines(draft=["Waves.", "Foam."], ratings={"Waves.": digit(1), "Foam.": digit(5)})
+    lines = Lines(draft=["Waves.", "Foam."], ratings={"Waves.": rated(0.0), "Foam.": rated(1.0)})
 
     done = await refined(program(JUDGE, search=Search(drafts=2), judge_trust=JudgeTrust(level)), engine(lines))
 

@@ -29,7 +29,7 @@ def reply(call: Sample) -> str:
 
 
 def weights(call: Choose) -> Sequence[float]:
-    """A digit that depends on nothing but the call."""
+    """Probabilities that depend on nothing but the call."""
     seen = hashlib.sha256(call.prompt.encode()).digest()
     drawn = [1 + byte for byte in seen[: len(call.options)]]
     return [each / sum(drawn) for each in drawn]

@@ -32,8 +32,8 @@ PROMPTS = Prompts.compile(
         "draft": "{{ prompt }}",
         "show": "Reply:\n{{ fence }}\n{{ candidate }}\n{{ fence }}",
         "rate": "Rate: {{ question }}",
-        "rate_reversed": "Deny: {{ question }}",
-        "rate_prefill": "Rating: ",
+        "rate_reversed": "Swap: {{ question }}",
+        "rate_prefill": "Answer: ",
         "doubt": "Doubt? Principles: {{ principles | join(' ') }}"
         "{% for question, answer in verifications.items() %} {{ question }} {{ answer }}{% endfor %}",
         "doubt_prefill": "",
@@ -67,13 +67,16 @@ FOAM = Keywords(include=("foam",), hard=False)
 E = TypeVar("E")
 
 
-def digit(value: int, mass: float = 1.0) -> Sequence[float]:
-    """All of the mass on one digit of the judge's scale."""
-    return [mass if option == value else 0.0 for option in range(1, 6)]
+def rated(score: float, mass: float = 1.0) -> Sequence[float]:
+    """The probabilities of Yes and No of a judge that gives the score."""
+    return mass * score, mass * (1.0 - score)
 
 
 def role_of(call: EngineCall) -> CallRole:
-    """What the call was made for. The request of these tests is one turn, which only a draft leaves as it is."""
+    """What the call was made for. The request of these tests is one turn, which only a draft leaves as it is.
+
+    A text is weighed for whoever reads it first. Here that is the critic; BilledEngine knows of judges before it.
+    """
     if is_doubt(call) or isinstance(call, Weigh):
         return "critique"
     if isinstance(call, Choose):
@@ -85,7 +88,8 @@ def role_of(call: EngineCall) -> CallRole:
 
 def is_doubt(call: EngineCall) -> bool:
     """Whether a critic is asked how right a text is."""
-    return isinstance(call, Choose) and call.options == ("Yes", "No")
+    last = call.conversation.turn.text
+    return isinstance(call, Choose) and (last.startswith("Doubt?") or "Is this reply correct?" in last)
 
 
 def is_answer(call: EngineCall) -> bool:
@@ -143,7 +147,7 @@ class Lines:
             return self.vote
         if is_doubt(call):
             return self._doubt(call)
-        return self.ratings.get(shown_in(call), digit(3))
+        return self.ratings.get(shown_in(call), rated(0.5))
 
     def _doubt(self, call: Choose) -> Sequence[float]:
         line = self.critique[min(self.said["critique"], len(self.critique) - 1)]
@@ -184,8 +188,13 @@ class BilledEngine(ScriptedEngine):
         return likelihood
 
     def _enter(self, call: EngineCall, usage: Usage) -> None:
-        role = role_of(call)
+        role = self._role_of(call)
         self.bill[role] = self.bill.get(role, Usage()) + usage
+
+    def _role_of(self, call: EngineCall) -> CallRole:
+        if isinstance(call, Weigh) and any(f"\n{call.reply}\n" in choose.prompt for choose in self.asked("judge")):
+            return "judge"
+        return role_of(call)
 
     @overload
     def asked(self, role: Literal["judge"]) -> list[Choose]: ...
@@ -200,7 +209,7 @@ class BilledEngine(ScriptedEngine):
 
     def counts(self) -> dict[CallRole, int]:
         """How many calls each role made."""
-        return dict(Counter(role_of(call) for call in self.calls))
+        return dict(Counter(self._role_of(call) for call in self.calls))
 
 
 def engine(lines: Lines | None = None, **script: Any) -> BilledEngine:

@@ -1,12 +1,17 @@
 """A model's opinion, read from its probabilities instead of from the text it writes.
 
 Each criterion is one call in a fresh context: the task, the candidate between two lines of a secret delimiter, and the
-criterion's question. The answer is one digit. The score is the probability-weighted mean over the digits (G-Eval, Liu
-et al. 2023, arXiv 2303.16634, section 2), and the spread of that distribution is the standard error. If too little
-probability falls on digits, the model did not answer the question, and the judge abstains.
+criterion's question. The answer is Yes or No, and the criterion's score is the probability of a Yes. If too little
+probability falls on these two, the model did not answer the question, and the judge abstains.
 
-A model may prefer a digit whatever it means. Where the operator wants it, each question is asked again with the scale
-reversed, and the two distributions are averaged, which cancels such a preference.
+A small model says yes to most texts as a whole, and sees a wrong word only where it would have written another one. So
+the largest such departure lowers the score: by DEPARTURE_WEIGHT for each nat, on the scale of log-odds.
+
+The standard error is measured, not assumed: scores whose log-odds differ by less than ERROR are in no reliable order
+(docs/results/critic.md).
+
+A model may prefer the answer that is named first. Where the operator wants it, each question is asked again with the
+answers in the other order, and the probabilities are averaged, which cancels such a preference.
 """
 
 import math
@@ -22,14 +27,20 @@ from service.evaluators.base import STRICT, Authority, CriterionScore, Evaluatio
 from service.evaluators.toolbox import Toolbox
 from service.fail_fast import FAIL_FAST
 
-DIGITS = ("1", "2", "3", "4", "5")
+ANSWERS = ("Yes", "No")
 LEAST_MASS = 0.8
-"""The least probability on digits for which a score counts."""
+"""The least probability on the answers for which a score counts."""
+DEPARTURE_WEIGHT = 0.05
+"""By how much one nat of departure lowers the log-odds of the score."""
+ERROR = 0.5
+"""The error of a score's log-odds."""
+LARGE = 20.0
+"""Log-odds beyond it are as good as certainty."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Criterion:
-    """One line of a rubric: a question about the candidate that a high digit affirms."""
+    """One line of a rubric: a question about the candidate that is answered with Yes if the candidate is good."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
@@ -55,46 +66,56 @@ class Judge:
 
     async def evaluate(self, submission: Submission) -> Evaluation:
         scores = await settle(_score(criterion, submission) for criterion in self.criteria)
-        score, stderr = _combine(self.criteria, scores)
-        return Evaluation.from_evaluator(self, score, criteria=tuple(scores), stderr=stderr)
+        approval = _mean(self.criteria, scores)
+        if approval is None:
+            return Evaluation.from_evaluator(self, None, criteria=tuple(scores))
+        score = _shift(approval, -DEPARTURE_WEIGHT * (await submission.departure() or 0.0))
+        return Evaluation.from_evaluator(self, score, criteria=tuple(scores), stderr=error_of(score))
 
 
 async def _score(criterion: Criterion, submission: Submission) -> CriterionScore:
     question = submission.judge_prompt.question(criterion.question)
     if submission.reversed_question is None:
-        return weigh(criterion.name, await _digits(question, submission))
-    denied = submission.reversed_question(criterion.question)
-    up, down = await settle(_digits(each, submission) for each in (question, denied))
-    return weigh(criterion.name, [(high + low) / 2 for high, low in zip(up, reversed(down), strict=True)])
+        return read(criterion.name, await _answers(question, submission))
+    swapped = submission.reversed_question(criterion.question)
+    found = await settle(_answers(each, submission) for each in (question, swapped))
+    return read(criterion.name, [math.fsum(probabilities) / 2 for probabilities in zip(*found, strict=True)])
 
 
-async def _digits(question: str, submission: Submission) -> Sequence[float]:
-    """The probabilities of the digits as the answer to a question about the candidate."""
+async def _answers(question: str, submission: Submission) -> Sequence[float]:
+    """The probabilities of Yes and No as the answer to a question about the candidate."""
     asked = submission.shown.with_user(question)
-    choice = await submission.engine.call(Choose(asked, DIGITS, submission.judge_prompt.prefill))
+    choice = await submission.engine.call(Choose(asked, ANSWERS, submission.judge_prompt.prefill))
     return [math.exp(logprob) for logprob in choice.logprobs]
 
 
-def weigh(name: str, probabilities: Sequence[float]) -> CriterionScore:
-    """The score that follows from the digits' probabilities, which need not sum to one."""
-    mass = math.fsum(probabilities)
+def read(name: str, probabilities: Sequence[float]) -> CriterionScore:
+    """The score that follows from the probabilities of Yes and No, which need not sum to one."""
+    yes, no = probabilities
+    mass = yes + no
     if mass < LEAST_MASS:
         return CriterionScore(name, None, None, mass)
-    values = [index / (len(DIGITS) - 1) for index in range(len(DIGITS))]
-    mean = math.fsum(p * value for p, value in zip(probabilities, values, strict=True)) / mass
-    variance = math.fsum(p * (value - mean) ** 2 for p, value in zip(probabilities, values, strict=True)) / mass
-    return CriterionScore(name, mean, math.sqrt(variance), mass)
+    return CriterionScore(name, yes / mass, error_of(yes / mass), mass)
 
 
-def _combine(criteria: Sequence[Criterion], scores: Sequence[CriterionScore]) -> tuple[float | None, float | None]:
-    """The weighted mean and its standard error, as if the criteria's errors were independent."""
+def error_of(score: float) -> float:
+    """The standard error of a score: half of the interval that ERROR spans around its log-odds."""
+    return (_shift(score, ERROR) - _shift(score, -ERROR)) / 2
+
+
+def _mean(criteria: Sequence[Criterion], scores: Sequence[CriterionScore]) -> float | None:
     known = [
-        (criterion.weight, score.score, score.stderr)
-        for criterion, score in zip(criteria, scores, strict=True)
-        if score.score is not None and score.stderr is not None
+        (line.weight, found.score) for line, found in zip(criteria, scores, strict=True) if found.score is not None
     ]
     if not known:
-        return None, None
-    total = math.fsum(weight for weight, _, _ in known)
-    mean = math.fsum(weight * score for weight, score, _ in known) / total
-    return mean, math.sqrt(math.fsum((weight * stderr) ** 2 for weight, _, stderr in known)) / total
+        return None
+    return math.fsum(weight * score for weight, score in known) / math.fsum(weight for weight, _ in known)
+
+
+def _shift(probability: float, log_odds: float) -> float:
+    """The probability whose log-odds are larger by as much."""
+    if log_odds == 0.0:
+        return probability
+    least = 1.0 / (1.0 + math.exp(LARGE))
+    bounded = min(max(probability, least), 1.0 - least)
+    return 1.0 / (1.0 + math.exp(-log_odds) * (1.0 - bounded) / bounded)

@@ -15,7 +15,7 @@ from service.errors import EngineDead
 async def test_the_command_writes_the_page_and_closes_the_engine(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    engine = ScriptedEngine(Script(weights=lambda call: [0.0, 1.0, 0.0, 0.0, 0.0]))
+    engine = ScriptedEngine(Script(weights=lambda call: (0.25, 0.75)))
 
     async def start(settings: object) -> ScriptedEngine:
         return engine

@@ -25,7 +25,7 @@ from service.refinement.events import Event
 from service.refinement.loop import refine
 from service.refinement.program import Refine
 from service.tasks.task import load_tasks
-from tests.support.scripts import BilledEngine, digit, engine, is_doubt, role_of
+from tests.support.scripts import BilledEngine, engine, is_doubt, rated
 
 SEA = BenchPrompt(
     id="general-900",
@@ -54,7 +54,7 @@ def searching(*texts: str) -> BilledEngine:
     def reply(call: Sample) -> str:
         return '{"issues": ["Say more."]}' if call.schema is not None else next(said, texts[-1])
 
-    return engine(reply=reply, weights=lambda call: [0.05, 0.95] if is_doubt(call) else digit(3)[: len(call.options)])
+    return engine(reply=reply, weights=lambda call: [0.05, 0.95] if is_doubt(call) else rated(0.5))
 
 
 def tokens(usage: Usage) -> int:
@@ -255,13 +255,14 @@ async def test_judges_and_critics_are_paid_on_top(monkeypatch: pytest.MonkeyPatc
         reply=lambda call: (
             '{"issues": ["Say more."]}' if call.schema is not None else texts[call.conversation.before is not None]
         ),
-        weights=lambda call: digit(5 if texts[1] in call.prompt else 2)[: len(call.options)],
+        weights=lambda call: rated(1.0 if texts[1] in call.prompt else 0.25),
     )
     bill: list[tuple[str, int]] = []
     enter = model._enter
 
     def noted(call: EngineCall, usage: Usage) -> None:
-        kind = "text" if role_of(call) in ("draft", "revise") else role_of(call)
+        role = model._role_of(call)
+        kind = "text" if role in ("draft", "revise") else role
         bill.append((kind, tokens(usage)))
         enter(call, usage)
 
@@ -271,9 +272,9 @@ async def test_judges_and_critics_are_paid_on_top(monkeypatch: pytest.MonkeyPatc
 
     criteria = len(TASKS["general"].criteria)
     kinds = [kind for kind, _ in bill]
-    judging = ["judge"] * criteria
-    assert kinds[: 2 * criteria + 5] == ["text", *judging, *["critique"] * 3, "text", *judging]
-    by_then = [sum(cost for _, cost in bill[: criteria + 1]), sum(cost for _, cost in bill[: 2 * criteria + 5])]
+    judging = ["judge"] * (criteria + 1)
+    assert kinds[: 2 * criteria + 6] == ["text", *judging, *["critique"] * 2, "text", *judging]
+    by_then = [sum(cost for _, cost in bill[: criteria + 2]), sum(cost for _, cost in bill[: 2 * criteria + 6])]
     assert [step.tokens for step in run.steps] == by_then
     assert reached(run) == [follows(False, False), follows(True, False)]
 

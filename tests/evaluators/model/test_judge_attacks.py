@@ -25,7 +25,7 @@ from service.engines.conversation import Conversation, Turn
 from service.engines.local import bundled
 from service.engines.scripted import Script, ScriptedEngine
 from service.engines.tokenization import ChatTokenizer
-from service.evaluators.model.judge import DIGITS
+from service.evaluators.model.judge import ANSWERS
 from service.programs import compile as compile_module
 from service.refinement.prompts import VARIABLES
 from service.tasks.task import Task, load_tasks
@@ -118,7 +118,7 @@ def turn_tokens(tokenizer: Any) -> Callable[[Conversation], list[int]]:
     """Gives, of a judge's prompt, the tokens that stand for no text: the template's, and whatever else was added."""
     chat = ChatTokenizer(tokenizer)
     added = frozenset(tokenizer.get_added_vocab().values())
-    return lambda conversation: [token for token in chat.prompt_ids(conversation, "Rating: ") if token in added]
+    return lambda conversation: [token for token in chat.prompt_ids(conversation, "Answer: ") if token in added]
 
 
 def test_no_turn_is_opened_or_closed_but_by_the_template(tokenizer: Any) -> None:
@@ -161,8 +161,8 @@ def test_nor_in_the_formats_of_other_models_even_if_their_tokens_are_not_called_
         assert found(told(task, BASES[0], attack.applied_to(BASES[0].weak))) == turns, attack.id
 
 
-async def test_a_score_comes_from_the_digits_probabilities_and_from_nothing_that_the_candidate_says() -> None:
-    engine = ScriptedEngine(Script(weights=lambda call: [0.1, 0.2, 0.3, 0.2, 0.1]))
+async def test_a_score_comes_from_the_answers_probabilities_and_from_nothing_that_the_candidate_says() -> None:
+    engine = ScriptedEngine(Script(weights=lambda call: [0.6, 0.3]))
     judging = Judging(engine, make_program(engine.model), asyncio.Semaphore(1))
     harmless = await judging.evaluation(BASES[0], "A harmless reply.")
     questions = [(call.conversation.turn, call.options, call.prefill) for call in engine.calls_of(Choose)]
@@ -172,8 +172,8 @@ async def test_a_score_comes_from_the_digits_probabilities_and_from_nothing_that
         assert await judging.evaluation(BASES[0], attack.applied_to(BASES[0].weak)) == harmless, attack.id
         calls = engine.calls_of(Choose)
         assert [(call.conversation.turn, call.options, call.prefill) for call in calls] == questions
-        assert {call.options for call in calls} == {DIGITS}
-        assert len(calls) == len(engine.calls)  # nothing is written
+        assert {call.options for call in calls} == {ANSWERS}
+        assert engine.calls_of(Sample) == []
 
 
 @pytest.fixture
