@@ -24,7 +24,7 @@ from service.evaluators.model.judge import ANSWERS, LEAST_MASS, Criterion
 from service.refinement.accounting import Ledger, MeteredEngine
 from service.refinement.calibration import Evidence
 from service.refinement.candidate import Assessment, Candidate, Critique, Remark, Verification
-from service.refinement.departures import LEAST_LOGPROB, Departure, size_of
+from service.refinement.departures import LEAST_LOGPROB, Departure, largest
 from service.refinement.program import EvaluatedProgram
 
 SAMPLING = Sampling(temperature=0.0, max_tokens=160, thinking=False)
@@ -108,7 +108,7 @@ class ModelCritic:
             "verifications": {verification.question: verification.answer for verification in verifications},
         }
         evidence = Evidence(
-            departure=size_of(departures),
+            departure=None if departures is None else largest(departures),
             approval=await self._approve(shown, known),
             judged=judged_score(assessment),
         )
@@ -137,7 +137,7 @@ class ModelCritic:
         criteria = sorted(self.brief.criteria[:MOST_CRITERIA], key=lambda criterion: -criterion.weight)
         numbered = {str(number): criterion.name for number, criterion in enumerate(criteria, 1)}
         asked = shown.with_user(
-            self.brief.prompts.render("critique", **known, criteria=numbered, departures=departures)
+            self.brief.prompts.render("critique", **known, criteria=numbered, departures=departures[:MOST_LISTED])
         )
         schema = OPEN_SCHEMA if found.fault_probability is None else ISSUES_SCHEMA
         await self.engine.fit(asked, SAMPLING.max_tokens)

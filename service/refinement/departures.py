@@ -17,9 +17,8 @@ MOST_WEIGHED_BYTES = 2_000
 """A longer request and text are not searched for departures. Weighing reads the request once more, and vLLM holds a
 probability for each token of the prompt times each word of the vocabulary, in the memory that all requests share."""
 LEAST_LOGPROB = -20.0
-MOST_LISTED = 3
 LEAST_SIZE = 2.0
-"""Smaller departures are no hint to a critic."""
+"""Smaller departures say nothing."""
 TELLING_SIZE = 4.0
 """From here on a departure from one word to another is worth a remark."""
 OPERATORS = frozenset("+-*/%<>=")
@@ -38,18 +37,23 @@ class Departure:
 
     @property
     def tells(self) -> bool:
-        """Whether it is worth a remark: a large one, from one word to another, or from one operator to another; not of
-        commas, spaces, or the marks of a list."""
-        if self.size < TELLING_SIZE:
-            return False
+        """Whether it is worth a remark."""
+        return self.size >= TELLING_SIZE and self.is_of_words
+
+    @property
+    def is_of_words(self) -> bool:
+        """Whether it is from one word to another, or from one operator to another.
+
+        Others, of commas, spaces, the marks of a list or the end of the text, say something about layout and length.
+        """
         if self.passage[-1:] in OPERATORS:
             return any(map(str.isalnum, self.passage)) and self.expected[:1] in OPERATORS
         return self.passage[-1:].isalnum() and any(map(str.isalnum, self.expected))
 
 
 async def weigh(engine: Engine, request: Conversation, text: str) -> Sequence[Departure] | None:
-    """The largest departures of a text from what the engine's model would have answered, the largest first; None if
-    they cannot be measured."""
+    """The departures of a text from what the engine's model would have answered, the largest first; None if they cannot
+    be measured."""
     if not text or len((request.turn.text + text).encode()) > MOST_WEIGHED_BYTES:
         return None
     try:
@@ -59,19 +63,18 @@ async def weigh(engine: Engine, request: Conversation, text: str) -> Sequence[De
     return find_departures(likelihood.tokens)
 
 
-def size_of(departures: Sequence[Departure] | None) -> float | None:
-    """The size of the largest departure; None if they could not be measured."""
-    return None if departures is None else max((each.size for each in departures), default=0.0)
+def largest(departures: Sequence[Departure]) -> float:
+    """The size of the largest departure; 0 of none."""
+    return max((each.size for each in departures), default=0.0)
 
 
 def find_departures(tokens: Sequence[WeighedToken]) -> Sequence[Departure]:
-    """The largest departures, the largest first."""
+    """All departures of some size, the largest first."""
     sizes = [_size(token) for token in tokens]
-    largest = sorted(range(len(tokens)), key=lambda place: -sizes[place])[:MOST_LISTED]
+    places = [place for place, size in enumerate(sizes) if size >= LEAST_SIZE]
     return [
         Departure(_passage(tokens, place), tokens[place].rival.strip(), sizes[place])
-        for place in largest
-        if sizes[place] >= LEAST_SIZE
+        for place in sorted(places, key=lambda place: -sizes[place])
     ]
 
 

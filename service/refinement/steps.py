@@ -23,7 +23,7 @@ from service.refinement.accounting import Emit, Ledger, LimitReached, MeteredEng
 from service.refinement.candidate import Assessment, Candidate, Critique
 from service.refinement.constraining import Constraining, sample_under, will_have_spaces
 from service.refinement.critic import SAMPLING, SCHEMAS, ModelCritic
-from service.refinement.departures import Departure, size_of, weigh
+from service.refinement.departures import Departure, largest, weigh
 from service.refinement.events import EvaluatorEnded, RepairEnded
 from service.refinement.landing import Rules
 from service.refinement.program import EvaluatedProgram, Refine
@@ -215,8 +215,9 @@ class EngineSteps:
             )
 
     async def _departure(self, text: str) -> float | None:
-        """How far the text departs from what the judge's model would have written, in nats."""
-        return size_of(await self._departures_of(self.engine("judge"), text))
+        """The largest departure of a word from what the judge's model would have written, in nats."""
+        departures = await self._departures_of(self.engine("judge"), text)
+        return None if departures is None else largest([each for each in departures if each.is_of_words])
 
     async def _departures_of(self, engine: MeteredEngine, text: str) -> Sequence[Departure] | None:
         """Where the text departs from what a model would have written. Judge and critic share it if they are one

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from service.engines.base import WeighedToken
-from service.refinement.departures import MOST_LISTED, Departure, find_departures
+from service.refinement.departures import Departure, find_departures
 
 
 def as_expected(text: str) -> WeighedToken:
@@ -39,11 +39,10 @@ def test_where_several_words_would_do_an_unlikely_one_departs_less() -> None:
     assert find_departures(capital(departing(" a", " the", sure=0.1))) == []
 
 
-def test_the_largest_come_first_and_few_are_listed() -> None:
-    tokens = [departing(f" {number}", " x", logprob=-float(number)) for number in (3, 9, 5, 7, 4)]
+def test_the_largest_come_first_and_small_ones_are_left_out() -> None:
+    tokens = [departing(f" {number}", " x", logprob=-float(number)) for number in (3, 9, 1, 7, 4)]
 
-    assert [found.size for found in find_departures(tokens)] == [9.0, 7.0, 5.0]
-    assert MOST_LISTED == 3
+    assert [found.size for found in find_departures(tokens)] == [9.0, 7.0, 4.0, 3.0]
 
 
 def test_an_impossible_word_has_a_finite_size() -> None:
@@ -76,3 +75,8 @@ def test_a_passage_stays_on_its_line() -> None:
 )
 def test_a_large_departure_from_word_to_word_or_operator_to_operator_tells(departure: Departure, tells: bool) -> None:
     assert departure.tells is tells
+
+
+def test_a_small_departure_may_be_of_words_too() -> None:
+    assert Departure("It is London", "Paris", 2.5).is_of_words
+    assert not Departure("It is London.", "", 9.0).is_of_words

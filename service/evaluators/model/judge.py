@@ -28,9 +28,9 @@ from service.evaluators.toolbox import Toolbox
 from service.fail_fast import FAIL_FAST
 
 ANSWERS = ("Yes", "No")
-LEAST_MASS = 0.8
+LEAST_MASS = 0.5
 """The least probability on the answers for which a score counts."""
-DEPARTURE_WEIGHT = 0.05
+DEPARTURE_WEIGHT = 0.1
 """By how much one nat of departure lowers the log-odds of the score."""
 ERROR = 0.5
 """The error of a score's log-odds."""
