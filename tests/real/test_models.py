@@ -62,7 +62,7 @@ async def asked(client: httpx.AsyncClient, path: str, **fields: Any) -> dict[str
 
 
 def mass_of(evaluation: Mapping[str, Any]) -> float:
-    """The probability that fell on digits, over all criteria."""
+    """The probability that fell on Yes and No, over all criteria."""
     return statistics.fmean(line["mass"] for line in evaluation["criteria"])
 
 

@@ -129,10 +129,10 @@ async def test_a_worse_revision_is_not_returned() -> None:
 
 
 async def test_min_gain_holds_a_judge_back() -> None:
-    lines = Lines(revise=["One."], ratings={"Waves.": rated(0.5), "One.": rated(0.75)})
+    lines = Lines(revise=["One."], ratings={"Waves.": rated(0.25), "One.": rated(0.75)})
 
-    kept = await refined(program(JUDGE, stop=Stop(min_gain=0.25)), engine(lines))
-    taken = await refined(program(JUDGE, stop=Stop(min_gain=0.24)), engine(lines))
+    kept = await refined(program(JUDGE, stop=Stop(min_gain=0.5)), engine(lines))
+    taken = await refined(program(JUDGE, stop=Stop(min_gain=0.49)), engine(lines))
 
     assert (kept.selected.text, taken.selected.text) == ("Waves.", "One.")
 

@@ -31,7 +31,7 @@ def test_every_preset_that_a_request_may_name_exists() -> None:
 
 
 async def test_best_of_n_drafts_and_keeps_the_best() -> None:
-    lines = Lines(draft=["One.", "Two.", "Three.", "Four."], ratings={"Three.": rated(0.75), "Four.": rated(0.0)})
+    lines = Lines(draft=["One.", "Two.", "Three.", "Four."], ratings={"Three.": rated(0.9), "Four.": rated(0.0)})
     scripted = engine(lines)
 
     done = await refined(program(JUDGE, search=PRESETS["best_of_n"]), scripted)
@@ -123,7 +123,7 @@ async def test_reflexion_shows_no_parent_and_tells_what_earlier_rounds_found() -
         draft=["One."],
         revise=["Two.", "Three.", "Four."],
         critique=[["First remark."], ["Second remark."], ["Third remark."]],
-        ratings={"One.": rated(0.0), "Two.": rated(0.25), "Three.": rated(0.5), "Four.": rated(0.75)},
+        ratings={"One.": rated(0.05), "Two.": rated(0.4), "Three.": rated(0.8), "Four.": rated(0.99)},
     )
     scripted = engine(lines)
 
@@ -144,7 +144,7 @@ async def test_memory_reaches_back_as_many_rounds_as_asked_for() -> None:
     lines = Lines(
         revise=["One.", "Two.", "Three."],
         critique=[["First."], ["Second."], ["Third."]],
-        ratings={"Waves.": rated(0.0), "One.": rated(0.25), "Two.": rated(0.5), "Three.": rated(0.75)},
+        ratings={"Waves.": rated(0.05), "One.": rated(0.4), "Two.": rated(0.8), "Three.": rated(0.99)},
     )
     scripted = engine(lines)
 

@@ -7,8 +7,8 @@ probability falls on these two, the model did not answer the question, and the j
 A small model says yes to most texts as a whole, and sees a wrong word only where it would have written another one. So
 the largest such departure lowers the score: by DEPARTURE_WEIGHT for each nat, on the scale of log-odds.
 
-The standard error is measured, not assumed: scores whose log-odds differ by less than ERROR are in no reliable order
-(docs/results/critic.md).
+The standard error is measured, not assumed: by up to ERROR, the log-odds of a score change with what should not matter,
+such as length, style, praise and padding (docs/results/log.md).
 
 A model may prefer the answer that is named first. Where the operator wants it, each question is asked again with the
 answers in the other order, and the probabilities are averaged, which cancels such a preference.
@@ -32,7 +32,7 @@ LEAST_MASS = 0.5
 """The least probability on the answers for which a score counts."""
 DEPARTURE_WEIGHT = 0.1
 """By how much one nat of departure lowers the log-odds of the score."""
-ERROR = 0.5
+ERROR = 1.5
 """The error of a score's log-odds."""
 LARGE = 20.0
 """Log-odds beyond it are as good as certainty."""
