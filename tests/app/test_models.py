@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.engines.base import Weigh
 from service.engines.scripted import EngineCall, Script, ScriptedEngine
 from service.engines.served import ServedEngine
 from tests.support.scripts import role_of
@@ -32,7 +33,11 @@ class Pair:
 
     def roles(self) -> tuple[set[str], set[str]]:
         """What the two engines were asked for since the service was ready."""
-        return {role_of(call) for call in self.front.engine.calls}, {role_of(c) for c in self.aide.engine.calls}
+        front, aide = (
+            {role_of(call) for call in served.engine.calls if not isinstance(call, Weigh)}  # judge or critic may weigh
+            for served in (self.front, self.aide)
+        )
+        return front, aide
 
 
 async def ready(front: Served, *models: str) -> None:
