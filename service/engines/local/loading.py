@@ -90,9 +90,13 @@ def _arguments(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncEng
 
 
 def lora_arguments(adapters: Sequence[Path]) -> Mapping[str, Any]:
-    """What the engine must know about its adapters at the start: their number and the largest rank."""
+    """What the engine must know about its adapters at the start: how many slots they need, and the largest rank.
+
+    One slot stays empty, because vLLM's CPU build applies the last one to requests without an adapter whenever a step
+    also has requests with one (vllm-project/vllm#48421).
+    """
     if not adapters:
         return {}
     ranks = [json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["r"] for folder in adapters]
     fitting = [rank for rank in LORA_RANKS if rank >= max(ranks)] or [max(ranks)]
-    return {"enable_lora": True, "max_loras": len(adapters), "max_lora_rank": fitting[0]}
+    return {"enable_lora": True, "max_loras": len(adapters) + 1, "max_lora_rank": fitting[0]}

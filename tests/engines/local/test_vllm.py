@@ -12,7 +12,7 @@ from service.engines.served import EngineMisconfigured
 
 
 @pytest.mark.parametrize(("ranks", "rank"), [([4], 8), ([8, 8], 8), ([16, 4, 33], 64), ([512], 512), ([600], 600)])
-def test_the_engine_is_started_for_all_adapters(tmp_path: Path, ranks: list[int], rank: int) -> None:
+def test_the_engine_has_a_slot_for_each_adapter_and_an_empty_one(tmp_path: Path, ranks: list[int], rank: int) -> None:
     folders = [tmp_path / str(index) for index in range(len(ranks))]
     for folder, stated in zip(folders, ranks, strict=True):
         folder.mkdir()
@@ -20,7 +20,7 @@ def test_the_engine_is_started_for_all_adapters(tmp_path: Path, ranks: list[int]
 
     found = lora_arguments(folders)
 
-    assert found == {"enable_lora": True, "max_loras": len(ranks), "max_lora_rank": rank}
+    assert found == {"enable_lora": True, "max_loras": len(ranks) + 1, "max_lora_rank": rank}
 
 
 def test_without_adapters_the_engine_is_not_burdened_with_any() -> None:
