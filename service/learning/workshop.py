@@ -1,0 +1,238 @@
+"""The steps of learning over one folder, each of which leaves files that the next one reads:
+
+    split.json              which prompts are for training and which for the exam, for ever
+    prompts.jsonl           the practice prompts
+    collected.jsonl         texts for those that are for training
+    lessons/<digest>/       best texts and pairs
+    adapters/, current, …   registry.py
+
+A step that is killed leaves the files of the steps before it, and is done again. Steps change the folder one process at
+a time: a second one is refused.
+"""
+
+import asyncio
+import fcntl
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+
+from service.calibration.identity import digest_of_folders
+from service.engines.base import Engine
+from service.learning.collected import Collected, read_lines, write_lines, write_whole
+from service.learning.collecting import collect
+from service.learning.exam import ExamFailed, Paper, Reads, Sat, agree, make_paper, sit
+from service.learning.gate import Judgement, Section
+from service.learning.lessons import BestText, LessonPair, Lessons, make_lessons
+from service.learning.manifest import Manifest, Verdict, digest_of, digest_of_evaluators, installed_versions
+from service.learning.practice import make_prompts
+from service.learning.recipe import Recipe
+from service.learning.registry import Refused, Registry
+from service.learning.split import Split
+from service.learning.statistics import interval
+from service.learning.trainer import ADAPTER, GREEDY, PAIRS, TEXTS, Progress, Trainer, refuse_few
+
+
+def default_folder() -> Path:
+    """Where learning keeps its files unless it is said."""
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
+    return Path(data, "redraft", "learning")
+
+
+class Workshop:
+    """Learning in a folder. base: the folder of the model's files. trainer: for tests."""
+
+    def __init__(self, folder: Path, base: Path, trainer: Trainer | None = None) -> None:
+        self.registry = Registry(folder)
+        self._folder = folder
+        self._base = base
+        self._trainer = trainer or Trainer()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Work on the folder. Raises Refused if another process does."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise Refused(f"another process works in {self._folder}") from error
+            yield
+
+    async def collect(self, engine: Engine, recipe: Recipe, on_progress: Callable[[int, int], None]) -> int:
+        """Make practice prompts and have the model write texts for those that are for training; how many those are."""
+        prompts = make_prompts(recipe.practice.prompts, seed=recipe.practice.seed)
+        parts, split = self._split().assign(prompts)
+        kept_out = set(recipe.practice.kept_out)
+        train = [each for each in prompts if parts[each.id] == "train" and not kept_out & set(each.kinds)]
+        self._write_split(split)
+        write_lines(self._folder / "prompts.jsonl", prompts)
+        texts = await collect(
+            engine, train, recipe.collecting, recipe.practice.seed, lambda done: on_progress(done, len(train))
+        )
+        write_lines(self._folder / "collected.jsonl", texts)
+        return len(train)
+
+    def make_lessons(self) -> tuple[Lessons, Path]:
+        """The lessons of what was collected, and their folder."""
+        collected = read_lines(self._folder / "collected.jsonl", Collected)
+        parts, split = self._split().assign(each.prompt for each in collected)
+        lessons = make_lessons(collected, parts)
+        self._write_split(split)
+        digest = digest_of([*lessons.texts, *lessons.pairs])[:16]
+        folder = self._folder / "lessons" / digest
+        write_lines(folder / TEXTS, lessons.texts)
+        write_lines(folder / PAIRS, lessons.pairs)
+        write_whole(self._folder / "lessons" / "latest", f"{digest}\n")
+        return lessons, folder
+
+    async def train(self, recipe: Recipe, on_progress: Callable[[Progress], None]) -> Manifest:
+        """Train an adapter on the latest lessons. Raises TrainingFailed, Refused and DamagedFile."""
+        folder = self.lessons_folder()
+        texts, pairs = read_lines(folder / TEXTS, BestText), read_lines(folder / PAIRS, LessonPair)
+        refuse_few(texts, recipe.training)
+        learned = [*(text.prompt for text in texts), *(pair.prompt for pair in pairs)]
+        begun, log = monotonic(), list[Mapping[str, float]]()
+
+        def follow(progress: Progress) -> None:
+            if progress.figures:
+                log.append(progress.figures)
+            on_progress(progress)
+
+        trained = await self._trainer.train(self._base, folder, recipe.training, self._folder, follow)
+        try:
+            (trained / GREEDY).replace(trained / ADAPTER / GREEDY)
+            return self.registry.add(
+                trained / ADAPTER,
+                lambda digest: Manifest(
+                    adapter=digest,
+                    base=self.base_digest(),
+                    lessons=folder.name,
+                    evaluators=digest_of_evaluators(),
+                    recipe=recipe,
+                    prompts=tuple(sorted({digest_of([prompt.text]) for prompt in learned})),
+                    texts=len(texts),
+                    pairs=len(pairs),
+                    created=_now(),
+                    seconds=round(monotonic() - begun, 1),
+                    versions=installed_versions(),
+                    log=tuple(log),
+                ),
+            )
+        finally:
+            await asyncio.to_thread(shutil.rmtree, trained, ignore_errors=True)
+
+    async def examine(
+        self,
+        adapter: str,
+        incumbent: Engine,
+        candidate: Engine,
+        reads: Reads,
+        on_look: Callable[[int, Judgement], None],
+    ) -> Sat:
+        """Examine an adapter against what serves now, and write the verdict into its manifest.
+
+        incumbent, candidate: the models. reads: the engine that says which tokens prompts have.
+        Raises ExamFailed, Refused and DamagedFile.
+        """
+        folder = self.registry.folder_of(adapter)
+        manifest = self._manifest(adapter)
+        paper = self._paper(manifest)
+        exam = digest_of(paper.prompts)[:16]
+        attempt = self.registry.count_attempt(exam)
+        learned = [each.prompt for each in read_lines(self._folder / "lessons" / manifest.lessons / TEXTS, BestText)]
+        agreement = await agree(candidate, folder / GREEDY, reads, learned)
+        sat = await sit(
+            incumbent,
+            candidate,
+            paper,
+            manifest.recipe.examining,
+            attempt=attempt,
+            agreement=agreement,
+            mismatch=self._mismatch(manifest),
+            on_look=on_look,
+        )
+        verdict = Verdict(
+            decision=sat.judgement.decision,
+            reasons=sat.judgement.reasons,
+            against=self.registry.current,
+            exam=exam,
+            attempt=attempt,
+            evaluators=digest_of_evaluators(),
+            created=_now(),
+            figures=dict(_figures(sat, agreement)),
+        )
+        self.registry.update(manifest.model_copy(update={"verdicts": (*manifest.verdicts, verdict)}))
+        return sat
+
+    def base_digest(self) -> str:
+        """The digest of the model's files."""
+        return digest_of_folders([self._base])[:16]
+
+    def lessons_folder(self) -> Path:
+        """The folder of the latest lessons. Raises Refused."""
+        try:
+            return self._folder / "lessons" / (self._folder / "lessons/latest").read_text(encoding="utf-8").strip()
+        except FileNotFoundError as error:
+            raise Refused("there are no lessons yet: make them first") from error
+
+    def newest(self) -> str:
+        """The digest of the adapter that was trained last. Raises Refused."""
+        if not (found := self.registry.list()):
+            raise Refused("there is no adapter yet: train one first")
+        return found[-1].adapter
+
+    def _manifest(self, adapter: str) -> Manifest:
+        return next(manifest for manifest in self.registry.list() if manifest.adapter == adapter)
+
+    def _paper(self, manifest: Manifest) -> Paper:
+        recipe = manifest.recipe
+        prompts = make_prompts(recipe.practice.prompts, seed=recipe.practice.seed)
+        parts, _ = self._split().assign(prompts)
+        exam = [prompt for prompt in prompts if parts[prompt.id] == "exam"]
+        if leaked := {digest_of([prompt.text]) for prompt in exam} & set(manifest.prompts):
+            raise ExamFailed(f"{len(leaked)} prompts of the exam are among the adapter's lessons")
+        return make_paper(exam, recipe.practice.kept_out, recipe.examining)
+
+    def _mismatch(self, manifest: Manifest) -> str:
+        if manifest.base != self.base_digest():
+            return "the adapter was trained on another base than the model that serves"
+        if manifest.evaluators != digest_of_evaluators():
+            return "the evaluators have changed since the adapter's lessons were made"
+        return ""
+
+    def _split(self) -> Split:
+        path = self._folder / "split.json"
+        return Split.model_validate_json(path.read_bytes()) if path.exists() else Split()
+
+    def _write_split(self, split: Split) -> None:
+        write_whole(self._folder / "split.json", split.model_dump_json() + "\n")
+
+
+def count_kinds(texts: Sequence[BestText]) -> Mapping[str, int]:
+    """How many best texts follow each kind of rule."""
+    return dict(sorted(Counter(kind for text in texts for kind in text.prompt.kinds).items()))
+
+
+def _figures(sat: Sat, agreement: float | None) -> Iterator[tuple[str, float]]:
+    sections: Mapping[str, Section] = {"trained": sat.results.trained, "other": sat.results.other}
+    for name, section in sections.items():
+        found = interval(section.differences)
+        yield f"{name}.prompts", len(section.differences)
+        for arm, answers in (("incumbent", section.incumbent), ("candidate", section.candidate)):
+            yield f"{name}.{arm}.passed", sum(answers.passed) / len(answers.passed)
+            yield f"{name}.{arm}.bad", answers.bad
+            yield f"{name}.{arm}.tokens", answers.tokens
+        yield f"{name}.gain", found.mean
+        yield f"{name}.gain.low", found.low
+        yield f"{name}.gain.high", found.high
+    if agreement is not None:
+        yield "agreement", agreement
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,99 @@
+"""The real training process, on a tiny model of random weights. It needs what requirements/learn.lock pins."""
+
+import json
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from service.engines.local import bundled
+from service.learning.collected import write_lines
+from service.learning.lessons import BestText, LessonPair
+from service.learning.recipe import load_recipe
+from service.learning.registry import digest_of_adapter
+from service.learning.trainer import ADAPTER, GREEDY, PAIRS, TEXTS, Progress, Trainer, TrainingFailed
+from tests.learning.made import prompt
+
+pytestmark = [
+    pytest.mark.skipif(find_spec("trl") is None, reason="the extra learn is not installed"),
+    pytest.mark.timeout(300),
+]
+
+TRAINING = load_recipe("quick").training.model_copy(update={"batch": 2, "texts_epochs": 1})
+
+MAKE_MODEL = """
+import sys
+from transformers import LlamaConfig, LlamaForCausalLM
+sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+LlamaForCausalLM(LlamaConfig(vocab_size=49152, eos_token_id=2, **sizes)).save_pretrained(sys.argv[1])
+"""
+
+BREAK_MODEL = """
+import sys
+from safetensors.torch import load_file, save_file
+weights = load_file(sys.argv[1])
+next(iter(weights.values())).fill_(float("nan"))
+save_file(weights, sys.argv[1], {"format": "pt"})
+"""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    subprocess.run([sys.executable, "-c", MAKE_MODEL, folder], check=True, timeout=200)
+    for path in bundled.prepare().glob("*token*"):
+        shutil.copy(path, folder)
+    for path in bundled.prepare().glob("chat_template*"):
+        shutil.copy(path, folder)
+    return folder
+
+
+@pytest.fixture
+def lessons(tmp_path: Path) -> Path:
+    prompts = [prompt(f"{number}", f"Write about {word}.") for number, word in enumerate(("salt", "rain"))]
+    texts = [BestText(prompt=each, text="There is salt in it.", source="repair") for each in prompts]
+    pairs = [
+        LessonPair(prompt=each, chosen="There is salt in it.", rejected="There is none.", relation="siblings")
+        for each in prompts
+    ]
+    write_lines(tmp_path / "lessons" / TEXTS, texts)
+    write_lines(tmp_path / "lessons" / PAIRS, pairs)
+    return tmp_path / "lessons"
+
+
+async def test_both_stages_leave_an_adapter_that_vllm_takes(base: Path, lessons: Path, tmp_path: Path) -> None:
+    steps = list[Progress]()
+    folder = await Trainer().train(base, lessons, TRAINING, tmp_path / "at", steps.append)
+
+    assert [step.stage for step in steps if step.step] == ["texts", "pairs"]
+    stated = json.loads((folder / ADAPTER / "adapter_config.json").read_text())
+    assert (stated["r"], stated["lora_alpha"], stated["bias"], stated["use_dora"]) == (8, 16, "none", False)
+    assert "lm_head" not in stated["target_modules"]
+    assert digest_of_adapter(folder / ADAPTER)
+    assert len(json.loads((folder / GREEDY).read_text())) == 2
+
+
+async def test_lessons_that_are_all_too_long_are_refused(base: Path, lessons: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingFailed, match="no lesson fits"):
+        await Trainer().train(
+            base, lessons, TRAINING.model_copy(update={"max_length": 5}), tmp_path / "at", lambda _: None
+        )
+
+
+@pytest.fixture
+def broken(base: Path, tmp_path: Path) -> Path:
+    """The model, with weights that are not numbers."""
+    folder = tmp_path / "broken"
+    shutil.copytree(base, folder)
+    subprocess.run([sys.executable, "-c", BREAK_MODEL, folder / "model.safetensors"], check=True, timeout=200)
+    return folder
+
+
+async def test_weights_that_are_not_numbers_are_refused(broken: Path, lessons: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingFailed, match="not a number"):
+        await Trainer().train(broken, lessons, TRAINING, tmp_path / "at", lambda _: None)
+
+    assert list((tmp_path / "at").iterdir()) == []

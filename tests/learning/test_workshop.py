@@ -1,0 +1,174 @@
+"""The steps of learning, one after another, with the scripted engine as the model and no training."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from service.engines.base import Sample
+from service.engines.conversation import Conversation
+from service.engines.scripted import Script, ScriptedEngine
+from service.learning.collected import Collected, DamagedFile, read_lines
+from service.learning.exam import ExamFailed, Sat
+from service.learning.lessons import BestText
+from service.learning.manifest import digest_of
+from service.learning.practice import all_kinds
+from service.learning.recipe import Recipe, load_recipe
+from service.learning.registry import Refused
+from service.learning.trainer import TEXTS
+from service.learning.workshop import Workshop
+from tests.learning.test_trainer import fake
+
+EASY = {"lowercase", "no_commas", "most_words", "exclude_words"}
+"""Kinds of rules that the scripted model can follow."""
+KEPT_OUT = tuple(kind for kind in all_kinds() if kind not in EASY)
+
+
+def write(skill: float) -> ScriptedEngine:
+    """A model of which a text has that chance to follow the easy rules."""
+
+    def reply(call: Sample) -> str:
+        drawn = hashlib.sha256(f"{call.prompt}{call.sampling.seed}".encode()).digest()[0] / 256
+        return "we know it well by now." if drawn < skill else f"Well, {drawn}: IT is so."
+
+    return ScriptedEngine(Script(reply=reply, takes_grammars=True))
+
+
+class Reads:
+    def prompt_ids(self, conversation: Conversation, prefill: str = "", *, thinking: bool = True) -> list[int]:
+        return []
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    quick = load_recipe("quick")
+    return quick.model_copy(
+        update={
+            "examining": quick.examining.model_copy(update={"margin": 0.2}),
+            "practice": quick.practice.model_copy(update={"prompts": 1_000, "kept_out": KEPT_OUT}),
+            "collecting": quick.collecting.model_copy(update={"constrained": 0}),
+        }
+    )
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/config.json").write_text("{}")
+    return tmp_path / "base"
+
+
+@pytest.fixture
+def shop(tmp_path: Path, base: Path) -> Workshop:
+    return Workshop(tmp_path / "shop", base, fake("works"))
+
+
+async def learn(shop: Workshop, recipe: Recipe) -> str:
+    await shop.collect(write(0.4), recipe, lambda done, of: None)
+    shop.make_lessons()
+    return (await shop.train(recipe, lambda _: None)).adapter
+
+
+async def examine(shop: Workshop, adapter: str, before: float, after: float) -> Sat:
+    return await shop.examine(adapter, write(before), write(after), Reads(), lambda prompts, judgement: None)
+
+
+async def test_a_better_adapter_passes_and_serves(shop: Workshop, recipe: Recipe, tmp_path: Path) -> None:
+    adapter = await learn(shop, recipe)
+    sat = await examine(shop, adapter, 0.1, 0.9)
+
+    assert sat.judgement.decision == "promote", sat.judgement
+    [manifest] = shop.registry.list()
+    [verdict] = manifest.verdicts
+    assert (verdict.attempt, verdict.against) == (1, "")
+    assert verdict.figures["trained.candidate.passed"] > verdict.figures["trained.incumbent.passed"]
+    shop.registry.promote(adapter)
+    assert (tmp_path / "shop/current/manifest.json").exists()
+
+
+async def test_the_same_model_and_a_worse_one_do_not(shop: Workshop, recipe: Recipe) -> None:
+    adapter = await learn(shop, recipe)
+
+    same = await examine(shop, adapter, 0.4, 0.4)
+    assert (same.judgement.decision, same.results.differs) == ("broken", False)
+    worse = await examine(shop, adapter, 0.9, 0.1)
+    assert worse.judgement.decision == "reject"
+    assert [verdict.attempt for verdict in shop.registry.list()[0].verdicts] == [1, 2]
+
+
+async def test_no_prompt_of_the_exam_or_near_to_one_was_learned(shop: Workshop, recipe: Recipe, tmp_path: Path) -> None:
+    await learn(shop, recipe)
+    [manifest] = shop.registry.list()
+    learned = read_lines(shop.lessons_folder() / TEXTS, BestText)
+    parts, _ = shop._split().assign([lesson.prompt for lesson in learned])
+
+    assert learned
+    assert set(parts.values()) == {"train"}
+    assert not {kind for lesson in learned for kind in lesson.prompt.kinds} & set(recipe.practice.kept_out)
+    exam = {digest_of([prompt.text]) for prompt in shop._paper(manifest).prompts}
+    assert exam
+    assert exam.isdisjoint(manifest.prompts)
+
+
+async def test_a_leak_is_found_before_the_exam(shop: Workshop, recipe: Recipe) -> None:
+    adapter = await learn(shop, recipe)
+    [manifest] = shop.registry.list()
+    leaked = digest_of([shop._paper(manifest).prompts[0].text])
+    shop.registry.update(manifest.model_copy(update={"prompts": (*manifest.prompts, leaked)}))
+
+    with pytest.raises(ExamFailed, match="1 prompts of the exam are among the adapter's lessons"):
+        await examine(shop, adapter, 0.1, 0.9)
+
+
+async def test_another_base_or_other_evaluators_make_the_exam_invalid(
+    shop: Workshop, recipe: Recipe, base: Path
+) -> None:
+    adapter = await learn(shop, recipe)
+    [manifest] = shop.registry.list()
+    shop.registry.update(manifest.model_copy(update={"evaluators": "of last year"}))
+    assert (await examine(shop, adapter, 0.1, 0.9)).judgement.decision == "invalid"
+    (base / "config.json").write_text('{"another": "model"}')
+    judgement = (await examine(shop, adapter, 0.1, 0.9)).judgement
+    assert judgement.decision == "invalid"
+    assert "another base" in judgement.reasons[0]
+
+
+async def test_the_same_steps_give_the_same_lessons(shop: Workshop, recipe: Recipe, tmp_path: Path, base: Path) -> None:
+    await learn(shop, recipe)
+    again = Workshop(tmp_path / "again", base, fake("works"))
+    await learn(again, recipe)
+
+    assert again.lessons_folder().name == shop.lessons_folder().name
+
+
+async def test_steps_out_of_order_say_what_is_missing(shop: Workshop, recipe: Recipe) -> None:
+    with pytest.raises(DamagedFile, match=r"collected\.jsonl cannot be read"):
+        shop.make_lessons()
+    with pytest.raises(Refused, match="no lessons yet"):
+        await shop.train(recipe, lambda _: None)
+    with pytest.raises(Refused, match="no adapter yet"):
+        shop.newest()
+
+
+async def test_two_steps_at_once_are_refused(shop: Workshop, tmp_path: Path, base: Path) -> None:
+    with shop.alone(), pytest.raises(Refused, match="another process works"), Workshop(tmp_path / "shop", base).alone():
+        pass
+
+
+async def test_a_model_that_fails_gets_repairs(shop: Workshop, recipe: Recipe, tmp_path: Path) -> None:
+    await shop.collect(write(0.0), recipe, lambda done, of: None)
+    collected = read_lines(tmp_path / "shop/collected.jsonl", Collected)
+
+    sources = {text.source for each in collected for text in each.texts}
+    assert sources == {"free", "repair"}
+    shop.make_lessons()
+    lessons = read_lines(shop.lessons_folder() / TEXTS, BestText)
+    assert any(lesson.source == "repair" and lesson.prompt.kinds == ("lowercase",) for lesson in lessons)
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_text(json.dumps({"prompt": {}}) + "\n")
+    with pytest.raises(DamagedFile, match=r"line 1: prompt\.id"):
+        read_lines(path, Collected)
