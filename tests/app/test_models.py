@@ -33,11 +33,12 @@ class Pair:
 
     def roles(self) -> tuple[set[str], set[str]]:
         """What the two engines were asked for since the service was ready."""
-        front, aide = (
-            {role_of(call) for call in served.engine.calls if not isinstance(call, Weigh)}  # judge or critic may weigh
-            for served in (self.front, self.aide)
-        )
-        return front, aide
+        return roles_asked(self.front), roles_asked(self.aide)
+
+
+def roles_asked(served: Served) -> set[str]:
+    """The roles of an engine's calls, but for texts that are weighed: judge and critic share those."""
+    return {role_of(call) for call in served.engine.calls if not isinstance(call, Weigh)}
 
 
 async def ready(front: Served, *models: str) -> None:
