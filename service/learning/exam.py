@@ -18,7 +18,7 @@ from statistics import fmean
 from typing import Any, Protocol
 
 from service.concurrency import gather
-from service.engines.base import Completion, Engine, Sample, Sampling, engine_seed
+from service.engines.base import Completion, Engine, Sample, Sampling, Weigh, engine_seed
 from service.engines.siblings import sample_siblings
 from service.evaluators.text.loops import start_of_loop
 from service.learning.gate import Arm, Judgement, Results, Section, judge
@@ -27,6 +27,8 @@ from service.learning.recipe import Examining
 
 ALIKE_PROMPTS, ALIKE_TOKENS = 8, 32
 """How many greedy texts show whether the candidate differs from the incumbent."""
+AGREES_WITHIN = 0.5
+"""By how many nats the trainer's token may be less probable than the engine's favourite."""
 
 
 class ExamFailed(Exception):
@@ -114,33 +116,30 @@ async def sit(
 
 
 async def agree(engine: Engine, greedy: Path, reads: Reads, prompts: Sequence[Prompt]) -> float | None:
-    """On which share of the tokens of the trainer's greedy texts the engine agrees with it, up to the first that
-    differs; None if the trainer left none.
+    """On which share of the tokens of the trainer's greedy texts the engine agrees with it; None if there are none.
+
+    Each token is compared given those before it, and may be less probable than the engine's favourite by AGREES_WITHIN:
+    the two round differently, and one token that tips the other way changes all that follow.
 
     prompts: among them those of the texts. Raises ExamFailed if the file is damaged.
     """
-    replies = _read_greedy(greedy)
-    if replies is None:
-        return None
     known = {tuple(reads.prompt_ids(prompt.conversation, thinking=False)): prompt for prompt in prompts}
-    pairs = [(known[ids], reply) for ids, reply in replies.items() if ids in known]
-    if not pairs:
+    weighed = await gather(
+        engine.call(Weigh(known[ids].conversation, text)) for ids, text in _read_greedy(greedy) if ids in known and text
+    )
+    tokens = [token for likelihood in weighed for token in likelihood.tokens]
+    if not tokens:
         return None
-    written = await gather(_greedy(engine, prompt, len(reply)) for prompt, reply in pairs)
-    shares = [
-        _common(reply, completion.token_ids or ()) / max(1, min(len(reply), len(completion.token_ids or ()) or 1))
-        for (_, reply), completion in zip(pairs, written, strict=True)
-    ]
-    return fmean(shares)
+    return fmean(token.logprob >= token.rival_logprob - AGREES_WITHIN for token in tokens)
 
 
-def _read_greedy(path: Path) -> Mapping[tuple[int, ...], tuple[int, ...]] | None:
-    """The tokens of the trainer's greedy texts by those of their prompts."""
+def _read_greedy(path: Path) -> Sequence[tuple[tuple[int, ...], str]]:
+    """The trainer's greedy texts with the tokens of their prompts."""
     try:
-        stated: Sequence[Mapping[str, Sequence[int]]] = json.loads(path.read_text(encoding="utf-8"))
-        return {tuple(each["prompt"]): tuple(each["reply"]) for each in stated}
+        stated: Sequence[Mapping[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        return [(tuple(each["prompt"]), str(each["text"])) for each in stated]
     except FileNotFoundError:
-        return None
+        return ()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ExamFailed(f"{path} is damaged: {type(error).__name__}") from error
 
@@ -185,14 +184,6 @@ async def _differ(one: Engine, other: Engine, prompts: Sequence[Prompt]) -> bool
 
 async def _greedy(engine: Engine, prompt: Prompt, tokens: int) -> Completion:
     return await engine.call(Sample(prompt.conversation, Sampling(temperature=0.0, max_tokens=tokens)))
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens are the same before the first that differs."""
-    for count, (left, right) in enumerate(zip(one, other, strict=False)):
-        if left != right:
-            return count
-    return min(len(one), len(other))
 
 
 def _loops(completion: Completion) -> bool:

@@ -33,7 +33,7 @@ LENGTHS = (0.6, 1.6)
 """Between which the ratio of the mean lengths must be."""
 BROKEN_SHARE = 0.5
 LEAST_AGREEMENT = 0.9
-"""The share of a greedy text's first tokens on which trainer and engine have to agree."""
+"""The share of the tokens of greedy texts on which trainer and engine have to agree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Results:
 
     trained: prompts with the kinds of rules that the candidate was trained on. other: prompts with other kinds.
     failed: the share of answers that could not be evaluated.
-    agreement: on how many of their first tokens the trainer's greedy texts and the engine's agree; None if unknown.
+    agreement: on how many of the tokens of the trainer's greedy texts the engine agrees with it; None if unknown.
     differs: whether the candidate's greedy texts are not all the incumbent's.
     complete: whether the exam has no more prompts to ask.
     mismatch: why the results cannot be compared, such as another base; empty if they can.
@@ -120,7 +120,7 @@ def _invalid(results: Results) -> Sequence[str]:
     if results.failed > MOST_FAILED:
         reasons.append(f"{results.failed:.1%} of the answers could not be evaluated")
     if results.agreement is not None and results.agreement < LEAST_AGREEMENT:
-        reasons.append(f"the engine's tokens are the trainer's in only {results.agreement:.0%} of the places")
+        reasons.append(f"the engine would write only {results.agreement:.0%} of the tokens that the trainer writes")
     return reasons
 
 

@@ -35,7 +35,7 @@ from service.learning.lessons import BestText, LessonPair
 from service.learning.trainer import ADAPTER, GREEDY, PAIRS, TEXTS, Progress, TrainingOrder
 
 GREEDY_PROMPTS, GREEDY_TOKENS = 8, 32
-"""How many of its greedy texts the trainer leaves, for the exam to compare with the engine's."""
+"""How many of its greedy texts the trainer leaves, for the exam to have the engine weigh them."""
 NOT_SHOWN = -100
 """The label of a token that has no loss."""
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
@@ -145,7 +145,8 @@ def train(order: TrainingOrder) -> None:
     model.eval()
     _refuse_not_finite(model)
     model.save_pretrained(order.folder / ADAPTER, selected_adapters=["default"])
-    _write_greedy(model, [encoder.prompt(lesson) for lesson in texts[:GREEDY_PROMPTS]], order.folder / GREEDY)
+    prompts = [encoder.prompt(lesson) for lesson in texts[:GREEDY_PROMPTS]]
+    _write_greedy(model, tokenizer, prompts, order.folder / GREEDY)
 
 
 def _learn_texts(model: PeftModel, tokenizer: Any, rows: list[Any], order: TrainingOrder, until: float) -> None:
@@ -217,7 +218,7 @@ def _refuse_not_finite(model: PeftModel) -> None:
         raise NotFinite
 
 
-def _write_greedy(model: PeftModel, prompts: Sequence[list[int]], path: Path) -> None:
+def _write_greedy(model: PeftModel, tokenizer: Any, prompts: Sequence[list[int]], path: Path) -> None:
     """What the trained model writes by itself, without sampling."""
     model.config.use_cache = True
     found = []
@@ -229,7 +230,8 @@ def _write_greedy(model: PeftModel, prompts: Sequence[list[int]], path: Path) ->
                 do_sample=False,
                 max_new_tokens=GREEDY_TOKENS,
             )
-        found.append({"prompt": prompt, "reply": ids[0, len(prompt) :].tolist()})
+        text = tokenizer.decode(ids[0, len(prompt) :], skip_special_tokens=True)
+        found.append({"prompt": prompt, "text": text})
     path.write_text(json.dumps(found), encoding="utf-8")
 
 

@@ -79,7 +79,7 @@ def good() -> Results:
     [
         ({"mismatch": "the base has changed"}, "invalid", "the base has changed"),
         ({"failed": 0.02}, "invalid", "2.0% of the answers"),
-        ({"agreement": 0.5}, "invalid", "only 50% of the places"),
+        ({"agreement": 0.5}, "invalid", "only 50% of the tokens"),
         ({"other": section([], [])}, "invalid", "has no prompts"),
         ({"differs": False}, "broken", "nothing was trained"),
         ({"trained": section([0.1] * 100, [0.6] * 100, bad=0.9)}, "broken", "90% of the texts"),
