@@ -230,14 +230,16 @@ async def test_refine_streams_the_account_as_it_happens_and_ends_with_the_respon
     assert [(name, *data) for name, data in events[:-1]] == [
         ("started", "id", "model", "models", "judge_trust", "task"),
         ("candidate", "round", "id", "form", "parent", "text", "finish_reason", "constraints"),
-        ("evaluation", "candidate", "score", "passed", "evaluations"),
-        ("round", "round", "incumbent", "accepted", "gain"),
+        ("evaluation", "candidate", "score", "passed", "evaluations", "tokens"),
+        ("round", "round", "incumbent", "accepted", "gain", "tokens"),
         ("critique", "round", "candidate", "issues", "remarks", "fault_probability"),
         ("candidate", "round", "id", "form", "parent", "text", "finish_reason", "constraints"),
-        ("evaluation", "candidate", "score", "passed", "evaluations"),
-        ("round", "round", "incumbent", "accepted", "gain"),
+        ("evaluation", "candidate", "score", "passed", "evaluations", "tokens"),
+        ("round", "round", "incumbent", "accepted", "gain", "tokens"),
     ]
-    assert events[-2][1] == {"round": 1, "incumbent": "c1", "accepted": True, "gain": 1.0}
+    spent = events[-1][1]["usage"]["total"]
+    tokens = spent["prompt_tokens"] + spent["completion_tokens"]
+    assert events[-2][1] == {"round": 1, "incumbent": "c1", "accepted": True, "gain": 1.0, "tokens": tokens}
     name, done = events[-1]
     whole = (await served.post("/v1/refine", asked)).json()
     assert (name, done.keys()) == ("done", whole.keys())
@@ -399,6 +401,8 @@ CALLS: list[tuple[str, str, str, Any]] = [
     ("POST", "/v1/batches", "/v1/batches", {}),
     ("GET", "/v1/batches/{batch}", "/v1/batches/nothing", None),
     ("POST", "/v1/batches/{batch}/cancel", "/v1/batches/nothing/cancel", None),
+    ("GET", "/v1/batches/{batch}/notice", "/v1/batches/nothing/notice", None),
+    ("POST", "/v1/batches/{batch}/notice", "/v1/batches/nothing/notice", None),
     ("POST", "/v1/messages", "/v1/messages", {"model": "scripted", "max_tokens": 9, "messages": [USER]}),
     ("POST", "/v1/messages", "/v1/messages", {"model": "scripted"}),
     ("POST", "/v1/messages", "/v1/messages", {"model": "nothing", "max_tokens": 9, "messages": [USER]}),

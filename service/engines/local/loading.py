@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from service.engines.local.reasoning import parser_name
+from service.engines.served import EngineMisconfigured
 from service.engines.thoughts import Thinking
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ intersect what several rules demand (docs/design/decisions/0036-llguidance.md)."
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The ranks that vLLM can be started with; smaller adapters fit in."""
+
+OUTPUT_LAYER = "lm_head"
 
 
 async def load_in_thread(model: str, name: str, arguments: Mapping[str, Any], thinking: Thinking) -> "AsyncLLM":
@@ -90,13 +93,26 @@ def _arguments(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncEng
 
 
 def lora_arguments(adapters: Sequence[Path]) -> Mapping[str, Any]:
-    """What the engine must know about its adapters at the start: how many slots they need, and the largest rank.
+    """What the engine must know about its adapters at the start: how many slots they need, the largest rank, and which
+    layers they change.
 
     One slot stays empty, because vLLM's CPU build applies the last one to requests without an adapter whenever a step
-    also has requests with one (vllm-project/vllm#48421).
+    also has requests with one (vllm-project/vllm#48421). Other layers are not prepared for adapters. Above all, the
+    output layer is not: weighing a text in a step that has an adapter would end the CPU engine.
+
+    Raises EngineMisconfigured if an adapter changes that layer.
     """
     if not adapters:
         return {}
-    ranks = [json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["r"] for folder in adapters]
+    stated = [json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")) for folder in adapters]
+    ranks = [config["r"] for config in stated]
     fitting = [rank for rank in LORA_RANKS if rank >= max(ranks)] or [max(ranks)]
-    return {"enable_lora": True, "max_loras": len(adapters) + 1, "max_lora_rank": fitting[0]}
+    changed = {layer for config in stated for layer in config["target_modules"]}
+    if OUTPUT_LAYER in changed:
+        raise EngineMisconfigured(f"an adapter changes {OUTPUT_LAYER}, which an engine that weighs texts cannot serve")
+    return {
+        "enable_lora": True,
+        "max_loras": len(adapters) + 1,
+        "max_lora_rank": fitting[0],
+        "lora_target_modules": sorted(changed),
+    }

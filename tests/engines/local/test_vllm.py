@@ -11,16 +11,31 @@ from service.engines.local.vllm import VllmEngine
 from service.engines.served import EngineMisconfigured
 
 
+def write_config(folder: Path, rank: int, layers: list[str]) -> None:
+    (folder / "adapter_config.json").write_text(json.dumps({"r": rank, "target_modules": layers}))
+
+
 @pytest.mark.parametrize(("ranks", "rank"), [([4], 8), ([8, 8], 8), ([16, 4, 33], 64), ([512], 512), ([600], 600)])
 def test_the_engine_has_a_slot_for_each_adapter_and_an_empty_one(tmp_path: Path, ranks: list[int], rank: int) -> None:
     folders = [tmp_path / str(index) for index in range(len(ranks))]
     for folder, stated in zip(folders, ranks, strict=True):
         folder.mkdir()
-        (folder / "adapter_config.json").write_text(json.dumps({"r": stated}))
+        write_config(folder, stated, ["q_proj", "down_proj"])
 
     found = lora_arguments(folders)
 
-    assert found == {"enable_lora": True, "max_loras": len(ranks) + 1, "max_lora_rank": rank}
+    assert found == {
+        "enable_lora": True,
+        "max_loras": len(ranks) + 1,
+        "max_lora_rank": rank,
+        "lora_target_modules": ["down_proj", "q_proj"],
+    }
+
+
+def test_an_adapter_of_the_output_layer_is_refused(tmp_path: Path) -> None:
+    write_config(tmp_path, 8, ["q_proj", "lm_head"])
+    with pytest.raises(EngineMisconfigured, match="lm_head"):
+        lora_arguments([tmp_path])
 
 
 def test_without_adapters_the_engine_is_not_burdened_with_any() -> None:
