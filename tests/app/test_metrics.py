@@ -52,6 +52,8 @@ SERIES = {
     "redraft_job_attempts": "counter",
     "redraft_job_steps": "counter",
     "redraft_stored_traces": "counter",
+    "redraft_stored_bytes": "gauge",
+    "redraft_storage_refusals": "counter",
     "redraft_feedback": "counter",
     "redraft_deliveries": "counter",
     "redraft_deliveries_pending": "gauge",
@@ -110,8 +112,8 @@ async def test_a_critique_moves_judges_critics_and_evaluators() -> None:
         found = await samples(served)
 
     assert value(found, "requests_total", endpoint="/v1/critique", status="200") == 1
-    assert value(found, "step_seconds_count", role="judge", model="scripted") == 3
-    assert value(found, "step_seconds_count", role="critique", model="scripted") == 3
+    assert value(found, "step_seconds_count", role="judge", model="scripted") == 4
+    assert value(found, "step_seconds_count", role="critique", model="scripted") == 2
     assert value(found, "evaluator_seconds_count", evaluator="keywords") == 1
     assert value(found, "evaluator_seconds_count", evaluator="judge") == 1
     assert value(found, "evaluator_errors_total", evaluator="judge") == 0
@@ -134,7 +136,7 @@ async def test_a_refine_moves_rounds_stops_scores_and_every_role(stream: bool) -
     assert value(found, "refine_stops_total", task="general", reason=body["stop_reason"]) == 1
     assert value(found, "refine_score_sum", stage="draft") == body["rounds"][0]["candidates"][0]["score"]
     assert value(found, "refine_score_sum", stage="final") == body["score"]
-    assert body["score"] - body["rounds"][0]["candidates"][0]["score"] == pytest.approx(0.75)
+    assert body["score"] - body["rounds"][0]["candidates"][0]["score"] == pytest.approx(0.7)
     assert value(found, "refine_score_gain_bucket", task="general", le="0.5") == 0
     assert value(found, "refine_score_gain_bucket", task="general", le="0.75") == 1
     without = sum(not ended["accepted"] for ended in body["rounds"])

@@ -157,7 +157,9 @@ async def test_a_body_beyond_the_limit_is_413() -> None:
         assert served.engine.calls == []
 
 
-@pytest.mark.parametrize("path", ["/", "/v1/nothing", "/v1/tasks/nothing", "/v1/tasks/", "/health/live/", "//v1/tasks"])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/v1/nothing", "/v1/tasks/nothing", "/v1/tasks/", "/health/live/", "//v1/tasks"]
+)
 async def test_what_is_not_there_is_404(served: Served, path: str) -> None:
     assert problem(await served.client.get(path)) == (404, "not_found")
 

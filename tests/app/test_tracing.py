@@ -95,10 +95,10 @@ async def test_a_refine_is_one_trace_nested_as_its_work_is(monkeypatch: pytest.M
         "url.scheme": "http",
         "redraft.request_id": "r-1",
     }
-    judged: Any = ("evaluate judge", [("chat scripted", [])] * 2)
+    judged: Any = ("evaluate judge", [("chat scripted", [])] * 3)  # two criteria, and the text is weighed
     evaluated = [judged, *[(f"evaluate {name}", []) for name in ("keywords", "length", "webhook")]]
     revised = [*[("chat scripted", [])] * 2, *sorted(evaluated * 2, key=str)]
-    criticised = [*[("chat scripted", [])] * 3, *revised]  # once: the second round has the same parent
+    criticised = [*[("chat scripted", [])] * 2, *revised]  # once: the second round has the same parent
     rounds = [("round", evaluated), ("round", criticised), ("round", revised)]
     assert family(collector, root) == ("POST /v1/refine", [("refine", sorted(rounds, key=str))])
     assert all(span.began <= span.ended for span in spans)
@@ -123,7 +123,7 @@ async def test_a_refine_is_one_trace_nested_as_its_work_is(monkeypatch: pytest.M
         (2, 2),
     ]
     calls = collector.named("chat scripted")
-    assert Counter(call.attributes["redraft.role"] for call in calls) == {"judge": 10, "critique": 3, "revise": 4}
+    assert Counter(call.attributes["redraft.role"] for call in calls) == {"judge": 15, "critique": 2, "revise": 4}
     total = done["usage"]["total"]
     told = ("gen_ai.usage.input_tokens", "gen_ai.usage.cache_read.input_tokens", "gen_ai.usage.output_tokens")
     counted = ("prompt_tokens", "cached_tokens", "completion_tokens")

@@ -24,7 +24,7 @@ async def test_a_job_is_begun_listed_and_watched(working: Served, run: Run) -> N
     assert "round 1: nothing better, the best is c0" in watched.err
     [line] = listed.out.splitlines()
     assert line.startswith(job)
-    assert line.split()[3:] == ["refine", "completed", "round", "1", "score", "0.50"]
+    assert line.split()[3:] == ["refine", "completed", "round", "1", "score", "0.40"]
 
 
 async def test_jobs_and_results_are_printed_as_json(working: Served, run: Run) -> None:

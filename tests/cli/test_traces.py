@@ -19,7 +19,7 @@ async def test_traces_are_listed_and_pairs_are_printed(working: Served, run: Run
 
     assert (listed.code, as_json.code, pairs.code) == (0, 0, 0)
     [line] = listed.out.splitlines()
-    assert (line.split()[0], line.split()[3:]) == (its_id, ["refine", "general", "score", "0.75"])
+    assert (line.split()[0], line.split()[3:]) == (its_id, ["refine", "general", "score", "0.70"])
     assert json.loads(as_json.out)["id"] == its_id
     assert json.loads(pairs.out)["chosen"] == {"from": "gpt", "value": "Salt waves."}
 

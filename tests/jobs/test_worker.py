@@ -96,7 +96,9 @@ async def test_attempts_steps_and_ends_are_counted_once(tmp_path: Path) -> None:
         first = await samples(served)
     async with with_jobs(place, Script(reply=reply)) as served:
         await ended(served, job)
-        second = await samples(served)
+        async with asyncio.timeout(10):  # it is counted after it is kept
+            while not value(second := await samples(served), "jobs_ended_total", kind="refine", state="completed"):
+                await asyncio.sleep(0.01)
 
     made = value(first, "job_steps_total", outcome="made")
     assert made > 0

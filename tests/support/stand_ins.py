@@ -90,7 +90,7 @@ class StandIn:
         return JSONResponse({"id": "chatcmpl-1", "object": "chat.completion", "choices": [choice], "usage": usage})
 
     def words(self, body: dict[str, Any]) -> Sequence[str]:
-        return ('{"reply": "3"}',) if "response_format" in body else WORDS
+        return ('{"reply": "Yes"}',) if "response_format" in body else WORDS
 
     async def events(self, words: Sequence[str], finish: str, usage: dict[str, int]) -> AsyncIterator[bytes]:
         yield event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]})
@@ -331,6 +331,6 @@ def has_images(body: dict[str, Any]) -> bool:
 
 
 def top_logprobs(count: int) -> dict[str, Any]:
-    """The digits, of which 3 is the likeliest."""
-    told = [{"token": digit, "logprob": -0.2 if digit == "3" else -3.0, "bytes": None} for digit in "12345"]
-    return {"content": [{"token": "3", "logprob": -0.2, "bytes": None, "top_logprobs": told[:count]}]}
+    """Yes and No, which are equally likely."""
+    likely = [{"token": answer, "logprob": -0.7, "bytes": None} for answer in ("Yes", "No")]
+    return {"content": [{**likely[0], "top_logprobs": likely[:count]}]}

@@ -67,5 +67,5 @@ async def test_a_server_is_measured_without_errors() -> None:
     assert found.errors == 0
     assert len(found.added) == len(found.added_to_script) > 5
     assert min(found.added) > 0.0
-    assert len(found.gaps) == 14 * len(found.added)  # of 15 calls, all but the draft's
+    assert len(found.gaps) == 16 * len(found.added)  # of 17 calls, all but the draft's
     assert found.table().count("\n") == 4
