@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ from playwright.async_api import Page
 
 from service.engines.base import Sample
 from service.engines.scripted import EngineCall, Script
-from tests.support.scripts import role_of
+from tests.support.scripts import is_doubt, rated, role_of
 
 LONG = (
     "A steel bottle that keeps cold water cold for a whole day and hot tea hot for twelve hours, with a lid that never "
@@ -43,13 +43,13 @@ class Writer:
         return Script(reply=self.reply, weights=weights, seconds_per_call=self.seconds_per_call, **more)
 
 
-def weights(call: EngineCall) -> list[float]:
-    """The critic finds fault; the judge likes short texts."""
+def weights(call: EngineCall) -> Sequence[float]:
+    """The critic finds fault; the judge likes short texts; nothing is expected of a text's words."""
+    if is_doubt(call):
+        return rated(0.0)
+    if role_of(call) == "judge":
+        return rated(0.86 if SHORT in call.prompt else 0.3)
     options = getattr(call, "options", ())
-    if options == ("Yes", "No"):
-        return [0.0, 1.0]
-    if len(options) == 5:
-        return [0, 0, 0.2, 0.3, 0.5] if SHORT in call.prompt else [0, 0.5, 0.3, 0.2, 0]
     return [1.0 / len(options)] * len(options)
 
 

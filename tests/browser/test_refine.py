@@ -32,7 +32,7 @@ async def test_a_refine_is_watched_round_by_round(visit: Visit) -> None:
         assert await page.locator(".tree .edges path").count() >= 1
         assert await page.locator(".node.best text").text_content() == "2"
         assert await page.locator(".dots.fail").get_attribute("d") != ""
-        await expect(page.locator("#live")).to_contain_text("Done. Score 0.91.")
+        await expect(page.locator("#live")).to_contain_text("Done. Score 0.93.")
 
 
 async def test_stopping_keeps_the_best_and_ends_the_work(visit: Visit) -> None:
