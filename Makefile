@@ -9,7 +9,7 @@ TEST_PROCESSES ?= logical
 
 .DEFAULT_GOAL := help
 .PHONY: help serve demo test test-fast check check-deploy check-page check-postgres check-jobs check-schemas image fix format lint spelling types contracts check-bounds check-rules \
-	bench bench-overhead bench-scheduling bench-overload bench-batches bench-cost bench-replicas bench-jobs bench-quality bench-attacks bench-critic bench-masks lock clean
+	bench bench-overhead bench-scheduling bench-overload bench-batches bench-cost bench-replicas bench-jobs bench-quality bench-attacks bench-critic bench-masks bench-open lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -102,6 +102,9 @@ bench-quality: .venv/dev.lock ## Measure what refining is worth; hours on two co
 
 bench-attacks: .venv/dev.lock ## Measure how far texts can sway the judge to a higher score
 	@$(BIN)/python -m bench.judge
+
+bench-open: .venv/dev.lock ## Measure what refining is worth on a running service where nothing can be verified; an hour on two cores, resumes where it stopped
+	@$(BIN)/python -m bench.open
 
 bench-critic: .venv/dev.lock ## Measure what critic and judge of a running service find; half an hour on two cores, resumes where it stopped
 	@$(BIN)/python -m bench.critic
