@@ -100,7 +100,7 @@ async def serving(
     app = create_app(stated, tools=tools, images=images, start=start or started, on_failure=failures.append)
     async with (
         listening(app, stated.max_connections) as url,
-        httpx.AsyncClient(base_url=url, trust_env=False) as client,
+        httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as client,
     ):
         served = Served(client, app, engine, failures)
         if start is None:
