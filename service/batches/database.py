@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from service.batches.batch import ENDED, Batch, BatchClaim, Counts, Line, LineFault, Result, make_notice
 from service.batches.line_database import LineDatabase
-from service.batches.tables import FORMAT, USAGE, batches, lines, metadata, steps
+from service.batches.tables import FORMAT, USAGE, batches, lines, metadata
 from service.deliveries.database import DeliveryDatabase
 from service.deliveries.delivery import Destination
 from service.engines.base import Usage
@@ -156,7 +156,7 @@ class BatchDatabase:
 
         def write(connection: sa.Connection) -> None:
             self._hold(connection, claim, owner=None, **ended)
-            _drop_lines(connection, claim.batch.id)
+            self.lines.drop(connection, claim.batch.id)
             self._deliveries.announce(connection, claim.batch.id, make_notice(claim.batch.id, "failed"))
 
         await self._database.write(write, lasting=True, bulk=True)
@@ -184,7 +184,7 @@ class BatchDatabase:
             lines_ended = {"total": counts.total, "completed": counts.completed, "failed": counts.failed, **usage}
             ended = {"state": end, f"{end}_at": time.time(), "owner": None, **lines_ended, **files}
             self._hold(connection, claim, **ended)
-            _drop_lines(connection, claim.batch.id)
+            self.lines.drop(connection, claim.batch.id)
             self._deliveries.announce(connection, claim.batch.id, make_notice(claim.batch.id, end))
 
         await self._database.write(write, lasting=True, bulk=True)
@@ -226,11 +226,6 @@ def _end_lines(connection: sa.Connection, which: sa.ColumnElement[bool], state: 
     theirs = lines.c.batch.in_(connection.execute(ended).scalars().all())
     connection.execute(lines.update().where(theirs, lines.c.state.in_(("held", "queued"))).values(state=state, body=""))
     connection.execute(lines.update().where(theirs, lines.c.state == "running").values(cancelling=True))
-
-
-def _drop_lines(connection: sa.Connection, batch_id: str) -> None:
-    for table in (lines, steps):
-        connection.execute(table.delete().where(table.c.batch == batch_id))
 
 
 def _count_lines(connection: sa.Connection, ids: Sequence[str]) -> Mapping[str, Counts]:

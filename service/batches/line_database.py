@@ -11,6 +11,7 @@ from service.batches.batch import ENDPOINTS, line_job_id, parse_line_job_id
 from service.batches.tables import USAGE, batches, lines, steps
 from service.jobs.job import Claim, Job, JobEvent, JobState, JobTaken, Order, Progress, to_json
 from service.jobs.store import Step
+from service.jobs.turns import Turns
 from service.store.database import Database
 
 OK = 200
@@ -19,12 +20,15 @@ OK = 200
 class LineDatabase:
     """A WorkStore whose jobs are the lines of the batches at work. Lines have no events.
 
-    Batches take turns: of the lines that wait, one that comes earlier in its file is begun earlier.
+    Callers take turns, and so do the batches of each caller. The lines of a batch are begun in the order of its file.
 
     lease: seconds for which a line stays with the process that writes for it.
+
+    Makes the table of turns, which blocks. Raises StoreMisconfigured.
     """
 
     def __init__(self, database: Database, lease: float) -> None:
+        self._callers, self._batches = Turns(database, "lines"), Turns(database, "batches")
         self._database = database
         self._lease = lease
         self._on_ended: Callable[[], None] = lambda: None
@@ -53,17 +57,41 @@ class LineDatabase:
             )
             line = connection.execute(claimed).one()
             batch = connection.execute(sa.select(batches).where(batches.c.id == line.batch)).one()
+            self._callers.note(connection, batch.caller)
+            self._batches.note(connection, batch.id)
             return _claim(line, batch, owner)
 
         return await self._database.write(take, alone=True)
 
     def _find_free(self, connection: sa.Connection) -> Any:
         """The next line; first those whose process is gone."""
-        free = lines.c.free_at <= self._database.now()
+        is_free = lines.c.free_at <= self._database.now()
         named = sa.select(lines.c.batch, lines.c.number).limit(1).with_for_update(skip_locked=True)
-        left = named.where(lines.c.state == "running", free)
-        waiting = named.where(lines.c.state == "queued", free).order_by(lines.c.number, lines.c.batch)
-        return connection.execute(left).one_or_none() or connection.execute(waiting).one_or_none()
+        left = named.where(lines.c.state == "running", is_free)
+        if (found := connection.execute(left).one_or_none()) is not None:
+            return found
+        waits = (lines.c.state == "queued") & is_free
+        in_order = named.where(waits).order_by(lines.c.number)
+        for batch in connection.execute(self._take_turns(waits)).scalars().all():
+            if (found := connection.execute(in_order.where(lines.c.batch == batch)).one_or_none()) is not None:
+                return found
+        return None
+
+    def _take_turns(self, waits: sa.ColumnElement[bool]) -> sa.Select[tuple[str]]:
+        """The statement that gives the batches with lines that wait, in the order of their turns."""
+        with_turns = self._batches.join(self._callers.join(batches, batches.c.caller), batches.c.id)
+        return (
+            sa.select(batches.c.id)
+            .select_from(with_turns)
+            .where(batches.c.state == "in_progress", sa.exists().where(lines.c.batch == batches.c.id, waits))
+            .order_by(self._callers.served, self._batches.served, batches.c.id)
+        )
+
+    def drop(self, connection: sa.Connection, batch_id: str) -> None:
+        """Drop the lines of a batch that has ended, with everything of theirs."""
+        for table in (lines, steps):
+            connection.execute(table.delete().where(table.c.batch == batch_id))
+        self._batches.drop(connection, batch_id)
 
     async def renew(self, owner: str, lease: float) -> Mapping[str, bool]:
         renewed = (

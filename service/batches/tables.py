@@ -74,7 +74,8 @@ lines = sa.Table(
     sa.Column("attempt", sa.Integer, nullable=False, default=0),
     sa.Column("idle_attempts", sa.Integer, nullable=False, default=0),
     sa.Column("free_at", sa.Double, nullable=False, default=0.0),  # when the lease or the delay is over
-    sa.Index("redraft_batch_lines_by_turn", "state", "number", "batch"),
+    sa.Index("redraft_batch_lines_by_state", "state", "free_at"),
+    sa.Index("redraft_batch_lines_in_order", "batch", "state", "number"),
     # Has all that is counted, so that the lines themselves are not read.
     sa.Index("redraft_batch_lines_by_batch", "batch", "state", *USAGE),
 )

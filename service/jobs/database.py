@@ -13,6 +13,7 @@ from service.deliveries.database import DeliveryDatabase
 from service.deliveries.delivery import Destination
 from service.jobs.job import Claim, Job, JobEvent, JobState, JobTaken, Once, Order, Progress, make_notice, to_json
 from service.jobs.store import LiveJobs, Step
+from service.jobs.turns import Turns
 from service.store.database import Database
 
 FORMAT = 3
@@ -47,7 +48,7 @@ jobs = sa.Table(
     sa.Column("idle_attempts", sa.Integer, nullable=False, default=0),
     sa.Column("free_at", sa.Double, nullable=False, default=0.0),  # when the lease or the delay is over
     sa.Index("redraft_jobs_by_caller", "caller", "id"),
-    sa.Index("redraft_jobs_by_state", "state", "free_at"),
+    sa.Index("redraft_jobs_by_turn", "state", "free_at", "cancelling", "caller", "id"),  # all that a claim looks at
     sa.Index("redraft_jobs_by_end", "finished"),
 )
 steps = sa.Table(
@@ -95,6 +96,7 @@ class JobDatabase:
         self._database = database
         self._deliveries = deliveries
         self._lease = lease
+        self._turns = Turns(database, "jobs")
         database.prepare("jobs", metadata, FORMAT)
         if not database.is_shared:  # the process that worked on them has ended
             database.run_now(lambda c: c.execute(jobs.update().where(jobs.c.state == "running").values(free_at=0.0)))
@@ -194,11 +196,11 @@ class JobDatabase:
 
     async def claim(self, owner: str, lease: float) -> Claim | None:
         def take(connection: sa.Connection) -> Claim | None:
-            free = jobs.c.state.in_(("queued", "running")) & (jobs.c.free_at <= self._database.now())
-            oldest = sa.select(jobs.c.id).where(free).order_by(jobs.c.cancelling.desc(), jobs.c.id).limit(1)
-            job_id = connection.execute(oldest.with_for_update(skip_locked=True)).scalar_one_or_none()
-            if job_id is None:
+            found = connection.execute(self._find_next()).one_or_none()
+            if found is None:
                 return None
+            job_id = found.id
+            self._turns.note(connection, found.caller)
             claimed = (
                 jobs.update()
                 .where(jobs.c.id == job_id)
@@ -227,6 +229,19 @@ class JobDatabase:
             )
 
         return await self._database.write(take, alone=True)
+
+    def _find_next(self) -> sa.Select[tuple[str, str]]:
+        """The statement that finds the job to work on next, and keeps it from other processes."""
+        is_free = jobs.c.state.in_(("queued", "running")) & (jobs.c.free_at <= self._database.now())
+        first = (jobs.c.cancelling.desc(), (jobs.c.state == "running").desc())
+        return (
+            sa.select(jobs.c.id, jobs.c.caller)
+            .select_from(self._turns.join(jobs, jobs.c.caller))
+            .where(is_free)
+            .order_by(*first, self._turns.served, jobs.c.id)
+            .limit(1)
+            .with_for_update(of=jobs, skip_locked=True)
+        )
 
     async def renew(self, owner: str, lease: float) -> Mapping[str, bool]:
         renewed = (

@@ -42,8 +42,10 @@ class WorkStore(Protocol):
     """
 
     async def claim(self, owner: str, lease: float) -> Claim | None:
-        """Take the oldest job that waits, or that another process has let go for longer than its lease; those that
-        are to end come first. None if there is no such job.
+        """Take a job that waits, or that another process has let go for longer than its lease. None if there is none.
+
+        Jobs that are to end come first, then those of processes that are gone. Of the jobs that wait, callers take
+        turns.
 
         lease: seconds for which nobody else gets it. Every write for it renews them.
         """

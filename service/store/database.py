@@ -37,7 +37,7 @@ class Database:
         self.close = self._transactions.close
 
     def prepare(self, room: str, tables: sa.MetaData, version: int) -> None:
-        """Make those of a room's tables that are missing. Blocks.
+        """Make those of a room's tables and indexes that are missing. Blocks.
 
         version: of the tables and of what is in them.
 
@@ -49,6 +49,9 @@ class Database:
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(7265647261667401)"))
             _formats.create(connection, checkfirst=True)
             tables.create_all(connection)
+            for table in tables.sorted_tables:
+                for index in table.indexes:
+                    index.create(connection, checkfirst=True)
             connection.execute(self.insert_once(_formats), {"room": room, "version": version})
             found = connection.execute(sa.select(_formats.c.version).where(_formats.c.room == room)).scalar_one()
             if found != version:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from service.batches.batch import Batch, BatchClaim, Counts, Line, LineFault
 from service.batches.database import BatchDatabase
@@ -14,6 +15,7 @@ from service.deliveries.delivery import Destination
 from service.engines.base import Usage
 from service.jobs.job import Claim, JobEvent, JobTaken, Progress
 from service.jobs.store import Step
+from service.jobs.turns import turns
 from service.programs.ids import make_id
 from service.store.opening import open_database
 
@@ -99,13 +101,52 @@ async def test_lines_that_are_added_again_stay_as_they_are(store: BatchDatabase)
     assert (await claim_line(store)).order.body == "first"
 
 
-async def test_batches_take_turns(store: BatchDatabase) -> None:
+async def test_the_batches_of_a_caller_take_turns(store: BatchDatabase) -> None:
     first, second = await begin(store), await begin(store)
     order = [(await claim_line(store)).job.id for _ in range(4)]
 
     hexes = sorted(batch.id.removeprefix("batch_") for batch in (first, second))
     assert order == [f"job-{batch}-{number}" for number in (1, 2) for batch in hexes]
     assert await store.lines.claim("me", LEASE) is None
+
+
+async def test_callers_take_turns_however_many_batches_one_of_them_has(store: BatchDatabase) -> None:
+    for _ in range(3):
+        await begin(store, lines=4, caller="greedy")
+    begun = [await claim_line(store) for _ in range(5)]
+    await begin(store, lines=3, caller="late")
+    begun += [await claim_line(store) for _ in range(7)]
+
+    assert [claim.job.caller for claim in begun] == [
+        *("greedy",) * 5,
+        *("late", "greedy", "late", "greedy", "late", "greedy", "greedy"),
+    ]
+
+
+async def test_new_batches_do_not_keep_the_last_lines_of_an_old_one_waiting(store: BatchDatabase) -> None:
+    old = await begin(store, lines=4, caller="patient")
+    for _ in range(3):
+        await claim_line(store)
+    for _ in range(3):
+        await begin(store, lines=1, caller="busy")
+    begun = [await claim_line(store) for _ in range(2)]
+
+    assert old.id.removeprefix("batch_") in "".join(claim.job.id for claim in begun)
+
+
+async def test_a_batch_that_has_ended_leaves_no_turn(place: str) -> None:
+    database = open_database(place)
+    try:
+        store = BatchDatabase(database, DeliveryDatabase(database), LEASE)
+        await begin(store, lines=1)
+        line = await claim_line(store)
+        await store.lines.finish(line, "completed", ANSWER, Progress())
+        await store.finish(await claim_batch(store), {})
+        left = await database.read(lambda c: c.execute(sa.select(turns.c.queue)).scalars().all())
+    finally:
+        await database.close()
+
+    assert left == ["lines"]
 
 
 async def test_nothing_more_is_written_for_a_line_that_another_process_has_taken(store: BatchDatabase) -> None:

@@ -2,15 +2,18 @@
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
 
 from service.jobs.database import events, jobs
-from service.jobs.job import Job, JobEvent, JobTaken, Once, Progress
+from service.jobs.job import Claim, Job, JobEvent, JobTaken, Once, Progress
 from service.jobs.store import JobStore, LiveJobs, Step
 from service.programs.ids import make_id
+from service.store.opening import open_database
 from tests.support.orders import add_jobs, job_store, make_order, make_request
 
 STEP = Step("key", 0, '{"Completion": {"text": "Wäves \u2028 😀"}}', 0.5)
@@ -21,6 +24,12 @@ DONE = JobEvent(2, "done", {"text": "Waves."})
 async def add(store: JobStore, number: int = 0) -> str:
     [job] = await add_jobs(store, [make_request(number)])
     return job
+
+
+async def claim(store: JobStore, lease: float = 15.0) -> Claim:
+    found = await store.claim("me", lease)
+    assert found is not None
+    return found
 
 
 async def test_a_job_goes_from_the_queue_to_its_end(store: JobStore) -> None:
@@ -57,6 +66,64 @@ async def test_jobs_are_claimed_in_the_order_in_which_they_came(store: JobStore)
     claims = [await store.claim("me", 15.0) for _ in added]
 
     assert [claim.job.id for claim in claims if claim] == added
+
+
+async def test_callers_take_turns_however_many_jobs_one_of_them_has(store: JobStore) -> None:
+    await add_jobs(store, [make_request(number) for number in range(30)], "greedy")
+    begun = [await claim(store) for _ in range(3)]
+    await add_jobs(store, [make_request(0)], "late")
+    await add_jobs(store, [make_request(number) for number in range(3)], "second")
+    begun += [await claim(store) for _ in range(9)]
+
+    assert [found.job.caller for found in begun] == [
+        *("greedy", "greedy", "greedy"),
+        *("late", "second", "greedy", "second", "greedy", "second"),
+        *("greedy", "greedy", "greedy"),
+    ]
+
+
+async def test_a_caller_who_was_away_has_one_turn_and_no_more(store: JobStore) -> None:
+    await add_jobs(store, [make_request(0)], "back")
+    await claim(store)
+    await add_jobs(store, [make_request(number) for number in range(9)], "steady")
+    for _ in range(4):
+        await claim(store)
+    await add_jobs(store, [make_request(number) for number in range(3)], "back")
+
+    assert [(await claim(store)).job.caller for _ in range(4)] == ["back", "steady", "back", "steady"]
+
+
+async def test_deleted_jobs_count_as_turns_too(store: JobStore) -> None:
+    await add_jobs(store, [make_request(number) for number in range(3)], "tidy")
+    await add_jobs(store, [make_request(number) for number in range(3)], "other")
+    callers = []
+    for _ in range(4):
+        begun = await claim(store)
+        callers.append(begun.job.caller)
+        await store.delete(begun.job.id)
+
+    assert sorted(callers[:2]) == sorted(callers[2:]) == ["other", "tidy"]
+
+
+async def test_the_jobs_of_a_process_that_is_gone_come_before_those_that_wait(store: JobStore) -> None:
+    await add_jobs(store, [make_request(0)], "lost")
+    lost = await claim(store, lease=0.0)
+    await add_jobs(store, [make_request(1)], "waiting")
+
+    assert (await claim(store)).job.id == lost.job.id
+
+
+async def test_processes_that_claim_at_once_share_the_jobs_between_the_callers(place: str) -> None:
+    async with job_store(place) as one:
+        await add_jobs(one, [make_request(number) for number in range(40)], "greedy")
+        await add_jobs(one, [make_request(number) for number in range(4)], "small")
+        async with AsyncExitStack() as opened:
+            is_file = "://" not in place
+            stores = [one] * 3 if is_file else [await opened.enter_async_context(job_store(place)) for _ in range(3)]
+            claims = await asyncio.gather(*(claim(stores[number % 3]) for number in range(20)))
+
+    assert len({found.job.id for found in claims}) == 20
+    assert sum(found.job.caller == "small" for found in claims) == 4
 
 
 async def test_a_job_is_claimed_once(store: JobStore) -> None:
@@ -273,6 +340,26 @@ async def test_what_was_kept_is_there_when_the_store_is_opened_again(place: str)
 
     async with job_store(place) as store:
         assert await store.count_queued() == 2
+
+
+async def test_a_database_from_before_gets_the_table_and_the_index_that_it_lacks(place: str) -> None:
+    async with job_store(place) as store:
+        await add(store)
+    database = open_database(place)
+    try:
+        for statement in ("DROP TABLE redraft_turns", "DROP INDEX redraft_jobs_by_turn"):
+            database.run_now(partial(_execute, statement))
+        async with job_store(place) as store:
+            await claim(store)
+        found = database.run_now(lambda c: {index["name"] for index in sa.inspect(c).get_indexes("redraft_jobs")})
+    finally:
+        await database.close()
+
+    assert "redraft_jobs_by_turn" in found
+
+
+def _execute(statement: str, connection: sa.Connection) -> None:
+    connection.exec_driver_sql(statement)
 
 
 def test_ids_sort_by_time() -> None:

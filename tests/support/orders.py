@@ -33,12 +33,12 @@ def make_order(request: Mapping[str, Any], caller: str = "anonymous") -> Order:
     return Order("refine", json.dumps(request), caller, "request", "[fence]", seed=1)
 
 
-async def add_jobs(store: JobStore, requests: Sequence[Mapping[str, Any]]) -> list[str]:
+async def add_jobs(store: JobStore, requests: Sequence[Mapping[str, Any]], caller: str = "anonymous") -> list[str]:
     """Put jobs into a store; their ids, in the order of the requests."""
     ids = []
     for request in requests:
-        job = Job(make_id("job"), "anonymous", "refine", "queued", time.time())
-        await store.add(job, make_order(request))
+        job = Job(make_id("job"), caller, "refine", "queued", time.time())
+        await store.add(job, make_order(request, caller))
         ids.append(job.id)
     return ids
 
