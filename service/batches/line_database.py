@@ -1,7 +1,7 @@
 """The lines of batches in the service's database, as jobs."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -93,10 +93,13 @@ class LineDatabase:
             connection.execute(table.delete().where(table.c.batch == batch_id))
         self._batches.drop(connection, batch_id)
 
-    async def renew(self, owner: str, lease: float) -> Mapping[str, bool]:
+    async def renew(self, owner: str, lease: float, job_ids: Collection[str] | None = None) -> Mapping[str, bool]:
+        mine = (lines.c.owner == owner) & (lines.c.state == "running")
+        if job_ids is not None:
+            mine &= sa.tuple_(lines.c.batch, lines.c.number).in_([parse_line_job_id(job_id) for job_id in job_ids])
         renewed = (
             lines.update()
-            .where(lines.c.owner == owner, lines.c.state == "running")
+            .where(mine)
             .values(free_at=self._database.now() + lease)
             .returning(lines.c.batch, lines.c.number, lines.c.cancelling)
         )

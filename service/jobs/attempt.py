@@ -97,6 +97,8 @@ class Attempt:
             await self._run()
         except JobTaken:
             log.warning("another process has taken a job", extra={"job": self._claim.job.id})
+        except StoreUnavailable as error:  # its lease ends, and somebody claims it again
+            log.warning("a job is left to its lease", extra={"job": self._claim.job.id, "reason": str(error)})
         finally:
             self._services.news.tell(self._claim.job.id)
 

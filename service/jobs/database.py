@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from typing import Any
@@ -243,10 +243,11 @@ class JobDatabase:
             .with_for_update(of=jobs, skip_locked=True)
         )
 
-    async def renew(self, owner: str, lease: float) -> Mapping[str, bool]:
+    async def renew(self, owner: str, lease: float, job_ids: Collection[str] | None = None) -> Mapping[str, bool]:
+        mine = (jobs.c.owner == owner) & (jobs.c.state == "running")
         renewed = (
             jobs.update()
-            .where(jobs.c.owner == owner, jobs.c.state == "running")
+            .where(mine if job_ids is None else mine & jobs.c.id.in_(job_ids))
             .values(free_at=self._database.now() + lease)
             .returning(jobs.c.id, jobs.c.cancelling)
         )

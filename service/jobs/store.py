@@ -1,6 +1,6 @@
 """Where jobs are kept: what the rest of the room asks of a store."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,8 +50,9 @@ class WorkStore(Protocol):
         lease: seconds for which nobody else gets it. Every write for it renews them.
         """
 
-    async def renew(self, owner: str, lease: float) -> Mapping[str, bool]:
-        """Renew the leases of all jobs that the owner works on: their ids, and whether each is to be cancelled."""
+    async def renew(self, owner: str, lease: float, job_ids: Collection[str] | None = None) -> Mapping[str, bool]:
+        """Renew the leases of those of ``job_ids`` that the owner holds: their ids, and whether each is to be
+        cancelled. By default of all that it holds."""
 
     async def steps(self, job_id: str) -> Sequence[Step]:
         """What was recorded of a job."""

@@ -117,7 +117,7 @@ class Worker:
             if not working:
                 continue
             try:
-                held = await self._services.store.renew(self.owner, self._lease)
+                held = await self._services.store.renew(self.owner, self._lease, working.keys())
             except StoreUnavailable as error:
                 log.warning("no lease can be renewed", extra={"reason": str(error)})
                 continue

@@ -236,6 +236,8 @@ async def test_a_batch_that_is_cancelled_begins_no_further_line(store: BatchData
     assert await store.lines.claim("other", LEASE) is None
     if begun:
         assert await store.lines.renew("me", LEASE) == {line.job.id: True}
+        assert await store.lines.renew("me", LEASE, [line.job.id]) == {line.job.id: True}
+        assert await store.lines.renew("me", LEASE, ["job-0-1"]) == {}
         assert await store.claim("me", LEASE) is None
         await store.lines.finish(line, "cancelled", FAILURE, Progress())
     else:

@@ -156,6 +156,17 @@ async def test_who_lets_a_job_go_for_longer_than_its_lease_cannot_write_to_it_an
     await store.finish(taken, "completed", STARTED, Progress())
 
 
+async def test_only_the_leases_of_the_named_jobs_are_renewed(store: JobStore) -> None:
+    for number in range(2):
+        await add(store, number)
+    worked_on, left = await claim(store), await claim(store)
+    await store.renew("me", 0.0)
+
+    assert await store.renew("me", 15.0, [worked_on.job.id]) == {worked_on.job.id: False}
+    assert (await claim(store)).job.id == left.job.id
+    assert await store.renew("me", 15.0, []) == {}
+
+
 async def test_one_who_claims_a_job_again_cannot_write_by_the_earlier_claim(store: JobStore) -> None:
     await add(store)
     first = await store.claim("me", 0.0)
