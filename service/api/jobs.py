@@ -24,7 +24,7 @@ from service.api.images import fetch_images
 from service.api.openai.response_bodies import ResponseBody
 from service.api.preferences import read_preferences
 from service.api.problems import describe_errors
-from service.api.queries import read_limit, read_name
+from service.api.queries import read_cursor, read_limit
 from service.api.sse import EventStream
 from service.api.state import app_state, require_key
 from service.deliveries.delivery import Delivery, DeliveryState, Destination
@@ -194,7 +194,9 @@ async def list_jobs(request: Request) -> Response:
     """A page of jobs without their results. `limit`: how many. `before`: the id of the last job of the page before."""
     query = request.query_params
     limit = read_limit(query.get("limit"), default=JOBS_A_PAGE, most=MOST_JOBS_A_PAGE)
-    found = await _jobs(request).list(request.state.caller, limit + 1, read_name(query.get("before"), "before"))
+    found = await _jobs(request).list(
+        request.state.caller, limit + 1, read_cursor(query.get("before"), "before", "job-")
+    )
     return JSONResponse({"jobs": [JobBody.summary(job) for job in found[:limit]], "has_more": len(found) > limit})
 
 

@@ -6,6 +6,7 @@ from annotated_types import Ge, Le
 from pydantic import TypeAdapter, ValidationError
 
 from service.errors import wrong_field
+from service.programs.ids import is_id
 
 
 def read_limit(text: str | None, *, default: int, most: int) -> int:
@@ -21,3 +22,16 @@ def read_name(text: str | None, field: str) -> str | None:
     if text is not None and not text.isprintable():
         raise wrong_field(field, "should have printable characters only")
     return text
+
+
+def read_cursor(text: str | None, field: str, prefix: str = "") -> str | None:
+    """The id after which a page begins; None if it is the first page.
+
+    prefix: how the ids in the list begin.
+
+    An id that no list can have had would give a page from anywhere.
+    """
+    name = read_name(text, field) or None
+    if name is not None and not (name.startswith(prefix) and is_id(name)):
+        raise wrong_field(field, "must be an id from the page before")
+    return name

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from service.api.batches import JSON_LINES
 from service.api.body import json_body, read_json, schema_ref
 from service.api.problems import describe_errors
-from service.api.queries import read_limit, read_name
+from service.api.queries import read_cursor, read_limit, read_name
 from service.api.sse import EventStream
 from service.api.state import app_state, require_key
 from service.errors import NotFound, wrong_field
@@ -147,7 +147,7 @@ async def list_traces(request: Request) -> Response:
     traces = _traces(request)
     query = request.query_params
     limit = read_limit(query.get("limit"), default=TRACES_A_PAGE, most=MOST_TRACES_A_PAGE)
-    selection, before = _read_selection(query), read_name(query.get("before"), "before")
+    selection, before = _read_selection(query), read_cursor(query.get("before"), "before")
     found = await traces.list(request.state.caller, selection, limit + 1, before)
     shown = [TraceBody.of(summary) for summary in found[:limit]]
     return JSONResponse({"traces": shown, "has_more": len(found) > limit})

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -310,3 +311,72 @@ async def test_results_are_kept_for_a_while(tmp_path: Path) -> None:
     async with with_jobs(tmp_path, job_keep_seconds=1e-6) as served, asyncio.timeout(10):
         while (await served.client.get(job)).status_code != 404:
             await asyncio.sleep(0.01)
+
+
+async def test_a_job_that_is_cancelled_twice_ends_once(tmp_path: Path) -> None:
+    script = Script(reply=reply, seconds_per_call=60)
+    async with with_jobs(tmp_path, script) as served:
+        job = await begin(served)
+        await at_work(served)
+        both = await asyncio.gather(*(served.client.delete(job) for _ in range(2)))
+        again = await served.client.delete(job)
+        told = await read_events(served, job)
+
+    assert [answer.status_code for answer in (*both, again)] == [200, 200, 200]
+    assert again.json() == both[0].json() == both[1].json()
+    assert [name for _, name, _ in told].count("error") == 1
+
+
+@pytest.mark.parametrize("before", ["zzz", "file-1", "job-1;", "job-" + "1" * 90, "1", "-1"])
+async def test_a_page_after_what_is_no_job_is_refused(tmp_path: Path, before: str) -> None:
+    async with with_jobs(tmp_path) as served:
+        await begin(served)
+        refused = await served.client.get("/v1/jobs", params={"before": before})
+        first = await served.client.get("/v1/jobs", params={"before": ""})
+
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "before")
+    assert len(first.json()["jobs"]) == 1
+
+
+async def test_the_cursor_of_another_shows_no_job_of_theirs(tmp_path: Path) -> None:
+    keys = ",".join(f"{name}:{hashlib.sha256(name.encode()).hexdigest()}" for name in ("ann", "ben"))
+    ann, ben = ({"Authorization": f"Bearer {name}"} for name in ("ann", "ben"))
+    async with with_jobs(tmp_path, api_keys=keys, allowed_hosts=["*"]) as served:
+        mine = (await begin(served, Authorization=ann["Authorization"])).rpartition("/")[2]
+        await asyncio.sleep(0.002)  # ids sort by milliseconds
+        theirs = (await begin(served, Authorization=ben["Authorization"])).rpartition("/")[2]
+        page = (await served.client.get("/v1/jobs", params={"before": theirs}, headers=ann)).json()
+
+    assert [job["id"] for job in page["jobs"]] == [mine]
+
+
+async def test_a_job_whose_model_is_gone_after_a_restart_fails_and_says_so(tmp_path: Path) -> None:
+    models = {"aide": {"urls": ["http://127.0.0.1:9"]}}
+    async with with_jobs(tmp_path, models=models) as served:
+        job = await begin(served, body={**REFINE, "models": {"judge": "aide"}})
+    async with with_jobs(tmp_path) as served:
+        body = await ended(served, job)
+        told = await read_events(served, job)
+
+    assert (body["state"], body["error"]["status"]) == ("failed", 422)
+    assert body["error"]["errors"][0]["field"] == "models.judge"
+    assert told[-1][1] == "error"
+
+
+async def test_a_clock_that_is_set_back_loses_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shift = 0.0
+    clock = time.time
+    monkeypatch.setattr(time, "time", lambda: clock() + shift)
+    script = Script(reply=reply, seconds_per_call=0.1)
+    async with with_jobs(tmp_path, script, max_jobs=1) as served:
+        first = await begin(served)
+        await at_work(served)
+        shift = -3_600.0
+        second = await begin(served)
+        bodies = [await ended(served, job) for job in (first, second)]
+        listed = (await served.client.get("/v1/jobs")).json()["jobs"]
+        events = await read_events(served, first)
+
+    assert [body["state"] for body in bodies] == ["completed", "completed"]
+    assert {f"/v1/jobs/{job['id']}" for job in listed} == {first, second}
+    assert [number for number, _, _ in events] == list(range(1, len(events) + 1))

@@ -22,7 +22,7 @@ from service.api.openai.files import (
     stored_batches,
 )
 from service.api.problems import describe_errors
-from service.api.queries import read_limit, read_name
+from service.api.queries import read_cursor, read_limit
 from service.api.state import app_state
 from service.batches.batch import Batch, BatchState
 from service.engines.base import Usage
@@ -231,7 +231,7 @@ async def create(request: Request) -> Response:
 async def batches(request: Request) -> Response:
     """A page of batches. `limit`: how many. `after`: the id of the last batch of the page before."""
     limit = read_limit(request.query_params.get("limit"), default=BATCHES_A_PAGE, most=MOST_BATCHES_A_PAGE)
-    after = read_name(request.query_params.get("after"), "after")
+    after = read_cursor(request.query_params.get("after"), "after", "batch_")
     found: Sequence[Batch] = await stored_batches(request).list(request.state.caller, limit + 1, after)
     return JSONResponse(page([BatchBody.of(batch).model_dump() for batch in found], limit))
 

@@ -15,7 +15,7 @@ from service.api import routes
 from service.api.openai.completions import ErrorResponse
 from service.api.openai.upload import FORM, Form, read_upload
 from service.api.problems import describe_errors
-from service.api.queries import read_limit, read_name
+from service.api.queries import read_cursor, read_limit, read_name
 from service.api.state import AppState, app_state
 from service.batches.batches import Batches
 from service.errors import Draining, NotFound, wrong_field
@@ -149,7 +149,7 @@ async def files(request: Request) -> Response:
     order = query.get("order", "desc")
     if order not in ("asc", "desc"):
         raise wrong_field("order", "must be asc or desc")
-    after, purpose = read_name(query.get("after"), "after"), read_name(query.get("purpose"), "purpose")
+    after, purpose = read_cursor(query.get("after"), "after", "file-"), read_name(query.get("purpose"), "purpose")
     found = await batches.files.list(
         request.state.caller, limit + 1, after=after, newest_first=order == "desc", purpose=purpose
     )
