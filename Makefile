@@ -9,7 +9,7 @@ TEST_PROCESSES ?= logical
 
 .DEFAULT_GOAL := help
 .PHONY: help serve demo test test-fast check check-deploy check-page check-postgres check-jobs check-schemas image fix format lint spelling types contracts check-bounds check-rules \
-	bench bench-overhead bench-scheduling bench-overload bench-batches bench-cost bench-replicas bench-jobs bench-quality bench-attacks bench-critic bench-masks bench-open lock clean
+	bench bench-overhead bench-scheduling bench-overload bench-batches bench-cost bench-replicas bench-jobs bench-quality bench-attacks bench-critic bench-masks bench-open bench-traces lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -96,6 +96,9 @@ bench-replicas: .venv/dev.lock ## Measure two servers behind one service, one of
 
 bench-jobs: .venv/dev.lock ## Measure what it costs that refines survive their process; 3 minutes
 	@$(BIN)/python -m bench.scenarios.jobs --write
+
+bench-traces: .venv/dev.lock ## Measure lists, exports and deletions of 10,000 stored traces; 2 minutes
+	@$(BIN)/python -m bench.scenarios.stored_traces
 
 bench-quality: .venv/dev.lock ## Measure what refining is worth; hours on two cores, resumes where it stopped
 	@$(BIN)/python -m bench.quality

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -380,3 +380,27 @@ async def test_a_clock_that_is_set_back_loses_no_job(tmp_path: Path, monkeypatch
     assert [body["state"] for body in bodies] == ["completed", "completed"]
     assert {f"/v1/jobs/{job['id']}" for job in listed} == {first, second}
     assert [number for number, _, _ in events] == list(range(1, len(events) + 1))
+
+
+async def test_a_job_does_not_wait_for_all_jobs_of_another(tmp_path: Path) -> None:
+    keys = ",".join(f"{name}:{hashlib.sha256(name.encode()).hexdigest()}" for name in ("ann", "ben"))
+    ann, ben = ({"Authorization": f"Bearer {name}"} for name in ("ann", "ben"))
+    script = Script(reply=reply, seconds_per_call=0.02)
+    async with with_jobs(tmp_path, script, max_jobs=1, api_keys=keys, allowed_hosts=["*"]) as served:
+        for _ in range(12):
+            await begin(served, "/v1/generate", {"prompt": "Write."}, **ann)
+        job = await begin(served, "/v1/generate", {"prompt": "Write."}, **ben)
+        async with asyncio.timeout(20):
+            while (mine := (await served.client.get(job, headers=ben)).json())["finished_at"] is None:
+                await asyncio.sleep(0.005)
+            while any(other["finished_at"] is None for other in await list_jobs(served, ann)):
+                await asyncio.sleep(0.02)
+        theirs = [other["started_at"] for other in await list_jobs(served, ann)]
+
+    assert mine["state"] == "completed"
+    assert sum(mine["created_at"] < started < mine["started_at"] for started in theirs) <= 1
+
+
+async def list_jobs(served: Served, headers: Mapping[str, str]) -> list[dict[str, Any]]:
+    jobs: list[dict[str, Any]] = (await served.client.get("/v1/jobs", headers=headers)).json()["jobs"]
+    return jobs

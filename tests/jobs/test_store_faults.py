@@ -21,10 +21,11 @@ LONG = {**SIMPLE, "prompt": "Describe the sea. " * 300}
 
 
 class Disk:
-    """A disk that the test fills and breaks."""
+    """A disk that the test fills, breaks, or lets nobody write to."""
 
     def __init__(self) -> None:
         self.is_full = False
+        self.is_read_only = False
         self.is_broken = False
 
     def lend(self, connection: Any, *_: object) -> None:
@@ -32,6 +33,7 @@ class Disk:
             cause = sqlite3.OperationalError("disk I/O error")
             raise sa.exc.OperationalError("BEGIN", None, cause)
         connection.execute(f"PRAGMA max_page_count = {1 if self.is_full else NO_LIMIT}").close()
+        connection.execute(f"PRAGMA query_only = {int(self.is_read_only)}").close()
 
 
 @pytest.fixture
@@ -63,13 +65,16 @@ async def logged(caplog: pytest.LogCaptureFixture, message: str) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_on_a_full_disk_no_job_is_accepted_and_requests_are_answered(tmp_path: Path, disk: Disk) -> None:
+@pytest.mark.parametrize("fault", ["is_full", "is_read_only"])
+async def test_where_nothing_can_be_written_no_job_is_accepted_and_requests_are_answered(
+    tmp_path: Path, disk: Disk, fault: str
+) -> None:
     async with serving(Script(reply=reply), store=str(tmp_path / "jobs.db")) as served:
-        disk.is_full = True
+        setattr(disk, fault, True)
         refused = await served.post("/v1/refine", LONG, headers=PREFER)
         answered = await served.post("/v1/refine", LONG)
         listed = await served.client.get("/v1/jobs")
-        disk.is_full = False
+        setattr(disk, fault, False)
         accepted = await served.post("/v1/refine", LONG, headers=PREFER)
 
     assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable")
