@@ -21,9 +21,11 @@ result of its own type. A sample can also be streamed::
 
 The last three are all an EngineUnavailable, and ``check`` raises them too. Any other exception is a bug. Cancelling a
 call, or closing a stream, ends its work inside the engine. What a stream had written by then is not lost: it goes to
-``Reading.on_cut``. Every engine passes tests/support/engine_contract.py.
+``Reading.on_cut``. A call that had been computed by then, but not returned, raises ``cancelled_at_cost``. Every engine
+passes tests/support/engine_contract.py.
 """
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -73,6 +75,20 @@ class Usage:
             self.completion_tokens + other.completion_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
         )
+
+
+def cancelled_at_cost(usage: Usage) -> asyncio.CancelledError:
+    """What a cancelled call raises that has cost something: a CancelledError with the usage as its argument.
+
+    >>> find_cost(cancelled_at_cost(Usage(calls=1, prompt_tokens=9)))
+    Usage(calls=1, prompt_tokens=9, cached_tokens=0, completion_tokens=0, reasoning_tokens=0)
+    """
+    return asyncio.CancelledError(usage)
+
+
+def find_cost(error: asyncio.CancelledError) -> Usage | None:
+    """What a cancelled call has cost; None if nothing, as for nearly all."""
+    return next((each for each in error.args if isinstance(each, Usage)), None)
 
 
 @dataclass(frozen=True, slots=True)

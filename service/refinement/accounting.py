@@ -25,6 +25,7 @@ from service.engines.base import (
     Reading,
     Sample,
     Usage,
+    find_cost,
 )
 from service.engines.conversation import Conversation
 from service.refinement import telemetry
@@ -221,11 +222,18 @@ class MeteredEngine(EngineDecorator):
         with self._record(call) as record:
             if isinstance(call, Sample):
                 return cast(R, await self._read_whole(call, self._rank(priority), record))
-            result = await self.engine.call(call, priority=self._rank(priority))
+            try:
+                result = await self.engine.call(call, priority=self._rank(priority))
+            except asyncio.CancelledError as error:
+                if (usage := find_cost(error)) is not None:
+                    record(usage)
+                raise
             record(result)
         return result
 
-    async def _read_whole(self, sample: Sample, priority: int, record: Callable[[CallResult], None]) -> Completion:
+    async def _read_whole(
+        self, sample: Sample, priority: int, record: Callable[[CallResult | Usage], None]
+    ) -> Completion:
         """Read a reply as a stream, because only a stream says what it had cost when it is cut."""
         reading = Reading(interval=sample.sampling.max_tokens, on_cut=record)
         async with aclosing(self.engine.stream(sample, priority=priority, reading=reading)) as pieces:
@@ -242,13 +250,14 @@ class MeteredEngine(EngineDecorator):
         return sum([await self.engine.upper_bound(call) for call in calls], Usage())
 
     @contextmanager
-    def _record(self, call: Call[Any]) -> Iterator[Callable[[CallResult], None]]:
-        """Trace a call. Gives what enters its result."""
+    def _record(self, call: Call[Any]) -> Iterator[Callable[[CallResult | Usage], None]]:
+        """Trace a call. Gives what enters its result, or what it cost without one."""
         started = time.perf_counter()
 
-        def record(result: CallResult) -> None:
-            telemetry.called(result.usage, result if isinstance(result, Completion) else None)
-            self.ledger.record(self.role, result.usage, time.perf_counter() - started, self.model)
+        def record(found: CallResult | Usage) -> None:
+            usage = found if isinstance(found, Usage) else found.usage
+            telemetry.called(usage, found if isinstance(found, Completion) else None)
+            self.ledger.record(self.role, usage, time.perf_counter() - started, self.model)
 
         with telemetry.call(self.role, self.model, call):
             yield record

@@ -1,11 +1,12 @@
 """Budgets and deadlines on the real engine: nothing is overspent, nothing that was written is lost or uncounted."""
 
 import asyncio
+import math
 import random
 from dataclasses import dataclass, replace
 
 from service.concurrency import gather
-from service.engines.base import FinishReason, Sample, Sampling, Usage
+from service.engines.base import Choose, FinishReason, Sample, Sampling, Usage
 from service.engines.conversation import Conversation, Turn
 from service.engines.local.vllm import VllmEngine
 from service.errors import DeadlineExceeded
@@ -19,6 +20,7 @@ from service.wire.responses import total
 from tests.real.conftest import Service
 from tests.support.scripts import FOAM, JUDGE, SALT, program
 
+SEA = "Tell a long story about the sea."
 LONG = Sampling(temperature=1.0, max_tokens=30, landing=True)
 
 
@@ -61,10 +63,20 @@ async def test_what_deadlines_cut_is_returned_and_the_account_is_the_engines(ser
         for preset in ("best_of_n", "vote", "self_refine", "reflexion")
     )
 
-    after = await service.engine_series()
-    written = sum(total(account.usage).completion_tokens for account in done if account)
-    assert written == after["vllm:generation_tokens_total"] - before.get("vllm:generation_tokens_total", 0.0)
+    spent = sum((total(account.usage) for account in done if account), Usage())
+    assert (spent.prompt_tokens, spent.completion_tokens) == await counted_since(before, service)
     assert all(account.selected.completion.usage.completion_tokens for account in done if account)
+
+
+async def counted_since(before: dict[str, float], service: Service) -> tuple[float, float]:
+    """The tokens of prompts and of texts that the engine has counted, once it has nothing to do."""
+    while service.unfinished() or await service.in_flight():
+        await asyncio.sleep(0.02)
+    after = await service.engine_series()
+    prompts, texts = (
+        after[name] - before.get(name, 0.0) for name in ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
+    )
+    return prompts, texts
 
 
 @dataclass
@@ -81,7 +93,7 @@ class Leaving:
 
 async def test_texts_that_are_cut_cost_what_the_engine_sampled(service: Service) -> None:
     engine = service.engine.engine
-    asked = Conversation(Turn("user", "Tell a long story about the sea."))
+    asked = Conversation(Turn("user", SEA))
     before = await service.engine_series()
     ledger = Ledger(Budget(deadline=asyncio.get_running_loop().time() + 300), lambda event: None)
     writer = MeteredEngine(engine, "draft", ledger)
@@ -89,9 +101,44 @@ async def test_texts_that_are_cut_cost_what_the_engine_sampled(service: Service)
     sample = Sample(asked, Sampling(temperature=1.0, max_tokens=100))
     await gather(write_text(writer, sample, lambda text: None, watchers=[Leaving(at % 5 + 1)]) for at in range(20))
 
-    after = await service.engine_series()
     spent = ledger.usage.get("draft", Usage())
     assert spent.calls == 20
-    assert spent.completion_tokens == after["vllm:generation_tokens_total"] - before["vllm:generation_tokens_total"]
-    assert spent.prompt_tokens == after["vllm:prompt_tokens_total"] - before["vllm:prompt_tokens_total"]
-    assert service.unfinished() == 0
+    assert (spent.prompt_tokens, spent.completion_tokens) == await counted_since(before, service)
+
+
+async def test_texts_that_end_before_the_engine_has_read_their_prompts_cost_nothing(service: Service) -> None:
+    engine = service.engine.engine
+    before = await service.engine_series()
+    ledger = Ledger(Budget(deadline=math.inf), lambda event: None)
+    writer = MeteredEngine(engine, "draft", ledger)
+    samples = [Sample(Conversation(Turn("user", f"{topic} {SEA}")), LONG) for topic in range(200)]
+
+    writing = [asyncio.ensure_future(write_text(writer, sample, lambda text: None)) for sample in samples]
+    while service.unfinished() < len(samples) and not any(text.done() for text in writing):
+        await asyncio.sleep(0)
+    for text in writing:
+        text.cancel()
+    await asyncio.wait(writing)
+
+    spent = ledger.usage.get("draft", Usage())
+    assert spent.calls < len(samples)
+    assert (spent.prompt_tokens, spent.completion_tokens) == await counted_since(before, service)
+
+
+async def test_a_choice_whose_caller_leaves_when_it_is_there_is_in_the_account(service: Service) -> None:
+    engine = service.engine.engine
+    before = await service.engine_series()
+    ledger = Ledger(Budget(deadline=math.inf), lambda event: None)
+    asked = Choose(Conversation(Turn("user", f"{SEA} Yes or no?")), ("Yes", "No"))
+
+    choosing = asyncio.ensure_future(MeteredEngine(engine, "judge", ledger).call(asked))
+    while not service.unfinished():
+        await asyncio.sleep(0)
+    while service.unfinished():
+        await asyncio.sleep(0)
+    choosing.cancel()
+    await asyncio.wait([choosing])
+
+    assert choosing.cancelled()
+    spent = ledger.usage["judge"]
+    assert (spent.calls, spent.prompt_tokens, spent.completion_tokens) == (1, *await counted_since(before, service))

@@ -11,6 +11,7 @@ import pytest
 from service.engines.base import (
     PLAINLY,
     Call,
+    Choice,
     Choose,
     Completion,
     Piece,
@@ -20,6 +21,7 @@ from service.engines.base import (
     Sampling,
     Usage,
     Weigh,
+    cancelled_at_cost,
 )
 from service.engines.scripted import EngineCall, Script, ScriptedEngine
 from service.refinement.accounting import BudgetSpent, Ledger, MeteredEngine, TimeIsUp
@@ -241,6 +243,32 @@ def test_a_call_that_is_cut_costs_what_was_sampled_by_then() -> None:
     run_in_virtual_time(call())
 
     assert account.usage == {"critique": Usage(1, 5, 0, 3)}
+
+
+@dataclass
+class Late(ScriptedEngine):
+    """A scripted engine that has computed each call when its caller leaves, and has not returned it."""
+
+    async def choose(self, choose: Choose, priority: int) -> Choice:
+        result = await super().choose(choose, priority)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise cancelled_at_cost(result.usage) from None
+        return result
+
+
+def test_a_call_that_was_computed_when_the_time_ended_is_in_the_account() -> None:
+    account = Ledger(Budget(deadline=3.5), lambda event: None)
+    calls = [Choose(REQUEST, ("1",))] * 2
+
+    async def call() -> None:
+        with pytest.raises(TimeIsUp):
+            await MeteredEngine(Late(), "judge", account).call_together(calls)
+
+    run_in_virtual_time(call())
+
+    assert account.usage == {"judge": Usage(2, 10, 0, 2)}
 
 
 async def test_a_metered_engine_is_the_engine_in_all_else() -> None:

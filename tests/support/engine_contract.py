@@ -153,6 +153,27 @@ class EngineContract:
 
         assert [completion.text for completion in cut] == [whole.text]
 
+    @pytest.mark.parametrize("turns", [1, 4, 16, 64])
+    async def test_a_stream_that_is_cancelled_before_its_first_token_cost_nothing(
+        self, engine: Engine, turns: int
+    ) -> None:
+        """Whether it waits for the engine, in its queue, or while its prompt is read."""
+        cut: list[Completion] = []
+        sample = Sample(QUESTION, Sampling(temperature=1.0, max_tokens=400))
+
+        async def read() -> None:
+            async with aclosing(engine.stream(sample, reading=Reading(on_cut=cut.append))) as items:
+                async for _ in items:
+                    pass
+
+        reader = asyncio.ensure_future(read())
+        for _ in range(turns):  # of the event loop
+            await asyncio.sleep(0)
+        reader.cancel()
+        await asyncio.wait([reader])
+
+        assert all(completion.usage.completion_tokens > 0 for completion in cut)
+
     async def test_a_stream_that_is_read_to_its_end_was_not_cut(self, engine: Engine) -> None:
         cut: list[Completion] = []
 

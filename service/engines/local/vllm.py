@@ -28,6 +28,7 @@ from service.engines.base import (
     Thought,
     Usage,
     Weigh,
+    cancelled_at_cost,
     require_grammars,
 )
 from service.engines.conversation import Conversation
@@ -313,8 +314,14 @@ class VllmEngine(CallHandler):
         self, ids: list[int], params: "SamplingParams", priority: int, arguments: Mapping[str, Any] = NO_ARGUMENTS
     ) -> "RequestOutput":
         """The only output of a request whose outputs are FINAL_ONLY."""
-        async with aclosing(self._outputs(ids, params, priority, arguments)) as outputs:
-            return await anext(outputs)
+        unread: list[RequestOutput] = []
+        try:
+            async with aclosing(self._outputs(ids, params, priority, arguments, unread.append)) as outputs:
+                return await anext(outputs)
+        except asyncio.CancelledError:
+            if unread and (sampled := unread[0].outputs[0].token_ids):
+                raise cancelled_at_cost(_usage(unread[0], len(sampled))) from None
+            raise
 
     def _completion(
         self, output: "RequestOutput", prompt: "_Prompt", reader: Reader, sampled: Sequence[int]
@@ -337,8 +344,12 @@ class VllmEngine(CallHandler):
         return ids if ids is None or not prompt.given else (*self._chat.encode(prompt.given), *ids)
 
     def _cut(self, prompt: "_Prompt", reply: "_StreamedReply") -> Completion | None:
-        """A reply that was cut, as far as it came; None if it was not, or had not begun."""
-        if reply.delivered or reply.last is None:
+        """A reply that was cut, as far as it came; None if it was not, or had not begun.
+
+        vLLM samples the first token in the step that ends the prompt, and counts the prompt then. An aborted request
+        has a last output even if it never came to that step.
+        """
+        if reply.delivered or reply.last is None or not reply.sampled:
             return None
         if reply.whole is not None:  # left while its last pieces were read
             return replace(reply.whole, finish_reason="length")
