@@ -107,7 +107,8 @@ class Counter:
     """``least`` to ``most`` of a unit. ``most`` is None for no limit.
 
     marker: how a bullet begins, the word before a section's number, or the line between paragraphs.
-    avoided: words that may not come before a full stop (sentences), or first in an item (numbered).
+    avoided: words that may not come before a full stop (sentences), first in an item (numbered), or first under a
+        heading (sections).
     """
 
     unit: Unit

@@ -67,7 +67,7 @@ class Builder(Sentences):
 
     def _add_blocks(self) -> None:
         plan = self.plan
-        if plan.unit == "numbered":
+        if plan.unit in ("numbered", "sections"):
             self._add_item_start()
         if plan.unit == "parts":
             self._add_parts()
@@ -108,7 +108,7 @@ class Builder(Sentences):
                     (
                         count,
                         (define(f"SECTION{count}", quote(f"\n\n{plan.marker} {count + 1}\n")),),
-                        None,
+                        "ITEM",
                         count_words(plan.marker) + 1,
                     )
                     for count in range(top)
@@ -179,16 +179,17 @@ class Builder(Sentences):
             machine.add(place, (*opened, first), "S", ALWAYS, self._spend(first_words), change)
         elif plan.unit == "sections":
             first = self._define("SECTION_FIRST", quote(f"{plan.marker} 1\n"))
-            machine.add(place, (*opened, first), "S", ALWAYS, self._spend(first_words), change)
+            machine.add(place, (*opened, first), "ITEM", ALWAYS, self._spend(first_words), change)
         elif plan.unit == "parts":
             machine.add(place, opened, "PART1", ALWAYS, change)
         else:
             machine.add(place, opened, "S", ALWAYS, change)
 
     def _add_item_start(self) -> None:
-        """The first word of a numbered item is no month and no number, so that "1. May, 2024" is not one."""
-        lexicon = self.lexicon
-        self._define("ITEM_WORD", lexicon.item_word(self.plan.avoided_in_blocks))
+        """The first word of a numbered item is no month and no number, so that "1. May, 2024" is not one, and that of a
+        section is no heading."""
+        plan, lexicon = self.plan, self.lexicon
+        self._define("ITEM_WORD", lexicon.item_word(plan.avoided_in_blocks, numbered=plan.unit == "sections"))
         room = some(self._room(1, -1), every(self._is_needed, self._room(1, 1)))
         self.machine.add("ITEM", "ITEM_WORD", "A", room, self._spend(1))
 

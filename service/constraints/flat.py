@@ -65,6 +65,8 @@ def write_flat(constraints: Sequence[Constraint], *, gives_prefix: bool) -> Comp
     demands = _gather(constraints)
     _refuse_differences(demands, constraints)
     lexicon, prefix = demands.lexicon, demands.prefix
+    if demands.quoted and '"' in demands.removed:
+        raise Misfit(_source(constraints, Quoted), "it has forbidden characters")
     if prefix and (not all(map(lexicon.has, prefix)) or (demands.case and prefix != getattr(prefix, demands.case)())):
         raise Misfit(_source(constraints, Prefix), "it does not fit the other rules")
     given = f'"{prefix}' if demands.quoted and prefix else prefix

@@ -80,6 +80,16 @@ class Lexicon:
         return f"[{members(found)}]" if found else _NOTHING
 
     @property
+    def can_stop(self) -> bool:
+        """Whether any stop may appear."""
+        return any(map(self.has, STOPS))
+
+    @property
+    def lacks_letters(self) -> bool:
+        """Whether some letter may not appear, whatever its case."""
+        return any(map(str.isalpha, self.removed))
+
+    @property
     def stops(self) -> str:
         """The stops that may end a sentence before another."""
         return "".join(filter(self.has, "." if self.endings and self.case == "lower" else STOPS))
@@ -246,12 +256,13 @@ class Lexicon:
         more = '(" " PART){0,4} ' if long else ""
         return f"/{left}/ PART {more}/{right}{after}/"
 
-    def item_word(self, avoided: frozenset[str]) -> str:
-        """The first word of a numbered item."""
+    def item_word(self, avoided: frozenset[str], *, numbered: bool = False) -> str:
+        """The first word of an item or a section. ``numbered``: nor is it an avoided one with a number behind it."""
         start = self.start or self.set_of(f"[{LETTERS}]")
-        months = "|".join(sorted(literal(word) for word in avoided))
+        words = "|".join(sorted(literal(word) for word in avoided))
+        behind = rf"(?:[\p{{N}}IVX]{_ANY})?" if numbered else ""
         found = f"/{start}{self._character}*/"
-        found += f" & ~/(?i:{months})/" if months else ""
+        found += f" & ~/(?i:{words}){behind}/" if words else ""
         found += " & ~EXCLUDED" if self.excluded else ""
         return rf"{found} & /{_ANY}\p{{Ll}}{_ANY}/" if self.small_words else found
 

@@ -1,7 +1,7 @@
 """Which constraints of a request go into one grammar, and in what amounts."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -27,7 +27,7 @@ from service.constraints.lexemes import SHORTEST_STEM, Lexicon, has_clear_ends, 
 MOST_WORDS = 700
 """Words of a text that is counted. For every token that may end a text, llguidance goes back over all of its words."""
 MOST_LISTED = 400
-"""The same where lines need no stop at their end, so that a text may end after each word."""
+"""The same where a text may end after each word, because its lines need no stop or it may have none."""
 MOST_BLOCKS = 40
 MOST_QUOTAS = 8
 MOST_OCCURRENCES = 15
@@ -164,6 +164,7 @@ def make_plan(constraints: Sequence[Constraint], cap: int | None) -> Plan:
                 case = wanted
             case Quoted():
                 quoted = True
+                sources["quoted"] = constraint
             case Excluded(phrases, cased):
                 strict = True
                 excluded += [(excluding_word(phrase, constraint), cased) for phrase in phrases]
@@ -200,7 +201,7 @@ def make_plan(constraints: Sequence[Constraint], cap: int | None) -> Plan:
                     raise Misfit(constraint, "that many sentences are not counted")
             case Counter("highlights" | "placeholders" | "capitals" as form, least, most):
                 strict = True
-                if form == "capitals" and (case is not None or most == 0):
+                if form == "capitals" and (most == 0 or any(isinstance(each.demand, Case) for each in constraints)):
                     raise Misfit(constraint, "it does not fit a rule about case")
                 if most == 0:
                     removed += {"highlights": "*", "placeholders": "["}[form]
@@ -356,14 +357,34 @@ def _check_shapes(plan: Plan, sources: dict[str, Constraint]) -> None:
         source = plan.sentences.source or next(iter(sources.values()))
         if not lexicon.stops or plan.unit in ("sections", "parts") or plan.postscript:
             raise Misfit(source, "sentences cannot be counted under the other rules")
+        if lexicon.case == "lower" and not any(
+            map(lexicon.has, "aeiou")
+        ):  # a word without a vowel may be short for one
+            raise Misfit(source, "sentences cannot be counted under the other rules")
         if lexicon.case == "upper" and plan.unit == "numbered":
             raise Misfit(source, "sentences cannot be counted under the other rules")
+    for source, marks in _brought_marks(plan):
+        if any(mark in lexicon.removed for mark in marks):
+            raise Misfit(source, "it has forbidden characters")
     if plan.postscript and plan.unit in ("lines", "paragraphs", "parts"):
         raise Misfit(sources["postscript"], f"it does not fit a rule about {plan.unit}")
+    if not lexicon.can_stop and plan.postscript:
+        raise Misfit(sources["postscript"], "other rules forbid all stops")
+    if not lexicon.can_stop and plan.unit == "parts":
+        raise Misfit(plan.blocks.source or next(iter(sources.values())), "other rules forbid all stops")
     if plan.title and (plan.prefix or plan.starts or plan.unit == "parts"):
         raise Misfit(sources["title"], "other rules say how the text begins")
     if plan.unit is not None and any(not lexicon.has(mark) for mark in _block_marks(plan)):
         raise Misfit(plan.blocks.source or next(iter(sources.values())), "its markers are forbidden")
+
+
+def _brought_marks(plan: Plan) -> Iterator[tuple[Constraint, str]]:
+    """The marks that some rules bring into the text."""
+    for name, marks in (("quoted", '"'), ("title", "<>")):
+        if name in plan.sources:
+            yield plan.sources[name], marks
+    for quota in plan.quotas:
+        yield quota.source, {"highlights": "*", "placeholders": "[]"}.get(quota.form, "")
 
 
 def _check_fixed_texts(plan: Plan) -> None:
@@ -382,6 +403,18 @@ def _check_fixed_texts(plan: Plan) -> None:
             raise Misfit(source, "it has forbidden characters")
         if words & {piece.strip(MARKS_AROUND).casefold() for piece in text.split()}:
             raise Misfit(source, "another rule excludes or counts one of its words")
+    given = [("prefix", plan.prefix), ("postscript", plan.postscript)]
+    for name, line in (*given, *(("suffix", line) for line in plan.suffix.splitlines())):
+        if _may_begin_block(plan, line):
+            source = plan.sources[name] if name == "suffix" else plan.blocks.source or plan.sources[name]
+            raise Misfit(source, "the text of one rule may count as an item of the other")
+
+
+def _may_begin_block(plan: Plan, line: str) -> bool:
+    """Whether a line that begins so may count as one of the items or sections."""
+    if plan.unit == "numbered":
+        return line[:1].isdigit()
+    return plan.unit == "sections" and line.casefold().startswith(tuple(map(str.casefold, plan.avoided_in_blocks)))
 
 
 def _check_capitals(plan: Plan) -> None:
@@ -399,7 +432,8 @@ def _block_marks(plan: Plan) -> str:
 
 
 def _set_cap(plan: Plan, cap: int | None) -> None:
-    wanted, longest = plan.words.most, MOST_LISTED if plan.unit in ("lines", "bullets") else MOST_WORDS
+    wanted, open_ended = plan.words.most, plan.unit in ("lines", "bullets") or not plan.lexicon.can_stop
+    longest = MOST_LISTED if open_ended else MOST_WORDS
     counted = _dearest_counted(plan)
     if cap is not None and plan.words.source is not None and plan.words.least > cap:
         raise Misfit(plan.words.source, "max_tokens leaves no room for it")

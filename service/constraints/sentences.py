@@ -40,12 +40,22 @@ class Sentences(Amounts):
         for tail in tails or [()]:
             if self._ends_after_words:
                 condition = self._open_end() if self.sentences is not None else self._may_end()
-                if not self.suffix.words and not self._breaks_lines:
-                    condition = every(condition, less(self.budget, SHORT))
-                machine.add("A", (*tail, *close), None, condition)
+                machine.add("A", (*tail, *close), None, every(condition, self._may_stay_open()))
             if self._ends_after_stops:
                 machine.add("E", (*tail, *close), None, self._may_end())
         return self._may_end if self._ends_after_stops else lambda **_: NEVER
+
+    def _may_stay_open(self, cost: int = 0) -> Condition:
+        """Whether a text of this length may end without a stop, once it has ``cost`` more words.
+
+        For each token that a word may end before, llguidance goes back over all words if the text may end there. Of a
+        letter that may not appear, these are all tokens with it.
+        """
+        if self.suffix.words or not self.lexicon.can_stop:
+            return ALWAYS
+        if self.lexicon.lacks_letters:
+            return NEVER
+        return ALWAYS if self._breaks_lines else less(self.budget, SHORT - cost)
 
     def _open_end(self) -> Condition:
         """Whether the text may end in an open sentence, which gives back what was reserved for it."""
@@ -96,11 +106,9 @@ class Sentences(Amounts):
     ) -> None:
         """Add a step that reads a word without a stop. One more has to fit after it, unless the text may end here."""
         room = some(self._room(cost, -1), every(self._is_needed, self._room(cost, 1)))
-        if self.suffix.continues or (self._ends_after_words and not self.plan.lands):
-            last = every(self._room(cost, 0), negate(self._lacks_blocks))
-            if not self.suffix.words and not self._breaks_lines:  # a longer text ends with a stop, see _make_end
-                last = every(last, less(self.budget, SHORT - cost))
-            room = some(room, last)
+        lands = self.plan.lands and self.lexicon.can_stop
+        if self.suffix.continues or (self._ends_after_words and not lands):
+            room = some(room, every(self._room(cost, 0), negate(self._lacks_blocks), self._may_stay_open(cost)))
         count = (counted, 1) if counted else None
         self.machine.add(place, lexemes, "A", every(condition, room), self._spend(cost), count)
 

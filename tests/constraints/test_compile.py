@@ -18,6 +18,8 @@ from service.constraints.algebra import (
     Matches,
     Occurrences,
     OneOf,
+    Parts,
+    Postscript,
     Prefix,
     Quoted,
     Suffix,
@@ -107,12 +109,50 @@ def begins(made: Compiled, text: str) -> bool:
             id="bullets and lines",
         ),
         pytest.param([Counter("capitals", 1, 1)], "It is COLD here.", "It is VERY COLD here.", id="capitals"),
+        pytest.param(
+            [Counter("sections", 2, 2, "Part", frozenset(("Part",)))],
+            "Part 1\nPartly snow.\n\nPart 2\nIce came.",
+            "Part 1\nPart II\n\nPart 2\nIce came.",
+            id="sections",
+        ),
+        pytest.param(
+            [Counter("words", 30, 60), Forbidden(".!?")], "salt " * 39 + "foam", "salt " * 39 + "foam.", id="no stops"
+        ),
+        pytest.param([Counter("words", most=9), Forbidden("eE")], "Salt and ash.", "Salt and ash", id="no e"),
     ],
 )
 def test_a_grammar_holds_what_is_demanded(demands: Sequence[Demand], passes: str, fails: str) -> None:
     made = compiled(*demands)
     assert accepts(made, passes)
     assert not fails.startswith(made.given_prefix) or not accepts(made, fails)
+
+
+NUMBERED = Counter("numbered", 2, 2)
+SECTIONS = Counter("sections", 2, 2, "Part", frozenset(("Part",)))
+
+
+@pytest.mark.parametrize(
+    ("demands", "left"),
+    [
+        pytest.param([Counter("capitals", 2, 3), Case("lower")], 0, id="capitals in small letters"),
+        pytest.param([Case("lower"), Counter("capitals", 2, 3)], 1, id="the same the other way round"),
+        pytest.param([Counter("sentences", 2, 4), Case("lower"), Forbidden("aeiou")], 0, id="words without vowels"),
+        pytest.param([Title(), Forbidden("<")], 0, id="title"),
+        pytest.param([Counter("highlights", least=1), Forbidden("*")], 0, id="highlights"),
+        pytest.param([Counter("placeholders", least=1), Forbidden("]")], 0, id="placeholders"),
+        pytest.param([Quoted(), Forbidden('"')], 0, id="quoted"),
+        pytest.param([Quoted(), Forbidden('"'), Counter("words", most=9)], 0, id="quoted words"),
+        pytest.param([Postscript("PS"), Forbidden(".!?")], 0, id="postscript without stops"),
+        pytest.param([Parts(2, "******"), Forbidden(".!?")], 0, id="parts without stops"),
+        pytest.param([NUMBERED, Prefix("1. Salt")], 0, id="a beginning that is an item"),
+        pytest.param([SECTIONS, Prefix("Part")], 0, id="a beginning that is a heading"),
+        pytest.param([SECTIONS, Suffix("Part II")], 1, id="an end that is a heading"),
+        pytest.param([SECTIONS, Postscript("Part")], 0, id="a postscript that is a heading"),
+    ],
+)
+def test_a_rule_that_only_breaks_another_is_left_out(demands: Sequence[Demand], left: int) -> None:
+    made = compile_constraints(named(*demands))
+    assert [rule for rule, _ in made.left_out_rules] == [f"rule{left}"]
 
 
 def test_many_rules_fit_into_one_grammar() -> None:

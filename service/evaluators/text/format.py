@@ -32,6 +32,7 @@ from service.evaluators.text.documents import REPLY_WITH_JSON, extract_document,
 from service.evaluators.text.languages import months
 from service.evaluators.text.markers import (
     NUMBERED,
+    SECTION_WORDS,
     begins,
     bullet_pattern,
     count_bullets,
@@ -155,7 +156,11 @@ class Format(Verifier):
             marker = marker or "Section"
             if not regex.fullmatch(r"[A-Za-z]{2,20}", marker):
                 return _UNUSUAL_MARKER
-        avoided = frozenset(months()) if self.kind == "numbered_list" else frozenset[str]()
+        avoided = frozenset[str]()
+        if self.kind == "numbered_list":
+            avoided = frozenset(months())
+        elif self.kind == "sections":
+            avoided = frozenset((*SECTION_WORDS, marker))
         return Counter(unit, bounds.min or 0, bounds.max, marker, avoided)
 
     def check(self, text: str) -> Sequence[Check]:

@@ -1,0 +1,55 @@
+"""Grammars of words against a vocabulary of a model's size: llguidance bounds the work on each token's mask."""
+
+from collections.abc import Sequence
+from functools import cache
+from itertools import product
+
+import pytest
+from llguidance import LLMatcher, LLTokenizer
+from llguidance._tokenizer import TokenizerWrapper
+
+from service.constraints.algebra import Case, Constraint, Counter, Demand, Excluded, Forbidden
+from service.constraints.compile import compile_constraints
+
+WORDS = ("salt", "wind", "sand", "foam", "dusk", "mist", "fish", "ship", "crab", "gull", "rock", "dock", "port", "surf")
+
+
+class Vocabulary:
+    """Every byte, and up to five of the commonest letters, with and without a space before them: 75,000 tokens."""
+
+    eos_token_id = 256
+    bos_token_id = None
+
+    def __init__(self) -> None:
+        letters = ["".join(each) for count in (2, 3, 4, 5) for each in product("aeinostr", repeat=count)]
+        spaced = [f" {text}" for text in letters]
+        self.tokens = [*(bytes([code]) for code in range(256)), b"</s>", *map(str.encode, (*letters, *spaced))]
+        self.special_token_ids = [256]
+
+    def __call__(self, text: bytes) -> Sequence[int]:
+        return list(text)
+
+
+@cache
+def tokenizer() -> LLTokenizer:
+    return LLTokenizer(TokenizerWrapper(Vocabulary()))
+
+
+@pytest.mark.parametrize("unit", ["words", "lines", "bullets"])
+@pytest.mark.parametrize(
+    "other",
+    [Forbidden("eE"), Forbidden("nN"), Forbidden(".!?"), Forbidden(","), Case("lower"), Excluded(("the", "and"))],
+)
+def test_a_text_of_a_hundred_words_stays_within_the_decoders_limits(unit: str, other: Demand) -> None:
+    counter = Counter("words", most=120) if unit == "words" else Counter(unit, 1, 9)  # type: ignore[arg-type]
+    made = compile_constraints([Constraint("counter", counter), Constraint("other", other)])
+    allowed = [word for word in WORDS if not isinstance(other, Forbidden) or not set(word) & set(other.characters)]
+    text = ("- " if unit == "bullets" else "") + " ".join(allowed * 10)[:500]
+
+    assert made.left_out == ()
+    assert made.grammar is not None
+    matcher = LLMatcher(tokenizer(), LLMatcher.grammar_from_lark(made.grammar), log_level=0)
+    for byte in text.encode():
+        matcher.compute_bitmask()
+        assert not matcher.is_error(), matcher.get_error()
+        assert matcher.consume_token(byte)
