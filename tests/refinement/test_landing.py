@@ -10,6 +10,7 @@ from service.engines.scripted import Script, ScriptedEngine
 from service.evaluators.base import Evaluator
 from service.evaluators.text.keywords import Keywords
 from service.evaluators.text.length import Length
+from service.evaluators.text.regex import Regex
 from service.refinement.candidate import Candidate
 from service.refinement.events import Delta, Event, Generated
 from service.refinement.landing import Landing, Rules, find_ends
@@ -63,6 +64,24 @@ async def test_a_text_that_is_cut_within_a_sentence_loses_the_rest_of_it() -> No
     candidate = await landed(TEXT, JUDGE, sampling=FIFTEEN)
 
     assert candidate.text == "Salt water is heavy and it is cold. Foam is white."
+    assert candidate.completion.finish_reason == "landed"
+
+
+@pytest.mark.parametrize(
+    ("rule", "tokens", "end"),
+    [
+        pytest.param(Regex(pattern=r"[.]$"), 20, "Waves carry it far away.", id="an end"),
+        pytest.param(Regex(pattern=r"Foam is \w+"), 20, "Waves carry it far away.", id="an earlier match"),
+        pytest.param(Regex(pattern=r"moon"), 24, "And then the moon comes up.", id="a later match"),
+        pytest.param(Regex(pattern=r"\d", must_match=False), 20, "Waves carry it far away.", id="no match"),
+    ],
+)
+async def test_a_text_under_a_pattern_lands_once_the_pattern_matches(rule: Regex, tokens: int, end: str) -> None:
+    candidate = await landed(
+        f"{TEXT} moon comes up. More words follow here", rule, sampling=Sampling(max_tokens=tokens, landing=True)
+    )
+
+    assert candidate.text.endswith(end)
     assert candidate.completion.finish_reason == "landed"
 
 
