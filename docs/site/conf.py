@@ -1,7 +1,8 @@
 """How Sphinx turns the documentation into a site (``make docs``).
 
 The pages are plain Markdown, which GitHub shows as well. What only the site needs is in this folder: ``navigation.py``
-makes the sidebar from docs/README.md, and ``files.py`` adds the files that are not pages.
+makes the sidebar from docs/README.md, ``files.py`` adds the files that are not pages, and ``accessibility.py`` what
+screen readers and keyboards need.
 """
 
 import sys
@@ -20,7 +21,7 @@ language = "en"
 root_doc = "README"
 include_patterns = ["*.md", "docs/*.md", "docs/**/*.md", "bench/*/README.md"]
 exclude_patterns = [entry.name for entry in ROOT.iterdir() if entry.is_dir() and entry.name not in ("bench", "docs")]
-extensions = ["myst_parser", "navigation", "files"]
+extensions = ["myst_parser", "navigation", "files", "accessibility"]
 
 # MyST's additions to Markdown are off, since GitHub would show their marks.
 myst_disable_syntax = ["myst_block_break", "myst_line_comment", "myst_role", "myst_target"]

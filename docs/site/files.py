@@ -13,7 +13,6 @@ from typing import Any
 from sphinx.application import Sphinx
 
 SERVICE_LLMS_TXT = "service/api/llms.txt"
-CHINESE = "zh-CN"
 
 
 def site_llms_txt(text: str, pages: Path) -> str:
@@ -46,13 +45,6 @@ def add_files(app: Sphinx, failure: Exception | None) -> None:
     target.joinpath("llms.txt").write_text(site_llms_txt(text, source))
 
 
-def name_language(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
-    """State the language of a translated page, for screen readers and search engines."""
-    if page.endswith(f".{CHINESE}"):
-        context["language"] = CHINESE
-
-
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("build-finished", add_files)
-    app.connect("html-page-context", name_language)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

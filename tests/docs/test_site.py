@@ -5,13 +5,15 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from playwright.async_api import async_playwright
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Browser, async_playwright
 
 from service.api.pages import LLMS_TXT
 
@@ -169,20 +171,39 @@ def test_broken_links_and_pages_that_nothing_leads_to_are_errors(tmp_path: Path)
     assert len(warnings) == 3, made.stderr
 
 
-@site
-async def test_search_works_from_the_disk(built: Path) -> None:
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
     chromium = shutil.which("chromium")
     if chromium is None and "CI" not in os.environ:
         pytest.skip("install Debian's package chromium")
     async with async_playwright() as playwright, await playwright.chromium.launch(executable_path=chromium) as browser:
-        page = await browser.new_page()
-        requested: list[str] = []
-        page.on("request", lambda request: requested.append(request.url))
-        await page.goto(built.joinpath("index.html").as_uri())
-        await page.locator("input.sidebar-search").fill("idempotency")
-        await page.keyboard.press("Enter")
-        await page.locator("ul.search a", has_text="0038").first.click()
-        await page.wait_for_selector("h1")
+        yield browser
 
-        assert (await page.title()).startswith("0038.")
-        assert {urlsplit(address).scheme for address in requested} == {"file"}
+
+@site
+async def test_search_works_from_the_disk(built: Path, browser: Browser) -> None:
+    page = await browser.new_page()
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
+    await page.goto(built.joinpath("index.html").as_uri())
+    await page.locator("input.sidebar-search").fill("idempotency")
+    await page.keyboard.press("Enter")
+    await page.locator("ul.search a", has_text="0038").first.click()
+    await page.wait_for_selector("h1")
+
+    assert (await page.title()).startswith("0038.")
+    assert {urlsplit(address).scheme for address in requested} == {"file"}
+
+
+@site
+@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_pages_fit_and_axe_finds_no_serious_fault(
+    built: Path, browser: Browser, width: int, scheme: Literal["light", "dark"]
+) -> None:
+    page = await browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    for name in ("index", "README.zh-CN", "docs/reference/api", "search"):
+        await page.goto(built.joinpath(f"{name}.html").as_uri())
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+        found = (await Axe().run(page)).response["violations"]
+        assert [fault for fault in found if fault["impact"] in ("serious", "critical")] == [], name
