@@ -37,6 +37,7 @@ linkcheck_ignore = [r"http://127\.0\.0\.1"]  # a running service
 html_theme = "furo"
 html_title = f"{project} {release}"
 html_copy_source = False
+html_show_copyright = False
 html_show_sourcelink = False
 html_use_index = False
 html_domain_indices = False
