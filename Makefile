@@ -11,7 +11,7 @@ TEST_PROCESSES ?= logical
 SITE ?= build/docs
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test test-fast check check-deploy check-page check-postgres check-jobs check-schemas image fix format lint spelling types contracts check-bounds check-rules check-docs check-links docs \
+.PHONY: help serve demo test test-fast check check-deploy check-page check-postgres check-jobs check-schemas image fix format lint spelling types contracts check-bounds check-rules check-docs check-links docs screenshots \
 	bench bench-overhead bench-scheduling bench-overload bench-batches bench-cost bench-replicas bench-jobs bench-quality bench-attacks bench-critic bench-masks bench-open bench-traces lock clean
 
 help: ## Show the targets
@@ -47,6 +47,11 @@ check-docs: .venv/docs.lock ## Build the documentation and look at every page an
 
 check-links: .venv/docs.lock ## Ask other hosts whether the documentation's links to them still work; needs a network
 	@$(BIN)/python -m sphinx -M linkcheck . $(SITE) -c docs/site --quiet
+
+screenshots: .venv/dev.lock ## Take the picture of the page that the documentation shows, in a real browser
+	@mkdir -p build/screenshots
+	@SCREENSHOTS=build/screenshots $(BIN)/python -m pytest tests/browser/test_looks.py -k "en-US and light and 1440"
+	@cp build/screenshots/run-1440-light-en.png docs/guide/page.png
 
 check-page: .venv/dev.lock ## Use the page in a real browser, which Debian's package chromium brings; 3 minutes
 	@$(BIN)/python -m pytest -m browser
