@@ -43,7 +43,7 @@ docs: .venv/docs.lock ## Build the documentation as a site in build/docs/html; b
 	@echo "Open $(SITE)/html/index.html"
 
 check-docs: .venv/docs.lock ## Build the documentation and look at every page and link of the site; 1 minute
-	@$(BIN)/python -m pytest -m site
+	@$(BIN)/python -m pytest -m site tests/docs
 
 check-links: .venv/docs.lock ## Ask other hosts whether the documentation's links to them still work; needs a network
 	@$(BIN)/python -m sphinx -M linkcheck . $(SITE) -c docs/site --quiet
