@@ -43,7 +43,7 @@ from service.evaluators.external.plugins import load_plugins
 from service.evaluators.external.webhook_client import Webhooks
 from service.evaluators.model.embedding import Embedder
 from service.evaluators.toolbox import Toolbox
-from service.fleet import Fleet, StartEngine, make_fleet, start_engine, weights_of
+from service.fleet import Fleet, StartEngine, make_fleet, make_learned, start_engine, weights_of
 from service.images.fetch import RemoteImages
 from service.metrics import Metrics
 from service.models import Adapter
@@ -204,7 +204,9 @@ def create_app(
     images = images or RemoteImages(settings.image_hosts)
     rubrics = load_rubrics(settings.tasks_dir)
     tasks = load_tasks(settings.tasks_dir, rubrics=rubrics, tools=tools)
-    served = ServedModels(settings.model_names, settings.critic, settings.judge)
+    learned = make_learned(settings)
+    resolve = learned.resolve if learned else lambda model: model
+    served = ServedModels(settings.served_names, settings.critic, settings.judge, resolve)
     limits = RequestLimits(settings.max_candidates, settings.max_rounds, settings.max_tokens, settings.max_seconds)
     judges = KnownJudges(metrics.show_judge)
     programs = Programs(
@@ -241,13 +243,15 @@ def create_app(
                 stack.push_async_callback(tracer.close)
             stack.push_async_callback(tools.close)
             stack.push_async_callback(images.close)
-            fleet = await stack.enter_async_context(make_fleet(settings, start, on_failure, on_ready))
+            fleet = await stack.enter_async_context(make_fleet(settings, start, on_failure, on_ready, learned))
             if stores is not None:
                 stack.push_async_callback(stores.close)
             stack.push_async_callback(repeats.close)
             repeats.start()
             await stack.enter_async_context(_checking(check, settings, fleet))
             runner = Runner(fleet.engine, admission, background, metrics, traces.recorder if traces else None)
+            if learned is not None:
+                runner = replace(runner, hold=learned.hold)
             state = AppState(
                 keys=Keys(settings.keys),
                 runner=runner,

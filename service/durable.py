@@ -59,7 +59,9 @@ def make_jobs(settings: Settings, stores: Stores, storage: Storage, sender: Send
 
     news = News()
     orders = OrdersByKind(NativeOrders(state.programs), {"response": ResponseOrders(state)})
-    services = Services(stores.jobs, state.runner, orders, news, on_end=note_end)
+    services = Services(
+        stores.jobs, state.runner, orders, news, models_change=settings.learning_dir is not None, on_end=note_end
+    )
     lease, keep = settings.job_lease_seconds, settings.job_keep_seconds
     worker = Worker(services, settings.max_jobs, lease, keep, state.check_ready)
     return Jobs(
@@ -89,7 +91,14 @@ def make_batches(
     settings: Settings, stores: Stores, storage: Storage, sender: Sender, state: AppState, line_bytes: int
 ) -> Batches:
     """The batches in the store, on which nobody works yet."""
-    services = Services(stores.batches.lines, state.runner, LineOrders(state), News(), lane="batch")
+    services = Services(
+        stores.batches.lines,
+        state.runner,
+        LineOrders(state),
+        News(),
+        lane="batch",
+        models_change=settings.learning_dir is not None,
+    )
     lease, keep = settings.job_lease_seconds, settings.file_keep_seconds
     worker = Worker(services, settings.max_batch_programs, lease, keep, state.check_ready)
     return Batches(

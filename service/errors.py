@@ -11,6 +11,7 @@ RedraftError
 │   ├── HeadTimeout            408
 │   ├── BodyTimeout            408
 │   ├── StillAtWork            409    the same request, sent before
+│   ├── AdapterRefused         409
 │   ├── BodyTooLarge           413
 │   ├── StorageFull            413    until something is deleted or expires
 │   ├── UriTooLong             414
@@ -104,6 +105,10 @@ class BodyTimeout(RequestError):
 
 class StillAtWork(RequestError):
     status, code, title = 409, "still_at_work", "The same request is still being worked on"
+
+
+class AdapterRefused(RequestError):
+    status, code, title = 409, "adapter_refused", "The adapter cannot serve"
 
 
 class BodyTooLarge(RequestError):

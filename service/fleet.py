@@ -14,7 +14,9 @@ from service.engines.remote.connect import Tokenizers, connect
 from service.engines.remote.replicas import ReplicatedEngine
 from service.engines.scripted import ScriptedEngine
 from service.engines.served import Adaptable, DeferredEngine, EngineMisconfigured, ServedEngine
-from service.errors import EngineDead, EngineUnavailable, Starting
+from service.errors import EngineDead, EngineUnavailable, ModelNotFound, Starting
+from service.learning.registry import Registry
+from service.learning.serving import LearnedModel, make_room
 from service.models import Adapter, RemoteModel, Servers
 from service.refinement.steps import warm
 from service.settings import Settings
@@ -103,23 +105,35 @@ class EngineLifetime:
 
 class Fleet:
     """The engines by the names of their models, each with its own lifetime; they start side by side. The first is the
-    last to be closed: others may be views of it."""
+    last to be closed: others may be views of it. ``learned``: the model that learns, a view of the first too."""
 
-    def __init__(self, lifetimes: Mapping[str, EngineLifetime]) -> None:
+    def __init__(self, lifetimes: Mapping[str, EngineLifetime], learned: LearnedModel | None = None) -> None:
         self._lifetimes = lifetimes
+        self._learned = learned
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> "Fleet":
         for lifetime in self._lifetimes.values():
             await self._stack.enter_async_context(lifetime)
+        if self._learned is not None:
+            main, *_ = self._lifetimes.values()
+            await self._stack.enter_async_context(self._learned.follow(main.loaded, main.engine))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
     def engine(self, model: str) -> ServedEngine:
-        """The engine of a model. Raises what its lifetime raises while there is none."""
-        return self._lifetimes[model].engine()
+        """The engine of a model, or of the adapter of that name.
+
+        Raises what its lifetime raises while there is none, and ModelNotFound for an adapter that is gone, or for a
+        model that was there before a restart.
+        """
+        if model in self._lifetimes:
+            return self._lifetimes[model].engine()
+        if self._learned is None:
+            raise ModelNotFound(f"there is no model {model} any more")
+        return self._learned.engine(model)
 
     async def loaded(self, model: str) -> ServedEngine:
         """Wait for the engine of a model. EngineDead if it could not be started."""
@@ -140,8 +154,9 @@ async def start_engine(settings: Settings, tokenizers: Tokenizers | None = None)
         if model == "bundled":
             model = str(await asyncio.to_thread(bundled.prepare))
         prepared = clock()
+        room = make_room(Registry(settings.learning_dir)) if settings.learning_dir else None
         engine = await VllmEngine.start(
-            model, settings.model_name, settings.engine_args, settings.adapters, settings.thinking
+            model, settings.model_name, settings.engine_args, settings.adapters, settings.thinking, room
         )
     started = clock()
     try:
@@ -182,6 +197,7 @@ def make_fleet(
     start: StartEngine,
     on_failure: Callable[[BaseException], None],
     on_ready: Callable[[], Awaitable[None]] | None = None,
+    learned: LearnedModel | None = None,
 ) -> Fleet:
     """The engines that the settings name. ``on_ready`` is for the main model's."""
     tokenizers = Tokenizers()
@@ -194,7 +210,21 @@ def make_fleet(
         else:
             starting = partial(start_remote, name, stated.servers(name), tokenizers)
         lifetimes[name] = EngineLifetime(name, starting, on_failure)
-    return Fleet(lifetimes)
+    return Fleet(lifetimes, learned)
+
+
+def make_learned(settings: Settings, on_change: Callable[[str], None] = lambda digest: None) -> LearnedModel | None:
+    """The model that learns in the folder that the settings name; None if they name none. ``on_change``: see
+    LearnedModel."""
+    if settings.learning_dir is None:
+        return None
+    registry = Registry(settings.learning_dir)
+
+    def find_weights() -> Path | None:
+        found = weights_of(settings, settings.model_name)
+        return None if isinstance(found, str) else found[0]
+
+    return LearnedModel(registry, settings.model_name, make_room(registry), find_weights, on_change)
 
 
 def weights_of(settings: Settings, model: str) -> Sequence[Path] | str:

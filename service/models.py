@@ -34,6 +34,9 @@ ServerUrl = Annotated[str, AfterValidator(check_server_url)]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._/-]{1,128}$")]
 """Has no colon, because the part after a colon says how the model works."""
 
+LEARNED = "learned"
+"""The name of the model that learns."""
+
 
 @dataclass(frozen=True, slots=True)
 class Servers:

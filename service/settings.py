@@ -21,7 +21,7 @@ from service.deliveries.receivers import ReceiverSettings
 from service.engines.local import bundled
 from service.engines.thoughts import AUTO, NONE, Thinking
 from service.evaluators.external.webhook_client import WebhookSettings
-from service.models import Adapter, FurtherModel, ModelName, Servers, check_server_url
+from service.models import LEARNED, Adapter, FurtherModel, ModelName, Servers, check_server_url
 from service.outbound import parse_origin
 from service.store.places import is_postgres
 
@@ -131,6 +131,9 @@ class Settings(BaseSettings):
     )
     calibration: Path | None = Field(
         None, description="file that calibrate wrote of a judge; by default it is looked for in the cache folder"
+    )
+    learning_dir: Path | None = Field(
+        None, description="folder of `learn`; the adapter that it promotes serves as the model `learned`"
     )
     engine_args: dict[str, Any] = Field({}, description="JSON object passed to vLLM's AsyncEngineArgs unchanged")
     max_programs: int = Field(64, ge=1, description="requests in progress at once")
@@ -294,8 +297,13 @@ class Settings(BaseSettings):
 
     @property
     def model_names(self) -> tuple[str, ...]:
-        """All models that requests may name, the main one first."""
+        """All models whose weights stay as they are, the main one first."""
         return (self.model_name, *self.models)
+
+    @property
+    def served_names(self) -> tuple[str, ...]:
+        """All models that requests may name, the main one first."""
+        return (*self.model_names, *([LEARNED] if self.learning_dir else []))
 
     def _key_entries(self) -> Iterator[tuple[str, str]]:
         """Each key as text, and where it was found."""
@@ -344,6 +352,10 @@ class Settings(BaseSettings):
             raise ValueError(f"{PREFIX}MODELS has a model {self.model_name!r}, which is the main model's name")
         if self.engine != "vllm" and any(isinstance(stated, Adapter) for stated in self.models.values()):
             raise ValueError(f"adapters in {PREFIX}MODELS need the engine vllm in this process")
+        if self.engine != "vllm" and self.learning_dir is not None:
+            raise ValueError(f"{PREFIX}LEARNING_DIR needs the engine vllm in this process")
+        if self.learning_dir is not None and LEARNED in self.model_names:
+            raise ValueError(f"with {PREFIX}LEARNING_DIR no other model may be called {LEARNED!r}")
         for setting, name in (("CRITIC", self.critic), ("JUDGE", self.judge)):
             if name is not None and name not in self.model_names:
                 known = ", ".join(self.model_names)

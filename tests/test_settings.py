@@ -1,6 +1,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -239,3 +240,12 @@ def test_a_list_that_is_broken_json_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
     with pytest.raises(ValueError, match="allowed_hosts"):
         Settings()
+
+
+def test_learning_needs_the_engine_in_this_process_and_a_free_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="REDRAFT_LEARNING_DIR needs the engine vllm"):
+        Settings(engine="scripted", learning_dir=tmp_path)
+    server: Any = {"urls": ["http://a:1"]}
+    with pytest.raises(ValueError, match="no other model may be called 'learned'"):
+        Settings(models={"learned": server}, learning_dir=tmp_path)
+    assert Settings(learning_dir=tmp_path).served_names[1:] == ("learned",)

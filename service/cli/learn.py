@@ -149,16 +149,14 @@ class _Desk:
         return int(self._output.closed)
 
     async def promote(self) -> int:
-        with self.shop.alone():
-            adapter = self._arguments.adapter or self.shop.newest()
-            self.shop.registry.promote(adapter, force=self._arguments.force)
-        self._print(f"{adapter} serves from the next start on, as the adapter in {self._arguments.folder / 'current'}")
+        adapter = self._arguments.adapter or self.shop.newest()
+        self.shop.registry.promote(adapter, force=self._arguments.force)
+        self._print(f"{adapter} serves from now on")
         return int(self._output.closed)
 
     async def rollback(self) -> int:
-        with self.shop.alone():
-            digest = self.shop.registry.rollback()
-        self._print(f"{digest or 'the base alone'} serves from the next start on")
+        digest = self.shop.registry.rollback()
+        self._print(f"{digest or 'the base alone'} serves from now on")
         return int(self._output.closed)
 
     async def list(self) -> int:
@@ -184,7 +182,7 @@ class _Desk:
     async def _engine(self, adapters: "dict[str, Path] | None" = None) -> AsyncIterator[_Model]:
         _tell("Starting the engine …")
         models = {name: Adapter(adapter=folder) for name, folder in (adapters or {}).items()}
-        engine = await start_engine(self._settings.model_copy(update={"models": models}))
+        engine = await start_engine(self._settings.model_copy(update={"models": models, "learning_dir": None}))
         try:
             if not isinstance(engine, _Model):
                 raise TypeError("only the engine in this process takes adapters")

@@ -1,14 +1,15 @@
 """One attempt at a job: its program, begun or taken up again, and what it tells."""
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from service.engines.base import Engine
-from service.errors import Cancelled, RedraftError, StoreUnavailable, Unavailable
+from service.errors import Cancelled, ModelNotFound, RedraftError, StoreUnavailable, Unavailable
 from service.jobs.job import Claim, JobEvent, JobKind, JobState, JobTaken, Progress, name_program
 from service.jobs.journal import Interrupted, Journal
 from service.jobs.news import News
@@ -29,6 +30,7 @@ from service.refinement.events import (
     RoundEnded,
 )
 from service.refinement.program import EvaluatedProgram, Program, Refine
+from service.refinement.roles import Models
 from service.refinement.scheduling import Lane
 from service.wire.problems import make_public
 from service.wire.responses import sse_event
@@ -40,6 +42,8 @@ MOST_IDLE_ATTEMPTS = 10
 """A job is given up after this many attempts in a row that ended with their process before any step was recorded."""
 RETRY_SECONDS = 5.0
 """How long a job rests if its engines cannot serve, unless they say how long."""
+MODELS_KEY = "models"
+"""The step that says which models a job's program has."""
 LONGEST_REST_SECONDS = 86_400.0
 """A job that is older than this fails if its engines cannot serve."""
 REPLAY_SECONDS = 2.0
@@ -55,6 +59,7 @@ class Services:
     """What attempts work with: where they write, what runs programs and makes them, and who hears of it.
 
     lane: whose places the programs take. ``orders`` compiles them for the same lane.
+    models_change: whether the weights that answer for a model's name may change, as of one that learns.
     on_end: called with the kind and the state of each job that has ended here.
     """
 
@@ -63,6 +68,7 @@ class Services:
     orders: Orders
     news: News
     lane: Lane = "interactive"
+    models_change: bool = False
     on_end: Callable[[JobKind, JobState], None] = lambda kind, state: None
 
 
@@ -172,7 +178,24 @@ class Attempt:
             program = replace(program, fence=order.fence, evaluators=evaluators)
         if isinstance(program, Refine) and program.sampling.seed is None:
             program = replace(program, sampling=replace(program.sampling, seed=order.seed))
+        if self._services.models_change:
+            program = replace(program, models=await self._models(program.models, journal))
         return program, form
+
+    async def _models(self, now: Models, journal: Journal) -> Models:
+        """The models that the first attempt had, or those of ``now`` if one of them is gone."""
+        with journal.place(MODELS_KEY) as place:
+            if place.recorded is None:
+                await journal.record(place, asdict(now), 0.0)
+                return now
+            first = Models(**json.loads(place.recorded.result))
+        try:
+            self._services.runner.roles(first)
+        except ModelNotFound:
+            return now
+        except Unavailable:  # for now
+            pass
+        return first
 
     def _engine(self, model: str, journal: Journal) -> Engine:
         return RecordedEngine(self._services.runner.engine(model), journal)

@@ -10,11 +10,13 @@ one is killed at any moment. An adapter's name is the digest of its files, and a
 is damaged: it is neither examined nor promoted.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from service.learning.collected import DamagedFile, write_whole
@@ -28,8 +30,13 @@ class Refused(Exception):
     """An order that would harm what serves. The message is a sentence for the operator."""
 
 
+class UnknownAdapter(Refused):
+    """There is no adapter of that name."""
+
+
 class Registry:
-    """The adapters of a folder. One process at a time may change them."""
+    """The adapters of a folder. One process at a time may change them, but for which one serves: any process may change
+    that at any time, also while another trains."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -38,15 +45,33 @@ class Registry:
     @property
     def current(self) -> str:
         """The digest of the adapter that serves; empty for the base."""
-        link = self._folder / "current"
-        return Path(os.readlink(link)).name if link.is_symlink() else ""
+        try:
+            return Path(os.readlink(self._folder / "current")).name
+        except FileNotFoundError:
+            return ""
+
+    @property
+    def previous(self) -> str | None:
+        """What a rollback returns to: a digest, or empty for the base; None before the first promotion."""
+        try:
+            return (self._folder / "previous").read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return None
+
+    @property
+    def digests(self) -> Sequence[str]:
+        """The names of all adapters, damaged ones too."""
+        if not self._adapters.is_dir():
+            return []
+        return sorted(folder.name for folder in self._adapters.iterdir() if not folder.name.startswith("."))
 
     def list(self) -> Sequence[Manifest]:
         """The manifests of all adapters, the oldest first. Raises DamagedFile."""
-        if not self._adapters.is_dir():
-            return []
-        found = [read_manifest(folder) for folder in self._adapters.iterdir() if not folder.name.startswith(".")]
-        return sorted(found, key=lambda manifest: manifest.created)
+        return sorted(map(self.manifest, self.digests), key=lambda manifest: manifest.created)
+
+    def manifest(self, digest: str) -> Manifest:
+        """An adapter's manifest. Raises DamagedFile."""
+        return read_manifest(self._adapters / digest)
 
     def add(self, trained: Path, describe: Callable[[str], Manifest]) -> Manifest:
         """Move a trained adapter in, with the manifest that ``describe`` makes for its digest. The folder ``trained``
@@ -62,12 +87,24 @@ class Registry:
         trained.replace(target)
         return manifest
 
+    def shape(self, digest: str) -> tuple[int, frozenset[str]]:
+        """An adapter's rank, and the layers that it changes. Raises DamagedFile."""
+        path = self._adapters / digest / "adapter_config.json"
+        try:
+            config = json.loads(path.read_bytes())
+            rank, layers = config["r"], frozenset(config["target_modules"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DamagedFile(f"{path} is not the configuration of an adapter: {type(error).__name__}") from error
+        if not isinstance(rank, int):
+            raise DamagedFile(f"{path} is not the configuration of an adapter: its rank is not a number")
+        return rank, layers
+
     def folder_of(self, digest: str) -> Path:
-        """The whole folder of an adapter. Raises Refused for an unknown one, and DamagedFile."""
+        """The whole folder of an adapter. Raises UnknownAdapter and DamagedFile."""
         folder = self._adapters / digest
-        if not digest or digest.startswith(".") or "/" in digest or not folder.is_dir():
-            known = ", ".join(manifest.adapter for manifest in self.list()) or "none yet"
-            raise Refused(f"there is no adapter {digest}; there are: {known}")
+        if digest not in self.digests:
+            known = ", ".join(self.digests) or "none yet"
+            raise UnknownAdapter(f"there is no adapter {digest}; there are: {known}")
         if (found := digest_of_adapter(folder)) != digest:
             raise DamagedFile(f"the adapter {digest} is damaged: its files have the digest {found}")
         return folder
@@ -85,31 +122,62 @@ class Registry:
         count: int = attempts[exam]
         return count
 
+    def obstacle(self, manifest: Manifest) -> str:
+        """Why an adapter may not serve; empty if it may."""
+        if manifest.tainted:
+            return manifest.tainted
+        if not manifest.verdicts:
+            return "it has not sat an exam"
+        last = manifest.verdicts[-1]
+        if last.decision != "promote":
+            return f"the gate's verdict is {last.decision} ({'; '.join(last.reasons)})"
+        if last.against != self.current:
+            return "its exam was against another model than the one that serves now"
+        return ""
+
+    def check(self, digest: str) -> None:
+        """Return if an adapter may be promoted. Raises Refused and DamagedFile."""
+        if reason := self.obstacle(read_manifest(self.folder_of(digest))):
+            raise Refused(f"{digest} is not promoted: {reason}")
+
     def promote(self, digest: str, *, force: bool = False) -> None:
         """Let an adapter serve.
 
         force: also without a verdict to promote it against what serves now, which its manifest then says.
         Raises Refused and DamagedFile.
         """
-        manifest = read_manifest(self.folder_of(digest))
-        reason = _obstacle(manifest, self.current)
-        if reason and not force:
-            raise Refused(f"{digest} is not promoted: {reason}")
-        if reason:
-            self.update(manifest.model_copy(update={"forced": True}))
-        self._point(digest)
+        with self._pointer():
+            manifest = read_manifest(self.folder_of(digest))
+            reason = self.obstacle(manifest)
+            if reason and not force:
+                raise Refused(f"{digest} is not promoted: {reason}")
+            if reason:
+                self.update(manifest.model_copy(update={"forced": True}))
+            self._point(digest)
 
     def rollback(self) -> str:
         """Let what served before the last promotion serve again; returns its digest, empty for the base. A second
-        rollback takes the first one back. Raises Refused."""
-        path = self._folder / "previous"
-        if not path.exists():
+        rollback takes the first one back. Raises Refused and DamagedFile."""
+        with self._pointer():
+            digest = self.check_rollback()
+            self._point(digest)
+            return digest
+
+    def check_rollback(self) -> str:
+        """What a rollback would return to. Raises Refused and DamagedFile."""
+        if (digest := self.previous) is None:
             raise Refused("nothing was promoted yet, so there is nothing to return to")
-        digest = path.read_text(encoding="utf-8").strip()
         if digest:
             self.folder_of(digest)
-        self._point(digest)
         return digest
+
+    @contextmanager
+    def _pointer(self) -> Iterator[None]:
+        """The right to move the pointer. Other processes wait for it: it is held for moments."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / ".pointer.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _point(self, digest: str) -> None:
         before = self.current
@@ -140,17 +208,3 @@ def digest_of_adapter(folder: Path) -> str:
             raise DamagedFile(f"{folder} is not the folder of an adapter: {name} cannot be read") from error
         digest.update(f"{name}\n{len(content)}\n".encode() + content)
     return digest.hexdigest()[:_DIGITS]
-
-
-def _obstacle(manifest: Manifest, current: str) -> str:
-    """Why an adapter may not serve; empty if it may."""
-    if manifest.tainted:
-        return manifest.tainted
-    if not manifest.verdicts:
-        return "it has not sat an exam"
-    last = manifest.verdicts[-1]
-    if last.decision != "promote":
-        return f"the gate's verdict is {last.decision} ({'; '.join(last.reasons)})"
-    if last.against != current:
-        return "its exam was against another model than the one that serves now"
-    return ""

@@ -31,7 +31,6 @@ from service.refinement.program import (
     Select,
     ToolChat,
 )
-from service.refinement.roles import Models
 from service.refinement.scheduling import Lane
 from service.refinement.trust import UNKNOWN, JudgeTrust
 from service.tasks.task import Rubric, Task
@@ -142,7 +141,7 @@ class Programs:
             arrival=next(self._arrivals),
             lane=lane,
             task=task.name,
-            models=Models.single(request.model),
+            models=self.served.single(request.model),
             asked=request.body(sampling),
             form=request.form,
             threads=self.tools.threads,

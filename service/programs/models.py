@@ -1,5 +1,6 @@
 """The models that requests may name, and who plays which role in a request."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from service.errors import FieldError, wrong_fields
@@ -9,12 +10,18 @@ from service.wire.requests import CommonFields, CritiqueRequest, GenerateRequest
 
 @dataclass(frozen=True, slots=True)
 class ServedModels:
-    """``names``: the main model's first. ``critic``, ``judge``: the operator's choice for requests that make none; by
-    default the writer."""
+    """The models by their names.
+
+    names: the main model's first.
+    critic, judge: the operator's choice for requests that make none; by default the writer.
+    resolve: gives the name of the weights that answer for a model now. A model whose weights change as it learns
+        neither criticizes nor judges by default.
+    """
 
     names: tuple[str, ...]
     critic: str | None = None
     judge: str | None = None
+    resolve: Callable[[str], str] = lambda model: model
 
     @property
     def main(self) -> str:
@@ -37,6 +44,11 @@ class ServedModels:
         if wrong:
             raise wrong_fields(wrong)
         if isinstance(request, GenerateRequest):
-            return Models.single(writer)
-        critic = roles.get("critic") or self.critic or writer
-        return Models(writer, critic, roles.get("judge") or self.judge or writer)
+            return self.single(writer)
+        default = writer if self.resolve(writer) == writer else self.main
+        critic, judge = roles.get("critic") or self.critic or default, roles.get("judge") or self.judge or default
+        return Models(*map(self.resolve, (writer, critic, judge)))
+
+    def single(self, model: str) -> Models:
+        """One model that plays all roles."""
+        return Models.single(self.resolve(model))

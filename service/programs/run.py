@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -67,6 +67,7 @@ class Runner:
     background: the places and the gate of the batch lane.
     metrics: what every event is counted in.
     keeper: stores traces, if there are any.
+    hold: keeps the weights of a program's models in their engines while it runs.
 
     >>> async with aclosing(runner.run(program, info)) as events:  # doctest: +SKIP
     ...     async for event in events:
@@ -78,6 +79,7 @@ class Runner:
     background: Background
     metrics: Metrics
     keeper: Keeper | None = None
+    hold: Callable[[Models], AbstractContextManager[None]] = lambda models: nullcontext()
 
     def roles(self, models: Models) -> Roles:
         """The engines of a program's models. Raises what ``engine`` raises."""
@@ -102,24 +104,25 @@ class Runner:
         """
         if self.keeper is not None and program.to_store is not None:
             await self.keeper.check(info.caller)
-        roles = self.roles(program.models)
-        if program.lane == "batch":
-            roles = self.background.roles(roles)
-        if ticket is None:
-            await roles.check()
-        place = self._admit(program, info.caller) if ticket is None else nullcontext(ticket)
-        begun = program.lane == "batch" or observe is not None  # nobody waits for the first event
-        async with place as held, aclosing(_work(program, roles)) as events:
-            async for event in events:
-                (observe or self.metrics.observe)(program.task, event)
-                if isinstance(event, Outcome):
-                    event = Done(event, Timing(held.queued_seconds, info.seconds_since_arrival()))
-                    log.info("program ended", extra={"request_id": info.id, **_summarize(event, program)})
-                    self.keep(program, info, event)
-                if not begun and not isinstance(event, Started):
-                    begun = True
-                    self.metrics.observe_first_event(info.endpoint, info.seconds_since_arrival())
-                yield event
+        with self.hold(program.models):
+            roles = self.roles(program.models)
+            if program.lane == "batch":
+                roles = self.background.roles(roles)
+            if ticket is None:
+                await roles.check()
+            place = self._admit(program, info.caller) if ticket is None else nullcontext(ticket)
+            begun = program.lane == "batch" or observe is not None  # nobody waits for the first event
+            async with place as held, aclosing(_work(program, roles)) as events:
+                async for event in events:
+                    (observe or self.metrics.observe)(program.task, event)
+                    if isinstance(event, Outcome):
+                        event = Done(event, Timing(held.queued_seconds, info.seconds_since_arrival()))
+                        log.info("program ended", extra={"request_id": info.id, **_summarize(event, program)})
+                        self.keep(program, info, event)
+                    if not begun and not isinstance(event, Started):
+                        begun = True
+                        self.metrics.observe_first_event(info.endpoint, info.seconds_since_arrival())
+                    yield event
 
     def keep(self, program: Program, info: RequestInfo, done: Done) -> "asyncio.Future[None] | None":
         """Begin to store the program's trace, if that is asked for."""

@@ -13,6 +13,7 @@ from service.cli import learn, main
 from service.engines.base import Sample
 from service.engines.conversation import Conversation
 from service.engines.scripted import Script, ScriptedEngine
+from service.engines.served import ServedEngine
 from service.settings import Settings
 from tests.learning.test_trainer import fake
 
@@ -56,6 +57,9 @@ class AdaptableEngine(ScriptedEngine):
     async def load_adapter(self, name: str, folder: Path) -> "AdaptableEngine":
         assert (folder / "adapter_model.safetensors").exists()
         return AdaptableEngine(Script(reply=lambda call: "we know it better."), model=name)
+
+    async def drop_adapter(self, adapter: ServedEngine) -> None:
+        pass
 
     def prompt_ids(self, conversation: Conversation, prefill: str = "", *, thinking: bool = True) -> list[int]:
         return []

@@ -10,9 +10,9 @@ import pytest
 
 from service.learning.collected import DamagedFile
 from service.learning.gate import Decision
-from service.learning.manifest import Manifest, Verdict
-from service.learning.recipe import load_recipe
 from service.learning.registry import Refused, Registry
+from service.learning.workshop import Workshop
+from tests.support.adapters import add_adapter
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,36 +22,9 @@ def registry(tmp_path: Path) -> Registry:
     return Registry(tmp_path)
 
 
-def add(registry: Registry, folder: Path, weights: str, *decisions: Decision, against: str = "", **fields: Any) -> str:
-    """An adapter with an exam for each decision."""
-    trained = folder / f"trained {weights}"
-    trained.mkdir()
-    (trained / "adapter_config.json").write_text("{}")
-    (trained / "adapter_model.safetensors").write_text(weights)
-    verdicts = tuple(verdict(decision, against) for decision in decisions)
-
-    def describe(digest: str) -> Manifest:
-        stated: dict[str, Any] = {
-            "adapter": digest, "base": "b", "lessons": "l", "evaluators": "e", "recipe": load_recipe("quick"),
-            "prompts": (), "texts": 1, "pairs": 1, "created": weights, "seconds": 1.0, "versions": {},
-            "verdicts": verdicts,
-        }  # fmt: skip
-        return Manifest(**{**stated, **fields})
-
-    return registry.add(trained, describe).adapter
-
-
-def verdict(decision: Decision, against: str) -> Verdict:
-    return Verdict(
-        decision=decision,
-        reasons=("because",),
-        against=against,
-        exam="x",
-        attempt=1,
-        evaluators="e",
-        created="today",
-        figures={},
-    )
+def add(registry: Registry, folder: Path, weights: str, *decisions: Decision, **fields: Any) -> str:
+    """An adapter with an exam for each decision, that is older the earlier its weights are in the alphabet."""
+    return add_adapter(registry, folder, weights, *decisions, **{"created": weights, **fields})
 
 
 def test_an_adapter_that_has_passed_serves_and_a_rollback_returns(registry: Registry, tmp_path: Path) -> None:
@@ -120,6 +93,21 @@ def test_unknown_adapters_and_a_rollback_of_nothing_are_refused(registry: Regist
         registry.promote("../adapters")
     with pytest.raises(Refused, match="nothing was promoted"):
         registry.rollback()
+
+
+def test_a_rollback_waits_for_no_training(registry: Registry, tmp_path: Path) -> None:
+    registry.promote(add(registry, tmp_path, "one", "promote"))
+    with Workshop(tmp_path, tmp_path).alone():
+        assert registry.rollback() == ""
+
+
+def test_a_configuration_without_a_rank_is_damaged(registry: Registry, tmp_path: Path) -> None:
+    digest = add(registry, tmp_path, "one")
+    assert registry.shape(digest) == (8, frozenset({"q_proj", "v_proj"}))
+    for content in ("{}", "[]", '{"r": "8", "target_modules": []}', "half"):
+        (tmp_path / "adapters" / digest / "adapter_config.json").write_text(content)
+        with pytest.raises(DamagedFile, match="is not the configuration of an adapter"):
+            registry.shape(digest)
 
 
 def test_a_folder_without_weights_is_not_an_adapter(registry: Registry, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from service.wire.requests import CritiqueRequest, GenerateRequest, RefineReques
 
 SERVED = ServedModels(("main", "eye", "scale"))
 CHOSEN = ServedModels(("main", "eye", "scale"), critic="eye", judge="scale")
+LEARNS = ServedModels(("main", "learned"), resolve=lambda name: "learned@1" if name == "learned" else name)
+BEGINS = ServedModels(("main", "learned"), resolve=lambda name: "main")
 
 
 def models(served: ServedModels, kind: type[Any] = RefineRequest, **fields: Any) -> Models:
@@ -30,6 +32,10 @@ def models(served: ServedModels, kind: type[Any] = RefineRequest, **fields: Any)
         (CHOSEN, {}, ("main", "eye", "scale")),
         (CHOSEN, {"model": "scale"}, ("scale", "eye", "scale")),
         (CHOSEN, {"models": {"critic": "main", "judge": "main"}}, ("main", "main", "main")),
+        (LEARNS, {}, ("main", "main", "main")),
+        (LEARNS, {"model": "learned"}, ("learned@1", "main", "main")),
+        (LEARNS, {"model": "learned", "models": {"judge": "learned"}}, ("learned@1", "main", "learned@1")),
+        (BEGINS, {"model": "learned"}, ("main", "main", "main")),
     ],
 )
 def test_the_request_comes_before_the_operator_and_the_operator_before_the_writer(

@@ -96,7 +96,7 @@ async def serving(
     async def started(*_: object) -> ServedEngine:
         return engine
 
-    stated = Settings(engine="scripted", **settings)
+    stated = Settings(**{"engine": "scripted", **settings})
     app = create_app(stated, tools=tools, images=images, start=start or started, on_failure=failures.append)
     async with (
         listening(app, stated.max_connections) as url,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from service.engines.local.reasoning import parser_name
-from service.engines.served import EngineMisconfigured
+from service.engines.served import AdapterRoom, EngineMisconfigured
 from service.engines.thoughts import Thinking
 
 if TYPE_CHECKING:
@@ -92,9 +92,11 @@ def _arguments(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncEng
     return AsyncEngineArgs(**{**chosen, **arguments})
 
 
-def lora_arguments(adapters: Sequence[Path]) -> Mapping[str, Any]:
-    """What the engine must know about its adapters at the start: how many slots they need, the largest rank, and which
+def lora_arguments(adapters: Sequence[Path], room: AdapterRoom | None = None) -> Mapping[str, Any]:
+    """What the engine must know about adapters at the start: how many slots they need, the largest rank, and which
     layers they change.
+
+    adapters: the folders of those that are known. room: for those that come while the engine serves.
 
     One slot stays empty, because vLLM's CPU build applies the last one to requests without an adapter whenever a step
     also has requests with one (vllm-project/vllm#48421). Other layers are not prepared for adapters. Above all, the
@@ -102,17 +104,16 @@ def lora_arguments(adapters: Sequence[Path]) -> Mapping[str, Any]:
 
     Raises EngineMisconfigured if an adapter changes that layer.
     """
-    if not adapters:
+    if not adapters and room is None:
         return {}
     stated = [json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")) for folder in adapters]
-    ranks = [config["r"] for config in stated]
-    fitting = [rank for rank in LORA_RANKS if rank >= max(ranks)] or [max(ranks)]
-    changed = {layer for config in stated for layer in config["target_modules"]}
+    rank = max([*(config["r"] for config in stated), *([room.rank] if room else [])])
+    changed = {layer for config in stated for layer in config["target_modules"]} | (room.layers if room else set())
     if OUTPUT_LAYER in changed:
         raise EngineMisconfigured(f"an adapter changes {OUTPUT_LAYER}, which an engine that weighs texts cannot serve")
     return {
         "enable_lora": True,
-        "max_loras": len(adapters) + 1,
-        "max_lora_rank": fitting[0],
+        "max_loras": len(adapters) + (room.places if room else 0) + 1,
+        "max_lora_rank": next((fitting for fitting in LORA_RANKS if fitting >= rank), rank),
         "lora_target_modules": sorted(changed),
     }

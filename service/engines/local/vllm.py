@@ -35,7 +35,7 @@ from service.engines.conversation import Conversation
 from service.engines.decoding import Grammars, begin_with, tokens_of
 from service.engines.local.loading import GUIDANCE, load_in_thread, lora_arguments
 from service.engines.local.reasoning import Reader, Reasoning
-from service.engines.served import EngineMisconfigured
+from service.engines.served import AdapterRoom, AdapterUnusable, EngineMisconfigured, ServedEngine
 from service.engines.thoughts import Split, Thinking, find_requested_marks
 from service.engines.tokenization import ChatTokenizer
 from service.errors import EngineDead, InvalidRequest
@@ -88,36 +88,51 @@ class VllmEngine(CallHandler):
         arguments: Mapping[str, Any],
         adapters: Sequence[Path] = (),
         thinking: Thinking | None = None,
+        room: AdapterRoom | None = None,
     ) -> "VllmEngine":
         """Load ``model`` (a folder or a hub name) and serve it as ``name``.
 
-        ``adapters``: the folders of those that ``load_adapter`` may be asked for. ``arguments`` go to vLLM's
-        ``AsyncEngineArgs`` as they are and win over the defaults here. Loading runs in a thread, so that the caller's
-        event loop stays free. EngineMisconfigured where vLLM is not installed.
+        ``adapters``: the folders of those that ``load_adapter`` may be asked for. ``room``: for others, which need not
+        exist yet. ``arguments`` go to vLLM's ``AsyncEngineArgs`` as they are and win over the defaults here. Loading
+        runs in a thread, so that the caller's event loop stays free. EngineMisconfigured where vLLM is not installed.
         """
         if find_spec("vllm") is None:
             raise EngineMisconfigured("vLLM is not installed: pip install 'redraft[server,gpu]', or set REDRAFT_ENGINE")
         for variable, value in ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
         thinking = thinking or Thinking()
-        return cls(
-            await load_in_thread(model, name, {**lora_arguments(adapters), **arguments}, thinking), name, thinking
-        )
+        arguments = {**lora_arguments(adapters, room), **arguments}
+        return cls(await load_in_thread(model, name, arguments, thinking), name, thinking)
 
     async def load_adapter(self, name: str, folder: Path) -> "VllmEngine":
         """The same engine with a LoRA adapter, as the model ``name``.
 
         It shares the tokens, the queue and the processes, but no cached prefix, because an adapter's values differ.
-        Raises what vLLM says of an adapter that cannot be loaded.
+        Adapters may be loaded while calls are in progress, as many as the engine was started for.
+
+        Raises AdapterUnusable, with what vLLM says of it, and EngineDead.
         """
         from vllm.lora.request import LoRARequest
 
         view = copy(self)
         view._model = name
         view._lora = LoRARequest(name, next(self._lora_ids), str(folder))
-        with _translate_errors():
-            await self._llm.add_lora(view._lora)
+        try:
+            with _translate_errors():
+                await self._llm.add_lora(view._lora)
+        except EngineDead:
+            raise
+        except Exception as error:  # vLLM passes on whatever its worker met
+            await self.drop_adapter(view)
+            raise AdapterUnusable(f"vLLM cannot load the adapter in {folder}: {error}") from error
         return view
+
+    async def drop_adapter(self, adapter: ServedEngine) -> None:
+        """Free the slot of an adapter that no call uses any more. vLLM would do so only once all slots are taken, also
+        the one that has to stay empty (see loading.lora_arguments)."""
+        if isinstance(adapter, VllmEngine) and adapter._lora is not None:
+            with _translate_errors():
+                await self._llm.remove_lora(adapter._lora.lora_int_id)
 
     async def close(self) -> None:
         """Stop the engine's processes within seconds and abort calls in progress.

@@ -8,7 +8,7 @@ import pytest
 
 from service.engines.local.loading import lora_arguments
 from service.engines.local.vllm import VllmEngine
-from service.engines.served import EngineMisconfigured
+from service.engines.served import AdapterRoom, EngineMisconfigured
 
 
 def write_config(folder: Path, rank: int, layers: list[str]) -> None:
@@ -36,6 +36,17 @@ def test_an_adapter_of_the_output_layer_is_refused(tmp_path: Path) -> None:
     write_config(tmp_path, 8, ["q_proj", "lm_head"])
     with pytest.raises(EngineMisconfigured, match="lm_head"):
         lora_arguments([tmp_path])
+
+
+def test_there_is_room_for_adapters_to_come(tmp_path: Path) -> None:
+    write_config(tmp_path, 16, ["q_proj"])
+    room = AdapterRoom(places=3, rank=8, layers=frozenset({"o_proj", "q_proj"}))
+
+    alone, together = lora_arguments([], room), lora_arguments([tmp_path], room)
+
+    assert (alone["max_loras"], alone["max_lora_rank"]) == (4, 8)
+    assert (together["max_loras"], together["max_lora_rank"]) == (5, 16)
+    assert alone["lora_target_modules"] == together["lora_target_modules"] == ["o_proj", "q_proj"]
 
 
 def test_without_adapters_the_engine_is_not_burdened_with_any() -> None:
