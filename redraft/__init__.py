@@ -6,6 +6,7 @@ AsyncRedraft for asyncio.
 ...     print(client.refine(prompt="Describe a sunrise over the sea.").text)
 """
 
+from redraft.adapters import Adapter, Adapters, WholeAdapter
 from redraft.async_client import AsyncRedraft
 from redraft.batches import BatchResult
 from redraft.client import Redraft
@@ -35,6 +36,8 @@ from redraft.results import CritiqueResult, GenerateResult, Model, RefineResult,
 from redraft.traces import Feedback, Trace, TraceSummary
 
 __all__ = [
+    "Adapter",
+    "Adapters",
     "AsyncJob",
     "AsyncRedraft",
     "BatchResult",
@@ -67,4 +70,5 @@ __all__ = [
     "TraceSummary",
     "Unauthorized",
     "UnexpectedAnswer",
+    "WholeAdapter",
 ]

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import httpx
 
+from redraft.adapters import AsyncAdapterMethods
 from redraft.answers import make_refusal, map_httpx_errors, parse
 from redraft.batches import BatchResult, BatchResults
 from redraft.errors import ConnectionFailed, ProblemError
@@ -33,7 +34,7 @@ R = TypeVar("R", bound=Result)
 E = TypeVar("E")
 
 
-class AsyncRedraft(AsyncTraceMethods):
+class AsyncRedraft(AsyncAdapterMethods, AsyncTraceMethods):
     """A client of one service, for asyncio. Tasks may share it.
 
     The parameters, the methods and the errors are those of Redraft. ``http_client`` is an ``httpx.AsyncClient``, and

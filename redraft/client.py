@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import httpx
 
+from redraft.adapters import AdapterMethods
 from redraft.answers import make_refusal, map_httpx_errors, parse
 from redraft.batches import BatchResult, BatchResults
 from redraft.errors import ConnectionFailed, ProblemError
@@ -34,7 +35,7 @@ R = TypeVar("R", bound=Result)
 E = TypeVar("E")
 
 
-class Redraft(TraceMethods):
+class Redraft(AdapterMethods, TraceMethods):
     """A client of one service. Threads may share it.
 
     base_url: where the service is, with or without ``/v1``.

@@ -4,7 +4,7 @@ RedraftError
 ├── ProblemError          the service answered with a problem, or a stream ended with one
 │   ├── InvalidRequest    422; ``errors`` names the fields
 │   ├── Unauthorized      401
-│   └── Busy              409, 429 and 503; try again after ``retry_after`` seconds
+│   └── Busy              409 ``still_at_work``, 429 and 503; try again after ``retry_after`` seconds
 ├── InvalidProxy          the environment names a proxy that cannot be used
 ├── ConnectionFailed      there was no connection, it was cut, or it was silent for too long
 └── UnexpectedAnswer      the answer is not in the service's form
@@ -84,7 +84,9 @@ def make_problem_error(problem: Problem, request_id: str | None, retry_after: in
             kind: type[ProblemError] = Unauthorized
         case 422:
             kind = InvalidRequest
-        case 409 | 429 | 503:
+        case 429 | 503:
+            kind = Busy
+        case 409 if problem.code == "still_at_work":
             kind = Busy
         case _:
             kind = ProblemError

@@ -19,6 +19,7 @@ from service.api.body import add_schemas
 from service.api.idempotency import Repeats
 from service.api.intake import Intake
 from service.api.jobs import router as jobs_router
+from service.api.learning import router as learning_router
 from service.api.mcp import routes as mcp_routes
 from service.api.middleware import UNMATCHED, BodyLimit, RequestContext, RequestRecord, RequestTrace
 from service.api.openai import batches as openai_batches
@@ -263,6 +264,8 @@ def create_app(
                 traces=traces,
                 max_file_bytes=settings.max_file_bytes,
                 max_body_seconds=settings.max_body_seconds,
+                learned=learned,
+                operators=settings.operator_names,
             )
             if stores is not None and storage is not None:
                 stack.push_async_callback(storage.close)
@@ -314,6 +317,7 @@ def create_app(
     app.include_router(v1)
     app.include_router(jobs_router)
     app.include_router(traces_router)
+    app.include_router(learning_router)
     app.include_router(openai_routes.v1)
     app.include_router(openai_files.v1)
     app.include_router(openai_batches.v1)

@@ -6,6 +6,7 @@ RedraftError
 │   ├── MalformedBody          400
 │   ├── Unauthorized           401
 │   ├── Forbidden              403
+│   ├── OperatorOnly           403
 │   ├── NotFound               404
 │   ├── MethodNotAllowed       405
 │   ├── HeadTimeout            408
@@ -85,6 +86,10 @@ class Unauthorized(RequestError):
 
 class Forbidden(RequestError):
     status, code, title = 403, "forbidden", "This origin or host is not allowed"
+
+
+class OperatorOnly(RequestError):
+    status, code, title = 403, "operator_only", "Only an operator may do this"
 
 
 class NotFound(RequestError):

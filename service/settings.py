@@ -74,6 +74,10 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = Field(
         None, description="file of bearer keys, one name:sha256-hex per line; # starts a comment"
     )
+    operators: Annotated[list[str], *LISTED] = Field(
+        [],
+        description="names of the keys that may see and change what learns, comma-separated or as JSON",
+    )
     allow_anonymous: bool = Field(False, description="serve outside loopback without keys")
     allowed_hosts: Annotated[list[HostName] | None, *LISTED] = Field(
         None,
@@ -251,6 +255,11 @@ class Settings(BaseSettings):
         return tuple(_parse_key(where, entry) for where, entry in self._key_entries())
 
     @property
+    def operator_names(self) -> frozenset[str] | None:
+        """The callers who are operators; None for all, which they are on loopback without keys."""
+        return None if not self.keys and _is_loopback(self.host) else frozenset(self.operators)
+
+    @property
     def hosts(self) -> frozenset[str] | None:
         """The names that the service answers to; the address that it listens on is one too. None for any."""
         if self.allowed_hosts is None and not self.keys and _is_loopback(self.host):
@@ -381,6 +390,12 @@ class Settings(BaseSettings):
                 f"{PREFIX}MAX_BODY_MEMORY must hold the largest body: at least {PREFIX}MAX_BODY_BYTES and "
                 f"{PREFIX}MAX_BATCH_BYTES"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_operators_without_a_key(self) -> Self:
+        if strangers := set(self.operators) - {name for name, _ in self.keys}:
+            raise ValueError(f"{PREFIX}OPERATORS: no key is called {min(strangers)!r}")
         return self
 
     @model_validator(mode="after")

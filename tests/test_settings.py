@@ -249,3 +249,18 @@ def test_learning_needs_the_engine_in_this_process_and_a_free_name(tmp_path: Pat
     with pytest.raises(ValueError, match="no other model may be called 'learned'"):
         Settings(models={"learned": server}, learning_dir=tmp_path)
     assert Settings(learning_dir=tmp_path).served_names[1:] == ("learned",)
+
+
+@pytest.mark.parametrize(
+    ("settings", "operators"),
+    [
+        ({}, None),
+        ({"host": "0.0.0.0", "allow_anonymous": True}, set()),
+        ({"api_keys": f"a:{'0' * 64},b:{'1' * 64}"}, set()),
+        ({"api_keys": f"a:{'0' * 64},b:{'1' * 64}", "operators": "b"}, {"b"}),
+    ],
+)
+def test_operators_are_named_or_on_this_machine(settings: dict[str, Any], operators: set[str] | None) -> None:
+    assert Settings(**settings).operator_names == operators
+    with pytest.raises(ValueError, match="no key is called 'nobody'"):
+        Settings(**{**settings, "operators": "nobody"})

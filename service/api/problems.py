@@ -48,7 +48,7 @@ MESSAGES: Mapping[str, str] = {
 DESCRIPTIONS: Mapping[int | str, str] = {
     400: "The body is not JSON, or the request is not HTTP.",
     401: "No key, or a wrong one.",
-    403: "The host or the origin is not allowed.",
+    403: "The host or the origin is not allowed, or the caller is not an operator.",
     408: "The body did not arrive in time.",
     409: "The same request under its idempotency key is still being worked on.",
     413: "The body is too large.",

@@ -11,9 +11,10 @@ from service.api.auth import Keys
 from service.api.idempotency import note_key
 from service.batches.batches import Batches
 from service.calibration.judges import KnownJudges
-from service.errors import Draining, EngineDead, EngineUnavailable, Starting, Unavailable
+from service.errors import Draining, EngineDead, EngineUnavailable, OperatorOnly, Starting, Unavailable
 from service.images.fetch import RemoteImages
 from service.jobs.jobs import Jobs
+from service.learning.serving import LearnedModel
 from service.metrics import READY
 from service.programs.compile import Programs
 from service.programs.models import ServedModels
@@ -46,6 +47,8 @@ class AppState:
     batches: batches whose lines are, with their files, likewise.
     max_file_bytes: of one upload.
     max_body_seconds: in which a piece of an upload must arrive.
+    learned: the model that learns, if there is one.
+    operators: the names of the keys that may change what serves; None for all callers.
     """
 
     keys: Keys
@@ -61,6 +64,8 @@ class AppState:
     batches: Batches | None = None
     max_file_bytes: int = 0
     max_body_seconds: float = 0.0
+    learned: LearnedModel | None = None
+    operators: frozenset[str] | None = frozenset()
 
     async def check_ready(self) -> None:
         """Return while programs are served; raise Draining, or what keeps a model from serving that programs need by
@@ -107,6 +112,13 @@ async def require_key(request: Request) -> None:
     """Note the name of the caller's key; Unauthorized without a valid one. Checked before the body is read."""
     headers = request.headers
     request.state.caller = app_state(request).keys.caller(headers.get("authorization"), headers.get("x-api-key"))
+
+
+async def require_operator(request: Request) -> None:
+    """Refuse a caller that ``require_key`` let in and that is not an operator."""
+    operators = app_state(request).operators
+    if operators is not None and request.state.caller not in operators:
+        raise OperatorOnly("this is for operators: REDRAFT_OPERATORS names their keys")
 
 
 async def require_capacity(request: Request) -> None:

@@ -1,6 +1,6 @@
 """The folder of adapters, and which of them serves.
 
-    adapters/<digest>/      an adapter's files and its manifest; a folder appears whole or not at all
+    adapters/<digest>/      an adapter's files, its manifest and its card; a folder appears whole or not at all
     current                 a link to the adapter that serves; missing while the base alone serves
     previous                what ``current`` was before, as a file: a digest, or empty for the base
     attempts.json           how many candidates have sat each exam
@@ -19,10 +19,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from service.learning.card import make_card
 from service.learning.collected import DamagedFile, write_whole
 from service.learning.manifest import Manifest, read_manifest, write_manifest
 
 NEEDED = ("adapter_config.json", "adapter_model.safetensors")
+CARD = "README.md"
 _DIGITS = 16
 
 
@@ -78,7 +80,7 @@ class Registry:
         must be on the same file system. Raises DamagedFile if it is not an adapter."""
         digest = digest_of_adapter(trained)
         manifest = describe(digest)
-        write_manifest(trained, manifest)
+        _write(trained, manifest)
         self._adapters.mkdir(parents=True, exist_ok=True)
         target = self._adapters / digest
         if target.exists():  # trained again with the same result
@@ -111,7 +113,7 @@ class Registry:
 
     def update(self, manifest: Manifest) -> None:
         """Write an adapter's manifest again."""
-        write_manifest(self.folder_of(manifest.adapter), manifest)
+        _write(self.folder_of(manifest.adapter), manifest)
 
     def count_attempt(self, exam: str) -> int:
         """Count a candidate that sits an exam, before it does, and return how many have."""
@@ -196,6 +198,12 @@ class Registry:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _write(folder: Path, manifest: Manifest) -> None:
+    """Write an adapter's manifest, and its card for people."""
+    write_manifest(folder, manifest)
+    write_whole(folder / CARD, make_card(manifest))
 
 
 def digest_of_adapter(folder: Path) -> str:

@@ -19,6 +19,7 @@ from service.calibration.identity import digest_of_folders
 from service.engines.served import Adaptable, AdapterRoom, AdapterUnusable, ServedEngine
 from service.errors import AdapterRefused, EngineDead, ModelNotFound, NotFound, Starting
 from service.learning.collected import DamagedFile
+from service.learning.manifest import Manifest
 from service.learning.registry import Refused, Registry, UnknownAdapter
 from service.models import LEARNED
 from service.refinement.roles import Models
@@ -35,6 +36,7 @@ adapter costs as much as the largest would."""
 USUAL_LAYERS = frozenset({"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"})
 """The linear layers of Llama and of the many models that are built like it."""
 PREFIX = f"{LEARNED}@"
+RESTART = "start the service again, which prepares it for all adapters in the folder"
 
 FAILURES = (AdapterUnusable, DamagedFile, Refused, OSError)
 
@@ -98,6 +100,13 @@ class LearnedModel:
     def loaded(self) -> frozenset[str]:
         """The adapters in the engine."""
         return frozenset(self._loaded)
+
+    def obstacle(self, manifest: Manifest) -> str:
+        """Why an adapter would not be promoted now; empty if it would be, as far as its manifest says. Raises
+        DamagedFile."""
+        if manifest.adapter == self._serving:
+            return f"{manifest.adapter} serves already"
+        return self.registry.obstacle(manifest) or self._misfit(manifest)
 
     def resolve(self, model: str) -> str:
         """The name of the weights that answer for a model now: of ``learned`` the adapter that serves, or the base."""
@@ -268,21 +277,21 @@ class LearnedModel:
     def _check(self, digest: str) -> Path:
         """The folder of an adapter that the engine is prepared for. Raises Refused and DamagedFile."""
         folder = self.registry.folder_of(digest)
-        base = self.registry.manifest(digest).base
-        if base != self._base_digest[: len(base)] or not base:
-            raise Refused(f"{digest} was trained on another base than {self.base} as it is here")
+        if reason := self._misfit(self.registry.manifest(digest)):
+            raise Refused(reason)
+        return folder
+
+    def _misfit(self, manifest: Manifest) -> str:
+        """Why the engine cannot take an adapter; empty if it can. Raises DamagedFile."""
+        digest = manifest.adapter
+        if not manifest.base or not self._base_digest.startswith(manifest.base):
+            return f"{digest} was trained on another base than {self.base} as it is here"
         rank, layers = self.registry.shape(digest)
         if rank > self._room.rank:
-            raise Refused(
-                f"{digest} has rank {rank}, and the engine was started for rank {self._room.rank}: start the service "
-                "again, which prepares it for all adapters in the folder"
-            )
-        if others := sorted(layers - self._room.layers):
-            raise Refused(
-                f"{digest} changes layers that the engine was not started for ({', '.join(others)}): start the service "
-                "again, which prepares it for all adapters in the folder"
-            )
-        return folder
+            return f"{digest} has rank {rank}, and the engine was started for rank {self._room.rank}: {RESTART}"
+        if others := ", ".join(sorted(layers - self._room.layers)):
+            return f"{digest} changes layers that the engine was not started for ({others}): {RESTART}"
+        return ""
 
     async def _make_place(self, engine: Adaptable) -> None:
         while len(self._loaded) >= self._room.places:

@@ -3,60 +3,14 @@
 import asyncio
 import json
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from service.engines.served import ServedEngine
-from service.learning.registry import Registry
-from tests.support.adapters import AdaptableEngine, add_adapter, digest_of_base, make_base
-from tests.support.serving import Served, serving
+from tests.support.adapters import Shop, answers_as, make_base
 
 SEA = {"prompt": "Write about the sea.", "model": "learned"}
 LONG = "one " * 40
-
-
-@dataclass
-class Shop:
-    """A folder of learning, and the base that its adapters are for."""
-
-    folder: Path
-    base: Path
-
-    @property
-    def registry(self) -> Registry:
-        return Registry(self.folder)
-
-    def promote(self, weights: str) -> str:
-        """Add an adapter that has passed, and let it serve, as the command line does."""
-        against = self.registry.current
-        digest = add_adapter(
-            self.registry, self.folder, weights, "promote", against=against, base=digest_of_base(self.base)
-        )
-        self.registry.promote(digest)
-        return digest
-
-    @asynccontextmanager
-    async def serving(self, seconds_per_token: float = 0.0, **settings: Any) -> AsyncIterator[Served]:
-        """A service whose learned model serves what is current."""
-        engine = AdaptableEngine(model=self.base.name, seconds_per_token=seconds_per_token)
-
-        async def start(*_: object) -> ServedEngine:
-            return engine
-
-        stated: dict[str, Any] = {
-            "engine": "vllm",
-            "model": str(self.base),
-            "learning_dir": self.folder,
-            "judge_check": False,
-        }
-        async with serving(start=start, **stated, **settings) as served:
-            await answers_as(served, self.registry.current)
-            yield served
 
 
 @pytest.fixture
@@ -64,18 +18,6 @@ def shop(tmp_path: Path) -> Shop:
     folder = tmp_path / "shop"
     folder.mkdir()
     return Shop(folder, make_base(tmp_path / "base"))
-
-
-async def answers_as(served: Served, digest: str) -> None:
-    """Return once new programs have the weights."""
-    model = f"learned@{digest}" if digest else "base"
-    short = {**SEA, "sampling": {"max_tokens": 1}}
-    async with asyncio.timeout(10):
-        while True:
-            response = await served.post("/v1/generate", short)
-            if response.status_code == 200 and response.json()["model"] == model:
-                return
-            await asyncio.sleep(0.02)
 
 
 async def test_the_model_answers_with_what_serves_and_says_so(shop: Shop) -> None:

@@ -3,14 +3,18 @@
 import ast
 import asyncio
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from doctest import DocTestParser
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 import redraft
 from redraft import AsyncRedraft, Redraft
+from redraft.adapters import AdapterMethods, AsyncAdapterMethods
+from tests.support.adapters import Shop, make_base
 from tests.support.serving import Served
 
 URL = "http://127.0.0.1:8000"
@@ -23,6 +27,8 @@ def public_methods(kind: type) -> Iterator[Callable[..., Any]]:
 
 
 DOCUMENTED = [Redraft, AsyncRedraft, *public_methods(Redraft), *public_methods(AsyncRedraft)]
+ADAPTERS = {*public_methods(AdapterMethods), *public_methods(AsyncAdapterMethods)}
+ADAPTER = "7b2f78ab38204ae9"
 
 
 def example_of(documented: object) -> str:
@@ -30,18 +36,38 @@ def example_of(documented: object) -> str:
     return "".join(example.source for example in DocTestParser().get_examples(doc))
 
 
-@pytest.mark.parametrize("documented", DOCUMENTED, ids=lambda documented: documented.__qualname__)
+@pytest.mark.parametrize(
+    "documented", [each for each in DOCUMENTED if each not in ADAPTERS], ids=lambda documented: documented.__qualname__
+)
 async def test_every_public_method_has_an_example_that_runs(working: Served, documented: Any) -> None:
-    example, url = example_of(documented), str(working.client.base_url)
-    is_async = documented.__qualname__.startswith("Async")
-    assert example
+    await run_example(documented, str(working.client.base_url))
 
-    if is_async:
+
+@pytest.mark.parametrize(
+    "documented", [each for each in DOCUMENTED if each in ADAPTERS], ids=lambda documented: documented.__qualname__
+)
+async def test_so_do_those_for_adapters(tmp_path: Path, documented: Any) -> None:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    shop = Shop(folder, make_base(tmp_path / "base"))
+    shop.promote("one")
+    passed = shop.add("two")
+    async with shop.serving() as served:
+        await run_example(documented, str(served.client.base_url), {ADAPTER: passed})
+
+
+async def run_example(documented: Any, url: str, names: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Run the example of a class or a method. ``names``: what to write for names in it."""
+    example = example_of(documented)
+    assert example
+    for written, meant in {URL: url, **names}.items():
+        example = example.replace(written, meant)
+    if documented.__qualname__.startswith("Async"):
         async with AsyncRedraft(url) as client:
-            await run(example.replace(URL, url), client)
+            await run(example, client)
     else:
         with Redraft(url) as blocking:
-            await asyncio.to_thread(asyncio.run, run(example.replace(URL, url), blocking))
+            await asyncio.to_thread(asyncio.run, run(example, blocking))
 
 
 async def run(example: str, client: Redraft | AsyncRedraft) -> None:

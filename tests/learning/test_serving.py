@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from service.calibration.identity import digest_of_folders
 from service.errors import AdapterRefused, EngineDead, ModelNotFound, NotFound, Starting
 from service.learning.registry import Registry
 from service.learning.serving import PLACES, LearnedModel, make_room
 from service.refinement.roles import Models
-from tests.support.adapters import AdaptableEngine, add_adapter, digest_of_base, make_base
+from tests.support.adapters import AdaptableEngine, add_adapter, make_base
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Shop:
         return Registry(self.folder)
 
     def add(self, weights: str, against: str = "", **fields: Any) -> str:
-        stated = {"base": digest_of_base(self.base), **fields}
+        stated = {"base": digest_of_folders([self.base])[:16], **fields}
         return add_adapter(self.registry, self.folder, weights, "promote", against=against, **stated)
 
     @asynccontextmanager

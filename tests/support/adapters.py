@@ -1,7 +1,9 @@
 """Adapters for tests: in folders, as training leaves them, and in a scripted engine."""
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from service.learning.gate import Decision
 from service.learning.manifest import Manifest, Verdict
 from service.learning.recipe import load_recipe
 from service.learning.registry import Registry
+from tests.support.serving import Served, serving
 
 USUAL = ("q_proj", "v_proj")
 
@@ -49,10 +52,6 @@ def make_base(folder: Path) -> Path:
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     return folder
-
-
-def digest_of_base(folder: Path) -> str:
-    return digest_of_folders([folder])[:16]
 
 
 def add_adapter(
@@ -94,3 +93,60 @@ def make_verdict(decision: Decision, against: str) -> Verdict:
         created="2026-11-29T12:00:00+00:00",
         figures={},
     )
+
+
+@dataclass
+class Shop:
+    """A folder of learning, and the base that its adapters are for."""
+
+    folder: Path
+    base: Path
+
+    @property
+    def registry(self) -> Registry:
+        return Registry(self.folder)
+
+    @property
+    def digest(self) -> str:
+        """The base's."""
+        return digest_of_folders([self.base])[:16]
+
+    def add(self, weights: str, **fields: Any) -> str:
+        """Add an adapter that has passed against what is current."""
+        stated = {"against": self.registry.current, "base": self.digest, **fields}
+        return add_adapter(self.registry, self.folder, weights, "promote", **stated)
+
+    def promote(self, weights: str) -> str:
+        """Add an adapter that has passed, and let it serve, as the command line does."""
+        digest = self.add(weights)
+        self.registry.promote(digest)
+        return digest
+
+    @asynccontextmanager
+    async def serving(self, seconds_per_token: float = 0.0, secret: str = "", **settings: Any) -> AsyncIterator[Served]:
+        """A service whose learned model serves what is current. ``secret``: the key with which its client asks."""
+        engine = AdaptableEngine(model=self.base.name, seconds_per_token=seconds_per_token)
+
+        async def start(*_: object) -> ServedEngine:
+            return engine
+
+        stated: dict[str, Any] = {
+            "engine": "vllm", "model": str(self.base), "learning_dir": self.folder, "judge_check": False, **settings
+        }  # fmt: skip
+        async with serving(start=start, **stated) as served:
+            if secret:
+                served.client.headers["Authorization"] = f"Bearer {secret}"
+            await answers_as(served, self.registry.current)
+            yield served
+
+
+async def answers_as(served: Served, digest: str) -> None:
+    """Return once new programs have the weights."""
+    model = f"learned@{digest}" if digest else "base"
+    short = {"prompt": "Write.", "model": "learned", "sampling": {"max_tokens": 1}}
+    async with asyncio.timeout(10):
+        while True:
+            response = await served.post("/v1/generate", short)
+            if response.status_code == 200 and response.json()["model"] == model:
+                return
+            await asyncio.sleep(0.02)

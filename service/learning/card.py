@@ -1,0 +1,52 @@
+"""The card of an adapter: what it is and what it is good for, in Markdown for people."""
+
+from collections.abc import Iterator
+
+from service.learning.manifest import Manifest, Verdict
+
+PARTS = {"trained": "kinds of rules that were trained", "other": "other kinds of rules"}
+
+
+def make_card(manifest: Manifest) -> str:
+    """The card that a manifest gives."""
+    return "\n".join(_lines(manifest)) + "\n"
+
+
+def _lines(manifest: Manifest) -> Iterator[str]:
+    training = manifest.recipe.training
+    yield f"# Adapter {manifest.adapter}"
+    yield ""
+    yield f"A LoRA adapter of rank {training.rank} for the base {manifest.base}, trained on its own texts:"
+    yield f"{manifest.texts} that follow their rules, and {manifest.pairs} pairs of a better and a worse one."
+    yield ""
+    yield f"- recipe: {manifest.recipe.name}"
+    yield f"- made: {manifest.created}, in {manifest.seconds:.0f} s"
+    yield f"- lessons: {manifest.lessons}"
+    yield f"- with: {', '.join(f'{name} {version}' for name, version in manifest.versions.items()) or 'unknown'}"
+    if manifest.tainted:
+        yield f"- **do not use it**: {manifest.tainted}"
+    if manifest.forced:
+        yield "- it was promoted past the gate"
+    yield ""
+    if not manifest.verdicts:
+        yield "It has not sat an exam."
+    for verdict in manifest.verdicts:
+        yield from _exam(verdict)
+
+
+def _exam(verdict: Verdict) -> Iterator[str]:
+    yield f"## Exam against {verdict.against or 'the base'}: {verdict.decision}"
+    yield ""
+    yield from (f"- {reason}" for reason in verdict.reasons)
+    yield ""
+    yield "| prompts with | how many | pass before | pass after | gain, 95 % interval |"
+    yield "| --- | --- | --- | --- | --- |"
+    figures = verdict.figures
+    for part, meaning in PARTS.items():
+        if f"{part}.gain" not in figures:
+            continue
+        before, after = figures[f"{part}.incumbent.passed"], figures[f"{part}.candidate.passed"]
+        gain, low, high = (100 * figures[f"{part}.gain{end}"] for end in ("", ".low", ".high"))
+        passed = f"{figures[f'{part}.prompts']:.0f} | {before:.1%} | {after:.1%}"
+        yield f"| {meaning} | {passed} | {gain:+.1f} ({low:+.1f} to {high:+.1f}) points |"
+    yield ""
