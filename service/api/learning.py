@@ -20,6 +20,7 @@ from service.learning.card import make_card
 from service.learning.collected import DamagedFile
 from service.learning.gate import Decision
 from service.learning.manifest import Manifest, Verdict
+from service.learning.runs import Run, read_run, read_runs
 from service.learning.serving import LearnedModel
 from service.models import LEARNED
 from service.wire.responses import Problem
@@ -77,6 +78,12 @@ class WholeAdapterBody(AdapterBody):
     """An adapter with its card, in Markdown."""
 
     card: str | None
+
+
+class RunListBody(BaseModel):
+    """The runs that are still recorded, the newest first."""
+
+    runs: list[Run]
 
 
 class AdaptersBody(BaseModel):
@@ -141,6 +148,21 @@ async def rollback(request: Request) -> Response:
     learned = _learned(request)
     await learned.rollback()
     return await _show(learned)
+
+
+@router.get("/learning/runs", summary="Runs of learning, newest first", response_model=RunListBody)
+async def runs(request: Request) -> Response:
+    """What the command line does and did in the folder: how far it has come, and what became of it."""
+    found = await asyncio.to_thread(read_runs, _learned(request).registry.folder)
+    return JSONResponse({"runs": [run.model_dump() for run in found]})
+
+
+@router.get("/learning/runs/{id}", summary="A run of learning", response_model=Run)
+async def run(request: Request, id: str) -> Response:  # noqa: A002
+    found = await asyncio.to_thread(read_run, _learned(request).registry.folder, id)
+    if found is None:
+        raise NotFound("there is no such run, or its record was dropped")
+    return JSONResponse(found.model_dump())
 
 
 def _learned(request: Request) -> LearnedModel:

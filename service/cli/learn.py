@@ -8,6 +8,7 @@ import argparse
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, get_args, runtime_checkable
 
@@ -22,17 +23,20 @@ from service.errors import RedraftError
 from service.fleet import start_engine, weights_of
 from service.learning.collected import DamagedFile, read_lines
 from service.learning.exam import ExamFailed, Reads, Sat
-from service.learning.gate import Judgement
+from service.learning.gate import Decision, Judgement
 from service.learning.lessons import BestText, LessonPair
 from service.learning.manifest import Manifest
 from service.learning.recipe import RecipeError, load_recipe
 from service.learning.registry import Refused
 from service.learning.rows import FORMATS, Format
+from service.learning.runs import RunRecord, Step, record_run
 from service.learning.trainer import PAIRS, TEXTS, Progress, TrainingFailed
 from service.learning.workshop import Workshop, count_kinds, default_folder
 from service.models import Adapter
-from service.settings import Settings
+from service.settings import PREFIX, Settings
 
+RECORDED = ("collect", "lessons", "train", "exam", "run")
+"""The steps that a running service shows."""
 CANDIDATE, CURRENT = "candidate", "current"
 """The names of the models in the exam's engine."""
 PROMPTS_BETWEEN = 20
@@ -64,7 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("run", "collect, make lessons, train and examine, once"),
     ):
         step = steps.add_parser(name, help=meaning)
-        step.add_argument("--folder", type=Path, default=default_folder(), help="where the files are (%(default)s)")
+        step.add_argument(
+            "--folder", type=Path, help=f"where the files are ({PREFIX}LEARNING_DIR, or {default_folder()})"
+        )
         if name in ("collect", "train", "run"):
             step.add_argument("--recipe", default="quick", help="a built-in recipe or a TOML file (%(default)s)")
         if name in ("exam", "promote"):
@@ -83,7 +89,13 @@ def run(arguments: argparse.Namespace) -> int:
             _tell("Cannot learn: adapters need the engine vllm in this process")
             return 1
         configure_logging("warning")
-        return asyncio.run(_STEPS[arguments.step](_Desk(settings, arguments)))
+        arguments.folder = arguments.folder or settings.learning_dir or default_folder()
+        desk, step = _Desk(settings, arguments), _STEPS[arguments.step]
+        if arguments.step not in RECORDED:
+            return asyncio.run(step(desk))
+        recipe = getattr(arguments, "recipe", None)
+        with record_run(arguments.folder, Path(recipe).stem if recipe else None) as desk.record:
+            return asyncio.run(step(desk))
     except ValidationError as error:
         _tell(f"Cannot learn: {error.errors(include_url=False, include_input=False)[0]['msg']}")
         return 1
@@ -108,8 +120,10 @@ class _Desk:
         self._arguments = arguments
         self._output = Output()
         self.shop = Workshop(arguments.folder, _base_of(settings))
+        self.record: RunRecord | None = None
 
     async def collect(self) -> int:
+        self._begin("collect")
         recipe = load_recipe(self._arguments.recipe)
         with self.shop.alone():
             async with self._engine() as engine:
@@ -118,6 +132,7 @@ class _Desk:
         return int(self._output.closed)
 
     async def lessons(self) -> int:
+        self._begin("lessons")
         with self.shop.alone():
             lessons, folder = self.shop.make_lessons()
         self._print(f"{len(lessons.texts)} best texts and {len(lessons.pairs)} pairs, in {folder}")
@@ -128,13 +143,16 @@ class _Desk:
         return int(self._output.closed)
 
     async def train(self) -> int:
+        self._begin("train")
         recipe = load_recipe(self._arguments.recipe)
         with self.shop.alone():
             manifest = await self.shop.train(recipe, self._show_training)
+        self._give(manifest.adapter)
         self._print(f"Trained the adapter {manifest.adapter} in {manifest.seconds:.0f} s.")
         return int(self._output.closed)
 
     async def exam(self) -> int:
+        self._begin("exam")
         shop = self.shop
         with shop.alone():
             adapter = getattr(self._arguments, "adapter", None) or shop.newest()
@@ -143,7 +161,9 @@ class _Desk:
             async with self._engine(folders) as engine:
                 examined = await engine.load_adapter(CANDIDATE, candidate)
                 incumbent = await engine.load_adapter(CURRENT, folders[CURRENT]) if current else engine
-                sat = await shop.examine(adapter, incumbent, examined, engine, self._show_look)
+                prompts = shop.registry.manifest(adapter).recipe.examining.prompts
+                sat = await shop.examine(adapter, incumbent, examined, engine, partial(self._show_look, prompts))
+        self._give(adapter, sat.judgement.decision)
         for line in _describe(sat, adapter, current):
             self._print(line)
         return int(self._output.closed)
@@ -193,15 +213,31 @@ class _Desk:
     def _print(self, line: str) -> None:
         self._output.write(f"{line}\n")
 
+    def _begin(self, step: Step) -> None:
+        if self.record is not None:
+            self.record.begin(step)
+
+    def _show(self, done: int, of: int, note: str = "") -> None:
+        if self.record is not None:
+            self.record.show(done, of, note)
+
+    def _give(self, adapter: str, decision: Decision | None = None) -> None:
+        if self.record is not None:
+            self.record.give(adapter, decision)
+
     def _show_collecting(self, done: int, of: int) -> None:
+        self._show(done, of)
         if done % PROMPTS_BETWEEN == 0 or done == of:
             _tell(f"Collected texts for {done} of {of} prompts")
 
     def _show_training(self, progress: Progress) -> None:
         if progress.step and "loss" in progress.figures:
-            _tell(f"{progress.stage}: step {progress.step} of {progress.steps}, loss {progress.figures['loss']:.3f}")
+            loss = f"loss {progress.figures['loss']:.3f}"
+            self._show(progress.step, progress.steps, f"{progress.stage}: {loss}")
+            _tell(f"{progress.stage}: step {progress.step} of {progress.steps}, {loss}")
 
-    def _show_look(self, prompts: int, judgement: Judgement) -> None:
+    def _show_look(self, of: int, prompts: int, judgement: Judgement) -> None:
+        self._show(prompts, of, judgement.decision)
         _tell(f"After {prompts} prompts of each part: {judgement.decision}")
 
 

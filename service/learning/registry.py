@@ -41,14 +41,14 @@ class Registry:
     that at any time, also while another trains."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._adapters = folder / "adapters"
 
     @property
     def current(self) -> str:
         """The digest of the adapter that serves; empty for the base."""
         try:
-            return Path(os.readlink(self._folder / "current")).name
+            return Path(os.readlink(self.folder / "current")).name
         except FileNotFoundError:
             return ""
 
@@ -56,7 +56,7 @@ class Registry:
     def previous(self) -> str | None:
         """What a rollback returns to: a digest, or empty for the base; None before the first promotion."""
         try:
-            return (self._folder / "previous").read_text(encoding="utf-8").strip()
+            return (self.folder / "previous").read_text(encoding="utf-8").strip()
         except FileNotFoundError:
             return None
 
@@ -117,7 +117,7 @@ class Registry:
 
     def count_attempt(self, exam: str) -> int:
         """Count a candidate that sits an exam, before it does, and return how many have."""
-        path = self._folder / "attempts.json"
+        path = self.folder / "attempts.json"
         attempts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         attempts[exam] = attempts.get(exam, 0) + 1
         write_whole(path, json.dumps(attempts, indent=2) + "\n")
@@ -176,8 +176,8 @@ class Registry:
     @contextmanager
     def _pointer(self) -> Iterator[None]:
         """The right to move the pointer. Other processes wait for it: it is held for moments."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / ".pointer.lock").open("w") as lock:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".pointer.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -185,15 +185,15 @@ class Registry:
         before = self.current
         if before == digest:
             return
-        write_whole(self._folder / "previous", f"{before}\n")
-        link, aside = self._folder / "current", self._folder / ".current"
+        write_whole(self.folder / "previous", f"{before}\n")
+        link, aside = self.folder / "current", self.folder / ".current"
         aside.unlink(missing_ok=True)
         if digest:
             aside.symlink_to(Path("adapters", digest))
             aside.replace(link)
         else:
             link.unlink(missing_ok=True)
-        descriptor = os.open(self._folder, os.O_RDONLY)
+        descriptor = os.open(self.folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

@@ -5,6 +5,7 @@
     collected.jsonl         texts for those that are for training
     lessons/<digest>/       best texts and pairs
     adapters/, current, …   registry.py
+    runs/                   runs.py
 
 A step that is killed leaves the files of the steps before it, and is done again. Steps change the folder one process at
 a time: a second one is refused.

@@ -14,6 +14,7 @@ from service.engines.base import Sample
 from service.engines.conversation import Conversation
 from service.engines.scripted import Script, ScriptedEngine
 from service.engines.served import ServedEngine
+from service.learning.runs import read_runs
 from service.settings import Settings
 from tests.learning.test_trainer import fake
 
@@ -101,6 +102,11 @@ def test_the_steps_one_after_another(
     assert "best texts and" in printed
     assert "Trained the adapter" in printed
     assert "verdict: " in printed
+
+    [record] = read_runs(tmp_path / "shop")
+    assert (record.state, record.step, record.recipe) == ("ended", "exam", "tiny")
+    assert str(record.adapter) in printed
+    assert record.decision == "reject"
 
     assert run(tmp_path, monkeypatch, "promote") == 1
     assert "is not promoted: the gate's verdict is" in capsys.readouterr().err
