@@ -205,7 +205,7 @@ def create_app(
     images = images or RemoteImages(settings.image_hosts)
     rubrics = load_rubrics(settings.tasks_dir)
     tasks = load_tasks(settings.tasks_dir, rubrics=rubrics, tools=tools)
-    learned = make_learned(settings)
+    learned = make_learned(settings, metrics.show_learned)
     resolve = learned.resolve if learned else lambda model: model
     served = ServedModels(settings.served_names, settings.critic, settings.judge, resolve)
     limits = RequestLimits(settings.max_candidates, settings.max_rounds, settings.max_tokens, settings.max_seconds)

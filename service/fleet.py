@@ -213,7 +213,7 @@ def make_fleet(
     return Fleet(lifetimes, learned)
 
 
-def make_learned(settings: Settings, on_change: Callable[[str], None] = lambda digest: None) -> LearnedModel | None:
+def make_learned(settings: Settings, on_change: Callable[[str], None] = lambda model: None) -> LearnedModel | None:
     """The model that learns in the folder that the settings name; None if they name none. ``on_change``: see
     LearnedModel."""
     if settings.learning_dir is None:

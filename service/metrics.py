@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 
 from service.engines.base import Usage
 from service.errors import Draining, EngineDead, EngineUnavailable, Starting
+from service.refinement.candidate import Assessment
 from service.refinement.events import (
     CallEnded,
     ConstraintFailed,
@@ -44,6 +45,7 @@ ATTEMPTS = ("first", "again")
 STEPS = ("made", "replayed", "lost")
 DELIVERIES = ("delivered", "retried", "gone", "given_up")
 TRACE_OUTCOMES = ("stored", "failed", "dropped", "refused")
+OUTCOMES = {True: "passed", False: "failed"}
 REPEATS = ("replayed", "joined", "still_at_work")
 
 
@@ -119,6 +121,27 @@ class Metrics:
             "Score of the returned text less the first draft's.",
             ["task"],
             buckets=GAINS,
+            registry=registry,
+        )
+        self.first_drafts = Counter(
+            "redraft_first_drafts",
+            "First drafts of verified refine programs, by writer and by whether they passed.",
+            ["model", "outcome"],
+            registry=registry,
+        )
+        self.verified_texts = Counter(
+            "redraft_verified_texts",
+            "Texts returned by verified refine programs, by writer and by whether they passed.",
+            ["model", "outcome"],
+            registry=registry,
+        )
+        self.verified_tokens = Counter(
+            "redraft_verified_tokens", "Tokens of verified refine programs, by writer.", ["model"], registry=registry
+        )
+        self.learned = Gauge(
+            "redraft_learned_model",
+            "1 for the weights that answer for the model that learns, 0 for others that did.",
+            ["serves"],
             registry=registry,
         )
         self.rounds_without_gain = Counter(
@@ -230,6 +253,7 @@ class Metrics:
             registry=registry,
         )
         self._calls: dict[tuple[CallRole, str], _CallSeries] = {}
+        self._learned = ""
 
     def watch_admission(self, in_progress: Callable[[], float], queued: Callable[[], float]) -> None:
         """Set the functions from which the gauges of admission read their values."""
@@ -257,6 +281,13 @@ class Metrics:
             self.judge_trust.labels(model, level).set(level == trust.level)
         if trust.share is not None:
             self.judge_share.labels(model).set(trust.share)
+
+    def show_learned(self, model: str) -> None:
+        """``model``: the name of the weights that answer for the model that learns from now on."""
+        if self._learned:
+            self.learned.labels(self._learned).set(0)
+        self._learned = model
+        self.learned.labels(model).set(1)
 
     def show_jobs(self, queued: int, running: int, oldest_queued: float | None) -> None:
         """``oldest_queued``: when the oldest job that waits was created, in seconds since the epoch."""
@@ -331,11 +362,22 @@ class Metrics:
         self.rounds.labels(task).observe(len(done.rounds) - 1)
         self.stops.labels(task, done.stop_reason).inc()
         draft, final = (done.assessments.get(candidate.id) for candidate in (done.first, done.selected))
+        self._count_verified(done, draft, final)
         if draft is None or final is None or draft.score is None or final.score is None:
             return
         self.score.labels("draft").observe(draft.score)
         self.score.labels("final").observe(final.score)
         self.score_gain.labels(task).observe(final.score - draft.score)
+
+    def _count_verified(self, done: Refined, draft: Assessment | None, final: Assessment | None) -> None:
+        """Count what a program with hard verifiers wrote. A draft that its caller gave says nothing of the writer."""
+        writer = done.models.writer
+        if final is None or final.passed is None:
+            return
+        if draft is not None and draft.passed is not None and done.first.completion.usage.calls:
+            self.first_drafts.labels(writer, OUTCOMES[draft.passed]).inc()
+        self.verified_texts.labels(writer, OUTCOMES[final.passed]).inc()
+        self.verified_tokens.labels(writer).inc(sum(usage.tokens for usage in done.usage.values()))
 
     def page(self, state: str) -> bytes:
         """All series in the text exposition format: Redraft's, then those of the process and of the engine.

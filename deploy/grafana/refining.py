@@ -64,6 +64,39 @@ REFINING = Row(
             most=1.0,
         ),
         Panel(
+            "First drafts that pass",
+            "Share of the first drafts under hard verifiers that pass all of them, by the model that wrote them.",
+            [
+                Query(
+                    ratio(
+                        rate("model", "redraft_first_drafts_total", f'outcome="passed",{HERE}', window="15m"),
+                        rate("model", "redraft_first_drafts_total", window="15m"),
+                    ),
+                    "{{model}}",
+                )
+            ],
+            unit="percentunit",
+            most=1.0,
+        ),
+        Panel(
+            "Tokens for each passing text",
+            "Tokens of refine programs with verifiers for each returned text that passes, by the model that wrote it.",
+            [
+                Query(
+                    ratio(
+                        rate("model", "redraft_verified_tokens_total", window="15m"),
+                        rate("model", "redraft_verified_texts_total", f'outcome="passed",{HERE}', window="15m"),
+                    ),
+                    "{{model}}",
+                )
+            ],
+        ),
+        Panel(
+            "What answers for learned",
+            "The adapter, or the main model, that answers for the model that learns.",
+            [Query(f"redraft_learned_model{{{HERE}}} == 1", "{{serves}}")],
+        ),
+        Panel(
             "Trust in judges",
             "The level of trust in each model as a judge. Without drive, nothing is revised for the judge's sake.",
             [Query(f"redraft_judge_trust{{{HERE}}} == 1", "{{model}}: {{level}}")],

@@ -64,7 +64,7 @@ class LearnedModel:
     base: the main model's name.
     room: what the engine is prepared for.
     weights: the folder of the main model, once it has been loaded; None if it is not known.
-    on_change: called with the digest of what serves from now on, empty for the base.
+    on_change: called with the name of the weights that serve from now on.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class LearnedModel:
         base: str,
         room: AdapterRoom,
         weights: Callable[[], Path | None],
-        on_change: Callable[[str], None] = lambda digest: None,
+        on_change: Callable[[str], None] = lambda model: None,
     ) -> None:
         self.registry = registry
         self.base = base
@@ -243,11 +243,11 @@ class LearnedModel:
 
     def _begin_with_base(self) -> None:
         self._serving = ""
-        self._on_change("")
+        self._on_change(self.base)
 
     def _serve(self, digest: str) -> None:
         self._serving, self._failed, self.problem = digest, "", ""
-        self._on_change(digest)
+        self._on_change(self.name_of(digest))
         log.info("what is learned serves", extra={"model": self.name_of(digest)})
 
     async def _load_for_program(self, digest: str) -> None:

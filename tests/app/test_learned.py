@@ -85,3 +85,14 @@ async def test_a_job_keeps_its_weights_over_a_restart_if_they_are_still_there(
 
     assert (found["error"], found["result"]["model"]) == (None, f"learned@{second if gone else first}")
     assert json.dumps(found["result"]["choices"]).count("two") == (2 if gone else 0)
+
+
+async def test_the_metrics_say_which_weights_answer(shop: Shop) -> None:
+    first = shop.promote("one")
+    async with shop.serving() as served:
+        shop.registry.rollback()
+        await answers_as(served, "")
+        page = (await served.client.get("/metrics")).text
+
+    assert f'redraft_learned_model{{serves="learned@{first}"}} 0.0' in page
+    assert 'redraft_learned_model{serves="base"} 1.0' in page

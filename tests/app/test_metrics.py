@@ -36,6 +36,10 @@ SERIES = {
     "redraft_refine_stops": "counter",
     "redraft_refine_score": "histogram",
     "redraft_refine_score_gain": "histogram",
+    "redraft_first_drafts": "counter",
+    "redraft_verified_texts": "counter",
+    "redraft_verified_tokens": "counter",
+    "redraft_learned_model": "gauge",
     "redraft_rounds_without_gain": "counter",
     "redraft_step_seconds": "histogram",
     "redraft_tokens": "counter",
@@ -232,3 +236,20 @@ async def test_a_request_that_waits_is_counted_as_queued() -> None:
         await served.at_rest()
 
     assert (value(found, "requests_in_progress"), value(found, "requests_queued")) == (1, 2)
+
+
+async def test_verified_texts_are_counted_for_their_writer_with_what_they_cost() -> None:
+    async with serving() as served:
+        verified = (await served.post("/v1/refine", {**PROMPT, **SALT, "search": {"rounds": 1}})).json()
+        await served.post("/v1/refine", {**PROMPT, "search": {"rounds": 0}})  # nothing verifies it
+        given = await served.post("/v1/refine", {**PROMPT, **SALT, "draft": "Salt.", "search": {"rounds": 0}})
+        found = await samples(served)
+
+    assert verified["passed"] is True
+    assert given.json()["passed"] is True
+    assert value(found, "first_drafts_total", model="scripted", outcome="failed") == 1
+    assert not any(name == "redraft_first_drafts_total" and ("outcome", "passed") in labels for name, labels in found)
+    assert value(found, "verified_texts_total", model="scripted", outcome="passed") == 2
+    totals = [body["usage"]["total"] for body in (verified, given.json())]
+    tokens = sum(total["prompt_tokens"] + total["completion_tokens"] for total in totals)
+    assert value(found, "verified_tokens_total", model="scripted") == tokens > 0

@@ -75,7 +75,8 @@ async def test_what_is_promoted_serves_and_a_rollback_returns(shop: Shop) -> Non
         assert shop.registry.current == learned.serving == first
         await learned.rollback()
         assert learned.serving == second
-    assert shop.changes == ["", first, second, first, second]
+    names = [f"learned@{digest}" for digest in (first, second)]
+    assert shop.changes == ["base", *names, *names]
     assert learned.resolve("base") == "base"
 
 
