@@ -11,7 +11,7 @@ TEST_PROCESSES ?= logical
 SITE ?= build/docs
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test test-fast check check-deploy check-page check-postgres check-jobs check-schemas image fix format lint spelling types contracts check-bounds check-rules check-docs check-links docs screenshots \
+.PHONY: help serve demo test test-fast check check-deploy check-page check-postgres check-jobs check-schemas image fix format lint spelling types contracts check-bounds check-rules check-docs check-links docs screenshots learn \
 	bench bench-overhead bench-scheduling bench-overload bench-batches bench-cost bench-replicas bench-jobs bench-quality bench-attacks bench-critic bench-masks bench-open bench-traces lock clean
 
 help: ## Show the targets
@@ -22,6 +22,9 @@ serve: .venv/cpu.lock ## Set up what is missing, then serve on 127.0.0.1:8000
 
 demo: .venv/cpu.lock ## Refine a text on the running server and show its rounds
 	@$(BIN)/python -m service demo
+
+learn: .venv/learn.lock ## Train an adapter of the embedded model and examine it; half an hour on two cores
+	@$(BIN)/python -m service learn run --recipe quick
 
 test: test-fast ## Run all tests, the real engine's too
 	@$(BIN)/python -m pytest -m "engine and not browser and not deploy and not postgres and not site"
@@ -143,7 +146,7 @@ clean: ## Remove the virtual environment, the built documentation and caches
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 # A lock is installed when it differs from the copy that was installed last.
-.venv/cpu.lock .venv/dev.lock .venv/deploy.lock .venv/docs.lock: .venv/%.lock: requirements/%.lock | .venv/bin/python
+.venv/cpu.lock .venv/dev.lock .venv/learn.lock .venv/deploy.lock .venv/docs.lock: .venv/%.lock: requirements/%.lock | .venv/bin/python
 	@if ! cmp --silent $< $@; then \
 		echo "Installing $$(grep -c == $<) pinned packages from $<. The first time takes one to three minutes."; \
 		install="$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --requirement $<"; \
@@ -151,5 +154,5 @@ clean: ## Remove the virtual environment, the built documentation and caches
 	fi
 	@cp $< $@
 
-.venv/dev.lock: .venv/cpu.lock
+.venv/dev.lock .venv/learn.lock: .venv/cpu.lock
 .venv/deploy.lock .venv/docs.lock: .venv/dev.lock
