@@ -6,7 +6,7 @@ AsyncRedraft for asyncio.
 ...     print(client.refine(prompt="Describe a sunrise over the sea.").text)
 """
 
-from redraft.adapters import Adapter, Adapters, WholeAdapter
+from redraft.adapters import Adapter, Adapters, LearningRun, WholeAdapter
 from redraft.async_client import AsyncRedraft
 from redraft.batches import BatchResult
 from redraft.client import Redraft
@@ -55,6 +55,7 @@ __all__ = [
     "InvalidRequest",
     "Job",
     "JobStatus",
+    "LearningRun",
     "Model",
     "Notice",
     "ProblemError",

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from redraft import Busy, ProblemError, adapters
 from service.api import learning as bodies
+from service.learning.runs import record_run
 from tests.client.test_drift import model_shape
 from tests.support.adapters import Shop, make_base
 from tests.support.callers import WAYS, calling
@@ -25,10 +26,13 @@ async def test_an_adapter_is_promoted_and_rolled_back(way: str, tmp_path: Path) 
         with pytest.raises(ProblemError) as refused:
             await client.ask("promote", adapter_id=other)
         returned = await client.ask("roll_back")
+        with record_run(shop.folder, "quick") as record:
+            [run] = await client.ask("learning_runs")
 
     assert {adapter.id for adapter in listed.adapters} == {digest, other}
     assert digest in whole.card
     assert (listed.serves, promoted.serves, returned.serves) == (None, digest, None)
+    assert (run.id, run.state, run.recipe) == (record.run.id, "running", "quick")
     assert refused.value.code == "adapter_refused"
     assert not isinstance(refused.value, Busy)
 
@@ -40,6 +44,7 @@ async def test_an_adapter_is_promoted_and_rolled_back(way: str, tmp_path: Path) 
         (adapters.Adapter, bodies.AdapterBody),
         (adapters.WholeAdapter, bodies.WholeAdapterBody),
         (adapters.Adapters, bodies.AdaptersBody),
+        (adapters.LearningRuns, bodies.RunListBody),
     ],
 )
 def test_results_have_the_fields_of_the_service_s_answers(result: type[BaseModel], body: type[BaseModel]) -> None:
