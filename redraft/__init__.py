@@ -30,6 +30,9 @@ from redraft.events import (
     RefineEvent,
     RoundEnded,
     Started,
+    TextBegun,
+    TextDelta,
+    TextReasoningDelta,
 )
 from redraft.jobs import AsyncJob, Job, JobStatus, Notice
 from redraft.results import CritiqueResult, GenerateResult, Model, RefineResult, TaskSummary
@@ -67,6 +70,9 @@ __all__ = [
     "RoundEnded",
     "Started",
     "TaskSummary",
+    "TextBegun",
+    "TextDelta",
+    "TextReasoningDelta",
     "Trace",
     "TraceSummary",
     "Unauthorized",

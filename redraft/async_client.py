@@ -199,7 +199,7 @@ class AsyncRedraft(AsyncAdapterMethods, AsyncTraceMethods):
         return self._stream(GenerateEvents, "generate", {**fields, "stream": True}, idempotency_key)
 
     def stream_refine(
-        self, *, idempotency_key: str | None = None, **fields: Unpack[RefineFields]
+        self, *, deltas: bool = False, idempotency_key: str | None = None, **fields: Unpack[RefineFields]
     ) -> AbstractAsyncContextManager[AsyncIterator[RefineEvent]]:
         """Stream candidates and rounds. Use it in an ``async with`` block. See ``Redraft.stream_refine``.
 
@@ -208,7 +208,8 @@ class AsyncRedraft(AsyncAdapterMethods, AsyncTraceMethods):
         ...         if isinstance(event, CandidateAdded):
         ...             print(event.id, event.text)
         """
-        return self._stream(RefineEvents, "refine", {**fields, "stream": True}, idempotency_key)
+        asked = {**fields, "stream": True, **({"deltas": True} if deltas else {})}
+        return self._stream(RefineEvents, "refine", asked, idempotency_key)
 
     def batch(
         self, lines: Sequence[BatchLine], *, idempotency_key: str | None = None

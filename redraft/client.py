@@ -237,11 +237,13 @@ class Redraft(AdapterMethods, TraceMethods):
         return self._stream(GenerateEvents, "generate", {**fields, "stream": True}, idempotency_key)
 
     def stream_refine(
-        self, *, idempotency_key: str | None = None, **fields: Unpack[RefineFields]
+        self, *, deltas: bool = False, idempotency_key: str | None = None, **fields: Unpack[RefineFields]
     ) -> AbstractContextManager[Iterator[RefineEvent]]:
         """Stream candidates and rounds. Use it in a ``with`` block; leaving the block stops the service's work.
 
-        The parameters are those of ``refine``. Events are Started, CandidateAdded, CandidateEvaluated, Critiqued,
+        deltas: whether to stream texts while they are written too, as TextBegun, TextDelta and TextReasoningDelta.
+
+        The other parameters are those of ``refine``. Events are Started, CandidateAdded, CandidateEvaluated, Critiqued,
         RoundEnded, and last RefineResult.
 
         >>> with client.stream_refine(prompt="Write about the sea.") as events:
@@ -249,7 +251,8 @@ class Redraft(AdapterMethods, TraceMethods):
         ...         if isinstance(event, CandidateAdded):
         ...             print(event.id, event.text)
         """
-        return self._stream(RefineEvents, "refine", {**fields, "stream": True}, idempotency_key)
+        asked = {**fields, "stream": True, **({"deltas": True} if deltas else {})}
+        return self._stream(RefineEvents, "refine", asked, idempotency_key)
 
     def batch(
         self, lines: Sequence[BatchLine], *, idempotency_key: str | None = None

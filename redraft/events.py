@@ -51,9 +51,35 @@ class Started(Result):
     task: str
 
 
+class TextBegun(Result):
+    """A text is begun. If one with the same ``round`` and ``index`` was being written, it has been given up."""
+
+    round: int
+    index: int
+    form: str
+    parent: str | None
+
+
+class TextDelta(Result):
+    """A piece of the text with that ``round`` and ``index``."""
+
+    round: int
+    index: int
+    text: str
+
+
+class TextReasoningDelta(Result):
+    """A piece of what the model thinks before that text. Sent only with ``reasoning=True``."""
+
+    round: int
+    index: int
+    text: str
+
+
 class CandidateAdded(Result):
     """A new candidate.
 
+    index: with ``deltas=True``, which text of the round it is; None for a repair.
     form: draft, redraft, edit or repair.
     parent: the id of the candidate that it revises, if any.
     reasoning: what the model thought, with ``reasoning=True``.
@@ -61,6 +87,7 @@ class CandidateAdded(Result):
     """
 
     round: int
+    index: int | None = None
     id: str
     form: str
     parent: str | None
@@ -101,11 +128,24 @@ class RoundEnded(Result):
 
 
 GenerateEvent = Delta | ReasoningDelta | GenerateResult
-RefineEvent = Started | CandidateAdded | CandidateEvaluated | Critiqued | RoundEnded | RefineResult
+RefineEvent = (
+    Started
+    | TextBegun
+    | TextDelta
+    | TextReasoningDelta
+    | CandidateAdded
+    | CandidateEvaluated
+    | Critiqued
+    | RoundEnded
+    | RefineResult
+)
 
 REFINE_EVENTS: Mapping[str, type[RefineEvent]] = MappingProxyType(
     {
         "started": Started,
+        "writing": TextBegun,
+        "delta": TextDelta,
+        "reasoning": TextReasoningDelta,
         "candidate": CandidateAdded,
         "evaluation": CandidateEvaluated,
         "critique": Critiqued,

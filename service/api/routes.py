@@ -98,7 +98,7 @@ async def refine(request: Request) -> Response:
     """The whole loop: draft, evaluate, critique, revise, repeat; the best text and the account of it.
 
     With `stream` the account comes as it happens: `started`, `candidate`, `evaluation`, `critique`, `round`, and
-    last `done` or `error`.
+    last `done` or `error`. With `deltas` there are the texts while they are written, too: `writing` and `delta`.
     """
     if jobs.is_preferred(request):
         return await jobs.accept(request, RefineRequest, "refine")

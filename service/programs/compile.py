@@ -215,6 +215,7 @@ class Programs:
             sampling=sampling,
             draft=request.draft,
             principles=(*principles, *_principles(rubrics)),
+            deltas=request.deltas,
         )
 
     def _task(self, request: CommonFields) -> Task:

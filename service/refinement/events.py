@@ -6,7 +6,7 @@ from typing import Literal
 
 from service.engines.base import Completion, Usage
 from service.engines.relay import MessagePiece, RelayFinish
-from service.refinement.candidate import Assessment, Candidate, Critique, Lost
+from service.refinement.candidate import Assessment, Candidate, Critique, Form, Lost
 from service.refinement.policy import StopReason
 from service.refinement.roles import CallRole, Models
 from service.refinement.trust import UNKNOWN, JudgeTrust
@@ -73,8 +73,39 @@ class ReasoningDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class TextBegun:
+    """The ``index``-th text of a round has its first words. An earlier text with the same place was given up."""
+
+    round: int
+    index: int
+    form: Form
+    parent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """A piece of the ``index``-th text of a round."""
+
+    round: int
+    index: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextReasoningDelta:
+    """A piece of what the model thinks before that text."""
+
+    round: int
+    index: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class CandidateAdded:
+    """``index``: the text's place in its round, if its pieces were shown."""
+
     candidate: Candidate
+    index: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +239,9 @@ Event = (
     | Delta
     | ReasoningDelta
     | MessagePiece
+    | TextBegun
+    | TextDelta
+    | TextReasoningDelta
     | CandidateAdded
     | CandidateEvaluated
     | ConstraintFailed

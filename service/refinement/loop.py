@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from service.concurrency import settle
@@ -39,9 +40,11 @@ from service.refinement.events import (
 from service.refinement.policy import RoundFacts, StopReason
 from service.refinement.program import Refine
 from service.refinement.roles import CallRole, Roles
+from service.refinement.showing import show_text
 from service.refinement.steps import MOST_VOTED_ON, EngineSteps, Guidance
 from service.refinement.stream import events_of
 from service.refinement.watched import Watch
+from service.refinement.writing import Show
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +72,8 @@ def refine(program: Refine, roles: Roles) -> AsyncGenerator[Event, None]:
 @dataclass
 class _OpenRound:
     number: int
+    first: int
+    """The number of its first text in the program."""
     candidates: list[Candidate] = field(default_factory=list)
     critiques: dict[int, Critique] = field(default_factory=dict)
     """By the place of their candidate among the round's parents."""
@@ -179,7 +184,7 @@ class _Loop:
 
     async def _round(self, number: int) -> RoundFacts:
         """One round. However it ends, its candidates challenge the incumbent and it enters the account."""
-        current = _OpenRound(number)
+        current = _OpenRound(number, len(self._archive.written))
         started = time.perf_counter()
         with telemetry.one_round(number, expected=(LimitReached, PromptTooLong)):
             try:
@@ -229,7 +234,7 @@ class _Loop:
         if self._search.carry == "adaptive":  # where there is nothing to change there may still be a better draft
             expansions = [e if e.parent is None or e.parent in at_fault else Expansion("draft") for e in expansions]
         plans: list[_Plan] = []
-        first = len(self._archive.written)
+        first = current.first
         for expansion, count in Counter(expansions).items():
             if expansion.parent is None or expansion.parent in at_fault:
                 guidance = self._guidance(expansion, at_fault.get(expansion.parent))
@@ -353,7 +358,14 @@ class _Loop:
 
         role: CallRole = "draft" if form == "draft" else "revise"
         watch = Watch(self._program.evaluators, self._search.repairs, current.lost.append, self._emit)
-        await self._steps.write(role, asked, sampling, plan.count, keep, watch if self._search.aborts else None, under)
+        watched = watch if self._search.aborts else None
+        begin = partial(self._begin, current, plan) if self._program.deltas else None
+        await self._steps.write(role, asked, sampling, plan.count, keep, watched, under, begin)
+
+    def _begin(self, current: _OpenRound, plan: _Plan, number: int) -> Show:
+        """What a text of a plan is shown to, while it is written."""
+        index = plan.first + number - current.first
+        return show_text(self._emit, current.number, index, plan.expansion.form, _shown_parent(plan.expansion))
 
     def _next_differs(self, plan: _Plan) -> bool:
         parent = plan.expansion.parent
@@ -376,11 +388,10 @@ class _Loop:
         """Take the texts into the archive and the round, as candidates."""
         for number in policy.whole_first({number: text.completion for number, text in made.items()}):
             text = made[number]
-            form, parent = text.expansion.form, text.expansion.parent
-            shown = parent.id if form == "edit" and parent else None
-            candidate = self._archive.add(current.number, form, shown, text.asked, text.completion, text.under)
+            form, parent = text.expansion.form, _shown_parent(text.expansion)
+            candidate = self._archive.add(current.number, form, parent, text.asked, text.completion, text.under)
             current.candidates.append(candidate)
-            self._emit(CandidateAdded(candidate))
+            self._emit(CandidateAdded(candidate, number - current.first if self._program.deltas else None))
         return current.candidates
 
     async def _evaluate(self, candidates: Sequence[Candidate]) -> None:
@@ -482,6 +493,11 @@ class _Loop:
         archive = self._archive
         voters = [archive.repaired(candidate) for candidate in archive.written]
         return policy.by_content(policy.peers(voters, archive.assessments, archive.incumbent))
+
+
+def _shown_parent(expansion: Expansion) -> str | None:
+    """The id of the candidate that the model sees while it writes, if any."""
+    return expansion.parent.id if expansion.form == "edit" and expansion.parent else None
 
 
 def _seed(program: Refine) -> str | None:

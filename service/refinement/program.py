@@ -153,6 +153,7 @@ class Refine(EvaluatedProgram):
     """One refine request as a whole.
 
     ``draft``: the caller's own first text, instead of the model's. ``principles``: one is drawn for each round.
+    ``deltas``: whether texts are shown piece by piece while they are written.
     """
 
     search: Search = field(default_factory=Search)
@@ -160,6 +161,7 @@ class Refine(EvaluatedProgram):
     sampling: Sampling = field(default_factory=Sampling)
     draft: str | None = None
     principles: Sequence[str] = ()
+    deltas: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from service.refinement.program import Budget, Generate, Review, ToolChat
 from service.refinement.roles import Roles
 from service.refinement.steps import EngineSteps
 from service.refinement.stream import events_of
-from service.refinement.writing import write_text
+from service.refinement.writing import PIECE_TOKENS, write_text
 
 
 def generate(generation: Generate, roles: Roles) -> AsyncGenerator[Event, None]:
@@ -102,8 +102,10 @@ class _Answers:
         ended_by: FinishReason = "deadline"
         landing = Landing(Rules(())) if generation.sampling.landing else None
         watchers = [landing] if landing is not None else []
+        shown = show if generation.stream else None
+        tokens = 1 if generation.stream else PIECE_TOKENS
         try:
-            await write_text(self._writer, sample, kept.append, show if generation.stream else None, watchers)
+            await write_text(self._writer, sample, kept.append, shown, watchers, piece_tokens=tokens)
         except TimeIsUp:
             self._failure = DeadlineExceeded("the time ran out before anything was written")
         except EngineUnavailable as error:

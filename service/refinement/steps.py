@@ -30,6 +30,7 @@ from service.refinement.program import EvaluatedProgram, Refine
 from service.refinement.prompts import Prompts
 from service.refinement.roles import CallRole, Roles
 from service.refinement.watched import Watch, write_landing, write_watched
+from service.refinement.writing import Show
 
 log = logging.getLogger(__name__)
 
@@ -145,6 +146,7 @@ class EngineSteps:
         keep: Keep,
         watch: Watch | None = None,
         under: Compiled | None = None,
+        begin: Callable[[int], Show] | None = None,
     ) -> None:
         """Sample ``count`` replies side by side, and keep each as soon as it is finished, or cut.
 
@@ -153,14 +155,16 @@ class EngineSteps:
 
         - ``watch``: how texts are watched, if they are
         - ``under``: what constrains them. If the decoder fails at that and writes nothing, the reply is sampled freely.
+        - ``begin``: called with a reply's number before each text that is tried for it, if they are to be shown
         """
         engine = self.engine(role)
 
-        async def write_one(sample: Sample, keep_one: Callable[[Completion], None]) -> None:
+        async def write_one(index: int, sample: Sample, keep_one: Callable[[Completion], None]) -> None:
+            begin_one = None if begin is None else partial(begin, index)
             if watch is None:
-                await write_landing(engine, sample, keep_one, self._rules)
+                await write_landing(engine, sample, keep_one, self._rules, begin=begin_one)
             else:
-                await write_watched(engine, sample, keep_one, self._rules, watch)
+                await write_watched(engine, sample, keep_one, self._rules, watch, begin_one)
 
         async def write(index: int, sibling: Sample) -> None:
             lost: list[Completion] = []
@@ -168,10 +172,10 @@ class EngineSteps:
             def keep_unless_lost(text: Completion) -> None:
                 (lost.append if text.breaks_grammar and not text.text.strip() else partial(keep, index))(text)
 
-            await write_one(sibling, keep_unless_lost)
+            await write_one(index, sibling, keep_unless_lost)
             if lost:
                 free = Sample(conversation, sibling.sampling)
-                await write_one(free, lambda text: keep(index, replace(text, breaks_grammar=True)))
+                await write_one(index, free, lambda text: keep(index, replace(text, breaks_grammar=True)))
 
         await fan_out(sample_under(conversation, sampling, under), count, write, settle)
 

@@ -11,7 +11,7 @@ from service.refinement.candidate import Lost
 from service.refinement.events import TextAborted
 from service.refinement.landing import Landing, Rules
 from service.refinement.monitors import Monitor
-from service.refinement.writing import Keep, Watcher, write_text
+from service.refinement.writing import Begin, Keep, Watcher, write_text
 
 MOST_LOST = 3
 """Texts that may be lost before the one in their place is written to its end, whatever it breaks."""
@@ -34,16 +34,25 @@ class Watch:
     emit: Emit
 
 
-async def write_landing(engine: MeteredEngine, sample: Sample, keep: Keep, rules: Rules, *more: Watcher) -> None:
-    """Write a text as ``write_text`` does. It lands if its sampling says so. ``more``: others that watch it."""
+async def write_landing(
+    engine: MeteredEngine, sample: Sample, keep: Keep, rules: Rules, *more: Watcher, begin: Begin | None = None
+) -> None:
+    """Write a text as ``write_text`` does. It lands if its sampling says so.
+
+    - ``more``: others that watch it
+    - ``begin``: if the text is to be shown while it is written
+    """
+    show = None if begin is None else begin()
     if not sample.sampling.landing:
-        await write_text(engine, sample, keep, watchers=more)
+        await write_text(engine, sample, keep, show, more)
         return
     landing = Landing(rules)
-    await write_text(engine, sample, lambda text: keep(landing.trim(text)), watchers=[*more, landing])
+    await write_text(engine, sample, lambda text: keep(landing.trim(text)), show, [*more, landing])
 
 
-async def write_watched(engine: MeteredEngine, sample: Sample, keep: Keep, rules: Rules, watch: Watch) -> None:
+async def write_watched(
+    engine: MeteredEngine, sample: Sample, keep: Keep, rules: Rules, watch: Watch, begin: Begin | None = None
+) -> None:
     """Write a text as ``write_landing`` does. One that is lost gives way to another, up to MOST_LOST times.
 
     If no other can be written, the longest is kept, as cut by what was in the way.
@@ -60,7 +69,8 @@ async def write_watched(engine: MeteredEngine, sample: Sample, keep: Keep, rules
         monitor = Monitor(watch.evaluators, repairs=watch.repairs, may_lose=may_lose)
         written: list[Completion] = []
         try:
-            await write_landing(engine, sample.sibling(len(lost) * SEEDS_APART), written.append, rules, monitor)
+            sibling = sample.sibling(len(lost) * SEEDS_APART)
+            await write_landing(engine, sibling, written.append, rules, monitor, begin=begin)
         except (LimitReached, PromptTooLong, EngineUnavailable) as error:
             reason = _cut_by(error)
             if found := [*written, *(replace(completion, finish_reason=reason) for completion in lost)]:

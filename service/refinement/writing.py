@@ -14,10 +14,12 @@ from service.errors import Cancelled, EngineUnavailable
 from service.refinement.accounting import MeteredEngine
 
 PIECE_TOKENS = 8
-"""The tokens of a piece, where nobody reads along."""
+"""The tokens of a piece, unless somebody wants them one by one."""
 
 Keep = Callable[[Completion], None]
 Show = Callable[[str | Thought], None]
+Begin = Callable[[], Show]
+"""Called before each text that is shown: gives what its pieces are shown to."""
 
 
 class Watcher(Protocol):
@@ -33,13 +35,20 @@ class Watcher(Protocol):
 
 
 async def write_text(
-    engine: MeteredEngine, sample: Sample, keep: Keep, show: Show | None = None, watchers: Sequence[Watcher] = ()
+    engine: MeteredEngine,
+    sample: Sample,
+    keep: Keep,
+    show: Show | None = None,
+    watchers: Sequence[Watcher] = (),
+    *,
+    piece_tokens: int = PIECE_TOKENS,
 ) -> None:
     """Write a text.
 
     - ``keep``: given the text once, whole or as far as it came
     - ``show``: given each piece as it is written, for a caller who reads along
     - ``watchers``: read along too; the first one that ends the text decides
+    - ``piece_tokens``: the tokens of a piece. Watchers that see other pieces may end a text elsewhere.
 
     TimeIsUp at the deadline, and whatever the engine raises. If a token was written by then, ``keep`` has been called.
     """
@@ -48,7 +57,7 @@ async def write_text(
     end: int | None = None
     try:
         async with engine.ledger.in_time():
-            found = await _read(engine, sample, unfinished.append, show, watchers)
+            found = await _read(engine, sample, unfinished.append, show, watchers, piece_tokens)
         if isinstance(found, Completion):
             keep(found)
         else:
@@ -69,7 +78,12 @@ def end_at(end: int | None, completion: Completion, reason: FinishReason) -> Com
 
 
 async def _read(
-    engine: MeteredEngine, sample: Sample, on_cut: Keep, show: Show | None, watchers: Sequence[Watcher]
+    engine: MeteredEngine,
+    sample: Sample,
+    on_cut: Keep,
+    show: Show | None,
+    watchers: Sequence[Watcher],
+    piece_tokens: int,
 ) -> Completion | tuple[int, FinishReason]:
     """The whole text, or the place where a watcher ended it, with its reason."""
     share = 0.0
@@ -79,7 +93,7 @@ async def _read(
         share = used
 
     written, whole = 0, None
-    reading = Reading(PIECE_TOKENS if show is None else 1, progress, on_cut)
+    reading = Reading(piece_tokens, progress, on_cut)
     async with aclosing(engine.stream(sample, reading=reading)) as pieces:
         async for piece in pieces:
             if isinstance(piece, Completion):

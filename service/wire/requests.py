@@ -220,7 +220,7 @@ class RefineRequest(EvaluatedFields):
 
     ``draft``: a first text to start from. ``judge``: whether the rubric is scored; by default yes, unless the
     result is voted on or compared. ``trace``: whether the answer tells of the rounds; ``reasoning``: whether its
-    candidates have the model's thoughts with them.
+    candidates have the model's thoughts with them. ``deltas``: whether a stream has the texts piece by piece too.
     """
 
     model_config = ConfigDict(
@@ -244,8 +244,15 @@ class RefineRequest(EvaluatedFields):
     stop: StopOverrides = StopOverrides()
     budget: BudgetFields = BudgetFields()
     stream: bool = False
+    deltas: bool = False
     trace: bool = True
     reasoning: bool = False
+
+    @model_validator(mode="after")
+    def _refuse_deltas_without_stream(self) -> Self:
+        if self.deltas and not self.stream:
+            raise RefusedField("deltas", "only a stream has pieces of texts; it needs stream: true")
+        return self
 
 
 NativeRequest = GenerateRequest | CritiqueRequest | RefineRequest

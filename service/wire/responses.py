@@ -24,6 +24,9 @@ from service.refinement.events import (
     Round,
     RoundEnded,
     Started,
+    TextBegun,
+    TextDelta,
+    TextReasoningDelta,
     Timing,
 )
 from service.refinement.policy import StopReason
@@ -414,9 +417,21 @@ def sse_event(event: Event, *, reasoning: bool = False) -> SseEvent | None:
             return "reasoning", {"prompt_index": event.prompt_index, "index": event.index, "text": event.text}
         case Delta():
             return "delta", {"prompt_index": event.prompt_index, "index": event.index, "text": event.text}
-        case CandidateAdded(candidate):
+        case TextBegun():
+            return "writing", {
+                "round": event.round,
+                "index": event.index,
+                "form": event.form,
+                "parent": event.parent,
+            }
+        case TextReasoningDelta() if reasoning:
+            return "reasoning", {"round": event.round, "index": event.index, "text": event.text}
+        case TextDelta():
+            return "delta", {"round": event.round, "index": event.index, "text": event.text}
+        case CandidateAdded(candidate, index):
             return "candidate", {
                 "round": candidate.round,
+                **({} if index is None else {"index": index}),
                 "id": candidate.id,
                 "form": candidate.form,
                 "parent": candidate.parent,

@@ -20,6 +20,8 @@ from redraft import (
     RefineResult,
     RoundEnded,
     Started,
+    TextBegun,
+    TextDelta,
     Unauthorized,
 )
 from service.engines.scripted import EngineCall, Script
@@ -88,6 +90,21 @@ async def test_a_streamed_refine_tells_each_event_and_ends_with_the_result(serve
     assert [(remark.message, remark.criterion) for remark in told.remarks] == [("Say more.", None)]
     assert told.fault_probability > 0.5
     assert settled(events[-1].model_dump()) == settled(whole.model_dump())
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_streamed_refine_tells_texts_while_they_are_written_if_asked(served: Served, way: str) -> None:
+    async with calling(way, served.client.base_url) as caller:
+        events = await caller.events("stream_refine", deltas=True, **REFINE)
+
+    written = [event.text for event in events if isinstance(event, TextDelta)]
+    added = [event for event in events if isinstance(event, CandidateAdded)]
+    assert written == [event.text for event in added] == ["Waves.", "Salt waves."]
+    assert [(event.round, event.index) for event in added] == [(0, 0), (1, 0)]
+    begun = [event for event in events if isinstance(event, TextBegun)]
+    assert [(event.round, event.index, event.form, event.parent) for event in begun] == [
+        (event.round, event.index, event.form, event.parent) for event in added
+    ]
 
 
 @pytest.mark.parametrize("way", WAYS)

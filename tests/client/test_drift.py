@@ -91,7 +91,8 @@ def test_results(result: type[Result], response: type[BaseModel]) -> None:
 )
 def test_requests(fields: Any, request_model: type[BaseModel]) -> None:
     expected = model_shape(request_model, "validation", words=True)
-    expected["properties"].pop("stream", None)  # a method of its own
+    for name in ("stream", "deltas"):
+        expected["properties"].pop(name, None)  # a method of its own, and its parameter
     assert hinted(fields) == expected
     assert fields.__required_keys__ == set(request_model.model_json_schema().get("required", []))
 
@@ -116,12 +117,14 @@ def critical(call: Sample) -> str:
 
 
 async def test_events() -> None:
-    asked = {"prompt": "Why?", "search": {"rounds": 1, "critic": "factored"}, "reasoning": True}
+    asked = {"prompt": "Why?", "search": {"rounds": 1, "critic": "factored"}, "reasoning": True, "deltas": True}
     async with serving(Script(reply=critical)) as served:
         streamed = await served.stream("/v1/refine", asked)
         deltas = await served.stream("/v1/generate", {"prompt": "Why?"})
-    async with serving(Script(reply=lambda call: "<think>Hm.</think>Why not?")) as served:
+    thinking = Script(reply=lambda call: "<think>Hm.</think>Why not?", seconds_per_token=0.001)
+    async with serving(thinking) as served:
         thoughts = await served.stream("/v1/generate", {"prompt": "Why?", "reasoning": True})
+        streamed += await served.stream("/v1/refine", {**asked, "search": {"rounds": 0}})
 
     assert {name for name, _ in streamed} == events.REFINE_EVENTS.keys()
     for name, data in streamed:

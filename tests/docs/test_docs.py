@@ -314,20 +314,24 @@ async def test_events_and_their_fields() -> None:
     for script in (
         Script(reply=critical),
         Script(fault=dying),
-        Script(reply=lambda call: "<think>Hm.</think>Why not?"),
+        Script(reply=lambda call: "<think>Hm.</think>Why not?", seconds_per_token=0.001),  # so that pieces are sent
     ):
         async with serving(Settings(engine="scripted"), script) as client:
             responses = [(await client.post("/v1/refine", json=refine), "refine")]
             if script.fault is not dying:
                 generate = {"prompt": "Why?", "stream": True, "reasoning": True}
                 responses.append((await client.post("/v1/generate", json=generate), "generate"))
+                pieces = {**refine, "reasoning": True, "deltas": True}
+                responses.append((await client.post("/v1/refine", json=pieces), "refine"))
         for response, endpoint in responses:
             found |= {(name, where, frozenset(keys)) for name, where, keys in frames(response, endpoint)}
-    shown = {quoted(row[0])[0]: (row[1], set(quoted(row[2]))) for row in table(API, "Events")}
-    assert shown.keys() == {name for name, _, _ in found}
+    shown = {(quoted(row[0])[0], row[1]): set(quoted(row[2])) for row in table(API, "Events")}
+    last = ("done", "error")
+    assert shown.keys() == {(name, "both" if name in last else endpoint) for name, endpoint, _ in found}
     for name, endpoint, keys in found:
-        if name not in ("done", "error"):
-            assert shown[name] == (endpoint, set(keys))
+        if name not in last:
+            # The text says when a candidate has these.
+            assert shown[name, endpoint] == set(keys) - ({"index", "reasoning"} if name == "candidate" else set())
 
 
 def test_every_event_that_can_be_streamed_is_listed() -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import gc
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from service.engines.base import Usage
 from service.refinement.accounting import Emit
-from service.refinement.events import CallEnded, Delta, Event, Started
+from service.refinement.events import CallEnded, Delta, Event, ReasoningDelta, Started, TextDelta, TextReasoningDelta
 from service.refinement.roles import Models
 from service.refinement.stream import events_of
 
@@ -148,6 +149,51 @@ async def test_pieces_are_joined_only_while_the_reader_is_elsewhere() -> None:
 
     assert eager == spelt(0, "salt")
     assert slow == [Delta(0, 0, "s"), Delta(0, 0, "alt")]
+
+
+async def test_pieces_of_different_kinds_are_not_joined() -> None:
+    pieces: list[Event] = [
+        Delta(0, 0, "a"),
+        ReasoningDelta(0, 0, "b"),
+        TextDelta(0, 0, "c"),
+        TextReasoningDelta(0, 0, "d"),
+    ]
+
+    async def work(emit: Emit) -> None:
+        for piece in [*pieces, *pieces]:
+            emit(piece)
+
+    assert [event async for event in events_of(work)] == [
+        Delta(0, 0, "aa"),
+        ReasoningDelta(0, 0, "bb"),
+        TextDelta(0, 0, "cc"),
+        TextReasoningDelta(0, 0, "dd"),
+    ]
+
+
+async def test_a_reader_who_stands_still_makes_no_piece_wait_by_itself() -> None:
+    """A hundred thousand events would take 15 MB."""
+    written = asyncio.Event()
+
+    async def work(emit: Emit) -> None:
+        emit(TextDelta(0, 0, "-"))
+        await asyncio.sleep(0)
+        for number in range(100_000):
+            emit(TextDelta(0, number % 2, "x"))
+        written.set()
+        await asyncio.Event().wait()
+
+    found = events_of(work)
+    await anext(found)
+    tracemalloc.start()
+    try:
+        await written.wait()
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 1_000_000
+    assert [await anext(found), await anext(found)] == [TextDelta(0, 0, "x" * 50_000), TextDelta(0, 1, "x" * 50_000)]
+    await found.aclose()
 
 
 @given(pieces=st.lists(st.tuples(st.integers(0, 2), st.text(max_size=3))), turns=st.sets(st.integers(0, 20)))

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from service.wire.requests import CritiqueRequest, GenerateRequest, NativeRequest, RefineRequest
 from service.wire.responses import CritiqueResponse, GenerateResponse, RefineResponse
 
-NOT_FOR_AGENTS = frozenset({"stream", "reasoning"})
+NOT_FOR_AGENTS = frozenset({"stream", "deltas", "reasoning"})
 """Fields of requests that a tool's arguments lack: the answer comes whole, with progress before it."""
 EVALUATOR = "An evaluator: its type, and the fields that the resource redraft://evaluators/{type} describes."
 

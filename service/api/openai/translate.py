@@ -34,9 +34,10 @@ _ROLES = {"developer": "system"}
 _FORMS = '{"type": "text", "text": "…"} and {"type": "image_url", "image_url": {"url": "…"}}'
 
 GENERATE_FIELDS = frozenset({"task", "parameters"})
-_OTHERWISE_NAMED = {"prompt", "messages", "model", "sampling", "stream", "reasoning", "store"}
+_OTHERWISE_NAMED = {"prompt", "messages", "model", "sampling", "stream", "deltas", "reasoning", "store"}
 REFINE_FIELDS = RefineRequest.model_fields.keys() - _OTHERWISE_NAMED
-"""What ``redraft`` may hold. OpenAI has its own names for the other fields of Redraft's requests."""
+"""What ``redraft`` may hold. OpenAI has its own names for the other fields of Redraft's requests, or none
+that fits."""
 
 
 def _join_texts(content: Any) -> Any:
