@@ -1,12 +1,16 @@
 """A refine on the page: watched, stopped, saved, and written in other languages."""
 
 import json
+import os
 from pathlib import Path
+from typing import Literal
 
+import pytest
 from playwright.async_api import expect
 
 from tests.browser.conftest import Visit
-from tests.browser.scripts import PROMPT, SHORT, Writer, phase, request, state
+from tests.browser.scripts import LONG, PROMPT, SHORT, SHORTER, Writer, phase, request, state
+from tests.browser.test_looks import faults
 from tests.support.scripts import stall
 from tests.support.serving import Served, serving
 
@@ -33,6 +37,57 @@ async def test_a_refine_is_watched_round_by_round(visit: Visit) -> None:
         assert await page.locator(".node.best text").text_content() == "2"
         assert await page.locator(".dots.fail").get_attribute("d") != ""
         await expect(page.locator("#live")).to_contain_text("Done. Score 0.93.")
+
+
+@pytest.mark.parametrize("motion", ["no-preference", "reduce"])
+async def test_texts_grow_while_they_are_written(visit: Visit, motion: Literal["no-preference", "reduce"]) -> None:
+    script = Writer().script(pause=lambda index: 3600.0 if index == 24 else 0.0)
+    async with (
+        serving(script) as served,
+        visit(str(served.client.base_url), reduced_motion=motion) as page,
+    ):
+        await state(page, request(search={**request()["search"], "drafts": 2}))
+        await page.get_by_role("button", name="Refine").click()
+
+        cards = page.locator(".cards li")
+        await expect(cards).to_have_count(2)
+        await expect(cards.nth(0)).to_contain_text("Draft 1")
+        await expect(cards.nth(0).locator(".prose")).to_have_text(" ".join(LONG.split()[:24]))
+        await expect(cards.nth(1).locator(".prose")).to_have_text(" ".join(SHORTER.split()[:24]))
+        assert await page.locator(".row").count() == 0
+        assert await page.locator("#live").text_content() == ""
+        assert await faults(page) == []
+        if folder := os.environ.get("SCREENSHOTS"):
+            await page.screenshot(path=Path(folder) / f"writing-{motion}.png")
+        await page.get_by_role("button", name="Stop, keep the best").click()
+        await phase(page, "stopped")
+        await expect(page.locator(".writing")).to_be_hidden()
+        assert "writing" not in await page.evaluate("sessionStorage.getItem('redraft.run')")
+        await served.at_rest()
+
+
+async def test_a_text_that_is_given_up_is_begun_again(visit: Visit) -> None:
+    writer = Writer(texts=(f"Durable. {LONG}", LONG))
+    script = writer.script(pause=lambda index: 3600.0 if index == 24 and len(writer.written) > 1 else 0.0)
+    async with serving(script) as served, visit(str(served.client.base_url)) as page:
+        rules = [{"type": "keywords", "exclude": ["durable"]}]
+        await state(page, request(evaluators=rules, search={"rounds": 0, "repairs": False, "constraints": "off"}))
+        await page.get_by_role("button", name="Refine").click()
+
+        await expect(page.locator(".cards .form")).to_have_text("Draft 1 · begun again")
+        await expect(page.locator(".cards .prose")).to_have_text(" ".join(LONG.split()[:24]))
+        await page.get_by_role("button", name="Stop, keep the best").click()
+        await served.at_rest()
+
+
+async def test_the_first_paint_is_measured(visit: Visit, served: Served) -> None:
+    async with visit(str(served.client.base_url)) as page:
+        paints = await page.evaluate(
+            "Object.fromEntries(performance.getEntriesByType('paint').map(({ name, startTime }) => [name, startTime]))"
+        )
+
+    print(", ".join(f"{name} after {milliseconds:.0f} ms" for name, milliseconds in paints.items()))
+    assert "first-contentful-paint" in paints
 
 
 async def test_stopping_keeps_the_best_and_ends_the_work(visit: Visit) -> None:

@@ -7,6 +7,7 @@ import { initial, isOver, reduce, stop } from "./state.js";
 
 const PATIENCE = [500, 1000, 2000, 4000, 8000]; // milliseconds before each attempt to connect again
 const MOST_KEPT = 2_000_000; // characters of events that are kept in the tab
+const PASSING = new Set(["writing", "reasoning", "delta"]); // events that a candidate makes superfluous
 
 /** One run at a time. `onChange` gets the state after each change; null for no run. */
 export class Runner {
@@ -29,7 +30,7 @@ export class Runner {
     const { signal } = this.#abort;
     const headers = { Accept: "text/event-stream" };
     try {
-      const response = await send("POST", "v1/refine", { body: { ...request, stream: true }, headers, signal });
+      const response = await send("POST", "v1/refine", { body: { ...request, stream: true, deltas: true }, headers, signal });
       await this.#read(response, signal);
       if (this.isRunning && !signal.aborted) this.#fail("connection_lost");
     } catch (error) {
@@ -116,8 +117,7 @@ export class Runner {
   async #read(response, signal) {
     for await (const events of readEvents(response)) {
       if (signal.aborted) return;
-      this.#take(events);
-      this.#keep();
+      if (this.#take(events)) this.#keep();
     }
   }
 
@@ -152,14 +152,17 @@ export class Runner {
     }
   }
 
+  /** Returns whether there is something to keep among the events. */
   #take(events) {
-    this.events.push(...events);
+    const lasting = events.filter(({ name }) => !PASSING.has(name));
+    this.events.push(...lasting);
     this.#set(events.reduce(reduce, this.state));
+    return lasting.length > 0;
   }
 
   #fail(error) {
     const problem = error instanceof ApiError ? error.problem : { code: error === "connection_lost" ? error : "unreachable" };
-    this.#set({ ...this.state, phase: "failed", problem: { ...problem, status: error.status ?? 0 } });
+    this.#set({ ...this.state, phase: "failed", writing: new Map(), problem: { ...problem, status: error.status ?? 0 } });
     this.#keep();
   }
 

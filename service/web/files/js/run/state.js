@@ -11,6 +11,8 @@ export function initial(request) {
     round: 0,
     rounds: [], // {number, incumbent, accepted, gain, tokens}
     candidates: new Map(), // by id, in the order of their arrival
+    writing: new Map(), // texts at work, by their places: {round, index, form, parent, text, isThinking, lost}
+    hasPieces: false, // whether texts are told while they are written
     critiques: [], // {round, candidate, issues, remarks, fault_probability}
     incumbent: null,
     tokens: 0,
@@ -24,7 +26,14 @@ export function reduce(state, { name, data }) {
   switch (name) {
     case "started":
       return { ...state, phase: "running", id: data.id, models: data.models, judgeTrust: data.judge_trust };
+    case "writing":
+      return begun({ ...state, phase: "running", round: data.round, hasPieces: true }, data);
+    case "reasoning":
+      return grown(state, data, { isThinking: true });
+    case "delta":
+      return grown(state, data, { isThinking: false });
     case "candidate":
+      state.writing.delete(placeOf(data));
       return withCandidate({ ...state, phase: "running", round: data.round }, { ...unknown(state), ...data });
     case "evaluation":
       return evaluated(state, data);
@@ -35,7 +44,7 @@ export function reduce(state, { name, data }) {
     case "done":
       return done(state, data);
     case "error":
-      return { ...state, phase: "failed", problem: data };
+      return { ...state, phase: "failed", problem: data, writing: new Map() };
     default:
       return state;
   }
@@ -43,7 +52,7 @@ export function reduce(state, { name, data }) {
 
 /** The person has stopped it: the best so far is the result. */
 export function stop(state) {
-  return { ...state, phase: "stopped" };
+  return { ...state, phase: "stopped", writing: new Map() };
 }
 
 export const isOver = (state) => ["done", "stopped", "failed"].includes(state.phase);
@@ -71,6 +80,25 @@ function withCandidate(state, candidate) {
   return { ...state, incumbent: state.incumbent ?? candidate.id };
 }
 
+const placeOf = ({ round, index }) => `${round}.${index}`;
+
+// As with candidates, the map stays the same object, and views compare its texts.
+function begun(state, { round, index, form, parent }) {
+  const place = placeOf({ round, index });
+  const before = state.writing.get(place);
+  const lost = before ? before.lost + 1 : 0;
+  state.writing.set(place, { round, index, form, parent, text: "", isThinking: false, lost });
+  return state;
+}
+
+function grown(state, { round, index, text }, { isThinking }) {
+  const place = placeOf({ round, index });
+  const known = state.writing.get(place);
+  if (!known) return state;
+  state.writing.set(place, { ...known, text: isThinking ? known.text : known.text + text, isThinking });
+  return { ...state };
+}
+
 function evaluated(state, { candidate, score, passed, evaluations, tokens }) {
   const known = state.candidates.get(candidate);
   if (!known) return state;
@@ -90,6 +118,7 @@ function leader(state, challenger) {
 function rounded(state, { round, incumbent, accepted, gain, tokens }) {
   const spent = tokens ?? state.tokens;
   const ended = { number: round, incumbent, accepted, gain, tokens: spent };
+  for (const [place, text] of state.writing) if (text.round === round) state.writing.delete(place);
   return { ...state, round, incumbent, tokens: spent, rounds: [...state.rounds, ended] };
 }
 
@@ -101,5 +130,6 @@ function done(state, result) {
     }
   }
   const spent = result.usage.total.prompt_tokens + result.usage.total.completion_tokens;
-  return { ...state, phase: "done", id: result.id, result, incumbent: result.selected.candidate, tokens: spent };
+  const ended = { phase: "done", writing: new Map(), tokens: spent };
+  return { ...state, ...ended, id: result.id, result, incumbent: result.selected.candidate };
 }

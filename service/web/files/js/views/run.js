@@ -10,6 +10,7 @@ import { resultView } from "./result.js";
 import { scoreText } from "./score.js";
 import { statusView } from "./status.js";
 import { treeView } from "./tree.js";
+import { writingView } from "./writing.js";
 
 const SHARE = 8; // after a drawing, the page rests this many times as long as the drawing took
 const FRAME = 17; // milliseconds
@@ -25,6 +26,7 @@ export function runView(features, actions) {
     draw(newest);
   };
   const status = statusView({ onStop: actions.stop, onReset: actions.reset });
+  const writing = writingView();
   const result = resultView(features, actions);
   const chart = chartView();
   const tree = treeView(pick);
@@ -35,6 +37,7 @@ export function runView(features, actions) {
     { class: "run" },
     status.element,
     result.element,
+    writing.element,
     h("div", { class: "pictures" }, chart.element, tree.element),
     h("div", { class: "browse" }, list.element, detail.element),
   );
@@ -42,6 +45,7 @@ export function runView(features, actions) {
   const draw = onceAFrame((state) => {
     if (state === null || !element.isConnected) return;
     status.update(state);
+    writing.update(state);
     const begun = performance.now();
     const wait = restUntil - begun;
     if (wait > 0 && !isOver(state)) {
@@ -64,7 +68,7 @@ export function runView(features, actions) {
     draw(state);
   }
 
-  return { element, update, close: () => (clearTimeout(later), status.close()) };
+  return { element, update, close: () => (clearTimeout(later), status.close(), writing.close()) };
 }
 
 /** What a screen reader says about a change; null if it is not worth a word. */
