@@ -326,7 +326,12 @@ def create_app(
     app.include_router(router)
     app.include_router(pages.router)
     if settings.page:
-        features = Features(bool(settings.keys), settings.store is not None, settings.stored_traces)
+        features = Features(
+            keys=bool(settings.keys),
+            jobs=settings.store is not None,
+            stored_traces=settings.stored_traces,
+            learning=settings.learning_dir is not None,
+        )
         app.include_router(make_router(Page(features, app.openapi)))
     app.add_middleware(
         BodyLimit,

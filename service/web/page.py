@@ -54,11 +54,13 @@ FOR_GOOD = "public, max-age=31536000, immutable"
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What this service offers beyond the refine: the page asks for a key or shows jobs only where there are any."""
+    """What this service offers beyond the refine: the page asks for a key, shows jobs, or shows what is learned only
+    where there are any."""
 
     keys: bool
     jobs: bool
     stored_traces: bool
+    learning: bool
 
 
 @dataclass(frozen=True)

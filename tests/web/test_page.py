@@ -13,6 +13,7 @@ import pytest
 
 from service.web import assets
 from service.web.page import POLICY, SECURITY, reachable
+from tests.support.adapters import Shop, make_base
 from tests.support.serving import Served, serving
 
 FILES = Path(assets.__file__).parent / "files"
@@ -169,20 +170,31 @@ def test_schemas_may_refer_to_themselves() -> None:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({}, {"keys": False, "jobs": False, "stored_traces": False}),
-        ({"api_keys": f"someone:{'0' * 64}"}, {"keys": True, "jobs": False, "stored_traces": False}),
-        ({"store": "jobs.db", "stored_traces": True}, {"keys": False, "jobs": True, "stored_traces": True}),
+        ({}, set()),
+        ({"api_keys": f"someone:{'0' * 64}"}, {"keys"}),
+        ({"store": "jobs.db", "stored_traces": True}, {"jobs", "stored_traces"}),
     ],
 )
 async def test_the_page_knows_what_the_service_offers(
-    settings: dict[str, Any], expected: dict[str, bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, Any], expected: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     async with serving(**settings) as served:
         page = Elements((await served.client.get("/")).text)
 
     [content] = [attrs["content"] for _, attrs in page.found if attrs.get("name") == "redraft-features"]
-    assert json.loads(content or "") == expected
+    features = json.loads(content or "")
+    assert {name for name, is_there in features.items() if is_there} == expected
+    assert features.keys() == {"keys", "jobs", "stored_traces", "learning"}
+
+
+async def test_the_page_shows_what_is_learned_where_something_is(tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    async with Shop(tmp_path / "shop", make_base(tmp_path / "base")).serving() as served:
+        page = Elements((await served.client.get("/")).text)
+
+    [content] = [attrs["content"] for _, attrs in page.found if attrs.get("name") == "redraft-features"]
+    assert json.loads(content or "")["learning"]
 
 
 async def test_the_page_can_be_turned_off() -> None:

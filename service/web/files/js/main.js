@@ -10,6 +10,7 @@ import { features, keep, recall } from "./tab.js";
 import { applyTheme, head } from "./views/head.js";
 import { jobsView } from "./views/jobs.js";
 import { askForKey } from "./views/key.js";
+import { learningView } from "./views/learning.js";
 import { FILE_FORMAT } from "./views/result.js";
 import { announcement, runView } from "./views/run.js";
 import { welcome } from "./views/welcome.js";
@@ -23,7 +24,8 @@ let view = null; // what is drawn on the right
 let last = null; // the state before this one
 
 function sectionOf(hash) {
-  return hash === "#jobs" && service.features.jobs ? "jobs" : "refine";
+  const name = hash.slice(1);
+  return ["jobs", "learning"].includes(name) && service.features[name] ? name : "refine";
 }
 
 function draw() {
@@ -33,8 +35,8 @@ function draw() {
   const actions = { key: () => void useKey(), redraw: draw };
   const main = h("main", { class: section });
   replace(app, head(service.features, section, actions), main);
-  if (section === "jobs") {
-    view = jobsView(watch, onProblem);
+  if (section !== "refine") {
+    view = section === "jobs" ? jobsView(watch, onProblem) : learningView(onProblem, (words) => (live.textContent = words));
     main.append(view.element);
     void view.load();
     return;

@@ -30,7 +30,7 @@ export const keep = (name, value) => write(sessionStorage, name, value);
 export const recallLook = (name) => read(localStorage, name);
 export const keepLook = (name, value) => write(localStorage, name, value);
 
-/** What the service offers: {keys, jobs, stored_traces}. */
+/** What the service offers: {keys, jobs, stored_traces, learning}. */
 export function features() {
   return JSON.parse(document.querySelector("meta[name=redraft-features]").content);
 }

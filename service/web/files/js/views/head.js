@@ -14,14 +14,15 @@ export function applyTheme() {
   else delete document.documentElement.dataset.theme;
 }
 
-/** section: "refine" or "jobs". actions: {go(section), key(), redraw()}. */
+/** section: "refine", "jobs" or "learning". actions: {go(section), key(), redraw()}. */
 export function head(features, section, actions) {
   const tab = (name) => h("a", { href: `#${name}`, "aria-current": section === name ? "page" : null }, t(name));
+  const sections = ["refine", "jobs", "learning"].filter((name) => name === "refine" || features[name]);
   return h(
     "header",
     { class: "top" },
     h("a", { class: "brand", href: "#refine" }, h("span", { class: "wordmark" }, "Re", h("i", {}, "draft")), h("span", { class: "tagline" }, t("tagline"))),
-    features.jobs ? h("nav", { "aria-label": t("nav") }, tab("refine"), tab("jobs")) : null,
+    sections.length > 1 ? h("nav", { "aria-label": t("nav") }, sections.map(tab)) : null,
     h(
       "div",
       { class: "settings" },
