@@ -81,9 +81,15 @@ class Conversation:
 
     def turns(self) -> Iterator[Turn]:
         """The turns from the first to the last."""
-        if self.before is not None:
-            yield from self.before.turns()
-        yield self.turn
+        for beginning in self.beginnings():
+            yield beginning.turn
+
+    def beginnings(self) -> Iterator["Conversation"]:
+        """The conversations that this one extends, from the first turn alone, and then itself."""
+        found = [self]
+        while (before := found[-1].before) is not None:
+            found.append(before)
+        yield from reversed(found)
 
     def images(self) -> Iterator[Image]:
         """The images of all turns, from the first to the last."""

@@ -9,6 +9,10 @@ The texts of turns are encoded without special tokens, so a text that contains `
 characters of it and can never open or close a turn. That holds too for what a template puts between
 turns and the tokenizer keeps as one token without calling it special, as some do with ``<|user|>`` or ``<think>``.
 
+The images of a turn come before its text. The template shows what it writes there, with a mark for each image, and an
+engine that has the model's processor has it put the images' tokens in place of the marks (``before_text``, ``place``).
+It is given those pieces alone, so that a text cannot hold a mark and no text is tokenised twice.
+
 History has no thoughts in it, as with the chat templates of reasoning models: a reply that followed thoughts is
 kept as its text, after a beginning that opens none. So a longer conversation begins with the tokens of the shorter
 one up to the reply, and the reply is computed once more (docs/design/decisions/0021-thoughts.md).
@@ -16,7 +20,8 @@ one up to the reply, and the reply is computed once more (docs/design/decisions/
 
 import asyncio
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from types import MappingProxyType
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -26,7 +31,7 @@ from jinja2 import TemplateError
 from service.engines.base import Call, Choose, Sample, Usage, Weigh, WeighedToken
 from service.engines.conversation import Conversation, Role, Turn
 from service.engines.thoughts import NONE, Habit, Marks, Thinking, find_marks, find_open_marks
-from service.errors import PromptTooLong
+from service.errors import InvalidRequest, PromptTooLong
 
 _MARKS = ("\u2983first\u2984", "\u2983second\u2984", "\u2983third\u2984")
 """Placeholders that no template contains and that no template's trimming changes."""
@@ -35,6 +40,9 @@ _MARKS = ("\u2983first\u2984", "\u2983second\u2984", "\u2983third\u2984")
 REPLACEMENT = "\ufffd"
 """What a tokenizer decodes a part of a character to."""
 CONTEXT_TOKENS = 2
+
+MISFITS = (TemplateError, ValueError, TypeError)
+"""What a template raises, or is found out by, that does not take the turns that it is given."""
 
 LONG_TEXT_CHARACTERS = 20_000
 """A longer text is tokenised in a thread, so that it does not block the event loop."""
@@ -53,11 +61,11 @@ class Tokenizer(Protocol):
     def decode(self, token_ids: list[int]) -> str: ...
 
     def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool, **variables: Any
+        self, conversation: list[dict[str, Any]], *, tokenize: bool, add_generation_prompt: bool, **variables: Any
     ) -> str: ...
 
 
-NO_THINKING: Mapping[str, object] = MappingProxyType({"enable_thinking": False, "thinking": False})
+NO_THINKING: Mapping[str, Any] = MappingProxyType({"enable_thinking": False, "thinking": False})
 """The variables by which chat templates are asked that a reply begin without thoughts; each knows one or none."""
 
 
@@ -77,6 +85,9 @@ class ChatTokenizer:
         self._variables = thinking.variables
         self._ids: WeakKeyDictionary[Conversation, list[int]] = WeakKeyDictionary()
         self._spelled: dict[int, list[int]] = {}
+        self._in_parts = False
+        self._in_parts = self._render_or_none() is None and self._render_or_none(images=0) is not None
+        self._image_mark: Callable[[int], str] | None = None
         self.knows_system = self.takes_greetings = True
         self.habit = Habit(certain=True)
         asking, direct = self._find_endings(marks)
@@ -86,13 +97,8 @@ class ChatTokenizer:
         self._ask = self._encode_template(asking)
         self._before = self._pieces(asking)
         pieces = [*self._before.values(), self._ask, self._direct]
-        marks_used = {token for piece in pieces for token in piece}.union(tokenizer.all_special_ids)
-        self._spelled = {
-            token: [part for character in mark for part in self._encode_plain(character)]
-            for mark, token in tokenizer.get_added_vocab().items()
-            if token in marks_used and not mark.isspace()
-        }
-        self.special_ids = frozenset([*tokenizer.all_special_ids, *self._spelled])
+        self.special_ids: frozenset[int] = frozenset(tokenizer.all_special_ids)
+        self.keep_from_texts(token for piece in pieces for token in piece)
         marks_ids = (
             {token for mark in self.habit.marks for token in self._encode_template(mark)}
             if self.habit.thinks
@@ -101,14 +107,73 @@ class ChatTokenizer:
         self.hides_marks = not marks_ids.isdisjoint(tokenizer.all_special_ids)
 
     def prompt_ids(self, conversation: Conversation, prefill: str = "", *, thinking: bool = True) -> list[int]:
-        """The ids that ask for the next reply to ``conversation``, whose last turn is the user's; it has no images.
+        """The ids that ask for the next reply to ``conversation``, whose last turn is the user's.
 
         ``prefill`` is a text that the reply begins with. ``thinking``: the reply may begin with thoughts.
+        InvalidRequest if it has images that are not placed.
         """
         if conversation.turn.role != "user":
             raise ValueError("only a user turn can be replied to")
-        conversation.refuse_images()
         return [*self._history(conversation), *(self._ask if thinking else self._direct), *self.encode(prefill)]
+
+    def keep_from_texts(self, tokens: Iterable[int]) -> None:
+        """Spell the marks of these tokens where a text has them. Special tokens are split without that."""
+        kept = {*tokens, *self.special_ids}
+        self._spelled |= {
+            token: [part for character in mark for part in self._encode_plain(character)]
+            for mark, token in self.tokenizer.get_added_vocab().items()
+            if token in kept and not mark.isspace()
+        }
+        self.special_ids = frozenset([*self.special_ids, *self._spelled])
+
+    def mark_images_with(self, mark: Callable[[int], str]) -> None:
+        """Where the template knows texts only: mark the images of a turn with ``mark``, each by its number from 1."""
+        if not self._in_parts and self._render_or_none(images=0) != self._render_or_none():
+            self._image_mark = mark
+
+    def before_text(self, conversation: Conversation) -> list[int]:
+        """The ids that the last turn, a user's with images, adds before its text, with a mark for each image.
+
+        ValueError if the template has no place for images there.
+        """
+        role = conversation.before.turn.role if conversation.before else None
+        images = len(conversation.turn.images)
+        roles: tuple[Role, ...]
+        match role:
+            case "system" if self.knows_system:
+                roles = ("system", "user")
+            case "assistant":
+                roles = ("user", "assistant", "user")
+            case _:
+                roles = ("user",)
+        plain = self._render(*roles)[len(roles) - 1]
+        if self._image_mark is not None:
+            shown = plain + "".join(f"{self._image_mark(number)}\n" for number in range(1, images + 1))
+        else:
+            shown = self._render(*roles, images=images)[len(roles) - 1]
+        same = takewhile(lambda both: both[0] == both[1], zip(plain, shown, strict=False))
+        marks = shown[sum(1 for _ in same) :]
+        if not marks:
+            raise ValueError("the model's chat template has no place for images")
+        if role == "user" or (role == "system" and not self.knows_system):
+            shown = "\n\n" + marks
+        return self._encode_template(shown)
+
+    def place(self, conversation: Conversation, ids: Sequence[int]) -> None:
+        """Remember what ``before_text`` became: ``ids`` have the tokens of the last turn's images."""
+        self._ids[conversation] = [*ids, *self._turn_ids(conversation.turn)]
+
+    def is_placed(self, conversation: Conversation) -> bool:
+        return conversation in self._ids
+
+    def image_turns(self, conversation: Conversation) -> Iterator[tuple[int, Conversation]]:
+        """The beginnings of a conversation whose last turns have images, each with the place of that turn in the
+        conversation's ids."""
+        begin = 0
+        for beginning in conversation.beginnings():
+            if beginning.turn.images:
+                yield begin, beginning
+            begin += len(self._step(beginning))
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, in which nothing is special."""
@@ -212,18 +277,15 @@ class ChatTokenizer:
 
     def _history(self, conversation: Conversation) -> list[int]:
         """The ids up to the last character of the last turn, which is left open."""
-        steps = []
-        node: Conversation | None = conversation
-        while node is not None:
-            steps.append(self._step(node))
-            node = node.before
-        return [token for step in reversed(steps) for token in step]
+        return [token for beginning in conversation.beginnings() for token in self._step(beginning)]
 
     def _step(self, conversation: Conversation) -> Sequence[int]:
         """What the last turn adds to the ids of the conversation before it."""
         ids = self._ids.get(conversation)
         if ids is None:
             turn, before = conversation.turn, conversation.before
+            if turn.images:
+                raise InvalidRequest("the model takes no images")
             if before is not None and before.turn.role == turn.role == "user":
                 ids = self.encode("\n\n" + turn.text)
             else:
@@ -281,19 +343,39 @@ class ChatTokenizer:
             self.takes_greetings = False
             return None
 
-    def _render(self, *roles: Role, **variables: object) -> list[str]:
-        """Render the template around placeholder turns; give what is before, between and after them."""
-        turns = [{"role": role, "content": mark} for role, mark in zip(roles, _MARKS, strict=False)]
+    def _render_or_none(self, images: int | None = None) -> str | None:
+        """What the template writes around a user's turn; None if it does not take the turn so."""
+        try:
+            return "\n".join(self._render("user", images=images))
+        except MISFITS:
+            return None
+
+    def _render(self, *roles: Role, images: int | None = None, **variables: object) -> list[str]:
+        """Render the template around placeholder turns; give what is before, between and after them.
+
+        ``images``: how many the last turn has. A turn is a text, or a list of parts where the template asks for that
+        or the number of images is given.
+        """
+        marks = _MARKS[: len(roles)]
+        turns: list[dict[str, Any]] = [
+            {"role": role, "content": self._content(mark, images if mark == marks[-1] else None)}
+            for role, mark in zip(roles, marks, strict=True)
+        ]
         text = self.tokenizer.apply_chat_template(
             turns, tokenize=False, add_generation_prompt=True, **{**self._variables, **variables}
         )
         pieces = []
-        for turn in turns:
-            piece, found, text = text.partition(turn["content"])
+        for mark in marks:
+            piece, found, text = text.partition(mark)
             if not found:
                 raise ValueError(f"the model's chat template leaves out a turn of the roles {roles}")
             pieces.append(piece)
         return [*pieces, text]
+
+    def _content(self, text: str, images: int | None) -> str | list[dict[str, str]]:
+        if images is None and not self._in_parts:
+            return text
+        return [*({"type": "image"} for _ in range(images or 0)), {"type": "text", "text": text}]
 
     def _encode_template(self, piece: str) -> list[int]:
         """The ids of what a template writes."""

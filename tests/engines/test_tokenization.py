@@ -1,14 +1,16 @@
 """Conversations as token ids, with a tokenizer of one id a character and templates of several makes."""
 
 import math
+from typing import Any
 
 import pytest
 from jinja2 import Environment, TemplateError
 
 from service.engines.base import WeighedToken
-from service.engines.conversation import Conversation, Turn
+from service.engines.conversation import Conversation, Image, Turn
 from service.engines.thoughts import THINK, Thinking
 from service.engines.tokenization import ChatTokenizer
+from service.errors import InvalidRequest
 
 ASKING = "{% if add_generation_prompt %}<assistant>{% endif %}"
 CHATML = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<end>{% endfor %}" + ASKING
@@ -64,7 +66,7 @@ class CharacterTokenizer:
         return "".join(chr(number - 10) for number in token_ids)
 
     def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool, **variables: object
+        self, conversation: list[dict[str, Any]], *, tokenize: bool, add_generation_prompt: bool, **variables: object
     ) -> str:
         return self._template.render(messages=conversation, add_generation_prompt=add_generation_prompt, **variables)
 
@@ -269,3 +271,103 @@ def test_a_rival_that_would_end_the_reply_has_no_text() -> None:
     [found] = chat.weighed([token], [{token: -3.0, SPECIALS["<end>"]: -0.1}])
 
     assert (found.rival, found.rival_logprob) == ("", -0.1)
+
+
+SEEING = (
+    "{% for m in messages %}<{{ m.role }}>{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}"
+    "{{ '[image]' if p.type == 'image' else p.text }}{% endfor %}{% endif %}<end>{% endfor %}" + ASKING
+)
+PARTS_ONLY = (
+    "{% for m in messages %}<{{ m.role }}>{% if m.content[0].type != 'image' %} {% endif %}"
+    "{% for p in m.content %}{{ '[image]' if p.type == 'image' else p.text }}{% endfor %}<end>{% endfor %}" + ASKING
+)
+BLIND = (
+    "{% for m in messages %}<{{ m.role }}>{% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for p in m.content if p.type == 'text' %}{{ p.text }}{% endfor %}{% endif %}<end>{% endfor %}" + ASKING
+)
+IMAGE = Image("image/png", b"a")
+SHOWN = Conversation(Turn("user", "a", images=(IMAGE, IMAGE)))
+AFTER = Conversation(Turn("user", "c", images=(IMAGE,)), Conversation(Turn("user", "a")).with_reply("b"))
+TOGETHER = Conversation(Turn("user", "c", images=(IMAGE,)), Conversation(Turn("user", "a")))
+INSTRUCTED = Conversation(Turn("user", "a", images=(IMAGE,)), Conversation(Turn("system", "S")))
+
+
+@pytest.mark.parametrize(
+    ("template", "conversation", "before"),
+    [
+        (SEEING, SHOWN, "<user>[image][image]"),
+        (SEEING, AFTER, "<end><user>[image]"),
+        (SEEING, TOGETHER, "\n\n[image]"),
+        (SEEING, INSTRUCTED, "<end><user>[image]"),
+        (PARTS_ONLY, SHOWN, "<user>[image][image]"),
+        (PARTS_ONLY, AFTER, "<end><user>[image]"),
+        (PARTS_ONLY, TOGETHER, "\n\n[image]"),
+        (CHATML, SHOWN, "<user>[image 1]\n[image 2]\n"),
+        (CHATML, AFTER, "<end><user>[image 1]\n"),
+        (CHATML, TOGETHER, "\n\n[image 1]\n"),
+        (WITHOUT_SYSTEM, INSTRUCTED, "\n\n[image 1]\n"),
+    ],
+)
+def test_images_are_marked_before_the_text_as_the_template_does(
+    template: str, conversation: Conversation, before: str
+) -> None:
+    chat = ChatTokenizer(CharacterTokenizer(template))
+    chat.mark_images_with(lambda number: f"[image {number}]")
+
+    assert written(chat.before_text(conversation)) == before
+
+
+def test_a_template_without_a_place_for_images_is_found_out() -> None:
+    chat = ChatTokenizer(CharacterTokenizer(BLIND))
+    chat.mark_images_with(lambda number: f"[image {number}]")
+
+    with pytest.raises(ValueError, match="no place for images"):
+        chat.before_text(SHOWN)
+
+
+def test_a_template_that_asks_for_parts_is_given_texts_as_such() -> None:
+    conversation = Conversation(Turn("user", "a")).with_reply("b").with_user("c")
+
+    assert prompt(PARTS_ONLY, conversation) == "<user> a<end><assistant>b<end><user> c<end><assistant>"
+
+
+def test_the_tokens_of_images_stand_where_they_were_placed() -> None:
+    chat = ChatTokenizer(CharacterTokenizer(SEEING))
+    chat.place(SHOWN, [2, 900, 901])
+    longer = SHOWN.with_reply("b").with_user("c")
+
+    ids = chat.prompt_ids(longer)
+
+    assert ids[:4] == [2, 900, 901, *chat.encode("a")]
+    assert ids[: len(chat.prompt_ids(SHOWN))] == chat.prompt_ids(SHOWN)
+    assert list(chat.image_turns(longer)) == [(0, SHOWN)]
+    more = Conversation(Turn("user", "d", images=(IMAGE,)), longer.with_reply("e"))
+    chat.place(more, [1, 2, 902])
+    [_, (begin, found)] = chat.image_turns(more)
+    assert found is more
+    assert chat.prompt_ids(more)[begin : begin + 3] == [1, 2, 902]
+
+
+def test_images_that_are_not_placed_are_refused_and_never_left_out() -> None:
+    chat = ChatTokenizer(CharacterTokenizer(SEEING))
+
+    for conversation in (SHOWN, SHOWN.with_reply("b").with_user("c")):
+        with pytest.raises(InvalidRequest, match="takes no images"):
+            chat.prompt_ids(conversation)
+
+
+def test_tokens_that_are_kept_from_texts_are_characters_in_them() -> None:
+    class Unsplitting(CharacterTokenizer):
+        def encode(self, text: str, *, add_special_tokens: bool, split_special_tokens: bool) -> list[int]:
+            return super().encode(text, add_special_tokens=add_special_tokens, split_special_tokens=False)
+
+    tokenizer = Unsplitting(CHATML)
+    tokenizer.all_special_ids = []
+    chat = ChatTokenizer(tokenizer)
+    assert SPECIALS["<think>"] in chat.encode("<think>")
+
+    chat.keep_from_texts([SPECIALS["<think>"], 99])
+
+    assert written(chat.encode("<think>")) == "<think>"
+    assert SPECIALS["<think>"] not in chat.encode("<think>")
+    assert chat.reply_ids([50, SPECIALS["<think>"], 51], stopped_at_text=False) is None
