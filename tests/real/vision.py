@@ -1,12 +1,12 @@
 """A tiny model that takes images: Idefics3's architecture, with random weights and the embedded model's tokenizer.
 
-What it says is noise. How it is given images, and what they cost, is as with any model that a vLLM server serves.
+What it says is noise. How it is given images, and what they cost, is as with any model that vLLM serves.
 """
 
 import json
 from pathlib import Path
 
-IMAGE_SIZE, PATCH_SIZE, SCALE = 112, 14, 2
+IMAGE_SIZE, PATCH_SIZE, SCALE = 224, 14, 2
 IMAGE_TOKENS = (IMAGE_SIZE // PATCH_SIZE // SCALE) ** 2
 MARKS = ["<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>"]
 COST = IMAGE_TOKENS + 3

@@ -15,6 +15,7 @@ from service.engines.served import AdapterRoom, EngineMisconfigured
 from service.engines.thoughts import Thinking
 
 if TYPE_CHECKING:
+    from vllm.config import VllmConfig
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -61,7 +62,14 @@ def _load(model: str, name: str, arguments: Mapping[str, Any], thinking: Thinkin
     made = _arguments(model, name, arguments)
     named = {"reasoning_parser": parser_name(made, thinking)}
     made.structured_outputs_config = {**named, **made.structured_outputs_config}
-    return AsyncLLM.from_engine_args(made, UsageContext.OPENAI_API_SERVER)
+    config = made.create_engine_config(UsageContext.OPENAI_API_SERVER)
+    _make_room_for_images(config)
+    return AsyncLLM.from_vllm_config(
+        config,
+        usage_context=UsageContext.OPENAI_API_SERVER,
+        enable_log_requests=made.enable_log_requests,
+        disable_log_stats=made.disable_log_stats,
+    )
 
 
 def _arguments(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncEngineArgs":
@@ -88,8 +96,30 @@ def _arguments(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncEng
             # prompt whole. (A GPU engine has no such fault and keeps vLLM's own choices.)
             "enable_chunked_prefill": False,
             "max_num_batched_tokens": length,
+            "mm_processor_cache_gb": 1,  # of processed images, here and in the engine's process
+            "skip_mm_profiling": True,  # the cache has the size that it is given
         }
     return AsyncEngineArgs(**{**chosen, **arguments})
+
+
+def _make_room_for_images(config: "VllmConfig") -> None:
+    """Let a step take every image of its prompts. Where there is no room for one, vLLM cuts the prompt before it, and
+    a chunked prefill of a request with its own seed kills the CPU engine (see _arguments).
+
+    A step's prompts hold as many tokens as the batch does, and each may begin inside an image, which then is encoded as
+    a whole for the part that the prefix cache does not have.
+    """
+    from vllm.multimodal import MULTIMODAL_REGISTRY
+    from vllm.multimodal.encoder_budget import MultiModalBudget
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu() or not config.model_config.supports_multimodal_inputs:
+        return
+    scheduler = config.scheduler_config
+    sizes = MultiModalBudget(config, MULTIMODAL_REGISTRY, enable_cache=False).mm_max_toks_per_item
+    largest = min(max(sizes.values(), default=0), config.model_config.max_model_len)
+    room = scheduler.max_num_batched_tokens + scheduler.max_num_seqs * largest
+    scheduler.max_num_encoder_input_tokens = scheduler.encoder_cache_size = room
 
 
 def lora_arguments(adapters: Sequence[Path], room: AdapterRoom | None = None) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from service.engines.base import ReplyEnd, Thought
+from service.engines.local.pictures import with_template
 from service.engines.thoughts import AUTO, NONE, THINK, Marks, Split, Splitter, Thinking
 from service.engines.tokenization import ChatTokenizer
 
@@ -31,8 +32,9 @@ def parser_name(arguments: Any, stated: Thinking) -> str:
         return "" if stated.parser == NONE else stated.parser
     from vllm.tokenizers import cached_tokenizer_from_config
 
-    tokenizer = cached_tokenizer_from_config(arguments.create_model_config())
-    habit = ChatTokenizer(tokenizer, stated).habit
+    model_config = arguments.create_model_config()
+    tokenizer = cached_tokenizer_from_config(model_config)
+    habit = ChatTokenizer(tokenizer, with_template(stated, tokenizer, model_config)).habit
     known = habit.marks == THINK and set(THINK) <= tokenizer.get_vocab().keys()
     return PARSER_OF_THINK if habit.thinks and known else ""
 

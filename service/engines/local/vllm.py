@@ -34,17 +34,19 @@ from service.engines.base import (
 from service.engines.conversation import Conversation
 from service.engines.decoding import Grammars, begin_with, tokens_of
 from service.engines.local.loading import GUIDANCE, load_in_thread, lora_arguments
+from service.engines.local.pictures import Pictures, with_template
 from service.engines.local.reasoning import Reader, Reasoning
 from service.engines.served import AdapterRoom, AdapterUnusable, EngineMisconfigured, ServedEngine
 from service.engines.thoughts import Split, Thinking, find_requested_marks
 from service.engines.tokenization import ChatTokenizer
-from service.errors import EngineDead, InvalidRequest
+from service.errors import EngineDead, EngineUnavailable, InvalidRequest
 from service.grammar.ebnf import to_ebnf
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
     from vllm.lora.request import LoRARequest
     from vllm.v1.engine.async_llm import AsyncLLM
+    from vllm.v1.engine.output_processor import RequestOutputCollector
 
 MOST_LOGPROBS = 20
 """vLLM's default for how many of the most probable tokens it returns. With speculation it returns no others, and every
@@ -73,7 +75,9 @@ class VllmEngine(CallHandler):
         self.takes_grammars = structured.backend == GUIDANCE
         name = structured.reasoning_parser
         self._reasoning = Reasoning(name, self.tokenizer, llm.model_config, thinking) if name else None
-        self._chat = ChatTokenizer(self.tokenizer, thinking, self._reasoning.marks if self._reasoning else None)
+        stated = with_template(thinking, self.tokenizer, llm.model_config)
+        self._chat = ChatTokenizer(self.tokenizer, stated, self._reasoning.marks if self._reasoning else None)
+        self._pictures: Pictures | None = None
         self._context_tokens: int = llm.model_config.max_model_len
         self._speculates = llm.vllm_config.speculative_config is not None
         vocabulary = llm.model_config.get_vocab_size()
@@ -101,8 +105,14 @@ class VllmEngine(CallHandler):
         for variable, value in ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
         thinking = thinking or Thinking()
-        arguments = {**lora_arguments(adapters, room), **arguments}
-        return cls(await load_in_thread(model, name, arguments, thinking), name, thinking)
+        llm = await load_in_thread(model, name, {**lora_arguments(adapters, room), **arguments}, thinking)
+        engine = cls(llm, name, thinking)
+        try:
+            engine._pictures = await Pictures.find(llm, engine._chat)
+        except BaseException:
+            await engine.close()
+            raise
+        return engine
 
     async def load_adapter(self, name: str, folder: Path) -> "VllmEngine":
         """The same engine with a LoRA adapter, as the model ``name``.
@@ -157,15 +167,14 @@ class VllmEngine(CallHandler):
 
     @property
     def takes_images(self) -> bool:
-        """False: prompts are token ids made here, and only a model's own processor could put images into them."""
-        return False
+        return self._pictures is not None
 
     async def sample(self, sample: Sample, priority: int) -> Completion:
         from vllm.sampling_params import RequestOutputKind
 
         prompt = await self._prompt(sample)
         params = self._parameters(sample.sampling, prompt, RequestOutputKind.FINAL_ONLY)
-        output = await self._run_to_end(prompt.ids, params, priority, prompt.arguments)
+        output = await self._run_to_end(sample.conversation, prompt.ids, params, priority, prompt.arguments)
         reply = output.outputs[0]
         reader = self._reader(sample.conversation, prompt, whole=True)
         reader.feed(prompt.given + reply.text, reply.token_ids)
@@ -182,8 +191,9 @@ class VllmEngine(CallHandler):
         reply = _StreamedReply(self._reader(sample.conversation, prompt, whole=False))
         for piece in reply.reader.feed(prompt.given):
             yield piece
+        requested = self._outputs(sample.conversation, prompt.ids, params, priority, prompt.arguments, reply.feed)
         try:
-            async with aclosing(self._outputs(prompt.ids, params, priority, prompt.arguments, reply.feed)) as outputs:
+            async with aclosing(requested) as outputs:
                 most = min(sample.sampling.max_tokens, self._context_tokens - len(prompt.ids))
                 async for output in outputs:
                     pieces = reply.feed(output)
@@ -210,7 +220,7 @@ class VllmEngine(CallHandler):
         else:
             params.logprob_token_ids = self._chat.option_ids(choose.options)
         ids = await self._fitting_ids(choose.conversation, choose.prefill, thinking=False)
-        output = await self._run_to_end(ids, params, priority)
+        output = await self._run_to_end(choose.conversation, ids, params, priority)
         [found] = output.outputs[0].logprobs or [{}]
         weights = {token: weight.logprob for token, weight in found.items()}
         return Choice(
@@ -227,7 +237,7 @@ class VllmEngine(CallHandler):
             max_tokens=1, temperature=0.0, prompt_logprobs=1, output_kind=RequestOutputKind.FINAL_ONLY
         )
         ids = await self._fitting_ids(weigh.conversation, weigh.reply, thinking=False)
-        output = await self._run_to_end(ids, params, priority)
+        output = await self._run_to_end(weigh.conversation, ids, params, priority)
         begin = len(self.prompt_ids(weigh.conversation, thinking=False))
         weights = [
             {token: weight.logprob for token, weight in (found or {}).items()}
@@ -260,6 +270,8 @@ class VllmEngine(CallHandler):
     async def _fitting_ids(
         self, conversation: Conversation, prefill: str = "", tokens: int = 1, *, thinking: bool = True
     ) -> list[int]:
+        if self._pictures is not None:
+            await self._pictures.place(conversation)
         return await self._chat.fitting_ids(conversation, self._context_tokens, prefill, tokens, thinking=thinking)
 
     async def _prompt(self, sample: Sample) -> "_Prompt":
@@ -293,28 +305,27 @@ class VllmEngine(CallHandler):
 
     async def _outputs(
         self,
+        conversation: Conversation,
         ids: list[int],
         params: "SamplingParams",
         priority: int,
         arguments: Mapping[str, Any] = NO_ARGUMENTS,
         on_abort: "Callable[[RequestOutput], object]" = lambda _: None,
     ) -> "AsyncGenerator[RequestOutput, None]":
-        """A request's outputs, up to the finished one.
+        """A request's outputs, up to the finished one. ``ids``: the conversation's, and how the reply begins.
 
         ``on_abort``: given what had been sampled and not yielded, if the request is aborted. That is why this does what
         ``AsyncLLM.generate`` does, which drops it.
         """
-        from vllm.inputs.engine import tokens_input
-
         with _translate_errors():
-            queue = await self._llm.add_request(
-                uuid4().hex, tokens_input(ids), params, lora_request=self._lora, priority=priority, **arguments
-            )
+            queue = await self._send(conversation, ids, params, lora_request=self._lora, priority=priority, **arguments)
             finished = False
             try:
                 while not finished:
                     output = queue.get_nowait() or await queue.get()
                     finished = output.finished
+                    if output.outputs[0].finish_reason == "error":
+                        raise EngineUnavailable("the engine could not begin with a request")
                     yield output
             except (asyncio.CancelledError, GeneratorExit):
                 if not finished:
@@ -325,13 +336,29 @@ class VllmEngine(CallHandler):
             finally:
                 queue.close()
 
+    async def _send(
+        self, conversation: Conversation, ids: list[int], params: "SamplingParams", **arguments: Any
+    ) -> "RequestOutputCollector":
+        from vllm.inputs.engine import tokens_input
+
+        if self._pictures is not None and (shown := await self._pictures.prompt(conversation, ids)):
+            with self._pictures.lending(shown):
+                return await self._llm.add_request(uuid4().hex, shown, params, **arguments)
+        return await self._llm.add_request(uuid4().hex, tokens_input(ids), params, **arguments)
+
     async def _run_to_end(
-        self, ids: list[int], params: "SamplingParams", priority: int, arguments: Mapping[str, Any] = NO_ARGUMENTS
+        self,
+        conversation: Conversation,
+        ids: list[int],
+        params: "SamplingParams",
+        priority: int,
+        arguments: Mapping[str, Any] = NO_ARGUMENTS,
     ) -> "RequestOutput":
         """The only output of a request whose outputs are FINAL_ONLY."""
         unread: list[RequestOutput] = []
+        requested = self._outputs(conversation, ids, params, priority, arguments, unread.append)
         try:
-            async with aclosing(self._outputs(ids, params, priority, arguments, unread.append)) as outputs:
+            async with aclosing(requested) as outputs:
                 return await anext(outputs)
         except asyncio.CancelledError:
             if unread and (sampled := unread[0].outputs[0].token_ids):
