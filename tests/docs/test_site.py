@@ -179,8 +179,10 @@ async def browser() -> AsyncIterator[Browser]:
     chromium = shutil.which("chromium")
     if chromium is None and "CI" not in os.environ:
         pytest.skip("install Debian's package chromium")
-    async with async_playwright() as playwright, await playwright.chromium.launch(executable_path=chromium) as browser:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium, timeout=PATIENCE)
         yield browser
+        await browser.close()
 
 
 @site
