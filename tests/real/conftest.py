@@ -82,10 +82,14 @@ class Service:
     engine: RecordingEngine
 
     async def engine_series(self) -> dict[str, float]:
-        """The engine's own series without labels, by name; values of several labels are added."""
+        """The engine's own series without labels, by name; values of several labels are added.
+
+        An engine that a test started before has left its last values on the page, under its own model's name.
+        """
         page = (await self.client.get("/metrics")).text
+        mine = re.escape(f'model_name="{self.engine.model}"')
         series: dict[str, float] = {}
-        for name, value in re.findall(r"^(vllm:\w+)(?:\{.*\})? (\S+)$", page, re.MULTILINE):
+        for name, value in re.findall(rf"^(vllm:\w+)\{{.*{mine}.*\}} (\S+)$", page, re.MULTILINE):
             series[name] = series.get(name, 0.0) + float(value)
         return series
 
