@@ -1,7 +1,9 @@
 """An adapter changes its own texts and no others, even in the same steps of the engine."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -10,6 +12,7 @@ from service.engines.base import Likelihood, Sample, Sampling, Weigh
 from service.engines.conversation import Conversation, Turn
 from service.engines.local import bundled
 from service.engines.local.vllm import VllmEngine
+from service.engines.served import AdapterRoom, AdapterUnusable
 from tests.real.test_models import write_adapter
 
 TEXT = Weigh(Conversation(Turn("user", "What falls from clouds?")), "Rain falls from the clouds, and so does snow.")
@@ -19,12 +22,13 @@ Models = tuple[VllmEngine, VllmEngine]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def models(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Models, None]:
-    """The model alone and with an adapter, in an engine that was started for that one adapter."""
+    """The model alone and with an adapter, in an engine that was started for that adapter and for two more to come."""
     checkpoint = await asyncio.to_thread(bundled.prepare)
     folder = write_adapter(tmp_path_factory.mktemp("adapters") / "tilted", checkpoint)
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
-        base = await VllmEngine.start(str(checkpoint), "base", {}, [folder])
+        room = AdapterRoom(places=2, rank=8, layers=frozenset({"q_proj", "v_proj"}))
+        base = await VllmEngine.start(str(checkpoint), "base", {}, [folder], room=room)
     try:
         yield base, await base.load_adapter("tilted", folder)
     finally:
@@ -36,18 +40,64 @@ async def test_a_text_weighs_the_same_while_an_adapter_writes(models: Models) ->
     plain, adapted = [await model.call(TEXT) for model in models]
     assert difference(plain, adapted) > 1.0
 
-    story = Sample(Conversation(Turn("user", "Tell a long story.")), Sampling(temperature=1.0, max_tokens=400, seed=1))
-    writing = [asyncio.create_task(model.call(story)) for model in models]
-    try:
+    async with writing(models):
         beside = [await model.call(TEXT) for model in models]
-        assert not any(story.done() for story in writing)
-    finally:
-        for task in writing:
-            task.cancel()
-        await asyncio.wait(writing)
 
     assert difference(plain, beside[0]) < 0.2
     assert difference(adapted, beside[1]) < 0.2
+
+
+async def test_adapters_come_and_go_while_others_write(models: Models, tmp_path: Path) -> None:
+    base, _ = models
+    checkpoint = await asyncio.to_thread(bundled.prepare)
+    before = [await model.call(TEXT) for model in models]
+    async with writing(models):
+        for seed in range(2, 7):  # more than there are slots
+            late = await base.load_adapter(f"late {seed}", write_adapter(tmp_path / str(seed), checkpoint, seed))
+            weighed = await late.call(TEXT)
+            assert all(difference(weighed, known) > 1.0 for known in before)
+            await base.drop_adapter(late)
+        after = [await model.call(TEXT) for model in models]
+
+    assert difference(before[0], after[0]) < 0.2
+    assert difference(before[1], after[1]) < 0.2
+
+
+async def test_an_adapter_that_does_not_fit_is_refused_and_takes_no_place(models: Models, tmp_path: Path) -> None:
+    base, _ = models
+    checkpoint = await asyncio.to_thread(bundled.prepare)
+    before = await base.call(TEXT)
+    (tmp_path / "empty").mkdir()
+    for number in range(3):
+        wrong = write_adapter(tmp_path / str(number), checkpoint, width=64)
+        with pytest.raises(AdapterUnusable, match="vLLM cannot load the adapter"):
+            await base.load_adapter("wrong", wrong)
+    with pytest.raises(AdapterUnusable, match="vLLM cannot load the adapter"):
+        await base.load_adapter("empty", tmp_path / "empty")
+    right = await base.load_adapter("right", write_adapter(tmp_path / "right", checkpoint, seed=3))
+
+    assert difference(await right.call(TEXT), before) > 1.0
+    assert difference(await base.call(TEXT), before) < 0.2
+    await base.drop_adapter(right)
+
+
+@asynccontextmanager
+async def writing(models: Models) -> AsyncIterator[None]:
+    """Have both write one story after the other meanwhile."""
+    story = Sample(Conversation(Turn("user", "Tell a long story.")), Sampling(temperature=1.0, max_tokens=400, seed=1))
+
+    async def write(model: VllmEngine) -> None:
+        while True:
+            await model.call(story)
+
+    tasks = [asyncio.create_task(write(model)) for model in models]
+    try:
+        yield
+        assert not any(task.done() for task in tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 def difference(one: Likelihood, other: Likelihood) -> float:

@@ -22,11 +22,12 @@ REQUEST = {"prompt": "Describe a sunrise over the sea.", "sampling": GREEDY}
 RANK = 4
 
 
-def write_adapter(folder: Path, checkpoint: Path) -> Path:
-    """A LoRA adapter of random weights, strong enough that the model says something else."""
+def write_adapter(folder: Path, checkpoint: Path, seed: int = 1, width: int | None = None) -> Path:
+    """A LoRA adapter of random weights, strong enough that the model says something else. ``width``: the model's, for
+    which it is made; by default the right one."""
     config = json.loads((checkpoint / "config.json").read_text())
-    width = config["hidden_size"]
-    draws = torch.Generator().manual_seed(1)
+    width = width or config["hidden_size"]
+    draws = torch.Generator().manual_seed(seed)
     weights = {}
     for layer in range(config["num_hidden_layers"]):
         name = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
