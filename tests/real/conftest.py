@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +74,10 @@ class RecordingEngine(EngineDecorator):
         self.prompts.append(Prompt(tuple(self.engine.prompt_ids(conversation, prefill)), replied))
 
 
+UNCOUNTED: Mapping[str, Any] = {"disable_log_stats": True}
+"""Arguments of other engines in this process. Their series would take the place of those of the service's engine."""
+
+
 @dataclass(frozen=True)
 class Service:
     """The running app: a client for it, and the engine inside."""
@@ -82,14 +86,10 @@ class Service:
     engine: RecordingEngine
 
     async def engine_series(self) -> dict[str, float]:
-        """The engine's own series without labels, by name; values of several labels are added.
-
-        An engine that a test started before has left its last values on the page, under its own model's name.
-        """
+        """The engine's own series without labels, by name; values of several labels are added."""
         page = (await self.client.get("/metrics")).text
-        mine = re.escape(f'model_name="{self.engine.model}"')
         series: dict[str, float] = {}
-        for name, value in re.findall(rf"^(vllm:\w+)\{{.*{mine}.*\}} (\S+)$", page, re.MULTILINE):
+        for name, value in re.findall(r"^(vllm:\w+)(?:\{.*\})? (\S+)$", page, re.MULTILINE):
             series[name] = series.get(name, 0.0) + float(value)
         return series
 

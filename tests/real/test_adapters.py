@@ -13,6 +13,7 @@ from service.engines.conversation import Conversation, Turn
 from service.engines.local import bundled
 from service.engines.local.vllm import VllmEngine
 from service.engines.served import AdapterRoom, AdapterUnusable
+from tests.real.conftest import UNCOUNTED
 from tests.real.test_models import write_adapter
 
 TEXT = Weigh(Conversation(Turn("user", "What falls from clouds?")), "Rain falls from the clouds, and so does snow.")
@@ -28,7 +29,7 @@ async def models(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Mod
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
         room = AdapterRoom(places=2, rank=8, layers=frozenset({"q_proj", "v_proj"}))
-        base = await VllmEngine.start(str(checkpoint), "base", {}, [folder], room=room)
+        base = await VllmEngine.start(str(checkpoint), "base", UNCOUNTED, [folder], room=room)
     try:
         yield base, await base.load_adapter("tilted", folder)
     finally:
@@ -69,7 +70,7 @@ async def test_an_adapter_that_does_not_fit_is_refused_and_takes_no_place(models
     before = await base.call(TEXT)
     (tmp_path / "empty").mkdir()
     for number in range(3):
-        wrong = write_adapter(tmp_path / str(number), checkpoint, width=64)
+        wrong = write_adapter(tmp_path / str(number), checkpoint, width=1024)
         with pytest.raises(AdapterUnusable, match="vLLM cannot load the adapter"):
             await base.load_adapter("wrong", wrong)
     with pytest.raises(AdapterUnusable, match="vLLM cannot load the adapter"):

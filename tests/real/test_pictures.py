@@ -21,6 +21,7 @@ from service.engines.tokenization import ChatTokenizer
 from service.errors import InvalidRequest
 from tests.images.test_fetch import PNG, URL, data_url, part, pictured, refused
 from tests.images.test_headers import BOMB, header, png
+from tests.real.conftest import UNCOUNTED
 from tests.real.seeing import CUT, GREY, RED, TEXT, SeeingContract, seeing
 from tests.real.vision import COST, IMAGE_TOKENS, TEMPLATE, make_checkpoint
 from tests.support.engine_contract import GREEDY, EngineContract, LikelihoodContract
@@ -32,7 +33,7 @@ CONTEXT = 2048
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def seer(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[VllmEngine, None]:
     folder = await asyncio.to_thread(made, tmp_path_factory.mktemp("vision"))
-    engine = await VllmEngine.start(str(folder), "seer", {"max_model_len": CONTEXT})
+    engine = await VllmEngine.start(str(folder), "seer", {**UNCOUNTED, "max_model_len": CONTEXT})
     yield engine
     await engine.close()
 

@@ -13,6 +13,7 @@ from service.engines.local.reasoning import Reasoning
 from service.engines.local.vllm import VllmEngine
 from service.engines.siblings import sample_siblings
 from service.engines.thoughts import Thinking
+from tests.real.conftest import UNCOUNTED
 from tests.real.thinking import END, make_checkpoint
 from tests.support.engine_contract import QUESTION, ThinkingContract
 
@@ -33,7 +34,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def thinker(checkpoint: Path) -> AsyncGenerator[VllmEngine, None]:
-    engine = await VllmEngine.start(str(checkpoint), "thinker", {"max_model_len": 2048})
+    engine = await VllmEngine.start(str(checkpoint), "thinker", {**UNCOUNTED, "max_model_len": 2048})
     yield engine
     await engine.close()
 
