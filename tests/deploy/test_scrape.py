@@ -35,10 +35,12 @@ SETTINGS = {
 NOBODY = "http://127.0.0.1:9/"
 BACKGROUND = {"Prefer": f'respond-async, callback; url="{NOBODY}"'}
 RULES_OF_REFINE = [{"type": "length", "unit": "words", "max": 5}, {"type": "format", "kind": "quoted"}]
+EASY_RULE = {"type": "length", "unit": "words", "max": 100}
 REQUESTS: list[tuple[str, dict[str, Any]]] = [
     ("/v1/generate", PROMPT),
     ("/v1/critique", {**PROMPT, "candidate": "Sand.", "evaluators": [{"type": "webhook", "name": "nobody"}]}),
     ("/v1/refine", {**PROMPT, "evaluators": RULES_OF_REFINE, "search": {"rounds": 1}, "store": True}),
+    ("/v1/refine", {**PROMPT, "evaluators": [EASY_RULE], "search": {"rounds": 0}}),
     (
         "/v1/chat/completions",
         {"model": "SmolLM2-135M-Instruct", "messages": [{"role": "user", "content": "Hello."}], "max_tokens": 24},
@@ -86,14 +88,15 @@ async def found(client: httpx.AsyncClient, expr: str) -> bool:
     return bool(answer["data"]["result"])
 
 
-def with_jobs(folder: Path) -> dict[str, str]:
-    """Settings for a store, and a receiver that is down."""
+def with_all(folder: Path) -> dict[str, str]:
+    """Settings for a store, a receiver that is down, and a model that learns."""
     secret = folder / "secret"
     secret.write_text(SECRET)
     receiver = {"url": NOBODY, "secret_file": str(secret), "private_addresses": True}
     return {
         "REDRAFT_STORE": str(folder / "jobs.db"),
         "REDRAFT_STORED_TRACES": "true",
+        "REDRAFT_LEARNING_DIR": str(folder / "learning"),
         "REDRAFT_NOTICE_RECEIVERS": json.dumps({"nobody": receiver}),
     }
 
@@ -114,7 +117,7 @@ async def ask(client: httpx.AsyncClient) -> None:
 
 
 async def test_every_expression_finds_something_on_a_service_at_work(tmp_path: Path) -> None:
-    settings = {**SETTINGS, **with_jobs(tmp_path)}
+    settings = {**SETTINGS, **with_all(tmp_path)}
     async with served(**settings) as (_, service), prometheus(service.base_url.netloc.decode(), tmp_path) as client:
         asking = asyncio.create_task(ask(service))
         missing = {one.filled(): one.panel for one in shown()}
