@@ -40,7 +40,7 @@ async def kill_all(pid: int) -> None:
 
 async def test_a_job_whose_service_is_killed_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
     """The same job twice: the service is killed during the first, and the second is not disturbed."""
-    request = make_request(0, search={"preset": "beam", "rounds": 1})
+    request = make_request(0)
     ids = await make_store(tmp_path / "jobs.db", [request, request])
     async with served(SERVICE, **settings(tmp_path)) as (process, _):
         before_the_kill = random.randint(*CALLS_BEFORE_THE_KILL)
