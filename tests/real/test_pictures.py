@@ -193,8 +193,14 @@ async def test_a_request_that_is_not_sent_leaves_no_image_behind_that_the_engine
 ) -> None:
     new = square(250)
     await engine.fit(seeing(new))
-    with pytest.raises(InvalidRequest):
-        await engine.call(Sample(seeing(new), Sampling(temperature=-1.0)))
+
+    async def refuse(*arguments: Any, **named: Any) -> None:
+        raise InvalidRequest("it is not sent")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine.backend, "add_request", refuse)
+        with pytest.raises(InvalidRequest, match="it is not sent"):
+            await engine.call(Sample(seeing(new), GREEDY))
 
     assert (await engine.call(Sample(seeing(new), GREEDY))).text
 
@@ -248,7 +254,7 @@ async def test_every_role_of_a_refine_sees_the_image(service: Served) -> None:
     assert response.status_code == 200, response.text
     usage = response.json()["usage"]["by_role"]
     assert {"draft", "judge", "critique"} <= usage.keys()
-    assert all(spent["prompt_tokens"] > COST * spent["calls"] for spent in usage.values())
+    assert all(spent["prompt_tokens"] > COST * spent["calls"] for spent in usage.values() if spent["calls"])
     judge = usage["judge"]
     assert judge["cached_tokens"] > COST * (judge["calls"] - 1)  # the image is in the prefix that all share
 
