@@ -3,7 +3,7 @@
 import pytest
 
 from service.concurrency import gather
-from service.engines.base import Choose, Engine, Sample
+from service.engines.base import Engine, Sample
 from service.engines.conversation import Conversation, Image, Turn
 from service.engines.remote import probes
 from service.errors import InvalidRequest, PromptTooLong
@@ -46,16 +46,6 @@ class SeeingContract:
 
         assert len(set(said)) == 3
         assert again.text == said[-1]
-
-    async def test_a_judge_sees_what_is_shown(self, engine: Engine) -> None:
-        weighed = [
-            await engine.call(Choose(seeing(image).with_user("Is it red?"), ("A", "B"), prefill="Answer: "))
-            for image in (RED, GREY, RED)
-        ]
-
-        red, grey, again = (choice.logprobs for choice in weighed)
-        assert red == pytest.approx(again, abs=0.01)
-        assert red != pytest.approx(grey, abs=0.01)
 
     async def test_the_same_image_is_read_from_the_cache_and_another_is_not(self, engine: Engine) -> None:
         shown = seeing(RED, text=f"Once {TEXT}")

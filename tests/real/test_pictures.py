@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from service.concurrency import gather
-from service.engines.base import EngineDecorator, Sample, Sampling, Weigh
+from service.engines.base import Choose, Engine, EngineDecorator, Sample, Sampling, Weigh
 from service.engines.conversation import Conversation, Image, Turn
 from service.engines.local import bundled
 from service.engines.local.pictures import Pictures
@@ -48,7 +48,15 @@ def engine(seer: VllmEngine) -> VllmEngine:
 
 
 class TestSeeingVllmEngine(EngineContract, LikelihoodContract, SeeingContract):
-    pass
+    async def test_a_judge_sees_what_is_shown(self, engine: Engine) -> None:
+        weighed = [
+            await engine.call(Choose(seeing(image).with_user("Is it red?"), ("A", "B"), prefill="Answer: "))
+            for image in (RED, GREY, RED)
+        ]
+
+        red, grey, again = (choice.logprobs for choice in weighed)
+        assert red == pytest.approx(again, abs=0.01)
+        assert red != pytest.approx(grey, abs=0.01)
 
 
 async def ids_of(engine: VllmEngine, conversation: Conversation) -> list[int]:
