@@ -55,7 +55,8 @@ class Turns:
         mine = (turns.c.queue == self._queue) & (turns.c.name == name)
         unlocked = sa.select(turns.c.name).where(mine).with_for_update(skip_locked=True)
         noted = turns.update().where(turns.c.queue == self._queue, turns.c.name.in_(unlocked)).values(served=served)
-        if connection.execute(noted).rowcount == 0:
+        known = sa.select(turns.c.name).where(mine)
+        if connection.execute(noted).rowcount == 0 and connection.execute(known).first() is None:
             row = {"queue": self._queue, "name": name, "served": connection.execute(last).scalar_one()}
             connection.execute(self._database.insert_once(turns), row)
 
