@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -62,9 +62,6 @@ from service.web.page import Features, Page, make_router
 from service.wire.feedback import FeedbackRequest
 from service.wire.requests import CritiqueRequest, GenerateRequest, RefineRequest
 from service.wire.responses import Problem
-
-if TYPE_CHECKING:  # nothing of it is imported where traces are off
-    pass
 
 log = logging.getLogger(__name__)
 
