@@ -53,7 +53,7 @@ class WholeAdapter(Adapter):
 
 
 class Adapters(Result):
-    """What serves, and all adapters, the newest first. None stands for the base.
+    """What serves, and all adapters, the newest first. None means the base.
 
     model: the name that requests use. serves: the adapter that new requests get. current: the one that should serve,
     and problem, why it does not. previous: what a rollback returns to.

@@ -4,7 +4,7 @@
 pip resolves; this script cuts the branches that text serving on a CPU must not install (see CUT) and
 writes what is still reachable. The locks are installed with ``--no-deps``, so what is cut stays out.
 ``dev.lock`` and ``learn.lock`` hold only what ``cpu.lock`` does not, ``deploy.lock`` and ``docs.lock`` only what
-neither ``cpu.lock`` nor ``dev.lock`` does, and ``gpu.lock`` what the service needs beside vLLM.
+neither ``cpu.lock`` nor ``dev.lock`` does, and ``gpu.lock`` what the service needs in addition to vLLM.
 """
 
 import json

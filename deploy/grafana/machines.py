@@ -44,7 +44,7 @@ ENGINES = Row(
         ),
         Panel(
             "Tokens",
-            "Read and written a second, whoever asked.",
+            "Read and written a second, for all requests.",
             [
                 Query(rate("instance", "vllm:prompt_tokens_total", ENGINE), "read {{instance}}"),
                 Query(rate("instance", "vllm:generation_tokens_total", ENGINE), "written {{instance}}"),

@@ -91,7 +91,7 @@ class AdaptersBody(BaseModel):
 
     ``model``: the name that requests use. ``base``: the main model's. ``ready``: whether the engine is up. ``serves``:
     the adapter that new requests get. ``current``: the one that the folder says, and ``problem``, why that does not
-    serve. ``previous``: what a rollback returns to, if it can be rolled back. Null stands for the base.
+    serve. ``previous``: what a rollback returns to, if it can be rolled back. Null means the base.
     """
 
     model: str

@@ -42,10 +42,10 @@ async def test_a_text_weighs_the_same_while_an_adapter_writes(models: Models) ->
     assert difference(plain, adapted) > 1.0
 
     async with writing(models):
-        beside = [await model.call(TEXT) for model in models]
+        meanwhile = [await model.call(TEXT) for model in models]
 
-    assert difference(plain, beside[0]) < 0.2
-    assert difference(adapted, beside[1]) < 0.2
+    assert difference(plain, meanwhile[0]) < 0.2
+    assert difference(adapted, meanwhile[1]) < 0.2
 
 
 async def test_adapters_come_and_go_while_others_write(models: Models, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def rated(score: float, mass: float = 1.0) -> Sequence[float]:
 def role_of(call: EngineCall) -> CallRole:
     """What the call was made for. The request of these tests is one turn, which only a draft leaves as it is.
 
-    A text is weighed for whoever reads it first. Here that is the critic; BilledEngine knows of judges before it.
+    A text is weighed for the role that reads it first. Here that is the critic; BilledEngine knows of judges before it.
     """
     if is_doubt(call) or isinstance(call, Weigh):
         return "critique"
