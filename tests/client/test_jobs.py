@@ -70,9 +70,10 @@ async def test_a_notice_of_a_job_s_end_is_sent_and_sent_again(tmp_path: Path) ->
             states = await asyncio.to_thread(call, url, server)
             async with AsyncRedraft(url) as client:
                 job = await client.generate(prompt="Write.", background=True, notify=f"{server.url}/async")
-                waited = await job.notice()
+                while (waited := await job.notice()).state != "delivered":
+                    await asyncio.sleep(0.01)
                 again = await job.send_notice()
-                await server.until(len(server.seen) + 1)
+                await server.until(4)
 
     assert states == ["delivered", "pending", "delivered", "pending"]
     assert waited.url == again.url == f"{server.url}/async"
