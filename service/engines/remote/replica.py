@@ -112,8 +112,16 @@ class Replica:
             await asyncio.sleep(LOOK_SECONDS if self.up else max(self._pause, self.cooldown))
 
     async def look(self) -> None:
-        """Find out whether the replica can serve. Concurrent callers share one check."""
-        if self._looking is None or self._looking.done():
+        """Find out whether the replica can serve. Concurrent callers share one check that begins after they ask.
+
+        One that is under way may have been answered before the server went down, so only its bad news is enough.
+        """
+        before = self._looking
+        if before is not None and not before.done():
+            await asyncio.shield(before)
+            if not self.up:
+                return
+        if self._looking is None or self._looking is before:
             self._looking = asyncio.ensure_future(self._look())
         await asyncio.shield(self._looking)
 

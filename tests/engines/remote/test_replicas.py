@@ -485,6 +485,37 @@ async def test_those_who_ask_at_once_share_one_look() -> None:
     assert (connected, replica.up) == (1, True)
 
 
+class DyingEngine(ScriptedEngine):
+    """Dies while it is checked the second time, and that check's answer is late."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.checked = 0
+        self.answer = asyncio.Event()
+
+    async def check(self) -> None:
+        self.checked += 1
+        await super().check()
+        if self.checked == 2:
+            self.kill()
+            await self.answer.wait()
+
+
+async def test_a_look_that_began_before_the_server_went_down_is_not_the_last_word() -> None:
+    engine = DyingEngine()
+    replica = Replica("one", connecting(engine))
+    await replica.look()
+    under_way = asyncio.ensure_future(replica.look())
+    await until(lambda: engine.checked == 2)
+    asked = asyncio.ensure_future(replica.look())
+    await asyncio.sleep(0)
+    engine.answer.set()
+    await asyncio.gather(under_way, asked)
+    await replica.close()
+
+    assert not replica.up
+
+
 async def test_what_is_set_wrong_keeps_the_engine_from_starting() -> None:
     async def connect() -> ServedEngine:
         raise LookupError("no such model")
