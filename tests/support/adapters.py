@@ -137,6 +137,8 @@ class Shop:
             if secret:
                 served.client.headers["Authorization"] = f"Bearer {secret}"
             await answers_as(served, self.registry.current)
+            while (await served.client.get("/v1/adapters")).json().get("ready") is False:
+                await asyncio.sleep(0.02)
             yield served
 
 
