@@ -70,6 +70,7 @@ check-schemas: .venv/dev.lock ## Sample under 3,000 JSON Schemas on the real eng
 
 check-bounds: .venv/dev.lock ## Hold budgets, deadlines and accounts of 2,000 refines against the real engine; 10 minutes at a time, resumes where it stopped
 	@$(BIN)/python -m bench.scenarios.bounds
+
 check-rules: .venv/dev.lock ## Sample under 2,000 sets of rules on the real engine and check what it wrote; 15 minutes, resumes where it stopped
 	@$(BIN)/python -m bench.scenarios.rules
 
