@@ -3,7 +3,7 @@
 from deploy.grafana.model import Panel, Query, Row
 from deploy.grafana.queries import HERE, quantile, rate, ratio
 
-PROGRAMS = 'endpoint=~"/v1/(generate|critique|refine|chat/completions|responses|batch)"'
+PROGRAMS = 'endpoint=~"/v1/(generate|critique|refine|chat/completions|responses|messages|batch)"'
 REQUESTS = f"redraft_requests_total{{{PROGRAMS},{HERE}}}"
 OVERLOAD = f'redraft_requests_shed_total{{reason=~"overloaded|deadline",{HERE}}}'
 REQUEST_BUCKETS = "instance_endpoint:redraft_request_seconds_bucket:rate5m"
