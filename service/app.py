@@ -15,7 +15,7 @@ from service.api.anthropic import routes as anthropic_routes
 from service.api.anthropic.requests import MessagesRequest
 from service.api.auth import Keys
 from service.api.batches import BatchRequest
-from service.api.body import add_schemas
+from service.api.body import DescribedApp
 from service.api.idempotency import Repeats
 from service.api.intake import Intake
 from service.api.jobs import router as jobs_router
@@ -64,7 +64,6 @@ from service.wire.requests import CritiqueRequest, GenerateRequest, RefineReques
 from service.wire.responses import Problem
 
 log = logging.getLogger(__name__)
-
 
 KEPT_ANSWERS = 8
 """How many of the longest answers have room in what is kept for requests sent again."""
@@ -299,7 +298,10 @@ def create_app(
             },
         )
 
-    app = FastAPI(
+    native = (GenerateRequest, CritiqueRequest, RefineRequest, BatchRequest)
+    requests = (*native, FeedbackRequest, ChatRequest, ResponseRequest, BatchFileRequest, MessagesRequest)
+    app = DescribedApp(
+        [*requests, Problem],
         title="Redraft",
         summary="Drafts, critiques and refines text with a language model until it is good enough.",
         version="1",
@@ -343,7 +345,4 @@ def create_app(
         app.add_middleware(Cors, origins=settings.cors_origins, methods=methods_of(app.routes))
     if tracer is not None:
         app.add_middleware(RequestTrace, tracer=tracer, untraced=POLLED)
-    native = (GenerateRequest, CritiqueRequest, RefineRequest, BatchRequest)
-    requests = (*native, FeedbackRequest, ChatRequest, ResponseRequest, BatchFileRequest, MessagesRequest)
-    add_schemas(app, [*requests, Problem])
     return app

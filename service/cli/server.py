@@ -48,6 +48,7 @@ class Server(uvicorn.Server):
         app = create_app(
             settings, tools=tools, start=self._start_engine, on_failure=self._give_up, on_ready=self._tell_ready
         )
+        app.openapi()  # no request has to wait until it is made
         self._admission: Admission = app.state.admission
         self._app = app
         self._drain: asyncio.Task[None] | None = None

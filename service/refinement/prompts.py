@@ -8,6 +8,7 @@ numbers, and ``*`` repeats no text.
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from jinja2 import StrictUndefined, Template, TemplateError, meta, nodes
@@ -126,22 +127,11 @@ class Prompts:
         """``declared``: the parameters that the task has; None for any. Raises PromptError."""
         if wrong := VARIABLES.keys() ^ sources.keys():
             raise PromptError(f"templates missing or unknown: {', '.join(sorted(wrong))}")
-        environment = _Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
-        environment.globals["range"] = _numbers
-        try:
-            parsed = {name: environment.parse(source) for name, source in sources.items()}
-            for name, template in parsed.items():
-                if unknown := meta.find_undeclared_variables(template) - VARIABLES[name]:
-                    raise PromptError(f"the template {name!r} uses unknown variables: {', '.join(sorted(unknown))}")
-                _refuse_what_is_unbounded(name, template)
-            prompts = cls(
-                templates={name: environment.from_string(template) for name, template in parsed.items()},
-                parameters=frozenset(name for template in parsed.values() for name in _parameters(template)),
-            )
-        except TemplateError as error:
-            raise PromptError(f"a template does not compile: {error}") from error
-        except RecursionError as error:
-            raise PromptError("a template does not compile: it is nested too deeply") from error
+        compiled = {name: _compile(name, source) for name, source in sources.items()}
+        prompts = cls(
+            templates={name: template for name, (template, _) in compiled.items()},
+            parameters=frozenset().union(*(parameters for _, parameters in compiled.values())),
+        )
         if declared is not None and (undeclared := prompts.parameters - set(declared)):
             raise PromptError(f"the templates use undeclared parameters: {', '.join(sorted(undeclared))}")
         given = defaultdict(lambda: "text") if declared is None else dict.fromkeys(declared, "text")
@@ -160,6 +150,23 @@ class Prompts:
 
     def render(self, name: str, **values: object) -> str:
         return self.templates[name].render(values)
+
+
+@lru_cache(maxsize=1024)
+def _compile(name: str, source: str) -> tuple[Template, frozenset[str]]:
+    """A template, and the task's parameters that it names. Tasks share most of their templates, so they are kept."""
+    environment = _Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
+    environment.globals["range"] = _numbers
+    try:
+        parsed = environment.parse(source)
+        if unknown := meta.find_undeclared_variables(parsed) - VARIABLES[name]:
+            raise PromptError(f"the template {name!r} uses unknown variables: {', '.join(sorted(unknown))}")
+        _refuse_what_is_unbounded(name, parsed)
+        return environment.from_string(parsed), frozenset(_parameters(parsed))
+    except TemplateError as error:
+        raise PromptError(f"a template does not compile: {error}") from error
+    except RecursionError as error:
+        raise PromptError("a template does not compile: it is nested too deeply") from error
 
 
 def _parameters(template: nodes.Template) -> Sequence[str]:

@@ -4,11 +4,10 @@ from functools import partial
 from typing import Annotated, Any
 
 import pytest
-from fastapi import FastAPI
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 from starlette.requests import Request
 
-from service.api.body import add_schemas, decode, decode_bounded, json_body, read_json
+from service.api.body import DescribedApp, decode, decode_bounded, json_body, read_json
 from service.api.problems import install
 from service.errors import InvalidRequest, MalformedBody
 from service.evaluators.text.patterns import compile_linear
@@ -93,8 +92,8 @@ def test_what_the_model_refuses_is_named(body: bytes, field: str) -> None:
     assert [error.field for error in raised.value.errors] == [field]
 
 
-def made_app() -> FastAPI:
-    app = FastAPI()
+def made_app() -> DescribedApp:
+    app = DescribedApp([Item])
     install(app)
 
     @app.post("/items", openapi_extra=json_body(Item))
@@ -116,8 +115,6 @@ async def test_a_route_reads_its_body() -> None:
 
 async def test_the_openapi_document_holds_the_body() -> None:
     app = made_app()
-    add_schemas(app, [Item])
-    add_schemas(app, [Item])
     peer = Peer(path="/openapi.json")
     await peer.call(app)
     schemas = peer.json["components"]["schemas"]
@@ -130,10 +127,17 @@ async def test_the_openapi_document_holds_the_body() -> None:
 
 
 def test_two_schemas_of_one_name_are_refused() -> None:
+    class Part(BaseModel):
+        text: str
+
     app = made_app()
-    app.openapi()["components"] = {"schemas": {"Part": {"type": "string"}}}
+
+    @app.get("/part")
+    async def part() -> Part:
+        return Part(text="")
+
     with pytest.raises(ValueError, match="two schemas are called Part"):
-        add_schemas(app, [Item])
+        app.openapi()
 
 
 class Patterns(BaseModel):
