@@ -375,7 +375,7 @@ async def test_a_slow_name_server_holds_up_nobody_but_those_who_wait_for_it(monk
     hook = webhooks.at(f"https://{HOST}/")
     waiting = [asyncio.create_task(hook.ask(b"{}")) for _ in range(32)]
     try:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(20):
             while not asked.is_set():
                 await asyncio.sleep(0.01)
             await asyncio.to_thread(asked.is_set)

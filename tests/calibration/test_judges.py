@@ -188,7 +188,9 @@ async def test_measuring_waits_for_the_requests_that_somebody_waits_for() -> Non
     engine.script = Script(weights=knowing, fault=fault)
     async with check.background._admission.admit("caller"):
         checking = asyncio.ensure_future(check.check(engine, "digest", measures=True))
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(20):
+            while len(seen) < 3:
+                await asyncio.sleep(0.002)
         checking.cancel()
         await asyncio.wait([checking])
 

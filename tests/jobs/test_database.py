@@ -183,10 +183,10 @@ async def test_one_who_claims_a_job_again_cannot_write_by_the_earlier_claim(stor
 async def test_every_write_renews_the_lease(place: str) -> None:
     async with job_store(place) as store:
         await add(store)
-        claim = await store.claim("me", 0.2)
+        claim = await store.claim("me", 1.0)
         assert claim is not None
         await store.record(claim, STEP, worked=1.0)
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1.1)
 
         assert await store.claim("other", 15.0) is None
 
@@ -197,9 +197,9 @@ async def test_a_job_that_is_let_go_waits_and_its_next_attempt_knows_what_was_do
     assert claim is not None
     await store.record(claim, STEP, worked=2.0)
     await store.append(claim, STARTED, Progress(tokens=7))
-    await store.release(claim, worked=3.0, delay=0.2)
+    await store.release(claim, worked=3.0, delay=1.0)
     early = await store.claim("other", 15.0)
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(1.1)
     again = await store.claim("other", 15.0)
 
     assert early is None

@@ -134,7 +134,7 @@ async def test_the_bytes_of_all_callers_are_shown_by_room() -> None:
     shown: dict[str, int] = {}
     storage = Storage({"jobs": Room(ann=1, bob=2).held, "files": Room().held}, 100, on_show=shown.__setitem__)
     storage.start()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(20):
         while len(shown) < 2:
             await asyncio.sleep(0)
     await storage.close()

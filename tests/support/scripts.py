@@ -345,7 +345,7 @@ def of_type(found: Sequence[Event], kind: type[E]) -> list[E]:
 
 async def settled(engine: ScriptedEngine) -> None:
     """Return once nothing runs in the engine."""
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(20):
         while engine.in_flight:
             await asyncio.sleep(0)
 

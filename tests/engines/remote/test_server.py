@@ -156,11 +156,11 @@ async def test_a_stream_whose_response_does_not_end_is_whole_all_the_same(monkey
 
 
 async def test_a_cancelled_call_closes_its_connection() -> None:
-    closed = asyncio.Event()
+    asked, closed = asyncio.Event(), asyncio.Event()
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.read(1024):
-            pass
+            asked.set()
         closed.set()
         writer.close()
 
@@ -168,8 +168,8 @@ async def test_a_cancelled_call_closes_its_connection() -> None:
     async with listener:
         server = OpenAIServer(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}")
         call = asyncio.ensure_future(server.post(CHAT, {}, ChatAnswer))
-        await asyncio.sleep(0.05)
-        call.cancel()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(20):
+            await asked.wait()
+            call.cancel()
             await closed.wait()
         await server.close()

@@ -280,7 +280,7 @@ async def test_checks_that_take_long_keep_no_other_request_from_being_read() -> 
         slow = asyncio.create_task(served.post("/v1/critique", critique(name="slow")))
         try:
             await served.until(begun.is_set)
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(20):
                 response = await served.post("/v1/generate", {"prompt": "x" * 20_000})
         finally:
             done.set()

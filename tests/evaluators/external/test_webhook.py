@@ -394,12 +394,12 @@ async def test_a_cancelled_evaluation_ends_its_request() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(20):
             await left.wait()
 
 
 async def until_asked(listener: Listener) -> None:
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(20):
         while not listener.requests:
             await asyncio.sleep(0.01)
 
