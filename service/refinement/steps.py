@@ -4,8 +4,10 @@ Prompts extend the program's request and put the role's instruction last, so tha
 request's tokens. An edit extends the conversation in which its text was written.
 """
 
+import asyncio
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -96,6 +98,7 @@ class EngineSteps:
         self._judge_prompt = CachedJudgePrompt(brief.prompts)
         self._thread = SerialThread(brief.threads)
         self._departures: dict[tuple[str, str], Sequence[Departure] | None] = {}
+        self._weighing: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def engine(self, role: CallRole) -> MeteredEngine:
         """The engine that plays a role in this program."""
@@ -224,11 +227,12 @@ class EngineSteps:
         return None if departures is None else largest([each for each in departures if each.is_of_words])
 
     async def _departures_of(self, engine: MeteredEngine, text: str) -> Sequence[Departure] | None:
-        """Where the text departs from what a model would have written. Judge and critic share it if they are one
+        """Where the text departs from what a model would have written. Judges and critic share it if they are one
         model, because the cache of prompts does not serve it."""
         known = engine.model, text
-        if known not in self._departures:
-            self._departures[known] = await weigh(engine, self._brief.request, text)
+        async with self._weighing[known]:
+            if known not in self._departures:
+                self._departures[known] = await weigh(engine, self._brief.request, text)
         return self._departures[known]
 
     async def repair(self, completion: Completion) -> str | None:

@@ -355,6 +355,14 @@ async def test_a_text_is_weighed_once_for_judge_and_critic() -> None:
     assert [call.reply for call in scripted.calls_of(Weigh)] == ["Waves.", "More waves."]
 
 
+async def test_judges_side_by_side_weigh_a_text_once() -> None:
+    scripted = engine(seconds_per_call=0.001)
+
+    await refined(program(JUDGE, replace(JUDGE, weight=2.0)), scripted)
+
+    assert [call.reply for call in scripted.calls_of(Weigh)] == ["Waves.", "More waves."]
+
+
 async def test_a_critic_that_is_another_model_than_the_judge_weighs_the_text_itself() -> None:
     judge, other = engine(), engine()
     other.model = "other"
