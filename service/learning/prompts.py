@@ -46,6 +46,19 @@ class Prompt(BaseModel):
         return self.messages[-1].content
 
     @property
+    def messages_given(self) -> Sequence[str]:
+        """The messages that the model did not write."""
+        return [message.content for message in self.messages if message.role != "assistant"]
+
+    @property
+    def passages(self) -> Sequence[str]:
+        """The messages that the model did not write, whole and by paragraphs, each once."""
+        found = dict.fromkeys(self.messages_given)
+        for content in self.messages_given:
+            found.update(dict.fromkeys(part.strip() for part in content.split("\n\n") if part.strip()))
+        return list(found)
+
+    @property
     def conversation(self) -> Conversation:
         first, *rest = (Turn(message.role, message.content) for message in self.messages)
         conversation = Conversation(first)

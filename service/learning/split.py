@@ -8,6 +8,10 @@ The part of a prompt that resembles no earlier one follows from the prompt, or i
 changes: a ``Split`` remembers every prompt, and later ones join those that they resemble. A prompt that resembles some
 of both parts, or resembles one part while its family is in the other, is in neither. So nothing in training is nearly
 the same as a prompt of the exam.
+
+Prompts that nobody makes for an exam, those of stored traces and of files, are all for training unless they resemble
+one of the exam. All their messages and each paragraph of them are looked at, since a prompt of the exam may be quoted
+in a longer one.
 """
 
 import hashlib
@@ -54,14 +58,15 @@ class Split(BaseModel):
     salt: str = SALT
     known: tuple[Known, ...] = ()
 
-    def assign(self, prompts: Iterable[Prompt]) -> "tuple[Mapping[str, Part], Split]":
+    def assign(self, prompts: Iterable[Prompt], *, examinable: bool = True) -> "tuple[Mapping[str, Part], Split]":
         """The parts of prompts by their ids, and the split with those that were new.
 
         Prompts that come together are taken in an order of their own, so that theirs does not matter.
+        examinable: whether a part of those that resemble no earlier one is for the exam.
         """
         growing = _Growing(self)
         ordered = sorted(prompts, key=lambda prompt: (normalize(prompt.text), prompt.family))
-        parts = {prompt.id: growing.part_of(prompt) for prompt in ordered}
+        parts = {prompt.id: growing.part_of(prompt, examinable) for prompt in ordered}
         return parts, Split(salt=self.salt, known=tuple(growing.known))
 
 
@@ -76,18 +81,22 @@ class _Growing:
         for known in split.known:
             self._add(known)
 
-    def part_of(self, prompt: Prompt) -> Part:
-        signature = sign(prompt.text)
-        near = [known for known in self._sharing(signature) if resemblance(known.signature, signature) >= NEAR]
+    def part_of(self, prompt: Prompt, examinable: bool) -> Part:
+        near = [known for passage in prompt.passages for known in self._near(sign(passage))]
         parts = {known.part for known in near}
         if prompt.family in self._families:
             parts.add(self._families[prompt.family])
         if len(parts) > 1:
             return "neither"
-        part = parts.pop() if parts else self._draw(prompt)
-        if not any(known.signature == signature and known.family == prompt.family for known in near):
-            self._add(Known(signature=signature, family=prompt.family, part=part))
+        part = parts.pop() if parts else self._draw(prompt) if examinable else "train"
+        known = {(each.signature, each.family) for each in near}
+        for signature in dict.fromkeys(map(sign, _remembered(prompt, part, examinable))):
+            if (signature, prompt.family) not in known:
+                self._add(Known(signature=signature, family=prompt.family, part=part))
         return part
+
+    def _near(self, signature: Signature) -> Sequence[Known]:
+        return [known for known in self._sharing(signature) if resemblance(known.signature, signature) >= NEAR]
 
     def _draw(self, prompt: Prompt) -> Literal["train", "exam"]:
         drawn = _hash(f"{self._salt}\n{prompt.family or normalize(prompt.text)}")
@@ -103,6 +112,14 @@ class _Growing:
             self._families.setdefault(known.family, known.part)
         for band in _bands(known.signature):
             self._places.setdefault(band, []).append(known)
+
+
+def _remembered(prompt: Prompt, part: Part, examinable: bool) -> Sequence[str]:
+    """The texts that later prompts are compared with. Nobody examines with a conversation that quotes the exam, so its
+    other messages, which many conversations may share, do not become the exam's."""
+    if examinable:
+        return [prompt.text]
+    return prompt.messages_given if part == "train" else ()
 
 
 def normalize(text: str) -> str:
