@@ -63,6 +63,22 @@ def open_stores(settings: Settings) -> Stores | None:
     )
 
 
+def open_traces_to_read(settings: Settings) -> "tuple[TraceStore, Callable[[], Awaitable[None]]]":
+    """The stored traces for another process than the service, which only reads them, and what closes their database.
+
+    Blocks. Raises StoreMisconfigured.
+    """
+    if settings.store is None:
+        raise StoreMisconfigured("REDRAFT_STORE names no database that could have stored traces")
+    try:
+        from service.store.opening import open_database
+        from service.traces.database import TraceDatabase
+    except ModuleNotFoundError as error:
+        raise StoreMisconfigured(f"a store needs redraft's extra 'store': {error}") from error
+    database = open_database(settings.store, settings.store_password, read_only=True)
+    return TraceDatabase(database), database.close
+
+
 def _open_traces(settings: Settings, database: "Database") -> "TraceStore | None":
     if not settings.stored_traces and not database.has("traces"):
         return None

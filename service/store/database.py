@@ -26,11 +26,12 @@ _formats = sa.Table(
 
 
 class Database:
-    """A database that is open. ``file``: where it is, if it is a file."""
+    """A database that is open. ``file``: where it is, if it is a file. ``read_only``: whether nothing is written."""
 
-    def __init__(self, engine: sa.Engine, file: Path | None = None) -> None:
+    def __init__(self, engine: sa.Engine, file: Path | None = None, *, read_only: bool = False) -> None:
         self.is_shared = file is None
         """Whether other processes use it at the same time."""
+        self._read_only = read_only
         self._transactions = Transactions(engine) if file is None else FileTransactions(engine, file)
         self.write = self._transactions.write
         self.read = self._transactions.read
@@ -41,8 +42,12 @@ class Database:
 
         version: of the tables and of what is in them.
 
-        Raises StoreMisconfigured, also if another version of the tables is there.
+        Raises StoreMisconfigured, also if another version of the tables is there, or if a table is missing in a
+        database that is only read.
         """
+        if self._read_only:
+            self.run_now(lambda connection: _expect(connection, room, tables, version))
+            return
 
         def make(connection: sa.Connection) -> None:
             if self.is_shared:  # two services may start at once
@@ -53,11 +58,7 @@ class Database:
                 for index in table.indexes:
                     index.create(connection, checkfirst=True)
             connection.execute(self.insert_once(_formats), {"room": room, "version": version})
-            found = connection.execute(sa.select(_formats.c.version).where(_formats.c.room == room)).scalar_one()
-            if found != version:
-                raise StoreMisconfigured(
-                    f"the database has version {found} of the tables for {room}, and this service knows {version}"
-                )
+            _check_version(connection, room, version)
 
         self.run_now(make)
 
@@ -103,6 +104,21 @@ class Database:
         if self.is_shared:
             return sa.cast(sa.func.extract("epoch", sa.func.clock_timestamp()), sa.Double)
         return sa.literal(time.time())
+
+
+def _expect(connection: sa.Connection, room: str, tables: sa.MetaData, version: int) -> None:
+    there = sa.inspect(connection).get_table_names()
+    if missing := [table.name for table in (_formats, *tables.sorted_tables) if table.name not in there]:
+        raise StoreMisconfigured(f"the database has no table {missing[0]}: start the service with it first")
+    _check_version(connection, room, version)
+
+
+def _check_version(connection: sa.Connection, room: str, version: int) -> None:
+    found = connection.execute(sa.select(_formats.c.version).where(_formats.c.room == room)).scalar_one()
+    if found != version:
+        raise StoreMisconfigured(
+            f"the database has version {found} of the tables for {room}, and this service knows {version}"
+        )
 
 
 def _truncate_log(connection: sqlite3.Connection) -> bool:

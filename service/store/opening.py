@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import sqlite3
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,16 +14,20 @@ from service.store.errors import StoreMisconfigured
 from service.store.places import is_postgres
 
 
-def open_database(place: str, password: str | None = None) -> Database:
+def open_database(place: str, password: str | None = None, *, read_only: bool = False) -> Database:
     """The database at ``place``: a file, which is made if it is missing, or the URL of a Postgres database.
 
     password: one that the URL leaves out.
+    read_only: leave it as it is. Then a service may use the file at the same time.
 
     Blocks. Raises StoreMisconfigured.
     """
     try:
         file = None if is_postgres(place) else Path(place)
-        engine = _connect_postgres(place, password) if file is None else _open_file(file)
+        if file is None:
+            engine = _connect_postgres(place, password)
+        else:
+            engine = _open_file_to_read(file) if read_only else _open_file(file)
         try:
             engine.connect().close()
         except BaseException:
@@ -35,7 +40,7 @@ def open_database(place: str, password: str | None = None) -> Database:
     except (DBAPIError, OSError) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
         raise StoreMisconfigured(f"the database cannot be opened: {cause}") from error
-    return Database(engine, file)
+    return Database(engine.execution_options(reading=True) if read_only else engine, file, read_only=read_only)
 
 
 def _connect_postgres(url: str, password: str | None) -> sa.Engine:
@@ -81,6 +86,20 @@ def _open_file(path: Path) -> sa.Engine:
     @sa.event.listens_for(engine, "engine_disposed")
     def unlock(_: sa.Engine) -> None:
         lock.close()
+
+    return engine
+
+
+def _open_file_to_read(path: Path) -> sa.Engine:
+    def connect() -> sqlite3.Connection:
+        address = f"{path.resolve().as_uri()}?mode=ro"
+        return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
+
+    engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.QueuePool, hide_parameters=True)
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
 
     return engine
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,13 +10,15 @@ import sqlalchemy as sa
 
 from service.programs.ids import place_of
 from service.store.database import Database
-from service.traces.store import Feedback, Selection, WholeTrace
+from service.traces.store import Absence, Feedback, Selection, WholeTrace
 from service.traces.trace import Trace, TraceSummary
 
 FORMAT = 2
 """The version of the tables and of what is in them."""
 DELETED_AT_ONCE = 100
 """Traces that one transaction deletes, so that no other write waits long."""
+SOUGHT_AT_ONCE = 500
+"""Ids in one query."""
 
 metadata = sa.MetaData()
 traces = sa.Table(
@@ -47,6 +49,11 @@ feedback = sa.Table(
     sa.Column("created", sa.Double, nullable=False),
     sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Column("value", sa.Text, nullable=False),
+)
+deleted_traces = sa.Table(  # by their callers; adapters that learned from them are marked
+    "redraft_deleted_traces",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),
 )
 SHOWN = [traces.c[name] for name in TraceSummary.__dataclass_fields__]
 
@@ -100,6 +107,22 @@ class TraceDatabase:
 
         return await self._database.read(read)
 
+    async def callers(self) -> Sequence[str]:
+        query = sa.select(traces.c.caller).distinct().order_by(traces.c.caller)
+        return await self._database.read(lambda c: c.execute(query).scalars().all())
+
+    async def absent(self, trace_ids: Collection[str]) -> Mapping[str, Absence]:
+        sought, found = sorted(trace_ids), dict[str, Absence]()
+        for start in range(0, len(sought), SOUGHT_AT_ONCE):
+            some = sought[start : start + SOUGHT_AT_ONCE]
+            there, deleted = [await self._known(column, some) for column in (traces.c.id, deleted_traces.c.id)]
+            found |= {its_id: "deleted" if its_id in deleted else "expired" for its_id in some if its_id not in there}
+        return found
+
+    async def _known(self, column: sa.Column[str], some: Sequence[str]) -> set[str]:
+        query = sa.select(column).where(column.in_(some))
+        return await self._database.read(lambda c: set(c.execute(query).scalars()))
+
     async def add_feedback(self, caller: str, given: Feedback) -> bool | None:
         value = json.dumps(given.value, ensure_ascii=False)
         row = {**asdict(given), "value": value, "bytes": len(value.encode())}
@@ -140,15 +163,18 @@ class TraceDatabase:
         return await self._delete(traces.c.caller == caller)
 
     async def purge(self, created_before: float) -> int:
-        return await self._delete(traces.c.created < created_before)
+        return await self._delete(traces.c.created < created_before, note=False)
 
-    async def _delete(self, which: sa.ColumnElement[bool]) -> int:
+    async def _delete(self, which: sa.ColumnElement[bool], *, note: bool = True) -> int:
+        """Delete traces. ``note``: keep their ids, so that what was learned from them can be marked."""
         some = sa.select(traces.c.id).where(which).limit(DELETED_AT_ONCE).with_for_update()
 
         def drop(connection: sa.Connection) -> int:
             ids = connection.execute(some).scalars().all()
             connection.execute(feedback.delete().where(feedback.c.trace.in_(ids)))
             connection.execute(traces.delete().where(traces.c.id.in_(ids)))
+            if note and ids:
+                connection.execute(self._database.insert_once(deleted_traces), [{"id": its_id} for its_id in ids])
             return len(ids)
 
         deleted, dropped = 0, DELETED_AT_ONCE

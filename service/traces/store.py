@@ -1,6 +1,6 @@
 """Where traces are kept: what the rest of the room asks of a store."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -46,6 +46,10 @@ class WholeTrace:
     feedback: Sequence[Feedback]
 
 
+Absence = Literal["deleted", "expired"]
+"""Why a trace is not there: its caller has deleted it, or it was kept as long as it may be, or never."""
+
+
 class TraceStore(Protocol):
     """Keeps traces and feedback. What a method has written survives the end of this process, and a power cut.
 
@@ -67,6 +71,12 @@ class TraceStore(Protocol):
     async def page(self, caller: str, selection: Selection, after: str | None, max_bytes: int) -> Sequence[WholeTrace]:
         """The caller's traces, oldest first, after that one: at least one if there is any, and no more than
         ``max_bytes`` of documents if there are several."""
+
+    async def callers(self) -> Sequence[str]:
+        """Those who have traces, by the names of their keys."""
+
+    async def absent(self, trace_ids: Collection[str]) -> Mapping[str, Absence]:
+        """Those of the traces that are not there, and why. Of a deleted trace, its id is all that is left."""
 
     async def add_feedback(self, caller: str, feedback: Feedback) -> bool | None:
         """Keep feedback in place of earlier feedback of the same kind on the same candidate; whether there was such.

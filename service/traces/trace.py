@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, get_args
+
+from pydantic import TypeAdapter
 
 from service.engines.base import Completion
 from service.engines.conversation import Conversation, Turn
-from service.evaluators.base import Evaluation
+from service.evaluators.base import Evaluation, Evaluator, Verifier
+from service.evaluators.catalogue import AnyEvaluator
 from service.refinement.candidate import Assessment, Candidate, Critique
 from service.refinement.events import Done, Generated, Refined, Reviewed
 from service.refinement.program import EvaluatedProgram, Generate, Program, Refine, Review
@@ -108,6 +111,25 @@ def make_trace(program: Program, done: Done, caller: str, created: float, redact
     return Trace(summary, document)
 
 
+def state_evaluator(evaluator: Evaluator) -> Document:
+    """An evaluator as a request would state it, the task's too, if a text alone shows whether it passes. Of any other
+    there are only its type and whether it is hard."""
+    if isinstance(evaluator, Verifier) and type(evaluator) in _catalogue():
+        stated: Document = _adapter_of(type(evaluator)).dump_python(evaluator, mode="json")
+        return stated
+    return {"type": evaluator.type, "hard": evaluator.hard}
+
+
+@cache
+def _catalogue() -> frozenset[type]:
+    return frozenset(get_args(get_args(AnyEvaluator)[0]))
+
+
+@cache
+def _adapter_of(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
 class _Writer:
     """Turns the parts of an account into values of JSON."""
 
@@ -177,6 +199,10 @@ class _Writer:
 
     def _evaluated(self, program: EvaluatedProgram) -> Document:
         return {
+            "evaluators": [
+                redact_value(state_evaluator(evaluator), self._redact, skip=(("type",),))
+                for evaluator in program.evaluators
+            ],
             "judge_trust": asdict(program.judge_trust),
             "criteria": [self._values(asdict(criterion)) for criterion in program.criteria],
         }

@@ -157,3 +157,28 @@ async def test_the_bytes_of_traces_and_feedback_are_counted_for_their_caller(sto
 
     assert await store.held("ann") == await store.held(None) == size + len('"Wäves"'.encode())
     assert await store.held("bob") == 0
+
+
+async def test_the_callers_are_those_who_have_traces(store: TraceDatabase) -> None:
+    assert await store.callers() == []
+    for caller in ("ben", "ann", "ben"):
+        await store.add(make_trace(caller=caller))
+    assert await store.callers() == ["ann", "ben"]
+
+
+async def test_of_a_trace_that_is_not_there_it_is_known_whether_its_caller_has_deleted_it(store: TraceDatabase) -> None:
+    made = [make_trace(created=float(number)) for number in range(5)]
+    for trace in made:
+        await store.add(trace)
+    old, mine, ours, theirs, kept = (trace.summary.id for trace in made)
+    await store.purge(created_before=0.5)
+    await store.delete("ann", mine)
+    for its_id in (ours, theirs):
+        await store.delete("ann", its_id)
+    never = "ref-00000000000000000000000000000000"
+
+    assert await store.absent([old, mine, kept, never]) == {old: "expired", mine: "deleted", never: "expired"}
+    assert await store.absent([kept]) == {}
+    assert await store.absent([]) == {}
+    many = [f"ref-{number:032x}" for number in range(1_200)]
+    assert set(await store.absent([*many, ours])) == {*many, ours}
