@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from service.engines.base import FinishReason
 from service.learning.prompts import Prompt
 
-Source = Literal["free", "constrained", "repair", "edit"]
-"""How a text was made: sampled freely, sampled under a grammar, repaired by code, or edited by a person."""
+Source = Literal["free", "constrained", "repair", "revision", "edit", "given"]
+"""How a text was made: sampled freely, sampled under a grammar, repaired by code, revised by a model that was shown
+more than the prompt, edited by a person, or given as it is, by a file or by a request."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -26,7 +27,8 @@ class Text(BaseModel):
     """A text for a prompt.
 
     parent: the position, among the prompt's texts, of the one that it was made from.
-    token_ids: as sampled, without the end token; None for a text that was not sampled.
+    token_ids: as sampled, without the end token; None for a text that was not sampled, or by another model.
+    rating: a person's thumb.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,35 +38,42 @@ class Text(BaseModel):
     finish_reason: FinishReason = "stop"
     parent: int | None = None
     token_ids: tuple[int, ...] | None = None
+    rating: Literal["up", "down"] | None = None
 
 
 class Preference(BaseModel):
-    """A person's word that one text is better than another. ``client``: who said so, by the name of a key."""
+    """A person's word that one text is better than another."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     chosen: int
     rejected: int
-    client: str
 
 
 class Collected(BaseModel):
-    """A prompt with its texts, and what people said of them."""
+    """A prompt with its texts, and what people said of them.
+
+    trace: the id of the stored trace that has them; empty if none has.
+    client: the caller whose trace it is, by the name of a key; empty for practice, for the operator's own files, and
+    for callers whom the operator trusts.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompt: Prompt
     texts: tuple[Text, ...]
     preferences: tuple[Preference, ...] = ()
+    trace: str = ""
+    client: str = ""
 
 
 def read_lines(path: Path, kind: type[M]) -> Sequence[M]:
     """The values of a file, one for each line of JSON. Raises DamagedFile."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # texts may hold other line ends
     except (OSError, UnicodeDecodeError) as error:
         raise DamagedFile(f"{path} cannot be read: {type(error).__name__}") from error
-    return list(_parse(path, lines, kind))
+    return list(_parse(path, lines if lines != [""] else [], kind))
 
 
 def write_lines(path: Path, values: Iterable[BaseModel]) -> None:

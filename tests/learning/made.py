@@ -20,5 +20,5 @@ def text(words: str, source: Any = "free", **fields: Any) -> Text:
     return Text(text=words, source=source, **fields)
 
 
-def collected(*texts: Text, of: Prompt | None = None, preferences: Sequence[Any] = ()) -> Collected:
-    return Collected(prompt=of or prompt(), texts=texts, preferences=tuple(preferences))
+def collected(*texts: Text, of: Prompt | None = None, preferences: Sequence[Any] = (), **fields: Any) -> Collected:
+    return Collected(prompt=of or prompt(), texts=texts, preferences=tuple(preferences), **fields)
