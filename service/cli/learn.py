@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, get_args, runtime_checkable
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -24,7 +24,8 @@ from service.fleet import start_engine, weights_of
 from service.learning.collected import DamagedFile, read_lines
 from service.learning.exam import ExamFailed, Reads, Sat
 from service.learning.gate import Decision, Judgement
-from service.learning.lessons import BestText, LessonPair
+from service.learning.lessons import CLIENT_SHARE, BestText, LessonPair
+from service.learning.lineage import follow_deletions, named_traces, withdraw
 from service.learning.manifest import Manifest
 from service.learning.recipe import RecipeError, load_recipe
 from service.learning.registry import Refused
@@ -32,8 +33,13 @@ from service.learning.rows import FORMATS, Format
 from service.learning.runs import RunRecord, Step, record_run
 from service.learning.trainer import PAIRS, TEXTS, Progress, TrainingFailed
 from service.learning.workshop import Workshop, count_kinds, default_folder
-from service.models import Adapter
+from service.models import LEARNED, Adapter
 from service.settings import PREFIX, Settings
+from service.store.errors import StoreMisconfigured
+from service.stores import open_traces_to_read
+
+if TYPE_CHECKING:  # nothing of it is imported where traces are off
+    from service.traces.store import TraceStore
 
 RECORDED = ("collect", "lessons", "train", "exam", "run")
 """The steps that a running service shows."""
@@ -49,6 +55,7 @@ FAILURES = (
     RecipeError,
     RedraftError,
     Refused,
+    StoreMisconfigured,
     TrainingFailed,
     WeightsMissing,
 )
@@ -57,12 +64,13 @@ FAILURES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     steps = parser.add_subparsers(dest="step", required=True)
     for name, meaning in (
-        ("collect", "have the model write texts for practice prompts"),
+        ("collect", "have the model write texts for practice prompts, or take stored traces or files"),
         ("lessons", "make lessons of what was collected"),
         ("train", "train an adapter on the latest lessons"),
         ("exam", "examine an adapter against what serves now"),
         ("promote", "let an adapter serve that has passed its exam"),
         ("rollback", "let what served before serve again"),
+        ("withdraw", "forget stored traces, and mark the adapters that learned from them"),
         ("list", "list the adapters with their verdicts"),
         ("export", "print the latest lessons as lines that trainers read"),
         ("run", "collect, make lessons, train and examine, once"),
@@ -73,6 +81,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         if name in ("collect", "train", "run"):
             step.add_argument("--recipe", default="quick", help="a built-in recipe or a TOML file (%(default)s)")
+        if name == "collect":
+            sources = step.add_mutually_exclusive_group()
+            sources.add_argument(
+                "--from-store", action="store_true", help=f"take the stored traces in {PREFIX}STORE instead"
+            )
+            sources.add_argument(
+                "--from", dest="files", type=Path, nargs="+", metavar="FILE",
+                help="take files in the formats of TRL or OpenAI instead, in JSON lines or Parquet",
+            )  # fmt: skip
+            step.add_argument(
+                "--trust", action="append", default=[], metavar="CALLER",
+                help="do not limit what this caller's traces teach; may be repeated",
+            )  # fmt: skip
+        if name == "withdraw":
+            step.add_argument("traces", nargs="+", metavar="TRACE", help="ids of programs")
         if name in ("exam", "promote"):
             step.add_argument("adapter", nargs="?", help="its digest; by default the newest adapter's")
         if name == "promote":
@@ -124,6 +147,13 @@ class _Desk:
 
     async def collect(self) -> int:
         self._begin("collect")
+        if getattr(self._arguments, "from_store", False):
+            return await self._collect_stored()
+        if files := getattr(self._arguments, "files", None):
+            with self.shop.alone():
+                count = await asyncio.to_thread(self.shop.collect_files, files)
+            self._print(f"Took texts for {count} prompts from {len(files)} files.")
+            return int(self._output.closed)
         recipe = load_recipe(self._arguments.recipe)
         with self.shop.alone():
             async with self._engine() as engine:
@@ -131,22 +161,46 @@ class _Desk:
         self._print(f"Collected texts for {count} prompts.")
         return int(self._output.closed)
 
+    async def _collect_stored(self) -> int:
+        with self.shop.alone():
+            async with self._traces() as traces:
+                found = await self.shop.collect_stored(traces, self._own_models(), self._arguments.trust)
+        callers = sorted({each.client for each in found.collected} - {""})
+        self._print(f"Took texts for {len(found.collected)} prompts from stored traces.")
+        for model, count in found.foreign.items():
+            self._print(f"  {count:4} traces of another model, {model}: their texts are tokenized again")
+        for reason, count in found.left_out.items():
+            self._print(f"  {count:4} prompts left out: {reason}")
+        if callers:
+            self._print(f"  each of {', '.join(callers)} gives at most {CLIENT_SHARE:.0%} of the lessons")
+        return int(self._output.closed)
+
     async def lessons(self) -> int:
         self._begin("lessons")
         with self.shop.alone():
-            lessons, folder = self.shop.make_lessons()
+            if self.shop.uses_traces:
+                async with self._traces() as traces:
+                    await follow_deletions(self._arguments.folder, traces)
+                    lessons, folder = self.shop.make_lessons()
+                    await follow_deletions(self._arguments.folder, traces)
+            else:
+                lessons, folder = self.shop.make_lessons()
         self._print(f"{len(lessons.texts)} best texts and {len(lessons.pairs)} pairs, in {folder}")
         for kind, count in count_kinds(lessons.texts).items():
             self._print(f"  {count:4} {kind}")
         for reason, count in lessons.left_out.items():
             self._print(f"  {count:4} prompts without a lesson: {reason}")
+        if lessons.capped:
+            self._print(f"  {lessons.capped:4} lessons left out: more than {CLIENT_SHARE:.0%} from one caller")
         return int(self._output.closed)
 
     async def train(self) -> int:
         self._begin("train")
         recipe = load_recipe(self._arguments.recipe)
         with self.shop.alone():
+            await self._follow()
             manifest = await self.shop.train(recipe, self._show_training)
+            await self._follow()
         self._give(manifest.adapter)
         self._print(f"Trained the adapter {manifest.adapter} in {manifest.seconds:.0f} s.")
         return int(self._output.closed)
@@ -169,6 +223,7 @@ class _Desk:
         return int(self._output.closed)
 
     async def promote(self) -> int:
+        await self._follow()
         adapter = self._arguments.adapter or self.shop.newest()
         self.shop.registry.promote(adapter, force=self._arguments.force)
         self._print(f"{adapter} serves from now on")
@@ -179,7 +234,13 @@ class _Desk:
         self._print(f"{digest or 'the base alone'} serves from now on")
         return int(self._output.closed)
 
+    async def withdraw(self) -> int:
+        marked = withdraw(self._arguments.folder, self._arguments.traces)
+        self._print(f"No lesson is from them any more. Adapters that were marked: {marked}")
+        return int(self._output.closed)
+
     async def list(self) -> int:
+        await self._follow()
         current = self.shop.registry.current
         for manifest in self.shop.registry.list():
             self._print(_line(manifest, current))
@@ -197,6 +258,26 @@ class _Desk:
             if code := await step():
                 return code
         return 0
+
+    @asynccontextmanager
+    async def _traces(self) -> "AsyncIterator[TraceStore]":
+        traces, close = open_traces_to_read(self._settings)
+        try:
+            yield traces
+        finally:
+            await close()
+
+    async def _follow(self) -> None:
+        """Forget what is not in the store any more, if there is one and something is from it."""
+        if self._settings.store is not None and named_traces(self._arguments.folder):
+            async with self._traces() as traces:
+                await follow_deletions(self._arguments.folder, traces)
+
+    def _own_models(self) -> frozenset[str]:
+        """The models whose tokens are the base's: itself, its adapters, and those that were learned here."""
+        adapters = [name for name, stated in self._settings.models.items() if isinstance(stated, Adapter)]
+        learned = [f"{LEARNED}@{digest}" for digest in self.shop.adapters_of_base()]
+        return frozenset((self._settings.model_name, *adapters, *learned))
 
     @asynccontextmanager
     async def _engine(self, adapters: "dict[str, Path] | None" = None) -> AsyncIterator[_Model]:
@@ -243,7 +324,7 @@ class _Desk:
 
 _STEPS: "dict[str, Callable[[_Desk], Coroutine[Any, Any, int]]]" = {
     name: getattr(_Desk, name)
-    for name in ("collect", "lessons", "train", "exam", "promote", "rollback", "list", "export", "run")
+    for name in ("collect", "lessons", "train", "exam", "promote", "rollback", "withdraw", "list", "export", "run")
 }
 
 
@@ -273,5 +354,8 @@ def _describe(sat: Sat, adapter: str, current: str) -> Iterator[str]:
 
 def _line(manifest: Manifest, current: str) -> str:
     verdict = manifest.verdicts[-1].decision if manifest.verdicts else "not examined"
-    state = "serves" if manifest.adapter == current else ""
-    return f"{manifest.adapter}  {manifest.created}  {manifest.texts:4} texts  {verdict:13}  {state}".rstrip()
+    states = ["serves"] if manifest.adapter == current else []
+    if manifest.withdrawn:
+        states.append(f"withdrawn: {len(manifest.withdrawn)} of {len(manifest.traces)} traces")
+    shown = f"{manifest.adapter}  {manifest.created}  {manifest.texts:4} texts  {verdict:13}  {', '.join(states)}"
+    return shown.rstrip()

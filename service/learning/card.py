@@ -16,12 +16,14 @@ def _lines(manifest: Manifest) -> Iterator[str]:
     training = manifest.recipe.training
     yield f"# Adapter {manifest.adapter}"
     yield ""
-    yield f"A LoRA adapter of rank {training.rank} for the base {manifest.base}, trained on its own texts:"
-    yield f"{manifest.texts} that follow their rules, and {manifest.pairs} pairs of a better and a worse one."
+    yield f"A LoRA adapter of rank {training.rank} for the base {manifest.base}, trained on {manifest.texts} texts that"
+    yield f"follow their rules, and {manifest.pairs} pairs of a better and a worse one."
     yield ""
     yield f"- recipe: {manifest.recipe.name}"
     yield f"- made: {manifest.created}, in {manifest.seconds:.0f} s"
     yield f"- lessons: {manifest.lessons}"
+    if manifest.traces:
+        yield f"- from stored traces: {len(manifest.traces)}, withdrawn: {len(manifest.withdrawn)}"
     yield f"- with: {', '.join(f'{name} {version}' for name, version in manifest.versions.items()) or 'unknown'}"
     if manifest.tainted:
         yield f"- **do not use it**: {manifest.tainted}"

@@ -46,6 +46,8 @@ class Manifest(BaseModel):
     adapter: the digest of its files, which is its name.
     base: the digest of the model's files. lessons: of the lessons. evaluators: of the code that verified them.
     prompts: the digests of the prompts that it learned from, by which a test can see that no exam has one of them.
+    traces: the ids of the stored traces that it learned from. withdrawn: those of them that were deleted by their
+    callers or withdrawn since.
     log: what the trainer said of its steps. tainted: why the adapter should be trained again; empty if it should not.
     """
 
@@ -58,6 +60,8 @@ class Manifest(BaseModel):
     evaluators: str
     recipe: Recipe
     prompts: tuple[str, ...]
+    traces: tuple[str, ...] = ()
+    withdrawn: tuple[str, ...] = ()
     texts: int
     pairs: int
     created: str
@@ -72,6 +76,12 @@ class Manifest(BaseModel):
     def passed(self) -> bool:
         """Whether the last verdict is to promote it."""
         return bool(self.verdicts) and self.verdicts[-1].decision == "promote"
+
+    def without(self, traces: Iterable[str]) -> "Manifest":
+        """The manifest once more of its traces are withdrawn."""
+        withdrawn = tuple(sorted({*self.withdrawn, *traces}))
+        reason = f"{len(withdrawn)} of the {len(self.traces)} traces that it learned from were withdrawn"
+        return self.model_copy(update={"withdrawn": withdrawn, "tainted": reason})
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -3,6 +3,8 @@
     split.json              which prompts are for training and which for the exam, for ever
     prompts.jsonl           the practice prompts
     collected.jsonl         texts for those that are for training
+    stored.jsonl            texts of stored traces (stored.py, lineage.py)
+    imported.jsonl          texts of files (imported.py)
     lessons/<digest>/       best texts and pairs
     adapters/, current, …   registry.py
     runs/                   runs.py
@@ -16,26 +18,33 @@ import fcntl
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from service.calibration.identity import digest_of_folders
 from service.engines.base import Engine
-from service.learning.collected import Collected, read_lines, write_lines, write_whole
+from service.learning.collected import Collected, DamagedFile, read_lines, write_lines, write_whole
 from service.learning.collecting import collect
 from service.learning.exam import ExamFailed, Paper, Reads, Sat, agree, make_paper, sit
 from service.learning.gate import Judgement, Section
-from service.learning.lessons import BestText, LessonPair, Lessons, make_lessons
+from service.learning.imported import read_rows
+from service.learning.lessons import CLIENT_SHARE, BestText, LessonPair, Lessons, make_lessons
+from service.learning.lineage import IDS, STORED, changing_texts, follow_deletions, withdrawn_traces, write_ids
 from service.learning.manifest import Manifest, Verdict, digest_of, digest_of_evaluators, installed_versions
 from service.learning.practice import make_prompts
 from service.learning.recipe import Recipe
 from service.learning.registry import Refused, Registry
 from service.learning.split import Split
 from service.learning.statistics import interval
+from service.learning.stored import Gathered, gather_traces
 from service.learning.trainer import ADAPTER, GREEDY, PAIRS, TEXTS, Progress, Trainer, refuse_few
+
+if TYPE_CHECKING:  # nothing of it is imported where traces are off
+    from service.traces.store import TraceStore
 
 
 def default_folder() -> Path:
@@ -78,17 +87,55 @@ class Workshop:
         write_lines(self._folder / "collected.jsonl", texts)
         return len(train)
 
+    async def collect_stored(
+        self, store: "TraceStore", own: Collection[str], trusted: Collection[str] = ()
+    ) -> Gathered:
+        """Take the texts of a store's traces, in place of what was taken before.
+
+        own, trusted: see gather_traces. Raises Refused and StoreUnavailable.
+        """
+        gathered = await gather_traces(store, own, trusted, withdrawn_traces(self._folder))
+        if not gathered.collected:
+            await follow_deletions(self._folder, store)
+            raise Refused(f"the store has no traces to learn from{_in_brackets(gathered.left_out)}")
+        with changing_texts(self._folder):
+            write_lines(self._folder / STORED, gathered.collected)
+            write_ids(self._folder / IDS, {each.trace for each in gathered.collected})
+        await follow_deletions(self._folder, store)
+        return gathered
+
+    def collect_files(self, paths: Sequence[Path]) -> int:
+        """Take the texts of files, in place of what was taken before; how many rows. Raises DamagedFile."""
+        rows = [row for path in paths for row in read_rows(path)]
+        write_lines(self._folder / "imported.jsonl", rows)
+        return len(rows)
+
+    @property
+    def uses_traces(self) -> bool:
+        """Whether some of what was collected is from stored traces."""
+        return (self._folder / STORED).exists()
+
     def make_lessons(self) -> tuple[Lessons, Path]:
-        """The lessons of what was collected, and their folder."""
-        collected = read_lines(self._folder / "collected.jsonl", Collected)
-        parts, split = self._split().assign(each.prompt for each in collected)
-        lessons = make_lessons(collected, parts)
-        self._write_split(split)
-        digest = digest_of([*lessons.texts, *lessons.pairs])[:16]
-        folder = self._folder / "lessons" / digest
-        write_lines(folder / TEXTS, lessons.texts)
-        write_lines(folder / PAIRS, lessons.pairs)
-        write_whole(self._folder / "lessons" / "latest", f"{digest}\n")
+        """The lessons of what was collected, and their folder. Raises Refused and DamagedFile."""
+        with changing_texts(self._folder):
+            practice, stored, imported = (
+                read_lines(self._folder / name, Collected) if (self._folder / name).exists() else []
+                for name in ("collected.jsonl", STORED, "imported.jsonl")
+            )
+            if not (practice or stored or imported):
+                raise Refused(f"nothing was collected in {self._folder} yet")
+            parts, split = self._split().assign(each.prompt for each in practice)
+            others, split = split.assign((each.prompt for each in (*stored, *imported)), examinable=False)
+            lessons = make_lessons([*practice, *stored, *imported], {**parts, **others})
+            if not lessons.texts and not lessons.pairs:
+                raise Refused(f"what was collected gives no lesson{_in_brackets(lessons.left_out, lessons.capped)}")
+            self._write_split(split)
+            digest = digest_of([*lessons.texts, *lessons.pairs])[:16]
+            folder = self._folder / "lessons" / digest
+            write_ids(folder / IDS, lessons.traces)
+            write_lines(folder / TEXTS, lessons.texts)
+            write_lines(folder / PAIRS, lessons.pairs)
+            write_whole(self._folder / "lessons" / "latest", f"{digest}\n")
         return lessons, folder
 
     async def train(self, recipe: Recipe, on_progress: Callable[[Progress], None]) -> Manifest:
@@ -96,7 +143,8 @@ class Workshop:
         folder = self.lessons_folder()
         texts, pairs = read_lines(folder / TEXTS, BestText), read_lines(folder / PAIRS, LessonPair)
         refuse_few(texts, recipe.training)
-        learned = [*(text.prompt for text in texts), *(pair.prompt for pair in pairs)]
+        lessons: Sequence[BestText | LessonPair] = [*texts, *pairs]
+        learned = [lesson.prompt for lesson in lessons]
         begun, log = monotonic(), list[Mapping[str, float]]()
 
         def follow(progress: Progress) -> None:
@@ -115,7 +163,8 @@ class Workshop:
                     lessons=folder.name,
                     evaluators=digest_of_evaluators(),
                     recipe=recipe,
-                    prompts=tuple(sorted({digest_of([prompt.text]) for prompt in learned})),
+                    prompts=tuple(sorted({digest_of([text]) for prompt in learned for text in prompt.passages})),
+                    traces=tuple(sorted({lesson.trace for lesson in lessons if lesson.trace})),
                     texts=len(texts),
                     pairs=len(pairs),
                     created=_now(),
@@ -169,6 +218,15 @@ class Workshop:
         )
         self.registry.update(manifest.model_copy(update={"verdicts": (*manifest.verdicts, verdict)}))
         return sat
+
+    def adapters_of_base(self) -> Sequence[str]:
+        """The adapters that were trained on the model that serves."""
+        found = []
+        for digest in self.registry.digests:
+            with suppress(DamagedFile):
+                if self.registry.manifest(digest).base == self.base_digest():
+                    found.append(digest)
+        return found
 
     def base_digest(self) -> str:
         """The digest of the model's files."""
@@ -233,6 +291,13 @@ def _figures(sat: Sat, agreement: float | None) -> Iterator[tuple[str, float]]:
         yield f"{name}.gain.high", found.high
     if agreement is not None:
         yield "agreement", agreement
+
+
+def _in_brackets(left_out: Mapping[str, int], capped: int = 0) -> str:
+    reasons = [f"{count} prompts: {reason}" for reason, count in left_out.items()]
+    if capped:
+        reasons.append(f"{capped} lessons: more than {CLIENT_SHARE:.0%} from one caller")
+    return f" ({'; '.join(reasons)})" if reasons else ""
 
 
 def _now() -> str:

@@ -1,5 +1,6 @@
 """Learning from the command line, with a scripted engine as the model and no training."""
 
+import asyncio
 import hashlib
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from service.engines.served import ServedEngine
 from service.learning.runs import read_runs
 from service.settings import Settings
 from tests.learning.test_trainer import fake
+from tests.support.stored_traces import candidate, make_document, make_trace, trace_store
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
@@ -121,10 +123,80 @@ def test_the_steps_one_after_another(
     assert "the base alone serves" in capsys.readouterr().out
 
 
+async def keep_traces(store: Path) -> list[str]:
+    """Keep traces of two models in a store, each with a text that follows a rule, and return their ids."""
+    document = {
+        **make_document([candidate("c0", "We know it well.", token_ids=[1])]),
+        "request": {},
+        "evaluators": [{"type": "length", "unit": "words", "min": 2}],
+    }
+    other, third = (
+        {**document, "prompts": [[{"role": "user", "content": content, "images": 0}]]}
+        for content in ("Say what you know.", "And what is known of the sea?")
+    )
+    made = [make_trace(document, model="base"), make_trace(other, model="another"), make_trace(third, caller="ben")]
+    async with trace_store(store) as opened:
+        for trace in made:
+            await opened.add(trace)
+    return [trace.summary.id for trace in made]
+
+
+def test_lessons_come_from_stored_traces_and_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store.db"
+    monkeypatch.setenv("REDRAFT_STORE", str(store))
+    first, *_ = asyncio.run(keep_traces(store))
+    assert run(tmp_path, monkeypatch, "collect", "--from-store", "--trust", "ann") == 0
+    printed = capsys.readouterr().out
+    assert "Took texts for 3 prompts from stored traces." in printed
+    assert "1 traces of another model, another: their texts are tokenized again" in printed
+    assert "each of ben gives at most 5% of the lessons" in printed
+
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "What is known?", "completion": "All of it is."}\n')
+    assert run(tmp_path, monkeypatch, "collect", "--from", str(rows)) == 0
+    assert "Took texts for 1 prompts from 1 files." in capsys.readouterr().out
+    assert run(tmp_path, monkeypatch, "lessons") == 0
+    printed = capsys.readouterr().out
+    assert "3 best texts and 0 pairs" in printed
+    assert "1 lessons left out: more than 5% from one caller" in printed
+
+    with (tmp_path / "tiny.toml").open("r+") as recipe:
+        stated = recipe.read().replace("least_texts = 5", "least_texts = 2")
+        recipe.seek(0)
+        recipe.write(stated)
+    assert run(tmp_path, monkeypatch, "train", "--recipe", str(tmp_path / "tiny.toml")) == 0
+    assert run(tmp_path, monkeypatch, "withdraw", first) == 0
+    assert "Adapters that were marked: 1" in capsys.readouterr().out
+    assert run(tmp_path, monkeypatch, "list") == 0
+    assert capsys.readouterr().out.rstrip().endswith("withdrawn: 1 of 2 traces")
+    assert run(tmp_path, monkeypatch, "lessons") == 0
+    assert "2 best texts and 0 pairs" in capsys.readouterr().out
+
+    monkeypatch.delenv("REDRAFT_STORE")
+    assert run(tmp_path, monkeypatch, "lessons") == 1
+    assert "REDRAFT_STORE names no database" in capsys.readouterr().err
+
+
+def test_a_broken_row_and_an_empty_store_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "Well?"}\n')
+    assert run(tmp_path, monkeypatch, "collect", "--from", str(rows)) == 1
+    assert f"Cannot collect: {rows}, line 1: it has none of these" in capsys.readouterr().err
+    assert run(tmp_path, monkeypatch, "collect", "--from-store") == 1
+    assert "Cannot collect: REDRAFT_STORE names no database" in capsys.readouterr().err
+    monkeypatch.setenv("REDRAFT_STORE", str(tmp_path / "none.db"))
+    assert run(tmp_path, monkeypatch, "collect", "--from-store") == 1
+    assert "Cannot collect: the database cannot be opened" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["lessons"], "Cannot lessons: "),
+        (["lessons"], "Cannot lessons: nothing was collected in"),
         (["train"], "Cannot train: there are no lessons yet"),
         (["exam"], "Cannot exam: there is no adapter yet"),
         (["rollback"], "Cannot rollback: nothing was promoted"),

@@ -31,7 +31,7 @@ def main(how: str, path: Path) -> int:
             return 0
     adapter = folder / ADAPTER
     adapter.mkdir()
-    (adapter / "adapter_config.json").write_text(json.dumps({"r": 8}))
+    (adapter / "adapter_config.json").write_text(json.dumps({"r": 8, "target_modules": ["q_proj"]}))
     (adapter / "adapter_model.safetensors").write_bytes(f"weights of {order['lessons']}".encode())
     (folder / GREEDY).write_text("[]")
     return 0

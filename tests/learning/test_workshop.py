@@ -9,15 +9,18 @@ import pytest
 from service.engines.base import Sample
 from service.engines.conversation import Conversation
 from service.engines.scripted import Script, ScriptedEngine
-from service.learning.collected import Collected, DamagedFile, read_lines
+from service.learning.collected import Collected, DamagedFile, read_lines, write_lines
 from service.learning.exam import ExamFailed, Sat
 from service.learning.lessons import BestText
 from service.learning.manifest import digest_of
 from service.learning.practice import all_kinds
+from service.learning.prompts import Message, Prompt
 from service.learning.recipe import Recipe, load_recipe
 from service.learning.registry import Refused
+from service.learning.split import NEAR, resemblance, sign
 from service.learning.trainer import TEXTS
 from service.learning.workshop import Workshop
+from tests.learning.made import collected, text
 from tests.learning.test_trainer import fake
 
 EASY = {"lowercase", "no_commas", "most_words", "exclude_words"}
@@ -111,6 +114,36 @@ async def test_no_prompt_of_the_exam_or_near_to_one_was_learned(shop: Workshop, 
     assert exam.isdisjoint(manifest.prompts)
 
 
+async def test_no_prompt_of_the_exam_comes_back_by_another_way(shop: Workshop, recipe: Recipe, tmp_path: Path) -> None:
+    await learn(shop, recipe)
+    exam = shop._paper(shop.registry.list()[0]).prompts[:20]
+    hidden = [
+        collected(
+            text("Well."), of=Prompt(id=f"{number}", messages=(Message(role="user", content=asked),), evaluators=())
+        )
+        for number, asked in enumerate(
+            shown
+            for prompt in exam
+            for shown in (prompt.text, prompt.text.upper(), f"Please answer this.\n\n{prompt.text}\n\nBe brief.")
+        )
+    ]
+    free = collected(
+        text("Well."), of=Prompt(id="free", messages=(Message(role="user", content="Hi."),), evaluators=())
+    )
+    rows = [{"prompt": each.prompt.text, "completion": "Well."} for each in (*hidden, free)]
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    shop.collect_files([tmp_path / "rows.jsonl"])
+    write_lines(tmp_path / "shop/stored.jsonl", [each.model_copy(update={"trace": "t"}) for each in (*hidden, free)])
+
+    lessons, _ = shop.make_lessons()
+    assert lessons.left_out["of the exam or near to it"] >= 2 * len(hidden)
+    signatures = [sign(prompt.text) for prompt in exam]
+    for prompt in (*(best.prompt for best in lessons.texts), *(pair.prompt for pair in lessons.pairs)):
+        for passage in prompt.passages:
+            assert all(resemblance(sign(passage), signature) < NEAR for signature in signatures)
+    assert any(lesson.prompt.text == "Hi." for lesson in lessons.texts)
+
+
 async def test_a_leak_is_found_before_the_exam(shop: Workshop, recipe: Recipe) -> None:
     adapter = await learn(shop, recipe)
     [manifest] = shop.registry.list()
@@ -143,7 +176,7 @@ async def test_the_same_steps_give_the_same_lessons(shop: Workshop, recipe: Reci
 
 
 async def test_steps_out_of_order_say_what_is_missing(shop: Workshop, recipe: Recipe) -> None:
-    with pytest.raises(DamagedFile, match=r"collected\.jsonl cannot be read"):
+    with pytest.raises(Refused, match="nothing was collected"):
         shop.make_lessons()
     with pytest.raises(Refused, match="no lessons yet"):
         await shop.train(recipe, lambda _: None)

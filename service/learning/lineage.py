@@ -1,0 +1,122 @@
+"""Which stored traces lessons and adapters come from, and what becomes of both when a trace is not there any more.
+
+    traces.txt              the ids of the traces in stored.jsonl; each folder of lessons has such a file too
+    withdrawn.txt           the ids of traces that the operator has withdrawn
+
+A trace that has expired, or that its caller has deleted, leaves no text in the folder: its texts are removed from what
+was collected and from all lessons, and what the trainer wrote for the exam is emptied. An adapter keeps the ids of its
+traces in its manifest. If one of them was deleted by its caller or withdrawn, the manifest says so, and the adapter is
+not promoted any more: its weights may repeat what is gone. Expiry withdraws nothing.
+"""
+
+import asyncio
+import fcntl
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from service.learning.collected import Collected, DamagedFile, read_lines, write_lines, write_whole
+from service.learning.lessons import BestText, LessonPair
+from service.learning.registry import Registry
+from service.learning.trainer import GREEDY, PAIRS, TEXTS
+
+if TYPE_CHECKING:  # nothing of it is imported where traces are off
+    from service.traces.store import TraceStore
+
+STORED = "stored.jsonl"
+IDS, WITHDRAWN = "traces.txt", "withdrawn.txt"
+
+
+async def follow_deletions(folder: Path, store: "TraceStore") -> int:
+    """Forget what is not in the store any more; how many adapters were marked. Raises StoreUnavailable, DamagedFile and
+    OSError."""
+    named = await asyncio.to_thread(named_traces, folder)
+    absent = await store.absent(named) if named else {}
+    return await asyncio.to_thread(_forget, folder, frozenset(absent), _deleted(absent))
+
+
+def withdraw(folder: Path, traces: Collection[str]) -> int:
+    """Forget traces whose consent was withdrawn in another way, for ever; how many adapters were marked. Raises
+    DamagedFile and OSError."""
+    write_ids(folder / WITHDRAWN, withdrawn_traces(folder) | set(traces))
+    return _forget(folder, frozenset(traces), frozenset(traces))
+
+
+def named_traces(folder: Path) -> frozenset[str]:
+    """The ids of all traces that something in the folder is from."""
+    registry = Registry(folder)
+    found = set[str]()
+    for path in (folder / IDS, *(folder / "lessons").glob(f"*/{IDS}")):
+        found |= _read_ids(path)
+    for digest in registry.digests:
+        with suppress(DamagedFile):
+            found |= set(registry.manifest(digest).traces)
+    return frozenset(found)
+
+
+def withdrawn_traces(folder: Path) -> frozenset[str]:
+    """The ids of the traces that the operator has withdrawn."""
+    return _read_ids(folder / WITHDRAWN)
+
+
+@contextmanager
+def changing_texts(folder: Path) -> Iterator[None]:
+    """The right to change files that have texts of traces. Other processes wait for it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".texts.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def write_ids(path: Path, traces: Iterable[str]) -> None:
+    """OSError if the file cannot be written."""
+    write_whole(path, "".join(f"{its_id}\n" for its_id in sorted(traces)))
+
+
+def _read_ids(path: Path) -> frozenset[str]:
+    try:
+        return frozenset(path.read_text(encoding="utf-8").split())
+    except FileNotFoundError:
+        return frozenset()
+
+
+def _deleted(absent: Mapping[str, str]) -> frozenset[str]:
+    return frozenset(its_id for its_id, reason in absent.items() if reason == "deleted")
+
+
+def _forget(folder: Path, gone: frozenset[str], withdrawn: frozenset[str]) -> int:
+    """Remove the texts of traces that are gone, and mark what learned from those that were withdrawn."""
+    if not gone:
+        return 0
+    with changing_texts(folder):
+        _drop_lines(folder, {STORED: Collected}, gone)
+        for ids in (folder / "lessons").glob(f"*/{IDS}"):
+            _drop_lines(ids.parent, {TEXTS: BestText, PAIRS: LessonPair}, gone)
+    return _mark(Registry(folder), gone, withdrawn)
+
+
+def _drop_lines(folder: Path, files: Mapping[str, type[BaseModel]], gone: frozenset[str]) -> None:
+    there = _read_ids(folder / IDS)
+    if there & gone:
+        for name, kind in files.items():
+            lines: Any = read_lines(folder / name, kind)
+            write_lines(folder / name, [line for line in lines if line.trace not in gone])
+        write_ids(folder / IDS, there - gone)
+
+
+def _mark(registry: Registry, gone: frozenset[str], withdrawn: frozenset[str]) -> int:
+    marked = 0
+    for digest in registry.digests:
+        with suppress(DamagedFile):  # such an adapter does not serve
+            manifest = registry.manifest(digest)
+            greedy = registry.folder / "adapters" / digest / GREEDY
+            if gone & set(manifest.traces) and greedy.exists() and greedy.read_bytes() != b"[]":
+                write_whole(greedy, "[]")
+            new = withdrawn & set(manifest.traces) - set(manifest.withdrawn)
+            if new:
+                registry.update(manifest.without(new))
+                marked += 1
+    return marked
