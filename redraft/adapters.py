@@ -29,6 +29,7 @@ class Adapter(Result):
 
     model: what answers call it. state: ``current``, ``previous``, ``loaded``, ``idle`` or ``damaged``.
     obstacle: why it would not be promoted now; None if it would be.
+    traces: from how many stored traces it learned. withdrawn: how many of them were withdrawn since.
     """
 
     id: str
@@ -39,6 +40,8 @@ class Adapter(Result):
     rank: int | None
     texts: int | None
     pairs: int | None
+    traces: int | None
+    withdrawn: int | None
     recipe: str | None
     created_at: str | None
     training_seconds: float | None

@@ -188,7 +188,10 @@ def create_app(
     stores = open_stores(settings)
     serve_agents = load_mcp(settings)
     storage = make_storage(settings, stores, metrics) if stores else None
-    traces = make_traces(settings, stores.traces, storage, metrics) if stores and stores.traces and storage else None
+    learned = make_learned(settings, metrics.show_learned)
+    traces = None
+    if stores and stores.traces and storage:
+        traces = make_traces(settings, stores.traces, storage, metrics, learned)
     admission = Admission(
         settings.max_programs,
         settings.max_queued,
@@ -201,7 +204,6 @@ def create_app(
     images = images or RemoteImages(settings.image_hosts)
     rubrics = load_rubrics(settings.tasks_dir)
     tasks = load_tasks(settings.tasks_dir, rubrics=rubrics, tools=tools)
-    learned = make_learned(settings, metrics.show_learned)
     resolve = learned.resolve if learned else lambda model: model
     served = ServedModels(settings.served_names, settings.critic, settings.judge, resolve)
     limits = RequestLimits(settings.max_candidates, settings.max_rounds, settings.max_tokens, settings.max_seconds)

@@ -16,6 +16,7 @@ from service.jobs.jobs import Jobs
 from service.jobs.news import News
 from service.jobs.orders import NativeOrders, OrdersByKind
 from service.jobs.worker import Worker
+from service.learning.serving import LearnedModel
 from service.metrics import Metrics
 from service.programs.storage import Storage
 from service.settings import Settings
@@ -77,14 +78,24 @@ def make_jobs(settings: Settings, stores: Stores, storage: Storage, sender: Send
     )
 
 
-def make_traces(settings: Settings, store: "TraceStore", storage: Storage, metrics: Metrics) -> "Traces":
-    """The traces in ``store``. Raises StoreMisconfigured if the settings name a redaction that is not there."""
+def make_traces(
+    settings: Settings, store: "TraceStore", storage: Storage, metrics: Metrics, learned: LearnedModel | None
+) -> "Traces":
+    """The traces in ``store``. Raises StoreMisconfigured if the settings name a redaction that is not there.
+
+    learned: what lets go of traces that are gone.
+    """
     from service.traces.recorder import Recorder
     from service.traces.redaction import load_redaction
     from service.traces.traces import Traces
 
     recorder = Recorder(store, storage, load_redaction(settings.redaction), metrics.count_trace)
-    return Traces(store, recorder, storage, settings.stored_traces_days, metrics.count_feedback)
+
+    async def let_go() -> None:
+        if learned is not None:
+            await learned.let_go(store)
+
+    return Traces(store, recorder, storage, settings.stored_traces_days, metrics.count_feedback, let_go)
 
 
 def make_batches(

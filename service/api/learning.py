@@ -56,7 +56,9 @@ class AdapterBody(BaseModel):
     """An adapter. A damaged one has only ``id``, ``model``, ``state`` and ``obstacle``.
 
     ``model``: what answers call it. ``obstacle``: why it would not be promoted now. ``base``: the digest of the model
-    that it was trained on. ``texts``, ``pairs``: its lessons. ``verdict``: that of its last exam.
+    that it was trained on. ``texts``, ``pairs``: its lessons. ``traces``: from how many stored traces some of them are.
+    ``withdrawn``: how many of those were deleted by their callers since, or withdrawn. ``verdict``: that of its last
+    exam.
     """
 
     id: str
@@ -67,6 +69,8 @@ class AdapterBody(BaseModel):
     rank: int | None
     texts: int | None
     pairs: int | None
+    traces: int | None
+    withdrawn: int | None
     recipe: str | None
     created_at: str | None
     training_seconds: float | None
@@ -215,6 +219,8 @@ def _describe_healthy(learned: LearnedModel, manifest: Manifest) -> dict[str, An
         "rank": rank,
         "texts": manifest.texts,
         "pairs": manifest.pairs,
+        "traces": len(manifest.traces),
+        "withdrawn": len(manifest.withdrawn),
         "recipe": manifest.recipe.name,
         "created_at": manifest.created,
         "training_seconds": manifest.seconds,

@@ -14,15 +14,20 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from service.calibration.identity import digest_of_folders
 from service.engines.served import Adaptable, AdapterRoom, AdapterUnusable, ServedEngine
-from service.errors import AdapterRefused, EngineDead, ModelNotFound, NotFound, Starting
+from service.errors import AdapterRefused, EngineDead, ModelNotFound, NotFound, Starting, StoreUnavailable
 from service.learning.collected import DamagedFile
+from service.learning.lineage import follow_deletions
 from service.learning.manifest import Manifest
 from service.learning.registry import Refused, Registry, UnknownAdapter
 from service.models import LEARNED
 from service.refinement.roles import Models
+
+if TYPE_CHECKING:  # nothing of it is imported where traces are off
+    from service.traces.store import TraceStore
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +112,17 @@ class LearnedModel:
         if manifest.adapter == self._serving:
             return f"{manifest.adapter} serves already"
         return self.registry.obstacle(manifest) or self._misfit(manifest)
+
+    async def let_go(self, traces: "TraceStore") -> None:
+        """Remove the texts of traces that are gone from the folder, and mark the adapters that learned from them. What
+        fails is done the next time."""
+        try:
+            marked = await follow_deletions(self.registry.folder, traces)
+        except (DamagedFile, StoreUnavailable, OSError) as error:
+            log.warning("the lessons may still have texts of deleted traces", extra={"reason": str(error)})
+            return
+        if marked:
+            log.warning("adapters have learned from traces that were withdrawn", extra={"adapters": marked})
 
     def resolve(self, model: str) -> str:
         """The name of the weights that answer for a model now: of ``learned`` the adapter that serves, or the base."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -25,6 +25,10 @@ PAGE_BYTES = 1_048_576
 """Of documents that are in memory at once while preferences are sent."""
 
 
+async def _do_nothing() -> None:
+    pass
+
+
 class Traces:
     """The stored traces of this service.
 
@@ -33,6 +37,8 @@ class Traces:
     storage: how much callers may keep.
     keep_days: for how many days.
     on_feedback: called with the kind of each feedback.
+    on_gone: called after traces were deleted, and now and then, since others may delete some: what else has their texts
+        has to let go of them.
     """
 
     def __init__(
@@ -42,12 +48,14 @@ class Traces:
         storage: Storage,
         keep_days: float,
         on_feedback: Callable[[str], None],
+        on_gone: Callable[[], Awaitable[None]] = _do_nothing,
     ) -> None:
         self.recorder = recorder
         self._store = store
         self._storage = storage
         self._keep_days = keep_days
         self._on_feedback = on_feedback
+        self._on_gone = on_gone
         self._purging: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -82,12 +90,14 @@ class Traces:
         if not await self._store.delete(caller, trace_id):
             raise _unknown(trace_id)
         self._storage.forget(caller)
+        await self._on_gone()
 
     async def delete_all(self, caller: str) -> int:
         """Delete all traces of the caller's; how many there were."""
         await self.recorder.settle(caller)
         deleted = await self._store.delete_all(caller)
         self._storage.forget(caller)
+        await self._on_gone()
         return deleted
 
     async def add_feedback(self, caller: str, given: FeedbackRequest) -> tuple[Feedback, bool]:
@@ -126,6 +136,7 @@ class Traces:
             with suppress(StoreUnavailable):
                 if deleted := await self._store.purge(time.time() - self._keep_days * SECONDS_A_DAY):
                     log.info("traces were deleted for their age", extra={"traces": deleted})
+                await self._on_gone()
             await asyncio.sleep(PURGE_SECONDS)
 
 
