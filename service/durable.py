@@ -93,7 +93,7 @@ def make_traces(
 
     async def let_go() -> None:
         if learned is not None:
-            await learned.let_go(store)
+            await learned.let_go(store, settings.stored_traces_days)
 
     return Traces(store, recorder, storage, settings.stored_traces_days, metrics.count_feedback, let_go)
 

@@ -163,7 +163,7 @@ class _Desk:
 
     async def _collect_stored(self) -> int:
         with self.shop.alone():
-            async with self._traces() as traces:
+            async with self._traces() as traces, self._following(traces):
                 found = await self.shop.collect_stored(traces, self._own_models(), self._arguments.trust)
         callers = sorted({each.client for each in found.collected} - {""})
         self._print(f"Took texts for {len(found.collected)} prompts from stored traces.")
@@ -179,10 +179,8 @@ class _Desk:
         self._begin("lessons")
         with self.shop.alone():
             if self.shop.uses_traces:
-                async with self._traces() as traces:
-                    await follow_deletions(self._arguments.folder, traces)
+                async with self._traces() as traces, self._following(traces):
                     lessons, folder = self.shop.make_lessons()
-                    await follow_deletions(self._arguments.folder, traces)
             else:
                 lessons, folder = self.shop.make_lessons()
         self._print(f"{len(lessons.texts)} best texts and {len(lessons.pairs)} pairs, in {folder}")
@@ -270,8 +268,18 @@ class _Desk:
     async def _follow(self) -> None:
         """Forget what is not in the store any more, if there is one and something is from it."""
         if self._settings.store is not None and named_traces(self._arguments.folder):
-            async with self._traces() as traces:
-                await follow_deletions(self._arguments.folder, traces)
+            async with self._traces() as traces, self._following(traces):
+                pass
+
+    @asynccontextmanager
+    async def _following(self, traces: "TraceStore") -> AsyncIterator[None]:
+        """Forget what is gone before a step and after it: traces may be deleted meanwhile."""
+        folder, days = self._arguments.folder, self._settings.stored_traces_days
+        await follow_deletions(folder, traces, days)
+        try:
+            yield
+        finally:
+            await follow_deletions(folder, traces, days)
 
     def _own_models(self) -> frozenset[str]:
         """The models whose tokens are the base's: itself, its adapters, and those that were learned here."""

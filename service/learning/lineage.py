@@ -11,7 +11,8 @@ not promoted any more: its weights may repeat what is gone. Expiry withdraws not
 
 import asyncio
 import fcntl
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,20 +23,27 @@ from service.learning.collected import Collected, DamagedFile, read_lines, write
 from service.learning.lessons import BestText, LessonPair
 from service.learning.registry import Registry
 from service.learning.trainer import GREEDY, PAIRS, TEXTS
+from service.programs.ids import place_of
 
 if TYPE_CHECKING:  # nothing of it is imported where traces are off
     from service.traces.store import TraceStore
 
 STORED = "stored.jsonl"
 IDS, WITHDRAWN = "traces.txt", "withdrawn.txt"
+SECONDS_A_DAY = 86_400.0
 
 
-async def follow_deletions(folder: Path, store: "TraceStore") -> int:
-    """Forget what is not in the store any more; how many adapters were marked. Raises StoreUnavailable, DamagedFile and
-    OSError."""
+async def follow_deletions(folder: Path, store: "TraceStore", keep_days: float) -> int:
+    """Forget what was deleted in the store or has expired; how many adapters were marked.
+
+    keep_days: how long traces are kept. A younger one that is missing was never in this store, and stays.
+    Raises StoreUnavailable, DamagedFile and OSError.
+    """
     named = await asyncio.to_thread(named_traces, folder)
     absent = await store.absent(named) if named else {}
-    return await asyncio.to_thread(_forget, folder, frozenset(absent), _deleted(absent))
+    deleted = frozenset(its_id for its_id, reason in absent.items() if reason == "deleted")
+    expired = frozenset(its_id for its_id in absent if time.time() - _began(its_id) > keep_days * SECONDS_A_DAY)
+    return await asyncio.to_thread(_forget, folder, deleted | expired, deleted)
 
 
 def withdraw(folder: Path, traces: Collection[str]) -> int:
@@ -62,6 +70,15 @@ def withdrawn_traces(folder: Path) -> frozenset[str]:
     return _read_ids(folder / WITHDRAWN)
 
 
+def write_stored(folder: Path, collected: Sequence[Collected]) -> None:
+    """Write what was collected from traces, in place of what was before. OSError if it cannot be written."""
+    ids = {each.trace for each in collected}
+    with changing_texts(folder):
+        write_ids(folder / IDS, _read_ids(folder / IDS) | ids)  # in case this process is killed before the end
+        write_lines(folder / STORED, collected)
+        write_ids(folder / IDS, ids)
+
+
 @contextmanager
 def changing_texts(folder: Path) -> Iterator[None]:
     """The right to change files that have texts of traces. Other processes wait for it."""
@@ -83,8 +100,12 @@ def _read_ids(path: Path) -> frozenset[str]:
         return frozenset()
 
 
-def _deleted(absent: Mapping[str, str]) -> frozenset[str]:
-    return frozenset(its_id for its_id, reason in absent.items() if reason == "deleted")
+def _began(its_id: str) -> float:
+    """When a trace's program began, in seconds since the epoch, as its id says."""
+    try:
+        return int(place_of(its_id)[:12], 16) / 1000
+    except ValueError:
+        return time.time()
 
 
 def _forget(folder: Path, gone: frozenset[str], withdrawn: frozenset[str]) -> int:
@@ -95,7 +116,7 @@ def _forget(folder: Path, gone: frozenset[str], withdrawn: frozenset[str]) -> in
         _drop_lines(folder, {STORED: Collected}, gone)
         for ids in (folder / "lessons").glob(f"*/{IDS}"):
             _drop_lines(ids.parent, {TEXTS: BestText, PAIRS: LessonPair}, gone)
-    return _mark(Registry(folder), gone, withdrawn)
+        return _mark(Registry(folder), gone, withdrawn)
 
 
 def _drop_lines(folder: Path, files: Mapping[str, type[BaseModel]], gone: frozenset[str]) -> None:

@@ -113,11 +113,11 @@ class LearnedModel:
             return f"{manifest.adapter} serves already"
         return self.registry.obstacle(manifest) or self._misfit(manifest)
 
-    async def let_go(self, traces: "TraceStore") -> None:
+    async def let_go(self, traces: "TraceStore", keep_days: float) -> None:
         """Remove the texts of traces that are gone from the folder, and mark the adapters that learned from them. What
         fails is done the next time."""
         try:
-            marked = await follow_deletions(self.registry.folder, traces)
+            marked = await follow_deletions(self.registry.folder, traces, keep_days)
         except (DamagedFile, StoreUnavailable, OSError) as error:
             log.warning("the lessons may still have texts of deleted traces", extra={"reason": str(error)})
             return

@@ -33,7 +33,7 @@ from service.learning.exam import ExamFailed, Paper, Reads, Sat, agree, make_pap
 from service.learning.gate import Judgement, Section
 from service.learning.imported import read_rows
 from service.learning.lessons import CLIENT_SHARE, BestText, LessonPair, Lessons, make_lessons
-from service.learning.lineage import IDS, STORED, changing_texts, follow_deletions, withdrawn_traces, write_ids
+from service.learning.lineage import IDS, STORED, changing_texts, withdrawn_traces, write_ids, write_stored
 from service.learning.manifest import Manifest, Verdict, digest_of, digest_of_evaluators, installed_versions
 from service.learning.practice import make_prompts
 from service.learning.recipe import Recipe
@@ -90,18 +90,14 @@ class Workshop:
     async def collect_stored(
         self, store: "TraceStore", own: Collection[str], trusted: Collection[str] = ()
     ) -> Gathered:
-        """Take the texts of a store's traces, in place of what was taken before.
+        """Take the texts of a store's traces, in place of what was taken before. Raises Refused and StoreUnavailable.
 
-        own, trusted: see gather_traces. Raises Refused and StoreUnavailable.
+        own, trusted: see gather_traces.
         """
         gathered = await gather_traces(store, own, trusted, withdrawn_traces(self._folder))
         if not gathered.collected:
-            await follow_deletions(self._folder, store)
             raise Refused(f"the store has no traces to learn from{_in_brackets(gathered.left_out)}")
-        with changing_texts(self._folder):
-            write_lines(self._folder / STORED, gathered.collected)
-            write_ids(self._folder / IDS, {each.trace for each in gathered.collected})
-        await follow_deletions(self._folder, store)
+        write_stored(self._folder, gathered.collected)
         return gathered
 
     def collect_files(self, paths: Sequence[Path]) -> int:
@@ -117,25 +113,25 @@ class Workshop:
 
     def make_lessons(self) -> tuple[Lessons, Path]:
         """The lessons of what was collected, and their folder. Raises Refused and DamagedFile."""
+        practice, stored, imported = (
+            read_lines(self._folder / name, Collected) if (self._folder / name).exists() else []
+            for name in ("collected.jsonl", STORED, "imported.jsonl")
+        )
+        if not (practice or stored or imported):
+            raise Refused(f"nothing was collected in {self._folder} yet")
+        parts, split = self._split().assign(each.prompt for each in practice)
+        others, split = split.assign((each.prompt for each in (*stored, *imported)), examinable=False)
+        lessons = make_lessons([*practice, *stored, *imported], {**parts, **others})
+        if not lessons.texts and not lessons.pairs:
+            raise Refused(f"what was collected gives no lesson{_in_brackets(lessons.left_out, lessons.capped)}")
+        self._write_split(split)
+        digest = digest_of([*lessons.texts, *lessons.pairs])[:16]
+        folder = self._folder / "lessons" / digest
         with changing_texts(self._folder):
-            practice, stored, imported = (
-                read_lines(self._folder / name, Collected) if (self._folder / name).exists() else []
-                for name in ("collected.jsonl", STORED, "imported.jsonl")
-            )
-            if not (practice or stored or imported):
-                raise Refused(f"nothing was collected in {self._folder} yet")
-            parts, split = self._split().assign(each.prompt for each in practice)
-            others, split = split.assign((each.prompt for each in (*stored, *imported)), examinable=False)
-            lessons = make_lessons([*practice, *stored, *imported], {**parts, **others})
-            if not lessons.texts and not lessons.pairs:
-                raise Refused(f"what was collected gives no lesson{_in_brackets(lessons.left_out, lessons.capped)}")
-            self._write_split(split)
-            digest = digest_of([*lessons.texts, *lessons.pairs])[:16]
-            folder = self._folder / "lessons" / digest
             write_ids(folder / IDS, lessons.traces)
             write_lines(folder / TEXTS, lessons.texts)
             write_lines(folder / PAIRS, lessons.pairs)
-            write_whole(self._folder / "lessons" / "latest", f"{digest}\n")
+        write_whole(self._folder / "lessons" / "latest", f"{digest}\n")
         return lessons, folder
 
     async def train(self, recipe: Recipe, on_progress: Callable[[Progress], None]) -> Manifest:

@@ -116,7 +116,7 @@ class TraceDatabase:
         for start in range(0, len(sought), SOUGHT_AT_ONCE):
             some = sought[start : start + SOUGHT_AT_ONCE]
             there, deleted = [await self._known(column, some) for column in (traces.c.id, deleted_traces.c.id)]
-            found |= {its_id: "deleted" if its_id in deleted else "expired" for its_id in some if its_id not in there}
+            found |= {its_id: "deleted" if its_id in deleted else "missing" for its_id in some if its_id not in there}
         return found
 
     async def _known(self, column: sa.Column[str], some: Sequence[str]) -> set[str]:

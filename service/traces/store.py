@@ -46,8 +46,8 @@ class WholeTrace:
     feedback: Sequence[Feedback]
 
 
-Absence = Literal["deleted", "expired"]
-"""Why a trace is not there: its caller has deleted it, or it was kept as long as it may be, or never."""
+Absence = Literal["deleted", "missing"]
+"""Why a trace is not there: its caller has deleted it; or it has expired, or never was there."""
 
 
 class TraceStore(Protocol):

@@ -5,24 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from service.learning.collected import write_lines
-from service.learning.lineage import (
-    IDS,
-    STORED,
-    follow_deletions,
-    named_traces,
-    withdraw,
-    withdrawn_traces,
-    write_ids,
-)
+from service.learning.lineage import STORED, follow_deletions, named_traces, withdraw, withdrawn_traces, write_stored
 from service.learning.registry import Refused
 from service.learning.trainer import GREEDY, PAIRS, TEXTS
 from service.learning.workshop import Workshop
+from service.programs.ids import make_id
 from service.traces.database import TraceDatabase
 from tests.learning.made import collected, prompt, text
 from tests.support.adapters import add_adapter, make_base
 from tests.support.stored_traces import candidate, make_document, make_trace, trace_store
 
+DAYS = 30.0
 GOOD, BAD = "Sea water has salt in it.", "Sea water is never sweet."
 
 
@@ -57,8 +50,7 @@ def take(folder: Path, ids: list[str]) -> None:
         )
         for its_id in ids
     ]
-    write_lines(folder / STORED, each)
-    write_ids(folder / IDS, ids)
+    write_stored(folder, each)
 
 
 def texts_in(folder: Path) -> str:
@@ -80,10 +72,10 @@ async def test_a_deleted_trace_leaves_no_text_and_its_adapters_are_marked(
     for digest in (of_both, of_other):
         (folder / "adapters" / digest / GREEDY).write_text('[{"prompt": [1], "text": "Salt."}]')
 
-    assert await follow_deletions(folder, store) == 0
+    assert await follow_deletions(folder, store, DAYS) == 0
     await store.delete("ann", gone)
-    assert await follow_deletions(folder, store) == 1
-    assert await follow_deletions(folder, store) == 0
+    assert await follow_deletions(folder, store, DAYS) == 1
+    assert await follow_deletions(folder, store, DAYS) == 0
 
     assert f"as {gone[-4:]} does" not in texts_in(folder)
     assert f"as {kept[-4:]} does" in (place / TEXTS).read_text()
@@ -110,10 +102,21 @@ async def test_a_trace_that_has_expired_leaves_no_text_and_marks_nothing(
     digest = add_adapter(shop.registry, folder, "one", traces=(old, new))
     assert await store.purge(created_before=0.5) == 1
 
-    assert await follow_deletions(folder, store) == 0
+    assert await follow_deletions(folder, store, DAYS) == 0
     assert f"as {old[-4:]} does" not in texts_in(folder)
     assert shop.registry.manifest(digest).withdrawn == ()
     assert named_traces(folder) == {old, new}  # the manifest still names both
+
+
+async def test_what_another_store_has_stays(store: TraceDatabase, shop: Workshop, tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+    elsewhere = make_id("ref")
+    take(folder, [elsewhere])
+
+    assert await follow_deletions(folder, store, DAYS) == 0
+    assert elsewhere in (folder / STORED).read_text()
+    assert await follow_deletions(folder, store, -1.0) == 0  # as it is once the days are over
+    assert elsewhere not in (folder / STORED).read_text()
 
 
 async def test_what_the_operator_withdraws_is_not_taken_again(
@@ -140,5 +143,5 @@ async def test_a_damaged_adapter_hinders_nobody(store: TraceDatabase, shop: Work
     (folder / "adapters" / damaged / "adapter_model.safetensors").write_text("other weights")
     await store.delete("ann", gone)
 
-    assert await follow_deletions(folder, store) == 1
+    assert await follow_deletions(folder, store, DAYS) == 1
     assert shop.registry.manifest(whole).withdrawn == (gone,)

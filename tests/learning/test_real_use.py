@@ -171,7 +171,7 @@ async def test_what_another_process_deletes_is_followed_too(shop: Workshop, tmp_
         await served.client.delete("/v1/traces")
         assert its_id in (tmp_path / "shop/stored.jsonl").read_text()
         async with traces(tmp_path) as store:
-            await follow_deletions(tmp_path / "shop", store)
+            await follow_deletions(tmp_path / "shop", store, 30.0)
 
     assert (tmp_path / "shop/stored.jsonl").read_text() == ""
 

@@ -177,7 +177,7 @@ async def test_of_a_trace_that_is_not_there_it_is_known_whether_its_caller_has_d
         await store.delete("ann", its_id)
     never = "ref-00000000000000000000000000000000"
 
-    assert await store.absent([old, mine, kept, never]) == {old: "expired", mine: "deleted", never: "expired"}
+    assert await store.absent([old, mine, kept, never]) == {old: "missing", mine: "deleted", never: "missing"}
     assert await store.absent([kept]) == {}
     assert await store.absent([]) == {}
     many = [f"ref-{number:032x}" for number in range(1_200)]
