@@ -82,6 +82,7 @@ class CandidateAdded(Result):
     index: with ``deltas=True``, which text of the round it is; None for a repair.
     form: draft, redraft, edit or repair.
     parent: the id of the candidate that it revises, if any.
+    model: the one that wrote it, or its parent if it is a repair; None for the caller's own draft.
     reasoning: what the model thought, with ``reasoning=True``.
     constraints: what the text was sampled under; None if it was sampled freely.
     """
@@ -91,6 +92,7 @@ class CandidateAdded(Result):
     id: str
     form: str
     parent: str | None
+    model: str | None
     text: str
     reasoning: str | None = None
     finish_reason: str

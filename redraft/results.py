@@ -117,11 +117,12 @@ class Evaluation(Result):
 
 
 class Models(Result):
-    """The names of the models that played the roles."""
+    """The names of the models that played the roles. ``candidate``: wrote some of the first drafts, if one did."""
 
     writer: str
     critic: str
     judge: str
+    candidate: str | None = None
 
 
 class JudgeTrust(Result):
@@ -196,6 +197,7 @@ class Candidate(Result):
     """A text that was written, with its evaluations.
 
     form: draft, redraft, edit or repair. parent: the id of the candidate that it revises or repairs.
+    model: the one that wrote it, or its parent if it is a repair; None for the caller's own draft.
     reasoning: only with ``reasoning=True``.
     diff: the changes from the parent; None without a parent.
     constraints: what the text was sampled under; None if it was sampled freely.
@@ -204,6 +206,7 @@ class Candidate(Result):
     id: str
     form: str
     parent: str | None
+    model: str | None
     text: str
     reasoning: str | None = None
     finish_reason: str

@@ -370,12 +370,12 @@ class Metrics:
         self.score_gain.labels(task).observe(final.score - draft.score)
 
     def _count_verified(self, done: Refined, draft: Assessment | None, final: Assessment | None) -> None:
-        """Count what a program with hard verifiers wrote. A draft that its caller gave says nothing of the writer."""
+        """Count what a program with hard verifiers wrote. A draft that its caller gave says nothing of any model."""
         writer = done.models.writer
         if final is None or final.passed is None:
             return
-        if draft is not None and draft.passed is not None and done.first.completion.usage.calls:
-            self.first_drafts.labels(writer, OUTCOMES[draft.passed]).inc()
+        if draft is not None and draft.passed is not None and done.first.model is not None:
+            self.first_drafts.labels(done.first.model, OUTCOMES[draft.passed]).inc()
         self.verified_texts.labels(writer, OUTCOMES[final.passed]).inc()
         self.verified_tokens.labels(writer).inc(sum(usage.tokens for usage in done.usage.values()))
 

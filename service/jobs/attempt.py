@@ -134,7 +134,8 @@ class Attempt:
         async with self._place():
             program, form = await self._compile(journal)
             # Its end may be that of a program that goes on in a later attempt, so the trace is stored below.
-            runner = replace(services.runner, engine=lambda model: self._engine(model, journal), keeper=None)
+            candidate = program.models.candidate
+            runner = replace(services.runner, engine=lambda model: self._engine(model, journal, candidate), keeper=None)
             try:
                 await runner.roles(program.models).check()
             except Unavailable as error:
@@ -195,10 +196,20 @@ class Attempt:
             return now
         except Unavailable:  # for now
             pass
-        return first
+        return first if first.candidate is None else self._with_candidate(first, first.candidate)
 
-    def _engine(self, model: str, journal: Journal) -> Engine:
-        return RecordedEngine(self._services.runner.engine(model), journal)
+    def _with_candidate(self, models: Models, candidate: str) -> Models:
+        """The models as they were, or without a candidate that is gone. Raises Interrupted while it cannot serve."""
+        try:
+            self._services.runner.engine(candidate)
+        except ModelNotFound:
+            return replace(models, candidate=None)
+        except Unavailable as error:
+            raise Interrupted(error) from error
+        return models
+
+    def _engine(self, model: str, journal: Journal, candidate: str | None) -> Engine:
+        return RecordedEngine(self._services.runner.engine(model), journal, interrupts=model != candidate)
 
     async def _tell(self, event: Event, form: JobFormat) -> None:
         """Note how far the program has come, and keep the event for its caller."""

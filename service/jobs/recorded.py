@@ -38,10 +38,11 @@ EVALUATION = TypeAdapter(Evaluation)
 class RecordedEngine(EngineDecorator):
     """An Engine each of whose calls is a step. What an earlier attempt has recorded is returned at once.
 
-    Calls that fail because the engine cannot serve interrupt the attempt.
+    Calls that fail because the engine cannot serve interrupt the attempt, if ``interrupts``.
     """
 
     journal: Journal
+    interrupts: bool = True
 
     async def call(self, call: Call[R], *, priority: int = 0) -> R:
         with self.journal.place(call_key(self.model, call)) as place:
@@ -57,6 +58,8 @@ class RecordedEngine(EngineDecorator):
             except Cancelled:
                 raise
             except EngineUnavailable as error:
+                if not self.interrupts:
+                    raise
                 raise self.journal.interrupt(error) from error
             await self.journal.record(place, encode_result(result), time.perf_counter() - started)
             return result
@@ -111,6 +114,8 @@ class RecordedEngine(EngineDecorator):
         except Cancelled:
             raise
         except EngineUnavailable as error:
+            if not self.interrupts:
+                raise
             raise self.journal.interrupt(error) from error
 
 

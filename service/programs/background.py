@@ -97,7 +97,8 @@ class Background:
     def roles(self, roles: Roles) -> Roles:
         """The engines, behind the gate."""
         writer, critic, judge = (GatedEngine(e, self._gate) for e in (roles.writer, roles.critic, roles.judge))
-        return Roles(writer, critic, judge)
+        candidate = None if roles.candidate is None else GatedEngine(roles.candidate, self._gate)
+        return Roles(writer, critic, judge, candidate)
 
     def _most_calls(self) -> int:
         if self._admission.queued:

@@ -194,6 +194,8 @@ class Programs:
         sampling = self._sampling(request, task)
         is_prose = not sampling.choices and not any(evaluator.type in NEVER_PROSE for evaluator in evaluators)
         sampling = replace(sampling, landing=is_prose and sampling.landing is not False)
+        if _may_try(request, search, evaluators):
+            models = self.served.with_candidate(models, request)
         return Refine(
             id=make_id("ref"),
             arrival=next(self._arrivals),
@@ -312,6 +314,14 @@ class Programs:
             raise InvalidRequest("the request asks for more than this service allows", wrong)
         search = replace(search, **{name: min(getattr(search, name), limit) for name, limit in limits.items()})
         return replace(search, branches=min(search.branches, most // search.beam))
+
+
+def _may_try(request: RefineRequest, search: Search, evaluators: Sequence[Evaluator]) -> bool:
+    """Whether a candidate for the writer's place may write some of the first drafts: if there are several, hard
+    verifiers compare them, and no budget keeps one of them from being written."""
+    limits = request.budget.tokens, request.budget.calls
+    compared = any(each.hard and each.authority == "verifier" for each in evaluators)
+    return search.drafts > 1 and request.draft is None and compared and limits == (None, None)
 
 
 def _forced(request: ToolRequest, task: Task, sampling: Sampling) -> ForcedCall | None:

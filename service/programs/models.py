@@ -1,7 +1,7 @@
 """The models that requests may name, and who plays which role in a request."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from service.errors import FieldError, wrong_fields
 from service.refinement.roles import Models
@@ -16,12 +16,14 @@ class ServedModels:
     critic, judge: the operator's choice for requests that make none; by default the writer.
     resolve: gives the name of the weights that answer for a model now. A model whose weights change as it learns
         neither criticizes nor judges by default.
+    draw_candidate: gives the candidate for the place of such weights, if the next program is to try one.
     """
 
     names: tuple[str, ...]
     critic: str | None = None
     judge: str | None = None
     resolve: Callable[[str], str] = lambda model: model
+    draw_candidate: Callable[[str], str | None] = lambda model: None
 
     @property
     def main(self) -> str:
@@ -48,6 +50,13 @@ class ServedModels:
         default = writer if self.resolve(writer) == writer else self.main
         critic, judge = roles.get("critic") or self.critic or default, roles.get("judge") or self.judge or default
         return Models(*map(self.resolve, (writer, critic, judge)))
+
+    def with_candidate(self, models: Models, request: RefineRequest) -> Models:
+        """The models of a request, now and then with a candidate if the writer is a model that learns."""
+        writer = request.models.writer or request.model or self.main
+        return (
+            models if self.resolve(writer) == writer else replace(models, candidate=self.draw_candidate(models.writer))
+        )
 
     def single(self, model: str) -> Models:
         """One model that plays all roles."""

@@ -12,10 +12,21 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from service.engines.base import Engine
+from service.errors import ModelNotFound, Unavailable
 from service.metrics import Metrics
 from service.programs.admission import Admission, Ticket
 from service.programs.background import Background
-from service.refinement.events import Done, Event, Outcome, Refined, Reviewed, Started, Timing
+from service.refinement.events import (
+    CandidateFailed,
+    Done,
+    Event,
+    Outcome,
+    Refined,
+    Reviewed,
+    Started,
+    Timing,
+    Tried,
+)
 from service.refinement.loop import refine
 from service.refinement.program import Generate, Program, Refine, Review, ToolChat
 from service.refinement.roles import Models, Roles
@@ -68,6 +79,7 @@ class Runner:
     metrics: what every event is counted in.
     keeper: stores traces, if there are any.
     hold: keeps the weights of a program's models in their engines while it runs.
+    note_trial: told what became of a program's candidate, with the program's id.
 
     >>> async with aclosing(runner.run(program, info)) as events:  # doctest: +SKIP
     ...     async for event in events:
@@ -80,10 +92,18 @@ class Runner:
     metrics: Metrics
     keeper: Keeper | None = None
     hold: Callable[[Models], AbstractContextManager[None]] = lambda models: nullcontext()
+    note_trial: Callable[[str, Tried | CandidateFailed], None] = lambda program, event: None
 
     def roles(self, models: Models) -> Roles:
-        """The engines of a program's models. Raises what ``engine`` raises."""
-        return Roles(self.engine(models.writer), self.engine(models.critic), self.engine(models.judge))
+        """The engines of a program's models. Raises what ``engine`` raises, but no program fails for want of a
+        candidate."""
+        candidate = None
+        if models.candidate is not None:
+            try:
+                candidate = self.engine(models.candidate)
+            except (ModelNotFound, Unavailable) as error:
+                log.warning("a program has no candidate", extra={"model": models.candidate, "reason": error.detail})
+        return Roles(self.engine(models.writer), self.engine(models.critic), self.engine(models.judge), candidate)
 
     async def run(
         self,
@@ -115,6 +135,8 @@ class Runner:
             async with place as held, aclosing(_work(program, roles)) as events:
                 async for event in events:
                     (observe or self.metrics.observe)(program.task, event)
+                    if isinstance(event, Tried | CandidateFailed):
+                        self.note_trial(program.id, event)
                     if isinstance(event, Outcome):
                         event = Done(event, Timing(held.queued_seconds, info.seconds_since_arrival()))
                         log.info("program ended", extra={"request_id": info.id, **_summarize(event, program)})
@@ -162,12 +184,12 @@ def _summarize(done: Done, program: Program) -> Mapping[str, Any]:
     summary = {
         "program": outcome.program,
         "task": program.task,
-        "model": outcome.models.writer if isinstance(outcome, Refined | Reviewed) else outcome.model,
+        "model": outcome.models.writer if isinstance(outcome, Reviewed) else outcome.model,
         **asdict(total(outcome.usage)),
         **asdict(done.timing),
     }
     if isinstance(outcome, Refined | Reviewed):
-        summary |= {"models": asdict(outcome.models)}
+        summary |= {"models": outcome.models.by_role()}
     if isinstance(outcome, Refined):
         rounds = len(outcome.rounds) - 1
         summary |= {"stop_reason": outcome.stop_reason, "rounds": rounds, "selected": outcome.selected.id}

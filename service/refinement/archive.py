@@ -41,9 +41,10 @@ class Archive:
         asked: Conversation,
         completion: Completion,
         under: Compiled | None = None,
+        model: str | None = None,
     ) -> Candidate:
         """Keep a new candidate. The first one is the incumbent until another displaces it."""
-        candidate = Candidate(f"c{len(self.candidates)}", round, form, parent, asked, completion, under)
+        candidate = Candidate(f"c{len(self.candidates)}", round, form, parent, asked, completion, under, model)
         self.candidates.append(candidate)
         self._by_text.setdefault(candidate.text, candidate)
         self._incumbent = self._incumbent or candidate
@@ -58,7 +59,7 @@ class Archive:
         """Keep what code made of a candidate's text, as a candidate of the same round; None if the text is known."""
         known = self._by_text.get(text)
         completion = Completion(text, parent.completion.finish_reason, Usage())
-        repair = known or self.add(parent.round, "repair", parent.id, parent.asked, completion)
+        repair = known or self.add(parent.round, "repair", parent.id, parent.asked, completion, model=parent.model)
         self._repairs[parent.text] = repair
         return None if known else repair
 

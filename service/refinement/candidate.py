@@ -21,7 +21,8 @@ class Candidate:
     """One text. ``parent`` is the id of the candidate whose text it changes; None for drafts and redrafts.
 
     ``asked``: the conversation that the text replies to. A repair has its parent's. ``under``: the constraints that it
-    was sampled under; None if it was sampled freely.
+    was sampled under; None if it was sampled freely. ``model``: the one that wrote it, or its parent if it is a repair;
+    None if its caller did.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Candidate:
     asked: Conversation
     completion: Completion
     under: Compiled | None = field(default=None, compare=False)  # it may hold a schema, which has no hash
+    model: str | None = None
 
     @property
     def free(self) -> bool:

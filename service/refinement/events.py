@@ -130,6 +130,29 @@ class ConstraintFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Tried:
+    """A candidate for the writer's place has written some of the first drafts.
+
+    candidate, writer: the models. candidate_passed, writer_passed: which share of their drafts passes every hard
+    verifier.
+    """
+
+    candidate: str
+    writer: str
+    candidate_passed: float
+    writer_passed: float
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateFailed:
+    """A candidate for the writer's place could not write, and the writer has written instead."""
+
+    candidate: str
+    writer: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Critiqued:
     round: int
     critique: Critique
@@ -175,6 +198,11 @@ class Refined:
     rounds: Sequence[Round]
     stop_reason: StopReason
     usage: Mapping[CallRole, Usage]
+
+    @property
+    def model(self) -> str:
+        """The model that wrote the selected text, or the writer if the caller did."""
+        return self.selected.model or self.models.writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +273,8 @@ Event = (
     | CandidateAdded
     | CandidateEvaluated
     | ConstraintFailed
+    | Tried
+    | CandidateFailed
     | Critiqued
     | RoundEnded
     | Outcome

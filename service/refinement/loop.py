@@ -19,7 +19,7 @@ from service.constraints.algebra import Compiled
 from service.engines.base import Completion, Usage
 from service.engines.conversation import Conversation
 from service.errors import Cancelled, DeadlineExceeded, EngineUnavailable, InvalidRequest, PromptTooLong, RedraftError
-from service.refinement import policy, telemetry
+from service.refinement import policy, telemetry, voices
 from service.refinement.accounting import BudgetSpent, Emit, Ledger, LimitReached, TimeIsUp
 from service.refinement.archive import Archive
 from service.refinement.branching import Expansion
@@ -29,6 +29,7 @@ from service.refinement.critic import critique_by_evaluators
 from service.refinement.events import (
     CandidateAdded,
     CandidateEvaluated,
+    CandidateFailed,
     ConstraintFailed,
     Critiqued,
     Event,
@@ -88,23 +89,26 @@ class _OpenRound:
 class _Plan:
     """Candidates to make: ``count`` of the same expansion, and what their prompts say.
 
-    ``first``: the number of the first of them in the program.
+    ``first``: the number of the first of them in the program. ``candidate``: whether the candidate for the writer's
+    place writes them.
     """
 
     expansion: Expansion
     guidance: Guidance
     count: int
     first: int
+    candidate: bool = False
 
 
 @dataclass(frozen=True)
 class _Text:
-    """A finished text, and what it replies to."""
+    """A finished text, what it replies to, and the model that wrote it; None for the caller."""
 
     expansion: Expansion
     asked: Conversation
     completion: Completion
     under: Compiled | None = None
+    model: str | None = None
 
 
 _Made = dict[int, _Text]
@@ -224,7 +228,19 @@ class _Loop:
             bound = self._search.drafts > 1 and await self._steps.constraining.offers_bound_drafts()
             for expansion, count in policy.drafts(self._search.drafts, bound=bound).items():
                 plans.append(_Plan(expansion, Guidance(), count, sum(plan.count for plan in plans)))
+            if self._models.candidate is not None:
+                plans = [each for plan in plans for each in self._alternate(plan)]
         await self._evaluate(await self._write(current, plans, made))
+        if tried := voices.compare(self._models, current.candidates, self._archive.assessments):
+            self._emit(tried)
+
+    def _alternate(self, plan: _Plan) -> Sequence[_Plan]:
+        """A plan as plans for one draft each, of which every second is the candidate's."""
+        numbers = range(plan.first, plan.first + plan.count)
+        turns = [voices.is_candidates(self._program.id, number) for number in numbers]
+        return [
+            replace(plan, count=1, first=number, candidate=turn) for number, turn in zip(numbers, turns, strict=True)
+        ]
 
     async def _improve(self, current: _OpenRound) -> None:
         """Choose what to make, have the parents criticised, make what is wanted and evaluate what is new."""
@@ -338,7 +354,19 @@ class _Loop:
         return new
 
     async def _make(self, current: _OpenRound, plan: _Plan, made: _Made) -> None:
-        """Put the texts of a plan into ``made`` as each is finished."""
+        """Put the texts of a plan into ``made`` as each is finished. The writer writes what its candidate cannot."""
+        if not plan.candidate:
+            await self._make_once(current, plan, made)
+            return
+        try:
+            await self._make_once(current, plan, made)
+        except (LimitReached, PromptTooLong, Cancelled):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the writer may do better
+            await self._make_once(current, replace(plan, candidate=False), made)
+            self._emit(CandidateFailed(self._models.candidate or "", self._models.writer, voices.describe(error)))
+
+    async def _make_once(self, current: _OpenRound, plan: _Plan, made: _Made) -> None:
         sampling = self._program.sampling.sibling(plan.first)
         form, parent = plan.expansion.form, plan.expansion.parent
         if parent is not None:
@@ -349,18 +377,19 @@ class _Loop:
             asked = self._program.request if form == "draft" else self._steps.redraft(plan.guidance)
 
         under = await self._steps.constraining.of(plan.expansion)
+        role: CallRole = "draft" if form == "draft" else "revise"
+        engine = self._steps.writer(role, candidate=plan.candidate)
 
         def keep(number: int, text: Completion) -> None:
             if under is not None and text.breaks_grammar:
                 self._steps.constraining.forget()
                 self._report(ConstraintFailed("decoder", under.enforced_rules))
-            made[plan.first + number] = _Text(plan.expansion, asked, text, enforced_on(text, under))
+            made[plan.first + number] = _Text(plan.expansion, asked, text, enforced_on(text, under), engine.model)
 
-        role: CallRole = "draft" if form == "draft" else "revise"
         watch = Watch(self._program.evaluators, self._search.repairs, current.lost.append, self._emit)
         watched = watch if self._search.aborts else None
         begin = partial(self._begin, current, plan) if self._program.deltas else None
-        await self._steps.write(role, asked, sampling, plan.count, keep, watched, under, begin)
+        await self._steps.write(engine, asked, sampling, plan.count, keep, watched, under, begin)
 
     def _begin(self, current: _OpenRound, plan: _Plan, number: int) -> Show:
         """What a text of a plan is shown to, while it is written."""
@@ -389,7 +418,9 @@ class _Loop:
         for number in policy.whole_first({number: text.completion for number, text in made.items()}):
             text = made[number]
             form, parent = text.expansion.form, _shown_parent(text.expansion)
-            candidate = self._archive.add(current.number, form, parent, text.asked, text.completion, text.under)
+            candidate = self._archive.add(
+                current.number, form, parent, text.asked, text.completion, text.under, text.model
+            )
             current.candidates.append(candidate)
             self._emit(CandidateAdded(candidate, number - current.first if self._program.deltas else None))
         return current.candidates

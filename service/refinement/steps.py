@@ -104,6 +104,12 @@ class EngineSteps:
         """The engine that plays a role in this program."""
         return MeteredEngine(self._roles.of(role), role, self._ledger, as_text=self._roles.apart(role))
 
+    def writer(self, role: CallRole, *, candidate: bool = False) -> MeteredEngine:
+        """The engine that writes texts. ``candidate``: the one that may come in the writer's place, if there is one."""
+        if not candidate or self._roles.candidate is None:
+            return self.engine(role)
+        return MeteredEngine(self._roles.candidate, role, self._ledger)
+
     @cached_property
     def _rules(self) -> Rules:
         return Rules(self._brief.evaluators)
@@ -142,7 +148,7 @@ class EngineSteps:
 
     async def write(
         self,
-        role: CallRole,
+        engine: MeteredEngine,
         conversation: Conversation,
         sampling: Sampling,
         count: int,
@@ -156,11 +162,11 @@ class EngineSteps:
         As many are at work as surely fit the budget; each that ends early makes room for the next. What is raised, such
         as BudgetSpent for those that found no room, is raised after the others have finished.
 
+        - ``engine``: writes them
         - ``watch``: how texts are watched, if they are
         - ``under``: what constrains them. If the decoder fails at that and writes nothing, the reply is sampled freely.
         - ``begin``: called with a reply's number before each text that is tried for it, if they are to be shown
         """
-        engine = self.engine(role)
 
         async def write_one(index: int, sample: Sample, keep_one: Callable[[Completion], None]) -> None:
             begin_one = None if begin is None else partial(begin, index)

@@ -102,7 +102,7 @@ def make_trace(program: Program, done: Done, caller: str, created: float, redact
     )
     document = {
         "request": redact_value(program.to_store, redact, skip=NAMES),
-        "models": asdict(program.models),
+        "models": program.models.by_role(),
         **account,
         "usage": {role: asdict(usage) for role, usage in outcome.usage.items()},
         "timing": asdict(done.timing),
@@ -215,6 +215,7 @@ class _Writer:
             "round": candidate.round,
             "form": candidate.form,
             "parent": candidate.parent,
+            "model": candidate.model,
             "continues": beyond is not None,
             "asked": self._turns(candidate.asked.turns() if beyond is None else beyond),
             "enforced": list(candidate.under.enforced_rules) if candidate.under else [],

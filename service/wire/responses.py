@@ -113,6 +113,20 @@ def evaluation_bodies(assessment: Assessment | None) -> list[EvaluationBody]:
     return [EvaluationBody.of(evaluation) for evaluation in assessment.evaluations] if assessment else []
 
 
+class ModelsBody(BaseModel):
+    """Who played which role. ``candidate`` is there if some of the first drafts are by a candidate for the writer's
+    place."""
+
+    writer: str
+    critic: str
+    judge: str
+    candidate: Annotated[str | None, LEFT_OUT_IF_NONE] = None
+
+    @classmethod
+    def of(cls, models: Models) -> "ModelsBody":
+        return cls(**models.by_role())
+
+
 class CritiqueResponse(BaseModel):
     """``model``: the writer's name. ``passed``: whether every hard verifier passed; null where there is none.
 
@@ -122,7 +136,7 @@ class CritiqueResponse(BaseModel):
 
     id: str
     model: str
-    models: Models
+    models: ModelsBody
     judge_trust: JudgeTrust
     passed: bool | None
     score: float | None
@@ -159,12 +173,14 @@ class ConstraintsBody(BaseModel):
 class CandidateBody(BaseModel):
     """``diff`` is against the parent; null where there is no parent. ``reasoning`` is there if it was asked for.
 
+    ``model``: the one that wrote it; a repair has its parent's. Null for the caller's own draft.
     ``constraints``: null where the text was sampled freely.
     """
 
     id: str
     form: Form
     parent: str | None
+    model: str | None
     text: str
     reasoning: Annotated[str | None, LEFT_OUT_IF_NONE] = None
     finish_reason: FinishReason
@@ -238,7 +254,7 @@ class RefineResponse(BaseModel):
 
     id: str
     model: str
-    models: Models
+    models: ModelsBody
     judge_trust: JudgeTrust
     text: str
     score: float | None
@@ -278,7 +294,7 @@ def critique_response(done: Reviewed, timing: Timing) -> CritiqueResponse:
     return CritiqueResponse(
         id=done.program,
         model=done.models.writer,
-        models=done.models,
+        models=ModelsBody.of(done.models),
         judge_trust=done.judge_trust,
         passed=done.assessment.passed,
         score=done.assessment.score,
@@ -295,8 +311,8 @@ def refine_response(done: Refined, timing: Timing, *, trace: bool, reasoning: bo
     assessment = done.assessments.get(done.selected.id)
     return RefineResponse(
         id=done.program,
-        model=done.models.writer,
-        models=done.models,
+        model=done.model,
+        models=ModelsBody.of(done.models),
         judge_trust=done.judge_trust,
         text=done.selected.text,
         score=assessment.score if assessment else None,
@@ -339,6 +355,7 @@ def _candidate_body(
         id=candidate.id,
         form=candidate.form,
         parent=candidate.parent,
+        model=candidate.model,
         text=candidate.text,
         reasoning=candidate.completion.thoughts if reasoning else None,
         finish_reason=candidate.completion.finish_reason,
@@ -409,7 +426,7 @@ def sse_event(event: Event, *, reasoning: bool = False) -> SseEvent | None:
             return "started", {
                 "id": event.program,
                 "model": event.models.writer,
-                "models": asdict(event.models),
+                "models": event.models.by_role(),
                 "judge_trust": asdict(event.judge_trust),
                 "task": event.task,
             }
@@ -435,6 +452,7 @@ def sse_event(event: Event, *, reasoning: bool = False) -> SseEvent | None:
                 "id": candidate.id,
                 "form": candidate.form,
                 "parent": candidate.parent,
+                "model": candidate.model,
                 "text": candidate.text,
                 **({"reasoning": candidate.completion.thoughts} if reasoning else {}),
                 "finish_reason": candidate.completion.finish_reason,

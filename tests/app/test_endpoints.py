@@ -198,7 +198,8 @@ async def test_refine_answers_with_the_text_and_the_whole_account(served: Served
     assert [remark["message"] for remark in critique["remarks"]] == ["Say more."]
     [draft], [revision] = first["candidates"], second["candidates"]
     assert draft.keys() == {
-        *("id", "form", "parent", "text", "finish_reason", "score", "passed", "evaluations", "diff", "constraints"),
+        *("id", "form", "parent", "model", "text", "finish_reason", "score", "passed", "evaluations", "diff"),
+        "constraints",
     }
     assert (draft["id"], draft["parent"], draft["diff"], draft["passed"]) == ("c0", None, None, False)
     assert (draft["form"], revision["form"]) == ("draft", "edit")
@@ -229,11 +230,11 @@ async def test_refine_streams_the_account_as_it_happens_and_ends_with_the_respon
 
     assert [(name, *data) for name, data in events[:-1]] == [
         ("started", "id", "model", "models", "judge_trust", "task"),
-        ("candidate", "round", "id", "form", "parent", "text", "finish_reason", "constraints"),
+        ("candidate", "round", "id", "form", "parent", "model", "text", "finish_reason", "constraints"),
         ("evaluation", "candidate", "score", "passed", "evaluations", "tokens"),
         ("round", "round", "incumbent", "accepted", "gain", "tokens"),
         ("critique", "round", "candidate", "issues", "remarks", "fault_probability"),
-        ("candidate", "round", "id", "form", "parent", "text", "finish_reason", "constraints"),
+        ("candidate", "round", "id", "form", "parent", "model", "text", "finish_reason", "constraints"),
         ("evaluation", "candidate", "score", "passed", "evaluations", "tokens"),
         ("round", "round", "incumbent", "accepted", "gain", "tokens"),
     ]

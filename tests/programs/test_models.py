@@ -1,6 +1,7 @@
 """Who plays which role in a request: by the request, the operator, or the writer, in that order."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -42,6 +43,24 @@ def test_the_request_comes_before_the_operator_and_the_operator_before_the_write
     served: ServedModels, fields: dict[str, Any], expected: tuple[str, str, str]
 ) -> None:
     assert models(served, **fields) == Models(*expected)
+
+
+def test_only_a_model_that_learns_has_a_candidate() -> None:
+    asked: list[str] = []
+
+    def draw(writer: str) -> str:
+        asked.append(writer)
+        return "learned@2"
+
+    tries = replace(LEARNS, draw_candidate=draw)
+    for fields, expected in (
+        ({}, None),
+        ({"model": "learned"}, "learned@2"),
+        ({"models": {"writer": "learned"}}, "learned@2"),
+    ):
+        request = RefineRequest.model_validate_json(json.dumps({"prompt": "Why?", **fields}))
+        assert tries.with_candidate(tries.of(request), request).candidate == expected
+    assert asked == ["learned@1", "learned@1"]
 
 
 def test_a_critique_has_a_critic_and_a_judge_and_a_generation_only_a_writer() -> None:

@@ -247,7 +247,8 @@ async def test_where_the_conversation_leaves_no_room_the_parent_stands_after_the
 async def test_siblings_get_seeds_of_their_own() -> None:
     scripted = engine()
 
-    await steps(scripted).write("revise", REQUEST, Sampling(seed=5), 2, kept)
+    stepped = steps(scripted)
+    await stepped.write(stepped.writer("revise"), REQUEST, Sampling(seed=5), 2, kept)
 
     assert [call.sampling for call in scripted.calls_of(Sample)] == [Sampling(seed=5), Sampling(seed=6)]
 
@@ -267,7 +268,8 @@ async def test_a_redraft_with_nothing_to_say_is_the_request_itself() -> None:
 async def test_no_text_is_no_call() -> None:
     scripted = engine()
 
-    await steps(scripted).write("revise", REQUEST, Sampling(), 0, kept)
+    stepped = steps(scripted)
+    await stepped.write(stepped.writer("revise"), REQUEST, Sampling(), 0, kept)
 
     assert scripted.calls == []
 
