@@ -24,6 +24,29 @@ class Verdict(Result):
     figures: dict[str, float]
 
 
+class Canary(Result):
+    """How an adapter did on real requests. ``against``: the adapter that served then; None for the base.
+
+    state: ``running`` or ``ended``. verdict: ``better``, ``worse``, ``undecided`` or ``broken``. reason: why.
+    share: of the requests that can be trials. promotes: whether the adapter serves as soon as it is better.
+    won, lost: in how many trials its first drafts passed more or less often. gain: the mean difference.
+    """
+
+    state: str
+    verdict: str
+    reason: str | None
+    against: str | None
+    attempt: int
+    share: float
+    promotes: bool
+    trials: int
+    won: int
+    lost: int
+    gain: float | None
+    started_at: str
+    ended_at: str | None
+
+
 class Adapter(Result):
     """An adapter. Of a damaged one only ``id``, ``model``, ``state`` and ``obstacle`` are known.
 
@@ -47,6 +70,7 @@ class Adapter(Result):
     training_seconds: float | None
     forced: bool | None
     verdict: Verdict | None
+    canary: Canary | None
 
 
 class WholeAdapter(Adapter):
@@ -142,6 +166,25 @@ class AdapterMethods:
         """
         return self._request(Adapters, "POST", "adapters/rollback")
 
+    def start_canary(self: _Sends, adapter_id: str, *, share: float = 0.2, promote: bool = False) -> WholeAdapter:
+        """Let an adapter write every second first draft for a share of the requests for ``learned``.
+
+        share: of the requests that can be compared. promote: let it serve as soon as it is shown to be better.
+        Raises ProblemError, with the reason, if it cannot be tried.
+
+        >>> client.start_canary("7b2f78ab38204ae9", share=0.2).canary
+        """
+        path = f"adapters/{quote(adapter_id, safe='')}/canary"
+        return self._request(WholeAdapter, "POST", path, {"share": share, "promote": promote})
+
+    def stop_canary(self: _Sends, adapter_id: str) -> WholeAdapter:
+        """End an adapter's canary without a verdict. Raises ProblemError if there is none.
+
+        >>> client.start_canary("7b2f78ab38204ae9")
+        >>> client.stop_canary("7b2f78ab38204ae9").canary
+        """
+        return self._request(WholeAdapter, "DELETE", f"adapters/{quote(adapter_id, safe='')}/canary")
+
     def learning_runs(self: _Sends) -> tuple[LearningRun, ...]:
         """List the runs of learning, newest first.
 
@@ -180,6 +223,24 @@ class AsyncAdapterMethods:
         >>> (await client.roll_back()).serves
         """
         return await self._request(Adapters, "POST", "adapters/rollback")
+
+    async def start_canary(
+        self: _AsyncSends, adapter_id: str, *, share: float = 0.2, promote: bool = False
+    ) -> WholeAdapter:
+        """Let an adapter write every second first draft for a share of the requests. See ``Redraft.start_canary``.
+
+        >>> (await client.start_canary("7b2f78ab38204ae9", share=0.2)).canary
+        """
+        path = f"adapters/{quote(adapter_id, safe='')}/canary"
+        return await self._request(WholeAdapter, "POST", path, {"share": share, "promote": promote})
+
+    async def stop_canary(self: _AsyncSends, adapter_id: str) -> WholeAdapter:
+        """End an adapter's canary without a verdict. See ``Redraft.stop_canary``.
+
+        >>> await client.start_canary("7b2f78ab38204ae9")
+        >>> (await client.stop_canary("7b2f78ab38204ae9")).canary
+        """
+        return await self._request(WholeAdapter, "DELETE", f"adapters/{quote(adapter_id, safe='')}/canary")
 
     async def learning_runs(self: _AsyncSends) -> tuple[LearningRun, ...]:
         """List the runs of learning, newest first. See ``Redraft.learning_runs``.

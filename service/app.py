@@ -188,7 +188,7 @@ def create_app(
     stores = open_stores(settings)
     serve_agents = load_mcp(settings)
     storage = make_storage(settings, stores, metrics) if stores else None
-    learned = make_learned(settings, metrics.show_learned)
+    learned = make_learned(settings, metrics.show_learned, metrics.show_canary, metrics.count_canary)
     traces = None
     if stores and stores.traces and storage:
         traces = make_traces(settings, stores.traces, storage, metrics, learned)
@@ -204,8 +204,9 @@ def create_app(
     images = images or RemoteImages(settings.image_hosts)
     rubrics = load_rubrics(settings.tasks_dir)
     tasks = load_tasks(settings.tasks_dir, rubrics=rubrics, tools=tools)
-    resolve = learned.resolve if learned else lambda model: model
-    served = ServedModels(settings.served_names, settings.critic, settings.judge, resolve)
+    served = ServedModels(settings.served_names, settings.critic, settings.judge)
+    if learned is not None:
+        served = replace(served, resolve=learned.resolve, draw_candidate=learned.trying.draw)
     limits = RequestLimits(settings.max_candidates, settings.max_rounds, settings.max_tokens, settings.max_seconds)
     judges = KnownJudges(metrics.show_judge)
     programs = Programs(
@@ -250,7 +251,7 @@ def create_app(
             await stack.enter_async_context(_checking(check, settings, fleet))
             runner = Runner(fleet.engine, admission, background, metrics, traces.recorder if traces else None)
             if learned is not None:
-                runner = replace(runner, hold=learned.hold)
+                runner = replace(runner, hold=learned.hold, note_trial=learned.trying.note)
             state = AppState(
                 keys=Keys(settings.keys),
                 runner=runner,

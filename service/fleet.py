@@ -17,6 +17,7 @@ from service.engines.served import Adaptable, DeferredEngine, EngineMisconfigure
 from service.errors import EngineDead, EngineUnavailable, ModelNotFound, Starting
 from service.learning.registry import Registry
 from service.learning.serving import LearnedModel, make_room
+from service.learning.trying import Listeners
 from service.models import Adapter, RemoteModel, Servers
 from service.refinement.steps import warm
 from service.settings import Settings
@@ -213,8 +214,13 @@ def make_fleet(
     return Fleet(lifetimes, learned)
 
 
-def make_learned(settings: Settings, on_change: Callable[[str], None] = lambda model: None) -> LearnedModel | None:
-    """The model that learns in the folder that the settings name; None if they name none. ``on_change``: see
+def make_learned(
+    settings: Settings,
+    on_change: Callable[[str], None] = lambda model: None,
+    on_trials: Callable[[Mapping[str, int]], None] = lambda wins: None,
+    on_verdict: Callable[[str], None] = lambda verdict: None,
+) -> LearnedModel | None:
+    """The model that learns in the folder that the settings name; None if they name none. For what is called when, see
     LearnedModel."""
     if settings.learning_dir is None:
         return None
@@ -224,7 +230,9 @@ def make_learned(settings: Settings, on_change: Callable[[str], None] = lambda m
         found = weights_of(settings, settings.model_name)
         return None if isinstance(found, str) else found[0]
 
-    return LearnedModel(registry, settings.model_name, make_room(registry), find_weights, on_change)
+    return LearnedModel(
+        registry, settings.model_name, make_room(registry), find_weights, on_change, Listeners(on_trials, on_verdict)
+    )
 
 
 def weights_of(settings: Settings, model: str) -> Sequence[Path] | str:

@@ -5,7 +5,7 @@ shows both.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import get_args
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -46,6 +46,8 @@ STEPS = ("made", "replayed", "lost")
 DELIVERIES = ("delivered", "retried", "gone", "given_up")
 TRACE_OUTCOMES = ("stored", "failed", "dropped", "refused")
 OUTCOMES = {True: "passed", False: "failed"}
+CANARY_WINNERS = ("candidate", "even", "incumbent")
+CANARY_VERDICTS = ("better", "worse", "undecided", "broken")
 REPEATS = ("replayed", "joined", "still_at_work")
 
 
@@ -144,6 +146,22 @@ class Metrics:
             ["serves"],
             registry=registry,
         )
+        self.canary_trials = Gauge(
+            "redraft_canary_trials",
+            "Trials of the canary that runs, by whose first drafts passed more often.",
+            ["winner"],
+            registry=registry,
+        )
+        for winner in CANARY_WINNERS:
+            self.canary_trials.labels(winner)
+        self.canary_verdicts = Counter(
+            "redraft_canary_verdicts",
+            "Canaries that this process has ended, by verdict.",
+            ["verdict"],
+            registry=registry,
+        )
+        for verdict in CANARY_VERDICTS:
+            self.canary_verdicts.labels(verdict)
         self.rounds_without_gain = Counter(
             "redraft_rounds_without_gain", "Rounds that did not change the incumbent.", ["task"], registry=registry
         )
@@ -288,6 +306,15 @@ class Metrics:
             self.learned.labels(self._learned).set(0)
         self._learned = model
         self.learned.labels(model).set(1)
+
+    def show_canary(self, wins: Mapping[str, int]) -> None:
+        """``wins``: how many trials each of CANARY_WINNERS has won so far."""
+        for winner in CANARY_WINNERS:
+            self.canary_trials.labels(winner).set(wins[winner])
+
+    def count_canary(self, verdict: str) -> None:
+        """Count a canary that has ended. ``verdict``: one of CANARY_VERDICTS."""
+        self.canary_verdicts.labels(verdict).inc()
 
     def show_jobs(self, queued: int, running: int, oldest_queued: float | None) -> None:
         """``oldest_queued``: when the oldest job that waits was created, in seconds since the epoch."""

@@ -97,6 +97,17 @@ REFINING = Row(
             [Query(f"redraft_learned_model{{{HERE}}} == 1", "{{serves}}")],
         ),
         Panel(
+            "Trials of the canary",
+            "Requests in which a candidate and what serves both wrote first drafts, by whose passed more often. All "
+            "services that share a folder show the same. And the canaries that have ended within an hour.",
+            [
+                Query(f"max by (winner) (redraft_canary_trials{{{HERE}}})", "{{winner}}"),
+                Query(
+                    f"sum by (verdict) (increase(redraft_canary_verdicts_total{{{HERE}}}[1h]))", "ended: {{verdict}}"
+                ),
+            ],
+        ),
+        Panel(
             "Trust in judges",
             "The level of trust in each model as a judge. Without drive, nothing is revised for the judge's sake.",
             [Query(f"redraft_judge_trust{{{HERE}}} == 1", "{{model}}: {{level}}")],

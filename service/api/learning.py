@@ -8,21 +8,24 @@ from typing import Any, Literal
 
 from fastapi import APIRouter, Depends, Security
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.body import schema_ref
+from service.api.body import json_body, read_json, schema_ref
 from service.api.problems import describe_errors
 from service.api.state import app_state, require_key, require_operator
 from service.errors import NotFound
+from service.learning.canary import Canary, CanaryVerdict, Share, Tally, count_trials
 from service.learning.card import make_card
 from service.learning.collected import DamagedFile
 from service.learning.gate import Decision
 from service.learning.manifest import Manifest, Verdict
+from service.learning.registry import Registry
 from service.learning.runs import Run, read_run, read_runs
 from service.learning.serving import LearnedModel
 from service.models import LEARNED
+from service.wire.model import BodyModel
 from service.wire.responses import Problem
 
 PROBLEM: dict[str, Any] = {"content": {"application/problem+json": {"schema": {"$ref": schema_ref(Problem)}}}}
@@ -52,13 +55,62 @@ class VerdictBody(BaseModel):
         }
 
 
+class CanaryRequest(BodyModel):
+    """share: of the requests that can be trials, above 0 and at most 1.
+    promote: whether the adapter is to serve as soon as it is shown to be better.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"share": 0.2}]})
+
+    share: Share = 0.2
+    promote: bool = False
+
+
+class CanaryBody(BaseModel):
+    """A canary and its trials so far. ``against``: the adapter that served then; null for the base. ``won``, ``lost``:
+    in how many trials the candidate's first drafts passed more or less often. ``gain``: the mean difference; null
+    before the first trial. ``reason``: of the verdict, or why the canary has ended; null while it runs."""
+
+    state: Literal["running", "ended"]
+    verdict: CanaryVerdict
+    reason: str | None
+    against: str | None
+    attempt: int
+    share: float
+    promotes: bool
+    trials: int
+    won: int
+    lost: int
+    gain: float | None
+    started_at: str
+    ended_at: str | None
+
+    @classmethod
+    def of(cls, canary: Canary, tally: Tally) -> dict[str, Any]:
+        return {
+            "state": "running" if canary.ended is None else "ended",
+            "verdict": canary.verdict,
+            "reason": canary.reason or None,
+            "against": canary.against or None,
+            "attempt": canary.attempt,
+            "share": canary.share,
+            "promotes": canary.promotes,
+            "trials": tally.trials,
+            "won": tally.wins["candidate"],
+            "lost": tally.wins["incumbent"],
+            "gain": tally.gain,
+            "started_at": canary.started,
+            "ended_at": canary.ended,
+        }
+
+
 class AdapterBody(BaseModel):
     """An adapter. A damaged one has only ``id``, ``model``, ``state`` and ``obstacle``.
 
     ``model``: what answers call it. ``obstacle``: why it would not be promoted now. ``base``: the digest of the model
     that it was trained on. ``texts``, ``pairs``: its lessons. ``traces``: from how many stored traces some of them are.
     ``withdrawn``: how many of those were deleted by their callers since, or withdrawn. ``verdict``: that of its last
-    exam.
+    exam. ``canary``: its last one.
     """
 
     id: str
@@ -76,6 +128,7 @@ class AdapterBody(BaseModel):
     training_seconds: float | None
     forced: bool | None
     verdict: VerdictBody | None
+    canary: CanaryBody | None
 
 
 class WholeAdapterBody(AdapterBody):
@@ -154,6 +207,32 @@ async def rollback(request: Request) -> Response:
     return await _show(learned)
 
 
+@router.post(
+    "/adapters/{id}/canary",
+    summary="Try an adapter",
+    response_model=WholeAdapterBody,
+    responses={**CHANGES, **describe_errors(PROBLEM, 400, 408, 413, 422)},
+    openapi_extra=json_body(CanaryRequest),
+)
+async def start_canary(request: Request, id: str) -> Response:  # noqa: A002
+    """It writes every second first draft for a share of the refine requests for the model `learned` that have several
+    drafts and hard verifiers. Their results decide whether it is better than what serves."""
+    learned = _learned(request)
+    stated = await read_json(request, CanaryRequest)
+    await learned.start_canary(id, stated.share, promotes=stated.promote)
+    return JSONResponse(await asyncio.to_thread(_describe_whole, learned, id))
+
+
+@router.delete(
+    "/adapters/{id}/canary", summary="Stop trying an adapter", response_model=WholeAdapterBody, responses=CHANGES
+)
+async def stop_canary(request: Request, id: str) -> Response:  # noqa: A002
+    """Its canary ends without a verdict. Requests at work keep it. Its trials count if its canary is started again."""
+    learned = _learned(request)
+    await learned.stop_canary(id)
+    return JSONResponse(await asyncio.to_thread(_describe_whole, learned, id))
+
+
 @router.get("/learning/runs", summary="Runs of learning, newest first", response_model=RunListBody)
 async def runs(request: Request) -> Response:
     """What the command line does and did in the folder: how far it has come, and what became of it."""
@@ -226,7 +305,15 @@ def _describe_healthy(learned: LearnedModel, manifest: Manifest) -> dict[str, An
         "training_seconds": manifest.seconds,
         "forced": manifest.forced,
         "verdict": VerdictBody.of(manifest.verdicts[-1]) if manifest.verdicts else None,
+        "canary": _describe_canary(registry, manifest.adapter),
     }
+
+
+def _describe_canary(registry: Registry, digest: str) -> dict[str, Any] | None:
+    canary = registry.canaries.last(digest)
+    if canary is None:
+        return None
+    return CanaryBody.of(canary, count_trials(registry.canaries.trials(digest, canary.against)))
 
 
 def _state(learned: LearnedModel, digest: str) -> AdapterState:

@@ -21,6 +21,7 @@ from service.engines.local.bundled import WeightsMissing
 from service.engines.served import Adaptable, EngineMisconfigured, ServedEngine
 from service.errors import RedraftError
 from service.fleet import start_engine, weights_of
+from service.learning.canary import count_trials
 from service.learning.collected import DamagedFile, read_lines
 from service.learning.exam import ExamFailed, Reads, Sat
 from service.learning.gate import Decision, Judgement
@@ -28,7 +29,7 @@ from service.learning.lessons import CLIENT_SHARE, BestText, LessonPair
 from service.learning.lineage import follow_deletions, named_traces, withdraw
 from service.learning.manifest import Manifest
 from service.learning.recipe import RecipeError, load_recipe
-from service.learning.registry import Refused
+from service.learning.registry import Refused, Registry
 from service.learning.rows import FORMATS, Format
 from service.learning.runs import RunRecord, Step, record_run
 from service.learning.trainer import PAIRS, TEXTS, Progress, TrainingFailed
@@ -71,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("promote", "let an adapter serve that has passed its exam"),
         ("rollback", "let what served before serve again"),
         ("withdraw", "forget stored traces, and mark the adapters that learned from them"),
+        ("canary", "try an adapter on some of the requests that are served"),
         ("list", "list the adapters with their verdicts"),
         ("export", "print the latest lessons as lines that trainers read"),
         ("run", "collect, make lessons, train and examine, once"),
@@ -96,9 +98,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             )  # fmt: skip
         if name == "withdraw":
             step.add_argument("traces", nargs="+", metavar="TRACE", help="ids of programs")
-        if name in ("exam", "promote"):
+        if name in ("exam", "promote", "canary"):
             step.add_argument("adapter", nargs="?", help="its digest; by default the newest adapter's")
-        if name == "promote":
+        if name == "canary":
+            step.add_argument("--share", type=_share, default=0.2, help="of the requests, at most 1 (%(default)s)")
+            step.add_argument("--promote", action="store_true", help="let it serve as soon as it is better")
+            step.add_argument("--stop", action="store_true", help="end the canary that runs")
+        if name in ("promote", "canary"):
             step.add_argument("--force", action="store_true", help="also without a verdict; the manifest says so")
         if name == "export":
             step.add_argument("--to", choices=get_args(Format), default="trl", help="whose format (%(default)s)")
@@ -237,11 +243,24 @@ class _Desk:
         self._print(f"No lesson is from them any more. Adapters that were marked: {marked}")
         return int(self._output.closed)
 
+    async def canary(self) -> int:
+        registry, asked = self.shop.registry, self._arguments
+        if asked.stop:
+            self._print(f"the canary of {registry.stop_canary(asked.adapter).candidate} has ended")
+            return int(self._output.closed)
+        adapter = asked.adapter or self.shop.newest()
+        registry.start_canary(adapter, asked.share, promotes=asked.promote, force=asked.force)
+        self._print(
+            f"{adapter} writes every second first draft for {asked.share:.0%} of the requests that can be compared"
+        )
+        return int(self._output.closed)
+
     async def list(self) -> int:
         await self._follow()
-        current = self.shop.registry.current
-        for manifest in self.shop.registry.list():
-            self._print(_line(manifest, current))
+        registry = self.shop.registry
+        for manifest in registry.list():
+            state = "serves" if manifest.adapter == registry.current else _describe_canary(registry, manifest.adapter)
+            self._print(_line(manifest, state))
         return int(self._output.closed)
 
     async def export(self) -> int:
@@ -332,7 +351,19 @@ class _Desk:
 
 _STEPS: "dict[str, Callable[[_Desk], Coroutine[Any, Any, int]]]" = {
     name: getattr(_Desk, name)
-    for name in ("collect", "lessons", "train", "exam", "promote", "rollback", "withdraw", "list", "export", "run")
+    for name in (
+        "collect",
+        "lessons",
+        "train",
+        "exam",
+        "promote",
+        "rollback",
+        "withdraw",
+        "canary",
+        "list",
+        "export",
+        "run",
+    )  # fmt: skip
 }
 
 
@@ -360,9 +391,26 @@ def _describe(sat: Sat, adapter: str, current: str) -> Iterator[str]:
     yield from (f"  {reason}" for reason in sat.judgement.reasons)
 
 
-def _line(manifest: Manifest, current: str) -> str:
+def _share(text: str) -> float:
+    """The share that a caller stated, above 0 and at most 1."""
+    share = float(text)
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError("a share is above 0 and at most 1")
+    return share
+
+
+def _describe_canary(registry: Registry, adapter: str) -> str:
+    """What became of an adapter's canary so far; empty if there was none."""
+    if (canary := registry.canaries.last(adapter)) is None:
+        return ""
+    tally = count_trials(registry.canaries.trials(adapter, canary.against))
+    state = "runs" if canary.ended is None else canary.verdict
+    return f"canary {state}: won {tally.wins['candidate']} and lost {tally.wins['incumbent']} of {tally.trials} trials"
+
+
+def _line(manifest: Manifest, state: str) -> str:
     verdict = manifest.verdicts[-1].decision if manifest.verdicts else "not examined"
-    states = ["serves"] if manifest.adapter == current else []
+    states = [state] if state else []
     if manifest.withdrawn:
         states.append(f"withdrawn: {len(manifest.withdrawn)} of {len(manifest.traces)} traces")
     shown = f"{manifest.adapter}  {manifest.created}  {manifest.texts:4} texts  {verdict:13}  {', '.join(states)}"

@@ -4,6 +4,7 @@
     current                 a link to the adapter that serves; missing while the base alone serves
     previous                what ``current`` was before, as a file: a digest, or empty for the base
     attempts.json           how many candidates have sat each exam
+    canary, canaries/       canary.py
 
 ``current`` is replaced by a rename, so that a process that opens it finds the old adapter or the new one, even if this
 one is killed at any moment. An adapter's name is the digest of its files, and a folder whose files have another digest
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from service.learning.canary import Canaries, Canary, CanaryVerdict
 from service.learning.card import make_card
 from service.learning.collected import DamagedFile, write_whole
 from service.learning.manifest import Manifest, read_manifest, write_manifest
@@ -42,6 +44,7 @@ class Registry:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.canaries = Canaries(folder)
         self._adapters = folder / "adapters"
 
     @property
@@ -128,6 +131,11 @@ class Registry:
         """Why an adapter may not serve; empty if it may."""
         if manifest.tainted:
             return manifest.tainted
+        tried = self.canaries.find(manifest.adapter, self.current)
+        if tried is not None and tried.verdict == "worse":
+            return f"its canary was worse than what serves ({tried.reason})"
+        if tried is not None and tried.verdict == "better":
+            return ""
         if not manifest.verdicts:
             return "it has not sat an exam"
         last = manifest.verdicts[-1]
@@ -172,6 +180,53 @@ class Registry:
         if digest:
             self.folder_of(digest)
         return digest
+
+    def start_canary(self, digest: str, share: float, *, promotes: bool = False, force: bool = False) -> Canary:
+        """Let an adapter write some of the first drafts for ``share`` of the requests that can be trials.
+
+        promotes: let it serve as soon as it is shown to be better. force: also without a verdict to promote it.
+        Raises Refused and DamagedFile.
+        """
+        with self._pointer():
+            self.check_canary(digest, force=force)
+            return self.canaries.begin(digest, self.current, share, promotes=promotes, forced=force)
+
+    def check_canary(self, digest: str, *, force: bool = False) -> None:
+        """Return if an adapter's canary may start. Raises Refused and DamagedFile."""
+        manifest = read_manifest(self.folder_of(digest))
+        tried = self.canaries.find(digest, self.current)
+        if (running := self.canaries.running) is not None:
+            reason = f"the canary of {running.candidate} runs: stop it first"
+        elif digest == self.current:
+            reason = "it serves already"
+        elif tried is not None and tried.verdict in ("better", "worse"):
+            reason = f"its canary was {tried.verdict} than what serves ({tried.reason})"
+        else:
+            reason = "" if force else self.obstacle(manifest)
+        if reason:
+            raise Refused(f"the canary of {digest} does not start: {reason}")
+
+    def end_canary(self, canary: Canary, verdict: CanaryVerdict, reason: str) -> bool:
+        """End a canary, and let the candidate serve if it is better and was to be promoted. False if that has been done
+        already. Raises Refused and DamagedFile, and the canary goes on, if the candidate cannot serve."""
+        with self._pointer():
+            if self.canaries.running != canary:
+                return False
+            promotes = verdict == "better" and canary.promotes
+            if promotes:
+                self.folder_of(canary.candidate)
+            self.canaries.end(canary, verdict, reason)
+            if promotes:
+                self._point(canary.candidate)
+            return True
+
+    def stop_canary(self, digest: str | None = None) -> Canary:
+        """End the canary that runs, without a verdict. ``digest``: if it is this adapter's. Raises Refused."""
+        canary = self.canaries.running
+        if canary is None or digest not in (None, canary.candidate):
+            raise Refused("no canary runs" if digest is None else f"no canary of {digest} runs")
+        self.end_canary(canary, "undecided", "it was stopped")
+        return canary
 
     @contextmanager
     def _pointer(self) -> Iterator[None]:

@@ -6,6 +6,9 @@ nothing: ``problem`` says why, and the service goes on with what it has.
 
 A program is compiled for the weights that serve then, which are called ``learned@<digest>``, and holds them to its end.
 An adapter leaves the engine only if another needs its place, and neither while it serves nor while a program holds it.
+
+A canary is followed in the same way: its candidate is loaded, some programs try it, and what becomes of them decides
+(trying.py). Whatever is wrong with a candidate ends its canary, and costs no program.
 """
 
 import asyncio
@@ -23,6 +26,7 @@ from service.learning.collected import DamagedFile
 from service.learning.lineage import follow_deletions
 from service.learning.manifest import Manifest
 from service.learning.registry import Refused, Registry, UnknownAdapter
+from service.learning.trying import PREFIX, Listeners, Trying, explain
 from service.models import LEARNED
 from service.refinement.roles import Models
 
@@ -34,13 +38,13 @@ log = logging.getLogger(__name__)
 FOLLOW_SECONDS = 0.5
 """How soon it is noticed that another process has moved the link."""
 PLACES = 4
-"""Adapters in the engine at once: the one that serves, the one before it, and two that programs still hold."""
+"""Adapters in the engine at once: the one that serves, the one before it, and two that programs still hold or a canary
+tries."""
 RANK = 8
 """The rank for which the engine is prepared unless the folder has a larger one: that of the built-in recipe. Every
 adapter costs as much as the largest would."""
 USUAL_LAYERS = frozenset({"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"})
 """The linear layers of Llama and of the many models that are built like it."""
-PREFIX = f"{LEARNED}@"
 RESTART = "start the service again, which prepares it for all adapters in the folder"
 
 FAILURES = (AdapterUnusable, DamagedFile, Refused, OSError)
@@ -70,6 +74,7 @@ class LearnedModel:
     room: what the engine is prepared for.
     weights: the folder of the main model, once it has been loaded; None if it is not known.
     on_change: called with the name of the weights that serve from now on.
+    listeners: who hears of canaries.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class LearnedModel:
         room: AdapterRoom,
         weights: Callable[[], Path | None],
         on_change: Callable[[str], None] = lambda model: None,
+        listeners: Listeners = Listeners(),  # noqa: B008 - frozen
     ) -> None:
         self.registry = registry
         self.base = base
@@ -86,6 +92,7 @@ class LearnedModel:
         self._room = room
         self._weights = weights
         self._on_change = on_change
+        self.trying = Trying(registry, self.name_of, listeners)
         self._main: Callable[[], ServedEngine] | None = None
         self._base_digest = ""
         self._serving: str | None = None
@@ -154,7 +161,7 @@ class LearnedModel:
     @contextmanager
     def hold(self, models: Models) -> Iterator[None]:
         """Keep the adapters of a program's models in the engine inside the ``with`` block."""
-        names = {models.writer, models.critic, models.judge}
+        names = set(models.by_role().values())
         digests = {name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)}
         self._held.update(digests)
         try:
@@ -179,6 +186,7 @@ class LearnedModel:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+            await self.trying.close()
 
     async def promote(self, digest: str) -> None:
         """Let an adapter serve that has passed its exam. Programs at work keep theirs.
@@ -203,6 +211,24 @@ class LearnedModel:
                 await self._load(digest)  # it is another one if another process was quicker
             self._serve(digest)
 
+    async def start_canary(self, digest: str, share: float, *, promotes: bool = False) -> None:
+        """Let an adapter that has passed its exam write some of the first drafts.
+
+        Raises NotFound, AdapterRefused, Starting and EngineDead.
+        """
+        async with self._change():
+            await asyncio.to_thread(self.registry.check_canary, digest)
+            await self._load(digest)
+            self.trying.canary = await asyncio.to_thread(self.registry.start_canary, digest, share, promotes=promotes)
+            log.info("a canary begins", extra={"adapter": digest, "share": share})
+
+    async def stop_canary(self, digest: str) -> None:
+        """End an adapter's canary without a verdict. Raises AdapterRefused, Starting and EngineDead."""
+        async with self._change():
+            await asyncio.to_thread(self.registry.stop_canary, digest)
+            self.trying.canary = None
+            log.info("a canary was stopped", extra={"adapter": digest})
+
     @asynccontextmanager
     async def _change(self) -> AsyncIterator[None]:
         """Change what serves, one change after the other."""
@@ -216,7 +242,7 @@ class LearnedModel:
             except UnknownAdapter as error:
                 raise NotFound(str(error)) from error
             except (*FAILURES, NoPlace) as error:
-                raise AdapterRefused(_reason(error)) from error
+                raise AdapterRefused(explain(error)) from error
 
     async def _follow(self, loaded: Callable[[], Awaitable[ServedEngine]]) -> None:
         try:
@@ -225,6 +251,7 @@ class LearnedModel:
             self._base_digest = await asyncio.to_thread(digest_of_folders, [folder]) if folder else ""
             while True:
                 await self._catch_up()
+                await self._follow_canary()
                 await asyncio.sleep(FOLLOW_SECONDS)
         except EngineDead:  # the log says so already
             return
@@ -237,7 +264,7 @@ class LearnedModel:
             try:
                 current = await asyncio.to_thread(lambda: self.registry.current)
             except OSError as error:
-                self.problem = _reason(error)
+                self.problem = explain(error)
                 return
             if current == self._serving:
                 self._failed = self.problem = ""
@@ -250,12 +277,30 @@ class LearnedModel:
             except NoPlace as error:  # which may end
                 self.problem = str(error)
             except FAILURES as error:
-                self._failed, self.problem = current, _reason(error)
+                self._failed, self.problem = current, explain(error)
                 log.warning("an adapter cannot serve", extra={"adapter": current, "reason": self.problem})
                 if self._serving is None:
                     self._begin_with_base()
             else:
                 self._serve(current)
+
+    async def _follow_canary(self) -> None:
+        """Take part in the canary that runs, and end it if its trials or anything else decide it."""
+        async with self._changing:
+            if (found := await self.trying.look()) is None:
+                return
+            if found.end:
+                await self.trying.end(found.canary, found.verdict, found.end)
+                return
+            self.trying.canary = None
+            try:
+                await self._load(found.canary.candidate)
+            except NoPlace as error:  # which may end
+                log.info("a canary waits", extra={"adapter": found.canary.candidate, "reason": str(error)})
+            except FAILURES as error:
+                await self.trying.end(found.canary, "broken", f"it cannot be loaded: {explain(error)}")
+            else:
+                self.trying.canary = found.canary
 
     def _begin_with_base(self) -> None:
         self._serving = ""
@@ -272,7 +317,7 @@ class LearnedModel:
             async with self._changing:
                 await self._load(digest)
         except FAILURES as error:
-            self._unusable[digest] = _reason(error)
+            self._unusable[digest] = explain(error)
         except (NoPlace, EngineDead):
             pass  # the program asks again
         finally:
@@ -311,13 +356,10 @@ class LearnedModel:
 
     async def _make_place(self, engine: Adaptable) -> None:
         while len(self._loaded) >= self._room.places:
-            free = [digest for digest in self._loaded if digest != self._serving and not self._held[digest]]
+            needed = {self._serving, self.trying.candidate}
+            free = [digest for digest in self._loaded if digest not in needed and not self._held[digest]]
             if not free:
                 raise NoPlace(f"programs still use all {self._room.places} adapters in the engine: wait for their end")
             previous = self.registry.previous
             longest_unused = min(free, key=lambda digest: digest == previous)
             await engine.drop_adapter(self._loaded.pop(longest_unused))
-
-
-def _reason(error: Exception) -> str:
-    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)

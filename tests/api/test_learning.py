@@ -96,6 +96,8 @@ async def test_only_operators_see_and_change_it(shop: Shop) -> None:
         ("GET", f"/v1/adapters/{digest}"),
         ("POST", f"/v1/adapters/{digest}/promote"),
         ("POST", "/v1/adapters/rollback"),
+        ("POST", f"/v1/adapters/{digest}/canary"),
+        ("DELETE", f"/v1/adapters/{digest}/canary"),
         ("GET", "/v1/learning/runs"),
     ]
     found: dict[str, list[int]] = {"": [], "one": [], "two": []}
@@ -103,9 +105,11 @@ async def test_only_operators_see_and_change_it(shop: Shop) -> None:
         for method, path in routes:
             for key, statuses in found.items():
                 headers = {"Authorization": f"Bearer {key}"} if key else {"Authorization": ""}
-                statuses.append((await served.client.request(method, path, headers=headers)).status_code)
+                body = {} if path.endswith("canary") and method == "POST" else None
+                answer = await served.client.request(method, path, headers=headers, json=body)
+                statuses.append(answer.status_code)
 
-    assert found == {"": [401] * 5, "one": [200] * 5, "two": [403] * 5}
+    assert found == {"": [401] * 7, "one": [200] * 7, "two": [403] * 7}
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,8 @@ SERIES = {
     "redraft_verified_texts": "counter",
     "redraft_verified_tokens": "counter",
     "redraft_learned_model": "gauge",
+    "redraft_canary_trials": "gauge",
+    "redraft_canary_verdicts": "counter",
     "redraft_rounds_without_gain": "counter",
     "redraft_step_seconds": "histogram",
     "redraft_tokens": "counter",

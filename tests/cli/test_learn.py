@@ -15,9 +15,11 @@ from service.engines.base import Sample
 from service.engines.conversation import Conversation
 from service.engines.scripted import Script, ScriptedEngine
 from service.engines.served import ServedEngine
+from service.learning.registry import Registry
 from service.learning.runs import read_runs
 from service.settings import Settings
 from tests.learning.test_trainer import fake
+from tests.support.adapters import add_adapter
 from tests.support.stored_traces import candidate, make_document, make_trace, trace_store
 
 ROOT = Path(__file__).parents[2]
@@ -191,6 +193,30 @@ def test_a_broken_row_and_an_empty_store_are_named(
     monkeypatch.setenv("REDRAFT_STORE", str(tmp_path / "none.db"))
     assert run(tmp_path, monkeypatch, "collect", "--from-store") == 1
     assert "Cannot collect: the database cannot be opened" in capsys.readouterr().err
+
+
+def test_a_canary_is_started_and_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "shop").mkdir()
+    registry = Registry(tmp_path / "shop")
+    digest = add_adapter(registry, registry.folder, "one", "promote")
+
+    assert run(tmp_path, monkeypatch, "canary", "--share", "0.5", "--promote") == 0
+    assert f"{digest} writes every second first draft for 50% of the requests" in capsys.readouterr().out
+    assert (canary := registry.canaries.running) is not None
+    assert (canary.candidate, canary.share, canary.promotes) == (digest, 0.5, True)
+    assert run(tmp_path, monkeypatch, "list") == 0
+    assert capsys.readouterr().out.rstrip().endswith("canary runs: won 0 and lost 0 of 0 trials")
+    assert run(tmp_path, monkeypatch, "canary", digest) == 1
+    assert f"the canary of {digest} runs: stop it first" in capsys.readouterr().err
+    assert run(tmp_path, monkeypatch, "canary", "--stop") == 0
+    assert f"the canary of {digest} has ended" in capsys.readouterr().out
+    assert run(tmp_path, monkeypatch, "canary", "--stop") == 1
+    assert "no canary runs" in capsys.readouterr().err
+    for share in ("0", "1.5", "half"):
+        with pytest.raises(SystemExit):
+            run(tmp_path, monkeypatch, "canary", "--share", share)
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,28 @@ async def test_an_adapter_is_promoted_and_rolled_back(way: str, tmp_path: Path) 
     assert not isinstance(refused.value, Busy)
 
 
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_canary_is_started_and_stopped(way: str, tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    shop = Shop(folder, make_base(tmp_path / "base"))
+    shop.promote("one")
+    digest = shop.add("two")
+    async with shop.serving() as served, calling(way, served.client.base_url) as client:
+        started = await client.ask("start_canary", adapter_id=digest, share=0.5)
+        stopped = await client.ask("stop_canary", adapter_id=digest)
+        with pytest.raises(ProblemError) as refused:
+            await client.ask("stop_canary", adapter_id=digest)
+
+    assert (started.canary.state, started.canary.share, started.canary.promotes) == ("running", 0.5, False)
+    assert (stopped.canary.state, stopped.canary.verdict) == ("ended", "undecided")
+    assert refused.value.code == "adapter_refused"
+
+
 @pytest.mark.parametrize(
     ("result", "body"),
     [
+        (adapters.Canary, bodies.CanaryBody),
         (adapters.Verdict, bodies.VerdictBody),
         (adapters.Adapter, bodies.AdapterBody),
         (adapters.WholeAdapter, bodies.WholeAdapterBody),

@@ -12,7 +12,7 @@ import pytest
 from service.calibration.identity import digest_of_folders
 from service.errors import AdapterRefused, EngineDead, ModelNotFound, NotFound, Starting
 from service.learning.registry import Registry
-from service.learning.serving import PLACES, LearnedModel, make_room
+from service.learning.serving import FOLLOW_SECONDS, PLACES, LearnedModel, make_room
 from service.refinement.roles import Models
 from tests.support.adapters import AdaptableEngine, add_adapter, make_base
 
@@ -213,6 +213,47 @@ async def test_while_programs_hold_all_adapters_none_is_promoted(shop: Shop) -> 
                 await learned.promote(late)
             assert learned.serving == before
         await learned.promote(late)
+
+
+async def test_a_canary_needs_a_place_and_keeps_it(shop: Shop) -> None:
+    async with shop.serving() as learned:
+        digests = [""]
+        for number in range(PLACES):
+            digests.append(shop.add(f"number {number}", against=digests[-1]))
+            await learned.promote(digests[-1])
+        tried = shop.add("tried", against=digests[-1])
+        one, *others = shop.engine.inside
+        with learned.hold(Models.single(one)), learned.hold(Models(*others)):
+            with pytest.raises(AdapterRefused, match="programs still use all 4 adapters"):
+                await learned.start_canary(tried, 1.0)
+            assert shop.registry.canaries.running is None
+            shop.registry.start_canary(tried, 1.0)  # by the command line, which does not know
+            await asyncio.sleep(3 * FOLLOW_SECONDS)
+            assert learned.trying.draw(f"learned@{digests[-1]}") is None
+        await until(lambda: learned.trying.draw(f"learned@{digests[-1]}") == f"learned@{tried}")
+
+        with learned.hold(Models(*others)):
+            late = shop.add("late", against=digests[-1])
+            with pytest.raises(AdapterRefused, match="programs still use all 4 adapters"):
+                await learned.promote(late)
+        assert tried in learned.loaded
+        assert shop.engine.most == PLACES
+
+
+async def test_a_program_holds_its_candidate(shop: Shop) -> None:
+    async with shop.serving() as learned:
+        tried = shop.add("tried")
+        await learned.start_canary(tried, 1.0)
+        with learned.hold(Models("base", "base", "base", f"learned@{tried}")):
+            await learned.stop_canary(tried)
+            before = ""
+            for number in range(PLACES + 1):
+                digest = shop.add(f"number {number}", against=before)
+                await learned.promote(digest)
+                before = digest
+            assert learned.engine(f"learned@{tried}").model == f"learned@{tried}"
+        await learned.promote(shop.add("one more", against=before))
+        assert tried not in learned.loaded
 
 
 async def test_what_a_program_began_with_before_a_restart_is_loaded_again(shop: Shop) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from service.calibration.identity import digest_of_folders
-from service.engines.scripted import Script, ScriptedEngine
+from service.engines.scripted import EngineCall, Script, ScriptedEngine
 from service.engines.served import AdapterUnusable, ServedEngine
+from service.errors import EngineUnavailable
 from service.learning.gate import Decision
 from service.learning.manifest import Manifest, Verdict
 from service.learning.recipe import load_recipe
@@ -22,7 +23,8 @@ USUAL = ("q_proj", "v_proj")
 
 @dataclass
 class AdaptableEngine(ScriptedEngine):
-    """A scripted engine with adapters, each of which writes its weights. It refuses those that are ``unusable``.
+    """A scripted engine with adapters, each of which writes its weights. It refuses those that are ``unusable``, and
+    fails at every text of those that are ``failing``.
 
     inside: the models of the adapters that are loaded. most: how many there were at once.
     """
@@ -37,7 +39,11 @@ class AdaptableEngine(ScriptedEngine):
             raise AdapterUnusable("vLLM cannot load the adapter: its shapes do not fit")
         self.inside.append(name)
         self.most = max(self.most, len(self.inside))
-        script = Script(reply=lambda call: f"{weights}, {weights}.", seconds_per_token=self.seconds_per_token)
+        script = Script(
+            reply=lambda call: f"{weights}, {weights}.",
+            fault=fail if weights == "failing" else lambda call: None,
+            seconds_per_token=self.seconds_per_token,
+        )
         return AdaptableEngine(script, model=name)
 
     async def drop_adapter(self, adapter: ServedEngine) -> None:
@@ -45,6 +51,10 @@ class AdaptableEngine(ScriptedEngine):
 
     async def close(self) -> None:
         pass
+
+
+def fail(call: EngineCall) -> None:
+    raise EngineUnavailable("the adapter is gone")
 
 
 def make_base(folder: Path) -> Path:
