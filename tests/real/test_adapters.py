@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,18 @@ from service.engines.conversation import Conversation, Turn
 from service.engines.local import bundled
 from service.engines.local.vllm import VllmEngine
 from service.engines.served import AdapterRoom, AdapterUnusable
+from service.refinement.events import Refined, Tried
+from service.refinement.loop import refine
+from service.refinement.program import Search
+from service.refinement.roles import Roles
 from tests.real.conftest import UNCOUNTED
 from tests.real.test_models import write_adapter
+from tests.refinement.test_roles import told
+from tests.support.scripts import SALT, of_type, program
 
 TEXT = Weigh(Conversation(Turn("user", "What falls from clouds?")), "Rain falls from the clouds, and so does snow.")
+
+LONG_REQUEST = Conversation(Turn("user", "Tell of the sea and of its salt, as a sailor would. " * 12))
 
 Models = tuple[VllmEngine, VllmEngine]
 
@@ -104,3 +113,24 @@ async def writing(models: Models) -> AsyncIterator[None]:
 def difference(one: Likelihood, other: Likelihood) -> float:
     """The largest difference of a token's log-probability."""
     return max(abs(left - right) for left, right in zip(one.logprobs, other.logprobs, strict=True))
+
+
+async def test_drafts_of_two_voices_in_one_refine(models: Models) -> None:
+    """Both write at once, the account names them, and each has its own prefix cache."""
+    base, tilted = models
+    stated = program(SALT, search=Search(drafts=4, rounds=0, constraints="off", aborts=False), id="ref_canary")
+    asked = replace(stated, request=LONG_REQUEST, sampling=Sampling(temperature=1.0, max_tokens=24, seed=5))
+    found = [await told(refine(asked, Roles(base, base, base, tilted))) for _ in range(2)]
+
+    for events in found:
+        [done] = of_type(events, Refined)
+        drafts = [draft for draft in done.rounds[0].candidates if draft.form == "draft"]
+        assert sorted(str(draft.model) for draft in drafts) == ["base", "base", "tilted", "tilted"]
+        texts = {model: {draft.text for draft in drafts if draft.model == model} for model in ("base", "tilted")}
+        assert not texts["base"] & texts["tilted"]
+        assert [(tried.candidate, tried.writer) for tried in of_type(events, Tried)] == [("tilted", "base")]
+        prompts = {draft.completion.usage.prompt_tokens for draft in drafts}
+        assert len(prompts) == 1
+        assert done.usage["draft"].prompt_tokens == 4 * prompts.pop()
+    again = [draft for draft in of_type(found[1], Refined)[0].rounds[0].candidates if draft.form == "draft"]
+    assert all(draft.completion.usage.cached_tokens > 0 for draft in again)
