@@ -62,21 +62,24 @@ FAILURES = (
 )
 
 
+_MEANINGS = {
+    "collect": "have the model write texts for practice prompts, or take stored traces or files",
+    "lessons": "make lessons of what was collected",
+    "train": "train an adapter on the latest lessons",
+    "exam": "examine an adapter against what serves now",
+    "promote": "let an adapter serve that has passed its exam",
+    "rollback": "let what served before serve again",
+    "withdraw": "forget stored traces, and mark the adapters that learned from them",
+    "canary": "try an adapter on some of the requests that are served",
+    "list": "list the adapters with their verdicts",
+    "export": "print the latest lessons as lines that trainers read",
+    "run": "collect, make lessons, train and examine, once",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     steps = parser.add_subparsers(dest="step", required=True)
-    for name, meaning in (
-        ("collect", "have the model write texts for practice prompts, or take stored traces or files"),
-        ("lessons", "make lessons of what was collected"),
-        ("train", "train an adapter on the latest lessons"),
-        ("exam", "examine an adapter against what serves now"),
-        ("promote", "let an adapter serve that has passed its exam"),
-        ("rollback", "let what served before serve again"),
-        ("withdraw", "forget stored traces, and mark the adapters that learned from them"),
-        ("canary", "try an adapter on some of the requests that are served"),
-        ("list", "list the adapters with their verdicts"),
-        ("export", "print the latest lessons as lines that trainers read"),
-        ("run", "collect, make lessons, train and examine, once"),
-    ):
+    for name, meaning in _MEANINGS.items():
         step = steps.add_parser(name, help=meaning)
         step.add_argument(
             "--folder", type=Path, help=f"where the files are ({PREFIX}LEARNING_DIR, or {default_folder()})"
@@ -349,22 +352,7 @@ class _Desk:
         _tell(f"After {prompts} prompts of each part: {judgement.decision}")
 
 
-_STEPS: "dict[str, Callable[[_Desk], Coroutine[Any, Any, int]]]" = {
-    name: getattr(_Desk, name)
-    for name in (
-        "collect",
-        "lessons",
-        "train",
-        "exam",
-        "promote",
-        "rollback",
-        "withdraw",
-        "canary",
-        "list",
-        "export",
-        "run",
-    )  # fmt: skip
-}
+_STEPS: "dict[str, Callable[[_Desk], Coroutine[Any, Any, int]]]" = {name: getattr(_Desk, name) for name in _MEANINGS}
 
 
 def _tell(message: str) -> None:
