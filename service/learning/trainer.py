@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
@@ -30,7 +30,8 @@ ADAPTER, GREEDY = "adapter", "greedy.json"
 NICENESS = 10
 GRACE_SECONDS = 300.0
 """How much longer than its recipe's seconds the process may live, for what comes before and after the steps."""
-_LAST_WORDS = 5
+_UNFINISHED = ".training-"
+_BETWEEN_LOOKS = 0.1
 _PACKAGES = ("datasets", "peft", "transformers", "trl")
 
 
@@ -52,7 +53,10 @@ class TrainingOrder(BaseModel):
 
 
 class Progress(BaseModel):
-    """How far the training has come. stage: ``begin``, ``texts``, ``pairs``, ``end`` or ``failed``, with a reason."""
+    """How far the training has come.
+
+    stage: ``begin``, ``texts``, ``pairs``, ``end`` or ``failed``, with a reason.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -121,47 +125,64 @@ class Trainer:
         )  # fmt: skip
         try:
             async with asyncio.timeout(seconds):
-                reason = await _follow(process, on_progress)
+                reason, last = await _follow(process, on_progress)
                 code = await process.wait()
         except TimeoutError:
             raise TrainingFailed(f"the training did not end within {seconds:.0f} seconds and was stopped") from None
         finally:
             await _end(process)
         if code:
-            raise TrainingFailed(reason or f"the training process ended with {_name_of(code)}")
+            raise TrainingFailed(reason or _describe(code, last))
         if not (folder / ADAPTER).is_dir():
             raise TrainingFailed("the training process left no adapter")
 
 
 def _make_folder(at: Path) -> Path:
     at.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix=".training-", dir=at))
+    for left_over in at.glob(f"{_UNFINISHED}*"):  # by a process that was killed: one trains in a folder at a time
+        shutil.rmtree(left_over, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=at))
 
 
-async def _follow(process: asyncio.subprocess.Process, on_progress: Callable[[Progress], None]) -> str:
-    """Hand on the progress until the process closes its output; why it failed, as far as it said so."""
+async def _follow(process: asyncio.subprocess.Process, on_progress: Callable[[Progress], None]) -> tuple[str, str]:
+    """Hand on the progress until the process closes its output. Return why it failed, if it said so, and the last line
+    that is not progress."""
     assert process.stdout is not None  # noqa: S101 - it was asked for
-    reason, said = "", deque[str](maxlen=_LAST_WORDS)
-    async for line in process.stdout:
-        try:
-            progress = Progress.model_validate_json(line)
-        except ValidationError:
-            said.append(line.decode(errors="replace").rstrip())
-            continue
-        if progress.stage == "failed":
-            reason = progress.reason
-        on_progress(progress)
-    last = said[-1] if said else ""
-    return reason or (f"the training process failed: {last}" if last else "")
+    reason, last = "", ""
+    closing = asyncio.create_task(_close_output(process))
+    try:
+        async for line in process.stdout:
+            try:
+                progress = Progress.model_validate_json(line)
+            except ValidationError:
+                last = line.decode(errors="replace").strip() or last
+                continue
+            if progress.stage == "failed":
+                reason = progress.reason
+            on_progress(progress)
+    finally:
+        closing.cancel()
+    return reason, last
+
+
+async def _close_output(process: asyncio.subprocess.Process) -> None:
+    """Wait for the end of the process, and end what it has started, which holds its output open."""
+    while process.returncode is None:  # Process.wait waits for the output too
+        await asyncio.sleep(_BETWEEN_LOOKS)
+    _kill_all(process)
+
+
+def _kill_all(process: asyncio.subprocess.Process) -> None:
+    """Kill the process and what it has started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """End the process with all that it has started."""
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+    _kill_all(process)
+    await process.wait()
 
 
-def _name_of(code: int) -> str:
-    return f"signal {-code}" if code < 0 else f"exit code {code}"
+def _describe(code: int, last: str) -> str:
+    how = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
+    return f"the training process {how}, after it said: {last}" if last else f"the training process {how}"

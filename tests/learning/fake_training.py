@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -23,6 +24,10 @@ def main(how: str, path: Path) -> int:
             print("RuntimeError: out of luck", flush=True)
             return 1
         case "dies":
+            os.kill(os.getpid(), 9)
+        case "dies and leaves an engine":
+            engine = subprocess.Popen(["sleep", "600"])
+            (folder.parent / "pid").write_text(str(engine.pid))
             os.kill(os.getpid(), 9)
         case "hangs":
             (folder.parent / "pid").write_text(str(os.getpid()))

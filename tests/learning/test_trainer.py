@@ -43,8 +43,8 @@ async def test_it_reports_its_steps_and_leaves_an_adapter(tmp_path: Path, traini
     ("how", "reason"),
     [
         ("fails", "the disk is full"),
-        ("crashes", "RuntimeError: out of luck"),
-        ("dies", "a library says something"),
+        ("crashes", "failed with exit code 1, after it said: RuntimeError: out of luck"),
+        ("dies", "ended by signal 9, after it said: a library says something"),
         ("leaves nothing", "left no adapter"),
     ],
 )
@@ -84,6 +84,24 @@ async def test_a_cancelled_training_ends_its_process(tmp_path: Path, training: T
 
     assert not psutil.pid_exists(pid)
     assert [path.name for path in (tmp_path / "at").iterdir()] == ["pid"]
+
+
+async def test_processes_that_it_has_started_end_with_it(tmp_path: Path, training: Training) -> None:
+    with pytest.raises(TrainingFailed, match="ended by signal 9"):
+        await fake("dies and leaves an engine").train(tmp_path, tmp_path, training, tmp_path / "at", lambda _: None)
+
+    pid = int((tmp_path / "at/pid").read_text())
+    async with asyncio.timeout(30):
+        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            await asyncio.sleep(0.05)
+
+
+async def test_what_a_killed_training_has_left_is_removed_by_the_next(tmp_path: Path, training: Training) -> None:
+    left_over = tmp_path / "at/.training-of-yesterday/adapter"
+    left_over.mkdir(parents=True)
+    folder = await fake("works").train(tmp_path, tmp_path, training, tmp_path / "at", lambda _: None)
+
+    assert list((tmp_path / "at").iterdir()) == [folder]
 
 
 async def test_without_the_extra_it_says_what_to_install(
