@@ -26,7 +26,7 @@ demo: .venv/cpu.lock ## Refine a text on the running server and show its rounds
 learn: .venv/learn.lock ## Train an adapter of the embedded model and examine it; half an hour on two cores
 	@$(BIN)/python -m service learn run --recipe quick
 
-test: test-fast ## Run all tests, the real engine's too
+test: test-fast .venv/learn.lock ## Run all tests, the real engine's and the real trainer's too
 	@$(BIN)/python -m pytest -m "engine and not browser and not deploy and not postgres and not site"
 
 test-fast: .venv/dev.lock ## Run the tests that need no real engine, one process for each core

@@ -1,4 +1,5 @@
-"""The real training process, on a tiny model of random weights. It needs what requirements/learn.lock pins."""
+"""The real training process, on a tiny model of random weights. It needs what requirements/learn.lock pins, which
+`make test` installs."""
 
 import json
 import shutil
@@ -18,6 +19,7 @@ from service.learning.trainer import ADAPTER, GREEDY, PAIRS, TEXTS, Progress, Tr
 from tests.learning.made import prompt
 
 pytestmark = [
+    pytest.mark.engine,
     pytest.mark.skipif(find_spec("trl") is None, reason="the extra learn is not installed"),
     pytest.mark.timeout(300),
 ]
