@@ -24,6 +24,7 @@ from service.fleet import start_engine, weights_of
 from service.learning.canary import count_trials
 from service.learning.collected import DamagedFile, read_lines
 from service.learning.exam import ExamFailed, Reads, Sat
+from service.learning.exercises import Exercise
 from service.learning.gate import Decision, Judgement
 from service.learning.lessons import CLIENT_SHARE, BestText, LessonPair
 from service.learning.lineage import follow_deletions, named_traces, withdraw
@@ -32,7 +33,7 @@ from service.learning.recipe import RecipeError, load_recipe
 from service.learning.registry import Refused, Registry
 from service.learning.rows import FORMATS, Format
 from service.learning.runs import RunRecord, Step, record_run
-from service.learning.trainer import PAIRS, TEXTS, Progress, TrainingFailed
+from service.learning.trainer import EXERCISES, PAIRS, TEXTS, Progress, TrainingFailed
 from service.learning.workshop import Workshop, count_kinds, default_folder
 from service.models import LEARNED, Adapter
 from service.settings import PREFIX, Settings
@@ -192,7 +193,10 @@ class _Desk:
                     lessons, folder = self.shop.make_lessons()
             else:
                 lessons, folder = self.shop.make_lessons()
-        self._print(f"{len(lessons.texts)} best texts and {len(lessons.pairs)} pairs, in {folder}")
+        exercises = read_lines(folder / EXERCISES, Exercise)
+        self._print(
+            f"{len(lessons.texts)} best texts, {len(lessons.pairs)} pairs and {len(exercises)} exercises, in {folder}"
+        )
         for kind, count in count_kinds(lessons.texts).items():
             self._print(f"  {count:4} {kind}")
         for reason, count in lessons.left_out.items():
@@ -342,10 +346,11 @@ class _Desk:
             _tell(f"Collected texts for {done} of {of} prompts")
 
     def _show_training(self, progress: Progress) -> None:
-        if progress.step and "loss" in progress.figures:
-            loss = f"loss {progress.figures['loss']:.3f}"
-            self._show(progress.step, progress.steps, f"{progress.stage}: {loss}")
-            _tell(f"{progress.stage}: step {progress.step} of {progress.steps}, {loss}")
+        shown = next((name for name in ("reward", "loss") if name in progress.figures), None)
+        if progress.step and shown:
+            figure = f"{shown} {progress.figures[shown]:.3f}"
+            self._show(progress.step, progress.steps, f"{progress.stage}: {figure}")
+            _tell(f"{progress.stage}: step {progress.step} of {progress.steps}, {figure}")
 
     def _show_look(self, of: int, prompts: int, judgement: Judgement) -> None:
         self._show(prompts, of, judgement.decision)

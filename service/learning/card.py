@@ -18,6 +18,8 @@ def _lines(manifest: Manifest) -> Iterator[str]:
     yield ""
     yield f"A LoRA adapter of rank {training.rank} for the base {manifest.base}, trained on {manifest.texts} texts that"
     yield f"follow their rules, and {manifest.pairs} pairs of a better and a worse one."
+    if manifest.exercises:
+        yield f"Then it tried {manifest.exercises} prompts, rewarded by the evaluators."
     yield ""
     yield f"- recipe: {manifest.recipe.name}"
     yield f"- made: {manifest.created}, in {manifest.seconds:.0f} s"

@@ -64,6 +64,7 @@ class Manifest(BaseModel):
     withdrawn: tuple[str, ...] = ()
     texts: int
     pairs: int
+    exercises: int = 0
     created: str
     seconds: float
     versions: Mapping[str, str]

@@ -43,8 +43,24 @@ class Collecting(_Part):
     max_tokens: Count
 
 
+class Trying(_Part):
+    """Reinforcement learning on exercises, after texts and pairs.
+
+    steps: at most. exercises: tried in each step. samples: for each exercise; they are compared with each other.
+    kl: the weight of the distance to the model as texts and pairs have left it; 0 lets it go anywhere.
+    """
+
+    steps: Count
+    exercises: Count
+    samples: Annotated[int, Ge(2)]
+    temperature: Annotated[float, Gt(0.0), Le(2.0)]
+    max_tokens: Count
+    rate: Rate
+    kl: Annotated[float, Ge(0.0), Le(1.0)]
+
+
 class Training(_Part):
-    """rank, alpha: of the adapter. texts_epochs, pairs_epochs: 0 leaves a stage out.
+    """rank, alpha: of the adapter. texts_epochs, pairs_epochs: 0 leaves a stage out. trying: None leaves it out.
 
     beta: how far preferences may move the model from where the texts have led it; smaller is farther.
     imitation: the weight of the chosen text's own likelihood, without which preferences lower it.
@@ -65,6 +81,7 @@ class Training(_Part):
     seconds: Annotated[float, Gt(0.0)]
     least_texts: Count
     """Fewer lessons than this are refused."""
+    trying: Trying | None = None
 
 
 class Examining(_Part):

@@ -19,10 +19,11 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.learning.collected import write_whole
+from service.learning.exercises import Exercise
 from service.learning.lessons import BestText
 from service.learning.recipe import Training
 
-TEXTS, PAIRS = "texts.jsonl", "pairs.jsonl"
+TEXTS, PAIRS, EXERCISES = "texts.jsonl", "pairs.jsonl", "exercises.jsonl"
 """The files of a folder of lessons."""
 ADAPTER, GREEDY = "adapter", "greedy.json"
 """What the process leaves in the order's folder."""
@@ -30,6 +31,9 @@ ADAPTER, GREEDY = "adapter", "greedy.json"
 NICENESS = 10
 GRACE_SECONDS = 300.0
 """How much longer than its recipe's seconds the process may live, for what comes before and after the steps."""
+MAIN = "import sys, pathlib, service.learning.training as it; sys.exit(it.main(pathlib.Path(sys.argv[1])))"
+"""What the process runs. It is not a module: the engine's processes, if it starts an engine, would import that again
+with all of TRL."""
 _UNFINISHED = ".training-"
 _BETWEEN_LOOKS = 0.1
 _PACKAGES = ("datasets", "peft", "transformers", "trl")
@@ -55,7 +59,7 @@ class TrainingOrder(BaseModel):
 class Progress(BaseModel):
     """How far the training has come.
 
-    stage: ``begin``, ``texts``, ``pairs``, ``end`` or ``failed``, with a reason.
+    stage: ``begin``, ``texts``, ``pairs``, ``exercises``, ``end`` or ``failed``, with a reason.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,8 +71,15 @@ class Progress(BaseModel):
     reason: str = ""
 
 
-def refuse_few(texts: Sequence[BestText], training: Training) -> None:
+def refuse_few(texts: Sequence[BestText], exercises: Sequence[Exercise], training: Training) -> None:
     """Raise TrainingFailed unless there is enough to learn from."""
+    if training.trying is not None and len(exercises) < training.trying.exercises:
+        raise TrainingFailed(
+            f"{len(exercises)} prompts are passed sometimes, and each step of the recipe tries "
+            f"{training.trying.exercises}. Collect more"
+        )
+    if training.trying is not None and not training.texts_epochs and not training.pairs_epochs:
+        return
     if not texts:
         raise TrainingFailed("there are no lessons: no text passed its prompt's rules")
     if len(texts) < training.least_texts:
@@ -86,7 +97,7 @@ class Trainer:
     command: what to run, for tests; by default training.py in this interpreter.
     """
 
-    def __init__(self, command: Sequence[str] = (sys.executable, "-m", "service.learning.training")) -> None:
+    def __init__(self, command: Sequence[str] = (sys.executable, "-c", MAIN)) -> None:
         self._command = command
 
     async def train(

@@ -1,14 +1,17 @@
 """Trains a LoRA adapter on lessons: the only file that imports PEFT, TRL and datasets, the extra ``learn``.
 
-It runs as a process of its own, ``python -m service.learning.training ORDER``, where ORDER is the file of a
-``TrainingOrder`` (trainer.py). It writes ``Progress`` to its standard output, a line of JSON each, and the adapter into
-the order's folder.
+It runs as a process of its own, which is given the file of a ``TrainingOrder`` (trainer.py). It writes ``Progress`` to
+its standard output, a line of JSON each, and the adapter into the order's folder.
 
 First the model imitates the best texts (supervised fine-tuning), then it learns from the pairs, from there on (direct
 preference optimization, Rafailov et al. 2023, arXiv 2305.18290), with the chosen text's own likelihood as a second
-term: without it, pairs that differ little lower the probability of both texts (Pal et al. 2024, arXiv 2402.13228). A
-text's loss is taken over its own tokens. Prompts have the tokens that the engine gives the model, and texts those that
-were sampled, with the end token.
+term: without it, pairs that differ little lower the probability of both texts (Pal et al. 2024, arXiv 2402.13228).
+After that, or instead, it may try exercises: the engine writes a group of texts for each, with the weights of now, and
+those that earn more than their group become more probable (group relative policy optimization, Shao et al. 2024, arXiv
+2402.03300, without its bias towards long texts, Liu et al. 2025, arXiv 2503.20783).
+
+A text's loss is taken over its own tokens. Prompts have the tokens that the engine gives the model, and texts those
+that were sampled, with the end token.
 """
 
 import ctypes
@@ -17,9 +20,9 @@ import json
 import math
 import os
 import signal
-import sys
+import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +30,30 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
+from service.engines.base import Completion
+from service.engines.served import AdapterUnusable, EngineMisconfigured
 from service.engines.tokenization import ChatTokenizer
+from service.errors import RedraftError
 from service.learning.collected import read_lines
+from service.learning.exercises import Exercise
 from service.learning.lessons import BestText, LessonPair
-from service.learning.trainer import ADAPTER, GREEDY, PAIRS, TEXTS, Progress, TrainingOrder
+from service.learning.recipe import Trying
+from service.learning.rewards import reward
+from service.learning.sampler import Sampler, Save
+from service.learning.trainer import ADAPTER, EXERCISES, GREEDY, PAIRS, TEXTS, Progress, TrainingOrder
 
 GREEDY_PROMPTS, GREEDY_TOKENS = 8, 32
 """How many of its greedy texts the trainer leaves, for the exam to have the engine weigh them."""
+LEARNED, REFERENCE = "default", "ref"
+"""The names of the adapters in PEFT, as TRL expects them."""
 NOT_SHOWN = -100
 """The label of a token that has no loss."""
+SHARES = {"texts": 3, "pairs": 2, "exercises": 5}
+"""How the stages share the time, so that each comes to its turn."""
+GPU_SHARE = 0.4
+"""The share of a GPU's memory that the sampling engine may take; the trainer needs the rest."""
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
@@ -46,7 +62,7 @@ class NotFinite(Exception):
 
 
 class NothingFits(Exception):
-    """No lesson is short enough."""
+    """No lesson is short enough, or too few exercises are."""
 
 
 class _Watcher(TrainerCallback):  # type: ignore[misc]  # transformers is not typed here
@@ -66,7 +82,7 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]  # transformers is not ty
             return
         if not math.isfinite(loss):
             raise NotFinite
-        shown = {key: float(value) for key, value in logs.items() if isinstance(value, int | float)}
+        shown = {key: float(value) for key, value in logs.items() if _is_finite(value)}
         say(Progress(stage=self._stage, step=state.global_step, steps=state.max_steps, figures=shown))
 
 
@@ -85,11 +101,16 @@ class _Encoder:
         self._end = tokenizer.eos_token_id
         self._max_length = max_length
 
-    def prompt(self, lesson: BestText | LessonPair) -> list[int]:
+    def prompt(self, lesson: BestText | LessonPair | Exercise) -> list[int]:
         return self._chat.prompt_ids(lesson.prompt.conversation, thinking=False)
 
     def reply(self, text: str, ids: Sequence[int] | None) -> list[int]:
         return [*(self._chat.encode(text) if ids is None else ids), self._end]
+
+    def attempt(self, completion: Completion) -> list[int]:
+        """A text with the end token, unless it was cut."""
+        ids = self.reply(completion.text, completion.token_ids)
+        return ids if completion.finish_reason == "stop" else ids[:-1]
 
     def texts(self, lessons: Sequence[BestText]) -> list[dict[str, list[int]]]:
         rows = []
@@ -111,6 +132,38 @@ class _Encoder:
                 rows.append(row)
         return rows
 
+    def exercises(self, exercises: Sequence[Exercise], max_tokens: int) -> Sequence[Exercise]:
+        """Those that leave room for a text."""
+        return [each for each in exercises if len(self.prompt(each)) + max_tokens <= self._max_length]
+
+
+class _Attempts:
+    """The model's texts for exercises, and what they earn, as a GRPOTrainer asks for them. To it a prompt is the number
+    of an exercise."""
+
+    def __init__(self, exercises: Sequence[Exercise], sampler: Sampler, encoder: _Encoder, trying: Trying) -> None:
+        self._exercises = exercises
+        self._sampler = sampler
+        self._encoder = encoder
+        self._trying = trying
+
+    def sample(self, prompts: Sequence[str], _: GRPOTrainer) -> dict[str, Any]:
+        """The texts for prompts, each of which comes once for each text of its group."""
+        exercises = [self._exercises[int(prompt)] for prompt in prompts]
+        found = self._sampler.sample(exercises, self._trying)
+        return {
+            "prompt_ids": [self._encoder.prompt(exercise) for exercise in exercises],
+            "completion_ids": [self._encoder.attempt(each) for each in found],
+            "logprobs": None,  # the trainer's own serve: it has just written the engine's weights
+            "earned": [
+                reward(exercise, each.text, each.finish_reason) for exercise, each in zip(exercises, found, strict=True)
+            ],
+        }
+
+
+def earned(*, earned: Sequence[float], **_: Any) -> Sequence[float]:
+    return earned
+
 
 def train(order: TrainingOrder) -> None:
     """Train and write the adapter. Raises NotFinite, NothingFits, and what the libraries raise."""
@@ -120,8 +173,10 @@ def train(order: TrainingOrder) -> None:
     tokenizer = AutoTokenizer.from_pretrained(order.base)
     encoder = _Encoder(tokenizer, settings.max_length)
     texts = read_lines(order.lessons / TEXTS, BestText)
-    text_rows, pair_rows = encoder.texts(texts), encoder.pairs(read_lines(order.lessons / PAIRS, LessonPair))
-    if not text_rows and not pair_rows:
+    text_rows = encoder.texts(texts) if settings.texts_epochs else []
+    pair_rows = encoder.pairs(read_lines(order.lessons / PAIRS, LessonPair)) if settings.pairs_epochs else []
+    exercises = _read_exercises(order, encoder)
+    if not text_rows and not pair_rows and not exercises:
         raise NothingFits
     base = AutoModelForCausalLM.from_pretrained(order.base, dtype=torch.bfloat16 if _fast_bf16() else torch.float32)
     base.config.use_cache = False
@@ -134,19 +189,39 @@ def train(order: TrainingOrder) -> None:
         task_type="CAUSAL_LM",
     )
     model = get_peft_model(base, lora)
-    say(Progress(stage="begin", step=0, steps=0, figures={"texts": len(text_rows), "pairs": len(pair_rows)}))
-    until = begun + settings.seconds
-    # Pairs get half of the time at most, so that they come to their turn.
-    halfway = begun + settings.seconds * (0.6 if pair_rows and settings.pairs_epochs else 1.0)
-    if text_rows and settings.texts_epochs:
-        _learn_texts(model, tokenizer, text_rows, order, halfway)
-    if pair_rows and settings.pairs_epochs and time.monotonic() < until:
-        _learn_pairs(model, tokenizer, pair_rows, order, until)
+    rows = {"texts": text_rows, "pairs": pair_rows, "exercises": exercises}
+    say(Progress(stage="begin", step=0, steps=0, figures={stage: len(each) for stage, each in rows.items()}))
+    ends = dict(_share(begun, settings.seconds, [stage for stage, each in rows.items() if each]))
+    if text_rows:
+        _learn_texts(model, tokenizer, text_rows, order, ends["texts"])
+    if pair_rows:
+        _learn_pairs(model, tokenizer, pair_rows, order, ends["pairs"])
+    if exercises and settings.trying is not None:
+        _try_exercises(model, tokenizer, encoder, exercises, order, ends["exercises"])
     model.eval()
     _refuse_not_finite(model)
-    model.save_pretrained(order.folder / ADAPTER, selected_adapters=["default"])
-    prompts = [encoder.prompt(lesson) for lesson in texts[:GREEDY_PROMPTS]]
+    model.save_pretrained(order.folder / ADAPTER, selected_adapters=[LEARNED])
+    shown: Sequence[BestText | Exercise] = texts or exercises
+    prompts = [encoder.prompt(each) for each in shown[:GREEDY_PROMPTS]]
     _write_greedy(model, tokenizer, prompts, order.folder / GREEDY)
+
+
+def _read_exercises(order: TrainingOrder, encoder: _Encoder) -> Sequence[Exercise]:
+    trying = order.training.trying
+    if trying is None:
+        return []
+    exercises = encoder.exercises(read_lines(order.lessons / EXERCISES, Exercise), trying.max_tokens)
+    if len(exercises) < trying.exercises:  # not even for one step
+        raise NothingFits
+    return exercises
+
+
+def _share(begun: float, seconds: float, stages: Sequence[str]) -> Iterator[tuple[str, float]]:
+    """When each stage has to end. What one does not need is left to the next."""
+    total, so_far = sum(SHARES[stage] for stage in stages), 0
+    for stage in stages:
+        so_far += SHARES[stage]
+        yield stage, begun + seconds * so_far / total
 
 
 def _learn_texts(model: PeftModel, tokenizer: Any, rows: list[Any], order: TrainingOrder, until: float) -> None:
@@ -184,6 +259,53 @@ def _learn_pairs(model: PeftModel, tokenizer: Any, rows: list[Any], order: Train
     trainer.train()
 
 
+def _try_exercises(
+    model: PeftModel,
+    tokenizer: Any,
+    encoder: _Encoder,
+    exercises: Sequence[Exercise],
+    order: TrainingOrder,
+    until: float,
+) -> None:
+    settings, trying = order.training, order.training.trying
+    if trying is None:
+        return
+    if REFERENCE in model.peft_config:
+        model.delete_adapter(REFERENCE)  # that of the pairs: the trainer makes another, which is the model of now
+    config = GRPOConfig(
+        **_common(order, "exercises") | {"per_device_train_batch_size": trying.samples},
+        gradient_accumulation_steps=trying.exercises,  # a group at a time, and all of them in a step
+        learning_rate=trying.rate,
+        max_steps=trying.steps,
+        num_generations=trying.samples,
+        max_completion_length=trying.max_tokens,
+        temperature=trying.temperature,
+        beta=trying.kl,
+        loss_type="dr_grpo",
+        scale_rewards="batch",
+    )
+    rows = [{"prompt": str(number)} for number in range(len(exercises))]
+    with Sampler(order.base, order.folder / "sampling", _saver(model), settings.seed, _engine_arguments()) as sampler:
+        trainer = GRPOTrainer(
+            model,
+            earned,
+            args=config,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+            rollout_func=_Attempts(exercises, sampler, encoder, trying).sample,
+            callbacks=[_Watcher("exercises", until)],
+        )
+        trainer.train()
+
+
+def _saver(model: PeftModel) -> Save:
+    return lambda folder: model.save_pretrained(folder, selected_adapters=[LEARNED])
+
+
+def _engine_arguments() -> dict[str, Any]:
+    return {"gpu_memory_utilization": GPU_SHARE} if torch.cuda.is_available() else {}
+
+
 def _common(order: TrainingOrder, stage: str) -> dict[str, Any]:
     bf16 = _fast_bf16()
     return {
@@ -211,6 +333,10 @@ def _fast_bf16() -> bool:
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported())
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _refuse_not_finite(model: PeftModel) -> None:
@@ -245,25 +371,31 @@ def main(path: Path) -> int:
     order = TrainingOrder.model_validate_json(path.read_bytes())
     if os.getppid() != order.parent:
         return 1
+    _take_along()
     try:
         train(order)
     except NotFinite:
         return _fail("the loss is not a number any more: lower the rates of the recipe")
     except NothingFits:
-        return _fail("no lesson fits into the recipe's max_length tokens")
+        return _fail("no lesson fits into the recipe's max_length tokens, or too few exercises with its max_tokens")
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return _fail(f"the disk is full: {error.filename or order.folder}" if full else str(error))
+    except (AdapterUnusable, EngineMisconfigured, RedraftError) as error:
+        return _fail(f"the engine that tries the exercises: {error}")
     except MemoryError:
         return _fail("the memory is too small: lower the recipe's batch or max_length")
     say(Progress(stage="end", step=0, steps=0))
     return 0
 
 
+def _take_along() -> None:
+    """Have all processes of this group end with this one, even if it is killed. The engine's would keep its memory."""
+    watched, _ = os.pipe()  # the other end closes when this process ends, and not before
+    subprocess.Popen(["sh", "-c", "read _; kill -9 0"], stdin=watched, stdout=subprocess.DEVNULL)  # noqa: S607
+    os.close(watched)
+
+
 def _fail(reason: str) -> int:
     say(Progress(stage="failed", step=0, steps=0, reason=reason))
     return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))

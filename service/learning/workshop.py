@@ -5,7 +5,7 @@
     collected.jsonl         texts for those that are for training
     stored.jsonl            texts of stored traces (stored.py, lineage.py)
     imported.jsonl          texts of files (imported.py)
-    lessons/<digest>/       best texts and pairs
+    lessons/<digest>/       best texts, pairs and exercises
     adapters/, current, …   registry.py
     runs/                   runs.py
 
@@ -30,18 +30,20 @@ from service.engines.base import Engine
 from service.learning.collected import Collected, DamagedFile, read_lines, write_lines, write_whole
 from service.learning.collecting import collect
 from service.learning.exam import ExamFailed, Paper, Reads, Sat, agree, make_paper, sit
+from service.learning.exercises import Exercise, find_exercises
 from service.learning.gate import Judgement, Section
 from service.learning.imported import read_rows
 from service.learning.lessons import CLIENT_SHARE, BestText, LessonPair, Lessons, make_lessons
 from service.learning.lineage import IDS, STORED, changing_texts, withdrawn_traces, write_ids, write_stored
 from service.learning.manifest import Manifest, Verdict, digest_of, digest_of_evaluators, installed_versions
 from service.learning.practice import make_prompts
+from service.learning.prompts import Prompt
 from service.learning.recipe import Recipe
 from service.learning.registry import Refused, Registry
 from service.learning.split import Split
 from service.learning.statistics import interval
 from service.learning.stored import Gathered, gather_traces
-from service.learning.trainer import ADAPTER, GREEDY, PAIRS, TEXTS, Progress, Trainer, refuse_few
+from service.learning.trainer import ADAPTER, EXERCISES, GREEDY, PAIRS, TEXTS, Progress, Trainer, refuse_few
 
 if TYPE_CHECKING:  # nothing of it is imported where traces are off
     from service.traces.store import TraceStore
@@ -125,12 +127,14 @@ class Workshop:
         if not lessons.texts and not lessons.pairs:
             raise Refused(f"what was collected gives no lesson{_in_brackets(lessons.left_out, lessons.capped)}")
         self._write_split(split)
-        digest = digest_of([*lessons.texts, *lessons.pairs])[:16]
+        exercises = list(find_exercises(practice, parts))
+        digest = digest_of([*lessons.texts, *lessons.pairs, *exercises])[:16]
         folder = self._folder / "lessons" / digest
         with changing_texts(self._folder):
             write_ids(folder / IDS, lessons.traces)
             write_lines(folder / TEXTS, lessons.texts)
             write_lines(folder / PAIRS, lessons.pairs)
+            write_lines(folder / EXERCISES, exercises)
         write_whole(self._folder / "lessons" / "latest", f"{digest}\n")
         return lessons, folder
 
@@ -138,9 +142,10 @@ class Workshop:
         """Train an adapter on the latest lessons. Raises TrainingFailed, Refused and DamagedFile."""
         folder = self.lessons_folder()
         texts, pairs = read_lines(folder / TEXTS, BestText), read_lines(folder / PAIRS, LessonPair)
-        refuse_few(texts, recipe.training)
+        exercises = read_lines(folder / EXERCISES, Exercise) if recipe.training.trying else []
+        refuse_few(texts, exercises, recipe.training)
         lessons: Sequence[BestText | LessonPair] = [*texts, *pairs]
-        learned = [lesson.prompt for lesson in lessons]
+        learned = [each.prompt for each in (*lessons, *exercises)]
         begun, log = monotonic(), list[Mapping[str, float]]()
 
         def follow(progress: Progress) -> None:
@@ -163,6 +168,7 @@ class Workshop:
                     traces=tuple(sorted({lesson.trace for lesson in lessons if lesson.trace})),
                     texts=len(texts),
                     pairs=len(pairs),
+                    exercises=len(exercises),
                     created=_now(),
                     seconds=round(monotonic() - begun, 1),
                     versions=installed_versions(),
@@ -190,7 +196,7 @@ class Workshop:
         paper = self._paper(manifest)
         exam = digest_of(paper.prompts)[:16]
         attempt = self.registry.count_attempt(exam)
-        learned = [each.prompt for each in read_lines(self._folder / "lessons" / manifest.lessons / TEXTS, BestText)]
+        learned = self._prompts_of(self._folder / "lessons" / manifest.lessons)
         agreement = await agree(candidate, folder / GREEDY, reads, learned)
         sat = await sit(
             incumbent,
@@ -252,6 +258,12 @@ class Workshop:
         if leaked := {digest_of([prompt.text]) for prompt in exam} & set(manifest.prompts):
             raise ExamFailed(f"{len(leaked)} prompts of the exam are among the adapter's lessons")
         return make_paper(exam, recipe.practice.kept_out, recipe.examining)
+
+    def _prompts_of(self, lessons: Path) -> Sequence[Prompt]:
+        """The prompts of lessons, among them those of the trainer's greedy texts."""
+        texts = read_lines(lessons / TEXTS, BestText)
+        exercises = read_lines(lessons / EXERCISES, Exercise) if (lessons / EXERCISES).exists() else []
+        return [*(each.prompt for each in texts), *(each.prompt for each in exercises)]
 
     def _mismatch(self, manifest: Manifest) -> str:
         if manifest.base != self.base_digest():

@@ -103,7 +103,7 @@ def test_the_steps_one_after_another(
 ) -> None:
     assert run(tmp_path, monkeypatch, "run", "--recipe", str(tmp_path / "tiny.toml")) == 0
     printed = capsys.readouterr().out
-    assert "best texts and" in printed
+    assert " exercises, in " in printed
     assert "Trained the adapter" in printed
     assert "verdict: " in printed
 
@@ -226,7 +226,7 @@ def test_a_canary_is_started_and_stopped(
         (["train"], "Cannot train: there are no lessons yet"),
         (["exam"], "Cannot exam: there is no adapter yet"),
         (["rollback"], "Cannot rollback: nothing was promoted"),
-        (["collect", "--recipe", "slow"], "Cannot collect: slow is neither a recipe (quick) nor a file"),
+        (["collect", "--recipe", "slow"], "Cannot collect: slow is neither a recipe (grpo, quick) nor a file"),
     ],
 )
 def test_what_cannot_be_done_has_a_sentence(

@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from service.learning.exercises import Exercise
 from service.learning.lessons import BestText
 from service.learning.recipe import Training, load_recipe
 from service.learning.trainer import ADAPTER, GREEDY, Progress, Trainer, TrainingFailed, refuse_few
@@ -122,9 +123,24 @@ async def test_without_the_extra_it_says_what_to_install(
 )
 def test_too_few_lessons_are_refused(training: Training, lessons: list[BestText], reason: str) -> None:
     with pytest.raises(TrainingFailed, match=reason):
-        refuse_few(lessons, training)
+        refuse_few(lessons, [], training)
 
 
 def test_enough_lessons_of_several_kinds_are_not(training: Training) -> None:
-    refuse_few([lesson(number, ("title", "quoted")[number % 2]) for number in range(50)], training)
-    refuse_few([lesson(number, *(["title"] if number % 2 else [])) for number in range(50)], training)
+    refuse_few([lesson(number, ("title", "quoted")[number % 2]) for number in range(50)], [], training)
+    refuse_few([lesson(number, *(["title"] if number % 2 else [])) for number in range(50)], [], training)
+
+
+def test_too_few_exercises_for_a_step_are_refused() -> None:
+    training = load_recipe("grpo").training
+    exercises = [Exercise(prompt=prompt(f"{number}"), passed=0.5, usual=100) for number in range(8)]
+    texts = [lesson(number, ("title", "quoted")[number % 2]) for number in range(50)]
+
+    refuse_few(texts, exercises, training)
+    with pytest.raises(TrainingFailed, match="7 prompts are passed sometimes, and each step of the recipe tries 8"):
+        refuse_few(texts, exercises[:-1], training)
+
+
+def test_a_recipe_of_exercises_alone_needs_no_texts() -> None:
+    training = load_recipe("grpo").training.model_copy(update={"texts_epochs": 0, "pairs_epochs": 0})
+    refuse_few([], [Exercise(prompt=prompt(f"{number}"), passed=0.5, usual=100) for number in range(8)], training)

@@ -11,6 +11,7 @@ from service.engines.conversation import Conversation
 from service.engines.scripted import Script, ScriptedEngine
 from service.learning.collected import Collected, DamagedFile, read_lines, write_lines
 from service.learning.exam import ExamFailed, Sat
+from service.learning.exercises import Exercise
 from service.learning.lessons import BestText
 from service.learning.manifest import digest_of
 from service.learning.practice import all_kinds
@@ -18,7 +19,7 @@ from service.learning.prompts import Message, Prompt
 from service.learning.recipe import Recipe, load_recipe
 from service.learning.registry import Refused
 from service.learning.split import NEAR, resemblance, sign
-from service.learning.trainer import TEXTS
+from service.learning.trainer import EXERCISES, TEXTS
 from service.learning.workshop import Workshop
 from tests.learning.made import collected, text
 from tests.learning.test_trainer import fake
@@ -142,6 +143,20 @@ async def test_no_prompt_of_the_exam_comes_back_by_another_way(shop: Workshop, r
         for passage in prompt.passages:
             assert all(resemblance(sign(passage), signature) < NEAR for signature in signatures)
     assert any(lesson.prompt.text == "Hi." for lesson in lessons.texts)
+
+
+async def test_exercises_are_learned_from_too_and_none_is_of_the_exam(shop: Workshop, recipe: Recipe) -> None:
+    trying = load_recipe("grpo").training.trying
+    alone = recipe.training.model_copy(update={"texts_epochs": 0, "pairs_epochs": 0, "trying": trying})
+    recipe = recipe.model_copy(update={"training": alone})
+    await learn(shop, recipe)
+    exercises = read_lines(shop.lessons_folder() / EXERCISES, Exercise)
+    [manifest] = shop.registry.list()
+
+    assert len(exercises) == manifest.exercises > 8
+    assert {digest_of([exercise.prompt.text]) for exercise in exercises} <= set(manifest.prompts)
+    parts, _ = shop._split().assign([exercise.prompt for exercise in exercises])
+    assert set(parts.values()) == {"train"}
 
 
 async def test_a_leak_is_found_before_the_exam(shop: Workshop, recipe: Recipe) -> None:
