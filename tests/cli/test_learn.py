@@ -161,7 +161,7 @@ def test_lessons_come_from_stored_traces_and_files(
     assert "Took texts for 1 prompts from 1 files." in capsys.readouterr().out
     assert run(tmp_path, monkeypatch, "lessons") == 0
     printed = capsys.readouterr().out
-    assert "3 best texts and 0 pairs" in printed
+    assert "3 best texts, 0 pairs" in printed
     assert "1 lessons left out: more than 5% from one caller" in printed
 
     with (tmp_path / "tiny.toml").open("r+") as recipe:
@@ -174,7 +174,7 @@ def test_lessons_come_from_stored_traces_and_files(
     assert run(tmp_path, monkeypatch, "list") == 0
     assert capsys.readouterr().out.rstrip().endswith("withdrawn: 1 of 2 traces")
     assert run(tmp_path, monkeypatch, "lessons") == 0
-    assert "2 best texts and 0 pairs" in capsys.readouterr().out
+    assert "2 best texts, 0 pairs" in capsys.readouterr().out
 
     monkeypatch.delenv("REDRAFT_STORE")
     assert run(tmp_path, monkeypatch, "lessons") == 1
