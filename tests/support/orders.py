@@ -1,5 +1,6 @@
 """Jobs for tests: requests that make many calls side by side, and what must be the same however often they are cut."""
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -40,6 +41,7 @@ async def add_jobs(store: JobStore, requests: Sequence[Mapping[str, Any]], calle
         job = Job(make_id("job"), caller, "refine", "queued", time.time())
         await store.add(job, make_order(request, caller))
         ids.append(job.id)
+        await asyncio.sleep(0.002)  # ids sort by milliseconds
     return ids
 
 
