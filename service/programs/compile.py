@@ -171,6 +171,7 @@ class Programs:
             calibration=self.calibration,
             threads=self.tools.threads,
             principles=_principles(rubrics),
+            critic_trust=self.judge_trust(models.critic),
             candidate=request.candidate,
             feedback=request.feedback,
         )

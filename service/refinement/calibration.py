@@ -13,11 +13,13 @@ class Evidence:
 
     departure: the size of the largest departure from what the model would have written, in nats.
     approval: the log-odds of Yes as the critic's answer to whether the text is right.
+    compared: the same, if the critic has answered the request itself before it reads the text.
     judged: the judges' score, in [0, 1].
     """
 
     departure: float | None = None
     approval: float | None = None
+    compared: float | None = None
     judged: float | None = None
 
 
@@ -40,7 +42,7 @@ class Scale:
 class Calibration:
     """A logistic map from evidence to the probability that a text has a fault, and what follows from it.
 
-    departure, approval, judged: the scales of the three kinds of evidence.
+    departure, approval, compared, judged: the scales of the kinds of evidence.
     silence: the largest probability of a fault at which the critic says nothing.
     certainty: the largest probability of a fault, by the judges alone, at which no critic is asked.
 
@@ -53,6 +55,7 @@ class Calibration:
 
     departure: Scale = Scale(0.15, 6.1)
     approval: Scale = Scale(-0.7, 1.0)
+    compared: Scale = Scale(-1.6, 1.1)
     judged: Scale = Scale(0.0, 0.0)
     silence: float = 0.5
     certainty: float = 0.1
@@ -62,6 +65,7 @@ class Calibration:
         terms = (
             self.departure.log_odds(evidence.departure),
             self.approval.log_odds(evidence.approval),
+            self.compared.log_odds(evidence.compared),
             self.judged.log_odds(evidence.judged),
         )
         known = [term for term in terms if term is not None]

@@ -8,6 +8,9 @@ docs/results/critic.md has the measurements.
 
 For its answer and its issues the critic reads what a judge reads: the request, and the text as somebody's reply between
 two lines of a fence, which is not the judge's. So the critic does not defend a reply of its own.
+
+A caller's text is compared: the model answers the request itself first, and then reads the text as somebody else's. A
+small model sees that two answers differ where it does not see that one is wrong.
 """
 
 import math
@@ -30,6 +33,8 @@ from service.refinement.program import EvaluatedProgram
 SAMPLING = Sampling(temperature=0.0, max_tokens=160, thinking=False)
 ANSWER_SAMPLING = Sampling(temperature=0.0, max_tokens=60, thinking=False)
 """Too few tokens for thoughts: the critic answers at once, as the judge does."""
+OWN_SAMPLING = Sampling(temperature=0.0, max_tokens=144, thinking=False)
+"""Of the critic's own answer to the request. The beginning of a long one is enough to compare."""
 
 MOST_LISTED = 3
 MOST_MEASURED = 2
@@ -75,12 +80,14 @@ class ModelCritic:
     engine: the one that plays it.
     ledger: the program's.
     departures_of: where a text departs from what the engine's model would have written; None if that is not known.
+    own: what the engine's model answers to the request itself, so that it has something to compare a text with.
     """
 
     brief: EvaluatedProgram
     engine: MeteredEngine
     ledger: Ledger
     departures_of: Callable[[str], Awaitable[Sequence[Departure] | None]]
+    own: Completion | None = None
 
     async def criticise(
         self,
@@ -99,7 +106,7 @@ class ModelCritic:
         doubted: a judge doubts the candidate, so that silence is not an answer.
         """
         found = critique_by_evaluators(candidate, assessment)
-        shown = self.brief.show(candidate.text, self.brief.critics_fence)
+        shown = self._show(candidate.text)
         departures = await self.departures_of(candidate.text)
         verifications = await self._verify(shown) if factored else ()
         known = {
@@ -107,9 +114,11 @@ class ModelCritic:
             "principles": principles,
             "verifications": {verification.question: verification.answer for verification in verifications},
         }
+        approval = await self._approve(shown, known)
         evidence = Evidence(
             departure=None if departures is None else largest(departures),
-            approval=await self._approve(shown, known),
+            approval=approval if self.own is None else None,
+            compared=None if self.own is None else approval,
             judged=judged_score(assessment),
         )
         probability = self.brief.calibration.fault_probability(evidence)
@@ -117,6 +126,11 @@ class ModelCritic:
         if probability is not None and probability <= self.brief.calibration.silence and not doubted:
             return found
         return await self._name_faults(shown, known, departures or (), found)
+
+    def _show(self, text: str) -> Conversation:
+        if self.own is None:
+            return self.brief.show(text, self.brief.critics_fence)
+        return self.brief.show_after(self.own, text, self.brief.critics_fence)
 
     async def _approve(self, shown: Conversation, known: Mapping[str, object]) -> float | None:
         """The log-odds of Yes as the answer to whether the text is right; None if the model says something else."""

@@ -51,10 +51,15 @@ class Departure:
         return self.passage[-1:].isalnum() and any(map(str.isalnum, self.expected))
 
 
+def is_long(request: Conversation, text: str) -> bool:
+    """Whether a request and a text are too long to be read once more."""
+    return len((request.turn.text + text).encode()) > MOST_WEIGHED_BYTES
+
+
 async def weigh(engine: Engine, request: Conversation, text: str) -> Sequence[Departure] | None:
     """The departures of a text from what the engine's model would have answered, the largest first; None if they cannot
     be measured."""
-    if not text or len((request.turn.text + text).encode()) > MOST_WEIGHED_BYTES:
+    if not text or is_long(request, text):
         return None
     try:
         likelihood = await engine.call(Weigh(request, text))

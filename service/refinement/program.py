@@ -9,7 +9,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
-from service.engines.base import JsonSchema, Sampling
+from service.engines.base import Completion, JsonSchema, Sampling
 from service.engines.conversation import Conversation
 from service.engines.relay import ChatBody, RelayFinish
 from service.evaluators.base import Evaluator
@@ -141,6 +141,11 @@ class EvaluatedProgram(Program):
         """What judges and critics read: the request and a text that answers it, and nothing else."""
         return self.request.with_user(self.prompts.render("show", candidate=text, fence=fence))
 
+    def show_after(self, own: Completion, text: str, fence: str) -> Conversation:
+        """The same, with the model's own answer before the text, which is somebody else's."""
+        shown = self.prompts.render("show_another", candidate=text, fence=fence)
+        return self.request.with_reply(own).with_user(shown)
+
     @cached_property
     def critics_fence(self) -> str:
         """The critic's delimiter. Its words reach the writer, so it must not know the judge's, and this one tells
@@ -168,11 +173,13 @@ class Refine(EvaluatedProgram):
 class Review(EvaluatedProgram):
     """One critique request: evaluate ``candidate``, and say in words what should change if ``feedback``.
 
-    ``principles``: the candidate is also held against these, all of them.
+    ``principles``: the candidate is also held against these, all of them. ``critic_trust``: of the critic's model as a
+    judge.
     """
 
     candidate: str
     feedback: bool = True
+    critic_trust: JudgeTrust = UNKNOWN
     principles: Sequence[str] = ()
 
 

@@ -18,6 +18,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 VARIABLES: Mapping[str, frozenset[str]] = {
     "draft": frozenset({"prompt", "parameters", "choices"}),
     "show": frozenset({"candidate", "fence"}),
+    "show_another": frozenset({"candidate", "fence"}),
     "rate": frozenset({"question"}),
     "rate_reversed": frozenset({"question"}),
     "rate_prefill": frozenset(),
@@ -39,7 +40,7 @@ VARIABLES: Mapping[str, frozenset[str]] = {
 """Every template that a task has, and the variables it may use.
 
 - draft: what the model is asked first
-- show: a candidate, between two lines of the fence
+- show: a candidate, between two lines of the fence; show_another: the same, after the model's own answer
 - rate: a criterion's question about the candidate shown; rate_reversed: the same, with the answers in the other order;
   rate_prefill: how the answer to both begins, before Yes or No
 - doubt: whether the candidate shown is right; ``verifications`` maps questions to answers; doubt_prefill: how the

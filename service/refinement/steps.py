@@ -24,11 +24,11 @@ from service.refinement import repairs, telemetry
 from service.refinement.accounting import Emit, Ledger, LimitReached, MeteredEngine
 from service.refinement.candidate import Assessment, Candidate, Critique
 from service.refinement.constraining import Constraining, sample_under, will_have_spaces
-from service.refinement.critic import SAMPLING, SCHEMAS, ModelCritic
-from service.refinement.departures import Departure, largest, weigh
+from service.refinement.critic import OWN_SAMPLING, SAMPLING, SCHEMAS, ModelCritic
+from service.refinement.departures import Departure, is_long, largest, weigh
 from service.refinement.events import EvaluatorEnded, RepairEnded
 from service.refinement.landing import Rules
-from service.refinement.program import EvaluatedProgram, Refine
+from service.refinement.program import EvaluatedProgram, Refine, Review
 from service.refinement.prompts import Prompts
 from service.refinement.roles import CallRole, Roles
 from service.refinement.watched import Watch, write_landing, write_watched
@@ -290,8 +290,27 @@ class EngineSteps:
     ) -> Critique:
         """Ask the model what should change in a candidate; the parameters are those of ModelCritic.criticise."""
         engine = self.engine("critique")
-        critic = ModelCritic(self._brief, engine, self._ledger, partial(self._departures_of, engine))
-        return await critic.criticise(candidate, assessment, principles, factored=factored, doubted=doubted)
+        own = await self._own_answer(engine, candidate.text)
+        critic = ModelCritic(self._brief, engine, self._ledger, partial(self._departures_of, engine), own)
+        try:
+            return await critic.criticise(candidate, assessment, principles, factored=factored, doubted=doubted)
+        except PromptTooLong:
+            if own is None:
+                raise
+        alone = replace(critic, own=None)
+        return await alone.criticise(candidate, assessment, principles, factored=factored, doubted=doubted)
+
+    async def _own_answer(self, engine: MeteredEngine, text: str) -> Completion | None:
+        """What a critic answers itself, to compare a caller's text with; None if there is nothing to compare.
+
+        The texts of a refine are mostly the model's own answers, so one more of them says little. A model that is not
+        trusted as a judge gains nothing from its answer.
+        """
+        brief = self._brief
+        if not isinstance(brief, Review) or brief.critic_trust.level == "none" or is_long(brief.request, text):
+            return None
+        own = await engine.call(Sample(brief.request, OWN_SAMPLING))
+        return own if own.text.strip() else None
 
     async def edit(self, candidate: Candidate, guidance: Guidance, tokens: int) -> Conversation:
         """The conversation that asks for a better version of a candidate, of up to ``tokens``.

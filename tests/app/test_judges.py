@@ -67,6 +67,18 @@ async def test_no_tokens_are_spent_on_critiques_for_the_sake_of_an_untrusted_jud
     assert (insisted["stop_reason"], insisted["improved"]) == ("rounds", False)
 
 
+async def test_a_critic_that_is_not_trusted_as_a_judge_does_not_answer_the_request_first(calibration: Path) -> None:
+    asked = {**PROMPT, "candidate": "Sand.", "judge": False}
+    async with serving() as served:
+        compared = (await served.post("/v1/critique", asked)).json()
+    async with serving(calibration=calibration) as served:
+        await known(served)
+        alone = (await served.post("/v1/critique", asked)).json()
+
+    assert (compared["usage"]["calls"], alone["usage"]["calls"]) == (4, 3)
+    assert alone["remarks"]
+
+
 async def test_what_verifiers_find_is_revised_under_an_untrusted_judge(calibration: Path) -> None:
     salt = {**PROMPT, "evaluators": [{"type": "keywords", "include": ["salt"]}]}
     async with serving(calibration=calibration) as served:

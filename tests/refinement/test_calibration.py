@@ -5,7 +5,9 @@ import pytest
 from service.refinement.calibration import Calibration, Evidence, Scale
 
 NOTHING = Scale(0.0, 0.0)
-READ = Calibration(departure=Scale(0.5, 4.0), approval=Scale(-1.0, 1.0), judged=Scale(-4.0, 0.5))
+READ = Calibration(
+    departure=Scale(0.5, 4.0), approval=Scale(-1.0, 1.0), compared=Scale(-2.0, 1.0), judged=Scale(-4.0, 0.5)
+)
 
 
 @pytest.mark.parametrize(
@@ -14,6 +16,7 @@ READ = Calibration(departure=Scale(0.5, 4.0), approval=Scale(-1.0, 1.0), judged=
         (Evidence(departure=4.0), 0.5),
         (Evidence(departure=6.0), 0.731),
         (Evidence(approval=2.0), 0.269),
+        (Evidence(compared=1.5), 0.269),
         (Evidence(judged=0.75), 0.269),
         (Evidence(departure=6.0, approval=2.0), 0.5),
         (Evidence(departure=6.0, approval=0.0, judged=0.25), 0.953),

@@ -1,14 +1,19 @@
 """Generate and critique programs: without a loop, but with the same account."""
 
+import math
+from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from service.engines.base import Sample, Sampling, Usage
+from service.engines.base import Choose, Sample, Sampling, Usage
 from service.engines.conversation import Conversation, Turn
 from service.engines.scripted import EngineCall, Script, ScriptedEngine
 from service.errors import DeadlineExceeded, EngineDead, EngineUnavailable, PromptTooLong
+from service.refinement.calibration import Scale
+from service.refinement.critic import OWN_SAMPLING
 from service.refinement.events import (
     CallEnded,
     Critiqued,
@@ -18,13 +23,16 @@ from service.refinement.events import (
     Generated,
     Reviewed,
 )
-from service.refinement.program import Budget, Generate, Review
+from service.refinement.program import Budget, Generate, Review, Search
 from service.refinement.roles import Models, Roles
 from service.refinement.single import generate, review
+from service.refinement.trust import JudgeTrust, TrustLevel
 from tests.support.scripts import (
+    CRITICS_FENCE,
     FENCE,
     JUDGE,
     PROMPTS,
+    READ_BY_ANSWER,
     REQUEST,
     SALT,
     Broken,
@@ -34,6 +42,7 @@ from tests.support.scripts import (
     halt,
     of_type,
     program,
+    refined,
     role_of,
     settled,
     stall,
@@ -207,7 +216,7 @@ async def test_a_review_evaluates_and_then_criticises() -> None:
         EvaluatorEnded,
         *[CallEnded] * 2,
         EvaluatorEnded,
-        *[CallEnded] * 2,
+        *[CallEnded] * 3,
         Critiqued,
         Reviewed,
     ]
@@ -226,6 +235,90 @@ async def test_a_review_without_feedback_asks_no_critic() -> None:
 
     assert isinstance(done, Reviewed)
     assert (done.critique, done.usage, scripted.calls) == (None, {}, [])
+
+
+def turns(call: Sample | Choose) -> Sequence[tuple[str, str]]:
+    return [(turn.role, turn.text) for turn in call.conversation.turns()]
+
+
+async def test_a_critic_answers_the_request_before_it_reads_a_callers_text() -> None:
+    scripted = engine(Lines(own="Stones."))
+    asked = critique_of("Sand.")
+
+    await events(review(asked, Roles.single(scripted)))
+
+    shown = [
+        *[(turn.role, turn.text) for turn in asked.request.turns()],
+        ("assistant", "Stones."),
+        ("user", f"Another reply:\n{CRITICS_FENCE}\nSand.\n{CRITICS_FENCE}"),
+    ]
+    own, naming = scripted.asked("critique")
+    [doubt] = scripted.calls_of(Choose)
+    assert (own.sampling, turns(own)) == (OWN_SAMPLING, shown[:1])
+    assert turns(doubt)[:-1] == turns(naming)[:-1] == shown
+
+
+async def test_what_a_critic_says_after_its_own_answer_is_other_evidence() -> None:
+    read = replace(READ_BY_ANSWER, approval=Scale(-1.0, 0.0), compared=Scale(-1.0, 1.0))
+
+    def even(call: Choose) -> Sequence[float]:
+        return [0.5, 0.5]
+
+    *_, done = await events(review(critique_of("Sand.", calibration=read), Roles.single(engine(weights=even))))
+
+    assert isinstance(done, Reviewed)
+    assert done.critique is not None
+    assert done.critique.fault_probability == pytest.approx(1.0 / (1.0 + math.exp(-1.0)))
+
+
+@pytest.mark.parametrize(
+    ("text", "own", "samples"),
+    [("Sand.", " ", 2), ("Sand. " * 400, "Stones.", 1)],
+    ids=["has no answer of its own", "would read a long text"],
+)
+async def test_a_critic_reads_the_text_alone_if_it(text: str, own: str, samples: int) -> None:
+    scripted = engine(Lines(own=own))
+
+    await events(review(critique_of(text), Roles.single(scripted)))
+
+    *_, naming = scripted.asked("critique")
+    assert len(scripted.asked("critique")) == samples
+    assert "assistant" not in [role for role, _ in turns(naming)]
+
+
+async def test_a_critic_of_a_refine_has_no_answer_of_its_own() -> None:
+    scripted = engine()
+
+    await refined(program(search=Search(rounds=1, critic="model")), scripted)
+
+    assert not [call for call in scripted.calls_of(Sample) if call.sampling == OWN_SAMPLING]
+
+
+@pytest.mark.parametrize(("level", "samples"), [("drive", 2), ("break_ties", 2), ("none", 1)])
+async def test_a_critic_that_cannot_tell_right_from_wrong_has_no_answer_of_its_own(
+    level: TrustLevel, samples: int
+) -> None:
+    scripted = engine()
+    asked = critique_of("Sand.", critic_trust=JudgeTrust(level))
+
+    *_, done = await events(review(asked, Roles.single(scripted)))
+
+    assert isinstance(done, Reviewed)
+    assert len(scripted.asked("critique")) == samples
+    assert done.critique is not None
+    assert [remark.message for remark in done.critique.remarks] == ["Too short."]
+
+
+async def test_a_critic_whose_own_answer_leaves_no_room_reads_the_text_alone() -> None:
+    scripted = engine(Lines(own="Stones " * 100), context_tokens=250)
+
+    *_, done = await events(review(critique_of("Sand."), Roles.single(scripted)))
+
+    own, naming = scripted.asked("critique")
+    assert own.sampling == OWN_SAMPLING
+    assert "assistant" not in [role for role, _ in turns(naming)]
+    assert isinstance(done, Reviewed)
+    assert done.usage["critique"] == scripted.bill["critique"]
 
 
 async def test_a_review_reports_an_evaluator_that_fails() -> None:

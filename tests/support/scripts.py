@@ -17,7 +17,7 @@ from service.evaluators.model.judge import Criterion, Judge
 from service.evaluators.text.keywords import Keywords
 from service.refinement.calibration import Calibration, Evidence, Scale
 from service.refinement.candidate import Critique, Remark
-from service.refinement.critic import QUESTIONS_SCHEMA
+from service.refinement.critic import OWN_SAMPLING, QUESTIONS_SCHEMA
 from service.refinement.events import Event, Refined
 from service.refinement.loop import refine
 from service.refinement.program import Budget, Refine, Search, Stop
@@ -31,6 +31,7 @@ PROMPTS = Prompts.compile(
     {
         "draft": "{{ prompt }}",
         "show": "Reply:\n{{ fence }}\n{{ candidate }}\n{{ fence }}",
+        "show_another": "Another reply:\n{{ fence }}\n{{ candidate }}\n{{ fence }}",
         "rate": "Rate: {{ question }}",
         "rate_reversed": "Swap: {{ question }}",
         "rate_prefill": "Answer: ",
@@ -56,7 +57,11 @@ PROMPTS = Prompts.compile(
 )
 JUDGE = Judge(criteria=(Criterion(name="fluency", question="Is it fluent?"),))
 READ_BY_ANSWER = Calibration(
-    departure=Scale(0.0, 0.0), approval=Scale(-1.0, 0.0), judged=Scale(0.0, 0.0), certainty=0.0
+    departure=Scale(0.0, 0.0),
+    approval=Scale(-1.0, 0.0),
+    compared=Scale(-1.0, 0.0),
+    judged=Scale(0.0, 0.0),
+    certainty=0.0,
 )
 """Only the critic's answer says anything."""
 DOUBTED = READ_BY_ANSWER.fault_probability(Evidence(approval=-20.0))
@@ -77,7 +82,7 @@ def role_of(call: EngineCall) -> CallRole:
 
     A text is weighed for the role that reads it first. Here that is the critic; BilledEngine knows of judges before it.
     """
-    if is_doubt(call) or isinstance(call, Weigh):
+    if is_doubt(call) or is_own_answer(call) or isinstance(call, Weigh):
         return "critique"
     if isinstance(call, Choose):
         return "judge"
@@ -90,6 +95,11 @@ def is_doubt(call: EngineCall) -> bool:
     """Whether a critic is asked how right a text is."""
     last = call.conversation.turn.text
     return isinstance(call, Choose) and (last.startswith("Doubt?") or "Is this reply correct?" in last)
+
+
+def is_own_answer(call: EngineCall) -> bool:
+    """Whether a critic answers the request itself."""
+    return isinstance(call, Sample) and call.sampling == OWN_SAMPLING
 
 
 def is_answer(call: EngineCall) -> bool:
@@ -115,8 +125,8 @@ class Lines:
     """What the engine says to each role, call by call; the last line is repeated. Judges look a text's weights up.
 
     A critic doubts a text unless its next line is empty.
-    ``questions`` are those of a factored critic, each with the same ``answer``. ``compare`` weighs two texts as they
-    were placed.
+    ``questions`` are those of a factored critic, each with the same ``answer``. ``own`` is the critic's answer to the
+    request, with which it compares a caller's text. ``compare`` weighs two texts as they were placed.
     """
 
     draft: Sequence[str] = ("Waves.",)
@@ -124,6 +134,7 @@ class Lines:
     critique: Sequence[Sequence[str] | str] = (("Too short.",),)
     questions: Sequence[str] = ()
     answer: str = "It is."
+    own: str = "Stones."
     ratings: Mapping[str, Sequence[float]] = field(default_factory=dict)
     vote: Sequence[float] = ()
     compare: Callable[[str, str], Sequence[float]] = lambda first, second: (0.5, 0.5)
@@ -134,6 +145,8 @@ class Lines:
             return json.dumps({"questions": self.questions})
         if is_answer(call):
             return self.answer
+        if is_own_answer(call):
+            return self.own
         role = role_of(call)
         lines: Sequence[Any] = {"draft": self.draft, "revise": self.revise, "critique": self.critique}[role]
         line = lines[min(self.said[role], len(lines) - 1)]
