@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import psutil
+import pytest
 from openai import AsyncOpenAI
 from openai.types.responses import Response
 
@@ -80,6 +81,7 @@ async def ended(client: AsyncOpenAI, response: Response) -> Response:
     return response
 
 
+@pytest.mark.timeout(600)
 async def test_work_whose_service_is_killed_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
     """The same job twice, a batch and a response: the kill disturbs the first job and the batch."""
     request = make_request(0)
