@@ -157,7 +157,7 @@ async def test_a_replica_that_was_paused_gives_way(postgres: str) -> None:
 
 async def _taken_over(place: str, other: Served) -> None:
     """Have the other replica answer, once the first has lost its right to."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             await lose_keys(place)
             response = await other.post("/v1/refine", PROMPT, headers=KEY)

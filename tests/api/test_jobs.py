@@ -56,7 +56,7 @@ async def read_events(served: Served, job: str, after: int | None = None, most: 
 
 async def ended(served: Served, job: str) -> dict[str, Any]:
     """The job, once it has ended."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         body: dict[str, Any] = (await served.client.get(job)).json()
         while body["finished_at"] is None:
             await asyncio.sleep(0.005)
@@ -66,7 +66,7 @@ async def ended(served: Served, job: str) -> dict[str, Any]:
 
 async def at_work(served: Served) -> None:
     """Return once a call is in flight."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not served.engine.in_flight:
             await asyncio.sleep(0.005)
 
@@ -308,7 +308,7 @@ async def test_results_are_kept_for_a_while(tmp_path: Path) -> None:
         await ended(served, job)
     async with with_jobs(tmp_path) as served:
         assert (await ended(served, job))["result"]["text"]
-    async with with_jobs(tmp_path, job_keep_seconds=1e-6) as served, asyncio.timeout(10):
+    async with with_jobs(tmp_path, job_keep_seconds=1e-6) as served, asyncio.timeout(30):
         while (await served.client.get(job)).status_code != 404:
             await asyncio.sleep(0.01)
 

@@ -247,7 +247,7 @@ async def test_a_job_that_was_taken_up_again_has_one_whole_trace(tmp_path: Path,
 
     async with storing(tmp_path, Script(reply=reply, fault=fault, seconds_per_call=0.05)) as served:
         address = await begin(served, body=REFINE)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await stuck.wait()
         await served.app.state.jobs.worker.hand_over()
     async with storing(tmp_path) as served:
@@ -453,6 +453,6 @@ async def test_traces_expire(tmp_path: Path) -> None:
         await ask(served)
         assert len(await listed(served)) == 1
     async with storing(tmp_path, stored_traces_days=1e-9) as served:  # purged as soon as the service starts
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while await listed(served) or b"Write about the sea" in files_in(tmp_path):
                 await asyncio.sleep(0.01)

@@ -43,7 +43,7 @@ async def at_work(
     reached = asyncio.Event()
     stall(served.engine, at, reached.set)
     client = Client(served, asyncio.create_task(served.post(path, body)))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await reached.wait()
     assert served.engine.in_flight > 0
     yield client

@@ -143,7 +143,7 @@ async def stage(script: Script | None = None) -> AsyncIterator[Stage]:
             return engine
 
         front = await stack.enter_async_context(serving(start=start))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (await front.client.get("/health/ready")).status_code != 200:
                 await asyncio.sleep(0.05)
         yield Stage(front, proxies, engines[0])

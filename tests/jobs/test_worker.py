@@ -96,7 +96,7 @@ async def test_attempts_steps_and_ends_are_counted_once(tmp_path: Path) -> None:
         first = await samples(served)
     async with with_jobs(place, Script(reply=reply)) as served:
         await ended(served, job)
-        async with asyncio.timeout(10):  # it is counted after it is kept
+        async with asyncio.timeout(30):  # it is counted after it is kept
             while not value(second := await samples(served), "jobs_ended_total", kind="refine", state="completed"):
                 await asyncio.sleep(0.01)
 
@@ -116,7 +116,7 @@ async def test_the_jobs_that_wait_are_shown_with_the_age_of_the_oldest(tmp_path:
     place = tmp_path / "jobs.db"
     await make_store(place, [SIMPLE] * 3)
     async with with_jobs(place, Script(reply=reply, seconds_per_call=60), max_jobs=1) as served:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not (found := await samples(served)).get(("redraft_jobs", frozenset({("state", "queued")}))):
                 await asyncio.sleep(0.01)
         later = await samples(served)
@@ -129,7 +129,7 @@ async def test_jobs_that_are_handed_over_are_taken_at_once_by_the_next(tmp_path:
     place = tmp_path / "jobs.db"
     [job] = await make_store(place, [SIMPLE])
     async with with_jobs(place, Script(reply=reply, seconds_per_call=60)) as served:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not served.engine.in_flight:
                 await asyncio.sleep(0.005)
         await served.app.state.jobs.worker.hand_over()
@@ -200,7 +200,7 @@ async def test_a_job_whose_claim_is_cut_off_by_the_end_is_free_at_once(
 
     monkeypatch.setattr(JobDatabase, "claim", cut_off)
     async with with_jobs(place, Script(reply=reply)):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await claimed.wait()
     with closing(sqlite3.connect(place)) as database:
         [(state, free_at)] = database.execute("SELECT state, free_at FROM redraft_jobs").fetchall()

@@ -156,7 +156,7 @@ async def answers_as(served: Served, digest: str) -> None:
     """Return once new programs have the weights."""
     model = f"learned@{digest}" if digest else "base"
     short = {"prompt": "Write.", "model": "learned", "sampling": {"max_tokens": 1}}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             response = await served.post("/v1/generate", short)
             if response.status_code == 200 and response.json()["model"] == model:

@@ -166,7 +166,7 @@ async def before(*servers: ChatServer, **settings: Any) -> AsyncIterator[Served]
             return await ReplicatedEngine.start("scripted", {url: partial(connect_here, url) for url in urls})
 
         async with serving(start=start, **settings) as front:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while (await front.client.get("/health/ready")).status_code != 200:
                     await asyncio.sleep(0.01)
             for server in servers:

@@ -49,7 +49,7 @@ class Peer:
 
     async def until(self, text: bytes) -> None:
         """Return once ``text`` stands in the body that was sent."""
-        async with asyncio.timeout(5), self._news:
+        async with asyncio.timeout(30), self._news:
             await self._news.wait_for(lambda: text in self.body)
 
     @property

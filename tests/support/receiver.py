@@ -72,6 +72,6 @@ class ReceiverServer:
 
     async def until(self, count: int) -> None:
         """Return once that many notices have come."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while len(self.seen) < count:
                 await asyncio.sleep(0.005)

@@ -62,7 +62,7 @@ class Served:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Return once the condition holds. A busy machine may need seconds for it."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not condition():
                 await asyncio.sleep(0.002)
 
@@ -133,7 +133,7 @@ async def _shut_down(server: uvicorn.Server) -> None:
     state = server.server_state
     for connection in list(state.connections):
         connection.shutdown()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while state.connections or state.tasks:
             await asyncio.sleep(0)
     await server.lifespan.shutdown()

@@ -42,7 +42,7 @@ async def stalled(place: str, **settings: Any) -> AsyncIterator[tuple[Served, As
 
 async def ended(client: AsyncOpenAI, response: Response) -> Response:
     """The response, once it has ended."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while response.status in WAITING:
             await asyncio.sleep(0.005)
             response = await client.responses.retrieve(response.id)

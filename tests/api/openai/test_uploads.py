@@ -170,7 +170,7 @@ async def test_a_client_that_leaves_in_an_upload_leaves_nothing(working: Served,
             "/v1/files", content=half(), headers={"Content-Type": "multipart/form-data; boundary=a"}
         )
     batches = working.app.state.batches
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while await counted(batches.files):
             await asyncio.sleep(0.01)
 
