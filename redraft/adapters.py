@@ -178,7 +178,7 @@ class AdapterMethods:
         return self._request(WholeAdapter, "POST", path, {"share": share, "promote": promote})
 
     def stop_canary(self: _Sends, adapter_id: str) -> WholeAdapter:
-        """End an adapter's canary without a verdict. Raises ProblemError if there is none.
+        """End an adapter's canary without a verdict. Raises ProblemError if it does not run.
 
         >>> client.start_canary("7b2f78ab38204ae9")
         >>> client.stop_canary("7b2f78ab38204ae9").canary

@@ -23,7 +23,9 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import BaseModel
 
 from service.calibration.identity import digest_of_folders
 from service.engines.base import Engine
@@ -47,6 +49,8 @@ from service.learning.trainer import ADAPTER, EXERCISES, GREEDY, PAIRS, TEXTS, P
 
 if TYPE_CHECKING:  # nothing of it is imported where traces are off
     from service.traces.store import TraceStore
+
+M = TypeVar("M", bound=BaseModel)
 
 
 def default_folder() -> Path:
@@ -116,8 +120,7 @@ class Workshop:
     def make_lessons(self) -> tuple[Lessons, Path]:
         """The lessons of what was collected, and their folder. Raises Refused and DamagedFile."""
         practice, stored, imported = (
-            read_lines(self._folder / name, Collected) if (self._folder / name).exists() else []
-            for name in ("collected.jsonl", STORED, "imported.jsonl")
+            _read_if_there(self._folder / name, Collected) for name in ("collected.jsonl", STORED, "imported.jsonl")
         )
         if not (practice or stored or imported):
             raise Refused(f"nothing was collected in {self._folder} yet")
@@ -196,7 +199,7 @@ class Workshop:
         paper = self._paper(manifest)
         exam = digest_of(paper.prompts)[:16]
         attempt = self.registry.count_attempt(exam)
-        learned = self._prompts_of(self._folder / "lessons" / manifest.lessons)
+        learned = _prompts_of(self._folder / "lessons" / manifest.lessons)
         agreement = await agree(candidate, folder / GREEDY, reads, learned)
         sat = await sit(
             incumbent,
@@ -223,10 +226,10 @@ class Workshop:
 
     def adapters_of_base(self) -> Sequence[str]:
         """The adapters that were trained on the model that serves."""
-        found = []
+        base, found = self.base_digest(), []
         for digest in self.registry.digests:
             with suppress(DamagedFile):
-                if self.registry.manifest(digest).base == self.base_digest():
+                if self.registry.manifest(digest).base == base:
                     found.append(digest)
         return found
 
@@ -258,12 +261,6 @@ class Workshop:
         if leaked := {digest_of([prompt.text]) for prompt in exam} & set(manifest.prompts):
             raise ExamFailed(f"{len(leaked)} prompts of the exam are among the adapter's lessons")
         return make_paper(exam, recipe.practice.kept_out, recipe.examining)
-
-    def _prompts_of(self, lessons: Path) -> Sequence[Prompt]:
-        """The prompts of lessons, among them those of the trainer's greedy texts."""
-        texts = read_lines(lessons / TEXTS, BestText)
-        exercises = read_lines(lessons / EXERCISES, Exercise) if (lessons / EXERCISES).exists() else []
-        return [*(each.prompt for each in texts), *(each.prompt for each in exercises)]
 
     def _mismatch(self, manifest: Manifest) -> str:
         if manifest.base != self.base_digest():
@@ -299,6 +296,17 @@ def _figures(sat: Sat, agreement: float | None) -> Iterator[tuple[str, float]]:
         yield f"{name}.gain.high", found.high
     if agreement is not None:
         yield "agreement", agreement
+
+
+def _prompts_of(lessons: Path) -> Sequence[Prompt]:
+    """The prompts of lessons, among them those of the trainer's greedy texts."""
+    texts = read_lines(lessons / TEXTS, BestText)
+    exercises = _read_if_there(lessons / EXERCISES, Exercise)
+    return [*(each.prompt for each in texts), *(each.prompt for each in exercises)]
+
+
+def _read_if_there(path: Path, kind: type[M]) -> Sequence[M]:
+    return read_lines(path, kind) if path.exists() else []
 
 
 def _in_brackets(left_out: Mapping[str, int], capped: int = 0) -> str:
