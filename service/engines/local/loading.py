@@ -5,6 +5,7 @@ import json
 import logging
 import multiprocessing
 import os
+import platform
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,9 @@ LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The ranks that vLLM can be started with; smaller adapters fit in."""
 
 OUTPUT_LAYER = "lm_head"
+
+NO_BFLOAT16 = ("DEFAULT", "AVX2")
+"""The capabilities, as PyTorch names them, of x86 processors that emulate bfloat16 number by number."""
 
 
 async def load_in_thread(model: str, name: str, arguments: Mapping[str, Any], thinking: Thinking) -> "AsyncLLM":
@@ -73,6 +77,7 @@ def _load(model: str, name: str, arguments: Mapping[str, Any], thinking: Thinkin
 
 
 def _arguments(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncEngineArgs":
+    import torch
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
 
@@ -84,7 +89,10 @@ def _arguments(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncEng
         "structured_outputs_config": {"backend": GUIDANCE, "disable_any_whitespace": True},
     }
     if current_platform.is_cpu():
-        length = AsyncEngineArgs(**{**chosen, **arguments}).create_model_config().max_model_len
+        model_config = AsyncEngineArgs(**{**chosen, **arguments}).create_model_config()
+        if model_config.quantization is None:
+            chosen["dtype"] = cpu_dtype(platform.machine(), torch.backends.cpu.get_cpu_capability())
+        length = model_config.max_model_len
         if "max_model_len" not in arguments:
             length = min(length, CPU_CONTEXT_TOKENS)
         chosen |= {
@@ -100,6 +108,19 @@ def _arguments(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncEng
             "skip_mm_profiling": True,  # the cache has the size that it is given
         }
     return AsyncEngineArgs(**{**chosen, **arguments})
+
+
+def cpu_dtype(machine: str, capability: str) -> str:
+    """What the weights are computed in on a CPU: as the checkpoint has them, or ``float32`` where the processor cannot
+    compute in bfloat16. That takes twice the memory, and a third of the time
+    (docs/design/decisions/0065-float32-without-avx-512.md).
+
+    machine: as ``platform.machine()`` names it. capability: as ``torch.backends.cpu.get_cpu_capability()`` does.
+
+    >>> cpu_dtype("x86_64", "AVX2")
+    'float32'
+    """
+    return "float32" if machine == "x86_64" and capability in NO_BFLOAT16 else "auto"
 
 
 def _make_room_for_images(config: "VllmConfig") -> None:

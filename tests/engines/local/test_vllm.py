@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.engines.local.loading import lora_arguments
+from service.engines.local.loading import cpu_dtype, lora_arguments
 from service.engines.local.vllm import VllmEngine
 from service.engines.served import AdapterRoom, EngineMisconfigured
 
@@ -51,6 +51,22 @@ def test_there_is_room_for_adapters_to_come(tmp_path: Path) -> None:
 
 def test_without_adapters_the_engine_is_not_burdened_with_any() -> None:
     assert lora_arguments([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("machine", "capability", "dtype"),
+    [
+        ("x86_64", "AVX2", "float32"),
+        ("x86_64", "DEFAULT", "float32"),
+        ("x86_64", "AVX512", "auto"),
+        ("aarch64", "DEFAULT", "auto"),
+        ("aarch64", "SVE256", "auto"),
+    ],
+)
+def test_a_processor_that_cannot_compute_in_bfloat16_computes_in_float32(
+    machine: str, capability: str, dtype: str
+) -> None:
+    assert cpu_dtype(machine, capability) == dtype
 
 
 async def test_where_vllm_is_not_installed_the_start_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
