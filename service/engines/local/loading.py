@@ -90,13 +90,13 @@ def _arguments(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncEng
     }
     if current_platform.is_cpu():
         model_config = AsyncEngineArgs(**{**chosen, **arguments}).create_model_config()
-        if model_config.quantization is None:
-            chosen["dtype"] = cpu_dtype(platform.machine(), torch.backends.cpu.get_cpu_capability())
+        capability = torch.backends.cpu.get_cpu_capability()
         length = model_config.max_model_len
         if "max_model_len" not in arguments:
             length = min(length, CPU_CONTEXT_TOKENS)
         chosen |= {
             "max_model_len": length,
+            "dtype": "auto" if model_config.quantization else cpu_dtype(platform.machine(), capability),
             "max_num_seqs": 64,  # more at once are slower together
             "block_size": 32,  # the smallest: prefix caching works in whole blocks
             "enforce_eager": True,  # ready 50 s sooner, and the same speed under load
