@@ -11,25 +11,20 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, TypeVar
 
 from service.concurrency import settle
-from service.constraints.algebra import Compiled
-from service.engines.base import Completion, Usage
-from service.engines.conversation import Conversation
 from service.errors import Cancelled, DeadlineExceeded, EngineUnavailable, InvalidRequest, PromptTooLong, RedraftError
 from service.refinement import policy, telemetry, voices
 from service.refinement.accounting import BudgetSpent, Emit, Ledger, LimitReached, TimeIsUp
 from service.refinement.archive import Archive
 from service.refinement.branching import Expansion
-from service.refinement.candidate import Assessment, Candidate, Critique, Lost
-from service.refinement.constraining import broken_rules, enforced_on
+from service.refinement.candidate import Assessment, Candidate, Critique
+from service.refinement.constraining import broken_rules
 from service.refinement.critic import critique_by_evaluators
 from service.refinement.events import (
     CandidateAdded,
     CandidateEvaluated,
-    CandidateFailed,
     ConstraintFailed,
     Critiqued,
     Event,
@@ -38,14 +33,12 @@ from service.refinement.events import (
     RoundEnded,
     Started,
 )
+from service.refinement.making import Making, Plan, report, shown_parent
 from service.refinement.policy import RoundFacts, StopReason
 from service.refinement.program import Refine
-from service.refinement.roles import CallRole, Roles
-from service.refinement.showing import show_text
+from service.refinement.roles import Roles
 from service.refinement.steps import MOST_VOTED_ON, EngineSteps, Guidance
 from service.refinement.stream import events_of
-from service.refinement.watched import Watch
-from service.refinement.writing import Show
 
 log = logging.getLogger(__name__)
 
@@ -72,47 +65,14 @@ def refine(program: Refine, roles: Roles) -> AsyncGenerator[Event, None]:
 
 @dataclass
 class _OpenRound:
-    number: int
-    first: int
-    """The number of its first text in the program."""
+    making: Making
     candidates: list[Candidate] = field(default_factory=list)
     critiques: dict[int, Critique] = field(default_factory=dict)
     """By the place of their candidate among the round's parents."""
-    lost: list[Lost] = field(default_factory=list)
     critic_satisfied: bool = False
     only_repeats: bool = False
     stopped: Exception | None = None
     """What kept it from making all texts that it was to make. It is raised when those that were made are evaluated."""
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Candidates to make: ``count`` of the same expansion, and what their prompts say.
-
-    ``first``: the number of the first of them in the program. ``candidate``: whether the candidate for the writer's
-    place writes them.
-    """
-
-    expansion: Expansion
-    guidance: Guidance
-    count: int
-    first: int
-    candidate: bool = False
-
-
-@dataclass(frozen=True)
-class _Text:
-    """A finished text, what it replies to, and the model that wrote it; None for the caller."""
-
-    expansion: Expansion
-    asked: Conversation
-    completion: Completion
-    under: Compiled | None = None
-    model: str | None = None
-
-
-_Made = dict[int, _Text]
-"""By the number that each text was to have in the program."""
 
 
 class _Loop:
@@ -188,7 +148,8 @@ class _Loop:
 
     async def _round(self, number: int) -> RoundFacts:
         """One round. However it ends, its candidates challenge the incumbent and it enters the account."""
-        current = _OpenRound(number, len(self._archive.written))
+        first = len(self._archive.written)
+        current = _OpenRound(Making(self._program, self._models, self._steps, self._emit, number, first))
         started = time.perf_counter()
         with telemetry.one_round(number, expected=(LimitReached, PromptTooLong)):
             try:
@@ -209,7 +170,7 @@ class _Loop:
 
     def _facts(self, current: _OpenRound) -> RoundFacts:
         return RoundFacts(
-            number=current.number,
+            number=current.making.round,
             incumbent=self._archive.assessment(self._archive.incumbent),
             new=[self._archive.assessments[candidate.id] for candidate in current.candidates],
             critic_satisfied=current.critic_satisfied,
@@ -219,28 +180,18 @@ class _Loop:
         )
 
     async def _draft(self, current: _OpenRound) -> None:
-        plans: list[_Plan] = []
-        made: _Made = {}
+        plans: list[Plan] = []
         if self._program.draft is not None:
-            given = Completion(self._program.draft, "stop", Usage())
-            made[0] = _Text(Expansion("draft"), self._program.request, given)
+            current.making.take(self._program.draft)
         else:
             bound = self._search.drafts > 1 and await self._steps.constraining.offers_bound_drafts()
+            first = 0
             for expansion, count in policy.drafts(self._search.drafts, bound=bound).items():
-                plans.append(_Plan(expansion, Guidance(), count, sum(plan.count for plan in plans)))
-            if self._models.candidate is not None:
-                plans = [each for plan in plans for each in self._alternate(plan)]
-        await self._evaluate(await self._write(current, plans, made))
+                plans += current.making.share(Plan(expansion, Guidance(), count, first))
+                first += count
+        await self._evaluate(await self._write(current, plans))
         if tried := voices.compare(self._models, current.candidates, self._archive.assessments):
             self._emit(tried)
-
-    def _alternate(self, plan: _Plan) -> Sequence[_Plan]:
-        """A plan as plans for one draft each, of which every second is the candidate's."""
-        numbers = range(plan.first, plan.first + plan.count)
-        turns = [voices.is_candidates(self._program.id, number) for number in numbers]
-        return [
-            replace(plan, count=1, first=number, candidate=turn) for number, turn in zip(numbers, turns, strict=True)
-        ]
 
     async def _improve(self, current: _OpenRound) -> None:
         """Choose what to make, have the parents criticised, make what is wanted and evaluate what is new."""
@@ -249,16 +200,16 @@ class _Loop:
         at_fault = await self._criticised(current, parents)
         if self._search.carry == "adaptive":  # where there is nothing to change there may still be a better draft
             expansions = [e if e.parent is None or e.parent in at_fault else Expansion("draft") for e in expansions]
-        plans: list[_Plan] = []
-        first = current.first
+        plans: list[Plan] = []
+        first = current.making.first
         for expansion, count in Counter(expansions).items():
             if expansion.parent is None or expansion.parent in at_fault:
                 guidance = self._guidance(expansion, at_fault.get(expansion.parent))
-                plans.append(_Plan(expansion, guidance, count, first))
+                plans.append(Plan(expansion, guidance, count, first))
                 first += count
         current.critic_satisfied = not plans
         self._findings.append([plan.guidance for plan in plans])
-        new = await self._write(current, plans, {})
+        new = await self._write(current, plans)
         current.only_repeats = (
             bool(new) and all(map(self._archive.twin, new)) and not any(map(self._next_differs, plans))
         )
@@ -314,7 +265,7 @@ class _Loop:
             )
         critique = self._critiques.get(known) or critique_by_evaluators(parent, assessment)
         current.critiques[place] = critique
-        self._emit(Critiqued(current.number, critique))
+        self._emit(Critiqued(current.making.round, critique))
         return critique
 
     def _opinion(self, assessment: Assessment | None) -> policy.Opinion:
@@ -341,62 +292,22 @@ class _Loop:
         memory = tuple(lesson for lesson in dict.fromkeys(lessons) if lesson not in (*instructions, *remarks))
         return Guidance(instructions, remarks, memory)
 
-    async def _write(self, current: _OpenRound, plans: Sequence[_Plan], made: _Made) -> Sequence[Candidate]:
+    async def _write(self, current: _OpenRound, plans: Sequence[Plan]) -> Sequence[Candidate]:
         """Write what the plans say, and take all texts in that were written, be it in part, whatever ended it."""
+        for plan in plans:
+            if plan.expansion.parent is not None:
+                self._revisions[plan.expansion.parent.id] += plan.count
         try:
-            await settle(self._within_budget(current, self._make(current, plan, made)) for plan in plans)
+            await settle(self._within_budget(current, current.making.make(plan)) for plan in plans)
         except (TimeIsUp, EngineUnavailable) as error:
             current.stopped = error
         finally:
-            new = self._added(current, made)
+            new = self._added(current)
         if any(candidate.completion.finish_reason == "budget" for candidate in new):
             current.stopped = current.stopped or BudgetSpent()
         return new
 
-    async def _make(self, current: _OpenRound, plan: _Plan, made: _Made) -> None:
-        """Put the texts of a plan into ``made`` as each is finished. The writer writes what its candidate cannot."""
-        if not plan.candidate:
-            await self._make_once(current, plan, made)
-            return
-        try:
-            await self._make_once(current, plan, made)
-        except (LimitReached, PromptTooLong, Cancelled):
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, the writer may do better
-            await self._make_once(current, replace(plan, candidate=False), made)
-            self._emit(CandidateFailed(self._models.candidate or "", self._models.writer, voices.describe(error)))
-
-    async def _make_once(self, current: _OpenRound, plan: _Plan, made: _Made) -> None:
-        sampling = self._program.sampling.sibling(plan.first)
-        form, parent = plan.expansion.form, plan.expansion.parent
-        if parent is not None:
-            self._revisions[parent.id] += plan.count
-        if form == "edit" and parent is not None:
-            asked = await self._steps.edit(parent, plan.guidance, sampling.max_tokens)
-        else:
-            asked = self._program.request if form == "draft" else self._steps.redraft(plan.guidance)
-
-        under = await self._steps.constraining.of(plan.expansion)
-        role: CallRole = "draft" if form == "draft" else "revise"
-        engine = self._steps.writer(role, candidate=plan.candidate)
-
-        def keep(number: int, text: Completion) -> None:
-            if under is not None and text.breaks_grammar:
-                self._steps.constraining.forget()
-                self._report(ConstraintFailed("decoder", under.enforced_rules))
-            made[plan.first + number] = _Text(plan.expansion, asked, text, enforced_on(text, under), engine.model)
-
-        watch = Watch(self._program.evaluators, self._search.repairs, current.lost.append, self._emit)
-        watched = watch if self._search.aborts else None
-        begin = partial(self._begin, current, plan) if self._program.deltas else None
-        await self._steps.write(engine, asked, sampling, plan.count, keep, watched, under, begin)
-
-    def _begin(self, current: _OpenRound, plan: _Plan, number: int) -> Show:
-        """What a text of a plan is shown to, while it is written."""
-        index = plan.first + number - current.first
-        return show_text(self._emit, current.number, index, plan.expansion.form, _shown_parent(plan.expansion))
-
-    def _next_differs(self, plan: _Plan) -> bool:
+    def _next_differs(self, plan: Plan) -> bool:
         parent = plan.expansion.parent
         following = self._revisions_of(parent) if parent is not None else ()
         told = plan.guidance != Guidance()
@@ -413,16 +324,17 @@ class _Loop:
             current.stopped = error
             return None
 
-    def _added(self, current: _OpenRound, made: _Made) -> Sequence[Candidate]:
+    def _added(self, current: _OpenRound) -> Sequence[Candidate]:
         """Take the texts into the archive and the round, as candidates."""
-        for number in policy.whole_first({number: text.completion for number, text in made.items()}):
-            text = made[number]
-            form, parent = text.expansion.form, _shown_parent(text.expansion)
+        making = current.making
+        for number in policy.whole_first({number: text.completion for number, text in making.texts.items()}):
+            text = making.texts[number]
+            form, parent = text.expansion.form, shown_parent(text.expansion)
             candidate = self._archive.add(
-                current.number, form, parent, text.asked, text.completion, text.under, text.model
+                making.round, form, parent, text.asked, text.completion, text.under, text.model
             )
             current.candidates.append(candidate)
-            self._emit(CandidateAdded(candidate, number - current.first if self._program.deltas else None))
+            self._emit(CandidateAdded(candidate, number - making.first if self._program.deltas else None))
         return current.candidates
 
     async def _evaluate(self, candidates: Sequence[Candidate]) -> None:
@@ -474,29 +386,21 @@ class _Loop:
             if known := self._archive.assessment(candidate):
                 self._emit(CandidateEvaluated(candidate, known, self._ledger.tokens))
                 if rules := broken_rules(candidate, known, self._program.sampling):
-                    self._report(ConstraintFailed("grammar", tuple(rules)))
-
-    def _report(self, failed: ConstraintFailed) -> None:
-        """Tell the operator of a fault in the service or in its engine; no caller can cause one."""
-        log.warning(
-            "a constraint was not kept",
-            extra={"program": self._program.id, "cause": failed.cause, "rules": list(failed.rules)},
-        )
-        self._emit(failed)
+                    report(ConstraintFailed("grammar", tuple(rules)), self._program, self._emit)
 
     def _close(self, current: _OpenRound, seconds: float) -> None:
         before = self._rounds[-1].incumbent if self._rounds else None
         self._archive.challenge(current.candidates, self._program.stop.min_gain)
         incumbent = self._archive.incumbent
         ended = Round(
-            number=current.number,
+            number=current.making.round,
             candidates=tuple(current.candidates),
             critiques=tuple(current.critiques[place] for place in sorted(current.critiques)),
             incumbent=incumbent.id,
             accepted=incumbent.id != before,
             gain=self._gain(before or self._archive.first.id, incumbent.id),
             seconds=seconds,
-            lost=tuple(current.lost),
+            lost=tuple(current.making.lost),
         )
         telemetry.round_ended(ended)
         self._rounds.append(ended)
@@ -524,11 +428,6 @@ class _Loop:
         archive = self._archive
         voters = [archive.repaired(candidate) for candidate in archive.written]
         return policy.by_content(policy.peers(voters, archive.assessments, archive.incumbent))
-
-
-def _shown_parent(expansion: Expansion) -> str | None:
-    """The id of the candidate that the model sees while it writes, if any."""
-    return expansion.parent.id if expansion.form == "edit" and expansion.parent else None
 
 
 def _seed(program: Refine) -> str | None:
