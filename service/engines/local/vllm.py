@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import multiprocessing
 import os
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
@@ -33,6 +34,7 @@ from service.engines.base import (
 )
 from service.engines.conversation import Conversation
 from service.engines.decoding import Grammars, begin_with, tokens_of
+from service.engines.local.leash import Leash
 from service.engines.local.loading import GUIDANCE, load_in_thread, lora_arguments
 from service.engines.local.pictures import Pictures, with_template
 from service.engines.local.reasoning import Reader, Reasoning
@@ -83,6 +85,7 @@ class VllmEngine(CallHandler):
         vocabulary = llm.model_config.get_vocab_size()
         self._grammars = Grammars(lambda: tokens_of(self.tokenizer, vocabulary))
         self._parsing = asyncio.Lock()
+        self._leash: Leash | None = None
 
     @classmethod
     async def start(
@@ -105,9 +108,12 @@ class VllmEngine(CallHandler):
         for variable, value in ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
         thinking = thinking or Thinking()
+        others = set(multiprocessing.active_children())
         llm = await load_in_thread(model, name, {**lora_arguments(adapters, room), **arguments}, thinking)
         engine = cls(llm, name, thinking)
         try:
+            started = set(multiprocessing.active_children()) - others
+            engine._leash = Leash(process.pid for process in started if process.pid is not None)
             engine._pictures = await Pictures.find(llm, engine._chat)
         except BaseException:
             await engine.close()
@@ -154,6 +160,9 @@ class VllmEngine(CallHandler):
         if self._llm.output_handler is not None:
             self._llm.output_handler.cancel()  # else it reports the end of the processes as a failure
         await asyncio.to_thread(self._llm.shutdown, 5.0)
+        if self._leash is not None:
+            self._leash.release()
+            self._leash = None
         # AsyncLLM's finalizer calls it again, and by then the interpreter may have taken its imports apart.
         self._llm.shutdown = lambda timeout=None: None
 
