@@ -46,7 +46,7 @@ SPREAD = 0.05
 @dataclass(frozen=True)
 class Options:
     folder: Annotated[Path, "where lessons and adapters are kept"] = RESULTS / "adapters"
-    prompts: Annotated[int, "how many practice prompts there are, a quarter of them for the exam"] = 300
+    prompts: Annotated[int, "how many practice prompts there are, a quarter of them for the exam"] = 600
     exam: Annotated[int, "the prompts of each part of the exam"] = 40
     seconds: Annotated[float, "how long each training may take"] = 300.0
 

@@ -106,7 +106,6 @@ def main(path: Path) -> int:
     if not die_with(order.parent):
         return 1
     disable_progress_bar()
-    torch.manual_seed(0)
     try:
         merge(order)
     except NotFinite:
