@@ -74,7 +74,7 @@ check-bounds: .venv/dev.lock ## Hold budgets, deadlines and accounts of 2,000 re
 check-rules: .venv/dev.lock ## Sample under 2,000 sets of rules on the real engine and check what it wrote; 15 minutes, resumes where it stopped
 	@$(BIN)/python -m bench.scenarios.rules
 
-check-adapters: .venv/dev.lock .venv/learn.lock ## Train four bad adapters on the real engine and check that the gate refuses them; half an hour, resumes where it stopped
+check-adapters: .venv/dev.lock .venv/learn.lock ## Train four bad adapters on the real engine and check that the gate refuses them; resumes where it stopped
 	@$(BIN)/python -m bench.scenarios.adapters
 
 image: ## Build the CPU image, redraft-cpu
