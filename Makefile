@@ -11,7 +11,7 @@ TEST_PROCESSES ?= logical
 SITE ?= build/docs
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test test-fast check check-deploy check-page check-postgres check-jobs check-schemas image fix format lint spelling types contracts check-bounds check-rules check-docs check-links docs screenshots learn \
+.PHONY: help serve demo test test-fast check check-deploy check-page check-postgres check-jobs check-schemas image fix format lint spelling types contracts check-bounds check-rules check-adapters check-docs check-links docs screenshots learn \
 	bench bench-overhead bench-scheduling bench-overload bench-batches bench-cost bench-replicas bench-jobs bench-quality bench-attacks bench-critic bench-masks bench-open bench-traces lock clean
 
 help: ## Show the targets
@@ -73,6 +73,9 @@ check-bounds: .venv/dev.lock ## Hold budgets, deadlines and accounts of 2,000 re
 
 check-rules: .venv/dev.lock ## Sample under 2,000 sets of rules on the real engine and check what it wrote; 15 minutes, resumes where it stopped
 	@$(BIN)/python -m bench.scenarios.rules
+
+check-adapters: .venv/dev.lock .venv/learn.lock ## Train four bad adapters on the real engine and check that the gate refuses them; resumes where it stopped
+	@$(BIN)/python -m bench.scenarios.adapters
 
 image: ## Build the CPU image, redraft-cpu
 	@docker build --target cpu --build-arg REVISION=$$(git rev-parse HEAD) --tag redraft-cpu:$(VERSION) .

@@ -6,7 +6,7 @@ gate's verdict; 1 for a failure; 2 for wrong usage.
 
 import argparse
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -15,25 +15,26 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args, runtime_checkable
 from pydantic import ValidationError
 from rich.console import Console
 
+from service.cli.learning_lines import adapter_line, canary_line, exam_lines
 from service.cli.server import configure_logging
 from service.cli.standard_streams import Output
 from service.engines.local.bundled import WeightsMissing
 from service.engines.served import Adaptable, EngineMisconfigured, ServedEngine
 from service.errors import RedraftError
 from service.fleet import start_engine, weights_of
-from service.learning.canary import count_trials
 from service.learning.collected import DamagedFile, read_lines
-from service.learning.exam import ExamFailed, Reads, Sat
+from service.learning.exam import ExamFailed, Reads
 from service.learning.exercises import Exercise
 from service.learning.gate import Decision, Judgement
 from service.learning.lessons import CLIENT_SHARE, BestText, LessonPair
 from service.learning.lineage import follow_deletions, named_traces, withdraw
-from service.learning.manifest import Manifest
+from service.learning.merger import MergeFailed
+from service.learning.process import Progress
 from service.learning.recipe import RecipeError, load_recipe
-from service.learning.registry import Refused, Registry
+from service.learning.registry import Refused
 from service.learning.rows import FORMATS, Format
 from service.learning.runs import RunRecord, Step, record_run
-from service.learning.trainer import EXERCISES, PAIRS, TEXTS, Progress, TrainingFailed
+from service.learning.trainer import EXERCISES, PAIRS, TEXTS, TrainingFailed
 from service.learning.workshop import Workshop, count_kinds, default_folder
 from service.models import LEARNED, Adapter
 from service.settings import PREFIX, Settings
@@ -54,6 +55,7 @@ FAILURES = (
     DamagedFile,
     EngineMisconfigured,
     ExamFailed,
+    MergeFailed,
     RecipeError,
     RedraftError,
     Refused,
@@ -72,6 +74,7 @@ _MEANINGS = {
     "rollback": "let what served before serve again",
     "withdraw": "forget stored traces, and mark the adapters that learned from them",
     "canary": "try an adapter on some of the requests that are served",
+    "merge": "write a checkpoint of the model with an adapter merged into it",
     "list": "list the adapters with their verdicts",
     "export": "print the latest lessons as lines that trainers read",
     "run": "collect, make lessons, train and examine, once",
@@ -102,13 +105,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             )  # fmt: skip
         if name == "withdraw":
             step.add_argument("traces", nargs="+", metavar="TRACE", help="ids of programs")
-        if name in ("exam", "promote", "canary"):
+        if name in ("exam", "promote", "canary", "merge"):
             step.add_argument("adapter", nargs="?", help="its digest; by default the newest adapter's")
         if name == "canary":
             step.add_argument("--share", type=_share, default=0.2, help="of the requests, at most 1 (%(default)s)")
             step.add_argument("--promote", action="store_true", help="let it serve as soon as it is better")
             step.add_argument("--stop", action="store_true", help="end the canary that runs")
-        if name in ("promote", "canary"):
+        if name == "merge":
+            step.add_argument("--into", type=Path, help="the new folder (merged/ADAPTER in the folder of learning)")
+        if name in ("promote", "canary", "merge"):
             step.add_argument("--force", action="store_true", help="also without a verdict; the manifest says so")
         if name == "export":
             step.add_argument("--to", choices=get_args(Format), default="trl", help="whose format (%(default)s)")
@@ -229,7 +234,7 @@ class _Desk:
                 prompts = shop.registry.manifest(adapter).recipe.examining.prompts
                 sat = await shop.examine(adapter, incumbent, examined, engine, partial(self._show_look, prompts))
         self._give(adapter, sat.judgement.decision)
-        for line in _describe(sat, adapter, current):
+        for line in exam_lines(sat, adapter, current):
             self._print(line)
         return int(self._output.closed)
 
@@ -262,12 +267,24 @@ class _Desk:
         )
         return int(self._output.closed)
 
+    async def merge(self) -> int:
+        await self._follow()
+        adapter = self._arguments.adapter or self.shop.newest()
+        target: Path = (self._arguments.into or self._arguments.folder / "merged" / adapter).absolute()
+        _tell("Merging …")
+        merged = await self.shop.merge(adapter, target, force=self._arguments.force)
+        self._print(
+            f"Merged {adapter} into its base, {merged.agreement.off:.4f} nats from the base with the adapter "
+            f"({merged.agreement.moved:.4f} without it). Serve it with {PREFIX}MODEL={target}"
+        )
+        return int(self._output.closed)
+
     async def list(self) -> int:
         await self._follow()
         registry = self.shop.registry
         for manifest in registry.list():
-            state = "serves" if manifest.adapter == registry.current else _describe_canary(registry, manifest.adapter)
-            self._print(_line(manifest, state))
+            state = "serves" if manifest.adapter == registry.current else canary_line(registry, manifest.adapter)
+            self._print(adapter_line(manifest, state))
         return int(self._output.closed)
 
     async def export(self) -> int:
@@ -372,39 +389,9 @@ def _base_of(settings: Settings) -> Path:
     return found[0]
 
 
-def _describe(sat: Sat, adapter: str, current: str) -> Iterator[str]:
-    """The exam as a table, with the verdict."""
-    yield f"{adapter} against {current or 'the base'}, share of texts that follow all rules:"
-    yield f"{'kinds of rules':16}{'prompts':>8}{'before':>9}{'after':>9}{'bad before':>12}{'bad after':>11}"
-    for name, section in (("trained", sat.results.trained), ("other", sat.results.other)):
-        before, after = section.incumbent, section.candidate
-        shares = [sum(arm.passed) / len(arm.passed) for arm in (before, after)]
-        yield (f"{name:16}{len(before.passed):8}{shares[0]:9.1%}{shares[1]:9.1%}{before.bad:12.1%}{after.bad:11.1%}")
-    yield f"verdict: {sat.judgement.decision}"
-    yield from (f"  {reason}" for reason in sat.judgement.reasons)
-
-
 def _share(text: str) -> float:
     """The share that a caller stated, above 0 and at most 1."""
     share = float(text)
     if not 0 < share <= 1:
         raise argparse.ArgumentTypeError("a share is above 0 and at most 1")
     return share
-
-
-def _describe_canary(registry: Registry, adapter: str) -> str:
-    """What became of an adapter's canary so far; empty if there was none."""
-    if (canary := registry.canaries.last(adapter)) is None:
-        return ""
-    tally = count_trials(registry.canaries.trials(adapter, canary.against))
-    state = "runs" if canary.ended is None else canary.verdict
-    return f"canary {state}: won {tally.wins['candidate']} and lost {tally.wins['incumbent']} of {tally.trials} trials"
-
-
-def _line(manifest: Manifest, state: str) -> str:
-    verdict = manifest.verdicts[-1].decision if manifest.verdicts else "not examined"
-    states = [state] if state else []
-    if manifest.withdrawn:
-        states.append(f"withdrawn: {len(manifest.withdrawn)} of {len(manifest.traces)} traces")
-    shown = f"{manifest.adapter}  {manifest.created}  {manifest.texts:4} texts  {verdict:13}  {', '.join(states)}"
-    return shown.rstrip()

@@ -1,8 +1,8 @@
-"""The card of an adapter: what it is and what it is good for, in Markdown for people."""
+"""The cards of adapters and of merged checkpoints: what they are and what they are good for, in Markdown for people."""
 
 from collections.abc import Iterator
 
-from service.learning.manifest import Manifest, Verdict
+from service.learning.manifest import Manifest, Merged, Verdict
 
 PARTS = {"trained": "kinds of rules that were trained", "other": "other kinds of rules"}
 
@@ -12,9 +12,26 @@ def make_card(manifest: Manifest) -> str:
     return "\n".join(_lines(manifest)) + "\n"
 
 
-def _lines(manifest: Manifest) -> Iterator[str]:
+def make_merged_card(merged: Merged) -> str:
+    """The card of a checkpoint, which ends with that of its adapter."""
+    agreement = merged.agreement
+    lines = [
+        f"# Checkpoint {merged.checkpoint}",
+        "",
+        f"The base {merged.base} with the adapter {merged.adapter} merged into its weights.",
+        "",
+        f"- made: {merged.created}",
+        f"- checked: over {agreement.tokens:.0f} greedy tokens, it is {agreement.off:.4f} nats from the base with the",
+        f"  adapter, and the base without it {agreement.moved:.4f}",
+    ]
+    if merged.forced:
+        lines.append(f"- merged by force: {merged.forced}")
+    return "\n".join([*lines, "", *_lines(merged.learned, "##")]) + "\n"
+
+
+def _lines(manifest: Manifest, heading: str = "#") -> Iterator[str]:
     training = manifest.recipe.training
-    yield f"# Adapter {manifest.adapter}"
+    yield f"{heading} Adapter {manifest.adapter}"
     yield ""
     yield f"A LoRA adapter of rank {training.rank} for the base {manifest.base}, trained on {manifest.texts} texts that"
     yield f"follow their rules, and {manifest.pairs} pairs of a better and a worse one."
@@ -35,11 +52,11 @@ def _lines(manifest: Manifest) -> Iterator[str]:
     if not manifest.verdicts:
         yield "It has not sat an exam."
     for verdict in manifest.verdicts:
-        yield from _exam(verdict)
+        yield from _exam(verdict, f"{heading}#")
 
 
-def _exam(verdict: Verdict) -> Iterator[str]:
-    yield f"## Exam against {verdict.against or 'the base'}: {verdict.decision}"
+def _exam(verdict: Verdict, heading: str) -> Iterator[str]:
+    yield f"{heading} Exam against {verdict.against or 'the base'}: {verdict.decision}"
     yield ""
     yield from (f"- {reason}" for reason in verdict.reasons)
     yield ""

@@ -85,6 +85,41 @@ class Manifest(BaseModel):
         return self.model_copy(update={"withdrawn": withdrawn, "tainted": reason})
 
 
+class Agreement(BaseModel):
+    """How a merged checkpoint compares with the base with the adapter, where that writes a few greedy texts.
+
+    tokens: of those texts. same: at which share of them the checkpoint writes the same token.
+    moved, off: the mean Kullback-Leibler divergence in nats, of the base without the adapter and of the checkpoint.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tokens: float
+    same: float
+    moved: float
+    off: float
+
+
+class Merged(BaseModel):
+    """How a checkpoint was merged.
+
+    checkpoint: the digest of the model's files. base, adapter: those of what it was made from. learned: the adapter's
+    manifest. forced: why it was not to be merged; empty if it was.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    checkpoint: str
+    base: str
+    adapter: str
+    learned: Manifest
+    agreement: Agreement
+    created: str
+    versions: Mapping[str, str]
+    forced: str = ""
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Raises DamagedFile."""
     try:

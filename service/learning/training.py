@@ -1,7 +1,8 @@
-"""Trains a LoRA adapter on lessons: the only file that imports PEFT, TRL and datasets, the extra ``learn``.
+"""Trains a LoRA adapter on lessons: the only file that imports TRL and datasets, and with merging.py PEFT, which are
+the extra ``learn``.
 
-It runs as a process of its own, which is given the file of a ``TrainingOrder`` (trainer.py). It writes ``Progress`` to
-its standard output, a line of JSON each, and the adapter into the order's folder.
+It runs as a process of its own (process.py), which is given the file of a ``TrainingOrder`` (trainer.py) and writes the
+adapter into the order's folder.
 
 First the model imitates the best texts (supervised fine-tuning), then it learns from the pairs, from there on (direct
 preference optimization, Rafailov et al. 2023, arXiv 2305.18290), with the chosen text's own likelihood as a second
@@ -14,12 +15,9 @@ A text's loss is taken over its own tokens. Prompts have the tokens that the eng
 that were sampled, with the end token.
 """
 
-import ctypes
-import errno
 import json
 import math
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,10 +37,11 @@ from service.errors import RedraftError
 from service.learning.collected import read_lines
 from service.learning.exercises import Exercise
 from service.learning.lessons import BestText, LessonPair
+from service.learning.process import Progress, die_with, explain, fail, say
 from service.learning.recipe import Trying
 from service.learning.rewards import reward
 from service.learning.sampler import Sampler, Save
-from service.learning.trainer import ADAPTER, EXERCISES, GREEDY, PAIRS, TEXTS, Progress, TrainingOrder
+from service.learning.trainer import ADAPTER, EXERCISES, GREEDY, PAIRS, TEXTS, TrainingOrder
 
 GREEDY_PROMPTS, GREEDY_TOKENS = 8, 32
 """How many of its greedy texts the trainer leaves, for the exam to have the engine weigh them."""
@@ -54,7 +53,6 @@ SHARES = {"texts": 3, "pairs": 2, "exercises": 5}
 """How the stages share the time, so that each comes to its turn."""
 GPU_SHARE = 0.4
 """The share of a GPU's memory that the sampling engine may take; the trainer needs the rest."""
-_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
 class NotFinite(Exception):
@@ -190,7 +188,7 @@ def train(order: TrainingOrder) -> None:
     )
     model = get_peft_model(base, lora)
     rows = {"texts": text_rows, "pairs": pair_rows, "exercises": exercises}
-    say(Progress(stage="begin", step=0, steps=0, figures={stage: len(each) for stage, each in rows.items()}))
+    say(Progress(stage="begin", figures={stage: len(each) for stage, each in rows.items()}))
     ends = dict(_share(begun, settings.seconds, [stage for stage, each in rows.items() if each]))
     if text_rows:
         _learn_texts(model, tokenizer, text_rows, order, ends["texts"])
@@ -361,31 +359,24 @@ def _write_greedy(model: PeftModel, tokenizer: Any, prompts: Sequence[list[int]]
     path.write_text(json.dumps(found), encoding="utf-8")
 
 
-def say(progress: Progress) -> None:
-    """Write a line for the process that waits."""
-    print(progress.model_dump_json(), flush=True)  # noqa: T201 - it is what the process is for
-
-
 def main(path: Path) -> int:
-    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     order = TrainingOrder.model_validate_json(path.read_bytes())
-    if os.getppid() != order.parent:
+    if not die_with(order.parent):
         return 1
     _take_along()
     try:
         train(order)
     except NotFinite:
-        return _fail("the loss is not a number any more: lower the rates of the recipe")
+        return fail("the loss is not a number any more: lower the rates of the recipe")
     except NothingFits:
-        return _fail("no lesson fits into the recipe's max_length tokens, or too few exercises with its max_tokens")
+        return fail("no lesson fits into the recipe's max_length tokens, or too few exercises with its max_tokens")
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return _fail(f"the disk is full: {error.filename or order.folder}" if full else str(error))
+        return fail(explain(error, order.folder))
     except (AdapterUnusable, EngineMisconfigured, RedraftError) as error:
-        return _fail(f"the engine that tries the exercises: {error}")
+        return fail(f"the engine that tries the exercises: {error}")
     except MemoryError:
-        return _fail("the memory is too small: lower the recipe's batch or max_length")
-    say(Progress(stage="end", step=0, steps=0))
+        return fail("the memory is too small: lower the recipe's batch or max_length")
+    say(Progress(stage="end"))
     return 0
 
 
@@ -394,8 +385,3 @@ def _take_along() -> None:
     watched, _ = os.pipe()  # the other end closes when this process ends, and not before
     subprocess.Popen(["sh", "-c", "read _; kill -9 0"], stdin=watched, stdout=subprocess.DEVNULL)  # noqa: S607
     os.close(watched)
-
-
-def _fail(reason: str) -> int:
-    say(Progress(stage="failed", step=0, steps=0, reason=reason))
-    return 1

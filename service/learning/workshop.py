@@ -37,15 +37,25 @@ from service.learning.gate import Judgement, Section
 from service.learning.imported import read_rows
 from service.learning.lessons import CLIENT_SHARE, BestText, LessonPair, Lessons, make_lessons
 from service.learning.lineage import IDS, STORED, changing_texts, withdrawn_traces, write_ids, write_stored
-from service.learning.manifest import Manifest, Verdict, digest_of, digest_of_evaluators, installed_versions
+from service.learning.manifest import (
+    Agreement,
+    Manifest,
+    Merged,
+    Verdict,
+    digest_of,
+    digest_of_evaluators,
+    installed_versions,
+)
+from service.learning.merger import Merger
 from service.learning.practice import make_prompts
+from service.learning.process import Progress
 from service.learning.prompts import Prompt
 from service.learning.recipe import Recipe
 from service.learning.registry import Refused, Registry
 from service.learning.split import Split
 from service.learning.statistics import interval
 from service.learning.stored import Gathered, gather_traces
-from service.learning.trainer import ADAPTER, EXERCISES, GREEDY, PAIRS, TEXTS, Progress, Trainer, refuse_few
+from service.learning.trainer import ADAPTER, EXERCISES, GREEDY, PAIRS, TEXTS, Trainer, refuse_few
 
 if TYPE_CHECKING:  # nothing of it is imported where traces are off
     from service.traces.store import TraceStore
@@ -60,13 +70,14 @@ def default_folder() -> Path:
 
 
 class Workshop:
-    """Learning in a folder. base: the folder of the model's files. trainer: for tests."""
+    """Learning in a folder. base: the folder of the model's files. trainer, merger: for tests."""
 
-    def __init__(self, folder: Path, base: Path, trainer: Trainer | None = None) -> None:
+    def __init__(self, folder: Path, base: Path, trainer: Trainer | None = None, merger: Merger | None = None) -> None:
         self.registry = Registry(folder)
         self._folder = folder
         self._base = base
         self._trainer = trainer or Trainer()
+        self._merger = merger or Merger()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -223,6 +234,34 @@ class Workshop:
         )
         self.registry.update(manifest.model_copy(update={"verdicts": (*manifest.verdicts, verdict)}))
         return sat
+
+    async def merge(self, adapter: str, target: Path, *, force: bool = False) -> Merged:
+        """Write a checkpoint of the base with an adapter into a new folder.
+
+        force: also of an adapter that neither serves nor has passed, which the checkpoint's manifest then says.
+        Raises MergeFailed, Refused and DamagedFile.
+        """
+        folder, manifest = self.registry.folder_of(adapter), self.registry.manifest(adapter)
+        serves = adapter == self.registry.current
+        reason = manifest.tainted if serves else self.registry.obstacle(manifest)
+        if reason and not force:
+            raise Refused(f"{adapter} is not merged: {reason}")
+        if manifest.base != self.base_digest():
+            raise Refused(f"{adapter} was trained on another base than the model that serves")
+
+        def describe(checkpoint: Path, agreement: Agreement) -> Merged:
+            return Merged(
+                checkpoint=digest_of_folders([checkpoint])[:16],
+                base=manifest.base,
+                adapter=adapter,
+                learned=manifest,
+                agreement=agreement,
+                created=_now(),
+                versions=installed_versions(),
+                forced=reason,
+            )
+
+        return await self._merger.merge(self._base, folder, target, describe)
 
     def adapters_of_base(self) -> Sequence[str]:
         """The adapters that were trained on the model that serves."""

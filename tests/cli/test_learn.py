@@ -18,6 +18,7 @@ from service.engines.served import ServedEngine
 from service.learning.registry import Registry
 from service.learning.runs import read_runs
 from service.settings import Settings
+from tests.learning.test_merger import fake as fake_merger
 from tests.learning.test_trainer import fake
 from tests.support.adapters import add_adapter
 from tests.support.stored_traces import candidate, make_document, make_trace, trace_store
@@ -88,6 +89,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (base / "config.json").write_text("{}")
     monkeypatch.setattr(learn, "start_engine", start)
     monkeypatch.setattr("service.learning.workshop.Trainer", lambda: fake("works"))
+    monkeypatch.setattr("service.learning.workshop.Merger", fake_merger)
     monkeypatch.setenv("REDRAFT_MODEL", str(base))
     (tmp_path / "tiny.toml").write_text(RECIPE)
 
@@ -118,6 +120,10 @@ def test_the_steps_one_after_another(
     capsys.readouterr()
     assert run(tmp_path, monkeypatch, "list") == 0
     assert capsys.readouterr().out.rstrip().endswith("serves")
+    assert run(tmp_path, monkeypatch, "merge") == 0
+    assert f"Serve it with REDRAFT_MODEL={tmp_path}/shop/merged/{record.adapter}" in capsys.readouterr().out
+    assert run(tmp_path, monkeypatch, "merge") == 1
+    assert f"Cannot merge: {tmp_path}/shop/merged/{record.adapter} exists already" in capsys.readouterr().err
     assert run(tmp_path, monkeypatch, "export", "--to", "openai") == 0
     assert '"messages":[{"role":"user"' in capsys.readouterr().out
     assert run(tmp_path, monkeypatch, "exam") == 0

@@ -9,11 +9,10 @@ import pytest
 
 from service.learning.exercises import Exercise
 from service.learning.lessons import BestText
+from service.learning.process import Progress
 from service.learning.recipe import Training, load_recipe
-from service.learning.trainer import ADAPTER, GREEDY, Progress, Trainer, TrainingFailed, refuse_few
+from service.learning.trainer import ADAPTER, GREEDY, Trainer, TrainingFailed, refuse_few
 from tests.learning.made import prompt
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -22,9 +21,7 @@ def training() -> Training:
 
 
 def fake(how: str) -> Trainer:
-    return Trainer(
-        ["env", f"PYTHONPATH={ROOT}", sys.executable, str(Path(__file__).with_name("fake_training.py")), how]
-    )
+    return Trainer([sys.executable, str(Path(__file__).with_name("fake_training.py")), how])
 
 
 def lesson(number: int, *kinds: str) -> BestText:
@@ -108,7 +105,7 @@ async def test_what_a_killed_training_has_left_is_removed_by_the_next(tmp_path: 
 async def test_without_the_extra_it_says_what_to_install(
     tmp_path: Path, training: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.learning.trainer.find_spec", lambda name: None if name == "trl" else object())
+    monkeypatch.setattr("service.learning.process.find_spec", lambda name: None if name == "trl" else object())
     with pytest.raises(TrainingFailed, match=r"needs trl: pip install 'redraft\[learn\]'"):
         await Trainer().train(tmp_path, tmp_path, training, tmp_path, lambda _: None)
 

@@ -8,15 +8,20 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from service.engines.local import bundled
 from service.learning.collected import write_lines
 from service.learning.lessons import BestText, LessonPair
+from service.learning.merger import Merger
+from service.learning.process import Progress
 from service.learning.recipe import load_recipe
 from service.learning.registry import digest_of_adapter
-from service.learning.trainer import ADAPTER, GREEDY, PAIRS, TEXTS, Progress, Trainer, TrainingFailed
+from service.learning.trainer import ADAPTER, GREEDY, PAIRS, TEXTS, Trainer, TrainingFailed
 from tests.learning.made import prompt
+from tests.support.adapters import make_merged
 
 pytestmark = [
     pytest.mark.engine,
@@ -76,6 +81,59 @@ async def test_both_stages_leave_an_adapter_that_vllm_takes(base: Path, lessons:
     assert "lm_head" not in stated["target_modules"]
     assert digest_of_adapter(folder / ADAPTER)
     assert len(json.loads((folder / GREEDY).read_text())) == 2
+
+
+@pytest.fixture
+def strong(base: Path, tmp_path: Path) -> Path:
+    """An adapter of random weights, which changes what the model predicts."""
+    stated = {"peft_type": "LORA", "r": 4, "lora_alpha": 4, "target_modules": ["v_proj", "o_proj"], "bias": "none"}
+    draws = np.random.default_rng(1)
+    weights = {
+        f"base_model.model.model.layers.{layer}.self_attn.{name}.lora_{half}.weight": draws.standard_normal(
+            (4, 32) if half == "A" else (32, 4)
+        ).astype(np.float32)
+        for layer in range(2)
+        for name in ("v_proj", "o_proj")
+        for half in "AB"
+    }
+    folder = tmp_path / "strong"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps(stated))
+    save_file(weights, folder / "adapter_model.safetensors")
+    return folder
+
+
+def others_than_weights(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".safetensors"}
+
+
+async def test_a_merged_checkpoint_predicts_what_the_base_with_the_adapter_does(
+    base: Path, strong: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "merged/new"
+    merged = await Merger().merge(base, strong, target, make_merged)
+
+    assert merged.agreement.tokens > 4
+    assert merged.agreement.same == 1.0
+    assert merged.agreement.moved > 1e-3
+    assert merged.agreement.off < merged.agreement.moved / 100
+    before, after, adapter = (
+        load_file(folder / name)
+        for folder, name in (
+            (base, "model.safetensors"), (target, "model.safetensors"), (strong, "adapter_model.safetensors")
+        )
+    )  # fmt: skip
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert changed == {
+        f"model.layers.{layer}.self_attn.{name}.weight" for layer in range(2) for name in ("v_proj", "o_proj")
+    }
+    layer = "model.layers.1.self_attn.o_proj"
+    low, high = (adapter[f"base_model.model.{layer}.lora_{half}.weight"] for half in "AB")
+    np.testing.assert_allclose(after[f"{layer}.weight"], before[f"{layer}.weight"] + high @ low, atol=1e-5)
+    kept = others_than_weights(base)
+    assert "tokenizer.json" in kept
+    assert kept.items() <= others_than_weights(target).items()
 
 
 async def test_lessons_that_are_all_too_long_are_refused(base: Path, lessons: Path, tmp_path: Path) -> None:

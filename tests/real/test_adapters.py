@@ -1,15 +1,17 @@
 """An adapter changes its own texts and no others, even in the same steps of the engine."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from service.engines.base import Likelihood, Sample, Sampling, Weigh
+from service.concurrency import gather
+from service.engines.base import Completion, Likelihood, Sample, Sampling, Weigh
 from service.engines.conversation import Conversation, Turn
 from service.engines.local import bundled
 from service.engines.local.vllm import VllmEngine
@@ -26,6 +28,9 @@ from tests.support.scripts import SALT, of_type, program
 TEXT = Weigh(Conversation(Turn("user", "What falls from clouds?")), "Rain falls from the clouds, and so does snow.")
 
 LONG_REQUEST = Conversation(Turn("user", "Tell of the sea and of its salt, as a sailor would. " * 12))
+
+ROUNDING = 0.2
+"""By how many nats the shape of a batch may change a probability."""
 
 Models = tuple[VllmEngine, VllmEngine]
 
@@ -53,8 +58,34 @@ async def test_a_text_weighs_the_same_while_an_adapter_writes(models: Models) ->
     async with writing(models):
         meanwhile = [await model.call(TEXT) for model in models]
 
-    assert difference(plain, meanwhile[0]) < 0.2
-    assert difference(adapted, meanwhile[1]) < 0.2
+    assert difference(plain, meanwhile[0]) < ROUNDING
+    assert difference(adapted, meanwhile[1]) < ROUNDING
+
+
+async def test_64_requests_of_both_in_one_batch_write_what_each_model_writes_apart(models: Models) -> None:
+    """Other shapes may be computed in another order, so a token that is nearly tied may tip. Every other one is the
+    same."""
+    prompts = [Conversation(Turn("user", f"Say one thing about {number}.")) for number in range(64)]
+
+    async def write(numbers: Iterable[int]) -> list[Completion]:
+        sampling = Sampling(temperature=0.0, max_tokens=6)
+        return await gather(models[number % 2].call(Sample(prompts[number], sampling)) for number in numbers)
+
+    mixed = await write(range(64))
+    apart = [await write(range(0, 64, 2)), await write(range(1, 64, 2))]
+
+    for number, text in enumerate(mixed):
+        other = apart[number % 2][number // 2]
+        if text.token_ids != other.token_ids:
+            assert await lead_of_tipped(models[number % 2], prompts[number], text, other) < ROUNDING
+
+
+async def lead_of_tipped(model: VllmEngine, prompt: Conversation, text: Completion, other: Completion) -> float:
+    """By how many nats the model, alone, has a favourite over the token from which on a text differs from another."""
+    weighed, known = [await model.call(Weigh(prompt, each.text)) for each in (text, other)]
+    same = takewhile(lambda both: both[0].text == both[1].text, zip(weighed.tokens, known.tokens, strict=False))
+    tipped = weighed.tokens[len(list(same))]
+    return tipped.rival_logprob - tipped.logprob
 
 
 async def test_adapters_come_and_go_while_others_write(models: Models, tmp_path: Path) -> None:
@@ -69,8 +100,8 @@ async def test_adapters_come_and_go_while_others_write(models: Models, tmp_path:
             await base.drop_adapter(late)
         after = [await model.call(TEXT) for model in models]
 
-    assert difference(before[0], after[0]) < 0.2
-    assert difference(before[1], after[1]) < 0.2
+    assert difference(before[0], after[0]) < ROUNDING
+    assert difference(before[1], after[1]) < ROUNDING
 
 
 async def test_an_adapter_that_does_not_fit_is_refused_and_takes_no_place(models: Models, tmp_path: Path) -> None:
@@ -87,7 +118,7 @@ async def test_an_adapter_that_does_not_fit_is_refused_and_takes_no_place(models
     right = await base.load_adapter("right", write_adapter(tmp_path / "right", checkpoint, seed=3))
 
     assert difference(await right.call(TEXT), before) > 1.0
-    assert difference(await base.call(TEXT), before) < 0.2
+    assert difference(await base.call(TEXT), before) < ROUNDING
     await base.drop_adapter(right)
 
 

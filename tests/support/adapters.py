@@ -13,7 +13,7 @@ from service.engines.scripted import EngineCall, Script, ScriptedEngine
 from service.engines.served import AdapterUnusable, ServedEngine
 from service.errors import EngineUnavailable
 from service.learning.gate import Decision
-from service.learning.manifest import Manifest, Verdict
+from service.learning.manifest import Agreement, Manifest, Merged, Verdict
 from service.learning.recipe import load_recipe
 from service.learning.registry import Registry
 from tests.support.serving import Served, serving
@@ -64,6 +64,22 @@ def make_base(folder: Path) -> Path:
     return folder
 
 
+def make_merged(checkpoint: Path, agreement: Agreement) -> Merged:
+    """The manifest of a merged checkpoint."""
+    learned = make_manifest("a")
+    return Merged(
+        checkpoint="c", base="b", adapter="a", learned=learned, agreement=agreement, created="now", versions={}
+    )
+
+
+def make_manifest(digest: str, **fields: Any) -> Manifest:
+    stated: dict[str, Any] = {
+        "adapter": digest, "base": "b", "lessons": "l", "evaluators": "e", "recipe": load_recipe("quick"),
+        "prompts": (), "texts": 1, "pairs": 1, "created": "2026-11-29T12:00:00+00:00", "seconds": 1.0, "versions": {},
+    }  # fmt: skip
+    return Manifest(**{**stated, **fields})
+
+
 def add_adapter(
     registry: Registry,
     folder: Path,
@@ -80,16 +96,7 @@ def add_adapter(
     (trained / "adapter_config.json").write_text(json.dumps({"r": rank, "target_modules": list(layers)}))
     (trained / "adapter_model.safetensors").write_text(weights)
     verdicts = tuple(make_verdict(decision, against) for decision in decisions)
-
-    def describe(digest: str) -> Manifest:
-        stated: dict[str, Any] = {
-            "adapter": digest, "base": "b", "lessons": "l", "evaluators": "e", "recipe": load_recipe("quick"),
-            "prompts": (), "texts": 1, "pairs": 1, "created": "2026-11-29T12:00:00+00:00", "seconds": 1.0,
-            "versions": {}, "verdicts": verdicts,
-        }  # fmt: skip
-        return Manifest(**{**stated, **fields})
-
-    return registry.add(trained, describe).adapter
+    return registry.add(trained, lambda digest: make_manifest(digest, **{"verdicts": verdicts, **fields})).adapter
 
 
 def make_verdict(decision: Decision, against: str) -> Verdict:
