@@ -71,6 +71,12 @@ class Progress(BaseModel):
     reason: str = ""
 
 
+def check_packages() -> None:
+    """Raise TrainingFailed if this interpreter has not all that trains."""
+    if missing := [name for name in _PACKAGES if find_spec(name) is None]:
+        raise TrainingFailed(f"training needs {', '.join(missing)}: pip install 'redraft[learn]'")
+
+
 def refuse_few(texts: Sequence[BestText], exercises: Sequence[Exercise], training: Training) -> None:
     """Raise TrainingFailed unless there is enough to learn from."""
     if training.trying is not None and len(exercises) < training.trying.exercises:
@@ -109,8 +115,8 @@ class Trainer:
         at: a folder on the file system where the adapter will be kept. on_progress: called for each step.
         Raises TrainingFailed. A call that is cancelled ends the process first.
         """
-        if self._command[0] == sys.executable and (missing := [name for name in _PACKAGES if find_spec(name) is None]):
-            raise TrainingFailed(f"training needs {', '.join(missing)}: pip install 'redraft[learn]'")
+        if self._command[0] == sys.executable:
+            check_packages()
         folder = await asyncio.to_thread(_make_folder, at)
         try:
             order = TrainingOrder(base=base, lessons=lessons, folder=folder, training=training, parent=os.getpid())
