@@ -10,8 +10,9 @@ from redraft.answers import map_httpx_errors
 from redraft.errors import ConnectionFailed
 from redraft.events import Events
 from redraft.exchange import Exchange, reconnect_delay
+from redraft.results import Result
 
-E = TypeVar("E")
+E = TypeVar("E", bound=Result)
 
 
 class Opens(Protocol):

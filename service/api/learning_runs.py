@@ -37,8 +37,8 @@ class RunRequest(BodyModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"recipe": "quick"}]})
 
-    recipe: Annotated[str, Field(json_schema_extra={"enum": list(built_in_recipes())})] = "quick"
-    sources: Annotated[tuple[Source, ...], Len(1, 2)] = ("practice",)
+    recipe: str = "quick"
+    sources: Annotated[list[Source], Len(1, 2)] = Field(["practice"])
 
 
 class RunListBody(BaseModel):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from service.cli import learn, main
@@ -15,10 +16,12 @@ from service.engines.base import Sample
 from service.engines.conversation import Conversation
 from service.engines.scripted import Script, ScriptedEngine
 from service.engines.served import ServedEngine
+from service.learning.launching import OUTPUT, Launcher
 from service.learning.registry import Registry
-from service.learning.runs import read_runs
+from service.learning.runs import read_runs, take_folder
+from service.learning.workshop import Workshop
 from service.settings import Settings
-from tests.learning.test_trainer import fake
+from tests.learning.test_trainer import fake, wait_for
 from tests.support.adapters import add_adapter
 from tests.support.stored_traces import candidate, make_document, make_trace, trace_store
 
@@ -123,6 +126,34 @@ def test_the_steps_one_after_another(
     assert run(tmp_path, monkeypatch, "exam") == 0
     assert run(tmp_path, monkeypatch, "rollback") == 0
     assert "the base alone serves" in capsys.readouterr().out
+
+
+async def test_a_run_that_a_service_has_started_is_cancelled_while_it_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.learning.trainer.find_spec", lambda name: object())
+    fake_learn = (sys.executable, str(Path(__file__).with_name("fake_learn.py")))
+    shop = tmp_path / "shop"
+    launcher = Launcher(shop, ("env", f"PYTHONPATH={ROOT}", *fake_learn, "hangs", str(tmp_path / "tiny.toml")))
+    begun = await launcher.start("quick", ["practice"])
+    try:
+        trainer = psutil.Process(await wait_for(shop / "pid"))
+        at_work = await launcher.get(begun.id)
+        cancelled = await launcher.cancel(begun.id, 30)
+    finally:
+        await launcher.close()
+
+    assert (at_work.state, at_work.step, at_work.recipe) == ("running", "train", "quick")
+    assert (cancelled.state, cancelled.step, cancelled.error) == ("cancelled", "train", None)
+    assert not trainer.is_running()
+    assert list(shop.glob(".training-*")) == []
+    printed = (shop / "runs" / begun.id / OUTPUT).read_text()
+    assert " exercises, in " in printed
+    assert printed.endswith("Cannot run: it was cancelled\n")
+    lessons = Workshop(shop, tmp_path / "base").lessons_folder()  # of this run, for the next one
+    assert sorted(path.name for path in lessons.iterdir()) == ["exercises.jsonl", "pairs.jsonl", "texts.jsonl"]
+    with take_folder(shop):
+        pass
 
 
 async def keep_traces(store: Path) -> list[str]:

@@ -137,7 +137,7 @@ async def test_a_run_fails_with_the_end_of_its_service(tmp_path: Path, monkeypat
     for script in (HANGS, STUBBORN):
         async with launcher(tmp_path, script) as launches:
             begun.append(await launches.start("quick", ["practice"]))
-            await until(lambda: printed(tmp_path, begun[-1]))  # noqa: B023 - within this turn
+            await until(lambda: printed(tmp_path, begun[-1]))
             monkeypatch.setattr(launching, "GRACE_SECONDS", 0.1)
 
     ended = [read_run(tmp_path, run.id) for run in begun]
@@ -163,9 +163,8 @@ async def test_a_run_ends_with_a_service_that_is_killed(tmp_path: Path) -> None:
 
 async def test_a_run_of_another_process_is_not_cancelled_here(tmp_path: Path) -> None:
     async with launcher(tmp_path, HANGS) as launches:
-        with record_run(tmp_path) as record:
-            with pytest.raises(RunRefused, match="has not started it"):
-                await launches.cancel(record.run.id, 30)
+        with record_run(tmp_path) as record, pytest.raises(RunRefused, match="has not started it"):
+            await launches.cancel(record.run.id, 30)
         ended = await launches.cancel(record.run.id, 30)
         with pytest.raises(NotFound):
             await launches.cancel("run_1", 30)
