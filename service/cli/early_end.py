@@ -23,8 +23,9 @@ async def work(step: Coroutine[object, object, T], *, for_service: bool) -> T:
     reasons: list[BaseException] = []
 
     def end(reason: BaseException) -> None:
+        if not reasons:  # a second signal must not cut short what closes the engine
+            task.cancel()
         reasons.append(reason)
-        task.cancel()
 
     def listen() -> None:
         if not os.read(sys.stdin.fileno(), 1):

@@ -78,7 +78,7 @@ class Launcher:
         self._following: dict[str, asyncio.Task[None]] = {}
 
     async def list(self) -> Sequence[Run]:
-        """The recorded runs, the newest first, whoever has started them."""
+        """The recorded runs, the newest first, those of other processes too."""
         return await asyncio.to_thread(read_runs, self._folder)
 
     async def get(self, its_id: str) -> Run:
@@ -164,9 +164,8 @@ class Launcher:
             if child.killing is not None:
                 child.killing.cancel()
             child.kill()  # what it has started and left
-            error = SERVICE_ENDED if child.lifeline.closed else _describe(code, child.record.folder / OUTPUT)
             try:
-                await asyncio.to_thread(settle_run, child.record.folder, None if child.cancelled else error)
+                await asyncio.to_thread(_settle, child, code)
             except (OSError, ValueError) as damaged:
                 log.warning("the record of a run cannot be read", extra={"run": its_id, "reason": str(damaged)})
         del self._children[its_id], self._following[its_id]
@@ -178,6 +177,15 @@ def _begin(folder: Path, recipe: str, held: ExitStack) -> tuple[RunRecord, Seque
     working = held.enter_context(take_folder(folder))
     record, at_work = begin_run(folder, recipe)
     return record, (working, held.enter_context(at_work))
+
+
+def _settle(child: _Child, code: int) -> None:
+    """Note the end of a run, unless its process has. Raises OSError and ValueError."""
+    own = child.record.folder
+    if child.cancelled:
+        settle_run(own, None)
+    else:
+        settle_run(own, SERVICE_ENDED if child.lifeline.closed else _describe(code, own / OUTPUT))
 
 
 def _describe(code: int, output: Path) -> str:
