@@ -16,7 +16,9 @@ from service.engines.base import Sample
 from service.engines.conversation import Conversation
 from service.engines.scripted import Script, ScriptedEngine
 from service.engines.served import ServedEngine
+from service.learning.collected import read_lines
 from service.learning.launching import OUTPUT, Launcher
+from service.learning.lessons import BestText
 from service.learning.registry import Registry
 from service.learning.runs import read_runs, take_folder
 from service.learning.workshop import Workshop
@@ -132,9 +134,10 @@ async def test_a_run_that_a_service_has_started_is_cancelled_while_it_trains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.learning.trainer.find_spec", lambda name: object())
-    fake_learn = (sys.executable, str(Path(__file__).with_name("fake_learn.py")))
-    shop = tmp_path / "shop"
-    launcher = Launcher(shop, ("env", f"PYTHONPATH={ROOT}", *fake_learn, "hangs", str(tmp_path / "tiny.toml")))
+    recipe, shop = tmp_path / "tinier.toml", tmp_path / "shop"
+    recipe.write_text(RECIPE.replace("prompts = 300", "prompts = 60"))
+    fake_learn = (sys.executable, str(Path(__file__).with_name("fake_learn.py")), "hangs", str(recipe))
+    launcher = Launcher(shop, ("env", f"PYTHONPATH={ROOT}", *fake_learn))
     begun = await launcher.start("quick", ["practice"])
     try:
         trainer = psutil.Process(await wait_for(shop / "pid"))
@@ -150,8 +153,8 @@ async def test_a_run_that_a_service_has_started_is_cancelled_while_it_trains(
     printed = (shop / "runs" / begun.id / OUTPUT).read_text()
     assert " exercises, in " in printed
     assert printed.endswith("Cannot run: it was cancelled\n")
-    lessons = Workshop(shop, tmp_path / "base").lessons_folder()  # of this run, for the next one
-    assert sorted(path.name for path in lessons.iterdir()) == ["exercises.jsonl", "pairs.jsonl", "texts.jsonl"]
+    lessons = Workshop(shop, tmp_path / "base").lessons_folder()
+    assert read_lines(lessons / "texts.jsonl", BestText)
     with take_folder(shop):
         pass
 
