@@ -19,6 +19,7 @@ from service.api.body import DescribedApp
 from service.api.idempotency import Repeats
 from service.api.intake import Intake
 from service.api.jobs import router as jobs_router
+from service.api.learning import CanaryRequest
 from service.api.learning import router as learning_router
 from service.api.learning_runs import RunRequest
 from service.api.learning_runs import router as learning_runs_router
@@ -308,7 +309,16 @@ def create_app(
         )
 
     native = (GenerateRequest, CritiqueRequest, RefineRequest, BatchRequest)
-    requests = (*native, FeedbackRequest, RunRequest, ChatRequest, ResponseRequest, BatchFileRequest, MessagesRequest)
+    requests = (
+        *native,
+        FeedbackRequest,
+        CanaryRequest,
+        RunRequest,
+        ChatRequest,
+        ResponseRequest,
+        BatchFileRequest,
+        MessagesRequest,
+    )
     app = DescribedApp(
         [*requests, Problem],
         title="Redraft",

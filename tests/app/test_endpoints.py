@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import jsonschema
@@ -366,6 +367,15 @@ async def test_the_openapi_document_tells_the_truth(served: Served, path: str, m
         jsonschema.validate(response.json(), {**answered, **components})
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"surprise": 1}, {**schema, **components})
+
+
+async def test_every_schema_that_the_openapi_document_refers_to_is_in_it(served: Served) -> None:
+    response = await served.client.get("/openapi.json")
+
+    assert (
+        set(re.findall(r'"#/components/schemas/(\w+)"', response.text))
+        <= response.json()["components"]["schemas"].keys()
+    )
 
 
 CALLS: list[tuple[str, str, str, Any]] = [
