@@ -29,6 +29,8 @@ COMMAND = (sys.executable, "-m", "service", "learn", "run")
 OUTPUT = "output.log"
 GRACE_SECONDS = 5.0
 """How long a process may take to end when it has to. Then it is killed."""
+WATCH = f'exec 3<&0; (read _ <&3; sleep {GRACE_SECONDS:.0f}; kill -9 0) & exec "$@" 3<&-'
+"""Runs a command, and kills its group if that outlives the service: a process that imports or loads does not listen."""
 TAIL_BYTES = 4_096
 SERVICE_ENDED = "the service that started it has ended"
 
@@ -146,7 +148,7 @@ class Launcher:
         lifeline = held.enter_context(os.fdopen(alive, "wb"))
         with os.fdopen(heard, "rb") as standard_input, (record.folder / OUTPUT).open("ab") as output:
             process = await asyncio.create_subprocess_exec(
-                "nice", "-n", str(NICENESS), *self._command, *arguments,
+                "sh", "-c", WATCH, "watch", "nice", "-n", str(NICENESS), *self._command, *arguments,
                 "--folder", str(self._folder), "--begun", record.run.id,
                 stdin=standard_input,
                 stdout=output,

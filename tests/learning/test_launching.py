@@ -25,8 +25,9 @@ import asyncio, sys
 from pathlib import Path
 from service.learning import launching
 launching.check_packages = lambda: None
+launching.WATCH = launching.WATCH.replace("sleep 5", "sleep 0.1")
 async def main():
-    run = await launching.Launcher(Path(sys.argv[1]), ("sh", "-c", "exec cat", "run")).start("quick", ["practice"])
+    run = await launching.Launcher(Path(sys.argv[1]), ("sh", "-c", sys.argv[2], "run")).start("quick", ["practice"])
     print(run.id, flush=True)
     await asyncio.Event().wait()
 asyncio.run(main())
@@ -144,9 +145,9 @@ async def test_a_run_fails_with_the_end_of_its_service(tmp_path: Path, monkeypat
     assert [(run.state, run.error) for run in ended if run] == [("failed", "the service that started it has ended")] * 2
 
 
-async def test_a_run_ends_with_a_service_that_is_killed(tmp_path: Path) -> None:
+async def test_a_run_ends_with_a_service_that_is_killed_even_if_it_is_stubborn(tmp_path: Path) -> None:
     service = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", SERVICE, str(tmp_path), cwd=ROOT, stdout=subprocess.PIPE
+        sys.executable, "-c", SERVICE, str(tmp_path), STUBBORN, cwd=ROOT, stdout=subprocess.PIPE
     )
     assert service.stdout is not None
     its_id = (await service.stdout.readline()).decode().strip()
@@ -175,7 +176,7 @@ async def test_a_run_of_another_process_is_not_cancelled_here(tmp_path: Path) ->
 async def test_what_keeps_a_run_from_beginning_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(RunRefused, match="nice: No such file or directory"):
+    with pytest.raises(RunRefused, match="sh: No such file or directory"):
         await Launcher(tmp_path).start("quick", ["practice"])
     with pytest.raises(RunRefused, match="file: "):
         await Launcher(tmp_path / "file").start("quick", ["practice"])
