@@ -6,7 +6,7 @@ AsyncRedraft for asyncio.
 ...     print(client.refine(prompt="Describe a sunrise over the sea.").text)
 """
 
-from redraft.adapters import Adapter, Adapters, LearningRun, WholeAdapter
+from redraft.adapters import Adapter, Adapters, WholeAdapter
 from redraft.async_client import AsyncRedraft
 from redraft.batches import BatchResult
 from redraft.client import Redraft
@@ -35,6 +35,7 @@ from redraft.events import (
     TextReasoningDelta,
 )
 from redraft.jobs import AsyncJob, Job, JobStatus, Notice
+from redraft.learning import LearningRun
 from redraft.results import CritiqueResult, GenerateResult, Model, RefineResult, TaskSummary
 from redraft.traces import Feedback, Trace, TraceSummary
 

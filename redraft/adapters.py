@@ -97,32 +97,6 @@ class Adapters(Result):
     adapters: tuple[Adapter, ...]
 
 
-class LearningRun(Result):
-    """A run of learning, in the folder from which the service serves.
-
-    state: ``running``, ``ended`` or ``failed``. step: the last one that began.
-    done, total: how far that has come, in prompts or steps of training; None while that is not known.
-    adapter, decision: what came of it. error: why it failed.
-    """
-
-    id: str
-    state: str
-    recipe: str | None
-    started_at: str
-    finished_at: str | None
-    step: str | None
-    done: int | None
-    total: int | None
-    note: str
-    adapter: str | None
-    decision: str | None
-    error: str | None
-
-
-class LearningRuns(Result):
-    runs: tuple[LearningRun, ...]
-
-
 class _Sends(Protocol):
     def _request(
         self, kind: type[R], method: str, path: str, body: Mapping[str, object] | None = None, key: str | None = None
@@ -185,13 +159,6 @@ class AdapterMethods:
         """
         return self._request(WholeAdapter, "DELETE", f"adapters/{quote(adapter_id, safe='')}/canary")
 
-    def learning_runs(self: _Sends) -> tuple[LearningRun, ...]:
-        """List the runs of learning, newest first.
-
-        >>> [(run.step, run.done, run.total) for run in client.learning_runs() if run.state == "running"]
-        """
-        return self._request(LearningRuns, "GET", "learning/runs").runs
-
 
 class AsyncAdapterMethods:
     """What an operator's client does with adapters, for asyncio."""
@@ -241,10 +208,3 @@ class AsyncAdapterMethods:
         >>> (await client.stop_canary("7b2f78ab38204ae9")).canary
         """
         return await self._request(WholeAdapter, "DELETE", f"adapters/{quote(adapter_id, safe='')}/canary")
-
-    async def learning_runs(self: _AsyncSends) -> tuple[LearningRun, ...]:
-        """List the runs of learning, newest first. See ``Redraft.learning_runs``.
-
-        >>> [(run.step, run.done, run.total) for run in await client.learning_runs()]
-        """
-        return (await self._request(LearningRuns, "GET", "learning/runs")).runs

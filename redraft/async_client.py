@@ -17,6 +17,7 @@ from redraft.errors import ConnectionFailed, ProblemError
 from redraft.events import GenerateEvent, GenerateEvents, RefineEvent, RefineEvents
 from redraft.exchange import DEFAULT_TIMEOUT_SECONDS, DEFAULT_URL, Exchange, StreamReader, make_client
 from redraft.jobs import AsyncJob, JobList, JobStatus, job_list_path, prefer_background, read_accepted, result_of
+from redraft.learning import AsyncLearningMethods
 from redraft.requests import BatchLine, CritiqueFields, GenerateFields, RefineFields
 from redraft.results import (
     CritiqueResult,
@@ -34,7 +35,7 @@ R = TypeVar("R", bound=Result)
 E = TypeVar("E")
 
 
-class AsyncRedraft(AsyncAdapterMethods, AsyncTraceMethods):
+class AsyncRedraft(AsyncAdapterMethods, AsyncLearningMethods, AsyncTraceMethods):
     """A client of one service, for asyncio. Tasks may share it.
 
     The parameters, the methods and the errors are those of Redraft. ``http_client`` is an ``httpx.AsyncClient``, and

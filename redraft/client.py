@@ -18,6 +18,7 @@ from redraft.errors import ConnectionFailed, ProblemError
 from redraft.events import GenerateEvent, GenerateEvents, RefineEvent, RefineEvents
 from redraft.exchange import DEFAULT_TIMEOUT_SECONDS, DEFAULT_URL, Exchange, StreamReader, make_client
 from redraft.jobs import Job, JobList, JobStatus, job_list_path, prefer_background, read_accepted, result_of
+from redraft.learning import LearningMethods
 from redraft.requests import BatchLine, CritiqueFields, GenerateFields, RefineFields
 from redraft.results import (
     CritiqueResult,
@@ -35,7 +36,7 @@ R = TypeVar("R", bound=Result)
 E = TypeVar("E")
 
 
-class Redraft(AdapterMethods, TraceMethods):
+class Redraft(AdapterMethods, LearningMethods, TraceMethods):
     """A client of one service. Threads may share it.
 
     base_url: where the service is, with or without ``/v1``.

@@ -158,7 +158,10 @@ REFINE_EVENTS: Mapping[str, type[RefineEvent]] = MappingProxyType(
 
 
 class Events(ABC, Generic[E]):
-    """The events of ``response``. ``is_finished``: the last one has come. Events of unknown names are left out."""
+    """The events of ``response``. Events of unknown names are left out.
+
+    is_finished: the last one has come. last_id: the id of the last one that was complete, if events have ids.
+    """
 
     def __init__(self, response: httpx.Response) -> None:
         """Raises UnexpectedAnswer if the response is not a stream of events."""
@@ -168,6 +171,10 @@ class Events(ABC, Generic[E]):
         self.is_finished = False
         self._request_id = request_id(response)
         self._decoder = EventDecoder()
+
+    @property
+    def last_id(self) -> str | None:
+        return self._decoder.last_id
 
     def feed(self, chunk: bytes) -> Iterator[E]:
         """Return the events that ``chunk`` completes. Raises ProblemError for an ``error`` event."""

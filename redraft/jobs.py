@@ -5,26 +5,20 @@
 """
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
-from contextlib import (
-    AbstractAsyncContextManager,
-    AbstractContextManager,
-    aclosing,
-    asynccontextmanager,
-    closing,
-    contextmanager,
-)
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from datetime import datetime
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, TypeVar
 from urllib.parse import urlencode
 
 import httpx
 
-from redraft.answers import map_httpx_errors, parse, validate
-from redraft.errors import ConnectionFailed, UnexpectedAnswer, make_problem_error
+from redraft.answers import parse, validate
+from redraft.errors import UnexpectedAnswer, make_problem_error
 from redraft.events import REFINE_EVENTS, Critiqued, Events
-from redraft.exchange import reconnect_delay
+from redraft.following import follow, follow_async
 from redraft.results import CritiqueResult, GenerateResult, Problem, RefineResult, Result
 
 if TYPE_CHECKING:
@@ -114,15 +108,11 @@ class Notice(Result):
 
 
 class JobEvents(Events[Result]):
-    """The events of a job. ``last_id``: of the last one that was complete."""
+    """The events of a job."""
 
     def __init__(self, response: httpx.Response, kind: str) -> None:
         super().__init__(response)
         self._kinds = EVENTS.get(kind, {})
-
-    @property
-    def last_id(self) -> str | None:
-        return self._decoder.last_id
 
     def _make_event(self, name: str, data: str) -> Result | None:
         kind = self._kinds.get(name)
@@ -247,35 +237,9 @@ class Job(Generic[R]):
 
     @contextmanager
     def _follow(self) -> Iterator[Iterator[Result]]:
-        events = self._read(self.status().kind)
-        with closing(events):
+        reader = partial(JobEvents, kind=self.status().kind)
+        with follow(self._client, f"jobs/{self.id}/events", reader) as events:
             yield events
-
-    def _read(self, kind: str) -> Generator[Result, None, None]:
-        last: str | None = None
-        failed = 0
-        while True:
-            headers = {} if last is None else {"Last-Event-ID": last}
-            try:
-                with closing(
-                    self._client._open_response("GET", f"jobs/{self.id}/events", None, None, headers)
-                ) as response:
-                    if response.status_code == 204:
-                        return
-                    events = JobEvents(response, kind)
-                    with map_httpx_errors():
-                        for chunk in response.iter_bytes():
-                            for event in events.feed(chunk):
-                                failed = 0
-                                yield event
-                            last = events.last_id or last
-                            if events.is_finished:
-                                return
-            except ConnectionFailed:
-                if failed >= self._client._exchange.retries:
-                    raise
-            self._client._sleep(reconnect_delay(failed))
-            failed += 1
 
 
 class AsyncJob(Generic[R]):
@@ -345,30 +309,6 @@ class AsyncJob(Generic[R]):
 
     @asynccontextmanager
     async def _follow(self) -> AsyncIterator[AsyncIterator[Result]]:
-        async with aclosing(self._read((await self.status()).kind)) as events:
+        reader = partial(JobEvents, kind=(await self.status()).kind)
+        async with follow_async(self._client, f"jobs/{self.id}/events", reader) as events:
             yield events
-
-    async def _read(self, kind: str) -> AsyncGenerator[Result, None]:
-        last: str | None = None
-        failed = 0
-        while True:
-            headers = {} if last is None else {"Last-Event-ID": last}
-            try:
-                opened = await self._client._open_response("GET", f"jobs/{self.id}/events", None, None, headers)
-                async with aclosing(opened) as response:
-                    if response.status_code == 204:
-                        return
-                    events = JobEvents(response, kind)
-                    with map_httpx_errors():
-                        async for chunk in response.aiter_bytes():
-                            for event in events.feed(chunk):
-                                failed = 0
-                                yield event
-                            last = events.last_id or last
-                            if events.is_finished:
-                                return
-            except ConnectionFailed:
-                if failed >= self._client._exchange.retries:
-                    raise
-            await self._client._sleep(reconnect_delay(failed))
-            failed += 1

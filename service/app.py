@@ -19,7 +19,10 @@ from service.api.body import DescribedApp
 from service.api.idempotency import Repeats
 from service.api.intake import Intake
 from service.api.jobs import router as jobs_router
+from service.api.learning import CanaryRequest
 from service.api.learning import router as learning_router
+from service.api.learning_runs import RunRequest
+from service.api.learning_runs import router as learning_runs_router
 from service.api.mcp import routes as mcp_routes
 from service.api.middleware import UNMATCHED, BodyLimit, RequestContext, RequestRecord, RequestTrace
 from service.api.openai import batches as openai_batches
@@ -44,7 +47,7 @@ from service.evaluators.external.plugins import load_plugins
 from service.evaluators.external.webhook_client import Webhooks
 from service.evaluators.model.embedding import Embedder
 from service.evaluators.toolbox import Toolbox
-from service.fleet import Fleet, StartEngine, make_fleet, make_learned, start_engine, weights_of
+from service.fleet import Fleet, StartEngine, make_fleet, make_launcher, make_learned, start_engine, weights_of
 from service.images.fetch import RemoteImages
 from service.metrics import Metrics
 from service.models import Adapter
@@ -250,6 +253,9 @@ def create_app(
             repeats.start()
             await stack.enter_async_context(_checking(check, settings, fleet))
             runner = Runner(fleet.engine, admission, background, metrics, traces.recorder if traces else None)
+            launcher = make_launcher(settings)
+            if launcher is not None:
+                stack.push_async_callback(launcher.close)
             if learned is not None:
                 runner = replace(runner, hold=learned.hold, note_trial=learned.trying.note)
             state = AppState(
@@ -264,6 +270,7 @@ def create_app(
                 max_file_bytes=settings.max_file_bytes,
                 max_body_seconds=settings.max_body_seconds,
                 learned=learned,
+                launcher=launcher,
                 operators=settings.operator_names,
             )
             if stores is not None and storage is not None:
@@ -302,7 +309,16 @@ def create_app(
         )
 
     native = (GenerateRequest, CritiqueRequest, RefineRequest, BatchRequest)
-    requests = (*native, FeedbackRequest, ChatRequest, ResponseRequest, BatchFileRequest, MessagesRequest)
+    requests = (
+        *native,
+        FeedbackRequest,
+        CanaryRequest,
+        RunRequest,
+        ChatRequest,
+        ResponseRequest,
+        BatchFileRequest,
+        MessagesRequest,
+    )
     app = DescribedApp(
         [*requests, Problem],
         title="Redraft",
@@ -320,6 +336,7 @@ def create_app(
     app.include_router(jobs_router)
     app.include_router(traces_router)
     app.include_router(learning_router)
+    app.include_router(learning_runs_router)
     app.include_router(openai_routes.v1)
     app.include_router(openai_files.v1)
     app.include_router(openai_batches.v1)

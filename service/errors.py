@@ -13,6 +13,7 @@ RedraftError
 │   ├── BodyTimeout            408
 │   ├── StillAtWork            409    the same request, sent before
 │   ├── AdapterRefused         409
+│   ├── RunRefused             409    a run of learning
 │   ├── BodyTooLarge           413
 │   ├── StorageFull            413    until something is deleted or expires
 │   ├── UriTooLong             414
@@ -114,6 +115,10 @@ class StillAtWork(RequestError):
 
 class AdapterRefused(RequestError):
     status, code, title = 409, "adapter_refused", "The adapter cannot serve"
+
+
+class RunRefused(RequestError):
+    status, code, title = 409, "run_refused", "The run of learning cannot be started or cancelled"
 
 
 class BodyTooLarge(RequestError):

@@ -15,6 +15,7 @@ from service.engines.remote.replicas import ReplicatedEngine
 from service.engines.scripted import ScriptedEngine
 from service.engines.served import Adaptable, DeferredEngine, EngineMisconfigured, ServedEngine
 from service.errors import EngineDead, EngineUnavailable, ModelNotFound, Starting
+from service.learning.launching import Launcher
 from service.learning.registry import Registry
 from service.learning.serving import LearnedModel, make_room
 from service.learning.trying import Listeners
@@ -233,6 +234,11 @@ def make_learned(
     return LearnedModel(
         registry, settings.model_name, make_room(registry), find_weights, on_change, Listeners(on_trials, on_verdict)
     )
+
+
+def make_launcher(settings: Settings) -> Launcher | None:
+    """What starts runs of learning in the folder that the settings name; None if they name none."""
+    return None if settings.learning_dir is None else Launcher(settings.learning_dir)
 
 
 def weights_of(settings: Settings, model: str) -> Sequence[Path] | str:

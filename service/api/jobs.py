@@ -4,7 +4,6 @@ With ``callback; url="…"``, a preference of OData's, a notice of the job's end
 """
 
 import json
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -24,7 +23,7 @@ from service.api.images import fetch_images
 from service.api.openai.response_bodies import ResponseBody
 from service.api.preferences import read_preferences
 from service.api.problems import describe_errors
-from service.api.queries import read_cursor, read_limit
+from service.api.queries import read_cursor, read_last_event, read_limit
 from service.api.sse import EventStream
 from service.api.state import app_state, require_key
 from service.deliveries.delivery import Delivery, DeliveryState, Destination
@@ -225,7 +224,7 @@ async def events(request: Request, id: str) -> Response:  # noqa: A002
     `Last-Event-ID` they go on after that one."""
     jobs = _jobs(request)
     found = await jobs.get(request.state.caller, id)
-    after = _read_last_event(request.headers.get("last-event-id"))
+    after = read_last_event(request, "this job")
     if found.has_ended and not await jobs.has_events(id, after):
         return Response(status_code=204)  # an EventSource that gets this does not connect again
     return EventStream(jobs.events(id, after), JobEventFormat())
@@ -298,14 +297,6 @@ def notice_body(delivery: Delivery) -> dict[str, Any]:
         "status": delivery.status,
         "error": delivery.error,
     }
-
-
-def _read_last_event(text: str | None) -> int:
-    if not text:
-        return 0
-    if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise wrong_field("last-event-id", "must be the id of an event of this job")
-    return int(text)
 
 
 def _time(seconds: float) -> str:

@@ -1,7 +1,4 @@
-"""Adapters and what learns them: for operators.
-
-The adapters are in a folder that the service follows (learning/serving.py). Training is the command line's.
-"""
+"""Adapters: for operators. They are in a folder that the service follows (learning/serving.py)."""
 
 import asyncio
 from typing import Any, Literal
@@ -22,13 +19,13 @@ from service.learning.collected import DamagedFile
 from service.learning.gate import Decision
 from service.learning.manifest import Manifest, Verdict
 from service.learning.registry import Registry
-from service.learning.runs import Run, read_run, read_runs
 from service.learning.serving import LearnedModel
 from service.models import LEARNED
 from service.wire.model import BodyModel
 from service.wire.responses import Problem
 
 PROBLEM: dict[str, Any] = {"content": {"application/problem+json": {"schema": {"$ref": schema_ref(Problem)}}}}
+NOT_LEARNING = "this service does not learn: its operator has not set REDRAFT_LEARNING_DIR"
 AdapterState = Literal["current", "previous", "loaded", "idle", "damaged"]
 
 
@@ -137,12 +134,6 @@ class WholeAdapterBody(AdapterBody):
     card: str | None
 
 
-class RunListBody(BaseModel):
-    """The runs that are still recorded, the newest first."""
-
-    runs: list[Run]
-
-
 class AdaptersBody(BaseModel):
     """What serves, and all adapters, the newest first.
 
@@ -233,25 +224,10 @@ async def stop_canary(request: Request, id: str) -> Response:  # noqa: A002
     return JSONResponse(await asyncio.to_thread(_describe_whole, learned, id))
 
 
-@router.get("/learning/runs", summary="Runs of learning, newest first", response_model=RunListBody)
-async def runs(request: Request) -> Response:
-    """What the command line does and did in the folder: how far it has come, and what became of it."""
-    found = await asyncio.to_thread(read_runs, _learned(request).registry.folder)
-    return JSONResponse({"runs": [run.model_dump() for run in found]})
-
-
-@router.get("/learning/runs/{id}", summary="A run of learning", response_model=Run)
-async def run(request: Request, id: str) -> Response:  # noqa: A002
-    found = await asyncio.to_thread(read_run, _learned(request).registry.folder, id)
-    if found is None:
-        raise NotFound("there is no such run, or its record was dropped")
-    return JSONResponse(found.model_dump())
-
-
 def _learned(request: Request) -> LearnedModel:
     learned = app_state(request).learned
     if learned is None:
-        raise NotFound("this service does not learn: its operator has not set REDRAFT_LEARNING_DIR")
+        raise NotFound(NOT_LEARNING)
     return learned
 
 

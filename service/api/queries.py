@@ -1,9 +1,11 @@
-"""Parameters of queries. All raise InvalidRequest, which names the parameter."""
+"""Parameters of queries, and of streams that go on. All raise InvalidRequest, which names the parameter."""
 
+import re
 from typing import Annotated
 
 from annotated_types import Ge, Le
 from pydantic import TypeAdapter, ValidationError
+from starlette.requests import Request
 
 from service.errors import wrong_field
 from service.programs.ids import is_id
@@ -35,3 +37,13 @@ def read_cursor(text: str | None, field: str, prefix: str = "") -> str | None:
     if name is not None and not (name.startswith(prefix) and is_id(name)):
         raise wrong_field(field, "must be an id from the page before")
     return name
+
+
+def read_last_event(request: Request, of: str) -> int:
+    """The id of the last event that the client has; 0 if it has none. ``of``: whose events they are, in words."""
+    text = request.headers.get("last-event-id")
+    if not text:
+        return 0
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise wrong_field("last-event-id", f"must be the id of an event of {of}")
+    return int(text)

@@ -14,6 +14,7 @@ from service.calibration.judges import KnownJudges
 from service.errors import Draining, EngineDead, EngineUnavailable, OperatorOnly, Starting, Unavailable
 from service.images.fetch import RemoteImages
 from service.jobs.jobs import Jobs
+from service.learning.launching import Launcher
 from service.learning.serving import LearnedModel
 from service.metrics import READY
 from service.programs.compile import Programs
@@ -48,6 +49,7 @@ class AppState:
     max_file_bytes: of one upload.
     max_body_seconds: in which a piece of an upload must arrive.
     learned: the model that learns, if there is one.
+    launcher: starts its runs of learning.
     operators: the names of the keys that may change what serves; None for all callers.
     """
 
@@ -65,6 +67,7 @@ class AppState:
     max_file_bytes: int = 0
     max_body_seconds: float = 0.0
     learned: LearnedModel | None = None
+    launcher: Launcher | None = None
     operators: frozenset[str] | None = frozenset()
 
     async def check_ready(self) -> None:

@@ -6,7 +6,8 @@ gate's verdict; 1 for a failure; 2 for wrong usage.
 
 import argparse
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args, runtime_checkable
 from pydantic import ValidationError
 from rich.console import Console
 
+from service.cli.early_end import work
 from service.cli.learning_lines import adapter_line, canary_line, exam_lines
 from service.cli.server import configure_logging
 from service.cli.standard_streams import Output
@@ -26,6 +28,7 @@ from service.learning.collected import DamagedFile, read_lines
 from service.learning.exam import ExamFailed, Reads
 from service.learning.exercises import Exercise
 from service.learning.gate import Decision, Judgement
+from service.learning.launching import Source
 from service.learning.lessons import CLIENT_SHARE, BestText, LessonPair
 from service.learning.lineage import follow_deletions, named_traces, withdraw
 from service.learning.merger import MergeFailed
@@ -50,6 +53,7 @@ CANDIDATE, CURRENT = "candidate", "current"
 """The names of the models in the exam's engine."""
 PROMPTS_BETWEEN = 20
 """After how many prompts of collecting a line is printed."""
+MEMORY = "It needs memory of its own, next to that of a service on the same machine or GPU"
 
 FAILURES = (
     DamagedFile,
@@ -82,6 +86,7 @@ _MEANINGS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(begun=None)
     steps = parser.add_subparsers(dest="step", required=True)
     for name, meaning in _MEANINGS.items():
         step = steps.add_parser(name, help=meaning)
@@ -90,6 +95,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         if name in ("collect", "train", "run"):
             step.add_argument("--recipe", default="quick", help="a built-in recipe or a TOML file (%(default)s)")
+        if name == "run":
+            step.add_argument(
+                "--sources", nargs="+", choices=get_args(Source), default=["practice"],
+                help=f"where texts come from: practice prompts, the stored traces in {PREFIX}STORE, or both (practice)",
+            )  # fmt: skip
+            step.add_argument("--begun", help=argparse.SUPPRESS)  # the id of a run that a service has begun
         if name == "collect":
             sources = step.add_mutually_exclusive_group()
             sources.add_argument(
@@ -99,6 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 "--from", dest="files", type=Path, nargs="+", metavar="FILE",
                 help="take files in the formats of TRL or OpenAI instead, in JSON lines or Parquet",
             )  # fmt: skip
+        if name in ("collect", "run"):
             step.add_argument(
                 "--trust", action="append", default=[], metavar="CALLER",
                 help="do not limit what this caller's traces teach; may be repeated",
@@ -131,9 +143,12 @@ def run(arguments: argparse.Namespace) -> int:
         desk, step = _Desk(settings, arguments), _STEPS[arguments.step]
         if arguments.step not in RECORDED:
             return asyncio.run(step(desk))
-        recipe = getattr(arguments, "recipe", None)
-        with record_run(arguments.folder, Path(recipe).stem if recipe else None) as desk.record:
-            return asyncio.run(step(desk))
+        recipe, begun = getattr(arguments, "recipe", None), arguments.begun
+        with record_run(arguments.folder, Path(recipe).stem if recipe else None, begun=begun) as desk.record:
+            return asyncio.run(work(step(desk), for_service=begun is not None))
+    except asyncio.CancelledError:
+        _tell(f"Cannot {arguments.step}: it was cancelled")
+        return 128 + signal.SIGTERM
     except ValidationError as error:
         _tell(f"Cannot learn: {error.errors(include_url=False, include_input=False)[0]['msg']}")
         return 1
@@ -157,18 +172,18 @@ class _Desk:
         self._settings = settings
         self._arguments = arguments
         self._output = Output()
-        self.shop = Workshop(arguments.folder, _base_of(settings))
+        self.shop = Workshop(arguments.folder, _base_of(settings), holds_folder=arguments.begun is not None)
         self.record: RunRecord | None = None
 
     async def collect(self) -> int:
-        self._begin("collect")
-        if getattr(self._arguments, "from_store", False):
+        if self._arguments.from_store:
             return await self._collect_stored()
-        if files := getattr(self._arguments, "files", None):
-            with self.shop.alone():
-                count = await asyncio.to_thread(self.shop.collect_files, files)
-            self._print(f"Took texts for {count} prompts from {len(files)} files.")
-            return int(self._output.closed)
+        if self._arguments.files:
+            return await self._collect_files(self._arguments.files)
+        return await self._practise()
+
+    async def _practise(self) -> int:
+        self._begin("collect")
         recipe = load_recipe(self._arguments.recipe)
         with self.shop.alone():
             async with self._engine() as engine:
@@ -176,7 +191,15 @@ class _Desk:
         self._print(f"Collected texts for {count} prompts.")
         return int(self._output.closed)
 
+    async def _collect_files(self, files: Sequence[Path]) -> int:
+        self._begin("collect")
+        with self.shop.alone():
+            count = await asyncio.to_thread(self.shop.collect_files, files)
+        self._print(f"Took texts for {count} prompts from {len(files)} files.")
+        return int(self._output.closed)
+
     async def _collect_stored(self) -> int:
+        self._begin("collect")
         with self.shop.alone():
             async with self._traces() as traces, self._following(traces):
                 found = await self.shop.collect_stored(traces, self._own_models(), self._arguments.trust)
@@ -295,9 +318,13 @@ class _Desk:
         return int(self._output.closed)
 
     async def run(self) -> int:
-        for step in (self.collect, self.lessons, self.train, self.exam):
-            if code := await step():
-                return code
+        ways: Mapping[Source, Callable[[], Coroutine[Any, Any, int]]]
+        ways = {"practice": self._practise, "store": self._collect_stored}
+        collecting = [collect for source, collect in ways.items() if source in self._arguments.sources]
+        with self.shop.alone():
+            for step in (*collecting, self.lessons, self.train, self.exam):
+                if code := await step():
+                    return code
         return 0
 
     @asynccontextmanager
@@ -334,7 +361,11 @@ class _Desk:
     async def _engine(self, adapters: "dict[str, Path] | None" = None) -> AsyncIterator[_Model]:
         _tell("Starting the engine …")
         models = {name: Adapter(adapter=folder) for name, folder in (adapters or {}).items()}
-        engine = await start_engine(self._settings.model_copy(update={"models": models, "learning_dir": None}))
+        settings = self._settings.model_copy(update={"models": models, "learning_dir": None})
+        try:
+            engine = await start_engine(settings)
+        except RuntimeError as error:  # the reason is in what vLLM's process has printed
+            raise EngineMisconfigured(f"the engine could not be started: {error}. {MEMORY}") from error
         try:
             if not isinstance(engine, _Model):
                 raise TypeError("only the engine in this process takes adapters")

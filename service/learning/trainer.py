@@ -46,6 +46,14 @@ class TrainingOrder(BaseModel):
     parent: int
 
 
+def check_packages() -> None:
+    """Raise TrainingFailed if this interpreter has not all that trains."""
+    try:
+        require("training", _PACKAGES)
+    except ProcessFailed as error:
+        raise TrainingFailed(str(error)) from error
+
+
 def refuse_few(texts: Sequence[BestText], exercises: Sequence[Exercise], training: Training) -> None:
     """Raise TrainingFailed unless there is enough to learn from."""
     if training.trying is not None and len(exercises) < training.trying.exercises:
@@ -84,9 +92,9 @@ class Trainer:
         at: a folder on the file system where the adapter will be kept. on_progress: called for each step.
         Raises TrainingFailed. A call that is cancelled ends the process first.
         """
+        if self._command is COMMAND:
+            check_packages()
         try:
-            if self._command is COMMAND:
-                require("training", _PACKAGES)
             folder = await asyncio.to_thread(_make_folder, at)
             try:
                 order = TrainingOrder(base=base, lessons=lessons, folder=folder, training=training, parent=os.getpid())

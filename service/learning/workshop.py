@@ -14,7 +14,6 @@ a time: a second one is refused.
 """
 
 import asyncio
-import fcntl
 import os
 import shutil
 from collections import Counter
@@ -52,6 +51,7 @@ from service.learning.process import Progress
 from service.learning.prompts import Prompt
 from service.learning.recipe import Recipe
 from service.learning.registry import Refused, Registry
+from service.learning.runs import take_folder
 from service.learning.split import Split
 from service.learning.statistics import interval
 from service.learning.stored import Gathered, gather_traces
@@ -70,10 +70,23 @@ def default_folder() -> Path:
 
 
 class Workshop:
-    """Learning in a folder. base: the folder of the model's files. trainer, merger: for tests."""
+    """Learning in a folder.
 
-    def __init__(self, folder: Path, base: Path, trainer: Trainer | None = None, merger: Merger | None = None) -> None:
+    base: the folder of the model's files. trainer, merger: for tests. holds_folder: whether this process has inherited
+    the right to change the folder.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        base: Path,
+        trainer: Trainer | None = None,
+        merger: Merger | None = None,
+        *,
+        holds_folder: bool = False,
+    ) -> None:
         self.registry = Registry(folder)
+        self._holds_folder = holds_folder
         self._folder = folder
         self._base = base
         self._trainer = trainer or Trainer()
@@ -81,14 +94,16 @@ class Workshop:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Work on the folder. Raises Refused if another process does."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise Refused(f"another process works in {self._folder}") from error
+        """Work on the folder, in one step or in several inside each other. Raises Refused if another process does."""
+        if self._holds_folder:
             yield
+            return
+        with take_folder(self._folder):
+            self._holds_folder = True
+            try:
+                yield
+            finally:
+                self._holds_folder = False
 
     async def collect(self, engine: Engine, recipe: Recipe, on_progress: Callable[[int, int], None]) -> int:
         """Make practice prompts and have the model write texts for those that are for training; how many those are."""

@@ -7,7 +7,6 @@ from typing import Any
 import httpx
 import pytest
 
-from service.learning.runs import record_run
 from tests.support.adapters import Shop, add_adapter, make_base
 from tests.support.serving import serving
 
@@ -98,7 +97,6 @@ async def test_only_operators_see_and_change_it(shop: Shop) -> None:
         ("POST", "/v1/adapters/rollback"),
         ("POST", f"/v1/adapters/{digest}/canary"),
         ("DELETE", f"/v1/adapters/{digest}/canary"),
-        ("GET", "/v1/learning/runs"),
     ]
     found: dict[str, list[int]] = {"": [], "one": [], "two": []}
     async with shop.serving(api_keys=KEYS, operators=["one"], secret="one") as served:
@@ -109,7 +107,7 @@ async def test_only_operators_see_and_change_it(shop: Shop) -> None:
                 answer = await served.client.request(method, path, headers=headers, json=body)
                 statuses.append(answer.status_code)
 
-    assert found == {"": [401] * 7, "one": [200] * 7, "two": [403] * 7}
+    assert found == {"": [401] * 6, "one": [200] * 6, "two": [403] * 6}
 
 
 @pytest.mark.parametrize(
@@ -129,17 +127,3 @@ async def test_where_nothing_learns_there_is_nothing_and_strangers_are_no_operat
         ]
 
     assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(status, code)] * 2
-
-
-async def test_runs_are_shown(shop: Shop) -> None:
-    async with shop.serving() as served:
-        with record_run(shop.folder, "quick") as record:
-            record.begin("train")
-            record.show(3, 80, "texts: loss 1.954")
-            listed = (await served.client.get("/v1/learning/runs")).json()["runs"]
-        one = (await served.client.get(f"/v1/learning/runs/{record.run.id}")).json()
-        unknown = await served.client.get("/v1/learning/runs/run_1")
-
-    assert [(run["state"], run["step"], run["done"], run["total"]) for run in listed] == [("running", "train", 3, 80)]
-    assert (one["state"], one["recipe"], one["error"]) == ("ended", "quick", None)
-    assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")

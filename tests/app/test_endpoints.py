@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import jsonschema
@@ -368,6 +369,15 @@ async def test_the_openapi_document_tells_the_truth(served: Served, path: str, m
         jsonschema.validate({"surprise": 1}, {**schema, **components})
 
 
+async def test_every_schema_that_the_openapi_document_refers_to_is_in_it(served: Served) -> None:
+    response = await served.client.get("/openapi.json")
+
+    assert (
+        set(re.findall(r'"#/components/schemas/(\w+)"', response.text))
+        <= response.json()["components"]["schemas"].keys()
+    )
+
+
 CALLS: list[tuple[str, str, str, Any]] = [
     ("GET", "/v1/tasks", "/v1/tasks", None),
     ("GET", "/v1/tasks/{name}", "/v1/tasks/general", None),
@@ -401,7 +411,11 @@ CALLS: list[tuple[str, str, str, Any]] = [
     ("POST", "/v1/adapters/{id}/canary", "/v1/adapters/nothing/canary", {"share": 0}),
     ("DELETE", "/v1/adapters/{id}/canary", "/v1/adapters/nothing/canary", None),
     ("GET", "/v1/learning/runs", "/v1/learning/runs", None),
+    ("POST", "/v1/learning/runs", "/v1/learning/runs", {"recipe": "quick"}),
+    ("POST", "/v1/learning/runs", "/v1/learning/runs", {"recipe": 5}),
     ("GET", "/v1/learning/runs/{id}", "/v1/learning/runs/nothing", None),
+    ("DELETE", "/v1/learning/runs/{id}", "/v1/learning/runs/nothing", None),
+    ("GET", "/v1/learning/runs/{id}/events", "/v1/learning/runs/nothing/events", None),
     ("GET", "/v1/files", "/v1/files", None),
     ("POST", "/v1/files", "/v1/files", {}),
     ("GET", "/v1/files/{file}", "/v1/files/nothing", None),

@@ -15,6 +15,7 @@ from service.engines.base import Sample
 from service.engines.conversation import Conversation
 from service.engines.scripted import Script, ScriptedEngine
 from service.engines.served import ServedEngine
+from service.learning.launching import OUTPUT, Launcher
 from service.learning.registry import Registry
 from service.learning.runs import read_runs
 from service.settings import Settings
@@ -129,6 +130,30 @@ def test_the_steps_one_after_another(
     assert run(tmp_path, monkeypatch, "exam") == 0
     assert run(tmp_path, monkeypatch, "rollback") == 0
     assert "the base alone serves" in capsys.readouterr().out
+
+
+async def test_a_run_that_a_service_has_started_is_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.learning.trainer.find_spec", lambda name: object())
+    shop, fake_learn = tmp_path / "shop", Path(__file__).with_name("fake_learn.py")
+    launcher = Launcher(shop, ("env", f"PYTHONPATH={ROOT}", sys.executable, str(fake_learn)))
+    begun = await launcher.start("quick", ["practice"])
+    output = shop / "runs" / begun.id / OUTPUT
+    try:
+        async with asyncio.timeout(60):
+            while "Starting the engine" not in await asyncio.to_thread(output.read_text):
+                await asyncio.sleep(0.05)
+        at_work = await launcher.get(begun.id)
+        cancelled = await launcher.cancel(begun.id, 30)
+    finally:
+        await launcher.close()
+
+    assert (begun.step, at_work.state, at_work.step, at_work.recipe) == (None, "running", "collect", "quick")
+    assert (cancelled.state, cancelled.step, cancelled.error) == ("cancelled", "collect", None)
+    assert output.read_text().splitlines() == [
+        "Starting the engine …",
+        "The engine has ended",
+        "Cannot run: it was cancelled",
+    ]
 
 
 async def keep_traces(store: Path) -> list[str]:

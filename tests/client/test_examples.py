@@ -14,7 +14,8 @@ import pytest
 import redraft
 from redraft import AsyncRedraft, Redraft
 from redraft.adapters import AdapterMethods, AsyncAdapterMethods
-from tests.support.adapters import Shop, make_base
+from redraft.learning import AsyncLearningMethods, LearningMethods
+from tests.support.adapters import Shop, launch, make_base
 from tests.support.serving import Served
 
 URL = "http://127.0.0.1:8000"
@@ -27,7 +28,8 @@ def public_methods(kind: type) -> Iterator[Callable[..., Any]]:
 
 
 DOCUMENTED = [Redraft, AsyncRedraft, *public_methods(Redraft), *public_methods(AsyncRedraft)]
-ADAPTERS = {*public_methods(AdapterMethods), *public_methods(AsyncAdapterMethods)}
+LEARNING = (AdapterMethods, AsyncAdapterMethods, LearningMethods, AsyncLearningMethods)
+LEARNS = {method for kind in LEARNING for method in public_methods(kind)}
 ADAPTER = "7b2f78ab38204ae9"
 
 
@@ -37,16 +39,17 @@ def example_of(documented: object) -> str:
 
 
 @pytest.mark.parametrize(
-    "documented", [each for each in DOCUMENTED if each not in ADAPTERS], ids=lambda documented: documented.__qualname__
+    "documented", [each for each in DOCUMENTED if each not in LEARNS], ids=lambda documented: documented.__qualname__
 )
 async def test_every_public_method_has_an_example_that_runs(working: Served, documented: Any) -> None:
     await run_example(documented, str(working.client.base_url))
 
 
 @pytest.mark.parametrize(
-    "documented", [each for each in DOCUMENTED if each in ADAPTERS], ids=lambda documented: documented.__qualname__
+    "documented", [each for each in DOCUMENTED if each in LEARNS], ids=lambda documented: documented.__qualname__
 )
-async def test_so_do_those_for_adapters(tmp_path: Path, documented: Any) -> None:
+async def test_so_do_those_for_what_learns(tmp_path: Path, documented: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    launch(monkeypatch, "true")
     folder = tmp_path / "shop"
     folder.mkdir()
     shop = Shop(folder, make_base(tmp_path / "base"))

@@ -5,14 +5,18 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from service.calibration.identity import digest_of_folders
 from service.engines.scripted import EngineCall, Script, ScriptedEngine
 from service.engines.served import AdapterUnusable, ServedEngine
 from service.errors import EngineUnavailable
 from service.learning.gate import Decision
+from service.learning.launching import Launcher
 from service.learning.manifest import Agreement, Manifest, Merged, Verdict
 from service.learning.recipe import load_recipe
 from service.learning.registry import Registry
@@ -110,6 +114,12 @@ def make_verdict(decision: Decision, against: str) -> Verdict:
         created="2026-11-29T12:00:00+00:00",
         figures={},
     )
+
+
+def launch(monkeypatch: pytest.MonkeyPatch, *command: str) -> None:
+    """Have services start a command in place of ``learn run``, as if the extra ``learn`` was installed."""
+    monkeypatch.setattr("service.learning.trainer.find_spec", lambda name: object())
+    monkeypatch.setattr("service.fleet.Launcher", partial(Launcher, command=command))
 
 
 @dataclass

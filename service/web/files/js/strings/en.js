@@ -167,6 +167,7 @@ export const en = {
     card: "Card",
     run_running: "Running",
     run_ended: "Done",
+    run_cancelled: "Cancelled",
     run_failed: "Failed",
     step_collect: "Collecting",
     step_lessons: "Choosing lessons",

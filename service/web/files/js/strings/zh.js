@@ -167,6 +167,7 @@ export const zh = {
     card: "说明卡",
     run_running: "进行中",
     run_ended: "完成",
+    run_cancelled: "已取消",
     run_failed: "失败",
     step_collect: "收集",
     step_lessons: "挑选样本",
