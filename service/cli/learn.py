@@ -6,15 +6,15 @@ gate's verdict; 1 for a failure; 2 for wrong usage.
 
 import argparse
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, get_args, runtime_checkable
 
 from pydantic import ValidationError
 from rich.console import Console
 
+from service.cli.exam_table import describe
 from service.cli.server import configure_logging
 from service.cli.standard_streams import Output
 from service.engines.local.bundled import WeightsMissing
@@ -23,12 +23,13 @@ from service.errors import RedraftError
 from service.fleet import start_engine, weights_of
 from service.learning.canary import count_trials
 from service.learning.collected import DamagedFile, read_lines
-from service.learning.exam import ExamFailed, Reads, Sat
+from service.learning.exam import Reads
 from service.learning.exercises import Exercise
-from service.learning.gate import Decision, Judgement
+from service.learning.gate import PARTS, Decision, Judgement
 from service.learning.lessons import CLIENT_SHARE, BestText, LessonPair
 from service.learning.lineage import follow_deletions, named_traces, withdraw
 from service.learning.manifest import Manifest
+from service.learning.paper import ExamFailed
 from service.learning.recipe import RecipeError, load_recipe
 from service.learning.registry import Refused, Registry
 from service.learning.rows import FORMATS, Format
@@ -226,10 +227,9 @@ class _Desk:
             async with self._engine(folders) as engine:
                 examined = await engine.load_adapter(CANDIDATE, candidate)
                 incumbent = await engine.load_adapter(CURRENT, folders[CURRENT]) if current else engine
-                prompts = shop.registry.manifest(adapter).recipe.examining.prompts
-                sat = await shop.examine(adapter, incumbent, examined, engine, partial(self._show_look, prompts))
-        self._give(adapter, sat.judgement.decision)
-        for line in _describe(sat, adapter, current):
+                verdict = await shop.examine(adapter, incumbent, examined, engine, self._show_look)
+        self._give(adapter, verdict.decision)
+        for line in describe(adapter, verdict):
             self._print(line)
         return int(self._output.closed)
 
@@ -352,9 +352,9 @@ class _Desk:
             self._show(progress.step, progress.steps, f"{progress.stage}: {figure}")
             _tell(f"{progress.stage}: step {progress.step} of {progress.steps}, {figure}")
 
-    def _show_look(self, of: int, prompts: int, judgement: Judgement) -> None:
-        self._show(prompts, of, judgement.decision)
-        _tell(f"After {prompts} prompts of each part: {judgement.decision}")
+    def _show_look(self, part: str, done: int, of: int, judgement: Judgement) -> None:
+        self._show(done, of, f"{PARTS[part]}: {judgement.decision} so far")
+        _tell(f"{PARTS[part].capitalize()}: after {done} of {of} prompts, {judgement.decision} so far")
 
 
 _STEPS: "dict[str, Callable[[_Desk], Coroutine[Any, Any, int]]]" = {name: getattr(_Desk, name) for name in _MEANINGS}
@@ -370,18 +370,6 @@ def _base_of(settings: Settings) -> Path:
     if isinstance(found, str):
         raise Refused(f"the files of the model {settings.model_name} are not on this machine")
     return found[0]
-
-
-def _describe(sat: Sat, adapter: str, current: str) -> Iterator[str]:
-    """The exam as a table, with the verdict."""
-    yield f"{adapter} against {current or 'the base'}, share of texts that follow all rules:"
-    yield f"{'kinds of rules':16}{'prompts':>8}{'before':>9}{'after':>9}{'bad before':>12}{'bad after':>11}"
-    for name, section in (("trained", sat.results.trained), ("other", sat.results.other)):
-        before, after = section.incumbent, section.candidate
-        shares = [sum(arm.passed) / len(arm.passed) for arm in (before, after)]
-        yield (f"{name:16}{len(before.passed):8}{shares[0]:9.1%}{shares[1]:9.1%}{before.bad:12.1%}{after.bad:11.1%}")
-    yield f"verdict: {sat.judgement.decision}"
-    yield from (f"  {reason}" for reason in sat.judgement.reasons)
 
 
 def _share(text: str) -> float:
