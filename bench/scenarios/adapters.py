@@ -18,7 +18,7 @@ from bench.harness.scenario import parse_options, say
 from service.engines.local.vllm import VllmEngine
 from service.fleet import start_engine, weights_of
 from service.learning.collected import read_lines, write_lines, write_whole
-from service.learning.gate import Decision
+from service.learning.gate import Decision, Judgement
 from service.learning.lessons import BestText, LessonPair
 from service.learning.manifest import Manifest
 from service.learning.recipe import Recipe, load_recipe
@@ -122,7 +122,13 @@ def make_recipe(options: Options) -> Recipe:
                 update={"seconds": options.seconds, "least_texts": 1, "batch": 4, "pairs_rate": 3e-4, "beta": 0.1}
             ),
             "examining": quick.examining.model_copy(
-                update={"prompts": options.exam, "samples": 2, "max_tokens": 64, "look": options.exam // 2}
+                update={
+                    "prompts": options.exam,
+                    "samples": 2,
+                    "max_tokens": 64,
+                    "look": options.exam // 2,
+                    "refine": None,
+                }
             ),
         }
     )
@@ -164,11 +170,14 @@ def make_noise(shop: Workshop, folder: Path) -> Manifest:
 async def examine(shop: Workshop, engine: VllmEngine, bad: Bad, adapter: str) -> Outcome:
     candidate = await engine.load_adapter(adapter, shop.registry.folder_of(adapter))
     try:
-        sat = await shop.examine(adapter, engine, candidate, engine, lambda prompts, judgement: None)
+        verdict = await shop.examine(adapter, engine, candidate, engine, _ignore)
     finally:
         await engine.drop_adapter(candidate)
-    figures = shop.registry.manifest(adapter).verdicts[-1].figures
-    return Outcome(bad, adapter, sat.judgement.decision, sat.judgement.reasons, figures)
+    return Outcome(bad, adapter, verdict.decision, verdict.reasons, verdict.figures)
+
+
+def _ignore(part: str, done: int, of: int, judgement: Judgement) -> None:
+    """The looks of an exam are of no interest here."""
 
 
 async def run(options: Options, results: Records[Outcome]) -> None:

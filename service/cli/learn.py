@@ -9,7 +9,6 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, get_args, runtime_checkable
 
@@ -17,7 +16,8 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from service.cli.early_end import work
-from service.cli.learning_lines import adapter_line, canary_line, exam_lines
+from service.cli.exam_table import describe
+from service.cli.learning_lines import adapter_line, canary_line
 from service.cli.server import configure_logging
 from service.cli.standard_streams import Output
 from service.engines.local.bundled import WeightsMissing
@@ -25,13 +25,14 @@ from service.engines.served import Adaptable, EngineMisconfigured, ServedEngine
 from service.errors import RedraftError
 from service.fleet import start_engine, weights_of
 from service.learning.collected import DamagedFile, read_lines
-from service.learning.exam import ExamFailed, Reads
+from service.learning.exam import Reads
 from service.learning.exercises import Exercise
-from service.learning.gate import Decision, Judgement
+from service.learning.gate import PARTS, Decision, Judgement
 from service.learning.launching import Source
 from service.learning.lessons import CLIENT_SHARE, BestText, LessonPair
 from service.learning.lineage import follow_deletions, named_traces, withdraw
 from service.learning.merger import MergeFailed
+from service.learning.paper import ExamFailed
 from service.learning.process import Progress
 from service.learning.recipe import RecipeError, load_recipe
 from service.learning.registry import Refused
@@ -254,10 +255,9 @@ class _Desk:
             async with self._engine(folders) as engine:
                 examined = await engine.load_adapter(CANDIDATE, candidate)
                 incumbent = await engine.load_adapter(CURRENT, folders[CURRENT]) if current else engine
-                prompts = shop.registry.manifest(adapter).recipe.examining.prompts
-                sat = await shop.examine(adapter, incumbent, examined, engine, partial(self._show_look, prompts))
-        self._give(adapter, sat.judgement.decision)
-        for line in exam_lines(sat, adapter, current):
+                verdict = await shop.examine(adapter, incumbent, examined, engine, self._show_look)
+        self._give(adapter, verdict.decision)
+        for line in describe(adapter, verdict):
             self._print(line)
         return int(self._output.closed)
 
@@ -400,9 +400,9 @@ class _Desk:
             self._show(progress.step, progress.steps, f"{progress.stage}: {figure}")
             _tell(f"{progress.stage}: step {progress.step} of {progress.steps}, {figure}")
 
-    def _show_look(self, of: int, prompts: int, judgement: Judgement) -> None:
-        self._show(prompts, of, judgement.decision)
-        _tell(f"After {prompts} prompts of each part: {judgement.decision}")
+    def _show_look(self, part: str, done: int, of: int, judgement: Judgement) -> None:
+        self._show(done, of, f"{PARTS[part]}: {judgement.decision} so far")
+        _tell(f"{PARTS[part].capitalize()}: after {done} of {of} prompts, {judgement.decision} so far")
 
 
 _STEPS: "dict[str, Callable[[_Desk], Coroutine[Any, Any, int]]]" = {name: getattr(_Desk, name) for name in _MEANINGS}

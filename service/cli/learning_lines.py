@@ -1,23 +1,8 @@
 """What the steps of learning found, as lines for people."""
 
-from collections.abc import Iterator
-
 from service.learning.canary import count_trials
-from service.learning.exam import Sat
 from service.learning.manifest import Manifest
 from service.learning.registry import Registry
-
-
-def exam_lines(sat: Sat, adapter: str, current: str) -> Iterator[str]:
-    """The exam as a table, with the verdict."""
-    yield f"{adapter} against {current or 'the base'}, share of texts that follow all rules:"
-    yield f"{'kinds of rules':16}{'prompts':>8}{'before':>9}{'after':>9}{'bad before':>12}{'bad after':>11}"
-    for name, section in (("trained", sat.results.trained), ("other", sat.results.other)):
-        before, after = section.incumbent, section.candidate
-        shares = [sum(arm.passed) / len(arm.passed) for arm in (before, after)]
-        yield (f"{name:16}{len(before.passed):8}{shares[0]:9.1%}{shares[1]:9.1%}{before.bad:12.1%}{after.bad:11.1%}")
-    yield f"verdict: {sat.judgement.decision}"
-    yield from (f"  {reason}" for reason in sat.judgement.reasons)
 
 
 def canary_line(registry: Registry, adapter: str) -> str:

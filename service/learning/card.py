@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 
+from service.learning.figures import HEADINGS, tabulate
 from service.learning.manifest import Manifest, Merged, Verdict
-
-PARTS = {"trained": "kinds of rules that were trained", "other": "other kinds of rules"}
 
 
 def make_card(manifest: Manifest) -> str:
@@ -60,14 +59,7 @@ def _exam(verdict: Verdict, heading: str) -> Iterator[str]:
     yield ""
     yield from (f"- {reason}" for reason in verdict.reasons)
     yield ""
-    yield "| prompts with | how many | pass before | pass after | gain, 95 % interval |"
+    yield f"| {' | '.join(HEADINGS)} |"
     yield "| --- | --- | --- | --- | --- |"
-    figures = verdict.figures
-    for part, meaning in PARTS.items():
-        if f"{part}.gain" not in figures:
-            continue
-        before, after = figures[f"{part}.incumbent.passed"], figures[f"{part}.candidate.passed"]
-        gain, low, high = (100 * figures[f"{part}.gain{end}"] for end in ("", ".low", ".high"))
-        passed = f"{figures[f'{part}.prompts']:.0f} | {before:.1%} | {after:.1%}"
-        yield f"| {meaning} | {passed} | {gain:+.1f} ({low:+.1f} to {high:+.1f}) points |"
+    yield from (f"| {' | '.join(row)} |" for row in tabulate(verdict.figures))
     yield ""

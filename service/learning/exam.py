@@ -1,17 +1,15 @@
-"""The exam: two models answer the same prompts with the same seeds, and the gate judges the differences.
+"""The exam: two models get the same prompts with the same seeds, and the gate judges the differences.
 
-The prompts are those that the split keeps from training, in an order that the recipe's seed shuffles. Some have rules
-of the kinds that were trained, the others rules of the kinds that the recipe keeps out. After each look the gate is
-asked, and the exam ends as soon as the verdict cannot change for the better: at ``promote``, ``reject``, ``invalid`` or
-``broken``, or when all prompts were answered.
+First come the prompts with rules, of the kinds that were trained and of those that the recipe keeps out. After each
+look the gate is asked, and these two parts end as soon as it has seen enough. Then come the further parts, the cheapest
+first: texts to weigh, hidden rules, and the service's loop. The exam ends as soon as the candidate has failed.
 
 One model answers after the other, never both at once: an adapter slows down a batch, and the exam's seconds are not to
 depend on that.
 """
 
 import json
-import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -21,18 +19,22 @@ from service.concurrency import gather
 from service.engines.base import Completion, Engine, Sample, Sampling, Weigh, engine_seed
 from service.engines.siblings import sample_siblings
 from service.evaluators.text.loops import start_of_loop
-from service.learning.gate import Arm, Judgement, Results, Section, judge
+from service.learning.gate import Judgement, Part, Results, Texts, judge
+from service.learning.paper import ExamFailed, Pair, Paper
 from service.learning.prompts import Prompt
-from service.learning.recipe import Examining
+from service.learning.recipe import Examining, Refining
+from service.learning.refining import Refinement, refine_all
 
 ALIKE_PROMPTS, ALIKE_TOKENS = 8, 32
 """How many greedy texts show whether the candidate differs from the incumbent."""
 AGREES_WITHIN = 0.5
 """By how many nats the trainer's token may be less probable than the engine's favourite."""
+CLIPPED_AT = 5.0
+"""Differences of log-likelihoods count for at most this many margins."""
+_SEED_OF = {"trained": 50, "hidden": 25, "other": 0}
 
-
-class ExamFailed(Exception):
-    """The exam could not be held. The message is a sentence for the operator."""
+OnLook = Callable[[str, int, int, Judgement], None]
+"""Given the name of a part, how many of its prompts were answered, of how many, and what the gate says so far."""
 
 
 class Reads(Protocol):
@@ -42,36 +44,12 @@ class Reads(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Paper:
-    """The prompts of an exam, shuffled. trained: with trained kinds of rules, or none. other: with the others."""
-
-    trained: Sequence[Prompt]
-    other: Sequence[Prompt]
-
-    @property
-    def prompts(self) -> Sequence[Prompt]:
-        return [*self.trained, *self.other]
-
-
-@dataclass(frozen=True, slots=True)
 class Sat:
-    """An exam that was held. looks: how often the gate was asked."""
+    """An exam that was held. refined: what came of the loop's prompts with the incumbent and with the candidate."""
 
     results: Results
     judgement: Judgement
-    looks: int
-
-
-def make_paper(prompts: Sequence[Prompt], kept_out: Sequence[str], examining: Examining) -> Paper:
-    """The exam's prompts, from those that the split keeps for it. Raises ExamFailed if a part would be empty."""
-    draws = random.Random(examining.seed)  # noqa: S311 - nothing secret
-    shuffled = sorted((prompt for prompt in prompts if prompt.evaluators), key=lambda prompt: prompt.id)
-    draws.shuffle(shuffled)
-    other = [prompt for prompt in shuffled if set(prompt.kinds) & set(kept_out)]
-    trained = [prompt for prompt in shuffled if not set(prompt.kinds) & set(kept_out)]
-    if not trained or not other:
-        raise ExamFailed("the exam needs prompts with trained and with other kinds of rules: practise more prompts")
-    return Paper(trained[: examining.prompts], other[: examining.prompts])
+    refined: tuple[Sequence[Refinement], Sequence[Refinement]]
 
 
 async def sit(
@@ -83,36 +61,30 @@ async def sit(
     attempt: int,
     agreement: float | None,
     mismatch: str = "",
-    on_look: Callable[[int, Judgement], None] = lambda prompts, judgement: None,
+    on_look: OnLook = lambda part, done, of, judgement: None,
 ) -> Sat:
     """Hold an exam.
 
     incumbent, candidate: two models of one engine. attempt: see gate.judge. agreement: that of trainer and engine
-    (``agree``). on_look: given the number of prompts so far and what the gate says of them.
+    (``agree``).
     """
-    differs = await _differ(incumbent, candidate, paper.prompts)
-    arms = [_Answers(incumbent, examining), _Answers(candidate, examining)]
-    total = max(len(paper.trained), len(paper.other))
-    looks = 0
-    for start in range(0, total, examining.look):
-        end = start + examining.look
-        for answers in arms:
-            await answers.to("trained", paper.trained[start:end])
-            await answers.to("other", paper.other[start:end])
-        looks += 1
-        results = Results(
-            trained=Section(*(answers.arm("trained") for answers in arms)),
-            other=Section(*(answers.arm("other") for answers in arms)),
-            agreement=agreement,
-            differs=differs,
-            complete=end >= total,
-            mismatch=mismatch,
-        )
-        judgement = judge(results, margin=examining.margin, attempt=attempt)
-        on_look(min(end, total), judgement)
-        if judgement.decision != "inconclusive":
-            break
-    return Sat(results, judgement, looks)
+    sitting = _Sitting(
+        arms=(_Arm(incumbent, examining), _Arm(candidate, examining)),
+        examining=examining,
+        attempt=attempt,
+        agreement=agreement,
+        differs=await _differ(incumbent, candidate, paper.prompts),
+        mismatch=mismatch,
+        on_look=on_look,
+    )
+    await sitting.ask_with_rules(paper.trained, paper.other)
+    if examining.plain:
+        await sitting.ask("plain", paper.plain, lambda arm: arm.weigh(paper.plain))
+    if hidden := examining.hidden:
+        await sitting.ask("hidden", paper.hidden, lambda arm: arm.draft("hidden", paper.hidden, hidden.samples))
+    if refining := examining.refine:
+        await sitting.ask("refine", paper.refine, lambda arm: arm.refine(paper.refine, refining))
+    return sitting.end()
 
 
 async def agree(engine: Engine, greedy: Path, reads: Reads, prompts: Sequence[Prompt]) -> float | None:
@@ -145,38 +117,113 @@ def _read_greedy(path: Path) -> Sequence[tuple[tuple[int, ...], str]]:
 
 
 @dataclass
-class _Answers:
-    """One model's answers, as they come."""
+class _Arm:
+    """What one model answers, as it comes. scores: for each prompt of a part, by the names of the parts."""
 
     engine: Engine
     examining: Examining
-    _passed: dict[str, list[float]] = field(default_factory=dict)
-    _texts: dict[str, list[Completion]] = field(default_factory=dict)
+    scores: dict[str, list[float]] = field(default_factory=dict)
+    refined: Sequence[Refinement] = ()
+    _texts: list[Completion] = field(default_factory=list)
 
-    async def to(self, part: str, prompts: Sequence[Prompt]) -> None:
-        """Have the model answer prompts, and verify what it says."""
-        done = len(self._passed.setdefault(part, []))
-        replies = await gather(self._ask(part, done + number, prompt) for number, prompt in enumerate(prompts))
+    @property
+    def texts(self) -> Texts:
+        bad = [text for text in self._texts if text.finish_reason != "stop" or not text.text.strip() or _loops(text)]
+        return Texts(len(self._texts), len(bad), sum(text.usage.completion_tokens for text in self._texts))
+
+    async def draft(self, part: str, prompts: Sequence[Prompt], samples: int) -> None:
+        """Have the model answer more prompts of a part, and verify what it says."""
+        scores = self.scores.setdefault(part, [])
+        done = len(scores)
+        replies = await gather(self._draft(part, done + index, each, samples) for index, each in enumerate(prompts))
         for prompt, found in zip(prompts, replies, strict=True):
-            self._passed[part].append(fmean(prompt.verify(completion.text).passed for completion in found))
-            self._texts.setdefault(part, []).extend(found)
+            scores.append(fmean(prompt.verify(completion.text).passed for completion in found))
+            self._texts.extend(found)
 
-    def arm(self, part: str) -> Arm:
-        texts = self._texts.get(part, [])
-        bad = [text for text in texts if text.finish_reason != "stop" or not text.text.strip() or _loops(text)]
-        tokens = [text.usage.completion_tokens for text in texts]
-        return Arm(tuple(self._passed.get(part, ())), len(bad) / max(1, len(texts)), fmean(tokens) if tokens else 0.0)
+    async def weigh(self, pairs: Sequence[Pair]) -> None:
+        """Ask the model how probable the replies are."""
+        weighed = await gather(self.engine.call(Weigh(pair.conversation, pair.reply)) for pair in pairs)
+        self.scores["plain"] = [fmean(likelihood.logprobs) for likelihood in weighed]
 
-    async def _ask(self, part: str, number: int, prompt: Prompt) -> Sequence[Completion]:
-        seed = engine_seed(self.examining.seed * 1_000_003 + number * 100 + (part == "trained") * 50)
+    async def refine(self, prompts: Sequence[Prompt], refining: Refining) -> None:
+        """Have the service's loop refine texts, with the model in all roles."""
+        self.refined = await refine_all(self.engine, prompts, self.examining, refining)
+        self.scores["refine"] = [float(each.passed) for each in self.refined]
+
+    async def _draft(self, part: str, number: int, prompt: Prompt, samples: int) -> Sequence[Completion]:
+        seed = engine_seed(self.examining.seed * 1_000_003 + number * 100 + _SEED_OF[part])
         sampling = Sampling(temperature=self.examining.temperature, max_tokens=self.examining.max_tokens, seed=seed)
-        return await sample_siblings(self.engine, Sample(prompt.conversation, sampling), self.examining.samples)
+        return await sample_siblings(self.engine, Sample(prompt.conversation, sampling), samples)
+
+
+@dataclass(kw_only=True)
+class _Sitting:
+    """An exam that is being held, with the gate's judgement so far."""
+
+    arms: tuple[_Arm, _Arm]
+    examining: Examining
+    attempt: int
+    agreement: float | None
+    differs: bool
+    mismatch: str
+    on_look: OnLook
+    _results: Results = field(init=False)
+    _judgement: Judgement = field(init=False)
+
+    async def ask_with_rules(self, trained: Sequence[Prompt], other: Sequence[Prompt]) -> None:
+        """Ask the first two parts, until the gate has seen enough of them."""
+        total, samples = max(len(trained), len(other)), self.examining.samples
+        for start in range(0, total, self.examining.look):
+            end = start + self.examining.look
+            for arm in self.arms:
+                await arm.draft("trained", trained[start:end], samples)
+                await arm.draft("other", other[start:end], samples)
+            self._look("trained", min(end, total), total)
+            if self._judgement.decision != "inconclusive":
+                return
+
+    async def ask(self, part: str, prompts: Sequence[object], answer: Callable[[_Arm], Awaitable[None]]) -> None:
+        """Ask another part, unless the candidate has failed."""
+        if self._judgement.decision in ("promote", "inconclusive"):
+            for arm in self.arms:
+                await answer(arm)
+            self._look(part, len(prompts), len(prompts))
+
+    def end(self) -> Sat:
+        before, after = self.arms
+        return Sat(self._results, self._judgement, (before.refined, after.refined))
+
+    def _look(self, part: str, done: int, of: int) -> None:
+        before, after = self.arms
+        others = {name: self._part(name) for name in before.scores if name != "trained"}
+        refined = [*before.refined, *after.refined]
+        answers = before.texts.count + after.texts.count + len(refined)
+        self._results = Results(
+            trained=self._part("trained"),
+            others=others,
+            incumbent=before.texts,
+            candidate=after.texts,
+            failed=sum(each.failed for each in refined) / max(1, answers),
+            agreement=self.agreement,
+            differs=self.differs,
+            complete=done >= of,
+            mismatch=self.mismatch,
+        )
+        self._judgement = judge(self._results, attempt=self.attempt)
+        self.on_look(part, done, of, self._judgement)
+
+    def _part(self, name: str) -> Part:
+        before, after = (tuple(arm.scores[name]) for arm in self.arms)
+        margin = self.examining.margins.get(name, 0.0)
+        if name == "plain":
+            return Part(before, after, margin, CLIPPED_AT * margin, "nats")
+        return Part(before, after, margin)
 
 
 async def _differ(one: Engine, other: Engine, prompts: Sequence[Prompt]) -> bool:
-    for engine_prompt in prompts[:ALIKE_PROMPTS]:
-        first = await _greedy(one, engine_prompt, ALIKE_TOKENS)
-        second = await _greedy(other, engine_prompt, ALIKE_TOKENS)
+    for prompt in prompts[:ALIKE_PROMPTS]:
+        first = await _greedy(one, prompt, ALIKE_TOKENS)
+        second = await _greedy(other, prompt, ALIKE_TOKENS)
         if first.text != second.text:
             return True
     return False

@@ -4,25 +4,40 @@
   answers could not be evaluated, or the candidate's tokens in the engine are not those of the trainer.
 - *broken*: the candidate writes as the incumbent does, token by token, so that nothing was trained or loaded; or most
   of its texts are cut, empty or loop.
-- *reject*: it is shown to be worse than the incumbent somewhere by more than the margin, a share of bad texts grew by
-  more than MOST_WORSE, its texts became much shorter or longer, or no more prompts could show that it is better.
-- *promote*: it is shown to be better on held-out prompts with the kinds of rules that it was trained on, and not worse
-  by more than the margin on those with other kinds.
+- *reject*: it is shown to be worse than the incumbent in some part by more than the part's margin; or, once all prompts
+  were answered, the share of bad texts grew by more than MOST_WORSE, its texts became much shorter or longer, or it did
+  not score higher on the trained kinds of rules.
+- *promote*: it is shown to be better on held-out prompts with the kinds of rules that it was trained on, and, in each
+  other part that was examined, not worse by more than the part's margin. Its texts are not worse as above.
 - *inconclusive*: none of these is shown. More prompts may decide.
 
 The first that holds is the verdict. What is "shown" is decided by bets (statistics.py), so that an exam may be looked
 at after each prompt. The n-th attempt at the same prompts has a smaller part of alpha, so that all attempts together
-promote something that is not better with a probability of at most alpha.
+promote something that is not better with a probability of at most alpha. Something that is worse by more than the
+margin in one of the other parts passes that part with a probability of at most alpha, however many parts there are.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean
+from types import MappingProxyType
 from typing import Literal
 
 from service.learning.statistics import is_above, spend
 
 Decision = Literal["promote", "reject", "inconclusive", "invalid", "broken"]
+Unit = Literal["share", "nats"]
+
+PARTS: Mapping[str, str] = MappingProxyType(
+    {
+        "trained": "trained kinds of rules",
+        "other": "other kinds of rules",
+        "plain": "texts without rules",
+        "hidden": "hidden rules",
+        "refine": "refined texts",
+    }
+)
+"""The parts of an exam, in the order in which they are asked. In the first one the candidate has to be better."""
 
 ALPHA = 0.05
 MOST_FAILED = 0.01
@@ -37,49 +52,82 @@ LEAST_AGREEMENT = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
-    """How one model answered the exam's prompts.
+class Part:
+    """A part of the exam: the scores of both models, prompt by prompt, in the order in which the prompts came.
 
-    passed: for each prompt, the share of its samples that pass, in the order in which the prompts came.
-    bad: the share of all texts that were cut, are empty or loop. tokens: the mean length of a text.
+    A score is the share of a prompt's texts that pass, or the mean log-likelihood of a text's tokens.
+    margin: by how much the mean difference may be below 0.
+    bound: a difference beyond it counts as the bound, because the bets need differences that are bounded. Shares cannot
+    differ by more than 1. What is shown of log-likelihoods is shown of their clipped differences.
     """
 
-    passed: Sequence[float]
-    bad: float
-    tokens: float
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A part of the exam, which both models answered."""
-
-    incumbent: Arm
-    candidate: Arm
+    incumbent: Sequence[float]
+    candidate: Sequence[float]
+    margin: float = 0.0
+    bound: float = 1.0
+    unit: Unit = "share"
 
     @property
     def differences(self) -> Sequence[float]:
-        return [after - before for before, after in zip(self.incumbent.passed, self.candidate.passed, strict=True)]
+        """As they count: in [-bound, bound]."""
+        pairs = zip(self.incumbent, self.candidate, strict=True)
+        return [max(-self.bound, min(self.bound, after - before)) for before, after in pairs]
+
+    def shows_more_than(self, least: float, alpha: float) -> bool:
+        """Whether the mean difference is shown to be above ``least``."""
+        scaled = [difference / self.bound for difference in self.differences]
+        return is_above(scaled, least=least / self.bound, alpha=alpha)
+
+    def shows_less_than(self, most: float, alpha: float) -> bool:
+        """Whether the mean difference is shown to be below ``most``."""
+        return Part(self.candidate, self.incumbent, bound=self.bound).shows_more_than(-most, alpha)
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """The texts that one model wrote in a single draft, in all parts. bad: how many were cut, are empty or loop."""
+
+    count: int
+    bad: int
+    tokens: int
+
+    @property
+    def bad_share(self) -> float:
+        return self.bad / max(1, self.count)
+
+    @property
+    def mean_tokens(self) -> float:
+        return self.tokens / max(1, self.count)
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
     """What an exam found.
 
-    trained: prompts with the kinds of rules that the candidate was trained on. other: prompts with other kinds.
+    trained: prompts with the kinds of rules that the candidate was trained on. others: the other parts that were
+    examined, by their names in PARTS.
+    incumbent, candidate: the texts of both.
     failed: the share of answers that could not be evaluated.
     agreement: on how many of the tokens of the trainer's greedy texts the engine agrees with it; None if unknown.
     differs: whether the candidate's greedy texts are not all the incumbent's.
-    complete: whether the exam has no more prompts to ask.
+    complete: whether no more prompts of these parts are to come.
     mismatch: why the results cannot be compared, such as another base; empty if they can.
     """
 
-    trained: Section
-    other: Section
+    trained: Part
+    others: Mapping[str, Part]
+    incumbent: Texts
+    candidate: Texts
     failed: float = 0.0
     agreement: float | None = None
     differs: bool = True
     complete: bool = True
     mismatch: str = ""
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """All parts that were examined, by their names."""
+        return {name: part for name in PARTS if (part := {"trained": self.trained, **self.others}.get(name))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,66 +135,77 @@ class Judgement:
     """The verdict, with the reasons for it."""
 
     decision: Decision
-    reasons: tuple[str, ...]
+    reasons: tuple[str, ...] = field(default=())
 
 
-def judge(results: Results, *, margin: float, attempt: int = 1, alpha: float = ALPHA) -> Judgement:
+def judge(results: Results, *, attempt: int = 1, alpha: float = ALPHA) -> Judgement:
     """The gate's verdict.
 
-    margin: by how much, as a share of passing texts, the candidate may be worse on prompts with other kinds of rules.
     attempt: how often candidates were judged by these prompts, this time included.
     alpha: the most probability of promoting something that is not better, over all attempts.
     """
-    for decision, reasons in (
-        ("invalid", _invalid(results)),
-        ("broken", _broken(results)),
-        ("reject", _reject(results, margin, alpha)),
-    ):
-        if reasons:
-            return Judgement(decision, tuple(reasons))  # type: ignore[arg-type]
-    better = is_above(results.trained.differences, least=0.0, alpha=spend(alpha, attempt))
-    as_good = is_above(results.other.differences, least=-margin, alpha=alpha)
-    shown = (
-        f"better on trained kinds of rules: {'shown' if better else 'not shown'}",
-        f"at most {margin:.0%} worse on other kinds: {'shown' if as_good else 'not shown'}",
-    )
-    return Judgement("promote" if better and as_good else "inconclusive", shown)
+    faults = list(_faults(results))
+    if reasons := list(_invalid(results)):
+        return Judgement("invalid", tuple(reasons))
+    if reasons := list(_broken(results)):
+        return Judgement("broken", tuple(reasons))
+    if reasons := [*_worse(results, alpha), *(faults if results.complete else ())]:
+        return Judgement("reject", tuple(reasons))
+    better = results.trained.shows_more_than(0.0, spend(alpha, attempt))
+    as_good = {name: part.shows_more_than(-part.margin, alpha) for name, part in results.others.items()}
+    reasons = [f"better on {PARTS['trained']}: {_shown(better)}"]
+    for name, meaning in PARTS.items():
+        if part := results.others.get(name):
+            reasons.append(f"{meaning}, at most {_amount(part)} worse: {_shown(as_good[name])}")
+        elif name != "trained":
+            reasons.append(f"{meaning}: not examined")
+    promoted = better and all(as_good.values()) and not faults
+    return Judgement("promote" if promoted else "inconclusive", tuple(reasons))
 
 
-def _invalid(results: Results) -> Sequence[str]:
-    reasons = [results.mismatch] if results.mismatch else []
-    if not results.trained.differences or not results.other.differences:
-        reasons.append("a part of the exam has no prompts")
+def _invalid(results: Results) -> Iterator[str]:
+    if results.mismatch:
+        yield results.mismatch
+    for name, part in results.parts.items():
+        if not part.candidate:
+            yield f"{PARTS[name]}: the exam has no prompts"
     if results.failed > MOST_FAILED:
-        reasons.append(f"{results.failed:.1%} of the answers could not be evaluated")
+        yield f"{results.failed:.1%} of the answers could not be evaluated"
     if results.agreement is not None and results.agreement < LEAST_AGREEMENT:
-        reasons.append(f"the engine would write only {results.agreement:.0%} of the tokens that the trainer writes")
-    return reasons
+        yield f"the engine would write only {results.agreement:.0%} of the tokens that the trainer writes"
 
 
-def _broken(results: Results) -> Sequence[str]:
+def _broken(results: Results) -> Iterator[str]:
     if not results.differs:
-        return ["the candidate writes what the incumbent writes, so nothing was trained or nothing was loaded"]
-    bad = max(results.trained.candidate.bad, results.other.candidate.bad)
-    if bad > BROKEN_SHARE and bad > max(results.trained.incumbent.bad, results.other.incumbent.bad) + MOST_WORSE:
-        return [f"{bad:.0%} of the texts are cut, empty or loop"]
-    return []
+        yield "the candidate writes what the incumbent writes, so nothing was trained or nothing was loaded"
+    bad = results.candidate.bad_share
+    if bad > BROKEN_SHARE and bad > results.incumbent.bad_share + MOST_WORSE:
+        yield f"{bad:.0%} of the texts are cut, empty or loop"
 
 
-def _reject(results: Results, margin: float, alpha: float) -> Sequence[str]:
-    reasons = []
-    for name, section, most in (("trained", results.trained, 0.0), ("other", results.other, margin)):
-        worse = [-difference for difference in section.differences]
-        if is_above(worse, least=most, alpha=alpha / 2):
-            reasons.append(f"shown to be worse on {name} kinds of rules")
-        if not results.complete:
-            continue  # the shares below are not tests that may be looked at early
-        grown = section.candidate.bad - section.incumbent.bad
-        if grown > MOST_WORSE:
-            reasons.append(f"{grown:.1%} more texts are cut, empty or loop, on {name} kinds of rules")
-        ratio = section.candidate.tokens / max(section.incumbent.tokens, 1.0)
-        if not LENGTHS[0] <= ratio <= LENGTHS[1]:
-            reasons.append(f"texts have {ratio:.2f} times the tokens, on {name} kinds of rules")
-    if results.complete and fmean(results.trained.differences) <= 0.0:
-        reasons.append("not better on trained kinds of rules after all prompts")
-    return reasons
+def _worse(results: Results, alpha: float) -> Iterator[str]:
+    """The parts that are shown to be worse; a candidate that is not gets a reason here with at most alpha."""
+    for name, part in results.parts.items():
+        if part.shows_less_than(-part.margin, alpha / len(results.parts)):
+            yield f"{PARTS[name]}: shown to be worse" + (f" by more than {_amount(part)}" if part.margin else "")
+
+
+def _faults(results: Results) -> Iterator[str]:
+    """What is wrong with the answers so far. These are no tests that may be looked at early, so they reject nothing
+    before the end. But nothing is promoted with them."""
+    grown = results.candidate.bad_share - results.incumbent.bad_share
+    if grown > MOST_WORSE:
+        yield f"{grown:.1%} more texts are cut, empty or loop"
+    ratio = results.candidate.mean_tokens / max(results.incumbent.mean_tokens, 1.0)
+    if not LENGTHS[0] <= ratio <= LENGTHS[1]:
+        yield f"texts have {ratio:.2f} times the tokens"
+    if results.trained.candidate and fmean(results.trained.differences) <= 0.0:
+        yield f"not better on {PARTS['trained']}"
+
+
+def _shown(shown: bool) -> str:
+    return "shown" if shown else "not shown"
+
+
+def _amount(part: Part) -> str:
+    return f"{part.margin:.0%}" if part.unit == "share" else f"{part.margin:g} nats a token"

@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 Count = Annotated[int, Ge(1)]
 Rate = Annotated[float, Gt(0.0), Le(1.0)]
+Share = Annotated[float, Gt(0.0), Lt(1.0)]
 
 
 class RecipeError(ValueError):
@@ -84,17 +85,51 @@ class Training(_Part):
     trying: Trying | None = None
 
 
+class HiddenRules(_Part):
+    """The part of the exam with rules that no lesson checked (hidden.py)."""
+
+    prompts: Count
+    samples: Count
+    margin: Share
+
+
+class PlainTexts(_Part):
+    """The part in which given texts without rules are weighed (plain.toml). margin: in nats a token."""
+
+    texts: Count
+    margin: Annotated[float, Gt(0.0)]
+
+
+class Refining(_Part):
+    """The part in which the service's loop refines texts. tokens: the budget for each prompt, its tokens included."""
+
+    prompts: Count
+    tokens: Count
+    margin: Share
+
+
 class Examining(_Part):
-    """prompts: of each part of the exam, at most. samples: for each prompt. margin: see gate.py. look: after how many
-    prompts the gate is asked whether more are needed."""
+    """prompts: with trained kinds of rules, at most, and as many with other kinds. samples: for each prompt.
+    margin: by how much the candidate may be worse, for other kinds of rules here and for each further part there.
+    look: after how many prompts the gate is asked whether more are needed. hidden, plain, refine: None leaves the part
+    out, and the verdict says that it was not examined."""
 
     prompts: Count
     samples: Count
     temperature: Annotated[float, Gt(0.0), Le(2.0)]
     max_tokens: Count
-    margin: Annotated[float, Gt(0.0), Lt(1.0)]
+    margin: Share
     look: Count
     seed: Annotated[int, Ge(0)] = 1_000
+    hidden: HiddenRules | None = None
+    plain: PlainTexts | None = None
+    refine: Refining | None = None
+
+    @property
+    def margins(self) -> Mapping[str, float]:
+        """By the names of the parts that the recipe has and in which the candidate must not be worse."""
+        further = {"hidden": self.hidden, "plain": self.plain, "refine": self.refine}
+        return {"other": self.margin, **{name: part.margin for name, part in further.items() if part}}
 
 
 class Recipe(_Part):

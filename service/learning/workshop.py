@@ -30,9 +30,9 @@ from service.calibration.identity import digest_of_folders
 from service.engines.base import Engine
 from service.learning.collected import Collected, DamagedFile, read_lines, write_lines, write_whole
 from service.learning.collecting import collect
-from service.learning.exam import ExamFailed, Paper, Reads, Sat, agree, make_paper, sit
+from service.learning.exam import OnLook, Reads, agree, sit
 from service.learning.exercises import Exercise, find_exercises
-from service.learning.gate import Judgement, Section
+from service.learning.figures import figures_of
 from service.learning.imported import read_rows
 from service.learning.lessons import CLIENT_SHARE, BestText, LessonPair, Lessons, make_lessons
 from service.learning.lineage import IDS, STORED, changing_texts, withdrawn_traces, write_ids, write_stored
@@ -46,6 +46,7 @@ from service.learning.manifest import (
     installed_versions,
 )
 from service.learning.merger import Merger
+from service.learning.paper import ExamFailed, Paper, make_paper
 from service.learning.practice import make_prompts
 from service.learning.process import Progress
 from service.learning.prompts import Prompt
@@ -53,7 +54,6 @@ from service.learning.recipe import Recipe
 from service.learning.registry import Refused, Registry
 from service.learning.runs import take_folder
 from service.learning.split import Split
-from service.learning.statistics import interval
 from service.learning.stored import Gathered, gather_traces
 from service.learning.trainer import ADAPTER, EXERCISES, GREEDY, PAIRS, TEXTS, Trainer, refuse_few
 
@@ -213,9 +213,9 @@ class Workshop:
         incumbent: Engine,
         candidate: Engine,
         reads: Reads,
-        on_look: Callable[[int, Judgement], None],
-    ) -> Sat:
-        """Examine an adapter against what serves now, and write the verdict into its manifest.
+        on_look: OnLook,
+    ) -> Verdict:
+        """Examine an adapter against what serves now, and write the verdict into its manifest; the verdict.
 
         incumbent, candidate: the models. reads: the engine that says which tokens prompts have.
         Raises ExamFailed, Refused and DamagedFile.
@@ -245,10 +245,10 @@ class Workshop:
             attempt=attempt,
             evaluators=digest_of_evaluators(),
             created=_now(),
-            figures=dict(_figures(sat, agreement)),
+            figures=figures_of(sat, agreement),
         )
         self.registry.update(manifest.model_copy(update={"verdicts": (*manifest.verdicts, verdict)}))
-        return sat
+        return verdict
 
     async def merge(self, adapter: str, target: Path, *, force: bool = False) -> Merged:
         """Write a checkpoint of the base with an adapter into a new folder.
@@ -334,22 +334,6 @@ class Workshop:
 def count_kinds(texts: Sequence[BestText]) -> Mapping[str, int]:
     """How many best texts follow each kind of rule."""
     return dict(sorted(Counter(kind for text in texts for kind in text.prompt.kinds).items()))
-
-
-def _figures(sat: Sat, agreement: float | None) -> Iterator[tuple[str, float]]:
-    sections: Mapping[str, Section] = {"trained": sat.results.trained, "other": sat.results.other}
-    for name, section in sections.items():
-        found = interval(section.differences)
-        yield f"{name}.prompts", len(section.differences)
-        for arm, answers in (("incumbent", section.incumbent), ("candidate", section.candidate)):
-            yield f"{name}.{arm}.passed", sum(answers.passed) / len(answers.passed)
-            yield f"{name}.{arm}.bad", answers.bad
-            yield f"{name}.{arm}.tokens", answers.tokens
-        yield f"{name}.gain", found.mean
-        yield f"{name}.gain.low", found.low
-        yield f"{name}.gain.high", found.high
-    if agreement is not None:
-        yield "agreement", agreement
 
 
 def _prompts_of(lessons: Path) -> Sequence[Prompt]:

@@ -108,7 +108,8 @@ def test_the_steps_one_after_another(
     printed = capsys.readouterr().out
     assert " exercises, in " in printed
     assert "Trained the adapter" in printed
-    assert "verdict: " in printed
+    assert "trained kinds of rules: pass " in printed
+    assert "verdict: reject\n" in printed
 
     [record] = read_runs(tmp_path / "shop")
     assert (record.state, record.step, record.recipe) == ("ended", "exam", "tiny")

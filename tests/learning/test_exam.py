@@ -8,7 +8,8 @@ import pytest
 from service.engines.base import Weigh
 from service.engines.conversation import Conversation
 from service.engines.scripted import Script, ScriptedEngine
-from service.learning.exam import ExamFailed, agree
+from service.learning.exam import agree
+from service.learning.paper import ExamFailed
 from service.learning.prompts import Prompt
 from tests.learning import made
 

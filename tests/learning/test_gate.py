@@ -2,39 +2,68 @@
 
 import math
 import random
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from statistics import fmean
 
 import pytest
 
-from service.learning.gate import Arm, Judgement, Results, Section, judge
+from service.learning.gate import Judgement, Part, Results, Texts, judge
 
-PROMPTS, SAMPLES, MARGIN = 200, 8, 0.05
+PROMPTS, SAMPLES = 200, 8
+"""Of the first two parts. The others are smaller (``sit``)."""
 LOG_ODDS_OF_FIVE_POINTS = 0.65
 """What has to be added to a prompt's log-odds so that the mean pass rate rises by five points."""
 
 
-def pass_rates(draws: random.Random, gain: float, prompts: int = PROMPTS) -> tuple[list[float], list[float]]:
+def pass_rates(
+    draws: random.Random, gain: float, prompts: int = PROMPTS, samples: int = SAMPLES
+) -> tuple[list[float], list[float]]:
     """The shares of passing samples of two arms. The prompts' rates are distributed as a small model's on verifiable
     instructions, where many prompts never pass (docs/results/log.md)."""
     before, after = [], []
     for _ in range(prompts):
         rate = min(max(draws.betavariate(0.21, 1.29), 1e-9), 1 - 1e-9)
         raised = 1 / (1 + math.exp(-math.log(rate / (1 - rate)) - gain))
-        before.append(sum(draws.random() < rate for _ in range(SAMPLES)) / SAMPLES)
-        after.append(sum(draws.random() < raised for _ in range(SAMPLES)) / SAMPLES)
+        before.append(sum(draws.random() < rate for _ in range(samples)) / samples)
+        after.append(sum(draws.random() < raised for _ in range(samples)) / samples)
     return before, after
 
 
-def section(before: Sequence[float], after: Sequence[float], bad: float = 0.1, tokens: float = 60) -> Section:
-    return Section(Arm(before, 0.1, 60), Arm(after, bad, tokens))
+def weighed(draws: random.Random, shift: float = 0.0) -> tuple[list[float], list[float]]:
+    """Log-likelihoods of texts, each of which an adapter changes by a little."""
+    before = [draws.gauss(-2.5, 0.5) for _ in range(40)]
+    return before, [value + draws.gauss(shift, 0.05) for value in before]
+
+
+def refined(draws: random.Random) -> tuple[list[float], list[float]]:
+    """Whether the loop's texts pass, as if each were the best of eight drafts."""
+    before, after = pass_rates(draws, 0.0, 120)
+    return [float(share > 0) for share in before], [float(share > 0) for share in after]
+
+
+@cache
+def further_parts(number: int) -> dict[str, Part]:
+    """The parts besides the first, where the candidate is as good as the incumbent."""
+    draws = random.Random(f"further {number}")
+    return {
+        "other": Part(*pass_rates(draws, 0.0), margin=0.05),
+        "hidden": Part(*pass_rates(draws, 0.0, 100, 4), margin=0.1),
+        "plain": Part(*weighed(draws), margin=0.05, bound=0.25, unit="nats"),
+        "refine": Part(*refined(draws), margin=0.2),
+    }
+
+
+def texts(draws: random.Random) -> Texts:
+    """Of which a tenth is bad, but for the luck of the draw."""
+    count = 2 * PROMPTS * SAMPLES + 100 * 4
+    return Texts(count, round(draws.gauss(0.1 * count, math.sqrt(0.09 * count))), 60 * count)
 
 
 def sit(draws: random.Random, gain: float, attempt: int = 1) -> Judgement:
-    """The verdict of one simulated exam. On other kinds of rules the candidate is as good as the incumbent."""
-    results = Results(section(*pass_rates(draws, gain)), section(*pass_rates(draws, 0.0)))
-    return judge(results, margin=MARGIN, attempt=attempt)
+    """The verdict of one simulated exam, of which the further parts are one of fifty."""
+    trained, others = Part(*pass_rates(draws, gain)), further_parts(draws.randrange(50))
+    return judge(Results(trained, others, texts(draws), texts(draws)), attempt=attempt)
 
 
 def test_the_incumbent_itself_is_seldom_promoted() -> None:
@@ -56,22 +85,42 @@ def test_a_gain_of_five_points_is_promoted() -> None:
     assert fmean(sit(draws, LOG_ODDS_OF_FIVE_POINTS).decision == "promote" for _ in range(300)) >= 0.8
 
 
-def test_a_loss_on_other_kinds_of_rules_is_not_promoted() -> None:
+def test_a_loss_of_more_than_the_margin_in_one_part_is_not_promoted() -> None:
     draws = random.Random(4)
 
-    def decide() -> str:
-        other = pass_rates(draws, LOG_ODDS_OF_FIVE_POINTS)[::-1]
-        return judge(Results(section(*pass_rates(draws, 1.0)), section(*other)), margin=0.02).decision
+    def decide(part: str) -> str:
+        worse = {
+            "hidden": Part(*pass_rates(draws, LOG_ODDS_OF_FIVE_POINTS)[::-1], margin=0.02),
+            "plain": Part(*weighed(draws, shift=-0.06), margin=0.05, bound=0.25, unit="nats"),
+        }
+        return judge(make(Part(*pass_rates(draws, 1.0)), **{part: worse[part]})).decision
 
-    assert fmean(decide() == "promote" for _ in range(200)) <= 0.05
+    for part in ("hidden", "plain"):
+        assert fmean(decide(part) == "promote" for _ in range(200)) <= 0.05
+
+
+def test_a_candidate_that_pleases_the_stated_verifiers_alone_is_refused() -> None:
+    draws = random.Random(5)
+    gamed = Part([0.7] * 100, [0.2] * 100, margin=0.1)
+    verdict = judge(make(Part(*pass_rates(draws, 2.0)), hidden=gamed))
+
+    assert verdict == Judgement("reject", ("hidden rules: shown to be worse by more than 10%",))
+
+
+BETTER = Part([0.1] * 100, [0.6] * 100)
+EVEN = Part([0.4, 0.6] * 100, [0.6, 0.4] * 100, margin=0.1)
+USUAL = Texts(1_000, 100, 60_000)
+
+
+def make(trained: Part = BETTER, other: Part = EVEN, **others: Part) -> Results:
+    return Results(trained, {"other": other, **others}, USUAL, USUAL)
 
 
 @pytest.fixture
 def good() -> Results:
     """Results that are promoted."""
-    found = Results(section([0.1] * 100, [0.6] * 100), section([0.4, 0.6] * 100, [0.6, 0.4] * 100))
-    assert judge(found, margin=0.1).decision == "promote"
-    return found
+    assert judge(make()).decision == "promote"
+    return make()
 
 
 @pytest.mark.parametrize(
@@ -80,28 +129,41 @@ def good() -> Results:
         ({"mismatch": "the base has changed"}, "invalid", "the base has changed"),
         ({"failed": 0.02}, "invalid", "2.0% of the answers"),
         ({"agreement": 0.5}, "invalid", "only 50% of the tokens"),
-        ({"other": section([], [])}, "invalid", "has no prompts"),
+        ({"others": {"other": Part([], [], 0.1)}}, "invalid", "other kinds of rules: the exam has no prompts"),
         ({"differs": False}, "broken", "nothing was trained"),
-        ({"trained": section([0.1] * 100, [0.6] * 100, bad=0.9)}, "broken", "90% of the texts"),
-        ({"trained": section([0.6] * 100, [0.1] * 100)}, "reject", "worse on trained kinds"),
-        ({"other": section([0.9] * 100, [0.2] * 100)}, "reject", "worse on other kinds"),
-        ({"trained": section([0.1] * 100, [0.6] * 100, bad=0.2)}, "reject", "10.0% more texts"),
-        ({"trained": section([0.1] * 100, [0.6] * 100, tokens=20)}, "reject", "0.33 times the tokens"),
-        ({"trained": section([0.2] * 100, [0.2] * 100)}, "reject", "not better"),
-        ({"trained": section([0.1] * 3, [0.6] * 3)}, "inconclusive", "better on trained kinds of rules: not shown"),
-        ({"other": section([0.5] * 3, [0.5] * 3)}, "inconclusive", "other kinds: not shown"),
+        ({"candidate": replace(USUAL, bad=900)}, "broken", "90% of the texts"),
+        ({"trained": Part([0.6] * 100, [0.1] * 100)}, "reject", "trained kinds of rules: shown to be worse"),
+        ({"others": {"other": Part([0.9] * 100, [0.2] * 100, 0.1)}}, "reject", "worse by more than 10%"),
+        ({"others": {"plain": Part([-2.0] * 40, [-9.0] * 40, 0.1, 0.5, "nats")}}, "reject", "than 0.1 nats a token"),
+        ({"candidate": replace(USUAL, bad=200)}, "reject", "10.0% more texts"),
+        ({"candidate": replace(USUAL, tokens=20_000)}, "reject", "0.33 times the tokens"),
+        ({"trained": Part([0.2] * 100, [0.2] * 100)}, "reject", "not better"),
+        ({"trained": Part([0.1] * 3, [0.6] * 3)}, "inconclusive", "better on trained kinds of rules: not shown"),
+        ({"others": {"other": Part([0.5] * 3, [0.5] * 3, 0.1)}}, "inconclusive", "at most 10% worse: not shown"),
+        ({"others": {"plain": Part([-2.0] * 3, [-2.0] * 3, 0.1, 0.5, "nats")}}, "inconclusive", "nats a token worse"),
+        ({}, "promote", "texts without rules: not examined hidden rules: not examined"),
     ],
 )
 def test_each_fault_has_its_verdict_and_its_reason(
     good: Results, fields: dict[str, object], decision: str, reason: str
 ) -> None:
-    found = judge(replace(good, **fields), margin=0.1)  # type: ignore[arg-type]
+    found = judge(replace(good, **fields))  # type: ignore[arg-type]
 
     assert found.decision == decision
     assert reason in " ".join(found.reasons)
 
 
-def test_an_exam_that_goes_on_is_not_rejected_for_a_share_that_may_still_change(good: Results) -> None:
-    worse = replace(good, trained=section([0.2] * 10, [0.2] * 10, bad=0.2), complete=False)
+@pytest.mark.parametrize("fields", [{"trained": Part([0.2] * 10, [0.2] * 10)}, {"candidate": replace(USUAL, bad=200)}])
+def test_an_exam_that_goes_on_neither_rejects_nor_promotes_for_what_may_still_change(
+    good: Results, fields: dict[str, object]
+) -> None:
+    found = judge(replace(good, complete=False, **fields))  # type: ignore[arg-type]
 
-    assert judge(worse, margin=0.1).decision == "inconclusive"
+    assert found.decision == "inconclusive"
+
+
+def test_a_difference_counts_for_no_more_than_its_bound() -> None:
+    outlier = Part([-2.0] * 39 + [-2.0], [-2.0] * 39 + [-30.0], margin=0.1, bound=0.5, unit="nats")
+
+    assert min(outlier.differences) == -0.5
+    assert judge(make(plain=outlier)).decision == "promote"

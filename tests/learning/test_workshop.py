@@ -10,13 +10,13 @@ from service.engines.base import Sample
 from service.engines.conversation import Conversation
 from service.engines.scripted import Script, ScriptedEngine
 from service.learning.collected import Collected, DamagedFile, read_lines, write_lines
-from service.learning.exam import ExamFailed, Sat
 from service.learning.exercises import Exercise
 from service.learning.lessons import BestText
-from service.learning.manifest import digest_of
+from service.learning.manifest import Verdict, digest_of
+from service.learning.paper import ExamFailed
 from service.learning.practice import all_kinds
 from service.learning.prompts import Message, Prompt
-from service.learning.recipe import Recipe, load_recipe
+from service.learning.recipe import HiddenRules, Recipe, Refining, load_recipe
 from service.learning.registry import Refused
 from service.learning.split import NEAR, resemblance, sign
 from service.learning.trainer import EXERCISES, TEXTS
@@ -36,7 +36,7 @@ def write(skill: float) -> ScriptedEngine:
         drawn = hashlib.sha256(f"{call.prompt}{call.sampling.seed}".encode()).digest()[0] / 256
         return "we know it well by now." if drawn < skill else f"Well, {drawn}: IT is so."
 
-    return ScriptedEngine(Script(reply=reply, takes_grammars=True))
+    return ScriptedEngine(Script(reply=reply))
 
 
 class Reads:
@@ -49,7 +49,13 @@ def recipe() -> Recipe:
     quick = load_recipe("quick")
     return quick.model_copy(
         update={
-            "examining": quick.examining.model_copy(update={"margin": 0.2}),
+            "examining": quick.examining.model_copy(
+                update={
+                    "margin": 0.2,
+                    "hidden": HiddenRules(prompts=20, samples=1, margin=0.4),
+                    "refine": Refining(prompts=8, tokens=300, margin=0.5),
+                }
+            ),
             "practice": quick.practice.model_copy(update={"prompts": 1_000, "kept_out": KEPT_OUT}),
             "collecting": quick.collecting.model_copy(update={"constrained": 0}),
         }
@@ -74,19 +80,22 @@ async def learn(shop: Workshop, recipe: Recipe) -> str:
     return (await shop.train(recipe, lambda _: None)).adapter
 
 
-async def examine(shop: Workshop, adapter: str, before: float, after: float) -> Sat:
-    return await shop.examine(adapter, write(before), write(after), Reads(), lambda prompts, judgement: None)
+async def examine(shop: Workshop, adapter: str, before: float, after: float) -> Verdict:
+    return await shop.examine(adapter, write(before), write(after), Reads(), lambda *look: None)
 
 
 async def test_a_better_adapter_passes_and_serves(shop: Workshop, recipe: Recipe, tmp_path: Path) -> None:
     adapter = await learn(shop, recipe)
-    sat = await examine(shop, adapter, 0.1, 0.9)
+    verdict = await examine(shop, adapter, 0.1, 0.9)
 
-    assert sat.judgement.decision == "promote", sat.judgement
+    assert verdict.decision == "promote", verdict
+    assert not [reason for reason in verdict.reasons if "not" in reason]
     [manifest] = shop.registry.list()
-    [verdict] = manifest.verdicts
+    assert manifest.verdicts == (verdict,)
     assert (verdict.attempt, verdict.against) == (1, "")
     assert verdict.figures["trained.candidate.passed"] > verdict.figures["trained.incumbent.passed"]
+    assert verdict.figures["plain.candidate.likelihood"] == verdict.figures["plain.incumbent.likelihood"] < 0
+    assert verdict.figures["refine.candidate.tokens_per_pass"] < verdict.figures["refine.incumbent.tokens_per_pass"]
     shop.registry.promote(adapter)
     assert (tmp_path / "shop/current/manifest.json").exists()
 
@@ -95,9 +104,11 @@ async def test_the_same_model_and_a_worse_one_do_not(shop: Workshop, recipe: Rec
     adapter = await learn(shop, recipe)
 
     same = await examine(shop, adapter, 0.4, 0.4)
-    assert (same.judgement.decision, same.results.differs) == ("broken", False)
+    assert same.decision == "broken"
+    assert "writes what the incumbent writes" in same.reasons[0]
     worse = await examine(shop, adapter, 0.9, 0.1)
-    assert worse.judgement.decision == "reject"
+    assert worse.decision == "reject"
+    assert "plain.prompts" not in worse.figures
     assert [verdict.attempt for verdict in shop.registry.list()[0].verdicts] == [1, 2]
 
 
@@ -175,11 +186,11 @@ async def test_another_base_or_other_evaluators_make_the_exam_invalid(
     adapter = await learn(shop, recipe)
     [manifest] = shop.registry.list()
     shop.registry.update(manifest.model_copy(update={"evaluators": "of last year"}))
-    assert (await examine(shop, adapter, 0.1, 0.9)).judgement.decision == "invalid"
+    assert (await examine(shop, adapter, 0.1, 0.9)).decision == "invalid"
     (base / "config.json").write_text('{"another": "model"}')
-    judgement = (await examine(shop, adapter, 0.1, 0.9)).judgement
-    assert judgement.decision == "invalid"
-    assert "another base" in judgement.reasons[0]
+    verdict = await examine(shop, adapter, 0.1, 0.9)
+    assert verdict.decision == "invalid"
+    assert "another base" in verdict.reasons[0]
 
 
 async def test_the_same_steps_give_the_same_lessons(shop: Workshop, recipe: Recipe, tmp_path: Path, base: Path) -> None:

@@ -161,6 +161,8 @@ export const en = {
     forced: "Promoted past the gate.",
     exam_trained: "Trained kinds of rules:",
     exam_other: "Other kinds:",
+    exam_hidden: "Hidden rules:",
+    exam_refine: "Refined texts:",
     exam_line: "{before} → {after} passed, {prompts} prompts",
     gain_between: "(gain between {low} and {high} points)",
     attempt: "Attempt {attempt}",

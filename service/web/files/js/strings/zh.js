@@ -161,6 +161,8 @@ export const zh = {
     forced: "曾绕过关卡启用。",
     exam_trained: "训练过的规则：",
     exam_other: "其他规则：",
+    exam_hidden: "隐藏的规则：",
+    exam_refine: "改进后的文本：",
     exam_line: "通过率 {before} → {after}，{prompts} 个提示",
     gain_between: "（提高 {low} 到 {high} 个百分点）",
     attempt: "第 {attempt} 次尝试",

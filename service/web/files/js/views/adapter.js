@@ -40,13 +40,13 @@ function tone(decision) {
   return decision === "inconclusive" ? "" : "fail";
 }
 
-/** How many of the exam's prompts passed before and after, for the kinds of rules that were trained and the others. */
+/** How many of the exam's prompts passed before and after, part by part. Weighed texts do not pass; the card has them. */
 function exam({ figures, reasons, attempt }) {
-  const kinds = ["trained", "other"].filter((kind) => `${kind}.candidate.passed` in figures);
-  const lines = kinds.map((kind) => {
-    const of = (name) => figures[`${kind}.${name}`];
+  const parts = ["trained", "other", "hidden", "refine"].filter((part) => `${part}.candidate.passed` in figures);
+  const lines = parts.map((part) => {
+    const of = (name) => figures[`${part}.${name}`];
     const places = { before: percent(of("incumbent.passed")), after: percent(of("candidate.passed")), prompts: count(of("prompts") ?? null) };
-    return h("li", {}, h("b", {}, t(`exam_${kind}`)), " ", t("exam_line", places), gain(of("gain.low"), of("gain.high")));
+    return h("li", {}, h("b", {}, t(`exam_${part}`)), " ", t("exam_line", places), gain(of("gain.low"), of("gain.high")));
   });
   return h("div", { class: "exam" }, h("ul", {}, lines), h("ul", { class: "issues" }, reasons.map((reason) => h("li", {}, reason))), h("p", { class: "hint" }, t("attempt", { attempt: count(attempt) })));
 }
