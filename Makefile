@@ -23,7 +23,7 @@ serve: .venv/cpu.lock ## Set up what is missing, then serve on 127.0.0.1:8000
 demo: .venv/cpu.lock ## Refine a text on the running server and show its rounds
 	@$(BIN)/python -m service demo
 
-learn: .venv/learn.lock ## Train an adapter of the embedded model and examine it; half an hour on two cores
+learn: .venv/learn.lock ## Train an adapter of the embedded model and examine it
 	@$(BIN)/python -m service learn run --recipe quick
 
 test: test-fast .venv/learn.lock ## Run all tests, the real engine's and the real trainer's too

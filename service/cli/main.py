@@ -8,7 +8,7 @@ from pydantic_settings import SettingsError
 
 from service.app import McpUnavailable, TracingUnavailable, open_toolbox
 from service.calibration.store import CalibrationError
-from service.cli import ask, backup, calibrate, demo, jobs, learn, traces
+from service.cli import ask, backup, calibrate, demo, jobs, learn, learn_arguments, traces
 from service.cli.server import OTHER_FILES, Server, allow_open_files, configure_logging
 from service.cli.standard_streams import Output, say
 from service.engines.local import bundled
@@ -52,7 +52,7 @@ def _run() -> int:
     traces.add_preference_arguments(
         commands.add_parser("preferences", help="print pairs of better and worse texts, for training")
     )
-    learn.add_arguments(commands.add_parser("learn", help="learn from graded texts: train, examine, promote"))
+    learn_arguments.add_arguments(commands.add_parser("learn", help="learn from graded texts: train, examine, promote"))
     demo.add_arguments(commands.add_parser("demo", help="refine an example on a running service and show its rounds"))
     arguments = parser.parse_args()
     match arguments.command:
