@@ -100,17 +100,18 @@ def test_the_complement_of_a_complement_is_the_same() -> None:
     assert complement(()) == ((0, 0x10FFFF),)
 
 
+@pytest.mark.filterwarnings("ignore:Possible .* at position:FutureWarning")  # of sets that Python may have some day
 @given(pattern=st.text(st.sampled_from("ab|()*+?{}12,[]^$.-\\dws"), max_size=12), text=st.text("ab1- ", max_size=8))
 def test_a_pattern_that_python_reads_too_matches_the_same(pattern: str, text: str) -> None:
     try:
         translated = to_re2(parse(pattern))
     except ValueError:
         return
+    if any(sign in pattern for sign in ("[]", "[^]", "[[", "{,")):
+        return  # they differ there, and ECMA-262 is right here
     try:
         ours = compile_linear(translated)
         theirs = re.compile(pattern, re.ASCII)
     except (ValueError, re.error):
         return
-    if any(sign in pattern for sign in ("[]", "[^]", "[[", "{,")):
-        return  # they differ there, and ECMA-262 is right here
     assert (ours.search(text) is None) == (theirs.search(text) is None)

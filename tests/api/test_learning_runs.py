@@ -148,7 +148,7 @@ async def test_a_recipe_of_a_caller_is_never_read(shop: Shop, monkeypatch: pytes
 
 
 async def test_without_the_extra_it_says_what_to_install(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.learning.trainer.find_spec", lambda name: None)
+    monkeypatch.setattr("service.learning.process.find_spec", lambda name: None)
     async with shop.serving() as served:
         answer = await served.post(RUNS, {})
 

@@ -134,7 +134,7 @@ def test_the_steps_one_after_another(
 
 
 async def test_a_run_that_a_service_has_started_is_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.learning.trainer.find_spec", lambda name: object())
+    monkeypatch.setattr("service.learning.process.find_spec", lambda name: object())
     shop, fake_learn = tmp_path / "shop", Path(__file__).with_name("fake_learn.py")
     launcher = Launcher(shop, ("env", f"PYTHONPATH={ROOT}", sys.executable, str(fake_learn)))
     begun = await launcher.start("quick", ["practice"])

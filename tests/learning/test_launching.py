@@ -36,7 +36,7 @@ asyncio.run(main())
 
 @pytest.fixture(autouse=True)
 def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.learning.trainer.find_spec", lambda name: object())
+    monkeypatch.setattr("service.learning.process.find_spec", lambda name: object())
 
 
 @asynccontextmanager
@@ -180,7 +180,7 @@ async def test_what_keeps_a_run_from_beginning_is_said(tmp_path: Path, monkeypat
         await Launcher(tmp_path).start("quick", ["practice"])
     with pytest.raises(RunRefused, match="file: "):
         await Launcher(tmp_path / "file").start("quick", ["practice"])
-    monkeypatch.setattr("service.learning.trainer.find_spec", lambda name: None if name == "trl" else object())
+    monkeypatch.setattr("service.learning.process.find_spec", lambda name: None if name == "trl" else object())
     with pytest.raises(RunRefused, match=r"training needs trl: pip install 'redraft\[learn\]'"):
         await Launcher(tmp_path).start("quick", ["practice"])
 

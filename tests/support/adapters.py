@@ -118,7 +118,7 @@ def make_verdict(decision: Decision, against: str) -> Verdict:
 
 def launch(monkeypatch: pytest.MonkeyPatch, *command: str) -> None:
     """Have services start a command in place of ``learn run``, as if the extra ``learn`` was installed."""
-    monkeypatch.setattr("service.learning.trainer.find_spec", lambda name: object())
+    monkeypatch.setattr("service.learning.process.find_spec", lambda name: object())
     monkeypatch.setattr("service.fleet.Launcher", partial(Launcher, command=command))
 
 

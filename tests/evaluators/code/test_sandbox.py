@@ -572,7 +572,7 @@ async def test_a_flood_of_small_writes_does_not_keep_the_service_busy(sandbox: S
         program = f"import os\nwhile True: os.write({stream}, b'x')"
         outcome = await sandbox.run(program, None, SandboxLimits(seconds=2.0, report_bytes=1 << 24), sandbox)
         assert outcome.timed_out
-        assert time.process_time() - begun < 0.3
+        assert time.process_time() - begun < 1.0  # of two seconds
 
 
 async def test_what_runs_too_long_has_no_status_but_all_it_wrote(sandbox: Sandbox) -> None:

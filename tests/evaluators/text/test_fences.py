@@ -123,7 +123,7 @@ def test_the_language_of_a_block(info: str, language: str) -> None:
 def test_a_million_characters_are_read_in_time_that_is_linear(text: str) -> None:
     begun = time.process_time()
     dedent("".join(block.body for block in fenced_blocks(text)) or text)
-    assert time.process_time() - begun < 2.0
+    assert time.process_time() - begun < 30  # what is quadratic takes hours
 
 
 @given(st.text(alphabet=" \tab\n"))
