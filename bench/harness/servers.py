@@ -17,6 +17,7 @@ import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.engines.local.loading import dtype_of_this_cpu
 from service.engines.local.vllm import ENVIRONMENT
 
 START_SECONDS = 300.0
@@ -83,7 +84,8 @@ async def plain_vllm(
     port = free_port()
     module = "vllm.entrypoints.openai.api_server"
     served = ["--model", str(model), "--served-model-name", "model", "--host", "127.0.0.1", "--port", str(port)]
-    command = [sys.executable, "-m", module, *served, *ENGINE_ARGUMENTS, "--disable-uvicorn-access-log", *arguments]
+    chosen = [*ENGINE_ARGUMENTS, "--dtype", await asyncio.to_thread(dtype_of_this_cpu)]
+    command = [sys.executable, "-m", module, *served, *chosen, "--disable-uvicorn-access-log", *arguments]
     async with _serving(command, environment, port, "/health") as server:
         yield server
 

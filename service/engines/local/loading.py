@@ -77,7 +77,6 @@ def _load(model: str, name: str, arguments: Mapping[str, Any], thinking: Thinkin
 
 
 def _arguments(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncEngineArgs":
-    import torch
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
 
@@ -90,13 +89,12 @@ def _arguments(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncEng
     }
     if current_platform.is_cpu():
         model_config = AsyncEngineArgs(**{**chosen, **arguments}).create_model_config()
-        capability = torch.backends.cpu.get_cpu_capability()
         length = model_config.max_model_len
         if "max_model_len" not in arguments:
             length = min(length, CPU_CONTEXT_TOKENS)
         chosen |= {
             "max_model_len": length,
-            "dtype": "auto" if model_config.quantization else cpu_dtype(platform.machine(), capability),
+            "dtype": "auto" if model_config.quantization else dtype_of_this_cpu(),
             "max_num_seqs": 64,  # more at once are slower together
             "block_size": 32,  # the smallest: prefix caching works in whole blocks
             "enforce_eager": True,  # ready 50 s sooner, and the same speed under load
@@ -108,6 +106,13 @@ def _arguments(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncEng
             "skip_mm_profiling": True,  # the cache has the size that it is given
         }
     return AsyncEngineArgs(**{**chosen, **arguments})
+
+
+def dtype_of_this_cpu() -> str:
+    """``cpu_dtype`` of the processor that this runs on."""
+    import torch
+
+    return cpu_dtype(platform.machine(), torch.backends.cpu.get_cpu_capability())
 
 
 def cpu_dtype(machine: str, capability: str) -> str:
