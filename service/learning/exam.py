@@ -128,6 +128,7 @@ class _Arm:
 
     @property
     def texts(self) -> Texts:
+        """What is counted of the drafts so far. Each of them is searched for loops."""
         bad = [text for text in self._texts if text.finish_reason != "stop" or not text.text.strip() or _loops(text)]
         return Texts(len(self._texts), len(bad), sum(text.usage.completion_tokens for text in self._texts))
 
@@ -196,13 +197,14 @@ class _Sitting:
     def _look(self, part: str, done: int, of: int) -> None:
         before, after = self.arms
         others = {name: self._part(name) for name in before.scores if name != "trained"}
+        incumbent, candidate = before.texts, after.texts
         refined = [*before.refined, *after.refined]
-        answers = before.texts.count + after.texts.count + len(refined)
+        answers = incumbent.count + candidate.count + len(refined)
         self._results = Results(
             trained=self._part("trained"),
             others=others,
-            incumbent=before.texts,
-            candidate=after.texts,
+            incumbent=incumbent,
+            candidate=candidate,
             failed=sum(each.failed for each in refined) / max(1, answers),
             agreement=self.agreement,
             differs=self.differs,

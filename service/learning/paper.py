@@ -49,7 +49,7 @@ class Paper:
 
     @property
     def prompts(self) -> Sequence[Prompt]:
-        """Those by which attempts are counted: whoever passes them twice has tried twice, whatever else was asked."""
+        """Those by which attempts are counted: the same ones again are another attempt, whatever else was asked."""
         return [*self.trained, *self.other]
 
 
