@@ -6,6 +6,8 @@ model never follows by itself.
 """
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from service.concurrency import SerialThread, gather
@@ -32,21 +34,27 @@ async def collect(
 ) -> Sequence[Collected]:
     """Collect texts for prompts, whose rules can all be checked by a text alone.
 
+    Those are the first ones, if the recipe's time does not suffice for all.
+
     on_progress: given the number of prompts that are done. Raises what the engine raises.
     """
     collector = _Collector(engine, recipe, seed)
     done = 0
+    deadline = math.inf if recipe.seconds is None else time.monotonic() + recipe.seconds
     free = asyncio.Semaphore(AT_ONCE)
 
-    async def work(number: int, prompt: Prompt) -> Collected:
+    async def work(number: int, prompt: Prompt) -> Collected | None:
         nonlocal done
         async with free:
+            if time.monotonic() >= deadline:
+                return None
             found = await collector.collect(number, prompt)
         done += 1
         on_progress(done)
         return found
 
-    return await gather(work(number, prompt) for number, prompt in enumerate(prompts))
+    found = await gather(work(number, prompt) for number, prompt in enumerate(prompts))
+    return [each for each in found if each is not None]
 
 
 class _Collector:

@@ -36,12 +36,14 @@ class Practice(_Part):
 
 
 class Collecting(_Part):
-    """samples: free ones for each prompt. constrained: under a grammar, for prompts of which no free one passes."""
+    """samples: free ones for each prompt. constrained: under a grammar, for prompts of which no free one passes.
+    seconds: after which no further prompt is begun; None for no limit."""
 
     samples: Count
     constrained: Annotated[int, Ge(0)]
     temperature: Annotated[float, Gt(0.0), Le(2.0)]
     max_tokens: Count
+    seconds: Annotated[float, Gt(0.0)] | None = None
 
 
 class Trying(_Part):

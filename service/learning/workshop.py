@@ -106,7 +106,7 @@ class Workshop:
                 self._holds_folder = False
 
     async def collect(self, engine: Engine, recipe: Recipe, on_progress: Callable[[int, int], None]) -> int:
-        """Make practice prompts and have the model write texts for those that are for training; how many those are."""
+        """Make practice prompts and have the model write texts for those that are for training; for how many it did."""
         prompts = make_prompts(recipe.practice.prompts, seed=recipe.practice.seed)
         parts, split = self._split().assign(prompts)
         kept_out = set(recipe.practice.kept_out)
@@ -117,7 +117,7 @@ class Workshop:
             engine, train, recipe.collecting, recipe.practice.seed, lambda done: on_progress(done, len(train))
         )
         write_lines(self._folder / "collected.jsonl", texts)
-        return len(train)
+        return len(texts)
 
     async def collect_stored(
         self, store: "TraceStore", own: Collection[str], trusted: Collection[str] = ()

@@ -84,6 +84,21 @@ async def examine(shop: Workshop, adapter: str, before: float, after: float) -> 
     return await shop.examine(adapter, write(before), write(after), Reads(), lambda *look: None)
 
 
+async def test_collecting_ends_in_its_time_with_the_first_prompts(
+    shop: Workshop, recipe: Recipe, tmp_path: Path
+) -> None:
+    hasty = recipe.model_copy(update={"collecting": recipe.collecting.model_copy(update={"seconds": 0.5})})
+    slow = ScriptedEngine(Script(reply=lambda call: "so it is", seconds_per_call=0.3))
+
+    count = await shop.collect(slow, hasty, lambda done, of: None)
+
+    prompts = [each.id for each in read_lines(tmp_path / "shop/prompts.jsonl", Prompt)]
+    written = [each.prompt.id for each in read_lines(tmp_path / "shop/collected.jsonl", Collected)]
+    assert 0 < count == len(written) < len(prompts) / 4
+    assert written == [each for each in prompts if each in written]
+    assert prompts.index(written[-1]) < len(prompts) / 2
+
+
 async def test_a_better_adapter_passes_and_serves(shop: Workshop, recipe: Recipe, tmp_path: Path) -> None:
     adapter = await learn(shop, recipe)
     verdict = await examine(shop, adapter, 0.1, 0.9)
