@@ -11,7 +11,7 @@ TEST_PROCESSES ?= logical
 SITE ?= build/docs
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test test-fast check check-deploy check-page check-postgres check-jobs check-schemas image fix format lint spelling types contracts check-bounds check-rules check-adapters check-docs check-links docs screenshots learn \
+.PHONY: help serve demo test test-fast check check-deploy check-engines check-page check-postgres check-jobs check-schemas image fix format lint spelling types contracts check-bounds check-rules check-adapters check-docs check-links docs screenshots learn \
 	bench bench-overhead bench-scheduling bench-overload bench-batches bench-cost bench-replicas bench-jobs bench-quality bench-attacks bench-critic bench-masks bench-open bench-traces lock clean
 
 help: ## Show the targets
@@ -26,8 +26,8 @@ demo: .venv/cpu.lock ## Refine a text on the running server and show its rounds
 learn: .venv/learn.lock ## Train an adapter of the embedded model and examine it
 	@$(BIN)/python -m service learn run --recipe quick
 
-test: test-fast .venv/learn.lock ## Run all tests, the real engine's and the real trainer's too
-	@$(BIN)/python -m pytest -m "engine and not browser and not deploy and not postgres and not site"
+test: test-fast .venv/learn.lock ## Run all tests but those of a check- target, the real engine's and the real trainer's too
+	@$(BIN)/python -m pytest -m "engine and not thorough and not browser and not deploy and not postgres and not site"
 
 test-fast: .venv/dev.lock ## Run the tests that need no real engine, one process for each core
 	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) -m "not engine and not browser and not deploy and not postgres and not site"
@@ -61,6 +61,9 @@ check-page: .venv/dev.lock ## Use the page in a real browser, which Debian's pac
 
 check-postgres: .venv/dev.lock ## Check jobs on a real Postgres, which Debian's package postgresql brings; 2 minutes
 	@$(BIN)/python -m pytest -m postgres
+
+check-engines: .venv/dev.lock ## Run the real engine with models that see and think, with speculation and tools, and kill it; 10 minutes
+	@$(BIN)/python -m pytest -m thorough
 
 check-jobs: .venv/dev.lock ## Kill the service with the real engine ten times and check its jobs; 20 minutes, resumes where it stopped
 	@$(BIN)/python -m bench.scenarios.kills

@@ -13,9 +13,11 @@ import pytest
 import pytest_asyncio
 import uvicorn
 
+from bench.harness.servers import Server, plain_vllm
 from service.app import create_app, open_toolbox
 from service.engines.base import PLAINLY, Call, Choose, Completion, EngineDecorator, Piece, R, Reading, Sample
 from service.engines.conversation import Conversation
+from service.engines.local import bundled
 from service.engines.local.vllm import VllmEngine
 from service.engines.remote.connect import Tokenizers
 from service.engines.served import ServedEngine
@@ -74,6 +76,9 @@ class RecordingEngine(EngineDecorator):
         self.prompts.append(Prompt(tuple(self.engine.prompt_ids(conversation, prefill)), replied))
 
 
+SMALL_CACHE = {"VLLM_CPU_KVCACHE_SPACE": "1"}
+"""The environment of a server of few requests, with a gigabyte."""
+
 UNCOUNTED: Mapping[str, Any] = {"disable_log_stats": True}
 """Arguments of other engines in this process. Their series would take the place of those of the service's engine."""
 
@@ -131,6 +136,14 @@ async def service() -> AsyncGenerator[Service, None]:
         yield Service(client, engine)
     server.should_exit = True
     await serving
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def server() -> AsyncGenerator[Server, None]:
+    """vLLM's own server, in a process of its own."""
+    checkpoint = await asyncio.to_thread(bundled.prepare)
+    async with plain_vllm(checkpoint, SMALL_CACHE, ["--enable-prompt-tokens-details"]) as running:
+        yield running
 
 
 @pytest.fixture

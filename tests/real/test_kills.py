@@ -80,6 +80,7 @@ async def ended(client: AsyncOpenAI, response: Response) -> Response:
     return response
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(600)
 async def test_work_whose_service_is_killed_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
     """The same job twice, a batch and a response: the kill disturbs the first job and the batch."""

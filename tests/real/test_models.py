@@ -13,8 +13,9 @@ import pytest_asyncio
 import torch
 from safetensors.torch import save_file
 
-from bench.harness.servers import plain_vllm
+from bench.harness.servers import Server
 from service.engines.local import bundled
+from tests.real.conftest import SMALL_CACHE
 from tests.support.process import served
 
 GREEDY = {"temperature": 0.0, "max_tokens": 24}
@@ -41,18 +42,17 @@ def write_adapter(folder: Path, checkpoint: Path, seed: int = 1, width: int | No
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[httpx.AsyncClient, None]:
+async def client(server: Server, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[httpx.AsyncClient, None]:
     checkpoint = await asyncio.to_thread(bundled.prepare)
     adapter = write_adapter(tmp_path_factory.mktemp("adapters") / "tilted", checkpoint)
-    async with plain_vllm(checkpoint, {"VLLM_CPU_KVCACHE_SPACE": "1"}) as server:
-        models = {"tilted": {"adapter": str(adapter)}, "beside": {"urls": [server.url], "model": "model"}}
-        settings = {"REDRAFT_MODELS": json.dumps(models), "REDRAFT_JUDGE": "tilted", "VLLM_CPU_KVCACHE_SPACE": "1"}
-        async with served(**settings) as (_, running):
-            async with asyncio.timeout(60):
-                for model in models:
-                    while (await running.post("/v1/generate", json={**REQUEST, "model": model})).status_code == 503:
-                        await asyncio.sleep(0.1)
-            yield running
+    models = {"tilted": {"adapter": str(adapter)}, "beside": {"urls": [server.url], "model": "model"}}
+    settings = {"REDRAFT_MODELS": json.dumps(models), "REDRAFT_JUDGE": "tilted", **SMALL_CACHE}
+    async with served(**settings) as (_, running):
+        async with asyncio.timeout(60):
+            for model in models:
+                while (await running.post("/v1/generate", json={**REQUEST, "model": model})).status_code == 503:
+                    await asyncio.sleep(0.1)
+        yield running
 
 
 async def asked(client: httpx.AsyncClient, path: str, **fields: Any) -> dict[str, Any]:

@@ -27,6 +27,8 @@ from tests.real.vision import COST, IMAGE_TOKENS, TEMPLATE, make_checkpoint
 from tests.support.engine_contract import GREEDY, EngineContract, LikelihoodContract
 from tests.support.serving import Served, serving
 
+pytestmark = pytest.mark.thorough
+
 CONTEXT = 2048
 
 

@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.support.process import served
 
 LONG = {"prompt": "Tell a very long story.", "sampling": {"max_tokens": 300, "seed": 1}, "search": {"rounds": 0}}
 
 
+@pytest.mark.thorough
 async def test_two_processes_may_prepare_the_embedded_model_at_once(tmp_path: Path) -> None:
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     command = (sys.executable, "-m", "service", "prepare")

@@ -20,18 +20,11 @@ from service.engines.remote.tokens import TokenCapabilities, TokenEngine
 from service.engines.served import EngineUnusable, ServedEngine
 from service.errors import EngineUnavailable, InvalidRequest
 from service.settings import Settings
+from tests.real.conftest import SMALL_CACHE
 from tests.support.engine_contract import GREEDY, QUESTION, EngineContract, LikelihoodContract
 from tests.support.serving import serving
 
 MODEL = "model"
-SMALL_CACHE = {"VLLM_CPU_KVCACHE_SPACE": "1"}
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def server() -> AsyncGenerator[Server, None]:
-    checkpoint = await asyncio.to_thread(bundled.prepare)
-    async with plain_vllm(checkpoint, SMALL_CACHE, ["--enable-prompt-tokens-details"]) as running:
-        yield running
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -144,6 +137,7 @@ async def tool_server() -> AsyncGenerator[Server, None]:
         yield running
 
 
+@pytest.mark.thorough
 async def test_a_named_tool_is_called_through_the_service(tool_server: Server) -> None:
     parameters = {"type": "object", "properties": {"warm": {"type": "boolean"}}, "required": ["warm"]}
     asked = {

@@ -17,6 +17,8 @@ from tests.real.conftest import UNCOUNTED
 from tests.real.thinking import END, make_checkpoint
 from tests.support.engine_contract import QUESTION, ThinkingContract
 
+pytestmark = pytest.mark.thorough
+
 FORM = {
     "type": "object",
     "properties": {"colour": {"enum": ["red", "green"]}},

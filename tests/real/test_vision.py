@@ -16,9 +16,12 @@ from service.engines.remote.replicas import ReplicatedEngine
 from service.engines.remote.tokens import TokenEngine
 from service.settings import Settings
 from tests.images.test_fetch import PNG, pictured
+from tests.real.conftest import SMALL_CACHE
 from tests.real.seeing import SeeingContract
 from tests.real.vision import COST, make_checkpoint
 from tests.support.serving import serving
+
+pytestmark = pytest.mark.thorough
 
 ARGUMENTS = ["--enable-prompt-tokens-details", "--max-model-len", "2048", "--max-num-batched-tokens", "2048"]
 
@@ -28,7 +31,7 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Ser
     def made() -> Path:
         return make_checkpoint(bundled.prepare(), tmp_path_factory.mktemp("vision"))
 
-    async with plain_vllm(await asyncio.to_thread(made), {"VLLM_CPU_KVCACHE_SPACE": "1"}, ARGUMENTS) as running:
+    async with plain_vllm(await asyncio.to_thread(made), SMALL_CACHE, ARGUMENTS) as running:
         yield running
 
 

@@ -17,7 +17,8 @@ from service.engines.remote.probes import GREY_PNG
 from service.engines.siblings import sample_siblings
 from service.errors import InvalidRequest, PromptTooLong
 
-GREEDY = Sampling(temperature=0.0, max_tokens=24)
+SHORT = 12
+GREEDY = Sampling(temperature=0.0, max_tokens=SHORT)
 QUESTION = Conversation(Turn("user", "Name three colours of the rainbow, and say one sentence about each of them."))
 
 
@@ -54,7 +55,7 @@ class EngineContract:
         assert reply.text.strip()
         assert reply.usage.calls == 1
         assert reply.usage.prompt_tokens > 10
-        assert 0 < reply.usage.completion_tokens <= 24
+        assert 0 < reply.usage.completion_tokens <= SHORT
         assert 0 <= reply.usage.cached_tokens < reply.usage.prompt_tokens
 
     async def test_greedy_replies_are_the_same(self, engine: Engine) -> None:
@@ -70,7 +71,9 @@ class EngineContract:
         assert reply.usage.completion_tokens == 2
 
     async def test_siblings_are_as_many_as_asked_and_each_is_a_call(self, engine: Engine) -> None:
-        replies = await sample_siblings(engine, Sample(QUESTION, Sampling(temperature=1.0, max_tokens=24, seed=1)), 3)
+        replies = await sample_siblings(
+            engine, Sample(QUESTION, Sampling(temperature=1.0, max_tokens=SHORT, seed=1)), 3
+        )
 
         assert len(replies) == 3
         assert [reply.usage.calls for reply in replies] == [1, 1, 1]
@@ -78,7 +81,7 @@ class EngineContract:
 
     async def test_a_seed_repeats_and_another_differs(self, engine: Engine) -> None:
         def sampling(seed: int) -> Sampling:
-            return Sampling(temperature=1.0, max_tokens=24, seed=seed)
+            return Sampling(temperature=1.0, max_tokens=SHORT, seed=seed)
 
         first, again, other = [await engine.call(Sample(QUESTION, sampling(seed))) for seed in (5, 5, 6)]
 
@@ -95,7 +98,7 @@ class EngineContract:
         whole = await engine.call(Sample(QUESTION, GREEDY))
         stop = whole.text.split()[2]
 
-        reply = await engine.call(Sample(QUESTION, Sampling(temperature=0.0, max_tokens=24, stop=(stop,))))
+        reply = await engine.call(Sample(QUESTION, Sampling(temperature=0.0, max_tokens=SHORT, stop=(stop,))))
 
         assert stop not in reply.text
         assert whole.text.startswith(reply.text)
@@ -228,7 +231,7 @@ class EngineContract:
         assert {reply.finish_reason for reply in (*replies, streamed)} == {"stop"}
 
     async def test_a_grammar_shapes_the_reply_or_is_refused(self, engine: Engine) -> None:
-        asked = Sample(QUESTION, GREEDY, grammar=LIST)
+        asked = Sample(QUESTION, Sampling(temperature=0.0, max_tokens=24), grammar=LIST)
         if not engine.takes_grammars:
             for attempt in (engine.call(asked), engine.prove(LIST), engine.call(Sample(QUESTION, GREEDY, given="A"))):
                 with pytest.raises(InvalidRequest, match="takes no grammars"):
@@ -270,7 +273,7 @@ class EngineContract:
         assert isinstance(streamed, Completion)
         assert "".join(str(piece) for piece in pieces) == streamed.text == reply.text
         assert reply.text.startswith(given)
-        assert 0 < reply.usage.completion_tokens <= 24
+        assert 0 < reply.usage.completion_tokens <= SHORT
         assert shaped.text in (f"{given} red", f"{given} blue")
         if reply.token_ids is not None:  # else the server writes what is given, and counts it
             assert shaped.usage.completion_tokens < 6
@@ -328,7 +331,7 @@ class EngineContract:
             bound = await engine.upper_bound(call)
             usage = (await engine.call(call)).usage
             assert usage.prompt_tokens <= bound.prompt_tokens < 1_000
-            assert usage.completion_tokens <= bound.completion_tokens <= 24
+            assert usage.completion_tokens <= bound.completion_tokens <= SHORT
             assert (usage.calls, bound.calls) == (1, 1)
 
     async def test_only_a_user_turn_can_be_replied_to(self, engine: Engine) -> None:
