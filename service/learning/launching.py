@@ -21,6 +21,7 @@ from service.learning.process import NICENESS
 from service.learning.registry import Refused
 from service.learning.runs import Run, RunRecord, begin_run, read_run, read_runs, settle_run, take_folder, watch_run
 from service.learning.trainer import TrainingFailed, check_packages
+from service.leash import Leash
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,6 @@ COMMAND = (sys.executable, "-m", "service", "learn", "run")
 OUTPUT = "output.log"
 GRACE_SECONDS = 5.0
 """How long a process may take to end when it has to. Then it is killed."""
-WATCH = f'exec 3<&0; (read _ <&3; sleep {GRACE_SECONDS:.0f}; kill -9 0) & exec "$@" 3<&-'
-"""Runs a command, and kills its group if that outlives the service: a process that imports or loads does not listen."""
 TAIL_BYTES = 4_096
 SERVICE_ENDED = "the service that started it has ended"
 
@@ -149,7 +148,7 @@ class Launcher:
         lifeline = held.enter_context(os.fdopen(alive, "wb"))
         with os.fdopen(heard, "rb") as standard_input, (record.folder / OUTPUT).open("ab") as output:
             process = await asyncio.create_subprocess_exec(
-                "sh", "-c", WATCH, "watch", "nice", "-n", str(NICENESS), *self._command, *arguments,
+                "nice", "-n", str(NICENESS), *self._command, *arguments,
                 "--folder", str(self._folder), "--begun", record.run.id,
                 stdin=standard_input,
                 stdout=output,
@@ -158,6 +157,8 @@ class Launcher:
                 start_new_session=True,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )  # fmt: skip
+        # It listens to its standard input, but not while it imports or loads.
+        held.callback(Leash([-process.pid], GRACE_SECONDS).release)
         return _Child(record, process, held, lifeline)
 
     async def _follow(self, its_id: str, child: _Child) -> None:

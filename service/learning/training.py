@@ -18,7 +18,6 @@ that were sampled, with the end token.
 import json
 import math
 import os
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -42,6 +41,7 @@ from service.learning.recipe import Trying
 from service.learning.rewards import reward
 from service.learning.sampler import Sampler, Save
 from service.learning.trainer import ADAPTER, EXERCISES, GREEDY, PAIRS, TEXTS, TrainingOrder
+from service.leash import Leash
 
 GREEDY_PROMPTS, GREEDY_TOKENS = 8, 32
 """How many of its greedy texts the trainer leaves, for the exam to have the engine weigh them."""
@@ -363,7 +363,7 @@ def main(path: Path) -> int:
     order = TrainingOrder.model_validate_json(path.read_bytes())
     if not die_with(order.parent):
         return 1
-    _take_along()
+    _ = Leash([-os.getpgrp()])  # the engine's processes too, which would keep its memory
     try:
         train(order)
     except NotFinite:
@@ -378,10 +378,3 @@ def main(path: Path) -> int:
         return fail("the memory is too small: lower the recipe's batch or max_length")
     say(Progress(stage="end"))
     return 0
-
-
-def _take_along() -> None:
-    """Have all processes of this group end with this one, even if it is killed. The engine's would keep its memory."""
-    watched, _ = os.pipe()  # the other end closes when this process ends, and not before
-    subprocess.Popen(["sh", "-c", "read _; kill -9 0"], stdin=watched, stdout=subprocess.DEVNULL)  # noqa: S607
-    os.close(watched)

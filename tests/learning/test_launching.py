@@ -25,7 +25,7 @@ import asyncio, sys
 from pathlib import Path
 from service.learning import launching
 launching.check_packages = lambda: None
-launching.WATCH = launching.WATCH.replace("sleep 5", "sleep 0.1")
+launching.GRACE_SECONDS = 0.1
 async def main():
     run = await launching.Launcher(Path(sys.argv[1]), ("sh", "-c", sys.argv[2], "run")).start("quick", ["practice"])
     print(run.id, flush=True)
@@ -176,7 +176,7 @@ async def test_a_run_of_another_process_is_not_cancelled_here(tmp_path: Path) ->
 async def test_what_keeps_a_run_from_beginning_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(RunRefused, match="sh: No such file or directory"):
+    with pytest.raises(RunRefused, match="nice: No such file or directory"):
         await Launcher(tmp_path).start("quick", ["practice"])
     with pytest.raises(RunRefused, match="file: "):
         await Launcher(tmp_path / "file").start("quick", ["practice"])

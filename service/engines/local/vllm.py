@@ -34,7 +34,6 @@ from service.engines.base import (
 )
 from service.engines.conversation import Conversation
 from service.engines.decoding import Grammars, begin_with, tokens_of
-from service.engines.local.leash import Leash
 from service.engines.local.loading import GUIDANCE, load_in_thread, lora_arguments
 from service.engines.local.pictures import Pictures, with_template
 from service.engines.local.reasoning import Reader, Reasoning
@@ -43,6 +42,7 @@ from service.engines.thoughts import Split, Thinking, find_requested_marks
 from service.engines.tokenization import ChatTokenizer
 from service.errors import EngineDead, EngineUnavailable, InvalidRequest
 from service.grammar.ebnf import to_ebnf
+from service.leash import Leash
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
@@ -113,6 +113,7 @@ class VllmEngine(CallHandler):
         engine = cls(llm, name, thinking)
         try:
             started = set(multiprocessing.active_children()) - others
+            # They would live on, with the memory of the model.
             engine._leash = Leash(process.pid for process in started if process.pid is not None)
             engine._pictures = await Pictures.find(llm, engine._chat)
         except BaseException:

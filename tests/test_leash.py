@@ -3,14 +3,15 @@
 import signal
 import subprocess
 import sys
+import time
 
 import psutil
 
-from service.engines.local.leash import Leash
+from service.leash import Leash
 
 KEEPER = """
 import subprocess, sys, time
-from service.engines.local.leash import Leash
+from service.leash import Leash
 
 kept = subprocess.Popen(["sleep", "300"])
 leash = Leash([kept.pid])
@@ -27,6 +28,21 @@ def test_processes_end_with_a_process_that_is_killed() -> None:
         keeper.wait()
 
     _, alive = psutil.wait_procs([kept], timeout=30)
+    assert alive == []
+
+
+def test_a_whole_group_ends_after_its_grace() -> None:
+    script = KEEPER.replace('["sleep", "300"]', '["sh", "-c", "sleep 300 & wait"], start_new_session=True')
+    script = script.replace("[kept.pid]", "[-kept.pid], grace=0.5")
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as keeper:
+        assert keeper.stdout is not None
+        kept = psutil.Process(int(keeper.stdout.readline()))
+        while not (group := kept.children()):
+            time.sleep(0.01)
+        keeper.send_signal(signal.SIGKILL)
+        keeper.wait()
+
+    _, alive = psutil.wait_procs([kept, *group], timeout=30)
     assert alive == []
 
 

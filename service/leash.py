@@ -1,22 +1,27 @@
-"""The engine's processes end with the service, however it ends."""
+"""Processes that end with this one, however it ends."""
 
 import os
 import subprocess
 from collections.abc import Iterable
 
+_WATCH = 'read _; sleep "$1"; shift; kill -s KILL -- "$@"'
+
 
 class Leash:
-    """Kills processes once this one has ended, even by SIGKILL. vLLM's would live on, with the memory of the model.
+    """Kills processes once this one has ended, even by SIGKILL.
 
     A shell waits for the end of a pipe whose other end only this process holds.
     """
 
-    def __init__(self, processes: Iterable[int]) -> None:
-        """``processes``: their ids."""
+    def __init__(self, processes: Iterable[int], grace: float = 0.0) -> None:
+        """
+        processes: their ids; that of a group is negative. The shell itself is in none of this process's groups.
+        grace: how many seconds they have to end by themselves.
+        """
         watched, self._held = os.pipe()
         try:
             self._shell = subprocess.Popen(  # noqa: S603 - fixed words and numbers
-                ["sh", "-c", 'read _; kill -9 "$@"', "sh", *map(str, processes)],  # noqa: S607 - any shell will do
+                ["sh", "-c", _WATCH, "leash", str(grace), *map(str, processes)],  # noqa: S607 - any shell will do
                 stdin=watched,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
