@@ -119,7 +119,14 @@ def make_recipe(options: Options) -> Recipe:
             "practice": quick.practice.model_copy(update={"prompts": options.prompts}),
             "collecting": quick.collecting.model_copy(update={"max_tokens": 64}),
             "training": quick.training.model_copy(
-                update={"seconds": options.seconds, "least_texts": 1, "batch": 4, "pairs_rate": 3e-4, "beta": 0.1}
+                update={
+                    "seconds": options.seconds,
+                    "least_texts": 1,
+                    "batch": 4,
+                    "pairs_rate": 3e-4,
+                    "beta": 0.1,
+                    "strength": 1.0,
+                }
             ),
             "examining": quick.examining.model_copy(
                 update={

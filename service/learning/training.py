@@ -198,6 +198,7 @@ def train(order: TrainingOrder) -> None:
         _try_exercises(model, tokenizer, encoder, exercises, order, ends["exercises"])
     model.eval()
     _refuse_not_finite(model)
+    _weaken(model, settings.strength)
     model.save_pretrained(order.folder / ADAPTER, selected_adapters=[LEARNED])
     shown: Sequence[BestText | Exercise] = texts or exercises
     prompts = [encoder.prompt(each) for each in shown[:GREEDY_PROMPTS]]
@@ -340,6 +341,14 @@ def _is_finite(value: Any) -> bool:
 def _refuse_not_finite(model: PeftModel) -> None:
     if not all(bool(torch.isfinite(weights).all()) for weights in model.parameters() if weights.requires_grad):
         raise NotFinite
+
+
+def _weaken(model: PeftModel, strength: float) -> None:
+    """Multiply the change that the adapter makes to the model."""
+    with torch.no_grad():
+        for name, weights in model.named_parameters():
+            if "lora_B" in name:
+                weights.mul_(strength)
 
 
 def _write_greedy(model: PeftModel, tokenizer: Any, prompts: Sequence[list[int]], path: Path) -> None:

@@ -73,9 +73,13 @@ def lessons(tmp_path: Path) -> Path:
 
 async def test_both_stages_leave_an_adapter_that_vllm_takes(base: Path, lessons: Path, tmp_path: Path) -> None:
     steps = list[Progress]()
-    folder = await Trainer().train(base, lessons, TRAINING, tmp_path / "at", steps.append)
+    weak = TRAINING.model_copy(update={"strength": 0.01})
+    folder = await Trainer().train(base, lessons, weak, tmp_path / "at", steps.append)
 
     assert [step.stage for step in steps if step.step] == ["texts", "pairs"]
+    weights = load_file(folder / ADAPTER / "adapter_model.safetensors")
+    changes = [float(np.abs(its).max()) for name, its in weights.items() if "lora_B" in name]
+    assert 0.0 < max(changes) < TRAINING.texts_rate / 10, "a step changes a weight by about the rate"
     stated = json.loads((folder / ADAPTER / "adapter_config.json").read_text())
     assert (stated["r"], stated["lora_alpha"], stated["bias"], stated["use_dora"]) == (8, 16, "none", False)
     assert "lm_head" not in stated["target_modules"]
