@@ -34,7 +34,7 @@ async def collect(
 ) -> Sequence[Collected]:
     """Collect texts for prompts, whose rules can all be checked by a text alone.
 
-    Those are the first ones, if the recipe's time does not suffice for all.
+    When the recipe's time is over, the prompts that have not begun are left out.
 
     on_progress: given the number of prompts that are done. Raises what the engine raises.
     """

@@ -68,8 +68,8 @@ class Training(_Part):
     beta: how far preferences may move the model from where the texts have led it; smaller is farther.
     imitation: the weight of the chosen text's own likelihood, without which preferences lower it.
     seconds: after which training stops with what it has.
-    strength: by which what was learned is multiplied in the end. Between the model and what it learned lie models that
-    keep most of the gain and forget less (Wortsman et al. 2022, arXiv 2109.01903).
+    strength: by which what was learned is multiplied in the end. An adapter at less than its full strength gains less
+    and forgets less (Wortsman et al. 2022, arXiv 2109.01903).
     """
 
     rank: Annotated[int, Ge(1), Le(512)]
