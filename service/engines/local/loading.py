@@ -86,6 +86,7 @@ def _arguments(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncEng
         "scheduling_policy": "priority",
         "use_tqdm_on_load": False,
         "structured_outputs_config": {"backend": GUIDANCE, "disable_any_whitespace": True},
+        "scheduler_cls": "service.engines.local.grammars.make_scheduler",
     }
     if current_platform.is_cpu():
         model_config = AsyncEngineArgs(**{**chosen, **arguments}).create_model_config()
