@@ -71,7 +71,7 @@ check-jobs: .venv/dev.lock ## Kill the service with the real engine ten times an
 check-schemas: .venv/dev.lock ## Sample under 3,000 JSON Schemas on the real engine and check what it wrote; 15 minutes, resumes where it stopped
 	@$(BIN)/python -m bench.scenarios.schemas
 
-check-bounds: .venv/dev.lock ## Hold budgets, deadlines and accounts of 2,000 refines against the real engine; 10 minutes at a time, resumes where it stopped
+check-bounds: .venv/dev.lock ## Hold budgets, deadlines and accounts of 1,000 refines against the real engine; 10 minutes at a time, resumes where it stopped
 	@$(BIN)/python -m bench.scenarios.bounds
 
 check-rules: .venv/dev.lock ## Sample under 2,000 sets of rules on the real engine and check what it wrote; 15 minutes, resumes where it stopped

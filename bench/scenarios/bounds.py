@@ -53,7 +53,7 @@ RULES: Sequence[Mapping[str, Any]] = (
     {"type": "keywords", "include": ["water", "light"]},
     {"type": "keywords", "exclude": ["the", "and"]},
     {"type": "keywords", "letters": {"z": {"max": 0}}},
-    {"type": "starts_with", "text": "Well,"},
+    {"type": "starts_with", "text": "Well"},
     {"type": "ends_with", "text": "The end."},
 )
 BROKEN_EARLY: Sequence[Mapping[str, Any]] = (
