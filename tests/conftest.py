@@ -3,10 +3,12 @@
 import os
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from service.engines.local import bundled
 from tests.support.postgres import make_database, running_postgres
 from tests.support.serving import Served, serving
 
@@ -40,6 +42,15 @@ async def working(tmp_path: Path) -> AsyncIterator[Served]:
     """The same with jobs and stored traces."""
     async with serving(store=str(tmp_path / "jobs.db"), stored_traces=True) as served:
         yield served
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """The embedded model's tokenizer and chat template, from the package itself. Copy it to change it."""
+    from transformers import AutoTokenizer
+
+    file = bundled.packaged_file()
+    return AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
 
 
 @pytest.fixture(scope="session")

@@ -190,14 +190,19 @@ class Amounts:
     @property
     def _before_deadline(self) -> Condition:
         """Whether the block and the sentence at work may still grow: each gets its share of the words."""
-        if self.cap is None:
+        return every(self._block_grows, self._sentence_grows)
+
+    @property
+    def _block_grows(self) -> Condition:
+        if self.cap is None or self.blocks is None or self.plan.blocks.least < 2:
             return ALWAYS
-        parts = []
-        if self.blocks is not None and self.plan.blocks.least > 1:
-            parts.append(self._share(self.blocks, self.plan.blocks.least, 0))
-        if self.sentences is not None and self._needed_sentences > 1:
-            parts.append(self._share(self.sentences, self._needed_sentences, 1))
-        return every(*parts)
+        return self._share(self.blocks, self.plan.blocks.least, 0)
+
+    @property
+    def _sentence_grows(self) -> Condition:
+        if self.cap is None or self.sentences is None or self._needed_sentences < 2:
+            return ALWAYS
+        return self._share(self.sentences, self._needed_sentences, 1)
 
     def _share(self, field: Field, least: int, ahead: int) -> Condition:
         """Whether the words so far are less than the share of the parts so far, and half a part more."""

@@ -6,6 +6,7 @@ from service.constraints.alphabet import literal
 from service.constraints.amounts import PER_POSTSCRIPT, count_words
 from service.constraints.conditions import ALWAYS, NEVER, Condition, at_least, every, less, negate, some
 from service.constraints.ends import begin_after_prefix
+from service.constraints.folding import fold_gaps
 from service.constraints.lexemes import quote
 from service.constraints.sentences import Sentences
 
@@ -23,6 +24,7 @@ class Builder(Sentences):
             self._add_words(place, first=first, end=end)
         self._add_gaps()
         self._add_start()
+        self.machine = fold_gaps(self.machine)
         return self.machine.write(self.fields)
 
     def _enter(self, place: str) -> Condition:
@@ -31,9 +33,8 @@ class Builder(Sentences):
 
     def _add_gaps(self) -> None:
         machine, plan, lexicon = self.machine, self.plan, self.lexicon
-        grows = self._before_deadline if self._breaks_lines else ALWAYS
-        for step in machine.places["M"]:  # in one step, because llguidance keeps an item for each
-            machine.add("A", ("SPACE", *step.lexemes), step.to, every(grows, step.condition), *step.changes)
+        grows = self._block_grows if self._breaks_lines else ALWAYS
+        machine.add("A", "SPACE", "M", every(grows, self._enter("M")))
         another = every(self._sentences_left(0), self._kept_for_blocks, self._room(0, -2), self._goes_on)
         needed_next = every(self._is_needed, self._kept_for_blocks, self._goes_on)
         start = some(another, needed_next)
@@ -79,8 +80,7 @@ class Builder(Sentences):
             opened = place == "A" and self.lexicon.endings
             more = ALWAYS if opened else self._sentences_left(0)
             first = "M" if opened else "S"
-            for count, lexemes, to, words in counts:
-                exact = ALWAYS if count is None else every(at_least(self.blocks, count), less(self.blocks, count + 1))
+            for exact, lexemes, to, words in counts:
                 start = to or first
                 needed = every(left, exact, more, less(self.blocks, plan.blocks.least))
                 extra = every(left, exact, more, at_least(self.blocks, plan.blocks.least), self._goes_on)
@@ -89,43 +89,49 @@ class Builder(Sentences):
                 self.machine.add(place, lexemes, start, needed, self._spend(words - self.per_block), change)
                 self.machine.add(place, lexemes, start, extra, self._spend(words), change)
 
-    def _block_counts(self) -> Sequence[tuple[int | None, tuple[str, ...], str | None, int]]:
-        """What begins a block, for each number of blocks before it: its lexemes, where it leads, and its words."""
+    def _block_counts(self) -> Sequence[tuple[Condition, tuple[str, ...], str | None, int]]:
+        """What begins a block, by the number of blocks before it: its lexemes, where it leads, and its words."""
         plan, define = self.plan, self._define
         top = max(plan.blocks.least, min(plan.blocks.most or 20, 20))
         match plan.unit:
             case "lines":
-                return [(None, (define("LINE_END", '"\\n"' if self.lexicon.endings else "/\\n{1,2}/"),), None, 0)]
+                return [(ALWAYS, (define("LINE_END", '"\\n"' if self.lexicon.endings else "/\\n{1,2}/"),), None, 0)]
             case "bullets":
                 marker = plan.marker or "-"
-                return [(None, (define("BULLET", quote(f"\n{marker} ")),), None, count_words(marker))]
+                return [(ALWAYS, (define("BULLET", quote(f"\n{marker} ")),), None, count_words(marker))]
             case "numbered":
+                between = define("LINE_END", '"\\n"')
                 return [
-                    (count, (define(f"NUMBER{count}", quote(f"\n{count + 1}. ")),), "ITEM", 1) for count in range(top)
+                    (self._blocks_are(count), (between, define(f"NUMBER{count}", quote(f"{count + 1}. "))), "ITEM", 1)
+                    for count in range(top)
                 ]
             case "sections":
+                between, words = define("BETWEEN", '"\\n\\n"'), count_words(plan.marker) + 1
                 return [
                     (
-                        count,
-                        (define(f"SECTION{count}", quote(f"\n\n{plan.marker} {count + 1}\n")),),
+                        self._blocks_are(count),
+                        (between, define(f"SECTION{count}", quote(f"{plan.marker} {count + 1}\n"))),
                         "ITEM",
-                        count_words(plan.marker) + 1,
+                        words,
                     )
                     for count in range(top)
                 ]
             case "parts":
-                return [(None, (define("BETWEEN", rf"/\n{{1,2}}{literal(plan.marker)}\n{{1,2}}/"),), "PART2", 0)]
+                return [(ALWAYS, (define("BETWEEN", rf"/\n{{1,2}}{literal(plan.marker)}\n{{1,2}}/"),), "PART2", 0)]
             case _:
-                between = f"\n{plan.marker}\n" if plan.marker else "\n\n"
-                plain = (define("BETWEEN", quote(between)),)
-                found: list[tuple[int | None, tuple[str, ...], str | None, int]] = []
-                for count in range(1, max(plan.starts, default=0) + 1):
+                plain = (define("BETWEEN", quote(f"\n{plan.marker}\n" if plan.marker else "\n\n")),)
+                found: list[tuple[Condition, tuple[str, ...], str | None, int]] = []
+                last = max(plan.starts, default=1)
+                for count in range(1, last):
                     if count + 1 in plan.starts:
                         lexemes, words = self._write_start(count + 1)
-                        found.append((count, (*plain, *lexemes), "A", words))
+                        found.append((self._blocks_are(count), (*plain, *lexemes), "A", words))
                     else:
-                        found.append((count, plain, None, 0))
-                return found or [(None, plain, None, 0)]
+                        found.append((self._blocks_are(count), plain, None, 0))
+                return [*found, (at_least(self.blocks, last), plain, None, 0)]
+
+    def _blocks_are(self, count: int) -> Condition:
+        return every(at_least(self.blocks, count), less(self.blocks, count + 1))
 
     def _write_start(self, paragraph: int) -> tuple[tuple[str, ...], int]:
         lexemes: list[str] = []

@@ -61,17 +61,36 @@ def at_least(field: Field | None, bound: int) -> Condition:
 
 
 def every(*parts: Condition) -> Condition:
-    kept = _flatten(parts, All)
-    if NEVER in kept:
-        return NEVER
+    """Whether all hold, without what follows from the rest."""
+    known: dict[Field, tuple[int, int]] = {}
+    open_parts = list(_flatten(parts, All))
+    while True:
+        for part in open_parts:
+            if isinstance(part, Less):
+                _narrow(known, part)
+        if any(low >= high for low, high in known.values()):
+            return NEVER
+        open_parts = [_assume(part, known) for part in open_parts if isinstance(part, Some)]
+        if NEVER in open_parts:
+            return NEVER
+        open_parts = list(_flatten(open_parts, All))
+        if not any(isinstance(part, Less) for part in open_parts):
+            break
+    literals = [
+        limit
+        for field, (low, high) in known.items()
+        for limit in (at_least(field, low), less(field, high))
+        if limit != ALWAYS
+    ]
+    if not literals and (shared := _share(open_parts)):
+        return some(*shared, every(*(_without(part, shared) for part in open_parts)))
+    kept = [*literals, *open_parts]
     return kept[0] if len(kept) == 1 else All(tuple(kept))
 
 
 def some(*parts: Condition) -> Condition:
-    kept = _flatten(parts, Some)
-    if ALWAYS in kept:
-        return ALWAYS
-    return kept[0] if len(kept) == 1 else Some(tuple(kept))
+    """Whether one holds, without those that hold only where another does."""
+    return negate(every(*map(negate, parts)))
 
 
 def negate(condition: Condition) -> Condition:
@@ -79,9 +98,9 @@ def negate(condition: Condition) -> Condition:
         case Less(field, bound, negated):
             return Less(field, bound, not negated)
         case All(parts):
-            return some(*map(negate, parts))
+            return Some(tuple(map(negate, parts)))
         case Some(parts):
-            return every(*map(negate, parts))
+            return All(tuple(map(negate, parts)))
 
 
 def shift(condition: Condition, changes: Mapping[Field, int]) -> Condition:
@@ -96,11 +115,45 @@ def shift(condition: Condition, changes: Mapping[Field, int]) -> Condition:
             return some(*(shift(part, changes) for part in parts))
 
 
-def _flatten(parts: Iterable[Condition], kind: type[All] | type[Some]) -> list[Condition]:
+def _flatten(parts: Iterable[Condition], kind: type[All] | type[Some]) -> Iterable[Condition]:
     found: dict[Condition, None] = {}
     for part in parts:
-        found.update(dict.fromkeys(part.parts if isinstance(part, kind) else (part,)))
-    return list(found)
+        found.update(dict.fromkeys(_flatten(part.parts, kind) if isinstance(part, kind) else (part,)))
+    return found
+
+
+def _share(options: Sequence[Condition]) -> Sequence[Condition]:
+    """What several disjunctions have in common."""
+    first, *others = [part.parts if isinstance(part, Some) else () for part in options] or [()]
+    return [part for part in first if all(part in other for other in others)] if others else []
+
+
+def _without(options: Condition, shared: Sequence[Condition]) -> Condition:
+    parts = options.parts if isinstance(options, Some) else ()
+    return some(*(part for part in parts if part not in shared))
+
+
+def _narrow(known: dict[Field, tuple[int, int]], limit: Less) -> None:
+    """Add a limit to what is known: each counter is at least the first number, and less than the second."""
+    low, high = known.get(limit.field, (0, limit.field.largest + 1))
+    known[limit.field] = (max(low, limit.bound), high) if limit.negated else (low, min(high, limit.bound))
+
+
+def _assume(condition: Condition, known: Mapping[Field, tuple[int, int]]) -> Condition:
+    """What is left of a condition where the counters are within what is known."""
+    match condition:
+        case Less(field, bound, negated):
+            low, high = known.get(field, (0, field.largest + 1))
+            if high <= bound:
+                return NEVER if negated else ALWAYS
+            if low >= bound:
+                return ALWAYS if negated else NEVER
+            return condition
+        case All(parts) | Some(parts):
+            left = tuple(_assume(part, known) for part in parts)
+            if left == parts:
+                return condition
+            return every(*left) if isinstance(condition, All) else some(*left)
 
 
 def holds(condition: Condition, values: Mapping[str, int]) -> bool:

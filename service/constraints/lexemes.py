@@ -1,7 +1,8 @@
 """The terminals of a grammar: words, words that end a sentence, keywords, gaps.
 
-No terminal holds white space next to a letter, so that keywords and words always end at the same places: llguidance
-reads the longest lexeme, and one that went on into the next word would hide the others.
+No terminal holds white space between letters, so that keywords and words always end at the same places: llguidance
+reads the longest lexeme, and one that went on into the next word would hide the others. Gaps come behind words
+(folding.py).
 """
 
 from collections.abc import Mapping, Sequence

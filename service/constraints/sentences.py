@@ -80,7 +80,7 @@ class Sentences(Amounts):
 
     def _free_choice(self) -> Condition:
         """Whether any word may come inside a sentence. Late in a block or a text, what is missing comes first."""
-        parts: list[Condition] = [] if self._breaks_lines else [self._before_deadline]
+        parts = [self._sentence_grows if self._breaks_lines else self._before_deadline]
         if self.cap is not None:
             parts += [self._quota_share(quota, field) for quota, field in self.quotas if quota.form != "phrase"]
         return every(*parts)

@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 from hypothesis import given
@@ -37,6 +37,15 @@ conditions: st.SearchStrategy[Condition] = st.recursive(
 values = st.fixed_dictionaries({"words": st.integers(10, 50), "lines": st.integers(2, 5)})
 
 
+@given(st.lists(conditions, max_size=4), values)
+def test_what_is_left_of_several_conditions_holds_exactly_where_they_do(
+    parts: Sequence[Condition], counters: Mapping[str, int]
+) -> None:
+    held = [holds(part, counters) for part in parts]
+    assert holds(every(*parts), counters) == all(held)
+    assert holds(some(*parts), counters) == any(held)
+
+
 @given(conditions, values)
 def test_a_negated_condition_holds_exactly_where_the_condition_does_not(
     condition: Condition, counters: Mapping[str, int]
@@ -59,6 +68,17 @@ def test_conditions_that_always_or_never_hold_are_known() -> None:
     assert at_least(WORDS, 64) == NEVER
     assert every(ALWAYS, NEVER) == NEVER
     assert some(NEVER, ALWAYS) == ALWAYS
+    assert every(less(WORDS, 3), at_least(WORDS, 3)) == NEVER
+    assert some(less(WORDS, 3), at_least(WORDS, 3)) == ALWAYS
+
+
+def test_what_follows_from_the_rest_is_left_out() -> None:
+    few, fewer, lines = less(WORDS, 9), less(WORDS, 3), less(LINES, 4)
+    assert every(few, fewer) == fewer
+    assert some(few, fewer) == few
+    assert every(fewer, some(few, lines)) == fewer
+    assert some(few, every(fewer, lines)) == few
+    assert every(at_least(WORDS, 3), some(fewer, lines)) == every(at_least(WORDS, 3), lines)
 
 
 def test_conjunctions_are_written_with_two_operands_each() -> None:

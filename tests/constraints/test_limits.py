@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from functools import cache
 from itertools import product
+from typing import Any
 
 import pytest
 from llguidance import LLMatcher, LLTokenizer
 from llguidance._tokenizer import TokenizerWrapper
 
-from service.constraints.algebra import Case, Constraint, Counter, Demand, Excluded, Forbidden
+from service.constraints.algebra import Case, Constraint, Counter, Demand, Excluded, Forbidden, Included
 from service.constraints.compile import compile_constraints
+from service.engines.decoding import tokens_of
 
 WORDS = ("salt", "wind", "sand", "foam", "dusk", "mist", "fish", "ship", "crab", "gull", "rock", "dock", "port", "surf")
 
@@ -53,3 +55,26 @@ def test_a_text_of_a_hundred_words_stays_within_the_decoders_limits(unit: str, o
         matcher.compute_bitmask()
         assert not matcher.is_error(), matcher.get_error()
         assert matcher.consume_token(byte)
+
+
+@pytest.mark.parametrize(
+    ("counter", "text"),
+    [
+        (Counter("sentences", least=3), "Milk has a bit of salt in it and it is good. " * 30),
+        (Counter("numbered", least=2), f"1. Aha{'1150' * 20} hanada2019haguary of milk and salt"),
+    ],
+)
+def test_a_letter_that_may_not_appear_stays_within_them_for_a_models_tokens(
+    counter: Counter, text: str, tokenizer: Any
+) -> None:
+    rules: Sequence[Demand] = (Forbidden("eE"), counter, Included(("milk", "salt")))
+    made = compile_constraints([Constraint(f"rule{number}", demand) for number, demand in enumerate(rules)])
+
+    assert made.left_out == ()
+    assert made.grammar is not None
+    tokens = tokens_of(tokenizer)
+    matcher = LLMatcher(tokens, LLMatcher.grammar_from_lark(made.grammar), log_level=0)
+    for token in tokens.tokenize_str(text.strip()):
+        matcher.compute_bitmask()
+        assert not matcher.is_error(), matcher.get_error()
+        assert matcher.consume_token(token)

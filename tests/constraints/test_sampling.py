@@ -3,10 +3,19 @@
 import math
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.constraints.algebra import Contradiction
+from service.constraints.algebra import (
+    Constraint,
+    Contradiction,
+    Counter,
+    Demand,
+    Included,
+    ParagraphStart,
+    Suffix,
+)
 from service.constraints.automaton import find_dead_ends
 from service.constraints.building import Builder
 from service.constraints.compile import TOKENS_PER_WORD, compile_constraints
@@ -35,9 +44,25 @@ def test_no_state_of_a_grammar_leads_nowhere(verifiers: Sequence[Verifier], cap:
     except Contradiction:
         return
     if compiled.grammar is not None and needs_words(compiled.enforced):
-        plan = make_plan(compiled.enforced, cap)
-        if plan.cap is None:
-            return
-        builder = Builder(plan)
-        builder.build()
-        assert not find_dead_ends(builder.machine, builder.fields, most=4_000)
+        assert not dead_ends(compiled.enforced, cap)
+
+
+@pytest.mark.parametrize(
+    "demands",
+    [
+        (Counter("sentences", least=2), Counter("words", 8, 18), Counter("lines", most=4)),
+        (Counter("sentences", least=3), Counter("lines", 3, 4), Suffix("!")),
+        (Counter("paragraphs", 4, 5), ParagraphStart(2, "Finally"), Included(("light", "time", "rain"))),
+    ],
+)
+def test_none_does_where_several_units_are_counted(demands: Sequence[Demand]) -> None:
+    assert not dead_ends([Constraint(f"rule{number}", demand) for number, demand in enumerate(demands)], cap=35)
+
+
+def dead_ends(constraints: Sequence[Constraint], cap: int | None) -> Sequence[str]:
+    plan = make_plan(constraints, cap)
+    if plan.cap is None:
+        return ()
+    builder = Builder(plan)
+    builder.build()
+    return find_dead_ends(builder.machine, builder.fields)

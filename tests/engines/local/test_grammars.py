@@ -4,9 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
 
-from service.engines.local import bundled
 from service.engines.local.loading import GUIDANCE
 
 managers = pytest.importorskip("vllm.v1.structured_output")
@@ -16,12 +14,6 @@ from service.engines.local.grammars import KeptGrammars, make_scheduler  # noqa:
 
 GRAMMAR = structured.StructuredOutputOptions.GRAMMAR
 LETTERS = "start: /[ab]{2}/"
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Any:
-    file = bundled.packaged_file()
-    return AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
 
 
 def configuration(backend: str = GUIDANCE) -> Any:

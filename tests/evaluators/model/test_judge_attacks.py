@@ -16,13 +16,11 @@ from typing import Any
 
 import pytest
 from tokenizers import AddedToken
-from transformers import AutoTokenizer
 
 from bench.judge.attacks import ATTACKS, BASES, Base
 from bench.judge.judging import Judging, make_program
 from service.engines.base import Choose, Sample
 from service.engines.conversation import Conversation, Turn
-from service.engines.local import bundled
 from service.engines.scripted import Script, ScriptedEngine
 from service.engines.tokenization import ChatTokenizer
 from service.evaluators.model.judge import ANSWERS
@@ -65,13 +63,6 @@ FORMATS = {
 
 
 every_task = pytest.mark.parametrize("task", load_tasks().values(), ids=lambda task: task.name)
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Any:
-    """The embedded model's tokenizer and chat template, from the package itself. Copy it to change it."""
-    file = bundled.packaged_file()
-    return AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
 
 
 def attacked() -> Iterator[tuple[Base, str]]:
