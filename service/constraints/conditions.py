@@ -63,28 +63,20 @@ def at_least(field: Field | None, bound: int) -> Condition:
 def every(*parts: Condition) -> Condition:
     """Whether all hold, without what follows from the rest."""
     known: dict[Field, tuple[int, int]] = {}
-    open_parts = list(_flatten(parts, All))
-    while True:
-        for part in open_parts:
-            if isinstance(part, Less):
-                _narrow(known, part)
+    rest = _flatten(parts)
+    while limits := [part for part in rest if isinstance(part, Less)]:
+        for limit in limits:
+            _narrow(known, limit)
         if any(low >= high for low, high in known.values()):
             return NEVER
-        open_parts = [_assume(part, known) for part in open_parts if isinstance(part, Some)]
-        if NEVER in open_parts:
-            return NEVER
-        open_parts = list(_flatten(open_parts, All))
-        if not any(isinstance(part, Less) for part in open_parts):
-            break
-    literals = [
-        limit
-        for field, (low, high) in known.items()
-        for limit in (at_least(field, low), less(field, high))
-        if limit != ALWAYS
-    ]
-    if not literals and (shared := _share(open_parts)):
-        return some(*shared, every(*(_without(part, shared) for part in open_parts)))
-    kept = [*literals, *open_parts]
+        rest = _flatten([_assume(part, known) for part in rest if not isinstance(part, Less)])
+    if NEVER in rest:
+        return NEVER
+    options = [part for part in rest if isinstance(part, Some)]
+    if not known and (shared := _share(options)):
+        return some(*shared, every(*(_without(each, shared) for each in options)))
+    bounds = [each for field, (low, high) in known.items() for each in (at_least(field, low), less(field, high))]
+    kept = [*(each for each in bounds if each != ALWAYS), *options]
     return kept[0] if len(kept) == 1 else All(tuple(kept))
 
 
@@ -115,22 +107,24 @@ def shift(condition: Condition, changes: Mapping[Field, int]) -> Condition:
             return some(*(shift(part, changes) for part in parts))
 
 
-def _flatten(parts: Iterable[Condition], kind: type[All] | type[Some]) -> Iterable[Condition]:
+def _flatten(parts: Iterable[Condition]) -> Sequence[Condition]:
+    """The parts of a conjunction, without conjunctions and each once."""
     found: dict[Condition, None] = {}
     for part in parts:
-        found.update(dict.fromkeys(_flatten(part.parts, kind) if isinstance(part, kind) else (part,)))
-    return found
+        found.update(dict.fromkeys(_flatten(part.parts) if isinstance(part, All) else (part,)))
+    return list(found)
 
 
-def _share(options: Sequence[Condition]) -> Sequence[Condition]:
+def _share(options: Sequence[Some]) -> Sequence[Condition]:
     """What several disjunctions have in common."""
-    first, *others = [part.parts if isinstance(part, Some) else () for part in options] or [()]
-    return [part for part in first if all(part in other for other in others)] if others else []
+    if len(options) < 2:
+        return ()
+    first, *others = options
+    return [part for part in first.parts if all(part in other.parts for other in others)]
 
 
-def _without(options: Condition, shared: Sequence[Condition]) -> Condition:
-    parts = options.parts if isinstance(options, Some) else ()
-    return some(*(part for part in parts if part not in shared))
+def _without(options: Some, shared: Sequence[Condition]) -> Condition:
+    return some(*(part for part in options.parts if part not in shared))
 
 
 def _narrow(known: dict[Field, tuple[int, int]], limit: Less) -> None:
