@@ -5,7 +5,8 @@ whose reading leads nowhere must not be offered: llguidance would end the text t
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from service.constraints.conditions import (
@@ -23,11 +24,18 @@ from service.constraints.conditions import (
 Change = tuple[Field, int]
 """A counter, and what is added to it. It stays between 0 and its largest value."""
 
-
 _NOTHING = "nothing"
 _NAME = re.compile("[A-Z][A-Z0-9_]*")
 _HOLDS = f"ge([0:{PARAMETER_BITS}], 0)"
 """A condition that always holds."""
+
+
+def sum_changes(changes: Iterable[Change]) -> Mapping[Field, int]:
+    """What changes add to each counter together."""
+    total = Counter[Field]()
+    for changed, by in changes:
+        total[changed] += by
+    return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +122,7 @@ class _Writer:
 
     def _ends(self, place: str, changes: Sequence[Change]) -> Sequence[Condition]:
         """When the text may end at a place, by the counters before the changes that lead there."""
-        total: dict[Field, int] = {}
-        for changed, by in changes:
-            total[changed] = total.get(changed, 0) + by
+        total = sum_changes(changes)
         steps = self._automaton.places.get(place, ())
         return [shift(step.condition, total) for step in steps if step.to is None and not step.lexemes]
 

@@ -131,6 +131,7 @@ class Builder(Sentences):
                 return [*found, (at_least(self.blocks, last), plain, None, 0)]
 
     def _blocks_are(self, count: int) -> Condition:
+        """Whether exactly so many blocks have begun."""
         return every(at_least(self.blocks, count), less(self.blocks, count + 1))
 
     def _write_start(self, paragraph: int) -> tuple[tuple[str, ...], int]:

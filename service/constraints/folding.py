@@ -7,13 +7,12 @@ than another, and keywords are still seen.
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
-from service.constraints.automaton import Automaton, Change, Step
-from service.constraints.conditions import NEVER, Condition, Field, every, shift, some
+from service.constraints.automaton import Automaton, Change, Step, sum_changes
+from service.constraints.conditions import NEVER, Condition, every, shift, some
 
 _GAP = re.compile(r'["/](?: |\\n)')
 """How the definition of a terminal begins that begins with white space."""
@@ -52,12 +51,11 @@ class _Folder:
         waiting: dict[str, Sequence[Step]] = {self._folded.start: self._steps[self._folded.start]}
         while waiting:
             place, steps = waiting.popitem()
-            self._folded.places[place] = []
-            for step in steps:
-                for folded, onward in self._fold_step(step):
-                    self._folded.add(place, folded.lexemes, folded.to, folded.condition, *folded.changes)
-                    if folded.condition != NEVER and folded.to is not None and folded.to not in self._folded.places:
-                        waiting[folded.to] = onward
+            folded = [each for step in steps for each in self._fold_step(step) if each[0].condition != NEVER]
+            self._folded.places[place] = [step for step, _ in folded]
+            for step, onward in folded:
+                if step.to is not None and step.to not in self._folded.places:
+                    waiting[step.to] = onward
         return self._folded
 
     def _fold_step(self, step: Step) -> Iterator[tuple[Step, Sequence[Step]]]:
@@ -65,7 +63,7 @@ class _Folder:
         lexemes = self._fuse_all(step.lexemes)
         ways = self._ways(step.to) if step.lexemes and step.lexemes[-1] not in self._gaps else ()
         if not any(way.gap for way in ways):
-            yield Step(lexemes, step.to, step.condition, step.changes), self._onward(step)
+            yield replace(step, lexemes=lexemes), self._onward(step)
             return
         for way, onward in zip(ways, self._conditions(step.to, step.changes), strict=True):
             read = lexemes if way.gap is None else (*lexemes[:-1], self._fuse(lexemes[-1], way.gap))
@@ -77,15 +75,15 @@ class _Folder:
         by_gap: dict[str | None, list[Step]] = {}
         for step in self._steps[place]:
             gap = step.lexemes[0] if step.lexemes and step.lexemes[0] in self._gaps else None
-            lexemes = step.lexemes if gap is None else step.lexemes[1:]
-            by_gap.setdefault(gap, []).append(Step(lexemes, step.to, step.condition, step.changes))
+            behind = step if gap is None else replace(step, lexemes=step.lexemes[1:])
+            by_gap.setdefault(gap, []).append(behind)
         found = []
         for gap, steps in by_gap.items():
-            reading = steps if gap is None else [step for step in steps if step.lexemes]
+            straight = [step for step in steps if gap is not None and not step.lexemes]
+            reading = [step for step in steps if step not in straight]
             if reading:
                 condition = some(*(step.condition for step in reading))
                 found.append(_Way(gap, f"{place}_{gap or 'REST'}", reading, condition))
-            straight = [step for step in steps if step not in reading]
             found += [_Way(gap, step.to, self._onward(step), step.condition, step.changes) for step in straight]
         return found
 
@@ -94,9 +92,7 @@ class _Folder:
 
     def _shift_conditions(self, place: str | None, changes: Sequence[Change]) -> Sequence[Condition]:
         """When each way behind a word can be taken, by the counters before the changes that the word makes."""
-        total = Counter[Field]()
-        for changed, by in changes:
-            total[changed] += by
+        total = sum_changes(changes)
         return [shift(way.condition, total) for way in self._ways(place)]
 
     def _fuse_all(self, lexemes: Sequence[str]) -> tuple[str, ...]:

@@ -5,24 +5,20 @@ from service.constraints.conditions import Field, at_least, every, less
 from service.constraints.folding import fold_gaps
 from tests.support.masked_walks import byte_tokenizer
 
-WORDS, LINES = Field("words", 0, 3), Field("lines", 3, 6)
+WORDS, LINES, NAMES = FIELDS = [Field("words", 0, 3), Field("lines", 3, 6), Field("names", 6, 7)]
 TERMINALS = {"WORD": "/[a-z]+/", "NAME": '"ann"', "SPACE": '" "', "NEWLINE": '"\\n"', "DASH": '"- "'}
 
 
 def listed() -> Automaton:
     """One to two items of at most three words, of which one has to be "ann"."""
-    names = Field("names", 6, 7)
     machine = Automaton("ITEM", terminals=dict(TERMINALS))
     machine.add("ITEM", "DASH", "BEFORE", less(LINES, 2), (LINES, 1))
     machine.add("BEFORE", "WORD", "AFTER", less(WORDS, 3), (WORDS, 1))
-    machine.add("BEFORE", "NAME", "AFTER", less(names, 1), (names, 1))
+    machine.add("BEFORE", "NAME", "AFTER", less(NAMES, 1), (NAMES, 1))
     machine.add("AFTER", "SPACE", "BEFORE", less(WORDS, 3))
     machine.add("AFTER", ("NEWLINE", "DASH"), "BEFORE", every(less(LINES, 2), less(WORDS, 3)), (LINES, 1))
-    machine.add("AFTER", (), None, at_least(names, 1))
+    machine.add("AFTER", (), None, at_least(NAMES, 1))
     return machine
-
-
-FIELDS = [WORDS, LINES, Field("names", 6, 7)]
 
 
 def accepts(machine: Automaton, text: str) -> bool:

@@ -33,7 +33,7 @@ class Vocabulary:
 
 
 @cache
-def tokenizer() -> LLTokenizer:
+def made_up_tokens() -> LLTokenizer:
     return LLTokenizer(TokenizerWrapper(Vocabulary()))
 
 
@@ -44,17 +44,10 @@ def tokenizer() -> LLTokenizer:
 )
 def test_a_text_of_a_hundred_words_stays_within_the_decoders_limits(unit: str, other: Demand) -> None:
     counter = Counter("words", most=120) if unit == "words" else Counter(unit, 1, 9)  # type: ignore[arg-type]
-    made = compile_constraints([Constraint("counter", counter), Constraint("other", other)])
     allowed = [word for word in WORDS if not isinstance(other, Forbidden) or not set(word) & set(other.characters)]
     text = ("- " if unit == "bullets" else "") + " ".join(allowed * 10)[:500]
 
-    assert made.left_out == ()
-    assert made.grammar is not None
-    matcher = LLMatcher(tokenizer(), LLMatcher.grammar_from_lark(made.grammar), log_level=0)
-    for byte in text.encode():
-        matcher.compute_bitmask()
-        assert not matcher.is_error(), matcher.get_error()
-        assert matcher.consume_token(byte)
+    write_under([counter, other], made_up_tokens(), list(text.encode()))
 
 
 @pytest.mark.parametrize(
@@ -67,14 +60,17 @@ def test_a_text_of_a_hundred_words_stays_within_the_decoders_limits(unit: str, o
 def test_a_letter_that_may_not_appear_stays_within_them_for_a_models_tokens(
     counter: Counter, text: str, tokenizer: Any
 ) -> None:
-    rules: Sequence[Demand] = (Forbidden("eE"), counter, Included(("milk", "salt")))
-    made = compile_constraints([Constraint(f"rule{number}", demand) for number, demand in enumerate(rules)])
+    tokens = tokens_of(tokenizer)
+    write_under([Forbidden("eE"), counter, Included(("milk", "salt"))], tokens, tokens.tokenize_str(text.strip()))
 
+
+def write_under(rules: Sequence[Demand], tokenizer: LLTokenizer, tokens: Sequence[int]) -> None:
+    """Write tokens under rules, with a mask before each."""
+    made = compile_constraints([Constraint(f"rule{number}", demand) for number, demand in enumerate(rules)])
     assert made.left_out == ()
     assert made.grammar is not None
-    tokens = tokens_of(tokenizer)
-    matcher = LLMatcher(tokens, LLMatcher.grammar_from_lark(made.grammar), log_level=0)
-    for token in tokens.tokenize_str(text.strip()):
+    matcher = LLMatcher(tokenizer, LLMatcher.grammar_from_lark(made.grammar), log_level=0)
+    for token in tokens:
         matcher.compute_bitmask()
         assert not matcher.is_error(), matcher.get_error()
         assert matcher.consume_token(token)
