@@ -147,7 +147,7 @@ def test_engine_arguments_that_are_chosen_on_a_cpu() -> None:
     _, chosen = tables(SETTINGS, "Engine arguments")
     source = inspect.getsource(loading._arguments)
     assert [name for name in names(chosen) if f'"{name}":' not in source] == []
-    assert len(chosen) == 9
+    assert len(chosen) == 10
 
 
 def test_routes() -> None:

@@ -99,6 +99,7 @@ def _arguments(model: str, name: str, arguments: Mapping[str, Any]) -> "AsyncEng
             "max_num_seqs": 64,  # more at once are slower together
             "block_size": 32,  # the smallest: prefix caching works in whole blocks
             "enforce_eager": True,  # ready 50 s sooner, and the same speed under load
+            "worker_cls": "service.engines.local.lora.Worker",
             # A chunked prefill of a request with its own seed kills the CPU engine, so a batch takes any
             # prompt whole. (A GPU engine has no such fault and keeps vLLM's own choices.)
             "enable_chunked_prefill": False,
