@@ -1,8 +1,8 @@
 """The exam: two models get the same prompts with the same seeds, and the gate judges the differences.
 
-First come the prompts with rules, of the kinds that were trained and of those that the recipe keeps out. After each
-look the gate is asked, and these two parts end as soon as it has seen enough. Then come the further parts, the cheapest
-first: texts to weigh, hidden rules, and the service's loop. The exam ends as soon as the candidate has failed.
+Its parts come one after the other: prompts with the kinds of rules that were trained, with those that the recipe keeps
+out, texts to weigh, hidden rules, and the service's loop. A part is asked look by look, and ends as soon as it has
+shown what it has to show. The exam ends as soon as the candidate has failed.
 
 One model answers after the other, never both at once: an adapter slows down a batch, and the exam's seconds are not to
 depend on that.
@@ -13,13 +13,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from service.concurrency import gather
 from service.engines.base import Completion, Engine, Sample, Sampling, Weigh, engine_seed
 from service.engines.siblings import sample_siblings
 from service.evaluators.text.loops import start_of_loop
-from service.learning.gate import Judgement, Part, Results, Texts, judge
+from service.learning.gate import Judgement, Part, Results, Texts, judge, shows_enough
 from service.learning.paper import ExamFailed, Pair, Paper
 from service.learning.prompts import Prompt
 from service.learning.recipe import Examining, Refining
@@ -32,6 +32,8 @@ AGREES_WITHIN = 0.5
 CLIPPED_AT = 5.0
 """Differences of log-likelihoods count for at most this many margins."""
 _SEED_OF = {"trained": 50, "hidden": 25, "other": 0}
+
+P = TypeVar("P")
 
 OnLook = Callable[[str, int, int, Judgement], None]
 """Given the name of a part, how many of its prompts were answered, of how many, and what the gate says so far."""
@@ -77,13 +79,14 @@ async def sit(
         mismatch=mismatch,
         on_look=on_look,
     )
-    await sitting.ask_with_rules(paper.trained, paper.other)
-    if examining.plain:
-        await sitting.ask("plain", paper.plain, lambda arm: arm.weigh(paper.plain))
+    samples = examining.samples
+    await sitting.ask("trained", paper.trained, lambda arm, prompts: arm.draft("trained", prompts, samples))
+    await sitting.ask("other", paper.other, lambda arm, prompts: arm.draft("other", prompts, samples))
+    await sitting.ask("plain", paper.plain, lambda arm, pairs: arm.weigh(pairs))
     if hidden := examining.hidden:
-        await sitting.ask("hidden", paper.hidden, lambda arm: arm.draft("hidden", paper.hidden, hidden.samples))
+        await sitting.ask("hidden", paper.hidden, lambda arm, prompts: arm.draft("hidden", prompts, hidden.samples))
     if refining := examining.refine:
-        await sitting.ask("refine", paper.refine, lambda arm: arm.refine(paper.refine, refining))
+        await sitting.ask("refine", paper.refine, lambda arm, prompts: arm.refine(prompts, refining))
     return sitting.end()
 
 
@@ -123,7 +126,7 @@ class _Arm:
     engine: Engine
     examining: Examining
     scores: dict[str, list[float]] = field(default_factory=dict)
-    refined: Sequence[Refinement] = ()
+    refined: list[Refinement] = field(default_factory=list)
     _texts: list[Completion] = field(default_factory=list)
 
     @property
@@ -144,11 +147,11 @@ class _Arm:
     async def weigh(self, pairs: Sequence[Pair]) -> None:
         """Ask the model how probable the replies are."""
         weighed = await gather(self.engine.call(Weigh(pair.conversation, pair.reply)) for pair in pairs)
-        self.scores["plain"] = [fmean(likelihood.logprobs) for likelihood in weighed]
+        self.scores.setdefault("plain", []).extend(fmean(likelihood.logprobs) for likelihood in weighed)
 
     async def refine(self, prompts: Sequence[Prompt], refining: Refining) -> None:
         """Have the service's loop refine texts, with the model in all roles."""
-        self.refined = await refine_all(self.engine, prompts, self.examining, refining)
+        self.refined += await refine_all(self.engine, prompts, self.examining, refining, first=len(self.refined))
         self.scores["refine"] = [float(each.passed) for each in self.refined]
 
     async def _draft(self, part: str, number: int, prompt: Prompt, samples: int) -> Sequence[Completion]:
@@ -169,32 +172,29 @@ class _Sitting:
     mismatch: str
     on_look: OnLook
     _results: Results = field(init=False)
-    _judgement: Judgement = field(init=False)
+    _judgement: Judgement = field(default_factory=lambda: Judgement("inconclusive"))
 
-    async def ask_with_rules(self, trained: Sequence[Prompt], other: Sequence[Prompt]) -> None:
-        """Ask the first two parts, until the gate has seen enough of them."""
-        total, samples = max(len(trained), len(other)), self.examining.samples
-        for start in range(0, total, self.examining.look):
-            end = start + self.examining.look
-            for arm in self.arms:
-                await arm.draft("trained", trained[start:end], samples)
-                await arm.draft("other", other[start:end], samples)
-            self._look("trained", min(end, total), total)
-            if self._judgement.decision != "inconclusive":
+    async def ask(
+        self, name: str, prompts: Sequence[P], answer: Callable[[_Arm, Sequence[P]], Awaitable[None]]
+    ) -> None:
+        """Ask a part, until it has shown what it has to show or the candidate has failed."""
+        look, total = self.examining.look, len(prompts)
+        for start in range(0, total, look):
+            if self._judgement.decision not in ("promote", "inconclusive"):
                 return
-
-    async def ask(self, part: str, prompts: Sequence[object], answer: Callable[[_Arm], Awaitable[None]]) -> None:
-        """Ask another part, unless the candidate has failed."""
-        if self._judgement.decision in ("promote", "inconclusive"):
             for arm in self.arms:
-                await answer(arm)
-            self._look(part, len(prompts), len(prompts))
+                await answer(arm, prompts[start : start + look])
+            self._look()
+            self.on_look(name, min(start + look, total), total, self._judgement)
+            if shows_enough(name, self._results.parts[name], attempt=self.attempt):
+                return
 
     def end(self) -> Sat:
         before, after = self.arms
+        self._look(complete=True)
         return Sat(self._results, self._judgement, (before.refined, after.refined))
 
-    def _look(self, part: str, done: int, of: int) -> None:
+    def _look(self, *, complete: bool = False) -> None:
         before, after = self.arms
         others = {name: self._part(name) for name in before.scores if name != "trained"}
         incumbent, candidate = before.texts, after.texts
@@ -208,11 +208,10 @@ class _Sitting:
             failed=sum(each.failed for each in refined) / max(1, answers),
             agreement=self.agreement,
             differs=self.differs,
-            complete=done >= of,
+            complete=complete,
             mismatch=self.mismatch,
         )
         self._judgement = judge(self._results, attempt=self.attempt)
-        self.on_look(part, done, of, self._judgement)
 
     def _part(self, name: str) -> Part:
         before, after = (tuple(arm.scores[name]) for arm in self.arms)

@@ -4,8 +4,8 @@
   answers could not be evaluated, or the candidate's tokens in the engine are not those of the trainer.
 - *broken*: the candidate writes as the incumbent does, token by token, so that nothing was trained or loaded; or most
   of its texts are cut, empty or loop.
-- *reject*: it is shown to be worse than the incumbent in some part by more than the part's margin; or, once all prompts
-  were answered, the share of bad texts grew by more than MOST_WORSE, its texts became much shorter or longer, or it did
+- *reject*: it is shown to be worse than the incumbent in some part by more than the part's margin; or, at the end, the
+  share of bad texts grew by more than MOST_WORSE, its texts became much shorter or longer, or it did
   not score higher on the trained kinds of rules.
 - *promote*: it is shown to be better on held-out prompts with the kinds of rules that it was trained on, and, in each
   other part that was examined, not worse by more than the part's margin. Its texts are not worse as above.
@@ -110,7 +110,7 @@ class Results:
     failed: the share of answers that could not be evaluated.
     agreement: on how many of the tokens of the trainer's greedy texts the engine agrees with it; None if unknown.
     differs: whether the candidate's greedy texts are not all the incumbent's.
-    complete: whether no more prompts of these parts are to come.
+    complete: whether no more prompts are to come.
     mismatch: why the results cannot be compared, such as another base; empty if they can.
     """
 
@@ -151,16 +151,22 @@ def judge(results: Results, *, attempt: int = 1, alpha: float = ALPHA) -> Judgem
         return Judgement("broken", tuple(reasons))
     if reasons := [*_worse(results, alpha), *(faults if results.complete else ())]:
         return Judgement("reject", tuple(reasons))
-    better = results.trained.shows_more_than(0.0, spend(alpha, attempt))
-    as_good = {name: part.shows_more_than(-part.margin, alpha) for name, part in results.others.items()}
-    reasons = [f"better on {PARTS['trained']}: {_shown(better)}"]
+    shown = {name: shows_enough(name, part, attempt=attempt, alpha=alpha) for name, part in results.parts.items()}
+    reasons = [f"better on {PARTS['trained']}: {_shown(shown['trained'])}"]
     for name, meaning in PARTS.items():
         if part := results.others.get(name):
-            reasons.append(f"{meaning}, at most {_amount(part)} worse: {_shown(as_good[name])}")
+            reasons.append(f"{meaning}, at most {_amount(part)} worse: {_shown(shown[name])}")
         elif name != "trained":
             reasons.append(f"{meaning}: not examined")
-    promoted = better and all(as_good.values()) and not faults
+    promoted = all(shown.values()) and not faults
     return Judgement("promote" if promoted else "inconclusive", tuple(reasons))
+
+
+def shows_enough(name: str, part: Part, *, attempt: int = 1, alpha: float = ALPHA) -> bool:
+    """Whether a part has shown what it has to: that the candidate is better, or not worse by more than the margin."""
+    if name == "trained":
+        return part.shows_more_than(0.0, spend(alpha, attempt))
+    return part.shows_more_than(-part.margin, alpha)
 
 
 def _invalid(results: Results) -> Iterator[str]:

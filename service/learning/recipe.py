@@ -70,6 +70,8 @@ class Training(_Part):
     seconds: after which training stops with what it has.
     strength: by which what was learned is multiplied in the end. An adapter at less than its full strength gains less
     and forgets less (Wortsman et al. 2022, arXiv 2109.01903).
+    temperature: at which the texts were sampled, if the model wrote them. Their loss is that of the model at this
+    temperature, so that what it would have written anyway teaches nothing.
     """
 
     rank: Annotated[int, Ge(1), Le(512)]
@@ -87,6 +89,7 @@ class Training(_Part):
     least_texts: Count
     """Fewer lessons than this are refused."""
     strength: Rate = 1.0
+    temperature: Annotated[float, Gt(0.0), Le(2.0)] = 1.0
     trying: Trying | None = None
 
 

@@ -40,15 +40,18 @@ class Refinement:
 
 
 async def refine_all(
-    engine: Engine, prompts: Sequence[Prompt], examining: Examining, refining: Refining
+    engine: Engine, prompts: Sequence[Prompt], examining: Examining, refining: Refining, *, first: int = 0
 ) -> Sequence[Refinement]:
-    """Refine a text for each prompt by the preset ``adaptive``, without a judge. Raises what a program raises."""
+    """Refine a text for each prompt by the preset ``adaptive``, without a judge. Raises what a program raises.
+
+    first: the number of the first prompt, by which each has seeds of its own.
+    """
     most = PRESETS["adaptive"].drafts
     limits = RequestLimits(candidates=most, rounds=MOST_ROUNDS, tokens=examining.max_tokens, seconds=SECONDS)
     programs = Programs(load_tasks(), limits, ServedModels((engine.model,)))
     return await gather(
         _refine(engine, programs, prompt, _state(prompt, number, examining, refining))
-        for number, prompt in enumerate(prompts)
+        for number, prompt in enumerate(prompts, first)
     )
 
 

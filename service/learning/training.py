@@ -28,6 +28,7 @@ from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
+from trl.trainer import utils as trl_utils
 
 from service.engines.base import Completion
 from service.engines.served import AdapterUnusable, EngineMisconfigured
@@ -51,6 +52,9 @@ NOT_SHOWN = -100
 """The label of a token that has no loss."""
 SHARES = {"texts": 3, "pairs": 2, "exercises": 5}
 """How the stages share the time, so that each comes to its turn."""
+trl_utils._use_triton = lambda _: True
+"""Without Triton TRL computes the output layer for prompts and padding too, and drops the result. On two cores that is
+a fifth of a step. It asks this function nothing else."""
 GPU_SHARE = 0.4
 """The share of a GPU's memory that the sampling engine may take; the trainer needs the rest."""
 
@@ -82,6 +86,14 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]  # transformers is not ty
             raise NotFinite
         shown = {key: float(value) for key, value in logs.items() if _is_finite(value)}
         say(Progress(stage=self._stage, step=state.global_step, steps=state.max_steps, figures=shown))
+
+
+class _TextsTrainer(SFTTrainer):  # type: ignore[misc]
+    """An SFTTrainer whose loss is that of sampling at a temperature, as GRPOTrainer's is."""
+
+    def __init__(self, model: PeftModel, *, temperature: float, **others: Any) -> None:
+        super().__init__(model, **others)
+        trl_utils.add_fused_lm_head(model.get_base_model(), temperature, outputs=("log_probs", "entropy", "is_top1"))
 
 
 class _PairsTrainer(DPOTrainer):  # type: ignore[misc]
@@ -231,11 +243,12 @@ def _learn_texts(model: PeftModel, tokenizer: Any, rows: list[Any], order: Train
         num_train_epochs=settings.texts_epochs,
         max_length=settings.max_length,
         packing=False,
+        train_sampling_strategy="group_by_length",  # else two fifths more tokens are padding
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    trainer = SFTTrainer(
-        model, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer,
-        callbacks=[_Watcher("texts", until)],
+    trainer = _TextsTrainer(
+        model, temperature=settings.temperature, args=config, train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer, callbacks=[_Watcher("texts", until)],
     )  # fmt: skip
     trainer.train()
 

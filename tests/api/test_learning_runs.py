@@ -114,7 +114,7 @@ async def test_a_request_sent_again_starts_one_run(shop: Shop, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("body", "field", "message"),
     [
-        ({"recipe": "slow"}, "recipe", "must be the name of a built-in recipe: grpo, quick"),
+        ({"recipe": "slow"}, "recipe", "must be the name of a built-in recipe: full, grpo, quick"),
         ({"sources": ["store"]}, "sources", "this service stores no traces"),
         ({"sources": []}, "sources", "at least 1 item"),
         ({"sources": ["files"]}, "sources.0", "'practice' or 'store'"),
@@ -143,7 +143,7 @@ async def test_a_recipe_of_a_caller_is_never_read(shop: Shop, monkeypatch: pytes
 
     assert [answer.status_code for answer in answers] == [422] * 3
     assert {answer.json()["errors"][0]["message"] for answer in answers} == {
-        "must be the name of a built-in recipe: grpo, quick"
+        "must be the name of a built-in recipe: full, grpo, quick"
     }
 
 

@@ -258,7 +258,7 @@ def test_a_canary_is_started_and_stopped(
         (["train"], "Cannot train: there are no lessons yet"),
         (["exam"], "Cannot exam: there is no adapter yet"),
         (["rollback"], "Cannot rollback: nothing was promoted"),
-        (["collect", "--recipe", "slow"], "Cannot collect: slow is neither a recipe (grpo, quick) nor a file"),
+        (["collect", "--recipe", "slow"], "Cannot collect: slow is neither a recipe (full, grpo, quick) nor a file"),
     ],
 )
 def test_what_cannot_be_done_has_a_sentence(

@@ -9,9 +9,11 @@ from statistics import fmean
 import pytest
 
 from service.learning.gate import Judgement, Part, Results, Texts, judge
+from service.learning.recipe import load_recipe
 
-PROMPTS, SAMPLES = 200, 8
-"""Of the first two parts. The others are smaller (``sit``)."""
+EXAM = load_recipe("full").examining
+PROMPTS, SAMPLES = EXAM.prompts, EXAM.samples
+"""Of the first two parts. The others are smaller (``further_parts``)."""
 LOG_ODDS_OF_FIVE_POINTS = 0.65
 """What has to be added to a prompt's log-odds so that the mean pass rate rises by five points."""
 
@@ -38,19 +40,22 @@ def weighed(draws: random.Random, shift: float = 0.0) -> tuple[list[float], list
 
 def refined(draws: random.Random) -> tuple[list[float], list[float]]:
     """Whether the loop's texts pass, as if each were the best of eight drafts."""
-    before, after = pass_rates(draws, 0.0, 120)
+    assert EXAM.refine
+    before, after = pass_rates(draws, 0.0, EXAM.refine.prompts)
     return [float(share > 0) for share in before], [float(share > 0) for share in after]
 
 
 @cache
 def further_parts(number: int) -> dict[str, Part]:
     """The parts besides the first, where the candidate is as good as the incumbent."""
-    draws = random.Random(f"further {number}")
+    draws, margins = random.Random(f"further {number}"), EXAM.margins
+    assert EXAM.hidden
+    hidden = pass_rates(draws, 0.0, EXAM.hidden.prompts, EXAM.hidden.samples)
     return {
-        "other": Part(*pass_rates(draws, 0.0), margin=0.05),
-        "hidden": Part(*pass_rates(draws, 0.0, 100, 4), margin=0.1),
-        "plain": Part(*weighed(draws), margin=0.05, bound=0.25, unit="nats"),
-        "refine": Part(*refined(draws), margin=0.2),
+        "other": Part(*pass_rates(draws, 0.0), margin=margins["other"]),
+        "hidden": Part(*hidden, margin=margins["hidden"]),
+        "plain": Part(*weighed(draws), margin=margins["plain"], bound=5 * margins["plain"], unit="nats"),
+        "refine": Part(*refined(draws), margin=margins["refine"]),
     }
 
 

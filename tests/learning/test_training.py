@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 
-TRAINING = load_recipe("quick").training.model_copy(update={"batch": 2, "texts_epochs": 1})
+TRAINING = load_recipe("quick").training.model_copy(update={"batch": 2, "texts_epochs": 1, "pairs_epochs": 1})
 
 MAKE_MODEL = """
 import sys
@@ -85,6 +85,18 @@ async def test_both_stages_leave_an_adapter_that_vllm_takes(base: Path, lessons:
     assert "lm_head" not in stated["target_modules"]
     assert digest_of_adapter(folder / ADAPTER)
     assert len(json.loads((folder / GREEDY).read_text())) == 2
+
+
+async def test_the_loss_of_texts_is_taken_at_the_recipes_temperature(base: Path, lessons: Path, tmp_path: Path) -> None:
+    """At twice the temperature, logits count half. So do gradients, where the model prefers no token yet."""
+    norms = list[float]()
+    for temperature in (0.7, 1.4):
+        steps = list[Progress]()
+        training = TRAINING.model_copy(update={"temperature": temperature, "pairs_epochs": 0})
+        await Trainer().train(base, lessons, training, tmp_path / "at", steps.append)
+        norms += [step.figures["grad_norm"] for step in steps if step.stage == "texts"]
+
+    assert norms[0] == pytest.approx(2 * norms[1], rel=0.02)
 
 
 @pytest.fixture

@@ -52,6 +52,7 @@ def recipe() -> Recipe:
             "examining": quick.examining.model_copy(
                 update={
                     "margin": 0.2,
+                    "look": 10,
                     "hidden": HiddenRules(prompts=20, samples=1, margin=0.4),
                     "refine": Refining(prompts=8, tokens=300, margin=0.5),
                 }
@@ -105,6 +106,7 @@ async def test_a_better_adapter_passes_and_serves(shop: Workshop, recipe: Recipe
 
     assert verdict.decision == "promote", verdict
     assert not [reason for reason in verdict.reasons if "not" in reason]
+    assert verdict.figures["other.prompts"] == 20 < len(shop._paper(shop.registry.list()[0]).other)
     [manifest] = shop.registry.list()
     assert manifest.verdicts == (verdict,)
     assert (verdict.attempt, verdict.against) == (1, "")
