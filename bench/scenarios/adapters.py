@@ -125,7 +125,6 @@ def make_recipe(options: Options) -> Recipe:
                     "batch": 4,
                     "pairs_rate": 3e-4,
                     "beta": 0.1,
-                    "strength": 1.0,
                 }
             ),
             "examining": quick.examining.model_copy(

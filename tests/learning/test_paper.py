@@ -13,13 +13,13 @@ from tests.learning.made import prompt
 
 BENCHMARKS = Path(__file__).parents[2] / "bench"
 QUICK = load_recipe("quick")
-PROMPTS = make_prompts(250, seed=3)
+PROMPTS = make_prompts(600, seed=3)
 
 
 def test_the_parts_have_their_sizes_and_follow_the_seed() -> None:
     paper = make_paper(PROMPTS, QUICK.practice.kept_out, QUICK.examining)
 
-    assert (len(paper.trained), len(paper.plain), len(paper.hidden), len(paper.refine)) == (120, 40, 60, 50)
+    assert (len(paper.trained), len(paper.plain), len(paper.hidden), len(paper.refine)) == (240, 40, 120, 90)
     assert not {kind for each in paper.trained for kind in each.kinds} & set(QUICK.practice.kept_out)
     assert all(set(each.kinds) & set(QUICK.practice.kept_out) for each in paper.other)
     assert {each.id for each in paper.refine} <= {each.id for each in PROMPTS if each.evaluators}

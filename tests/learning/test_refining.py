@@ -33,6 +33,18 @@ async def test_the_same_model_gets_the_same_seeds() -> None:
     assert Counter(seeds[0]) == Counter(seeds[1])
 
 
+async def test_a_prompt_has_its_seeds_whatever_came_before_it_in_the_same_look() -> None:
+    together, alone = ScriptedEngine(), ScriptedEngine()
+    await refine_all(together, PROMPTS, EXAMINING, REFINING)
+    await refine_all(alone, PROMPTS[1:], EXAMINING, REFINING, first=1)
+
+    def seeds(engine: ScriptedEngine) -> Counter[object]:
+        asked = [call for call in engine.calls_of(Sample) if "sugar" in str(call.prompt)]
+        return Counter(call.sampling.seed for call in asked)
+
+    assert seeds(alone) == seeds(together) != Counter()
+
+
 async def test_an_engine_that_fails_says_nothing_of_the_model() -> None:
     calls = list[EngineCall]()
 

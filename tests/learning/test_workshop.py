@@ -51,6 +51,7 @@ def recipe() -> Recipe:
         update={
             "examining": quick.examining.model_copy(
                 update={
+                    "samples": 4,
                     "margin": 0.2,
                     "look": 10,
                     "hidden": HiddenRules(prompts=20, samples=1, margin=0.4),

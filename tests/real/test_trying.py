@@ -43,7 +43,8 @@ FEW_WORDS = {"type": "length", "unit": "words", "max": 6}
 def recipe(tmp_path: Path) -> Path:
     """The recipe quick with rewards after texts and pairs."""
     text = files("service.learning").joinpath("recipes/quick.toml").read_text()
-    text = text.replace("least_texts = 30", "least_texts = 3").replace("\n[examining]", TRYING)
+    text = text.replace("least_texts = 30", "least_texts = 3").replace("pairs_epochs = 0", "pairs_epochs = 1")
+    text = text.replace("\n[examining]", TRYING)
     (tmp_path / "tries.toml").write_text(text)
     return tmp_path / "tries.toml"
 
