@@ -127,13 +127,7 @@ class _Arm:
     examining: Examining
     scores: dict[str, list[float]] = field(default_factory=dict)
     refined: list[Refinement] = field(default_factory=list)
-    _texts: list[Completion] = field(default_factory=list)
-
-    @property
-    def texts(self) -> Texts:
-        """What is counted of the drafts so far. Each of them is searched for loops."""
-        bad = [text for text in self._texts if text.finish_reason != "stop" or not text.text.strip() or _loops(text)]
-        return Texts(len(self._texts), len(bad), sum(text.usage.completion_tokens for text in self._texts))
+    texts: Texts = field(default_factory=Texts)
 
     async def draft(self, part: str, prompts: Sequence[Prompt], samples: int) -> None:
         """Have the model answer more prompts of a part, and verify what it says."""
@@ -142,7 +136,7 @@ class _Arm:
         replies = await gather(self._draft(part, done + index, each, samples) for index, each in enumerate(prompts))
         for prompt, found in zip(prompts, replies, strict=True):
             scores.append(fmean(prompt.verify(completion.text).passed for completion in found))
-            self._texts.extend(found)
+            self.texts = self.texts.with_drafts(len(found), sum(map(_is_bad, found)), sum(map(_tokens, found)))
 
     async def weigh(self, pairs: Sequence[Pair]) -> None:
         """Ask the model how probable the replies are."""
@@ -234,5 +228,9 @@ async def _greedy(engine: Engine, prompt: Prompt, tokens: int) -> Completion:
     return await engine.call(Sample(prompt.conversation, Sampling(temperature=0.0, max_tokens=tokens)))
 
 
-def _loops(completion: Completion) -> bool:
-    return start_of_loop(completion.text) is not None
+def _is_bad(draft: Completion) -> bool:
+    return draft.finish_reason != "stop" or not draft.text.strip() or start_of_loop(draft.text) is not None
+
+
+def _tokens(draft: Completion) -> int:
+    return draft.usage.completion_tokens

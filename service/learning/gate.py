@@ -5,8 +5,8 @@
 - *broken*: the candidate writes as the incumbent does, token by token, so that nothing was trained or loaded; or most
   of its texts are cut, empty or loop.
 - *reject*: it is shown to be worse than the incumbent in some part by more than the part's margin; or, at the end, the
-  share of bad texts grew by more than MOST_WORSE, its texts became much shorter or longer, or it did
-  not score higher on the trained kinds of rules.
+  share of bad texts grew by more than MOST_WORSE, its texts became much shorter or longer, or it did not score higher
+  on the trained kinds of rules.
 - *promote*: it is shown to be better on held-out prompts with the kinds of rules that it was trained on, and, in each
   other part that was examined, not worse by more than the part's margin. Its texts are not worse as above.
 - *inconclusive*: none of these is shown. More prompts may decide.
@@ -87,9 +87,13 @@ class Part:
 class Texts:
     """The texts that one model wrote in a single draft, in all parts. bad: how many were cut, are empty or loop."""
 
-    count: int
-    bad: int
-    tokens: int
+    count: int = 0
+    bad: int = 0
+    tokens: int = 0
+
+    def with_drafts(self, count: int, bad: int, tokens: int) -> "Texts":
+        """These and further ones."""
+        return Texts(self.count + count, self.bad + bad, self.tokens + tokens)
 
     @property
     def bad_share(self) -> float:

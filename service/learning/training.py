@@ -52,11 +52,12 @@ NOT_SHOWN = -100
 """The label of a token that has no loss."""
 SHARES = {"texts": 3, "pairs": 2, "exercises": 5}
 """How the stages share the time, so that each comes to its turn."""
-trl_utils._use_triton = lambda _: True
-"""Without Triton TRL computes the output layer for prompts and padding too, and drops the result. On two cores that is
-a fifth of a step. It asks this function nothing else."""
 GPU_SHARE = 0.4
 """The share of a GPU's memory that the sampling engine may take; the trainer needs the rest."""
+
+# Without Triton TRL computes the output layer for prompts and padding too, and drops the result. On two cores that is a
+# fifth of a step. It asks this function nothing else.
+trl_utils._use_triton = lambda _: True
 
 
 class NotFinite(Exception):

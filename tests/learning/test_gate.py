@@ -8,6 +8,7 @@ from statistics import fmean
 
 import pytest
 
+from service.learning.exam import CLIPPED_AT
 from service.learning.gate import Judgement, Part, Results, Texts, judge
 from service.learning.recipe import load_recipe
 
@@ -54,7 +55,7 @@ def further_parts(number: int) -> dict[str, Part]:
     return {
         "other": Part(*pass_rates(draws, 0.0), margin=margins["other"]),
         "hidden": Part(*hidden, margin=margins["hidden"]),
-        "plain": Part(*weighed(draws), margin=margins["plain"], bound=5 * margins["plain"], unit="nats"),
+        "plain": Part(*weighed(draws), margin=margins["plain"], bound=CLIPPED_AT * margins["plain"], unit="nats"),
         "refine": Part(*refined(draws), margin=margins["refine"]),
     }
 

@@ -18,7 +18,7 @@ B = tuple(torch.randn(SLOTS, 1, size, RANK) for size in OUTPUTS)
 
 
 def change(adapters: Sequence[int], y: torch.Tensor, x: torch.Tensor, *, is_prefill: bool = True) -> None:
-    """Compute a layer of a step whose rows have these adapters; 0 is none."""
+    """Compute a layer of a step whose rows have these adapters; 0 means no adapter."""
     mapping = layers.LoRAMapping(tuple(adapters), tuple(adapters), is_prefill)
     computed = LoraBySlot(max_num_batched_tokens=8, max_batches=8, device="cpu")
     computed.update_metadata(mapping, [FIRST, SECOND, None], SLOTS, 100)
