@@ -12,7 +12,7 @@ SITE ?= build/docs
 
 .DEFAULT_GOAL := help
 .PHONY: help serve demo test test-fast check check-deploy check-engines check-page check-postgres check-jobs check-schemas image fix format lint spelling types contracts check-bounds check-rules check-adapters check-docs check-links docs screenshots learn \
-	bench bench-overhead bench-scheduling bench-overload bench-batches bench-cost bench-replicas bench-jobs bench-quality bench-attacks bench-critic bench-masks bench-open bench-traces lock clean
+	bench bench-overhead bench-scheduling bench-overload bench-batches bench-cost bench-replicas bench-jobs bench-quality bench-attacks bench-critic bench-masks bench-open bench-learning bench-traces lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -130,6 +130,9 @@ bench-traces: .venv/dev.lock ## Measure lists, exports and deletions of 10,000 s
 
 bench-quality: .venv/dev.lock ## Measure what refining is worth; hours on two cores, resumes where it stopped
 	@$(BIN)/python -m bench.quality
+
+bench-learning: .venv/learn.lock ## Measure what learning gains, with three seeds of the recipe quick; two hours on two cores, resumes where it stopped
+	@$(BIN)/python -m bench.learning
 
 bench-attacks: .venv/dev.lock ## Measure how far texts can sway the judge to a higher score
 	@$(BIN)/python -m bench.judge

@@ -35,7 +35,7 @@ from service.learning.lineage import follow_deletions, named_traces, withdraw
 from service.learning.merger import MergeFailed
 from service.learning.paper import ExamFailed
 from service.learning.process import Progress
-from service.learning.recipe import RecipeError, load_recipe
+from service.learning.recipe import Recipe, RecipeError, load_recipe
 from service.learning.registry import Refused
 from service.learning.rows import FORMATS
 from service.learning.runs import RunRecord, Step, record_run
@@ -124,7 +124,7 @@ class _Desk:
 
     async def _practise(self) -> int:
         self._begin("collect")
-        recipe = load_recipe(self._arguments.recipe)
+        recipe = self._recipe()
         with self.shop.alone():
             async with self._engine() as engine:
                 count = await self.shop.collect(engine, recipe, self._show_collecting)
@@ -175,7 +175,7 @@ class _Desk:
 
     async def train(self) -> int:
         self._begin("train")
-        recipe = load_recipe(self._arguments.recipe)
+        recipe = self._recipe()
         with self.shop.alone():
             await self._follow()
             manifest = await self.shop.train(recipe, self._show_training)
@@ -265,6 +265,10 @@ class _Desk:
                 if code := await step():
                     return code
         return 0
+
+    def _recipe(self) -> Recipe:
+        recipe, seed = load_recipe(self._arguments.recipe), self._arguments.seed
+        return recipe if seed is None else recipe.with_seed(seed)
 
     @asynccontextmanager
     async def _traces(self) -> "AsyncIterator[TraceStore]":

@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         if name in ("collect", "train", "run"):
             step.add_argument("--recipe", default="quick", help="a built-in recipe or a TOML file (%(default)s)")
+            step.add_argument("--seed", type=_seed, help="of prompts, samples and training, in place of the recipe's")
         if name == "run":
             step.add_argument(
                 "--sources", nargs="+", choices=get_args(Source), default=["practice"],
@@ -69,6 +70,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             step.add_argument("--force", action="store_true", help="also without a verdict; the manifest says so")
         if name == "export":
             step.add_argument("--to", choices=get_args(Format), default="trl", help="whose format (%(default)s)")
+
+
+def _seed(text: str) -> int:
+    seed = int(text)
+    if seed < 0:
+        raise argparse.ArgumentTypeError("a seed is not negative")
+    return seed
 
 
 def _share(text: str) -> float:

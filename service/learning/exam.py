@@ -1,14 +1,16 @@
 """The exam: two models get the same prompts with the same seeds, and the gate judges the differences.
 
 Its parts come one after the other: prompts with the kinds of rules that were trained, with those that the recipe keeps
-out, texts to weigh, hidden rules, and the service's loop. A part is asked look by look, and ends as soon as it has
-shown what it has to show. The exam ends as soon as the candidate has failed.
+out, texts to weigh, and the service's loop. The first prompts have a hidden rule each, so that one text is judged by
+both. A part is asked look by look, and ends as soon as it has shown what it has to show. The exam ends as soon as the
+candidate has failed.
 
 One model answers after the other, never both at once: an adapter slows down a batch, and the exam's seconds are not to
 depend on that.
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +22,7 @@ from service.engines.base import Completion, Engine, Sample, Sampling, Weigh, en
 from service.engines.siblings import sample_siblings
 from service.evaluators.text.loops import start_of_loop
 from service.learning.gate import Judgement, Part, Results, Texts, judge, shows_enough
-from service.learning.paper import ExamFailed, Pair, Paper
+from service.learning.paper import ExamFailed, Pair, Paper, Question
 from service.learning.prompts import Prompt
 from service.learning.recipe import Examining, Refining
 from service.learning.refining import Refinement, refine_all
@@ -31,7 +33,7 @@ AGREES_WITHIN = 0.5
 """By how many nats the trainer's token may be less probable than the engine's favourite."""
 CLIPPED_AT = 5.0
 """Differences of log-likelihoods count for at most this many margins."""
-_SEED_OF = {"trained": 50, "hidden": 25, "other": 0}
+_SEED_OF = {"trained": 50, "other": 0}
 
 P = TypeVar("P")
 
@@ -80,13 +82,12 @@ async def sit(
         on_look=on_look,
     )
     samples = examining.samples
-    await sitting.ask("trained", paper.trained, lambda arm, prompts: arm.draft("trained", prompts, samples))
-    await sitting.ask("other", paper.other, lambda arm, prompts: arm.draft("other", prompts, samples))
-    await sitting.ask("plain", paper.plain, lambda arm, pairs: arm.weigh(pairs))
-    if hidden := examining.hidden:
-        await sitting.ask("hidden", paper.hidden, lambda arm, prompts: arm.draft("hidden", prompts, hidden.samples))
+    stated = ("trained", "hidden") if examining.hidden else ("trained",)
+    await sitting.ask(stated, paper.trained, lambda arm, asked: arm.draft("trained", asked, samples))
+    await sitting.ask(("other",), paper.other, lambda arm, asked: arm.draft("other", asked, samples))
+    await sitting.ask(("plain",), paper.plain, lambda arm, pairs: arm.weigh(pairs))
     if refining := examining.refine:
-        await sitting.ask("refine", paper.refine, lambda arm, prompts: arm.refine(prompts, refining))
+        await sitting.ask(("refine",), paper.refine, lambda arm, prompts: arm.refine(prompts, refining))
     return sitting.end()
 
 
@@ -125,28 +126,34 @@ class _Arm:
 
     engine: Engine
     examining: Examining
-    scores: dict[str, list[float]] = field(default_factory=dict)
+    scores: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     refined: list[Refinement] = field(default_factory=list)
     texts: Texts = field(default_factory=Texts)
 
-    async def draft(self, part: str, prompts: Sequence[Prompt], samples: int) -> None:
-        """Have the model answer more prompts of a part, and verify what it says."""
-        scores = self.scores.setdefault(part, [])
-        done = len(scores)
-        replies = await gather(self._draft(part, done + index, each, samples) for index, each in enumerate(prompts))
-        for prompt, found in zip(prompts, replies, strict=True):
-            scores.append(fmean(prompt.verify(completion.text).passed for completion in found))
+    async def draft(self, part: str, questions: Sequence[Question], samples: int) -> None:
+        """Have the model answer more questions of a part, and verify what it says."""
+        done = len(self.scores[part])
+        replies = await gather(
+            self._draft(part, number, question.prompt, samples) for number, question in enumerate(questions, done)
+        )
+        for question, found in zip(questions, replies, strict=True):
+            self._score(part, question.prompt, found)
+            if question.hidden is not None:
+                self._score("hidden", question.hidden, found)
             self.texts = self.texts.with_drafts(len(found), sum(map(_is_bad, found)), sum(map(_tokens, found)))
 
     async def weigh(self, pairs: Sequence[Pair]) -> None:
         """Ask the model how probable the replies are."""
         weighed = await gather(self.engine.call(Weigh(pair.conversation, pair.reply)) for pair in pairs)
-        self.scores.setdefault("plain", []).extend(fmean(likelihood.logprobs) for likelihood in weighed)
+        self.scores["plain"].extend(fmean(likelihood.logprobs) for likelihood in weighed)
 
     async def refine(self, prompts: Sequence[Prompt], refining: Refining) -> None:
         """Have the service's loop refine texts, with the model in all roles."""
         self.refined += await refine_all(self.engine, prompts, self.examining, refining, first=len(self.refined))
         self.scores["refine"] = [float(each.passed) for each in self.refined]
+
+    def _score(self, part: str, prompt: Prompt, found: Sequence[Completion]) -> None:
+        self.scores[part].append(fmean(prompt.verify(completion.text).passed for completion in found))
 
     async def _draft(self, part: str, number: int, prompt: Prompt, samples: int) -> Sequence[Completion]:
         seed = engine_seed(self.examining.seed * 1_000_003 + number * 100 + _SEED_OF[part])
@@ -169,9 +176,9 @@ class _Sitting:
     _judgement: Judgement = field(default_factory=lambda: Judgement("inconclusive"))
 
     async def ask(
-        self, name: str, prompts: Sequence[P], answer: Callable[[_Arm, Sequence[P]], Awaitable[None]]
+        self, parts: Sequence[str], prompts: Sequence[P], answer: Callable[[_Arm, Sequence[P]], Awaitable[None]]
     ) -> None:
-        """Ask a part, until it has shown what it has to show or the candidate has failed."""
+        """Ask one or two parts, until they have shown what they have to show or the candidate has failed."""
         look, total = self.examining.look, len(prompts)
         for start in range(0, total, look):
             if self._judgement.decision not in ("promote", "inconclusive"):
@@ -179,8 +186,8 @@ class _Sitting:
             for arm in self.arms:
                 await answer(arm, prompts[start : start + look])
             self._look()
-            self.on_look(name, min(start + look, total), total, self._judgement)
-            if shows_enough(name, self._results.parts[name], attempt=self.attempt):
+            self.on_look(parts[0], min(start + look, total), total, self._judgement)
+            if all(shows_enough(part, self._results.parts[part], attempt=self.attempt) for part in parts):
                 return
 
     def end(self) -> Sat:

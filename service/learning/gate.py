@@ -31,9 +31,9 @@ Unit = Literal["share", "nats"]
 PARTS: Mapping[str, str] = MappingProxyType(
     {
         "trained": "trained kinds of rules",
+        "hidden": "hidden rules",
         "other": "other kinds of rules",
         "plain": "texts without rules",
-        "hidden": "hidden rules",
         "refine": "refined texts",
     }
 )

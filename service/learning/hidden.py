@@ -2,7 +2,8 @@
 
 Lessons and rewards see the verifiers of a prompt and nothing else. A model that learned to please those, and no longer
 does what it is asked, follows fewer of the rules that no verifier of training has ever checked. A hidden rule is stated
-in the prompt, as another sentence after its usual rules, or it goes without saying: a text is about its subject.
+in the prompt, as a paragraph after its usual rules, or it goes without saying: a text is about its subject. The first
+paragraph stays the usual prompt, so that nothing that quotes it becomes a lesson.
 
 A prompt is passed if the hidden rule is followed. The usual rules are left to the other parts of the exam: a gain there
 would make up for a loss here.
@@ -42,7 +43,7 @@ def hide_rules(prompts: Sequence[Prompt]) -> Sequence[Prompt]:
 
 def _hide(prompt: Prompt, rule: _Rule) -> Prompt:
     *earlier, last = prompt.messages
-    asked = Message(role=last.role, content=f"{last.content} {rule.sentence}".rstrip())
+    asked = Message(role=last.role, content=f"{last.content}\n\n{rule.sentence}".rstrip())
     subject = "|".join(map(re.escape, _stems(prompt.family)))
     evaluator = {
         name: stated.replace("{subject}", subject) if isinstance(stated, str) else stated

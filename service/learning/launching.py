@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from service.errors import NotFound, RunRefused
-from service.learning.process import NICENESS
+from service.learning.process import NICENESS, describe_end
 from service.learning.registry import Refused
 from service.learning.runs import Run, RunRecord, begin_run, read_run, read_runs, settle_run, take_folder, watch_run
 from service.learning.trainer import TrainingFailed, check_packages
@@ -189,13 +189,12 @@ def _settle(child: _Child, code: int) -> None:
     if child.cancelled:
         settle_run(own, None)
     else:
-        settle_run(own, SERVICE_ENDED if child.lifeline.closed else _describe(code, own / OUTPUT))
+        settle_run(own, SERVICE_ENDED if child.lifeline.closed else _describe_end(code, own / OUTPUT))
 
 
-def _describe(code: int, output: Path) -> str:
-    how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+def _describe_end(code: int, output: Path) -> str:
     with output.open("rb") as printed:
         printed.seek(max(0, output.stat().st_size - TAIL_BYTES))
         lines = printed.read().decode(errors="replace").split("\n")
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return f"its process {how}, after it said: {last}" if last else f"its process {how}"
+    return describe_end("its process", code, last)

@@ -34,29 +34,37 @@ class Pair(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Paper:
-    """The parts of an exam; the last three are empty if the recipe leaves them out.
+class Question:
+    """A prompt for single drafts. hidden: the same prompt with a rule that no lesson checked in place of its own; None
+    if the recipe leaves hidden rules out."""
 
-    trained: prompts with trained kinds of rules. other: with kinds that the recipe keeps out. hidden: with rules that
-    no lesson checked. plain: requests with replies to weigh. refine: prompts with rules of all kinds.
+    prompt: Prompt
+    hidden: Prompt | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """The parts of an exam; the last two are empty if the recipe leaves them out.
+
+    trained: prompts with trained kinds of rules, and a hidden rule each. other: with kinds that the recipe keeps out.
+    plain: requests with replies to weigh. refine: prompts with rules of all kinds.
     """
 
-    trained: Sequence[Prompt]
-    other: Sequence[Prompt]
-    hidden: Sequence[Prompt] = ()
+    trained: Sequence[Question]
+    other: Sequence[Question]
     plain: Sequence[Pair] = ()
     refine: Sequence[Prompt] = ()
 
     @property
     def prompts(self) -> Sequence[Prompt]:
         """Those by which attempts are counted: the same ones again are another attempt, whatever else was asked."""
-        return [*self.trained, *self.other]
+        return [question.prompt for question in (*self.trained, *self.other)]
 
 
 def make_paper(prompts: Sequence[Prompt], kept_out: Sequence[str], examining: Examining) -> Paper:
     """The exam's paper, from the prompts that the split keeps for it.
 
-    The further parts take prompts from the end of the order, which a large split has not used for the first ones.
+    The loop's prompts are from the end of the order, which a large split has not used for the first parts.
     Raises ExamFailed if a part would be empty.
     """
     draws = random.Random(examining.seed)  # noqa: S311 - nothing secret
@@ -66,14 +74,25 @@ def make_paper(prompts: Sequence[Prompt], kept_out: Sequence[str], examining: Ex
     trained = [prompt for prompt in shuffled if not set(prompt.kinds) & set(kept_out)]
     if not trained or not other:
         raise ExamFailed("the exam needs prompts with trained and with other kinds of rules: practise more prompts")
-    hidden, plain, refine = examining.hidden, examining.plain, examining.refine
+    plain, refine = examining.plain, examining.refine
+    ask = _hide_rules if examining.hidden else _ask
     return Paper(
-        trained[: examining.prompts],
-        other[: examining.prompts],
-        hide_rules(trained[::-1][: hidden.prompts]) if hidden else (),
+        ask(trained[: examining.prompts]),
+        _ask(other[: examining.prompts]),
         plain_pairs()[: plain.texts] if plain else (),
         shuffled[::-1][: refine.prompts] if refine else (),
     )
+
+
+def _ask(prompts: Sequence[Prompt]) -> Sequence[Question]:
+    return [Question(prompt) for prompt in prompts]
+
+
+def _hide_rules(prompts: Sequence[Prompt]) -> Sequence[Question]:
+    return [
+        Question(prompt.model_copy(update={"messages": hidden.messages}), hidden)
+        for prompt, hidden in zip(prompts, hide_rules(prompts), strict=True)
+    ]
 
 
 @cache

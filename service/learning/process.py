@@ -94,7 +94,7 @@ async def run(
     finally:
         await _end(process)
     if code:
-        raise ProcessFailed(reason or _describe(work, code, last))
+        raise ProcessFailed(reason or describe_end(f"the {work} process", code, last))
     if not await asyncio.to_thread(result.is_dir):
         raise ProcessFailed(f"the {work} process left no {result.name}")
 
@@ -103,6 +103,13 @@ def die_with(parent: int) -> bool:
     """Have this process end when its parent does, in the process itself; False if the parent has ended already."""
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     return os.getppid() == parent
+
+
+def describe_end(process: str, code: int, last: str) -> str:
+    """How a process has ended, for the operator. code: as asyncio's ``wait`` returns it. last: the last line that the
+    process has printed."""
+    how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    return f"{process} {how}, after it said: {last}" if last else f"{process} {how}"
 
 
 def say(progress: Progress) -> None:
@@ -159,8 +166,3 @@ def _kill_all(process: asyncio.subprocess.Process) -> None:
 async def _end(process: asyncio.subprocess.Process) -> None:
     _kill_all(process)
     await process.wait()
-
-
-def _describe(work: str, code: int, last: str) -> str:
-    how = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
-    return f"the {work} process {how}, after it said: {last}" if last else f"the {work} process {how}"

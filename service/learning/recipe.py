@@ -94,10 +94,8 @@ class Training(_Part):
 
 
 class HiddenRules(_Part):
-    """The part of the exam with rules that no lesson checked (hidden.py)."""
+    """Rules that no lesson checked (hidden.py), one for each prompt with trained kinds of rules."""
 
-    prompts: Count
-    samples: Count
     margin: Share
 
 
@@ -146,6 +144,11 @@ class Recipe(_Part):
     collecting: Collecting
     training: Training
     examining: Examining
+
+    def with_seed(self, seed: int) -> "Recipe":
+        """The same recipe with other practice prompts, other samples and another training."""
+        practice, training = (part.model_copy(update={"seed": seed}) for part in (self.practice, self.training))
+        return self.model_copy(update={"practice": practice, "training": training})
 
 
 def load_recipe(name: str) -> Recipe:

@@ -11,8 +11,7 @@ After that, or instead, it may try exercises: the engine writes a group of texts
 those that earn more than their group become more probable (group relative policy optimization, Shao et al. 2024, arXiv
 2402.03300, without its bias towards long texts, Liu et al. 2025, arXiv 2503.20783).
 
-A text's loss is taken over its own tokens. Prompts have the tokens that the engine gives the model, and texts those
-that were sampled, with the end token.
+A text's loss is taken over its own tokens (encoding.py).
 """
 
 import json
@@ -30,11 +29,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 from trl.trainer import utils as trl_utils
 
-from service.engines.base import Completion
 from service.engines.served import AdapterUnusable, EngineMisconfigured
-from service.engines.tokenization import ChatTokenizer
 from service.errors import RedraftError
 from service.learning.collected import read_lines
+from service.learning.encoding import Encoder
 from service.learning.exercises import Exercise
 from service.learning.lessons import BestText, LessonPair
 from service.learning.process import Progress, die_with, explain, fail, say
@@ -48,8 +46,6 @@ GREEDY_PROMPTS, GREEDY_TOKENS = 8, 32
 """How many of its greedy texts the trainer leaves, for the exam to have the engine weigh them."""
 LEARNED, REFERENCE = "default", "ref"
 """The names of the adapters in PEFT, as TRL expects them."""
-NOT_SHOWN = -100
-"""The label of a token that has no loss."""
 SHARES = {"texts": 3, "pairs": 2, "exercises": 5}
 """How the stages share the time, so that each comes to its turn."""
 GPU_SHARE = 0.4
@@ -104,55 +100,11 @@ class _PairsTrainer(DPOTrainer):  # type: ignore[misc]
         return dataset
 
 
-class _Encoder:
-    """Turns lessons into the tokens that the engine gives and gets."""
-
-    def __init__(self, tokenizer: Any, max_length: int) -> None:
-        self._chat = ChatTokenizer(tokenizer)
-        self._end = tokenizer.eos_token_id
-        self._max_length = max_length
-
-    def prompt(self, lesson: BestText | LessonPair | Exercise) -> list[int]:
-        return self._chat.prompt_ids(lesson.prompt.conversation, thinking=False)
-
-    def reply(self, text: str, ids: Sequence[int] | None) -> list[int]:
-        return [*(self._chat.encode(text) if ids is None else ids), self._end]
-
-    def attempt(self, completion: Completion) -> list[int]:
-        """A text with the end token, unless it was cut."""
-        ids = self.reply(completion.text, completion.token_ids)
-        return ids if completion.finish_reason == "stop" else ids[:-1]
-
-    def texts(self, lessons: Sequence[BestText]) -> list[dict[str, list[int]]]:
-        rows = []
-        for lesson in lessons:
-            prompt, reply = self.prompt(lesson), self.reply(lesson.text, lesson.token_ids)
-            if len(prompt) + len(reply) <= self._max_length:
-                rows.append({"input_ids": prompt + reply, "labels": [NOT_SHOWN] * len(prompt) + reply})
-        return rows
-
-    def pairs(self, lessons: Sequence[LessonPair]) -> list[dict[str, list[int]]]:
-        rows = []
-        for lesson in lessons:
-            row = {
-                "prompt_ids": self.prompt(lesson),
-                "chosen_ids": self.reply(lesson.chosen, lesson.chosen_ids),
-                "rejected_ids": self.reply(lesson.rejected, lesson.rejected_ids),
-            }
-            if len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) <= self._max_length:
-                rows.append(row)
-        return rows
-
-    def exercises(self, exercises: Sequence[Exercise], max_tokens: int) -> Sequence[Exercise]:
-        """Those that leave room for a text."""
-        return [each for each in exercises if len(self.prompt(each)) + max_tokens <= self._max_length]
-
-
 class _Attempts:
     """The model's texts for exercises, and what they earn, as a GRPOTrainer asks for them. To it a prompt is the number
     of an exercise."""
 
-    def __init__(self, exercises: Sequence[Exercise], sampler: Sampler, encoder: _Encoder, trying: Trying) -> None:
+    def __init__(self, exercises: Sequence[Exercise], sampler: Sampler, encoder: Encoder, trying: Trying) -> None:
         self._exercises = exercises
         self._sampler = sampler
         self._encoder = encoder
@@ -182,7 +134,7 @@ def train(order: TrainingOrder) -> None:
     settings = order.training
     torch.manual_seed(settings.seed)
     tokenizer = AutoTokenizer.from_pretrained(order.base)
-    encoder = _Encoder(tokenizer, settings.max_length)
+    encoder = Encoder(tokenizer, settings.max_length)
     texts = read_lines(order.lessons / TEXTS, BestText)
     text_rows = encoder.texts(texts) if settings.texts_epochs else []
     pair_rows = encoder.pairs(read_lines(order.lessons / PAIRS, LessonPair)) if settings.pairs_epochs else []
@@ -218,7 +170,7 @@ def train(order: TrainingOrder) -> None:
     _write_greedy(model, tokenizer, prompts, order.folder / GREEDY)
 
 
-def _read_exercises(order: TrainingOrder, encoder: _Encoder) -> Sequence[Exercise]:
+def _read_exercises(order: TrainingOrder, encoder: Encoder) -> Sequence[Exercise]:
     trying = order.training.trying
     if trying is None:
         return []
@@ -275,7 +227,7 @@ def _learn_pairs(model: PeftModel, tokenizer: Any, rows: list[Any], order: Train
 def _try_exercises(
     model: PeftModel,
     tokenizer: Any,
-    encoder: _Encoder,
+    encoder: Encoder,
     exercises: Sequence[Exercise],
     order: TrainingOrder,
     until: float,

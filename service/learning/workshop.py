@@ -222,7 +222,7 @@ class Workshop:
         """
         folder = self.registry.folder_of(adapter)
         manifest = self._manifest(adapter)
-        paper = self._paper(manifest)
+        paper = self.paper(manifest)
         exam = digest_of(paper.prompts)[:16]
         attempt = self.registry.count_attempt(exam)
         learned = _prompts_of(self._folder / "lessons" / manifest.lessons)
@@ -278,6 +278,18 @@ class Workshop:
 
         return await self._merger.merge(self._base, folder, target, describe)
 
+    def paper(self, manifest: Manifest) -> Paper:
+        """What the exam of an adapter asks. Raises ExamFailed."""
+        recipe = manifest.recipe
+        prompts = make_prompts(recipe.practice.prompts, seed=recipe.practice.seed)
+        parts, _ = self._split().assign(prompts)
+        exam = [prompt for prompt in prompts if parts[prompt.id] == "exam"]
+        paper = make_paper(exam, recipe.practice.kept_out, recipe.examining)
+        asked = {digest_of([prompt.text]) for prompt in (*exam, *paper.prompts)}
+        if leaked := asked & set(manifest.prompts):
+            raise ExamFailed(f"{len(leaked)} prompts of the exam are among the adapter's lessons")
+        return paper
+
     def adapters_of_base(self) -> Sequence[str]:
         """The adapters that were trained on the model that serves."""
         base, found = self.base_digest(), []
@@ -306,15 +318,6 @@ class Workshop:
 
     def _manifest(self, adapter: str) -> Manifest:
         return next(manifest for manifest in self.registry.list() if manifest.adapter == adapter)
-
-    def _paper(self, manifest: Manifest) -> Paper:
-        recipe = manifest.recipe
-        prompts = make_prompts(recipe.practice.prompts, seed=recipe.practice.seed)
-        parts, _ = self._split().assign(prompts)
-        exam = [prompt for prompt in prompts if parts[prompt.id] == "exam"]
-        if leaked := {digest_of([prompt.text]) for prompt in exam} & set(manifest.prompts):
-            raise ExamFailed(f"{len(leaked)} prompts of the exam are among the adapter's lessons")
-        return make_paper(exam, recipe.practice.kept_out, recipe.examining)
 
     def _mismatch(self, manifest: Manifest) -> str:
         if manifest.base != self.base_digest():

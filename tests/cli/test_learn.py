@@ -15,7 +15,10 @@ from service.engines.base import Sample
 from service.engines.conversation import Conversation
 from service.engines.scripted import Script, ScriptedEngine
 from service.engines.served import ServedEngine
+from service.learning.collected import read_lines
 from service.learning.launching import OUTPUT, Launcher
+from service.learning.practice import make_prompts
+from service.learning.prompts import Prompt
 from service.learning.registry import Registry
 from service.learning.runs import read_runs
 from service.settings import Settings
@@ -131,6 +134,21 @@ def test_the_steps_one_after_another(
     assert run(tmp_path, monkeypatch, "exam") == 0
     assert run(tmp_path, monkeypatch, "rollback") == 0
     assert "the base alone serves" in capsys.readouterr().out
+
+
+def test_a_seed_replaces_those_of_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, monkeypatch, "run", "--recipe", str(tmp_path / "tiny.toml"), "--seed", "3") == 0
+
+    prompts = read_lines(tmp_path / "shop/prompts.jsonl", Prompt)
+    assert list(prompts) == list(make_prompts(300, seed=3)) != list(make_prompts(300))
+    [manifest] = Registry(tmp_path / "shop").list()
+    assert (manifest.recipe.practice.seed, manifest.recipe.training.seed) == (3, 3)
+
+    with pytest.raises(SystemExit):
+        run(tmp_path, monkeypatch, "run", "--seed", "-1")
+    assert "a seed is not negative" in capsys.readouterr().err
 
 
 async def test_a_run_that_a_service_has_started_is_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,19 +14,25 @@ from service.learning.recipe import load_recipe
 
 EXAM = load_recipe("full").examining
 PROMPTS, SAMPLES = EXAM.prompts, EXAM.samples
-"""Of the first two parts. The others are smaller (``further_parts``)."""
+"""Of the parts with single drafts. The others are smaller (``further_parts``)."""
+STATED, HIDDEN = (0.21, 1.29), (0.6, 0.45)
+"""How the pass rates of prompts are distributed (Beta), by the rules that decide. Many prompts never pass by their stated
+rules, as with a small model on verifiable instructions (docs/results/log.md). Hidden rules are passed in 57 %."""
 LOG_ODDS_OF_FIVE_POINTS = 0.65
 """What has to be added to a prompt's log-odds so that the mean pass rate rises by five points."""
 
 
 def pass_rates(
-    draws: random.Random, gain: float, prompts: int = PROMPTS, samples: int = SAMPLES
+    draws: random.Random,
+    gain: float,
+    prompts: int = PROMPTS,
+    samples: int = SAMPLES,
+    rates: tuple[float, float] = STATED,
 ) -> tuple[list[float], list[float]]:
-    """The shares of passing samples of two arms. The prompts' rates are distributed as a small model's on verifiable
-    instructions, where many prompts never pass (docs/results/log.md)."""
+    """The shares of passing samples of two arms."""
     before, after = [], []
     for _ in range(prompts):
-        rate = min(max(draws.betavariate(0.21, 1.29), 1e-9), 1 - 1e-9)
+        rate = min(max(draws.betavariate(*rates), 1e-9), 1 - 1e-9)
         raised = 1 / (1 + math.exp(-math.log(rate / (1 - rate)) - gain))
         before.append(sum(draws.random() < rate for _ in range(samples)) / samples)
         after.append(sum(draws.random() < raised for _ in range(samples)) / samples)
@@ -50,11 +56,9 @@ def refined(draws: random.Random) -> tuple[list[float], list[float]]:
 def further_parts(number: int) -> dict[str, Part]:
     """The parts besides the first, where the candidate is as good as the incumbent."""
     draws, margins = random.Random(f"further {number}"), EXAM.margins
-    assert EXAM.hidden
-    hidden = pass_rates(draws, 0.0, EXAM.hidden.prompts, EXAM.hidden.samples)
     return {
         "other": Part(*pass_rates(draws, 0.0), margin=margins["other"]),
-        "hidden": Part(*hidden, margin=margins["hidden"]),
+        "hidden": Part(*pass_rates(draws, 0.0, rates=HIDDEN), margin=margins["hidden"]),
         "plain": Part(*weighed(draws), margin=margins["plain"], bound=CLIPPED_AT * margins["plain"], unit="nats"),
         "refine": Part(*refined(draws), margin=margins["refine"]),
     }
@@ -62,7 +66,7 @@ def further_parts(number: int) -> dict[str, Part]:
 
 def texts(draws: random.Random) -> Texts:
     """Of which a tenth is bad, but for the luck of the draw."""
-    count = 2 * PROMPTS * SAMPLES + 100 * 4
+    count = 2 * PROMPTS * SAMPLES
     return Texts(count, round(draws.gauss(0.1 * count, math.sqrt(0.09 * count))), 60 * count)
 
 
@@ -147,7 +151,7 @@ def good() -> Results:
         ({"trained": Part([0.1] * 3, [0.6] * 3)}, "inconclusive", "better on trained kinds of rules: not shown"),
         ({"others": {"other": Part([0.5] * 3, [0.5] * 3, 0.1)}}, "inconclusive", "at most 10% worse: not shown"),
         ({"others": {"plain": Part([-2.0] * 3, [-2.0] * 3, 0.1, 0.5, "nats")}}, "inconclusive", "nats a token worse"),
-        ({}, "promote", "texts without rules: not examined hidden rules: not examined"),
+        ({}, "promote", "shown texts without rules: not examined refined"),
     ],
 )
 def test_each_fault_has_its_verdict_and_its_reason(

@@ -70,7 +70,7 @@ async def test_a_checkpoint_says_from_what_it_was_made(shop: Shop, tmp_path: Pat
     [
         (fake(reason="the disk is full"), "^the disk is full$"),
         (fake(off=0.1), r"they are 0.100 nats from it, and the base without the adapter 0.200"),
-        (Merger(["false"]), "the merging process failed with exit code 1"),
+        (Merger(["false"]), "the merging process ended with exit code 1"),
         (Merger(["true"]), "the merging process left no checkpoint"),
     ],
 )

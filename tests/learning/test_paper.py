@@ -19,9 +19,9 @@ PROMPTS = make_prompts(600, seed=3)
 def test_the_parts_have_their_sizes_and_follow_the_seed() -> None:
     paper = make_paper(PROMPTS, QUICK.practice.kept_out, QUICK.examining)
 
-    assert (len(paper.trained), len(paper.plain), len(paper.hidden), len(paper.refine)) == (240, 40, 120, 90)
-    assert not {kind for each in paper.trained for kind in each.kinds} & set(QUICK.practice.kept_out)
-    assert all(set(each.kinds) & set(QUICK.practice.kept_out) for each in paper.other)
+    assert (len(paper.trained), len(paper.plain), len(paper.refine)) == (240, 40, 90)
+    assert not {kind for each in paper.trained for kind in each.prompt.kinds} & set(QUICK.practice.kept_out)
+    assert all(set(each.prompt.kinds) & set(QUICK.practice.kept_out) for each in paper.other)
     assert {each.id for each in paper.refine} <= {each.id for each in PROMPTS if each.evaluators}
     assert make_paper(PROMPTS[::-1], QUICK.practice.kept_out, QUICK.examining) == paper
 
@@ -30,8 +30,22 @@ def test_a_recipe_may_leave_parts_out() -> None:
     examining = QUICK.examining.model_copy(update={"hidden": None, "plain": None, "refine": None})
     paper = make_paper(PROMPTS, QUICK.practice.kept_out, examining)
 
-    assert (paper.hidden, paper.plain, paper.refine) == ((), (), ())
-    assert paper.prompts == make_paper(PROMPTS, QUICK.practice.kept_out, QUICK.examining).prompts
+    assert (paper.plain, paper.refine) == ((), ())
+    assert {each.hidden for each in (*paper.trained, *paper.other)} == {None}
+    assert {each.text for each in paper.prompts} <= {each.text for each in PROMPTS}
+
+
+def test_a_question_has_a_hidden_rule_in_addition_to_its_own() -> None:
+    paper = make_paper(PROMPTS, QUICK.practice.kept_out, QUICK.examining)
+    usual = {each.id: each for each in PROMPTS}
+
+    for question in paper.trained:
+        assert question.hidden is not None
+        assert question.prompt.messages == question.hidden.messages
+        assert question.prompt.text.startswith(usual[question.prompt.id].text)
+        assert question.prompt.evaluators == usual[question.prompt.id].evaluators
+        assert not set(question.hidden.kinds) & set(all_kinds())
+    assert {question.hidden for question in paper.other} == {None}
 
 
 def test_without_kinds_that_were_kept_out_there_is_no_exam() -> None:

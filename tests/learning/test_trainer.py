@@ -41,7 +41,7 @@ async def test_it_reports_its_steps_and_leaves_an_adapter(tmp_path: Path, traini
     ("how", "reason"),
     [
         ("fails", "the disk is full"),
-        ("crashes", "failed with exit code 1, after it said: RuntimeError: out of luck"),
+        ("crashes", "ended with exit code 1, after it said: RuntimeError: out of luck"),
         ("dies", "ended by signal 9, after it said: a library says something"),
         ("leaves nothing", "left no adapter"),
     ],

@@ -54,7 +54,7 @@ def recipe() -> Recipe:
                     "samples": 4,
                     "margin": 0.2,
                     "look": 10,
-                    "hidden": HiddenRules(prompts=20, samples=1, margin=0.4),
+                    "hidden": HiddenRules(margin=0.4),
                     "refine": Refining(prompts=8, tokens=300, margin=0.5),
                 }
             ),
@@ -107,7 +107,7 @@ async def test_a_better_adapter_passes_and_serves(shop: Workshop, recipe: Recipe
 
     assert verdict.decision == "promote", verdict
     assert not [reason for reason in verdict.reasons if "not" in reason]
-    assert verdict.figures["other.prompts"] == 20 < len(shop._paper(shop.registry.list()[0]).other)
+    assert verdict.figures["other.prompts"] == 20 < len(shop.paper(shop.registry.list()[0]).other)
     [manifest] = shop.registry.list()
     assert manifest.verdicts == (verdict,)
     assert (verdict.attempt, verdict.against) == (1, "")
@@ -124,7 +124,7 @@ async def test_the_same_model_and_a_worse_one_do_not(shop: Workshop, recipe: Rec
     same = await examine(shop, adapter, 0.4, 0.4)
     assert same.decision == "broken"
     assert "writes what the incumbent writes" in same.reasons[0]
-    worse = await examine(shop, adapter, 0.9, 0.1)
+    worse = await examine(shop, adapter, 0.9, 0.0)
     assert worse.decision == "reject"
     assert "plain.prompts" not in worse.figures
     assert [verdict.attempt for verdict in shop.registry.list()[0].verdicts] == [1, 2]
@@ -139,14 +139,14 @@ async def test_no_prompt_of_the_exam_or_near_to_one_was_learned(shop: Workshop, 
     assert learned
     assert set(parts.values()) == {"train"}
     assert not {kind for lesson in learned for kind in lesson.prompt.kinds} & set(recipe.practice.kept_out)
-    exam = {digest_of([prompt.text]) for prompt in shop._paper(manifest).prompts}
+    exam = {digest_of([passage]) for prompt in shop.paper(manifest).prompts for passage in prompt.passages}
     assert exam
     assert exam.isdisjoint(manifest.prompts)
 
 
 async def test_no_prompt_of_the_exam_comes_back_by_another_way(shop: Workshop, recipe: Recipe, tmp_path: Path) -> None:
     await learn(shop, recipe)
-    exam = shop._paper(shop.registry.list()[0]).prompts[:20]
+    exam = shop.paper(shop.registry.list()[0]).prompts[:20]
     hidden = [
         collected(
             text("Well."), of=Prompt(id=f"{number}", messages=(Message(role="user", content=asked),), evaluators=())
@@ -191,7 +191,7 @@ async def test_exercises_are_learned_from_too_and_none_is_of_the_exam(shop: Work
 async def test_a_leak_is_found_before_the_exam(shop: Workshop, recipe: Recipe) -> None:
     adapter = await learn(shop, recipe)
     [manifest] = shop.registry.list()
-    leaked = digest_of([shop._paper(manifest).prompts[0].text])
+    leaked = digest_of([shop.paper(manifest).prompts[0].text])
     shop.registry.update(manifest.model_copy(update={"prompts": (*manifest.prompts, leaked)}))
 
     with pytest.raises(ExamFailed, match="1 prompts of the exam are among the adapter's lessons"):

@@ -42,7 +42,7 @@ function tone(decision) {
 
 /** How many of the exam's prompts passed before and after, part by part. Weighed texts do not pass; the card has them. */
 function exam({ figures, reasons, attempt }) {
-  const parts = ["trained", "other", "hidden", "refine"].filter((part) => `${part}.candidate.passed` in figures);
+  const parts = ["trained", "hidden", "other", "refine"].filter((part) => `${part}.candidate.passed` in figures);
   const lines = parts.map((part) => {
     const of = (name) => figures[`${part}.${name}`];
     const places = { before: percent(of("incumbent.passed")), after: percent(of("candidate.passed")), prompts: count(of("prompts") ?? null) };
