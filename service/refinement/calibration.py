@@ -43,6 +43,8 @@ class Calibration:
     """A logistic map from evidence to the probability that a text has a fault, and what follows from it.
 
     departure, approval, compared, judged: the scales of the kinds of evidence.
+    compared_departure: that of a departure in place of the first one, if the critic has answered the request itself. It
+        is of the logarithm of 1 and the size: whether somebody else's text departs at all says more than how far.
     silence: the largest probability of a fault at which the critic says nothing.
     certainty: the largest probability of a fault, by the judges alone, at which no critic is asked.
 
@@ -55,7 +57,8 @@ class Calibration:
 
     departure: Scale = Scale(0.15, 6.1)
     approval: Scale = Scale(-0.7, 1.0)
-    compared: Scale = Scale(-1.6, 1.1)
+    compared: Scale = Scale(-1.6, 0.9)
+    compared_departure: Scale = Scale(0.8, math.log1p(6.1))
     judged: Scale = Scale(0.0, 0.0)
     silence: float = 0.5
     certainty: float = 0.1
@@ -63,10 +66,15 @@ class Calibration:
     def fault_probability(self, evidence: Evidence) -> float | None:
         """None if nothing that is known of the text is evidence."""
         terms = (
-            self.departure.log_odds(evidence.departure),
+            self._departure(evidence),
             self.approval.log_odds(evidence.approval),
             self.compared.log_odds(evidence.compared),
             self.judged.log_odds(evidence.judged),
         )
         known = [term for term in terms if term is not None]
         return 1.0 / (1.0 + math.exp(-max(-LARGE, min(LARGE, sum(known))))) if known else None
+
+    def _departure(self, evidence: Evidence) -> float | None:
+        if evidence.departure is None or evidence.compared is None:
+            return self.departure.log_odds(evidence.departure)
+        return self.compared_departure.log_odds(math.log1p(evidence.departure))

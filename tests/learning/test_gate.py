@@ -16,8 +16,8 @@ EXAM = load_recipe("full").examining
 PROMPTS, SAMPLES = EXAM.prompts, EXAM.samples
 """Of the parts with single drafts. The others are smaller (``further_parts``)."""
 STATED, HIDDEN = (0.21, 1.29), (0.6, 0.45)
-"""How the pass rates of prompts are distributed (Beta), by the rules that decide. Many prompts never pass by their stated
-rules, as with a small model on verifiable instructions (docs/results/log.md). Hidden rules are passed in 57 %."""
+"""How the pass rates of prompts are distributed (Beta). Many prompts never pass by their stated rules, as with a small
+model on verifiable instructions (docs/results/log.md), and hidden rules are followed in 57 %."""
 LOG_ODDS_OF_FIVE_POINTS = 0.65
 """What has to be added to a prompt's log-odds so that the mean pass rate rises by five points."""
 

@@ -1,12 +1,18 @@
 """From what a model shows to the probability of a fault."""
 
+import math
+
 import pytest
 
 from service.refinement.calibration import Calibration, Evidence, Scale
 
 NOTHING = Scale(0.0, 0.0)
 READ = Calibration(
-    departure=Scale(0.5, 4.0), approval=Scale(-1.0, 1.0), compared=Scale(-2.0, 1.0), judged=Scale(-4.0, 0.5)
+    departure=Scale(0.5, 4.0),
+    approval=Scale(-1.0, 1.0),
+    compared=Scale(-2.0, 1.0),
+    compared_departure=Scale(1.0, math.log(5.0)),
+    judged=Scale(-4.0, 0.5),
 )
 
 
@@ -18,6 +24,9 @@ READ = Calibration(
         (Evidence(approval=2.0), 0.269),
         (Evidence(compared=1.5), 0.269),
         (Evidence(judged=0.75), 0.269),
+        (Evidence(departure=0.0, compared=1.0), 1 / 6),
+        (Evidence(departure=4.0, compared=1.0), 0.5),
+        (Evidence(departure=9.0, compared=1.0), 2 / 3),
         (Evidence(departure=6.0, approval=2.0), 0.5),
         (Evidence(departure=6.0, approval=0.0, judged=0.25), 0.953),
         (Evidence(approval=-1e9), 1.0),

@@ -58,6 +58,7 @@ PROMPTS = Prompts.compile(
 JUDGE = Judge(criteria=(Criterion(name="fluency", question="Is it fluent?"),))
 READ_BY_ANSWER = Calibration(
     departure=Scale(0.0, 0.0),
+    compared_departure=Scale(0.0, 0.0),
     approval=Scale(-1.0, 0.0),
     compared=Scale(-1.0, 0.0),
     judged=Scale(0.0, 0.0),
