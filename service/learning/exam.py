@@ -3,7 +3,7 @@
 Its parts come one after the other: prompts with the kinds of rules that were trained, with those that the recipe keeps
 out, texts to weigh, and the service's loop. The first prompts have a hidden rule each, so that one text is judged by
 both. A part is asked look by look, and ends as soon as it has shown what it has to show. The exam ends as soon as the
-candidate has failed.
+candidate has failed, and with a part that has not shown it after its last prompt: nothing can be promoted any more.
 
 One model answers after the other, never both at once: an adapter slows down a batch, and the exam's seconds are not to
 depend on that.
@@ -172,6 +172,7 @@ class _Sitting:
     differs: bool
     mismatch: str
     on_look: OnLook
+    _may_pass: bool = True
     _results: Results = field(init=False)
     _judgement: Judgement = field(default_factory=lambda: Judgement("inconclusive"))
 
@@ -180,15 +181,18 @@ class _Sitting:
     ) -> None:
         """Ask one or two parts, until they have shown what they have to show or the candidate has failed."""
         look, total = self.examining.look, len(prompts)
+        if not self._may_pass or not prompts:
+            return
         for start in range(0, total, look):
-            if self._judgement.decision not in ("promote", "inconclusive"):
-                return
             for arm in self.arms:
                 await answer(arm, prompts[start : start + look])
             self._look()
             self.on_look(parts[0], min(start + look, total), total, self._judgement)
+            if self._judgement.decision not in ("promote", "inconclusive"):
+                break
             if all(shows_enough(part, self._results.parts[part], attempt=self.attempt) for part in parts):
                 return
+        self._may_pass = False
 
     def end(self) -> Sat:
         before, after = self.arms

@@ -130,6 +130,19 @@ async def test_the_same_model_and_a_worse_one_do_not(shop: Workshop, recipe: Rec
     assert [verdict.attempt for verdict in shop.registry.list()[0].verdicts] == [1, 2]
 
 
+async def test_an_exam_ends_with_the_part_that_shows_nothing(shop: Workshop, recipe: Recipe) -> None:
+    adapter = await learn(shop, recipe)
+
+    slightly_better = await examine(shop, adapter, 0.4, 0.5)
+
+    assert slightly_better.decision == "inconclusive"
+    assert "better on trained kinds of rules: not shown" in slightly_better.reasons
+    assert "other kinds of rules: not examined" in slightly_better.reasons
+    paper = shop.paper(shop.registry.list()[0])
+    assert slightly_better.figures["trained.prompts"] == len(paper.trained)
+    assert "refine.prompts" not in slightly_better.figures
+
+
 async def test_no_prompt_of_the_exam_or_near_to_one_was_learned(shop: Workshop, recipe: Recipe, tmp_path: Path) -> None:
     await learn(shop, recipe)
     [manifest] = shop.registry.list()
