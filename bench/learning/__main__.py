@@ -18,14 +18,12 @@ from bench.harness.origin import current_commit
 from bench.harness.page import PAGES
 from bench.harness.results import RESULTS, Records, Results
 from bench.harness.scenario import parse_options, say
-from bench.learning.asking import Answer, Origin, Questions, ask, choose_questions
+from bench.harness.workshop import engine_for, open_workshop
+from bench.learning.asking import Answer, Origin, ask, choose_questions, missing_models
 from bench.learning.report import page
 from bench.scenarios.adapters import Options as BadOptions
 from bench.scenarios.adapters import Outcome
-from service.engines.local.vllm import VllmEngine
-from service.fleet import start_engine, weights_of
 from service.learning.manifest import Manifest
-from service.learning.workshop import Workshop
 from service.settings import Settings
 
 
@@ -62,12 +60,7 @@ class _Pipeline:
         self.seed = seed
         self._options = options
         self._folder = (options.folder / f"seed-{seed}").absolute()
-        settings = Settings().model_copy(update={"learning_dir": self._folder})
-        base = weights_of(settings, settings.model_name)
-        if isinstance(base, str):
-            raise TypeError("the model's weights have to be on this machine")
-        self._settings = settings
-        self._shop = Workshop(self._folder, base[0])
+        self._shop = open_workshop(self._folder)
 
     def examined(self) -> Manifest | None:
         """The manifest of the adapter, if it has sat its exam."""
@@ -82,6 +75,10 @@ class _Pipeline:
             subprocess.run(command, check=True)  # noqa: S603 - this project's own command
 
     async def ask(self, results: Results[Origin, Answer]) -> None:
+        """Ask the models that have not answered yet."""
+        models = missing_models(self.seed, results)
+        if not models:
+            return
         manifest = self.examined()
         if manifest is None:
             raise RuntimeError(f"{self._folder} has no adapter that has sat its exam")
@@ -89,22 +86,11 @@ class _Pipeline:
         questions = choose_questions(
             self.seed, manifest, paper, prompts=self._options.prompts, refined=self._options.refined
         )
-        engine = await start_engine(self._settings)
-        try:
-            if not isinstance(engine, VllmEngine):
-                raise TypeError("adapters need the engine vllm in this process")
-            await self._ask_both(engine, questions, results)
-        finally:
-            await engine.close()
-
-    async def _ask_both(self, engine: VllmEngine, questions: Questions, results: Results[Origin, Answer]) -> None:
-        say(f"seed {self.seed}: asking the base")
-        await ask(engine, "base", questions, results)
-        adapter = questions.manifest.adapter
-        candidate = await engine.load_adapter(adapter, self._shop.registry.folder_of(adapter))
-        say(f"seed {self.seed}: asking the adapter")
-        await ask(candidate, "adapter", questions, results)
-        await engine.drop_adapter(candidate)
+        async with engine_for(self._folder) as engine:
+            adapter = await engine.load_adapter(manifest.adapter, self._shop.registry.folder_of(manifest.adapter))
+            for model in models:
+                say(f"seed {self.seed}: asking the {model}")
+                await ask(engine if model == "base" else adapter, model, questions, results)
 
 
 if __name__ == "__main__":

@@ -49,8 +49,8 @@ class Answer:
 
 @dataclass(frozen=True)
 class Questions:
-    """What both models of a pipeline are asked. prompts: for single drafts, with trained kinds of rules. refined: for
-    the service's loop, with rules of all kinds."""
+    """What both models of a pipeline are asked. prompts: for single drafts, with trained kinds of rules and, as in the
+    exam, a hidden rule that does not count here. refined: for the service's loop, with rules of all kinds."""
 
     seed: int
     manifest: Manifest
@@ -63,10 +63,14 @@ def choose_questions(seed: int, manifest: Manifest, paper: Paper, *, prompts: in
     return Questions(seed, manifest, [each.prompt for each in paper.trained[:prompts]], paper.refine[:refined])
 
 
+def missing_models(seed: int, results: Results[Origin, Answer]) -> Sequence[Model]:
+    """The models of a pipeline that have not answered yet."""
+    known = {each.model for each in results.read() if each.seed == seed}
+    return [model for model in MODELS if model not in known]
+
+
 async def ask(engine: Engine, model: Model, questions: Questions, results: Results[Origin, Answer]) -> None:
-    """Have a model answer, unless the results have its answers already."""
-    if any((each.seed, each.model) == (questions.seed, model) for each in results.read()):
-        return
+    """Have a model answer."""
     answers = [
         *await _draft(engine, model, questions, "greedy"),
         *await _draft(engine, model, questions, "sampled"),

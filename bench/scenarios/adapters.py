@@ -15,8 +15,8 @@ from typing import Annotated, Literal, get_args
 
 from bench.harness.results import RESULTS, Records
 from bench.harness.scenario import parse_options, say
+from bench.harness.workshop import engine_for, open_workshop
 from service.engines.local.vllm import VllmEngine
-from service.fleet import start_engine, weights_of
 from service.learning.collected import read_lines, write_lines, write_whole
 from service.learning.gate import Decision, Judgement
 from service.learning.lessons import BestText, LessonPair
@@ -25,7 +25,6 @@ from service.learning.recipe import Recipe, load_recipe
 from service.learning.registry import digest_of_adapter
 from service.learning.trainer import EXERCISES, PAIRS, TEXTS
 from service.learning.workshop import Workshop
-from service.settings import Settings
 
 Bad = Literal["overfitted", "keywords", "shuffled", "noise"]
 """How an adapter is bad:
@@ -189,15 +188,8 @@ def _ignore(part: str, done: int, of: int, judgement: Judgement) -> None:
 async def run(options: Options, results: Records[Outcome]) -> None:
     """Make and examine the adapters that have no result yet."""
     folder = options.folder.absolute()
-    settings = Settings().model_copy(update={"learning_dir": folder})
-    base = weights_of(settings, settings.model_name)
-    if isinstance(base, str):
-        raise TypeError("the model's weights have to be on this machine")
-    shop, recipe, source = Workshop(folder, base[0]), make_recipe(options), folder / "lessons" / "source"
-    engine = await start_engine(settings)
-    try:
-        if not isinstance(engine, VllmEngine):
-            raise TypeError("adapters need the engine vllm in this process")
+    shop, recipe, source = open_workshop(folder), make_recipe(options), folder / "lessons" / "source"
+    async with engine_for(folder) as engine:
         if not source.exists():
             say("writing texts")
             await shop.collect(engine, recipe, lambda done, of: None)
@@ -208,8 +200,6 @@ async def run(options: Options, results: Records[Outcome]) -> None:
             manifest = await train(shop, folder, recipe, bad, source)
             say(f"{bad}: exam")
             results.append(await examine(shop, engine, bad, manifest.adapter))
-    finally:
-        await engine.close()
 
 
 def summarize(outcomes: Sequence[Outcome]) -> str:

@@ -151,7 +151,8 @@ def good() -> Results:
         ({"trained": Part([0.1] * 3, [0.6] * 3)}, "inconclusive", "better on trained kinds of rules: not shown"),
         ({"others": {"other": Part([0.5] * 3, [0.5] * 3, 0.1)}}, "inconclusive", "at most 10% worse: not shown"),
         ({"others": {"plain": Part([-2.0] * 3, [-2.0] * 3, 0.1, 0.5, "nats")}}, "inconclusive", "nats a token worse"),
-        ({}, "promote", "shown texts without rules: not examined refined"),
+        ({}, "promote", "hidden rules: not examined other kinds of rules"),
+        ({}, "promote", "worse: shown texts without rules: not examined"),
     ],
 )
 def test_each_fault_has_its_verdict_and_its_reason(

@@ -33,6 +33,8 @@ def test_a_recipe_may_leave_parts_out() -> None:
     assert (paper.plain, paper.refine) == ((), ())
     assert {each.hidden for each in (*paper.trained, *paper.other)} == {None}
     assert {each.text for each in paper.prompts} <= {each.text for each in PROMPTS}
+    whole = make_paper(PROMPTS, QUICK.practice.kept_out, QUICK.examining)
+    assert [(each.id, each.evaluators) for each in paper.prompts] == [(e.id, e.evaluators) for e in whole.prompts]
 
 
 def test_a_question_has_a_hidden_rule_in_addition_to_its_own() -> None:
