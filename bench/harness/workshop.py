@@ -21,7 +21,7 @@ def open_workshop(folder: Path) -> Workshop:
 
 @asynccontextmanager
 async def engine_for(folder: Path) -> AsyncIterator[VllmEngine]:
-    """An engine with room for the adapters of a folder. TypeError for one that takes none."""
+    """An engine with room for the adapters of a folder. TypeError if the engine takes no adapters."""
     engine = await start_engine(Settings().model_copy(update={"learning_dir": folder}))
     try:
         if not isinstance(engine, VllmEngine):

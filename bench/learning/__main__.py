@@ -29,11 +29,13 @@ from service.settings import Settings
 
 @dataclass(frozen=True)
 class Options:
-    folder: Annotated[Path, "where the pipelines keep their files", {"type": Path}] = RESULTS / "learning"
+    folder: Annotated[Path, "where the pipelines keep their files; delete it to start over", {"type": Path}] = (
+        RESULTS / "learning"
+    )
     recipe: Annotated[str, "a built-in recipe or a TOML file"] = "quick"
     seeds: Annotated[Sequence[int], "of the pipelines"] = (0, 1, 2)
-    prompts: Annotated[int, "of single drafts, for each pipeline"] = 100
-    refined: Annotated[int, "prompts of the loop, for each pipeline"] = 50
+    prompts: Annotated[int, "of single drafts, for each pipeline"] = 240
+    refined: Annotated[int, "prompts of the loop, for each pipeline"] = 90
     out: Annotated[Path, "the page", {"type": Path}] = PAGES / "learning.md"
     report_only: Annotated[bool, "make nothing"] = False
 
@@ -50,7 +52,7 @@ def main() -> None:
     manifests = {pipeline.seed: manifest for pipeline in pipelines if (manifest := pipeline.examined())}
     bad: Records[Outcome] = Records(BadOptions().folder / "outcomes.jsonl", Outcome)
     made_on = datetime.fromtimestamp(results.file.stat().st_mtime, UTC).date()
-    text = page(manifests, results.read(), bad.read(), results.origin(), made_on)
+    text = page(manifests, results.read(), bad.read(), results.origin(), made_on, seeds=options.seeds)
     options.out.write_text(text, encoding="utf-8")
     print(text)  # noqa: T201 - it is what the benchmark is run for
 

@@ -30,7 +30,8 @@ Then the base and each adapter answered prompts that the adapter had not learned
 ## Single drafts
 
 The share of texts that follow all their rules, with trained kinds of rules. *Gain*: in points, with a 95 % interval by
-the bootstrap over prompts. *Greedy*: one text without sampling; *sampled*: one at the recipe's temperature.
+the bootstrap over prompts, so it covers the choice of prompts alone. How much trainings differ shows in the rows of the
+seeds. *Greedy*: one text without sampling; *sampled*: one at the recipe's temperature.
 
 {drafts}
 
@@ -64,15 +65,17 @@ def page(
     bad: Sequence[Outcome],
     made_by: Origin,
     made_on: date,
+    *,
+    seeds: Sequence[int],
 ) -> str:
-    """The page as Markdown. manifests: by the seeds of the pipelines. ValueError if no pipeline has answers of both
-    models."""
+    """The page as Markdown. manifests: by the seeds of the pipelines. seeds: of all that there should be. ValueError if
+    no pipeline has answers of both models."""
     compared = _Compared([answer for answer in answers if answer.seed in manifests])
     return PAGE.format(
         origin=origin(made_by.model, made_by.commit, made_on),
         recipe=made_by.recipe,
         pipelines=len(compared.seeds),
-        bars=tabulate_bars(_bars(compared, manifests)),
+        bars=tabulate_bars(_bars(compared, [manifests.get(seed) for seed in seeds])),
         drafts=markdown_table(("seed", "", "prompts", "base", "adapter", "gain"), _drafts(compared)),
         kinds=markdown_table(("kind", "texts", "base", "adapter", "gain"), _kinds(compared)),
         refined=markdown_table(
@@ -126,12 +129,12 @@ class _Compared:
         return after / before if before and after else None
 
 
-def _bars(compared: _Compared, manifests: Mapping[int, Manifest]) -> Iterator[tuple[str, str | None, bool]]:
+def _bars(compared: _Compared, manifests: Sequence[Manifest | None]) -> Iterator[tuple[str, str | None, bool]]:
     for way, aim in AIMS.items():
         gain = compared.gain(way)
-        yield f"{way} drafts gain", _points(gain), gain.low > 0
-        yield f"{way} drafts gain ≥ {100 * aim:.0f} points", _points(gain), gain.mean >= aim
-    verdicts = [manifest.verdicts[0].decision for _, manifest in sorted(manifests.items())]
+        yield f"{way} drafts gain", gain.in_points(), gain.low > 0
+        yield f"{way} drafts gain ≥ {100 * aim:.0f} points", gain.in_points(), gain.mean >= aim
+    verdicts = ["none yet" if manifest is None else manifest.verdicts[0].decision for manifest in manifests]
     yield "every verdict is `promote`", ", ".join(verdicts), set(verdicts) == {"promote"}
     saving = compared.saving()
     yield (
@@ -149,7 +152,7 @@ def _drafts(compared: _Compared) -> Iterator[Sequence[str]]:
                 way,
                 str(len(compared.of(way, "base", seed))),
                 *(f"{compared.passed(way, model, seed):.1%}" for model in MODELS),
-                _points(compared.gain(way, seed)),
+                compared.gain(way, seed).in_points(),
             )
 
 
@@ -160,7 +163,7 @@ def _kinds(compared: _Compared) -> Iterator[Sequence[str]]:
         before, after = shares
         if len(before) >= LEAST_TEXTS:
             gains = [later - earlier for earlier, later in zip(before, after, strict=True)]
-            yield kind, str(len(before)), f"{fmean(before):.0%}", f"{fmean(after):.0%}", _points(interval(gains))
+            yield kind, str(len(before)), f"{fmean(before):.0%}", f"{fmean(after):.0%}", interval(gains).in_points()
 
 
 def _refined(compared: _Compared) -> Iterator[Sequence[str]]:
@@ -188,11 +191,6 @@ def _exam(seed: int, manifest: Manifest) -> str:
 
 def _named(seed: int | None) -> str:
     return "all" if seed is None else str(seed)
-
-
-def _points(gain: Interval) -> str:
-    mean, low, high = (f"{100 * value:+.1f}" for value in (gain.mean, gain.low, gain.high))
-    return f"{mean} ({low} to {high})"
 
 
 def _or_none(value: float | None, shown: Callable[[float], str]) -> str:

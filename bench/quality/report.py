@@ -21,6 +21,7 @@ from bench.quality import kinds, passing, prose
 from bench.quality.arms import ARMS
 from bench.quality.prompts import BenchPrompt
 from bench.quality.runs import AT_ONCE, Origin, Run, Step
+from service.learning.statistics import Interval
 
 RESAMPLES = 10_000
 BASELINE, RIVAL = "single_draft", "free"
@@ -82,18 +83,6 @@ def mean_over_prompts(runs: Iterable[Run], value: Callable[[Run], float]) -> flo
 def followed_by(tokens: int) -> Callable[[Run], float]:
     """1 for a run that follows all instructions once it has spent so much, else 0."""
     return lambda run: float(follows_all(reached_by(run, tokens)))
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean, or a difference of means, with the 95 % interval of its bootstrap."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{100 * self.mean:+.1f} ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
 
 
 def difference(means: Mapping[str, float], than: Mapping[str, float]) -> Interval:
@@ -177,7 +166,7 @@ def table(found: Sequence[Summary]) -> str:
                 ARMS[summary.arm].label,
                 *("" if share is None else f"{share:.1%}" for share in shares),
                 *(f"{summary.tokens:.0f}", str(summary.wrong_to_right), str(summary.right_to_wrong)),
-                *(str(gain) if gain else "" for gain in gains),
+                *(gain.in_points() if gain else "" for gain in gains),
             ]
         )
     return markdown_table(COLUMNS, rows)

@@ -175,7 +175,7 @@ def make_noise(shop: Workshop, folder: Path) -> Manifest:
 async def examine(shop: Workshop, engine: VllmEngine, bad: Bad, adapter: str) -> Outcome:
     candidate = await engine.load_adapter(adapter, shop.registry.folder_of(adapter))
     try:
-        verdict = await shop.examine(adapter, engine, candidate, engine, _ignore)
+        verdict = await shop.examine(adapter, "", engine, candidate, engine, _ignore)
     finally:
         await engine.drop_adapter(candidate)
     return Outcome(bad, adapter, verdict.decision, verdict.reasons, verdict.figures)

@@ -138,7 +138,7 @@ class AdaptersBody(BaseModel):
     """What serves, and all adapters, the newest first.
 
     ``model``: the name that requests use. ``base``: the main model's. ``ready``: whether the engine is up. ``serves``:
-    the adapter that new requests get. ``current``: the one that the folder says, and ``problem``, why that does not
+    the adapter that new requests get. ``current``: the one that the folder names. ``problem``: why that does not
     serve. ``previous``: what a rollback returns to, if it can be rolled back. Null means the base.
     """
 

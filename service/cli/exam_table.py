@@ -24,8 +24,8 @@ def describe(adapter: str, verdict: Verdict) -> Iterator[str]:
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
     """The first cell begins, and the last one too; the numbers between them end where their column does."""
-    first, *numbers, last = (
+    cells = (
         cell.ljust(width) if place in (0, len(row) - 1) else cell.rjust(width)
         for place, (cell, width) in enumerate(zip(row, widths, strict=True))
     )
-    return "  ".join((first, *numbers, last)).rstrip()
+    return "  ".join(cells).rstrip()

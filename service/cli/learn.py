@@ -1,7 +1,7 @@
 """``python -m service learn …``: learn from graded texts, on this machine and with the model that the settings name.
 
 Each step leaves files in the folder, and the next one reads them. Exit codes: 0 if the step was done, whatever the
-gate's verdict; 1 for a failure; 2 for wrong usage.
+gate's verdict; 1 for a failure; 2 for wrong usage; 143 if it was cancelled.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from service.learning.exercises import Exercise
 from service.learning.gate import PARTS, Decision, Judgement
 from service.learning.launching import Source
 from service.learning.lessons import CLIENT_SHARE, BestText, LessonPair
-from service.learning.lineage import follow_deletions, named_traces, withdraw
+from service.learning.lineage import follow_deletions, forget, named_traces, withdraw
 from service.learning.merger import MergeFailed
 from service.learning.paper import ExamFailed
 from service.learning.process import Progress
@@ -81,11 +81,13 @@ def run(arguments: argparse.Namespace) -> int:
         configure_logging("warning")
         arguments.folder = arguments.folder or settings.learning_dir or default_folder()
         desk, step = _Desk(settings, arguments), _STEPS[arguments.step]
-        if arguments.step not in RECORDED:
-            return asyncio.run(step(desk))
-        recipe, begun = getattr(arguments, "recipe", None), arguments.begun
-        with record_run(arguments.folder, Path(recipe).stem if recipe else None, begun=begun) as desk.record:
-            return asyncio.run(work(step(desk), for_service=begun is not None))
+        if arguments.step in RECORDED:
+            recipe, begun = getattr(arguments, "recipe", None), arguments.begun
+            with record_run(arguments.folder, Path(recipe).stem if recipe else None, begun=begun) as desk.record:
+                asyncio.run(work(step(desk), for_service=begun is not None))
+        else:
+            asyncio.run(step(desk))
+        return int(desk.output.closed)
     except asyncio.CancelledError:
         _tell(f"Cannot {arguments.step}: it was cancelled")
         return 128 + signal.SIGTERM
@@ -111,34 +113,34 @@ class _Desk:
     def __init__(self, settings: Settings, arguments: argparse.Namespace) -> None:
         self._settings = settings
         self._arguments = arguments
-        self._output = Output()
+        self.output = Output()
         self.shop = Workshop(arguments.folder, _base_of(settings), holds_folder=arguments.begun is not None)
         self.record: RunRecord | None = None
+        self._adapter: str | None = getattr(arguments, "adapter", None)
 
-    async def collect(self) -> int:
+    async def collect(self) -> None:
         if self._arguments.from_store:
-            return await self._collect_stored()
-        if self._arguments.files:
-            return await self._collect_files(self._arguments.files)
-        return await self._practise()
+            await self._collect_stored()
+        elif self._arguments.files:
+            await self._collect_files(self._arguments.files)
+        else:
+            await self._practise()
 
-    async def _practise(self) -> int:
+    async def _practise(self) -> None:
         self._begin("collect")
         recipe = self._recipe()
         with self.shop.alone():
             async with self._engine() as engine:
                 count = await self.shop.collect(engine, recipe, self._show_collecting)
         self._print(f"Collected texts for {count} prompts.")
-        return int(self._output.closed)
 
-    async def _collect_files(self, files: Sequence[Path]) -> int:
+    async def _collect_files(self, files: Sequence[Path]) -> None:
         self._begin("collect")
         with self.shop.alone():
             count = await asyncio.to_thread(self.shop.collect_files, files)
         self._print(f"Took texts for {count} prompts from {len(files)} files.")
-        return int(self._output.closed)
 
-    async def _collect_stored(self) -> int:
+    async def _collect_stored(self) -> None:
         self._begin("collect")
         with self.shop.alone():
             async with self._traces() as traces, self._following(traces):
@@ -151,9 +153,8 @@ class _Desk:
             self._print(f"  {count:4} prompts left out: {reason}")
         if callers:
             self._print(f"  each of {', '.join(callers)} gives at most {CLIENT_SHARE:.0%} of the lessons")
-        return int(self._output.closed)
 
-    async def lessons(self) -> int:
+    async def lessons(self) -> None:
         self._begin("lessons")
         with self.shop.alone():
             if self.shop.uses_traces:
@@ -171,67 +172,63 @@ class _Desk:
             self._print(f"  {count:4} prompts without a lesson: {reason}")
         if lessons.capped:
             self._print(f"  {lessons.capped:4} lessons left out: more than {CLIENT_SHARE:.0%} from one caller")
-        return int(self._output.closed)
 
-    async def train(self) -> int:
+    async def train(self) -> None:
         self._begin("train")
         recipe = self._recipe()
         with self.shop.alone():
             await self._follow()
             manifest = await self.shop.train(recipe, self._show_training)
             await self._follow()
+        self._adapter = manifest.adapter
         self._give(manifest.adapter)
         self._print(f"Trained the adapter {manifest.adapter} in {manifest.seconds:.0f} s.")
-        return int(self._output.closed)
 
-    async def exam(self) -> int:
+    async def exam(self) -> None:
         self._begin("exam")
         shop = self.shop
         with shop.alone():
-            adapter = getattr(self._arguments, "adapter", None) or shop.newest()
-            candidate, current = shop.registry.folder_of(adapter), shop.registry.current
+            await self._follow()
+            adapter = self._adapter or shop.newest()
+            candidate, current = shop.registry.folder_of(adapter), shop.incumbent_of(adapter)
             folders = {CANDIDATE: candidate} | ({CURRENT: shop.registry.folder_of(current)} if current else {})
             async with self._engine(folders) as engine:
                 examined = await engine.load_adapter(CANDIDATE, candidate)
                 incumbent = await engine.load_adapter(CURRENT, folders[CURRENT]) if current else engine
-                verdict = await shop.examine(adapter, incumbent, examined, engine, self._show_look)
+                verdict = await shop.examine(adapter, current, incumbent, examined, engine, self._show_look)
         self._give(adapter, verdict.decision)
         for line in describe(adapter, verdict):
             self._print(line)
-        return int(self._output.closed)
 
-    async def promote(self) -> int:
+    async def promote(self) -> None:
         await self._follow()
-        adapter = self._arguments.adapter or self.shop.newest()
+        adapter = self._adapter or self.shop.newest()
         self.shop.registry.promote(adapter, force=self._arguments.force)
         self._print(f"{adapter} serves from now on")
-        return int(self._output.closed)
 
-    async def rollback(self) -> int:
+    async def rollback(self) -> None:
         digest = self.shop.registry.rollback()
         self._print(f"{digest or 'the base alone'} serves from now on")
-        return int(self._output.closed)
 
-    async def withdraw(self) -> int:
+    async def withdraw(self) -> None:
         marked = withdraw(self._arguments.folder, self._arguments.traces)
         self._print(f"No lesson is from them any more. Adapters that were marked: {marked}")
-        return int(self._output.closed)
 
-    async def canary(self) -> int:
+    async def canary(self) -> None:
         registry, asked = self.shop.registry, self._arguments
         if asked.stop:
-            self._print(f"the canary of {registry.stop_canary(asked.adapter).candidate} has ended")
-            return int(self._output.closed)
-        adapter = asked.adapter or self.shop.newest()
+            self._print(f"the canary of {registry.stop_canary(self._adapter).candidate} has ended")
+            return
+        await self._follow()
+        adapter = self._adapter or self.shop.newest()
         registry.start_canary(adapter, asked.share, promotes=asked.promote, force=asked.force)
         self._print(
             f"{adapter} writes every second first draft for {asked.share:.0%} of the requests that can be compared"
         )
-        return int(self._output.closed)
 
-    async def merge(self) -> int:
+    async def merge(self) -> None:
         await self._follow()
-        adapter = self._arguments.adapter or self.shop.newest()
+        adapter = self._adapter or self.shop.newest()
         target: Path = (self._arguments.into or self._arguments.folder / "merged" / adapter).absolute()
         _tell("Merging …")
         merged = await self.shop.merge(adapter, target, force=self._arguments.force)
@@ -239,32 +236,30 @@ class _Desk:
             f"Merged {adapter} into its base, {merged.agreement.off:.4f} nats from the base with the adapter "
             f"({merged.agreement.moved:.4f} without it). Serve it with {PREFIX}MODEL={target}"
         )
-        return int(self._output.closed)
 
-    async def list(self) -> int:
+    async def list(self) -> None:
         await self._follow()
         registry = self.shop.registry
         for manifest in registry.list():
             state = "serves" if manifest.adapter == registry.current else canary_line(registry, manifest.adapter)
             self._print(adapter_line(manifest, state))
-        return int(self._output.closed)
+        for digest, damage in registry.damaged().items():
+            self._print(f"{digest}  damaged: {damage}")
 
-    async def export(self) -> int:
+    async def export(self) -> None:
+        await self._follow()
         folder = self.shop.lessons_folder()
         texts, pairs = read_lines(folder / TEXTS, BestText), read_lines(folder / PAIRS, LessonPair)
         for row in FORMATS[self._arguments.to](texts, pairs):
-            self._output.write_json(row)
-        return int(self._output.closed)
+            self.output.write_json(row)
 
-    async def run(self) -> int:
-        ways: Mapping[Source, Callable[[], Coroutine[Any, Any, int]]]
+    async def run(self) -> None:
+        ways: Mapping[Source, Callable[[], Coroutine[Any, Any, None]]]
         ways = {"practice": self._practise, "store": self._collect_stored}
         collecting = [collect for source, collect in ways.items() if source in self._arguments.sources]
         with self.shop.alone():
             for step in (*collecting, self.lessons, self.train, self.exam):
-                if code := await step():
-                    return code
-        return 0
+                await step()
 
     def _recipe(self) -> Recipe:
         recipe, seed = load_recipe(self._arguments.recipe), self._arguments.seed
@@ -279,7 +274,8 @@ class _Desk:
             await close()
 
     async def _follow(self) -> None:
-        """Forget what is not in the store any more, if there is one and something is from it."""
+        """Forget what was withdrawn, and what the store does not have any more."""
+        forget(self._arguments.folder)
         if self._settings.store is not None and named_traces(self._arguments.folder):
             async with self._traces() as traces, self._following(traces):
                 pass
@@ -317,7 +313,7 @@ class _Desk:
             await engine.close()
 
     def _print(self, line: str) -> None:
-        self._output.write(f"{line}\n")
+        self.output.write(f"{line}\n")
 
     def _begin(self, step: Step) -> None:
         if self.record is not None:
@@ -348,7 +344,7 @@ class _Desk:
         _tell(f"{PARTS[part].capitalize()}: after {done} of {of} prompts, {judgement.decision} so far")
 
 
-_STEPS: "dict[str, Callable[[_Desk], Coroutine[Any, Any, int]]]" = {name: getattr(_Desk, name) for name in MEANINGS}
+_STEPS: "dict[str, Callable[[_Desk], Coroutine[Any, Any, None]]]" = {name: getattr(_Desk, name) for name in MEANINGS}
 
 
 def _tell(message: str) -> None:

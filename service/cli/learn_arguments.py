@@ -73,15 +73,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _seed(text: str) -> int:
-    seed = int(text)
-    if seed < 0:
-        raise argparse.ArgumentTypeError("a seed is not negative")
-    return seed
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError("a seed is a whole number that is not negative")
+    return int(text)
 
 
 def _share(text: str) -> float:
     """The share that a caller stated, above 0 and at most 1."""
-    share = float(text)
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
     if not 0 < share <= 1:
-        raise argparse.ArgumentTypeError("a share is above 0 and at most 1")
+        raise argparse.ArgumentTypeError("a share is a number above 0 and at most 1")
     return share

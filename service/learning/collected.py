@@ -16,6 +16,8 @@ Source = Literal["free", "constrained", "repair", "revision", "edit", "given"]
 """How a text was made: sampled freely, sampled under a grammar, repaired by code, revised by a model that was shown
 more than the prompt, edited by a person, or given as it is, by a file or by a request."""
 
+Rating = Literal["up", "down"]
+
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -38,7 +40,7 @@ class Text(BaseModel):
     finish_reason: FinishReason = "stop"
     parent: int | None = None
     token_ids: tuple[int, ...] | None = None
-    rating: Literal["up", "down"] | None = None
+    rating: Rating | None = None
 
 
 class Preference(BaseModel):
@@ -84,16 +86,24 @@ def write_lines(path: Path, values: Iterable[BaseModel]) -> None:
 def write_whole(path: Path, text: str) -> None:
     """Write a file that appears whole or not at all, also after a power cut. OSError if it cannot be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=".", delete=False) as aside:
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=path.parent, prefix=aside_of(path.name), delete=False
+    ) as aside:
         try:
             aside.write(text)
             aside.flush()
             os.fsync(aside.fileno())
-        except OSError:
+        except BaseException:
             Path(aside.name).unlink()
             raise
     Path(aside.name).chmod(0o644)
     Path(aside.name).replace(path)
+
+
+def aside_of(name: str) -> str:
+    """How the names of the files begin in which ``write_whole`` writes a file. One that is killed leaves such a file
+    behind."""
+    return f".{name}-"
 
 
 def _parse(path: Path, lines: Sequence[str], kind: type[M]) -> Iterator[M]:

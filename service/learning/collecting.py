@@ -1,8 +1,8 @@
 """Collecting texts for prompts from a model, as the material of lessons.
 
-For each prompt the model writes some texts freely. If none of them passes, code repairs what it can of the best of
-them, and the model writes some more under the rules' grammar. So there are texts to imitate also for rules that the
-model never follows by itself.
+For each prompt the model writes some texts freely. If none of them passes, code repairs what it can, and the model
+writes some more under the rules' grammar. So there are texts to imitate also for rules that the model never follows by
+itself.
 """
 
 import asyncio

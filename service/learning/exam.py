@@ -64,7 +64,6 @@ async def sit(
     *,
     attempt: int,
     agreement: float | None,
-    mismatch: str = "",
     on_look: OnLook = lambda part, done, of, judgement: None,
 ) -> Sat:
     """Hold an exam.
@@ -78,7 +77,6 @@ async def sit(
         attempt=attempt,
         agreement=agreement,
         differs=await _differ(incumbent, candidate, paper.prompts),
-        mismatch=mismatch,
         on_look=on_look,
     )
     samples = examining.samples
@@ -92,20 +90,20 @@ async def sit(
 
 
 async def agree(engine: Engine, greedy: Path, reads: Reads, prompts: Sequence[Prompt]) -> float | None:
-    """On which share of the tokens of the trainer's greedy texts the engine agrees with it; None if there are none.
+    """On which share of the tokens of the trainer's greedy texts the engine agrees with it; None if there are none, and
+    0 if the engine gives none of their prompts the tokens that the trainer gave it.
 
     Each token is compared given those before it, and may be less probable than the engine's favourite by AGREES_WITHIN:
     the two round differently, and one token that tips the other way changes all that follow.
 
     prompts: among them those of the texts. Raises ExamFailed if the file is damaged.
     """
+    texts = [(ids, text) for ids, text in _read_greedy(greedy) if text]
     known = {tuple(reads.prompt_ids(prompt.conversation, thinking=False)): prompt for prompt in prompts}
-    weighed = await gather(
-        engine.call(Weigh(known[ids].conversation, text)) for ids, text in _read_greedy(greedy) if ids in known and text
-    )
+    weighed = await gather(engine.call(Weigh(known[ids].conversation, text)) for ids, text in texts if ids in known)
     tokens = [token for likelihood in weighed for token in likelihood.tokens]
     if not tokens:
-        return None
+        return 0.0 if texts else None
     return fmean(token.logprob >= token.rival_logprob - AGREES_WITHIN for token in tokens)
 
 
@@ -170,7 +168,6 @@ class _Sitting:
     attempt: int
     agreement: float | None
     differs: bool
-    mismatch: str
     on_look: OnLook
     _may_pass: bool = True
     _results: Results = field(init=False)
@@ -204,17 +201,15 @@ class _Sitting:
         others = {name: self._part(name) for name in before.scores if name != "trained"}
         incumbent, candidate = before.texts, after.texts
         refined = [*before.refined, *after.refined]
-        answers = incumbent.count + candidate.count + len(refined)
         self._results = Results(
             trained=self._part("trained"),
             others=others,
             incumbent=incumbent,
             candidate=candidate,
-            failed=sum(each.failed for each in refined) / max(1, answers),
+            failed=sum(each.failed for each in refined) / max(1, len(refined)),
             agreement=self.agreement,
             differs=self.differs,
             complete=complete,
-            mismatch=self.mismatch,
         )
         self._judgement = judge(self._results, attempt=self.attempt)
 

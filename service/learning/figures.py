@@ -18,7 +18,7 @@ from statistics import fmean
 from service.learning.exam import Sat
 from service.learning.gate import PARTS
 from service.learning.refining import Refinement
-from service.learning.statistics import interval
+from service.learning.statistics import Interval, interval
 
 ARMS = ("incumbent", "candidate")
 HEADINGS = ("", "prompts", "before", "after", "gain, 95 % interval")
@@ -76,9 +76,8 @@ def _rows(figures: Mapping[str, float]) -> Iterator[Sequence[str]]:
             scores = (f"{figures[f'{name}.{arm}.likelihood']:.3f}" for arm in ARMS)
             yield f"{meaning}: nats a token", prompts, *scores, f"{gain} ({low} to {high})"
         else:
-            gain, low, high = (f"{100 * end:+.1f}" for end in ends)
             scores = (f"{figures[f'{name}.{arm}.passed']:.1%}" for arm in ARMS)
-            yield f"{meaning}: pass", prompts, *scores, f"{gain} ({low} to {high}) points"
+            yield f"{meaning}: pass", prompts, *scores, f"{Interval(*ends).in_points()} points"
     for name, meaning, form in _FURTHER:
         values = [figures.get(name.format(arm)) for arm in ARMS]
         if values != [None, None]:

@@ -1,7 +1,7 @@
 """The gate: from an exam's results to a verdict. Pure functions; the rules are all here.
 
-- *invalid*: the results say nothing of the candidate. The exam was made with other evaluators or another base, its
-  answers could not be evaluated, or the candidate's tokens in the engine are not those of the trainer.
+- *invalid*: the results say nothing of the candidate. Texts could not be refined, or the candidate's tokens in the
+  engine are not those of the trainer.
 - *broken*: the candidate writes as the incumbent does, token by token, so that nothing was trained or loaded; or most
   of its texts are cut, empty or loop.
 - *reject*: it is shown to be worse than the incumbent in some part by more than the part's margin; or, at the end, the
@@ -40,8 +40,8 @@ PARTS: Mapping[str, str] = MappingProxyType(
 """The parts of an exam, in the order in which they are asked. In the first one the candidate has to be better."""
 
 ALPHA = 0.05
-MOST_FAILED = 0.01
-"""The share of answers that may be without an evaluation."""
+MOST_FAILED = 0.02
+"""The share of the loop's programs that may end by a failure."""
 MOST_WORSE = 0.02
 """By how much the share of cut, empty or looping texts may grow."""
 LENGTHS = (0.6, 1.6)
@@ -85,7 +85,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """The texts that one model wrote in a single draft, in all parts. bad: how many were cut, are empty or loop."""
+    """One model's single drafts, over all parts. bad: how many were cut, are empty or loop."""
 
     count: int = 0
     bad: int = 0
@@ -111,11 +111,10 @@ class Results:
     trained: prompts with the kinds of rules that the candidate was trained on. others: the other parts that were
     examined, by their names in PARTS.
     incumbent, candidate: the texts of both.
-    failed: the share of answers that could not be evaluated.
+    failed: the share of the loop's programs that ended by a failure, which says nothing of the models.
     agreement: on how many of the tokens of the trainer's greedy texts the engine agrees with it; None if unknown.
     differs: whether the candidate's greedy texts are not all the incumbent's.
     complete: whether no more prompts are to come.
-    mismatch: why the results cannot be compared, such as another base; empty if they can.
     """
 
     trained: Part
@@ -126,12 +125,11 @@ class Results:
     agreement: float | None = None
     differs: bool = True
     complete: bool = True
-    mismatch: str = ""
 
     @property
     def parts(self) -> Mapping[str, Part]:
         """All parts that were examined, by their names."""
-        return {name: part for name in PARTS if (part := {"trained": self.trained, **self.others}.get(name))}
+        return {"trained": self.trained} | {name: self.others[name] for name in PARTS if name in self.others}
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,13 +172,11 @@ def shows_enough(name: str, part: Part, *, attempt: int = 1, alpha: float = ALPH
 
 
 def _invalid(results: Results) -> Iterator[str]:
-    if results.mismatch:
-        yield results.mismatch
     for name, part in results.parts.items():
         if not part.candidate:
             yield f"{PARTS[name]}: the exam has no prompts"
     if results.failed > MOST_FAILED:
-        yield f"{results.failed:.1%} of the answers could not be evaluated"
+        yield f"{results.failed:.1%} of the texts could not be refined"
     if results.agreement is not None and results.agreement < LEAST_AGREEMENT:
         yield f"the engine would write only {results.agreement:.0%} of the tokens that the trainer writes"
 
@@ -196,7 +192,7 @@ def _broken(results: Results) -> Iterator[str]:
 def _worse(results: Results, alpha: float) -> Iterator[str]:
     """The parts that are shown to be worse; a candidate that is not gets a reason here with at most alpha."""
     for name, part in results.parts.items():
-        if part.shows_less_than(-part.margin, alpha / len(results.parts)):
+        if part.shows_less_than(-part.margin, alpha / len(PARTS)):
             yield f"{PARTS[name]}: shown to be worse" + (f" by more than {_amount(part)}" if part.margin else "")
 
 

@@ -14,15 +14,14 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
-from service.learning.collected import Collected, DamagedFile, Preference, Text
+from service.learning.collected import Collected, DamagedFile, Preference, Rating, Text
 from service.learning.prompts import Message, Prompt
 from service.learning.stored import kinds_of
 
-_RATINGS: Mapping[Any, Literal["up", "down"]] = {True: "up", False: "down"}
 _ROLES = {"developer": "system"}
 _FORMS = (
     "prompt and completion, prompt, chosen and rejected, messages, or input, preferred_output and non_preferred_output"
@@ -73,7 +72,7 @@ def _read(row: Row, its_id: str) -> Collected:
                 raise ValueError("chosen and rejected answer different conversations")
             return _pair(row, its_id, _messages(chosen[:-1]), _reply(chosen[-1:]), _reply(rejected[-1:]))
         case {"prompt": asked, "completion": completion}:
-            text = Text(text=_reply(completion), source="given", rating=_RATINGS.get(row.get("label")))
+            text = Text(text=_reply(completion), source="given", rating=_rating(row.get("label")))
             return Collected(prompt=_prompt(row, its_id, _messages(asked)), texts=(text,))
         case {"messages": [*asked, reply]}:
             text = Text(text=_reply([reply]), source="given")
@@ -125,8 +124,15 @@ def _reply(answer: Any) -> str:
     return message.content
 
 
+def _rating(label: Any) -> Rating | None:
+    """TRL's label of an unpaired text."""
+    if label not in (None, True, False):
+        raise ValueError("label: must be true or false")
+    return None if label is None else "up" if label else "down"
+
+
 def _message(stated: Any) -> Message:
-    if not isinstance(stated, Mapping):
+    if not isinstance(stated, Mapping) or not isinstance(stated.get("role"), str):
         raise ValueError("a message must have a role and a content")  # noqa: TRY004 - the file is at fault
     content = stated.get("content")
     if isinstance(content, Sequence) and not isinstance(content, str):
@@ -134,7 +140,7 @@ def _message(stated: Any) -> Message:
         if not all(isinstance(part, str) for part in parts):
             raise ValueError("a message must have only text")
         content = "".join(map(str, parts))
-    return Message(role=_ROLES.get(stated.get("role", ""), stated.get("role")), content=content)
+    return Message(role=_ROLES.get(stated["role"], stated["role"]), content=content)
 
 
 def _filled(evaluator: Mapping[str, Any]) -> Mapping[str, Any]:

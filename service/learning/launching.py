@@ -124,11 +124,11 @@ class Launcher:
         patience: how many seconds to wait for its end.
         Raises NotFound, and RunRefused for the run of another process.
         """
+        own = its_id in self._children
         run = await self.get(its_id)
-        child = self._children.get(its_id)
-        if child is None and run.state == "running":
+        if not own and run.state == "running":
             raise RunRefused("this service has not started it: end its process where it was started")
-        if child is not None:
+        if (child := self._children.get(its_id)) is not None:  # else it has ended meanwhile
             child.cancel()
             await asyncio.wait([self._following[its_id]], timeout=patience)
         return await self.get(its_id)

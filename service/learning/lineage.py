@@ -14,12 +14,13 @@ import fcntl
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from service.learning.collected import Collected, DamagedFile, read_lines, write_lines, write_whole
+from service.learning.collected import Collected, DamagedFile, aside_of, read_lines, write_lines, write_whole
 from service.learning.lessons import BestText, LessonPair
 from service.learning.registry import Registry
 from service.learning.trainer import GREEDY, PAIRS, TEXTS
@@ -43,14 +44,31 @@ async def follow_deletions(folder: Path, store: "TraceStore", keep_days: float) 
     absent = await store.absent(named) if named else {}
     deleted = frozenset(its_id for its_id, reason in absent.items() if reason == "deleted")
     expired = frozenset(its_id for its_id in absent if time.time() - _began(its_id) > keep_days * SECONDS_A_DAY)
-    return await asyncio.to_thread(_forget, folder, deleted | expired, deleted)
+    return await asyncio.to_thread(forget, folder, deleted | expired, deleted)
 
 
 def withdraw(folder: Path, traces: Collection[str]) -> int:
     """Forget traces whose consent was withdrawn in another way, for ever; how many adapters were marked. Raises
     DamagedFile and OSError."""
     write_ids(folder / WITHDRAWN, withdrawn_traces(folder) | set(traces))
-    return _forget(folder, frozenset(traces), frozenset(traces))
+    return forget(folder)
+
+
+def forget(folder: Path, gone: frozenset[str] = frozenset(), deleted: frozenset[str] = frozenset()) -> int:
+    """Remove the texts of traces that are gone, and mark the adapters that learned from those that were deleted. The
+    traces that the operator has withdrawn are both. How many adapters were marked; again there are none.
+
+    Raises DamagedFile and OSError.
+    """
+    withdrawn = withdrawn_traces(folder)
+    gone, deleted = gone | withdrawn, deleted | withdrawn
+    if not gone:
+        return 0
+    with changing_texts(folder):
+        _drop_lines(folder, {STORED: Collected}, gone)
+        for ids in (folder / "lessons").glob(f"*/{IDS}"):
+            _drop_lines(ids.parent, {TEXTS: BestText, PAIRS: LessonPair}, gone)
+        return _mark(Registry(folder), gone, deleted)
 
 
 def named_traces(folder: Path) -> frozenset[str]:
@@ -108,27 +126,19 @@ def _began(its_id: str) -> float:
         return time.time()
 
 
-def _forget(folder: Path, gone: frozenset[str], withdrawn: frozenset[str]) -> int:
-    """Remove the texts of traces that are gone, and mark what learned from those that were withdrawn."""
-    if not gone:
-        return 0
-    with changing_texts(folder):
-        _drop_lines(folder, {STORED: Collected}, gone)
-        for ids in (folder / "lessons").glob(f"*/{IDS}"):
-            _drop_lines(ids.parent, {TEXTS: BestText, PAIRS: LessonPair}, gone)
-        return _mark(Registry(folder), gone, withdrawn)
-
-
 def _drop_lines(folder: Path, files: Mapping[str, type[BaseModel]], gone: frozenset[str]) -> None:
     there = _read_ids(folder / IDS)
     if there & gone:
         for name, kind in files.items():
-            lines: Any = read_lines(folder / name, kind)
-            write_lines(folder / name, [line for line in lines if line.trace not in gone])
+            for unfinished in folder.glob(f"{aside_of(name)}*"):  # of a process that was killed
+                unfinished.unlink()
+            if (folder / name).exists():  # else it was killed before it had written the file
+                lines: Any = read_lines(folder / name, kind)
+                write_lines(folder / name, [line for line in lines if line.trace not in gone])
         write_ids(folder / IDS, there - gone)
 
 
-def _mark(registry: Registry, gone: frozenset[str], withdrawn: frozenset[str]) -> int:
+def _mark(registry: Registry, gone: frozenset[str], deleted: frozenset[str]) -> int:
     marked = 0
     for digest in registry.digests:
         with suppress(DamagedFile):  # such an adapter does not serve
@@ -136,8 +146,7 @@ def _mark(registry: Registry, gone: frozenset[str], withdrawn: frozenset[str]) -
             greedy = registry.folder / "adapters" / digest / GREEDY
             if gone & set(manifest.traces) and greedy.exists() and greedy.read_bytes() != b"[]":
                 write_whole(greedy, "[]")
-            new = withdrawn & set(manifest.traces) - set(manifest.withdrawn)
-            if new:
-                registry.update(manifest.without(new))
+            if new := deleted & set(manifest.traces) - set(manifest.withdrawn):
+                registry.amend(digest, methodcaller("without", new))
                 marked += 1
     return marked

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Len, Lt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from service.learning.practice import all_kinds
 
 Count = Annotated[int, Ge(1)]
 Rate = Annotated[float, Gt(0.0), Le(1.0)]
@@ -33,6 +35,13 @@ class Practice(_Part):
     prompts: Count
     seed: Annotated[int, Ge(0)] = 0
     kept_out: Annotated[tuple[str, ...], Len(1)]
+
+    @field_validator("kept_out")
+    @classmethod
+    def _refuse_unknown_kinds(cls, kept_out: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := set(kept_out) - set(all_kinds()):
+            raise ValueError(f"unknown kinds of rules: {', '.join(sorted(unknown))}")
+        return kept_out
 
 
 class Collecting(_Part):

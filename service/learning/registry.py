@@ -16,8 +16,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from service.learning.canary import Canaries, Canary, CanaryVerdict
@@ -71,8 +71,22 @@ class Registry:
         return sorted(folder.name for folder in self._adapters.iterdir() if not folder.name.startswith("."))
 
     def list(self) -> Sequence[Manifest]:
-        """The manifests of all adapters, the oldest first. Raises DamagedFile."""
-        return sorted(map(self.manifest, self.digests), key=lambda manifest: manifest.created)
+        """The manifests of all adapters but the damaged ones, the oldest first."""
+        found = []
+        for digest in self.digests:
+            with suppress(DamagedFile):
+                found.append(self.manifest(digest))
+        return sorted(found, key=lambda manifest: manifest.created)
+
+    def damaged(self) -> Mapping[str, str]:
+        """The adapters whose manifests cannot be read, and why."""
+        found = {}
+        for digest in self.digests:
+            try:
+                self.manifest(digest)
+            except DamagedFile as error:
+                found[digest] = str(error)
+        return found
 
     def manifest(self, digest: str) -> Manifest:
         """An adapter's manifest. Raises DamagedFile."""
@@ -86,9 +100,10 @@ class Registry:
         _write(trained, manifest)
         self._adapters.mkdir(parents=True, exist_ok=True)
         target = self._adapters / digest
-        if target.exists():  # trained again with the same result
+        if target.exists():  # trained again with the same result, perhaps from lessons that other evaluators verified
             shutil.rmtree(trained)
-            return read_manifest(target)
+            self.amend(digest, lambda now: now.model_copy(update={"evaluators": manifest.evaluators}))
+            return self.manifest(digest)
         trained.replace(target)
         return manifest
 
@@ -114,9 +129,10 @@ class Registry:
             raise DamagedFile(f"the adapter {digest} is damaged: its files have the digest {found}")
         return folder
 
-    def update(self, manifest: Manifest) -> None:
-        """Write an adapter's manifest again."""
-        _write(self.folder_of(manifest.adapter), manifest)
+    def amend(self, digest: str, change: Callable[[Manifest], Manifest]) -> None:
+        """Change an adapter's manifest as it is by now. Raises UnknownAdapter and DamagedFile."""
+        with self._alone():
+            self._amend(digest, change)
 
     def count_attempt(self, exam: str) -> int:
         """Count a candidate that sits an exam, before it does, and return how many have."""
@@ -156,19 +172,19 @@ class Registry:
         force: also without a verdict to promote it against what serves now, which its manifest then says.
         Raises Refused and DamagedFile.
         """
-        with self._pointer():
+        with self._alone():
             manifest = read_manifest(self.folder_of(digest))
             reason = self.obstacle(manifest)
             if reason and not force:
                 raise Refused(f"{digest} is not promoted: {reason}")
             if reason:
-                self.update(manifest.model_copy(update={"forced": True}))
+                self._amend(digest, lambda now: now.model_copy(update={"forced": True}))
             self._point(digest)
 
     def rollback(self) -> str:
         """Let what served before the last promotion serve again; returns its digest, empty for the base. A second
         rollback takes the first one back. Raises Refused and DamagedFile."""
-        with self._pointer():
+        with self._alone():
             digest = self.check_rollback()
             self._point(digest)
             return digest
@@ -187,7 +203,7 @@ class Registry:
         promotes: let it serve as soon as it is shown to be better. force: also without a verdict to promote it.
         Raises Refused and DamagedFile.
         """
-        with self._pointer():
+        with self._alone():
             self.check_canary(digest, force=force)
             return self.canaries.begin(digest, self.current, share, promotes=promotes, forced=force)
 
@@ -209,12 +225,12 @@ class Registry:
     def end_canary(self, canary: Canary, verdict: CanaryVerdict, reason: str) -> bool:
         """End a canary, and let the candidate serve if it is better and was to be promoted. False if that has been done
         already. Raises Refused and DamagedFile, and the canary goes on, if the candidate cannot serve."""
-        with self._pointer():
+        with self._alone():
             if self.canaries.running != canary:
                 return False
             promotes = verdict == "better" and canary.promotes
-            if promotes:
-                self.folder_of(canary.candidate)
+            if promotes and (reason := read_manifest(self.folder_of(canary.candidate)).tainted):
+                raise Refused(f"{canary.candidate} is not promoted: {reason}")
             self.canaries.end(canary, verdict, reason)
             if promotes:
                 self._point(canary.candidate)
@@ -228,9 +244,13 @@ class Registry:
         self.end_canary(canary, "undecided", "it was stopped")
         return canary
 
+    def _amend(self, digest: str, change: Callable[[Manifest], Manifest]) -> None:
+        folder = self.folder_of(digest)
+        _write(folder, change(read_manifest(folder)))
+
     @contextmanager
-    def _pointer(self) -> Iterator[None]:
-        """The right to move the pointer. Other processes wait for it: it is held for moments."""
+    def _alone(self) -> Iterator[None]:
+        """The right to change manifests and what serves. Other processes wait for it: it is held for moments."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / ".pointer.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

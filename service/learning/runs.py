@@ -26,7 +26,7 @@ from service.learning.gate import Decision
 from service.learning.registry import Refused
 
 KEPT = 50
-"""Older records are dropped."""
+"""Older records are dropped, but for those of runs at work."""
 LOOK_SECONDS = 0.5
 """How soon those who watch a run hear of a step forward."""
 GONE = "its process has ended"
@@ -125,7 +125,8 @@ def begin_run(folder: Path, recipe: str | None = None) -> tuple[RunRecord, IO[st
     own = folder / "runs" / its_id
     own.mkdir(parents=True)
     for old in sorted(own.parent.iterdir())[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+        if not _is_held(old / "lock"):
+            shutil.rmtree(old, ignore_errors=True)
     lock = (own / "lock").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
     record = RunRecord(own, Run(id=its_id, recipe=recipe, started_at=_now()))
@@ -225,12 +226,14 @@ def _load(own: Path) -> Run:
 
 
 def _is_held(path: Path) -> bool:
-    with path.open() as lock:
-        try:
+    try:
+        with path.open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    except FileNotFoundError:
         return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _now() -> str:

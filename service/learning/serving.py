@@ -118,6 +118,8 @@ class LearnedModel:
         DamagedFile."""
         if manifest.adapter == self._serving:
             return f"{manifest.adapter} serves already"
+        if self._serving is None:
+            return self.registry.obstacle(manifest) or "the engine is still loading"
         return self.registry.obstacle(manifest) or self._misfit(manifest)
 
     async def let_go(self, traces: "TraceStore", keep_days: float) -> None:

@@ -18,7 +18,7 @@ from statistics import fmean
 
 RESAMPLES = 2_000
 MOST_STAKE = 0.75
-"""The share of what could be lost at most that is staked, so that no prompt can ruin the gambler."""
+"""The largest share of the capital that one prompt can cost, so that none can ruin the gambler."""
 _PRIOR_MEAN, _PRIOR_VARIANCE = 0.0, 0.05
 """What is supposed before the first prompt. It affects the power alone, never the validity."""
 
@@ -30,6 +30,15 @@ class Interval:
     mean: float
     low: float
     high: float
+
+    def in_points(self) -> str:
+        """As points of a hundred.
+
+        >>> Interval(0.05, 0.012, 0.088).in_points()
+        '+5.0 (+1.2 to +8.8)'
+        """
+        mean, low, high = (f"{100 * value:+.1f}" for value in (self.mean, self.low, self.high))
+        return f"{mean} ({low} to {high})"
 
 
 def spend(alpha: float, attempt: int) -> float:

@@ -35,7 +35,7 @@ from service.learning.exercises import Exercise, find_exercises
 from service.learning.figures import figures_of
 from service.learning.imported import read_rows
 from service.learning.lessons import CLIENT_SHARE, BestText, LessonPair, Lessons, make_lessons
-from service.learning.lineage import IDS, STORED, changing_texts, withdrawn_traces, write_ids, write_stored
+from service.learning.lineage import IDS, STORED, changing_texts, forget, withdrawn_traces, write_ids, write_stored
 from service.learning.manifest import (
     Agreement,
     Manifest,
@@ -62,9 +62,12 @@ if TYPE_CHECKING:  # nothing of it is imported where traces are off
 
 M = TypeVar("M", bound=BaseModel)
 
+EVALUATORS = "evaluators.txt"
+"""The file of a folder of lessons with the digest of the code that verified them."""
+
 
 def default_folder() -> Path:
-    """Where learning keeps its files unless it is said."""
+    """Where learning keeps its files by default."""
     data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
     return Path(data, "redraft", "learning")
 
@@ -164,12 +167,14 @@ class Workshop:
             write_lines(folder / TEXTS, lessons.texts)
             write_lines(folder / PAIRS, lessons.pairs)
             write_lines(folder / EXERCISES, exercises)
+        write_whole(folder / EVALUATORS, f"{digest_of_evaluators()}\n")
         write_whole(self._folder / "lessons" / "latest", f"{digest}\n")
         return lessons, folder
 
     async def train(self, recipe: Recipe, on_progress: Callable[[Progress], None]) -> Manifest:
         """Train an adapter on the latest lessons. Raises TrainingFailed, Refused and DamagedFile."""
         folder = self.lessons_folder()
+        verified_by = _read_evaluators(folder)
         texts, pairs = read_lines(folder / TEXTS, BestText), read_lines(folder / PAIRS, LessonPair)
         exercises = read_lines(folder / EXERCISES, Exercise) if recipe.training.trying else []
         refuse_few(texts, exercises, recipe.training)
@@ -185,13 +190,13 @@ class Workshop:
         trained = await self._trainer.train(self._base, folder, recipe.training, self._folder, follow)
         try:
             (trained / GREEDY).replace(trained / ADAPTER / GREEDY)
-            return self.registry.add(
+            manifest = self.registry.add(
                 trained / ADAPTER,
                 lambda digest: Manifest(
                     adapter=digest,
                     base=self.base_digest(),
                     lessons=folder.name,
-                    evaluators=digest_of_evaluators(),
+                    evaluators=verified_by,
                     recipe=recipe,
                     prompts=tuple(sorted({digest_of([text]) for prompt in learned for text in prompt.passages})),
                     traces=tuple(sorted({lesson.trace for lesson in lessons if lesson.trace})),
@@ -206,22 +211,38 @@ class Workshop:
             )
         finally:
             await asyncio.to_thread(shutil.rmtree, trained, ignore_errors=True)
+        forget(self._folder)  # what was withdrawn while it was trained
+        return self.registry.manifest(manifest.adapter)
+
+    def incumbent_of(self, adapter: str) -> str:
+        """The digest of what an adapter has to be better than, which is what serves now; empty for the base. Raises
+        Refused if an exam could say nothing, UnknownAdapter and DamagedFile."""
+        self.registry.folder_of(adapter)
+        manifest, incumbent = self.registry.manifest(adapter), self.registry.current
+        if adapter == incumbent:
+            raise Refused(f"{adapter} serves already: train another adapter, or roll back first")
+        if manifest.base != self.base_digest():
+            raise Refused(f"{adapter} was trained on another base than the model that serves")
+        if manifest.evaluators != digest_of_evaluators():
+            raise Refused(f"the evaluators have changed since the lessons of {adapter} were made: learn again")
+        return incumbent
 
     async def examine(
         self,
         adapter: str,
+        against: str,
         incumbent: Engine,
         candidate: Engine,
         reads: Reads,
         on_look: OnLook,
     ) -> Verdict:
-        """Examine an adapter against what serves now, and write the verdict into its manifest; the verdict.
+        """Examine an adapter, and write the verdict into its manifest; the verdict.
 
-        incumbent, candidate: the models. reads: the engine that says which tokens prompts have.
+        against: what ``incumbent_of`` says. incumbent, candidate: the models. reads: the engine that says which tokens
+        prompts have.
         Raises ExamFailed, Refused and DamagedFile.
         """
-        folder = self.registry.folder_of(adapter)
-        manifest = self._manifest(adapter)
+        folder, manifest = self.registry.folder_of(adapter), self.registry.manifest(adapter)
         paper = self.paper(manifest)
         exam = digest_of(paper.prompts)[:16]
         attempt = self.registry.count_attempt(exam)
@@ -234,20 +255,19 @@ class Workshop:
             manifest.recipe.examining,
             attempt=attempt,
             agreement=agreement,
-            mismatch=self._mismatch(manifest),
             on_look=on_look,
         )
         verdict = Verdict(
             decision=sat.judgement.decision,
             reasons=sat.judgement.reasons,
-            against=self.registry.current,
+            against=against,
             exam=exam,
             attempt=attempt,
             evaluators=digest_of_evaluators(),
             created=_now(),
             figures=figures_of(sat, agreement),
         )
-        self.registry.update(manifest.model_copy(update={"verdicts": (*manifest.verdicts, verdict)}))
+        self.registry.amend(adapter, lambda now: now.model_copy(update={"verdicts": (*now.verdicts, verdict)}))
         return verdict
 
     async def merge(self, adapter: str, target: Path, *, force: bool = False) -> Merged:
@@ -316,16 +336,6 @@ class Workshop:
             raise Refused("there is no adapter yet: train one first")
         return found[-1].adapter
 
-    def _manifest(self, adapter: str) -> Manifest:
-        return next(manifest for manifest in self.registry.list() if manifest.adapter == adapter)
-
-    def _mismatch(self, manifest: Manifest) -> str:
-        if manifest.base != self.base_digest():
-            return "the adapter was trained on another base than the model that serves"
-        if manifest.evaluators != digest_of_evaluators():
-            return "the evaluators have changed since the adapter's lessons were made"
-        return ""
-
     def _split(self) -> Split:
         path = self._folder / "split.json"
         return Split.model_validate_json(path.read_bytes()) if path.exists() else Split()
@@ -337,6 +347,14 @@ class Workshop:
 def count_kinds(texts: Sequence[BestText]) -> Mapping[str, int]:
     """How many best texts follow each kind of rule."""
     return dict(sorted(Counter(kind for text in texts for kind in text.prompt.kinds).items()))
+
+
+def _read_evaluators(lessons: Path) -> str:
+    """The digest of the code that verified lessons. Raises Refused."""
+    try:
+        return (lessons / EVALUATORS).read_text(encoding="utf-8").strip()
+    except FileNotFoundError as error:
+        raise Refused("the latest lessons do not say which evaluators verified them: make them again") from error
 
 
 def _prompts_of(lessons: Path) -> Sequence[Prompt]:

@@ -131,24 +131,23 @@ def test_the_steps_one_after_another(
     assert f"Cannot merge: {tmp_path}/shop/merged/{record.adapter} exists already" in capsys.readouterr().err
     assert run(tmp_path, monkeypatch, "export", "--to", "openai") == 0
     assert '"messages":[{"role":"user"' in capsys.readouterr().out
-    assert run(tmp_path, monkeypatch, "exam") == 0
+    assert run(tmp_path, monkeypatch, "exam") == 1
+    assert f"{record.adapter} serves already" in capsys.readouterr().err
     assert run(tmp_path, monkeypatch, "rollback") == 0
     assert "the base alone serves" in capsys.readouterr().out
+    other = add_adapter(Registry(tmp_path / "shop"), tmp_path, "other")
+    assert run(tmp_path, monkeypatch, "promote", other, "--force") == 0
+    assert run(tmp_path, monkeypatch, "exam", str(record.adapter)) == 0
+    assert f"{record.adapter} against {other}, attempt 2" in capsys.readouterr().out
 
 
-def test_a_seed_replaces_those_of_the_recipe(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_seed_replaces_those_of_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(tmp_path, monkeypatch, "run", "--recipe", str(tmp_path / "tiny.toml"), "--seed", "3") == 0
 
     prompts = read_lines(tmp_path / "shop/prompts.jsonl", Prompt)
     assert list(prompts) == list(make_prompts(300, seed=3)) != list(make_prompts(300))
     [manifest] = Registry(tmp_path / "shop").list()
     assert (manifest.recipe.practice.seed, manifest.recipe.training.seed) == (3, 3)
-
-    with pytest.raises(SystemExit):
-        run(tmp_path, monkeypatch, "run", "--seed", "-1")
-    assert "a seed is not negative" in capsys.readouterr().err
 
 
 async def test_a_run_that_a_service_has_started_is_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,6 +287,30 @@ def test_what_cannot_be_done_has_a_sentence(
 ) -> None:
     assert run(tmp_path, monkeypatch, *arguments) == 1
     assert says in capsys.readouterr().err
+
+
+def test_a_damaged_adapter_is_listed_and_hinders_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = Registry(tmp_path / "shop")
+    whole, damaged = (add_adapter(registry, tmp_path, name, "promote") for name in ("one", "two"))
+    (tmp_path / "shop/adapters" / damaged / "manifest.json").write_text("{")
+
+    assert run(tmp_path, monkeypatch, "list") == 0
+    shown = capsys.readouterr().out
+    assert f"{whole}  " in shown
+    assert f"{damaged}  damaged: " in shown
+    assert run(tmp_path, monkeypatch, "promote") == 0
+    assert registry.current == whole
+
+
+@pytest.mark.parametrize("seed", ["-1", "x", "1.5", ""])
+def test_a_seed_that_is_none_has_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seed: str
+) -> None:
+    with pytest.raises(SystemExit):
+        run(tmp_path, monkeypatch, "train", f"--seed={seed}")
+    assert "a seed is a whole number that is not negative" in capsys.readouterr().err
 
 
 def test_a_remote_model_cannot_learn_here(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from operator import methodcaller
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,17 @@ def test_one_that_is_better_may_be_promoted_without_an_exam_or_is_at_once(regist
     registry.rollback()
     registry.promote(first)
     assert registry.current == first
+
+
+def test_one_that_is_better_is_not_promoted_if_it_was_to_forget_meanwhile(registry: Registry) -> None:
+    digest = add(registry, "one")
+    canary = registry.start_canary(digest, 0.5, promotes=True)
+    registry.amend(digest, methodcaller("without", ["ref-1"]))
+
+    with pytest.raises(Refused, match="traces that it learned from were withdrawn"):
+        registry.end_canary(canary, "better", "because")
+    assert registry.current == ""
+    assert registry.canaries.running == canary
 
 
 def test_what_cannot_be_tried_is_refused_with_the_reason(registry: Registry) -> None:

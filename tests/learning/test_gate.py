@@ -136,8 +136,7 @@ def good() -> Results:
 @pytest.mark.parametrize(
     ("fields", "decision", "reason"),
     [
-        ({"mismatch": "the base has changed"}, "invalid", "the base has changed"),
-        ({"failed": 0.02}, "invalid", "2.0% of the answers"),
+        ({"failed": 0.03}, "invalid", "3.0% of the texts could not be refined"),
         ({"agreement": 0.5}, "invalid", "only 50% of the tokens"),
         ({"others": {"other": Part([], [], 0.1)}}, "invalid", "other kinds of rules: the exam has no prompts"),
         ({"differs": False}, "broken", "nothing was trained"),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from service.learning.collected import aside_of
 from service.learning.lineage import STORED, follow_deletions, named_traces, withdraw, withdrawn_traces, write_stored
 from service.learning.registry import Refused
 from service.learning.trainer import GREEDY, PAIRS, TEXTS
@@ -133,6 +134,23 @@ async def test_what_the_operator_withdraws_is_not_taken_again(
     assert f"as {one[-4:]} does" not in texts_in(folder)
     found = await shop.collect_stored(store, ())
     assert [each.trace for each in found.collected] == [other]
+
+
+async def test_what_a_killed_process_has_left_hinders_nobody(
+    store: TraceDatabase, shop: Workshop, tmp_path: Path
+) -> None:
+    folder = tmp_path / "shop"
+    gone, kept = await keep(store, 2)
+    take(folder, [gone, kept])
+    _, lessons = shop.make_lessons()
+    (lessons / PAIRS).rename(lessons / f"{aside_of(PAIRS)}x7")  # killed while it wrote the file again
+    (folder / f"{aside_of(STORED)}q2").write_text(f"as {gone[-4:]} does")
+    await store.delete("ann", gone)
+
+    await follow_deletions(folder, store, DAYS)
+
+    assert f"as {gone[-4:]} does" not in texts_in(folder)
+    assert f"as {kept[-4:]} does" in (lessons / TEXTS).read_text()
 
 
 async def test_a_damaged_adapter_hinders_nobody(store: TraceDatabase, shop: Workshop, tmp_path: Path) -> None:

@@ -99,11 +99,11 @@ def replace_base(shop: Shop, adapter: str) -> None:
 
 def quantize(shop: Shop, adapter: str) -> None:
     (shop.base / "config.json").write_text('{"quantization_config": {}}')
-    shop.registry.update(shop.registry.manifest(adapter).model_copy(update={"base": shop.digest}))
+    shop.registry.amend(adapter, lambda now: now.model_copy(update={"base": shop.digest}))
 
 
 def withdraw(shop: Shop, adapter: str) -> None:
-    shop.registry.update(shop.registry.manifest(adapter).model_copy(update={"tainted": "a trace was withdrawn"}))
+    shop.registry.amend(adapter, lambda now: now.model_copy(update={"tainted": "a trace was withdrawn"}))
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,17 @@ def test_old_and_damaged_records_are_dropped(tmp_path: Path) -> None:
     assert read_runs(tmp_path / "nothing") == []
 
 
+def test_the_record_of_a_run_at_work_stays_however_many_come_after_it(tmp_path: Path) -> None:
+    with record_run(tmp_path) as record:
+        for _ in range(KEPT + 2):
+            with record_run(tmp_path):
+                pass
+        working = read_run(tmp_path, record.run.id)
+
+    assert working is not None
+    assert working.state == "running"
+
+
 def test_a_full_disk_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError("no space")

@@ -94,6 +94,15 @@ async def test_a_service_that_starts_serves_what_is_current(shop: Shop) -> None:
         assert learned.serving == digest
 
 
+async def test_while_the_engine_loads_nobody_knows_what_fits_it(shop: Shop) -> None:
+    manifest = shop.registry.manifest(shop.add("one"))
+    loading = LearnedModel(shop.registry, "base", make_room(shop.registry), lambda: shop.base)
+
+    assert loading.obstacle(manifest) == "the engine is still loading"
+    async with shop.serving() as learned:
+        assert learned.obstacle(manifest) == ""
+
+
 async def test_a_promotion_by_another_process_is_noticed(shop: Shop) -> None:
     async with shop.serving() as learned:
         digest = shop.add("one")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from operator import methodcaller
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,19 @@ from service.engines.conversation import Conversation
 from service.engines.scripted import Script, ScriptedEngine
 from service.learning.collected import Collected, DamagedFile, read_lines, write_lines
 from service.learning.exercises import Exercise
+from service.learning.gate import Judgement
 from service.learning.lessons import BestText
+from service.learning.lineage import withdraw, write_stored
 from service.learning.manifest import Verdict, digest_of
 from service.learning.paper import ExamFailed
 from service.learning.practice import all_kinds
+from service.learning.process import Progress
 from service.learning.prompts import Message, Prompt
 from service.learning.recipe import HiddenRules, Recipe, Refining, load_recipe
 from service.learning.registry import Refused
 from service.learning.split import NEAR, resemblance, sign
 from service.learning.trainer import EXERCISES, TEXTS
-from service.learning.workshop import Workshop
+from service.learning.workshop import EVALUATORS, Workshop
 from tests.learning.made import collected, text
 from tests.learning.test_trainer import fake
 
@@ -83,7 +87,9 @@ async def learn(shop: Workshop, recipe: Recipe) -> str:
 
 
 async def examine(shop: Workshop, adapter: str, before: float, after: float) -> Verdict:
-    return await shop.examine(adapter, write(before), write(after), Reads(), lambda *look: None)
+    return await shop.examine(
+        adapter, shop.incumbent_of(adapter), write(before), write(after), Reads(), lambda *look: None
+    )
 
 
 async def test_collecting_ends_in_its_time_with_the_first_prompts(
@@ -205,23 +211,61 @@ async def test_a_leak_is_found_before_the_exam(shop: Workshop, recipe: Recipe) -
     adapter = await learn(shop, recipe)
     [manifest] = shop.registry.list()
     leaked = digest_of([shop.paper(manifest).prompts[0].text])
-    shop.registry.update(manifest.model_copy(update={"prompts": (*manifest.prompts, leaked)}))
+    shop.registry.amend(adapter, lambda now: now.model_copy(update={"prompts": (*now.prompts, leaked)}))
 
     with pytest.raises(ExamFailed, match="1 prompts of the exam are among the adapter's lessons"):
         await examine(shop, adapter, 0.1, 0.9)
 
 
-async def test_another_base_or_other_evaluators_make_the_exam_invalid(
-    shop: Workshop, recipe: Recipe, base: Path
-) -> None:
-    adapter = await learn(shop, recipe)
-    [manifest] = shop.registry.list()
-    shop.registry.update(manifest.model_copy(update={"evaluators": "of last year"}))
-    assert (await examine(shop, adapter, 0.1, 0.9)).decision == "invalid"
+async def test_what_an_exam_could_say_nothing_of_is_refused(shop: Workshop, recipe: Recipe, base: Path) -> None:
+    await shop.collect(write(0.4), recipe, lambda done, of: None)
+    _, lessons = shop.make_lessons()
+    (lessons / EVALUATORS).write_text("those of last year")
+    adapter = (await shop.train(recipe, lambda _: None)).adapter
+    with pytest.raises(Refused, match=f"the evaluators have changed since the lessons of {adapter} were made"):
+        shop.incumbent_of(adapter)
+    shop.make_lessons()
+    assert (await shop.train(recipe, lambda _: None)).adapter == adapter
+
+    shop.registry.promote(adapter, force=True)
+    with pytest.raises(Refused, match="serves already"):
+        shop.incumbent_of(adapter)
+    shop.registry.rollback()
+    assert shop.incumbent_of(adapter) == ""
     (base / "config.json").write_text('{"another": "model"}')
-    verdict = await examine(shop, adapter, 0.1, 0.9)
-    assert verdict.decision == "invalid"
-    assert "another base" in verdict.reasons[0]
+    with pytest.raises(Refused, match="was trained on another base"):
+        shop.incumbent_of(adapter)
+
+
+async def test_what_changes_during_an_exam_stays(shop: Workshop, recipe: Recipe) -> None:
+    adapter = await learn(shop, recipe)
+
+    def change(part: str, done: int, of: int, judgement: Judgement) -> None:
+        if not shop.registry.current:
+            shop.registry.amend(adapter, methodcaller("without", ["ref-1"]))
+            shop.registry.promote(adapter, force=True)
+
+    verdict = await shop.examine(adapter, "", write(0.1), write(0.9), Reads(), change)
+
+    manifest = shop.registry.manifest(adapter)
+    assert (manifest.withdrawn, manifest.forced, manifest.verdicts) == (("ref-1",), True, (verdict,))
+    assert verdict.against == ""
+
+
+async def test_what_is_withdrawn_while_an_adapter_is_trained_marks_it(
+    shop: Workshop, recipe: Recipe, tmp_path: Path
+) -> None:
+    of = Prompt(id="free", messages=(Message(role="user", content="Hi."),), evaluators=())
+    write_stored(tmp_path / "shop", [collected(text("Well.", rating="up"), of=of, trace="ref-1")])
+    await shop.collect(write(0.4), recipe, lambda done, of: None)
+    shop.make_lessons()
+
+    def meanwhile(_: Progress) -> None:
+        withdraw(tmp_path / "shop", ["ref-1"])
+
+    manifest = await shop.train(recipe, meanwhile)
+
+    assert manifest.withdrawn == manifest.traces == ("ref-1",)
 
 
 async def test_the_same_steps_give_the_same_lessons(shop: Workshop, recipe: Recipe, tmp_path: Path, base: Path) -> None:
