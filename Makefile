@@ -131,7 +131,7 @@ bench-traces: .venv/dev.lock ## Measure lists, exports and deletions of 10,000 s
 bench-quality: .venv/dev.lock ## Measure what refining is worth; hours on two cores, resumes where it stopped
 	@$(BIN)/python -m bench.quality
 
-bench-learning: .venv/learn.lock ## Measure what learning gains, with three seeds of the recipe quick; two hours on two cores, resumes where it stopped
+bench-learning: .venv/learn.lock ## Measure what learning gains, with three seeds of the recipe quick; one to two hours on two cores, resumes where it stopped
 	@$(BIN)/python -m bench.learning
 
 bench-attacks: .venv/dev.lock ## Measure how far texts can sway the judge to a higher score
