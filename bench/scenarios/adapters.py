@@ -24,7 +24,7 @@ from service.learning.manifest import Manifest
 from service.learning.recipe import Recipe, load_recipe
 from service.learning.registry import digest_of_adapter
 from service.learning.trainer import EXERCISES, PAIRS, TEXTS
-from service.learning.workshop import Workshop
+from service.learning.workshop import EVALUATORS, Workshop
 
 Bad = Literal["overfitted", "keywords", "shuffled", "noise"]
 """How an adapter is bad:
@@ -149,6 +149,7 @@ async def train(shop: Workshop, folder: Path, recipe: Recipe, bad: Bad, source: 
     write_lines(spoilt / TEXTS, lessons.texts)
     write_lines(spoilt / PAIRS, lessons.pairs)
     write_lines(spoilt / EXERCISES, [])
+    write_whole(spoilt / EVALUATORS, (source / EVALUATORS).read_text(encoding="utf-8"))
     write_whole(folder / "lessons" / "latest", f"{bad}\n")
     epochs = {"texts_epochs": lessons.texts_epochs, "pairs_epochs": lessons.pairs_epochs}
     training = recipe.training.model_copy(update=epochs)

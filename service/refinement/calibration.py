@@ -13,7 +13,8 @@ class Evidence:
 
     departure: the size of the largest departure from what the model would have written, in nats.
     approval: the log-odds of Yes as the critic's answer to whether the text is right.
-    compared: the same, if the critic has answered the request itself before it reads the text.
+    compared: the same, once the critic has answered the request itself. The departure is then the smaller one of that
+        from an answer and that from its own answer said again.
     judged: the judges' score, in [0, 1].
     """
 
@@ -57,8 +58,8 @@ class Calibration:
 
     departure: Scale = Scale(0.15, 6.1)
     approval: Scale = Scale(-0.7, 1.0)
-    compared: Scale = Scale(-1.6, 0.9)
-    compared_departure: Scale = Scale(0.8, math.log1p(6.1))
+    compared: Scale = Scale(-1.2, 0.9)
+    compared_departure: Scale = Scale(0.9, math.log1p(6.1))
     judged: Scale = Scale(0.0, 0.0)
     silence: float = 0.5
     certainty: float = 0.1

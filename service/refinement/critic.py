@@ -9,8 +9,9 @@ docs/results/critic.md has the measurements.
 For its answer and its issues the critic reads what a judge reads: the request, and the text as somebody's reply between
 two lines of a fence, which is not the judge's. So the critic does not defend a reply of its own.
 
-A caller's text is compared: the model answers the request itself first, and then reads the text as somebody else's. A
-small model sees that two answers differ where it does not see that one is wrong.
+A caller's text is compared, too: the model answers the request itself, and then reads the text as somebody else's. A
+small model sees that two answers differ where it does not see that one is wrong. And the text may be the model's own
+answer in other words, so it is also weighed as that answer said again. The smaller departure counts.
 """
 
 import math
@@ -20,14 +21,14 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from service.concurrency import settle
+from service.concurrency import gather, settle
 from service.engines.base import Choose, Completion, JsonSchema, Sample, Sampling
 from service.engines.conversation import Conversation
 from service.evaluators.model.judge import ANSWERS, LEAST_MASS, Criterion
 from service.refinement.accounting import Ledger, MeteredEngine
 from service.refinement.calibration import Evidence
 from service.refinement.candidate import Assessment, Candidate, Critique, Remark, Verification
-from service.refinement.departures import LEAST_LOGPROB, Departure, largest
+from service.refinement.departures import LEAST_LOGPROB, Departure, largest, weigh
 from service.refinement.program import EvaluatedProgram
 
 SAMPLING = Sampling(temperature=0.0, max_tokens=160, thinking=False)
@@ -42,7 +43,7 @@ MOST_MEASURED = 2
 MOST_CHARACTERS = 200
 """Of an issue. What is longer is cut after a sentence, if there is one."""
 MOST_CALLS = 2
-"""Of a plain critique, once the departures are known: answer, issues."""
+"""Of a critique of a text alone, once the departures are known: answer, issues."""
 MOST_CRITERIA = 99
 
 _SENTENCE = {"type": "string", "minLength": 1}
@@ -106,19 +107,22 @@ class ModelCritic:
         doubted: a judge doubts the candidate, so that silence is not an answer.
         """
         found = critique_by_evaluators(candidate, assessment)
-        shown = self._show(candidate.text)
-        departures = await self.departures_of(candidate.text)
+        alone = shown = self.brief.show(candidate.text, self.brief.critics_fence)
+        if self.own is not None:
+            shown = self.brief.show_after(self.own, candidate.text, self.brief.critics_fence)
+        departures = await self._departures(candidate.text)
         verifications = await self._verify(shown) if factored else ()
         known = {
             "issues": found.findings,
             "principles": principles,
             "verifications": {verification.question: verification.answer for verification in verifications},
         }
-        approval = await self._approve(shown, known)
+        asked = (alone,) if self.own is None else (alone, shown)
+        approval, *compared = await gather(self._approve(each, known) for each in asked)
         evidence = Evidence(
             departure=None if departures is None else largest(departures),
-            approval=approval if self.own is None else None,
-            compared=None if self.own is None else approval,
+            approval=approval,
+            compared=compared[0] if compared else None,
             judged=judged_score(assessment),
         )
         probability = self.brief.calibration.fault_probability(evidence)
@@ -127,10 +131,14 @@ class ModelCritic:
             return found
         return await self._name_faults(shown, known, departures or (), found)
 
-    def _show(self, text: str) -> Conversation:
-        if self.own is None:
-            return self.brief.show(text, self.brief.critics_fence)
-        return self.brief.show_after(self.own, text, self.brief.critics_fence)
+    async def _departures(self, text: str) -> Sequence[Departure] | None:
+        """Where a text departs from an answer of the model, or from its own answer said again if it is nearer to
+        that; None if it is not known."""
+        departures = await self.departures_of(text)
+        if departures is None or self.own is None:
+            return departures
+        again = await weigh(self.engine, self.brief.ask_again(self.own), text)
+        return departures if again is None else min(departures, again, key=largest)
 
     async def _approve(self, shown: Conversation, known: Mapping[str, object]) -> float | None:
         """The log-odds of Yes as the answer to whether the text is right; None if the model says something else."""

@@ -146,6 +146,10 @@ class EvaluatedProgram(Program):
         shown = self.prompts.render("show_another", candidate=text, fence=fence)
         return self.request.with_reply(own).with_user(shown)
 
+    def ask_again(self, own: Completion) -> Conversation:
+        """The request, the model's own answer, and the request for that answer in other words."""
+        return self.request.with_reply(own).with_user(self.prompts.render("say_again"))
+
     @cached_property
     def critics_fence(self) -> str:
         """The critic's delimiter. Its words reach the writer, so it must not know the judge's, and this one tells

@@ -19,6 +19,7 @@ VARIABLES: Mapping[str, frozenset[str]] = {
     "draft": frozenset({"prompt", "parameters", "choices"}),
     "show": frozenset({"candidate", "fence"}),
     "show_another": frozenset({"candidate", "fence"}),
+    "say_again": frozenset(),
     "rate": frozenset({"question"}),
     "rate_reversed": frozenset({"question"}),
     "rate_prefill": frozenset(),
@@ -40,7 +41,8 @@ VARIABLES: Mapping[str, frozenset[str]] = {
 """Every template that a task has, and the variables it may use.
 
 - draft: what the model is asked first
-- show: a candidate, between two lines of the fence; show_another: the same, after the model's own answer
+- show: a candidate, between two lines of the fence; show_another: the same, after the model's own answer; say_again:
+  asks for that answer in other words
 - rate: a criterion's question about the candidate shown; rate_reversed: the same, with the answers in the other order;
   rate_prefill: how the answer to both begins, before Yes or No
 - doubt: whether the candidate shown is right; ``verifications`` maps questions to answers; doubt_prefill: how the

@@ -17,9 +17,11 @@ import pytest
 from service.learning.collected import write_lines, write_whole
 from service.learning.exercises import Exercise
 from service.learning.lessons import BestText, LessonPair
+from service.learning.manifest import digest_of_evaluators
 from service.learning.registry import Registry, digest_of_adapter
 from service.learning.runs import read_runs
 from service.learning.trainer import EXERCISES, GREEDY, PAIRS, TEXTS
+from service.learning.workshop import EVALUATORS
 from tests.learning.made import prompt
 
 pytestmark = pytest.mark.skipif(find_spec("trl") is None, reason="the extra learn is not installed")
@@ -62,6 +64,7 @@ def folder(tmp_path: Path) -> Path:
     write_lines(lessons / "made" / TEXTS, texts)
     write_lines(lessons / "made" / PAIRS, pairs)
     write_lines(lessons / "made" / EXERCISES, [Exercise(prompt=each, passed=0.5, usual=30) for each in prompts])
+    write_whole(lessons / "made" / EVALUATORS, digest_of_evaluators())
     write_whole(lessons / "latest", "made\n")
     return tmp_path / "shop"
 

@@ -71,7 +71,7 @@ async def test_a_critique_asks_the_critic_and_the_judge_only() -> None:
     writer, critic, judge = trio()
     found = await told(review(critique_of("Sand.", SALT, JUDGE), Roles(writer, critic, judge)))
 
-    assert (writer.counts(), critic.counts(), judge.counts()) == ({}, {"critique": 4}, {"judge": 2})
+    assert (writer.counts(), critic.counts(), judge.counts()) == ({}, {"critique": 6}, {"judge": 2})
     assert [event.models for event in of_type(found, Reviewed)] == [TRIO]
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from service.engines.base import Choose, Sample, Sampling, Usage
+from service.engines.base import Choose, Sample, Sampling, Usage, Weigh
 from service.engines.conversation import Conversation, Turn
 from service.engines.scripted import EngineCall, Script, ScriptedEngine
 from service.errors import DeadlineExceeded, EngineDead, EngineUnavailable, PromptTooLong
-from service.refinement.calibration import Scale
+from service.refinement.calibration import Calibration, Scale
 from service.refinement.critic import OWN_SAMPLING
 from service.refinement.events import (
     CallEnded,
@@ -35,6 +35,7 @@ from tests.support.scripts import (
     READ_BY_ANSWER,
     REQUEST,
     SALT,
+    SAY_AGAIN,
     Broken,
     Clock,
     Lines,
@@ -216,7 +217,7 @@ async def test_a_review_evaluates_and_then_criticises() -> None:
         EvaluatorEnded,
         *[CallEnded] * 2,
         EvaluatorEnded,
-        *[CallEnded] * 3,
+        *[CallEnded] * 5,
         Critiqued,
         Reviewed,
     ]
@@ -237,7 +238,7 @@ async def test_a_review_without_feedback_asks_no_critic() -> None:
     assert (done.critique, done.usage, scripted.calls) == (None, {}, [])
 
 
-def turns(call: Sample | Choose) -> Sequence[tuple[str, str]]:
+def turns(call: Sample | Choose | Weigh) -> Sequence[tuple[str, str]]:
     return [(turn.role, turn.text) for turn in call.conversation.turns()]
 
 
@@ -253,9 +254,33 @@ async def test_a_critic_answers_the_request_before_it_reads_a_callers_text() -> 
         ("user", f"Another reply:\n{CRITICS_FENCE}\nSand.\n{CRITICS_FENCE}"),
     ]
     own, naming = scripted.asked("critique")
-    [doubt] = scripted.calls_of(Choose)
+    alone, doubt = scripted.calls_of(Choose)
     assert (own.sampling, turns(own)) == (OWN_SAMPLING, shown[:1])
+    assert turns(alone)[1:-1] == [("user", f"Reply:\n{CRITICS_FENCE}\nSand.\n{CRITICS_FENCE}")]
     assert turns(doubt)[:-1] == turns(naming)[:-1] == shown
+
+
+@pytest.mark.parametrize(("as_answer", "again", "counts"), [(9.0, 3.0, 3.0), (4.0, 12.0, 4.0)])
+async def test_a_text_that_is_compared_departs_from_an_answer_or_from_the_critics_own(
+    as_answer: float, again: float, counts: float
+) -> None:
+    def likelihood(call: Weigh, token: str) -> float:
+        return math.exp(-(as_answer if call.conversation == asked.request else again))
+
+    read = Calibration(approval=Scale(0.0, 0.0), compared=Scale(0.0, 0.0), compared_departure=Scale(1.0, 0.0))
+    asked = critique_of("Sand.", calibration=read)
+    scripted = engine(Lines(own="Stones."), likelihood=likelihood, rival=lambda *_: ("Stones", 0.0))
+
+    *_, done = await events(review(asked, Roles.single(scripted)))
+
+    weighed = scripted.calls_of(Weigh)
+    assert [turns(call) for call in weighed] == [
+        turns(scripted.asked("critique")[0]),
+        [*turns(scripted.asked("critique")[0]), ("assistant", "Stones."), ("user", SAY_AGAIN)],
+    ]
+    assert isinstance(done, Reviewed)
+    assert done.critique is not None
+    assert done.critique.fault_probability == pytest.approx((1.0 + counts) / (2.0 + counts))
 
 
 async def test_what_a_critic_says_after_its_own_answer_is_other_evidence() -> None:

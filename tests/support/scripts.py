@@ -26,11 +26,13 @@ from service.refinement.roles import CallRole, Models, Roles
 
 FENCE = "[fence]"
 CRITICS_FENCE = "[fc2b147e3af9]"
+SAY_AGAIN = "Again."
 REQUEST = Conversation(Turn("user", "Write about the sea."))
 PROMPTS = Prompts.compile(
     {
         "draft": "{{ prompt }}",
         "show": "Reply:\n{{ fence }}\n{{ candidate }}\n{{ fence }}",
+        "say_again": SAY_AGAIN,
         "show_another": "Another reply:\n{{ fence }}\n{{ candidate }}\n{{ fence }}",
         "rate": "Rate: {{ question }}",
         "rate_reversed": "Swap: {{ question }}",
@@ -206,9 +208,10 @@ class BilledEngine(ScriptedEngine):
         self.bill[role] = self.bill.get(role, Usage()) + usage
 
     def _role_of(self, call: EngineCall) -> CallRole:
-        if isinstance(call, Weigh) and any(f"\n{call.reply}\n" in choose.prompt for choose in self.asked("judge")):
-            return "judge"
-        return role_of(call)
+        if not isinstance(call, Weigh) or call.conversation.turn.text == SAY_AGAIN:
+            return role_of(call)
+        is_judged = any(f"\n{call.reply}\n" in choose.prompt for choose in self.asked("judge"))
+        return "judge" if is_judged else role_of(call)
 
     @overload
     def asked(self, role: Literal["judge"]) -> list[Choose]: ...
