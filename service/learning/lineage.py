@@ -55,8 +55,8 @@ def withdraw(folder: Path, traces: Collection[str]) -> int:
 
 
 def forget(folder: Path, gone: frozenset[str] = frozenset(), deleted: frozenset[str] = frozenset()) -> int:
-    """Remove the texts of traces that are gone, and mark the adapters that learned from those that were deleted. The
-    traces that the operator has withdrawn are both. How many adapters were marked; again there are none.
+    """Remove the texts of traces that are gone, and mark the adapters that learned from those that were deleted; how
+    many were marked now. Traces that the operator has withdrawn are gone and deleted.
 
     Raises DamagedFile and OSError.
     """
