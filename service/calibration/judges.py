@@ -18,6 +18,7 @@ from service.errors import RedraftError
 from service.metrics import Metrics
 from service.programs.background import Background
 from service.programs.compile import Programs
+from service.refinement.calibration import Scale
 from service.refinement.events import Reviewed
 from service.refinement.policy import MODEL_JUDGE
 from service.refinement.program import Review
@@ -46,6 +47,13 @@ class KnownJudges:
 
     def trust(self, model: str) -> JudgeTrust:
         return self._found[model].trust if model in self._found else UNKNOWN
+
+    def scale(self, model: str) -> Scale | None:
+        """What the model's scores say of a fault; None unless the operator has calibrated it as a judge that ranks."""
+        found = self._found.get(model)
+        if found is None or found.source != "calibrated" or found.map is None or found.map.slope >= 0.0:
+            return None
+        return Scale(found.map.slope, found.map.neutral)
 
     def digest(self, model: str) -> str | None:
         """What a calibration of the judge is kept under; None while that is not known."""

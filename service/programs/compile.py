@@ -17,7 +17,7 @@ from service.evaluators.model.judge import Criterion, Judge
 from service.evaluators.toolbox import Toolbox
 from service.programs.ids import make_id
 from service.programs.models import ServedModels
-from service.refinement.calibration import Calibration
+from service.refinement.calibration import Calibration, Scale
 from service.refinement.landing import NEVER_PROSE
 from service.refinement.program import (
     Budget,
@@ -68,7 +68,8 @@ class Programs:
     tasks, rubrics, served: what a request may name.
     limits: how much it may ask for.
     tools: what its evaluators may need.
-    judge_trust: what is known of a model as a judge.
+    judge_trust: what is known of a model as a judge. judge_scale: what its scores say of a fault; None if that is not
+        known.
     both_directions: whether judges are asked with their answers in both orders.
     calibration: how the opinions of critics and judges are read.
     stores_traces: whether requests may ask for their traces to be stored.
@@ -81,6 +82,7 @@ class Programs:
     tools: Toolbox = field(default_factory=Toolbox)
     judge_trust: Callable[[str], JudgeTrust] = lambda model: UNKNOWN
     both_directions: bool = False
+    judge_scale: Callable[[str], Scale | None] = lambda model: None
     calibration: Calibration = field(default_factory=Calibration)
     stores_traces: bool = False
     _arrivals: Iterator[int] = field(default_factory=itertools.count, init=False, repr=False, compare=False)
@@ -168,7 +170,7 @@ class Programs:
             judge_trust=self.judge_trust(models.judge),
             both_directions=self.both_directions,
             criteria=_criteria(request, task, rubrics),
-            calibration=self.calibration,
+            calibration=self._calibration(models.judge),
             threads=self.tools.threads,
             principles=_principles(rubrics),
             critic_trust=self.judge_trust(models.critic),
@@ -211,7 +213,7 @@ class Programs:
             judge_trust=self.judge_trust(models.judge),
             both_directions=self.both_directions,
             criteria=_criteria(request, task, rubrics),
-            calibration=self.calibration,
+            calibration=self._calibration(models.judge),
             threads=self.tools.threads,
             search=search,
             stop=request.stop.apply_to(task.stop),
@@ -220,6 +222,11 @@ class Programs:
             principles=(*principles, *_principles(rubrics)),
             deltas=request.deltas,
         )
+
+    def _calibration(self, judge: str) -> Calibration:
+        """How opinions are read if this model judges."""
+        scale = self.judge_scale(judge)
+        return self.calibration if scale is None else replace(self.calibration, judged=scale)
 
     def _task(self, request: CommonFields) -> Task:
         task = self.tasks.get(request.task)

@@ -13,8 +13,8 @@ class Evidence:
 
     departure: the size of the largest departure from what the model would have written, in nats.
     approval: the log-odds of Yes as the critic's answer to whether the text is right.
-    compared: the same, once the critic has answered the request itself. The departure is then the smaller one of that
-        from an answer and that from its own answer said again.
+    compared: the same, once the critic has answered the request itself. The departure is then the smaller of two: as an
+        answer, and as the critic's own answer in other words.
     judged: the judges' score, in [0, 1].
     """
 
@@ -45,12 +45,12 @@ class Calibration:
 
     departure, approval, compared, judged: the scales of the kinds of evidence.
     compared_departure: that of a departure in place of the first one, if the critic has answered the request itself. It
-        is of the logarithm of 1 and the size: whether somebody else's text departs at all says more than how far.
+        takes log(1 + size), because whether somebody else's text departs at all says more than how far.
     silence: the largest probability of a fault at which the critic says nothing.
     certainty: the largest probability of a fault, by the judges alone, at which no critic is asked.
 
-    The defaults are those of Qwen2.5-Coder-1.5B-Instruct (docs/results/critic.md). A judge's score counts only where it
-    has been measured: by default its slope is 0.
+    The defaults are those of Qwen2.5-Coder-1.5B-Instruct (docs/results/critic.md). A judge's score counts only if the
+    operator has calibrated the judge: by default its slope is 0.
 
     >>> Calibration(approval=Scale(-1.0, 0.5)).fault_probability(Evidence(approval=0.5))
     0.5

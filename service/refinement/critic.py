@@ -132,8 +132,8 @@ class ModelCritic:
         return await self._name_faults(shown, known, departures or (), found)
 
     async def _departures(self, text: str) -> Sequence[Departure] | None:
-        """Where a text departs from an answer of the model, or from its own answer said again if it is nearer to
-        that; None if it is not known."""
+        """Where a text departs from what the model would have written: as an answer or, where that departs less, as its
+        own answer in other words. None if it is not known."""
         departures = await self.departures_of(text)
         if departures is None or self.own is None:
             return departures
@@ -215,7 +215,7 @@ def parse_issues(text: str) -> Sequence[tuple[str, int]] | None:
         fields = entry if isinstance(entry, dict) else {"issue": entry}
         sentence, number = fields.get("issue"), fields.get("criterion")
         if isinstance(sentence, str) and sentence.strip():
-            found.append((_shorten(sentence.strip()), number if isinstance(number, int) else 0))
+            found.append((_shorten(" ".join(sentence.split())), number if isinstance(number, int) else 0))
     return found
 
 

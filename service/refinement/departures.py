@@ -14,8 +14,9 @@ from service.engines.conversation import Conversation
 from service.errors import InvalidRequest
 
 MOST_WEIGHED_BYTES = 2_000
-"""A longer request and text are not searched for departures. Weighing reads the request once more, and vLLM holds a
-probability for each token of the prompt times each word of the vocabulary, in the memory that all requests share."""
+"""If request and text are longer together, they are not searched for departures. Weighing reads the request once more,
+and vLLM holds a probability for each token of the prompt times each word of the vocabulary, in the memory that all
+requests share."""
 LEAST_LOGPROB = -20.0
 LEAST_SIZE = 2.0
 """Smaller departures say nothing."""
@@ -52,14 +53,16 @@ class Departure:
 
 
 def is_long(request: Conversation, text: str) -> bool:
-    """Whether a request and a text are too long to be read once more."""
-    return len((request.turn.text + text).encode()) > MOST_WEIGHED_BYTES
+    """Whether a request, with all its turns, and a text are too long to be read once more. One with images is."""
+    turns = list(request.turns())
+    size = sum(len(each.encode()) for each in (text, *(turn.text for turn in turns)))
+    return size > MOST_WEIGHED_BYTES or any(turn.images for turn in turns)
 
 
 async def weigh(engine: Engine, request: Conversation, text: str) -> Sequence[Departure] | None:
     """The departures of a text from what the engine's model would have answered, the largest first; None if they cannot
-    be measured."""
-    if not text or is_long(request, text):
+    be measured. Nothing is too long here: ask ``is_long`` first."""
+    if not text:
         return None
     try:
         likelihood = await engine.call(Weigh(request, text))
@@ -89,10 +92,12 @@ def _size(token: WeighedToken) -> float:
 
 
 def _passage(tokens: Sequence[WeighedToken], place: int) -> str:
-    """The word that begins in this place, after a few tokens on the same line."""
-    end = place + 1
-    while end < len(tokens) and tokens[end].text[:1].isalnum() and tokens[end].text.isascii():
-        end += 1
+    """The word that begins in this place, after a few tokens on the same line. A mark or an operator has no more than
+    its own token."""
+    end, first = place + 1, tokens[place].text
+    if first[-1:].isalnum() or not first.strip(" "):
+        while end < len(tokens) and tokens[end].text[:1].isalnum() and tokens[end].text.isascii():
+            end += 1
     begin = max(0, place - TOKENS_BEFORE)
     before = "".join(token.text for token in tokens[begin:place]).rpartition("\n")[2]
-    return (before + "".join(token.text for token in tokens[place:end])).strip()
+    return (before + "".join(token.text for token in tokens[place:end])).lstrip()

@@ -233,8 +233,10 @@ class EngineSteps:
         return None if departures is None else largest([each for each in departures if each.is_of_words])
 
     async def _departures_of(self, engine: MeteredEngine, text: str) -> Sequence[Departure] | None:
-        """Where the text departs from what a model would have written. Judges and critic share it if they are one
-        model, because the cache of prompts does not serve it."""
+        """Where the text departs from what a model would have written; None if that is not known. Judges and critic
+        share it if they are one model, because the cache of prompts does not serve it."""
+        if is_long(self._brief.request, text):
+            return None
         known = engine.model, text
         async with self._weighing[known]:
             if known not in self._departures:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,16 +15,22 @@ from service.calibration.store import built_in_path, default_path, load, save
 from service.engines.base import Choose
 from service.engines.scripted import EngineCall, Script, ScriptedEngine
 from service.errors import EngineUnavailable
+from service.evaluators.base import Evaluation
 from service.metrics import Metrics
 from service.programs.admission import Admission
 from service.programs.background import Background
 from service.programs.compile import Programs, RequestLimits
 from service.programs.models import ServedModels
+from service.refinement.calibration import Calibration, Scale
+from service.refinement.candidate import Assessment
+from service.refinement.policy import judges_opinion
 from service.refinement.trust import UNKNOWN, JudgeTrust
 from service.tasks.task import load_tasks
+from service.wire.requests import CritiqueRequest
 from tests.support.scripts import rated
 
 PAIRS = read_pairs(built_in_source())
+LIMITS = RequestLimits(4, 4, 512, 60.0)
 RIGHT = {pair.right for pair in PAIRS}
 
 
@@ -53,7 +60,7 @@ def make_engine(weights: Callable[[Choose], Sequence[float]], **script: object) 
 
 def make_check(known: KnownJudges, **fields: object) -> JudgeCheck:
     admission = Admission(4, 4, on_shed=lambda reason: None)
-    programs = Programs(load_tasks(), RequestLimits(4, 4, 512, 60.0), ServedModels(("m",)))
+    programs = Programs(load_tasks(), LIMITS, ServedModels(("m",)))
     return JudgeCheck(known, programs, Background(admission, 4), Metrics(), **fields)  # type: ignore[arg-type]
 
 
@@ -111,6 +118,26 @@ async def test_the_operator_s_calibration_comes_first() -> None:
 
     assert found == ["drive", "none", "drive"]
     assert idle.calls == []
+
+
+async def test_what_a_score_means_counts_if_the_operator_has_calibrated_a_judge_that_ranks() -> None:
+    pairs = [ScoredPair(0.9, 0.1)] * 60
+    ranks = measure(pairs, judge="digest", model="m", source="calibrated")
+    reversed_ = measure([ScoredPair(0.1, 0.9)] * 60, judge="digest", model="m", source="calibrated")
+    built_in = measure(pairs, judge="digest", model="m", source="built_in")
+    assert ranks.map is not None
+    known = KnownJudges()
+    programs = Programs(load_tasks(), LIMITS, ServedModels(("m",)), judge_scale=known.scale)
+    asked = CritiqueRequest.model_validate({"prompt": "Hi.", "candidate": "Hello."})
+
+    for found, scale in ((built_in, None), (reversed_, None), (ranks, Scale(ranks.map.slope, ranks.map.neutral))):
+        known.note("m", found)
+        assert known.scale("m") == scale
+        assert programs.compile_review(asked).calibration == (
+            Calibration() if scale is None else replace(Calibration(), judged=scale)
+        )
+    sure = Assessment((Evaluation("judge", "judge", False, 1.0, None, 0.97, stderr=0.1),))
+    assert judges_opinion(sure, programs.compile_review(asked).calibration, known.trust("m")) == "sure"
 
 
 async def test_without_the_check_nothing_is_known_but_the_digest() -> None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import pytest
 
 from service.engines.base import WeighedToken
-from service.refinement.departures import Departure, find_departures
+from service.engines.conversation import Conversation, Turn
+from service.refinement.departures import Departure, find_departures, is_long
 
 
 def as_expected(text: str) -> WeighedToken:
@@ -55,6 +56,34 @@ def test_a_passage_stays_on_its_line() -> None:
     tokens = [as_expected("def add(a, b):"), as_expected("\n   "), as_expected(" return a"), departing(" -", " +")]
 
     assert [found.passage for found in find_departures(tokens)] == ["return a -"]
+
+
+def test_an_operator_between_letters_is_one() -> None:
+    [found] = find_departures([as_expected("return n"), departing("-", "+"), as_expected("1")])
+
+    assert (found.passage, found.tells) == ("return n-", True)
+
+
+def test_a_word_after_a_mark_that_departs_is_not_the_one_that_does() -> None:
+    for mark in (".\n\n", ".", '"', "\n"):
+        [found] = find_departures([as_expected("It is Paris"), departing(mark, " France"), as_expected("The")])
+        assert not found.is_of_words
+
+
+def test_a_blank_before_a_number_belongs_to_it() -> None:
+    [found] = find_departures([as_expected("It has"), departing(" ", " no"), as_expected("3"), as_expected("6")])
+
+    assert (found.passage, found.is_of_words) == ("It has 36", True)
+
+
+def test_all_turns_count_where_a_request_is_too_long_to_be_weighed() -> None:
+    question = Turn("user", "Which one?")
+    short = Conversation(Turn("user", "Two cities.")).with_user("Which one?")
+    told = Conversation(question, Conversation(Turn("assistant", "x" * 2_000), Conversation(Turn("user", "Go on."))))
+
+    assert not is_long(short, "Paris.")
+    assert is_long(told, "Paris.")
+    assert is_long(short, "x" * 2_000)
 
 
 @pytest.mark.parametrize(

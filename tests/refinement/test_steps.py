@@ -198,7 +198,7 @@ async def test_the_critic_reads_the_text_in_its_own_fence_and_is_told_what_is_kn
         ('{"issues": ["One."', ("One.",)),
         ('{"issues": ["One.", 5, null]}', ("One.",)),
         ("It is too short.", ("It is too short.",)),
-        ("  It is\ntoo short.\n", ("It is\ntoo short.",)),
+        ("  It is\ntoo short.\n", ("It is too short.",)),
         ("", ()),
         ("  \n", ()),
         (f"{'It is long. ' * 20}", (("It is long. " * 16).strip(),)),
