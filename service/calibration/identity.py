@@ -1,4 +1,4 @@
-"""What a calibration is kept under: the judge's weights, and the prompts by which it judges."""
+"""What a calibration is kept under: the judge's weights, its prompts, and how its answers become a score."""
 
 import hashlib
 import json
@@ -8,6 +8,8 @@ from pathlib import Path
 
 from service.tasks.task import Task
 
+SCORING = 1
+"""Raise it when the way from a judge's answers to its score changes, so that nothing measured before is used."""
 SAMPLES = 64
 """How many pieces of a file of weights are read: training changes all of it, so that a few tell it from any other."""
 SAMPLE_BYTES = 65_536
@@ -26,7 +28,8 @@ def judge_digest(weights: str, task: Task, *, both_directions: bool = False) -> 
         *([prompts.render("rate_reversed", question="{question}")] if both_directions else []),
         prompts.render("rate_prefill"),
     ]
-    known = {"weights": weights, "prompts": asked, "criteria": [asdict(line) for line in task.criteria]}
+    criteria = [asdict(line) for line in task.criteria]
+    known = {"weights": weights, "prompts": asked, "criteria": criteria, "scoring": SCORING}
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]
 
 

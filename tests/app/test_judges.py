@@ -75,7 +75,7 @@ async def test_a_critic_that_is_not_trusted_as_a_judge_does_not_answer_the_reque
         await known(served)
         alone = (await served.post("/v1/critique", asked)).json()
 
-    assert (compared["usage"]["calls"], alone["usage"]["calls"]) == (4, 3)
+    assert (compared["usage"]["calls"], alone["usage"]["calls"]) == (6, 3)
     assert alone["remarks"]
 
 

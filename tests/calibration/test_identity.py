@@ -1,7 +1,9 @@
-"""A judge's digest changes with its weights and its prompts, and with nothing else."""
+"""A judge's digest changes with its weights, its prompts and the way of scoring, and with nothing else."""
 
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from service.calibration import identity
 from service.calibration.identity import digest_of_folders, judge_digest
@@ -55,3 +57,10 @@ def test_the_prompts_and_the_rubric_belong_to_the_judge() -> None:
 
     assert judge_digest("w", TASK) == judge_digest("w", TASK)
     assert len({judge_digest("w", TASK), judge_digest("v", TASK), judge_digest("w", other_rubric)}) == 3
+
+
+def test_another_way_of_scoring_makes_another_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = judge_digest("w", TASK)
+    monkeypatch.setattr(identity, "SCORING", identity.SCORING + 1)
+
+    assert judge_digest("w", TASK) != before
