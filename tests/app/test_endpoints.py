@@ -115,15 +115,15 @@ async def test_critique_answers_with_evaluations_and_feedback(served: Served) ->
     assert body["feedback"] == "missing: salt\nSay more."
     assert 0.5 < body["fault_probability"] < 1.0
     assert body["remarks"] == [{"message": "Say more.", "criterion": None, "weight": body["fault_probability"]}]
-    assert (body["usage"].keys(), body["timing"].keys(), body["usage"]["calls"]) == (USAGE, TIMING, 5)
+    assert (body["usage"].keys(), body["timing"].keys(), body["usage"]["calls"]) == (USAGE, TIMING, 7)
 
 
 @pytest.mark.parametrize(
     ("asked", "calls", "evaluators", "feedback"),
     [
-        ({}, 7, ["judge"], "Say more."),
+        ({}, 9, ["judge"], "Say more."),
         ({"feedback": False}, 4, ["judge"], None),
-        ({"judge": False}, 4, [], "Say more."),
+        ({"judge": False}, 6, [], "Say more."),
         ({"judge": False, "feedback": False}, 0, [], None),
         ({**SALT, "judge": False, "feedback": False}, 0, ["keywords"], None),
     ],

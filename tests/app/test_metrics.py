@@ -119,7 +119,7 @@ async def test_a_critique_moves_judges_critics_and_evaluators() -> None:
 
     assert value(found, "requests_total", endpoint="/v1/critique", status="200") == 1
     assert value(found, "step_seconds_count", role="judge", model="scripted") == 4
-    assert value(found, "step_seconds_count", role="critique", model="scripted") == 3
+    assert value(found, "step_seconds_count", role="critique", model="scripted") == 5
     assert value(found, "evaluator_seconds_count", evaluator="keywords") == 1
     assert value(found, "evaluator_seconds_count", evaluator="judge") == 1
     assert value(found, "evaluator_errors_total", evaluator="judge") == 0
