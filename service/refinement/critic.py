@@ -158,8 +158,9 @@ class ModelCritic:
         # Asked for a number, a small model prefers the first.
         criteria = sorted(self.brief.criteria[:MOST_CRITERIA], key=lambda criterion: -criterion.weight)
         numbered = {str(number): criterion.name for number, criterion in enumerate(criteria, 1)}
-        hints = [departure for departure in departures if departure.is_of_words][:MOST_LISTED]
-        asked = shown.with_user(self.brief.prompts.render("critique", **known, criteria=numbered, departures=hints))
+        asked = shown.with_user(
+            self.brief.prompts.render("critique", **known, criteria=numbered, departures=departures[:MOST_LISTED])
+        )
         schema = OPEN_SCHEMA if found.fault_probability is None else ISSUES_SCHEMA
         await self.engine.fit(asked, SAMPLING.max_tokens)
         completion = await self.engine.call(Sample(asked, SAMPLING, schema))
