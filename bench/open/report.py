@@ -92,7 +92,7 @@ def _table(by_arm: Mapping[str, Sequence[Run]]) -> str:
     rows = []
     for arm, of_arm in by_arm.items():
         better, worse = changes(of_arm)
-        over = str(difference(shares[arm], shares[RIVAL])) if RIVAL in shares and arm != RIVAL else ""
+        over = difference(shares[arm], shares[RIVAL]).in_points() if RIVAL in shares and arm != RIVAL else ""
         spent = sum(run.tokens for run in of_arm) / len(of_arm)
         rows.append([f"`{arm}`", _share(of_arm), over, str(better), str(worse), f"{spent:.0f}"])
     columns = ("arm", "right", "over best of n, points", "wrong → right", "right → wrong", "tokens spent, mean")

@@ -282,7 +282,9 @@ def _hidden(runs: RunsByArm, budget: int) -> str:
     }
     if RIVAL not in shares:
         return "not measured"
-    gains = [f"{ARMS[arm].label} {difference(shares[arm], shares[RIVAL])}" for arm in shares if arm != RIVAL]
+    gains = [
+        f"{ARMS[arm].label} {difference(shares[arm], shares[RIVAL]).in_points()}" for arm in shares if arm != RIVAL
+    ]
     return ", ".join(gains)
 
 

@@ -230,6 +230,13 @@ def test_the_page_says_what_was_compared_where_it_came_from_and_what_was_left_ou
     assert "left out" not in page(compared(FIRST), PROMPTS, 1000, MADE_BY, MADE_ON)
 
 
+def test_the_page_compares_the_hidden_instruction_with_the_free_search() -> None:
+    hidden = {"single_draft": (True,), "free": (False,), "beam": (True,)}
+    runs = [run(((True,), follows), arm=arm, prompt=FIRST) for arm, follows in hidden.items()]
+
+    assert "+100.0 (+100.0 to +100.0)" in page(by_arm(runs), PROMPTS, 1000, MADE_BY, MADE_ON)
+
+
 def test_prompts_whose_verifiers_give_the_answer_away_are_told_apart() -> None:
     comparison = compared(FIRST, SECOND, REVEALED)
     text = page(comparison, PROMPTS, 1000, MADE_BY, MADE_ON)
