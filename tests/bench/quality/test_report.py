@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.quality.arms import ARMS
 from bench.quality.prompts import BenchPrompt, load_prompts
 from bench.quality.report import (
     Comparison,
@@ -234,7 +235,7 @@ def test_the_page_compares_the_hidden_instruction_with_the_free_search() -> None
     hidden = {"single_draft": (True,), "free": (False,), "beam": (True,)}
     runs = [run(((True,), follows), arm=arm, prompt=FIRST) for arm, follows in hidden.items()]
 
-    assert "+100.0 (+100.0 to +100.0)" in page(by_arm(runs), PROMPTS, 1000, MADE_BY, MADE_ON)
+    assert f"{ARMS['beam'].label} +100.0 (+100.0 to +100.0)" in page(by_arm(runs), PROMPTS, 1000, MADE_BY, MADE_ON)
 
 
 def test_prompts_whose_verifiers_give_the_answer_away_are_told_apart() -> None:
