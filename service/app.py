@@ -220,7 +220,7 @@ def create_app(
         tools,
         judges.trust,
         settings.judge_both_directions,
-        judges.scale,
+        judge_scale=judges.scale,
         stores_traces=settings.stored_traces,
     )
     line_bytes = max(settings.max_body_bytes, LINE_BYTES)

@@ -275,10 +275,12 @@ class _Desk:
 
     async def _follow(self) -> None:
         """Forget what was withdrawn, and what the store does not have any more."""
-        forget(self._arguments.folder)
-        if self._settings.store is not None and named_traces(self._arguments.folder):
-            async with self._traces() as traces, self._following(traces):
-                pass
+        folder = self._arguments.folder
+        if self._settings.store is None or not named_traces(folder):
+            forget(folder)
+            return
+        async with self._traces() as traces:
+            await follow_deletions(folder, traces, self._settings.stored_traces_days)
 
     @asynccontextmanager
     async def _following(self, traces: "TraceStore") -> AsyncIterator[None]:

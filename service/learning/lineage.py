@@ -73,13 +73,11 @@ def forget(folder: Path, gone: frozenset[str] = frozenset(), deleted: frozenset[
 
 def named_traces(folder: Path) -> frozenset[str]:
     """The ids of all traces that something in the folder is from."""
-    registry = Registry(folder)
     found = set[str]()
     for path in (folder / IDS, *(folder / "lessons").glob(f"*/{IDS}")):
         found |= _read_ids(path)
-    for digest in registry.digests:
-        with suppress(DamagedFile):
-            found |= set(registry.manifest(digest).traces)
+    for manifest in Registry(folder).list():
+        found |= set(manifest.traces)
     return frozenset(found)
 
 
@@ -140,13 +138,12 @@ def _drop_lines(folder: Path, files: Mapping[str, type[BaseModel]], gone: frozen
 
 def _mark(registry: Registry, gone: frozenset[str], deleted: frozenset[str]) -> int:
     marked = 0
-    for digest in registry.digests:
-        with suppress(DamagedFile):  # such an adapter does not serve
-            manifest = registry.manifest(digest)
-            greedy = registry.folder / "adapters" / digest / GREEDY
-            if gone & set(manifest.traces) and greedy.exists() and greedy.read_bytes() != b"[]":
-                write_whole(greedy, "[]")
-            if new := deleted & set(manifest.traces) - set(manifest.withdrawn):
-                registry.amend(digest, methodcaller("without", new))
+    for manifest in registry.list():
+        greedy = registry.folder / "adapters" / manifest.adapter / GREEDY
+        if gone & set(manifest.traces) and greedy.exists() and greedy.read_bytes() != b"[]":
+            write_whole(greedy, "[]")
+        if new := deleted & set(manifest.traces) - set(manifest.withdrawn):
+            with suppress(DamagedFile):  # such an adapter does not serve
+                registry.amend(manifest.adapter, methodcaller("without", new))
                 marked += 1
     return marked

@@ -132,7 +132,8 @@ class Registry:
     def amend(self, digest: str, change: Callable[[Manifest], Manifest]) -> None:
         """Change an adapter's manifest as it is by now. Raises UnknownAdapter and DamagedFile."""
         with self._alone():
-            self._amend(digest, change)
+            folder = self.folder_of(digest)
+            _write(folder, change(read_manifest(folder)))
 
     def count_attempt(self, exam: str) -> int:
         """Count a candidate that sits an exam, before it does, and return how many have."""
@@ -173,12 +174,13 @@ class Registry:
         Raises Refused and DamagedFile.
         """
         with self._alone():
-            manifest = read_manifest(self.folder_of(digest))
+            folder = self.folder_of(digest)
+            manifest = read_manifest(folder)
             reason = self.obstacle(manifest)
             if reason and not force:
                 raise Refused(f"{digest} is not promoted: {reason}")
             if reason:
-                self._amend(digest, lambda now: now.model_copy(update={"forced": True}))
+                _write(folder, manifest.model_copy(update={"forced": True}))
             self._point(digest)
 
     def rollback(self) -> str:
@@ -243,10 +245,6 @@ class Registry:
             raise Refused("no canary runs" if digest is None else f"no canary of {digest} runs")
         self.end_canary(canary, "undecided", "it was stopped")
         return canary
-
-    def _amend(self, digest: str, change: Callable[[Manifest], Manifest]) -> None:
-        folder = self.folder_of(digest)
-        _write(folder, change(read_manifest(folder)))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

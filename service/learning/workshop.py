@@ -18,7 +18,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
@@ -28,7 +28,7 @@ from pydantic import BaseModel
 
 from service.calibration.identity import digest_of_folders
 from service.engines.base import Engine
-from service.learning.collected import Collected, DamagedFile, read_lines, write_lines, write_whole
+from service.learning.collected import Collected, read_lines, write_lines, write_whole
 from service.learning.collecting import collect
 from service.learning.exam import OnLook, Reads, agree, sit
 from service.learning.exercises import Exercise, find_exercises
@@ -216,13 +216,11 @@ class Workshop:
 
     def incumbent_of(self, adapter: str) -> str:
         """The digest of what an adapter has to be better than, which is what serves now; empty for the base. Raises
-        Refused if an exam could say nothing, UnknownAdapter and DamagedFile."""
-        self.registry.folder_of(adapter)
+        Refused if an exam could say nothing, and DamagedFile."""
         manifest, incumbent = self.registry.manifest(adapter), self.registry.current
         if adapter == incumbent:
             raise Refused(f"{adapter} serves already: train another adapter, or roll back first")
-        if manifest.base != self.base_digest():
-            raise Refused(f"{adapter} was trained on another base than the model that serves")
+        self._refuse_another_base(manifest)
         if manifest.evaluators != digest_of_evaluators():
             raise Refused(f"the evaluators have changed since the lessons of {adapter} were made: learn again")
         return incumbent
@@ -281,8 +279,7 @@ class Workshop:
         reason = manifest.tainted if serves else self.registry.obstacle(manifest)
         if reason and not force:
             raise Refused(f"{adapter} is not merged: {reason}")
-        if manifest.base != self.base_digest():
-            raise Refused(f"{adapter} was trained on another base than the model that serves")
+        self._refuse_another_base(manifest)
 
         def describe(checkpoint: Path, agreement: Agreement) -> Merged:
             return Merged(
@@ -312,12 +309,8 @@ class Workshop:
 
     def adapters_of_base(self) -> Sequence[str]:
         """The adapters that were trained on the model that serves."""
-        base, found = self.base_digest(), []
-        for digest in self.registry.digests:
-            with suppress(DamagedFile):
-                if self.registry.manifest(digest).base == base:
-                    found.append(digest)
-        return found
+        base = self.base_digest()
+        return [manifest.adapter for manifest in self.registry.list() if manifest.base == base]
 
     def base_digest(self) -> str:
         """The digest of the model's files."""
@@ -335,6 +328,10 @@ class Workshop:
         if not (found := self.registry.list()):
             raise Refused("there is no adapter yet: train one first")
         return found[-1].adapter
+
+    def _refuse_another_base(self, manifest: Manifest) -> None:
+        if manifest.base != self.base_digest():
+            raise Refused(f"{manifest.adapter} was trained on another base than the model that serves")
 
     def _split(self) -> Split:
         path = self._folder / "split.json"

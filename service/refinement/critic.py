@@ -107,9 +107,10 @@ class ModelCritic:
         doubted: a judge doubts the candidate, so that silence is not an answer.
         """
         found = critique_by_evaluators(candidate, assessment)
-        alone = shown = self.brief.show(candidate.text, self.brief.critics_fence)
+        ways = [self.brief.show(candidate.text, self.brief.critics_fence)]
         if self.own is not None:
-            shown = self.brief.show_after(self.own, candidate.text, self.brief.critics_fence)
+            ways.append(self.brief.show_after(self.own, candidate.text, self.brief.critics_fence))
+        *_, shown = ways
         departures = await self._departures(candidate.text)
         verifications = await self._verify(shown) if factored else ()
         known = {
@@ -117,8 +118,7 @@ class ModelCritic:
             "principles": principles,
             "verifications": {verification.question: verification.answer for verification in verifications},
         }
-        asked = (alone,) if self.own is None else (alone, shown)
-        approval, *compared = await gather(self._approve(each, known) for each in asked)
+        approval, *compared = await gather(self._approve(each, known) for each in ways)
         evidence = Evidence(
             departure=None if departures is None else largest(departures),
             approval=approval,

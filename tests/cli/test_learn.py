@@ -305,7 +305,7 @@ def test_a_damaged_adapter_is_listed_and_hinders_no_other(
 
 
 @pytest.mark.parametrize("seed", ["-1", "x", "1.5", ""])
-def test_a_seed_that_is_none_has_a_sentence(
+def test_a_seed_that_is_not_a_number_has_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seed: str
 ) -> None:
     with pytest.raises(SystemExit):
