@@ -218,7 +218,8 @@ async def test_a_stream_ends_whole_or_with_a_typed_error_and_says_nothing_twice(
             proxy.rate, proxy.faults = 0.4, ["500", "reset", "half", "nonsense"]
         ended = await asyncio.gather(*(streamed(running, number) for number in range(1, 41)))
 
-    assert broken[0][0] == "engine_failed" and broken[0][1], "it never began"
+    [(end, text)] = broken
+    assert (end, bool(text)) == ("engine_failed", True), "it never began"
     assert {text for end, text in ended if end == "stop"} == {COUNTED}
     assert {end for end, _ in ended} <= {"stop", "engine_failed", *PROBLEMS}
     assert all(not text for end, text in ended if end in PROBLEMS)
