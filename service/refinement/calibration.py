@@ -12,19 +12,15 @@ class Evidence:
     """What is known of one text. None for what was not asked or not answered.
 
     departure: the size of the largest departure from what the model would have written, in nats.
-    approval: the log-odds of Yes as the critic's answer to whether the text is right. demonstrated: the same, if the
-        critic has read demonstrations first.
-    compared: the same again, once it has also answered the request itself. The departure is then the smaller of two: as
-        an answer, and as the critic's own answer in other words.
-    length: the text's, in bytes.
+    approval: the log-odds of Yes as the critic's answer to whether the text is right.
+    compared: the same, once the critic has answered the request itself. The departure is then the smaller of two: as an
+        answer, and as the critic's own answer in other words.
     judged: the judges' score, in [0, 1].
     """
 
     departure: float | None = None
     approval: float | None = None
-    demonstrated: float | None = None
     compared: float | None = None
-    length: int | None = None
     judged: float | None = None
 
 
@@ -47,11 +43,9 @@ class Scale:
 class Calibration:
     """A logistic map from evidence to the probability that a text has a fault, and what follows from it.
 
-    departure, approval, demonstrated, compared, judged: the scales of the kinds of evidence.
+    departure, approval, compared, judged: the scales of the kinds of evidence.
     compared_departure: that of a departure in place of the first one, if the critic has answered the request itself. It
         takes log(1 + size), because whether somebody else's text departs at all says more than how far.
-    compared_length: that of the length, again if the critic has answered the request itself. It takes log(1 + bytes): a
-        long text has more places to depart and to be doubted.
     silence: the largest probability of a fault at which the critic says nothing.
     certainty: the largest probability of a fault, by the judges alone, at which no critic is asked.
 
@@ -64,10 +58,8 @@ class Calibration:
 
     departure: Scale = Scale(0.15, 6.1)
     approval: Scale = Scale(-0.7, 1.0)
-    demonstrated: Scale = Scale(-0.8, 1.1)
-    compared: Scale = Scale(-0.6, 0.6)
-    compared_departure: Scale = Scale(0.6, math.log1p(6.1))
-    compared_length: Scale = Scale(-0.4, math.log1p(100))
+    compared: Scale = Scale(-1.2, 0.9)
+    compared_departure: Scale = Scale(0.9, math.log1p(6.1))
     judged: Scale = Scale(0.0, 0.0)
     silence: float = 0.5
     certainty: float = 0.1
@@ -77,9 +69,7 @@ class Calibration:
         terms = (
             self._departure(evidence),
             self.approval.log_odds(evidence.approval),
-            self.demonstrated.log_odds(evidence.demonstrated),
             self.compared.log_odds(evidence.compared),
-            self._length(evidence),
             self.judged.log_odds(evidence.judged),
         )
         known = [term for term in terms if term is not None]
@@ -89,8 +79,3 @@ class Calibration:
         if evidence.departure is None or evidence.compared is None:
             return self.departure.log_odds(evidence.departure)
         return self.compared_departure.log_odds(math.log1p(evidence.departure))
-
-    def _length(self, evidence: Evidence) -> float | None:
-        if evidence.length is None or evidence.compared is None:
-            return None
-        return self.compared_length.log_odds(math.log1p(evidence.length))

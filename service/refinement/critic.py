@@ -81,16 +81,13 @@ class ModelCritic:
     engine: the one that plays it.
     ledger: the program's.
     departures_of: where a text departs from what the engine's model would have written; None if that is not known.
-    demonstrated: whether it reads the program's demonstrations first.
-    own: what the engine's model answers to the request itself, so that it has something to compare a text with. Only
-        a critic that reads demonstrations has it.
+    own: what the engine's model answers to the request itself, so that it has something to compare a text with.
     """
 
     brief: EvaluatedProgram
     engine: MeteredEngine
     ledger: Ledger
     departures_of: Callable[[str], Awaitable[Sequence[Departure] | None]]
-    demonstrated: bool = False
     own: Completion | None = None
 
     async def criticise(
@@ -110,8 +107,10 @@ class ModelCritic:
         doubted: a judge doubts the candidate, so that silence is not an answer.
         """
         found = critique_by_evaluators(candidate, assessment)
-        alone = self._show(candidate.text)
-        shown = alone if self.own is None else self.brief.show_after(self.own, candidate.text)
+        ways = [self.brief.show(candidate.text, self.brief.critics_fence)]
+        if self.own is not None:
+            ways.append(self.brief.show_after(self.own, candidate.text, self.brief.critics_fence))
+        *_, shown = ways
         departures = await self._departures(candidate.text)
         verifications = await self._verify(shown) if factored else ()
         known = {
@@ -119,14 +118,11 @@ class ModelCritic:
             "principles": principles,
             "verifications": {verification.question: verification.answer for verification in verifications},
         }
-        approvals = [self._approve(each, known) for each in dict.fromkeys([alone, shown])]
-        approval, *compared = await gather(approvals)
+        approval, *compared = await gather(self._approve(each, known) for each in ways)
         evidence = Evidence(
             departure=None if departures is None else largest(departures),
-            approval=None if self.demonstrated else approval,
-            demonstrated=approval if self.demonstrated else None,
+            approval=approval,
             compared=compared[0] if compared else None,
-            length=len(candidate.text.encode()),
             judged=judged_score(assessment),
         )
         probability = self.brief.calibration.fault_probability(evidence)
@@ -134,9 +130,6 @@ class ModelCritic:
         if probability is not None and probability <= self.brief.calibration.silence and not doubted:
             return found
         return await self._name_faults(shown, known, departures or (), found)
-
-    def _show(self, text: str) -> Conversation:
-        return self.brief.show_to_critic(text) if self.demonstrated else self.brief.show(text, self.brief.critics_fence)
 
     async def _departures(self, text: str) -> Sequence[Departure] | None:
         """Where a text departs from what the model would have written: as an answer or, where that departs less, as its

@@ -15,7 +15,6 @@ from service.engines.relay import ChatBody, RelayFinish
 from service.evaluators.base import Evaluator
 from service.evaluators.model.judge import Criterion
 from service.refinement.calibration import Calibration
-from service.refinement.demonstrations import Demonstrations, put_before
 from service.refinement.prompts import Prompts
 from service.refinement.roles import Models
 from service.refinement.scheduling import Lane
@@ -124,10 +123,9 @@ class EvaluatedProgram(Program):
     """A program whose texts are evaluated. ``request`` ends with the user turn to be answered.
 
     ``fence``: a delimiter line that only this program knows. ``judge_trust``: of the model that judges.
-    ``critic_trust``: of the critic's model as a judge. ``both_directions``: the judge is asked each question a second
-    time, with its answers in the other order. ``criteria``: the rubric, which the critic's issues refer to, whether or
-    not a judge scores it. ``demonstrations``: what the critic reads first; None for nothing. ``calibration``: how the
-    opinions of critic and judge are read.
+    ``both_directions``: the judge is asked each question a second time, with its answers in the other order.
+    ``criteria``: the rubric, which the critic's issues refer to, whether or not a judge scores it. ``calibration``: how
+    the opinions of critic and judge are read.
     """
 
     request: Conversation
@@ -135,35 +133,22 @@ class EvaluatedProgram(Program):
     fence: str
     evaluators: Sequence[Evaluator] = ()
     judge_trust: JudgeTrust = UNKNOWN
-    critic_trust: JudgeTrust = UNKNOWN
     both_directions: bool = False
     criteria: Sequence[Criterion] = ()
-    demonstrations: Demonstrations | None = None
     calibration: Calibration = field(default_factory=Calibration)
 
     def show(self, text: str, fence: str) -> Conversation:
         """What judges and critics read: the request and a text that answers it, and nothing else."""
         return self.request.with_user(self.prompts.render("show", candidate=text, fence=fence))
 
-    def show_to_critic(self, text: str) -> Conversation:
-        """What a critic reads: the same after the demonstrations, with its own fence."""
-        shown = self.prompts.render("show", candidate=text, fence=self.critics_fence)
-        return self._demonstrated.with_user(shown)
-
-    def show_after(self, own: Completion, text: str) -> Conversation:
-        """The same, with the critic's own answer before the text, which is somebody else's."""
-        shown = self.prompts.render("show_another", candidate=text, fence=self.critics_fence)
-        known = self.demonstrations
-        request = self.request if known is None else put_before(self.request, known.compared)
-        return request.with_reply(own).with_user(shown)
+    def show_after(self, own: Completion, text: str, fence: str) -> Conversation:
+        """The same, with the model's own answer before the text, which is somebody else's."""
+        shown = self.prompts.render("show_another", candidate=text, fence=fence)
+        return self.request.with_reply(own).with_user(shown)
 
     def ask_again(self, own: Completion) -> Conversation:
         """The request, the model's own answer, and the request for that answer in other words."""
         return self.request.with_reply(own).with_user(self.prompts.render("say_again"))
-
-    @cached_property
-    def _demonstrated(self) -> Conversation:
-        return self.request if self.demonstrations is None else put_before(self.request, self.demonstrations.alone)
 
     @cached_property
     def critics_fence(self) -> str:
@@ -192,11 +177,13 @@ class Refine(EvaluatedProgram):
 class Review(EvaluatedProgram):
     """One critique request: evaluate ``candidate``, and say in words what should change if ``feedback``.
 
-    ``principles``: the candidate is also held against these, all of them.
+    ``principles``: the candidate is also held against these, all of them. ``critic_trust``: of the critic's model as a
+    judge.
     """
 
     candidate: str
     feedback: bool = True
+    critic_trust: JudgeTrust = UNKNOWN
     principles: Sequence[str] = ()
 
 

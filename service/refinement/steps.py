@@ -292,31 +292,26 @@ class EngineSteps:
     ) -> Critique:
         """Ask the model what should change in a candidate; the parameters are those of ModelCritic.criticise."""
         engine = self.engine("critique")
-        critic = ModelCritic(self._brief, engine, self._ledger, partial(self._departures_of, engine))
-        if not self._may_teach(candidate.text):
-            return await critic.criticise(candidate, assessment, principles, factored=factored, doubted=doubted)
-        taught = replace(critic, demonstrated=True, own=await self._own_answer(engine))
+        own = await self._own_answer(engine, candidate.text)
+        critic = ModelCritic(self._brief, engine, self._ledger, partial(self._departures_of, engine), own)
         try:
-            return await taught.criticise(candidate, assessment, principles, factored=factored, doubted=doubted)
-        except PromptTooLong:
             return await critic.criticise(candidate, assessment, principles, factored=factored, doubted=doubted)
+        except PromptTooLong:
+            if own is None:
+                raise
+        alone = replace(critic, own=None)
+        return await alone.criticise(candidate, assessment, principles, factored=factored, doubted=doubted)
 
-    def _may_teach(self, text: str) -> bool:
-        """Whether a critic of the text reads demonstrations first. What is long would be read twice, and a model that
-        is not trusted as a judge gains nothing from them."""
-        brief = self._brief
-        if brief.demonstrations is None or brief.critic_trust.level == "none":
-            return False
-        return not is_long(brief.request, text)
-
-    async def _own_answer(self, engine: MeteredEngine) -> Completion | None:
+    async def _own_answer(self, engine: MeteredEngine, text: str) -> Completion | None:
         """What a critic answers itself, to compare a caller's text with; None if there is nothing to compare.
 
-        The texts of a refine are mostly the model's own answers, so one more of them says little.
+        The texts of a refine are mostly the model's own answers, so one more of them says little. A model that is not
+        trusted as a judge gains nothing from its answer.
         """
-        if not isinstance(self._brief, Review):
+        brief = self._brief
+        if not isinstance(brief, Review) or brief.critic_trust.level == "none" or is_long(brief.request, text):
             return None
-        own = await engine.call(Sample(self._brief.request, OWN_SAMPLING))
+        own = await engine.call(Sample(brief.request, OWN_SAMPLING))
         return own if own.text.strip() else None
 
     async def edit(self, candidate: Candidate, guidance: Guidance, tokens: int) -> Conversation:

@@ -1,7 +1,7 @@
 """Tasks: the kinds of text that can be requested, each in one TOML file. The built-in ones are next to this module.
 
-Prompts, criteria and demonstrations that a file leaves out come from the built-in task ``general``. The folder
-``rubrics`` has additional criteria for texts of any task, again each rubric in one TOML file.
+Prompts and criteria that a file leaves out come from the built-in task ``general``. The folder ``rubrics`` has
+additional criteria for texts of any task, again each rubric in one TOML file.
 """
 
 import json
@@ -21,7 +21,6 @@ from service.evaluators.catalogue import AnyEvaluator
 from service.evaluators.model.judge import Criterion
 from service.evaluators.toolbox import Toolbox
 from service.fail_fast import FAIL_FAST
-from service.refinement.demonstrations import Demonstration, Demonstrations
 from service.refinement.program import Search, Stop
 from service.refinement.prompts import PromptError, Prompts
 from service.tasks.overrides import Preset, SamplingOverrides, SearchOverrides, StopOverrides
@@ -56,7 +55,6 @@ class _TaskFile(_Strict):
     evaluators: Annotated[tuple[AnyEvaluator, ...], FAIL_FAST] = ()
     principles: Annotated[tuple[str, ...], FAIL_FAST] = ()
     rubrics: Annotated[tuple[str, ...], FAIL_FAST] = ()
-    demonstrations: Annotated[tuple[Demonstration, ...], Len(0, 16), FAIL_FAST] = ()
     defaults: _Defaults = _Defaults()
     example: dict[str, Any]
 
@@ -92,7 +90,6 @@ class Task:
     evaluators: Sequence[Evaluator]
     principles: Sequence[str]
     rubrics: Sequence[Rubric]
-    demonstrations: Demonstrations
     sampling: Sampling
     preset: Preset | None
     search: Search
@@ -188,7 +185,6 @@ def _make_task(
         evaluators=evaluators,
         principles=content.principles or general.principles,
         rubrics=[rubrics[name] for name in content.rubrics],
-        demonstrations=Demonstrations.compile(content.demonstrations or general.demonstrations, prompts),
         sampling=content.defaults.sampling.apply_to(Sampling()),
         preset=content.defaults.search.preset,
         search=content.defaults.search.apply_to(Search()),

@@ -11,9 +11,7 @@ READ = Calibration(
     departure=Scale(0.5, 4.0),
     approval=Scale(-1.0, 1.0),
     compared=Scale(-2.0, 1.0),
-    demonstrated=Scale(-3.0, 1.0),
     compared_departure=Scale(1.0, math.log(5.0)),
-    compared_length=Scale(-1.0, math.log(5.0)),
     judged=Scale(-4.0, 0.5),
 )
 
@@ -26,9 +24,6 @@ READ = Calibration(
         (Evidence(approval=2.0), 0.269),
         (Evidence(compared=1.5), 0.269),
         (Evidence(judged=0.75), 0.269),
-        (Evidence(demonstrated=4 / 3), 0.269),
-        (Evidence(length=9, compared=1.0), 1 / 3),
-        (Evidence(length=9, approval=2.0), 0.269),
         (Evidence(departure=0.0, compared=1.0), 1 / 6),
         (Evidence(departure=4.0, compared=1.0), 0.5),
         (Evidence(departure=9.0, compared=1.0), 2 / 3),

@@ -12,9 +12,8 @@ from service.engines.base import Choose, Sample, Sampling, Usage, Weigh
 from service.engines.conversation import Conversation, Turn
 from service.engines.scripted import EngineCall, Script, ScriptedEngine
 from service.errors import DeadlineExceeded, EngineDead, EngineUnavailable, PromptTooLong
-from service.refinement.calibration import Scale
+from service.refinement.calibration import Calibration, Scale
 from service.refinement.critic import OWN_SAMPLING
-from service.refinement.demonstrations import Demonstration, Demonstrations
 from service.refinement.events import (
     CallEnded,
     Critiqued,
@@ -42,7 +41,6 @@ from tests.support.scripts import (
     Lines,
     engine,
     halt,
-    is_doubt,
     of_type,
     program,
     refined,
@@ -66,11 +64,6 @@ def generation(**fields: Any) -> Generate:
     return Generate(**{**given, **fields})
 
 
-DEMONSTRATIONS = Demonstrations.compile(
-    [Demonstration(prompt="Name a colour.", own="Red.", reply="Seven.", correct=False)], PROMPTS
-)
-
-
 def critique_of(text: str, *evaluators: Any, **fields: Any) -> Review:
     given = {
         "id": "crit-1",
@@ -82,7 +75,6 @@ def critique_of(text: str, *evaluators: Any, **fields: Any) -> Review:
         "budget": program().budget,
         "evaluators": evaluators,
         "candidate": text,
-        "demonstrations": DEMONSTRATIONS,
     }
     return Review(**{**given, **fields})
 
@@ -247,11 +239,7 @@ async def test_a_review_without_feedback_asks_no_critic() -> None:
 
 
 def turns(call: Sample | Choose | Weigh) -> Sequence[tuple[str, str]]:
-    return said(call.conversation)
-
-
-def said(conversation: Conversation) -> Sequence[tuple[str, str]]:
-    return [(turn.role, turn.text) for turn in conversation.turns()]
+    return [(turn.role, turn.text) for turn in call.conversation.turns()]
 
 
 async def test_a_critic_answers_the_request_before_it_reads_a_callers_text() -> None:
@@ -260,25 +248,16 @@ async def test_a_critic_answers_the_request_before_it_reads_a_callers_text() -> 
 
     await events(review(asked, Roles.single(scripted)))
 
-    request = said(asked.request)
+    shown = [
+        *[(turn.role, turn.text) for turn in asked.request.turns()],
+        ("assistant", "Stones."),
+        ("user", f"Another reply:\n{CRITICS_FENCE}\nSand.\n{CRITICS_FENCE}"),
+    ]
     own, naming = scripted.asked("critique")
     alone, doubt = scripted.calls_of(Choose)
-    assert (own.sampling, turns(own)) == (OWN_SAMPLING, request)
-    assert turns(alone)[:-1] == [
-        *said(DEMONSTRATIONS.alone),
-        *request,
-        ("user", f"Reply:\n{CRITICS_FENCE}\nSand.\n{CRITICS_FENCE}"),
-    ]
-    assert (
-        turns(doubt)[:-1]
-        == turns(naming)[:-1]
-        == [
-            *said(DEMONSTRATIONS.compared),
-            *request,
-            ("assistant", "Stones."),
-            ("user", f"Another reply:\n{CRITICS_FENCE}\nSand.\n{CRITICS_FENCE}"),
-        ]
-    )
+    assert (own.sampling, turns(own)) == (OWN_SAMPLING, shown[:1])
+    assert turns(alone)[1:-1] == [("user", f"Reply:\n{CRITICS_FENCE}\nSand.\n{CRITICS_FENCE}")]
+    assert turns(doubt)[:-1] == turns(naming)[:-1] == shown
 
 
 @pytest.mark.parametrize(("as_answer", "again", "counts"), [(9.0, 3.0, 3.0), (4.0, 12.0, 4.0)])
@@ -288,8 +267,7 @@ async def test_a_text_that_is_compared_departs_from_an_answer_or_from_the_critic
     def likelihood(call: Weigh, token: str) -> float:
         return math.exp(-(as_answer if call.conversation == asked.request else again))
 
-    silent = Scale(0.0, 0.0)
-    read = replace(READ_BY_ANSWER, demonstrated=silent, compared=silent, compared_departure=Scale(1.0, 0.0))
+    read = Calibration(approval=Scale(0.0, 0.0), compared=Scale(0.0, 0.0), compared_departure=Scale(1.0, 0.0))
     asked = critique_of("Sand.", calibration=read)
     scripted = engine(Lines(own="Stones."), likelihood=likelihood, rival=lambda *_: ("Stones", 0.0))
 
@@ -306,7 +284,7 @@ async def test_a_text_that_is_compared_departs_from_an_answer_or_from_the_critic
 
 
 async def test_what_a_critic_says_after_its_own_answer_is_other_evidence() -> None:
-    read = replace(READ_BY_ANSWER, demonstrated=Scale(-1.0, 0.0), compared=Scale(-1.0, 1.0))
+    read = replace(READ_BY_ANSWER, approval=Scale(-1.0, 0.0), compared=Scale(-1.0, 1.0))
 
     def even(call: Choose) -> Sequence[float]:
         return [0.5, 0.5]
@@ -325,29 +303,19 @@ async def test_what_a_critic_says_after_its_own_answer_is_other_evidence() -> No
 )
 async def test_a_critic_reads_the_text_alone_if_it(text: str, own: str, samples: int) -> None:
     scripted = engine(Lines(own=own))
-    asked = critique_of(text)
 
-    await events(review(asked, Roles.single(scripted)))
+    await events(review(critique_of(text), Roles.single(scripted)))
 
     *_, naming = scripted.asked("critique")
-    demonstrated = said(DEMONSTRATIONS.alone) if samples == 2 else []
     assert len(scripted.asked("critique")) == samples
-    assert turns(naming)[:-1] == [
-        *demonstrated,
-        *said(asked.request),
-        ("user", f"Reply:\n{CRITICS_FENCE}\n{text}\n{CRITICS_FENCE}"),
-    ]
+    assert "assistant" not in [role for role, _ in turns(naming)]
 
 
-async def test_a_critic_of_a_refine_reads_demonstrations_and_has_no_answer_of_its_own() -> None:
+async def test_a_critic_of_a_refine_has_no_answer_of_its_own() -> None:
     scripted = engine()
 
-    await refined(program(search=Search(rounds=1, critic="model"), demonstrations=DEMONSTRATIONS), scripted)
+    await refined(program(search=Search(rounds=1, critic="model")), scripted)
 
-    demonstrated = said(DEMONSTRATIONS.alone)
-    doubts = [turns(call) for call in scripted.calls_of(Choose) if is_doubt(call)]
-    assert doubts
-    assert all(doubt[: len(demonstrated)] == demonstrated for doubt in doubts)
     assert not [call for call in scripted.calls_of(Sample) if call.sampling == OWN_SAMPLING]
 
 

@@ -61,9 +61,7 @@ JUDGE = Judge(criteria=(Criterion(name="fluency", question="Is it fluent?"),))
 READ_BY_ANSWER = Calibration(
     departure=Scale(0.0, 0.0),
     compared_departure=Scale(0.0, 0.0),
-    compared_length=Scale(0.0, 0.0),
     approval=Scale(-1.0, 0.0),
-    demonstrated=Scale(-1.0, 0.0),
     compared=Scale(-1.0, 0.0),
     judged=Scale(0.0, 0.0),
     certainty=0.0,

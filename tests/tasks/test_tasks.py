@@ -147,11 +147,6 @@ def test_a_task_file_may_state_everything(tmp_path: Path) -> None:
     unit = "lines"
     min = 3
     max = 3
-    [[demonstrations]]
-    prompt = "Snow."
-    own = "Snow on the pond."
-    reply = "Sun on the pond."
-    correct = false
     [defaults.sampling]
     temperature = 1.0
     stop = ["END"]
@@ -172,8 +167,6 @@ def test_a_task_file_may_state_everything(tmp_path: Path) -> None:
     assert task.evaluators == (Length(unit="lines", min=3, max=3),)
     assert task.principles == ("Be still.",)
     assert task.rubrics == [load_rubrics()["safety"]]
-    first, *_, last = task.demonstrations.compared.turns()
-    assert (first.text, last.text) == ("Snow.", "No")
     assert task.parameters["season"].default is None
     assert task.parameters["mood"].default == "calm"
     assert task.sampling == Sampling(temperature=1.0, stop=("END",))
