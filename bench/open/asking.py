@@ -29,13 +29,19 @@ class Origin:
 
 @dataclass(frozen=True)
 class Run:
-    """One refine. first, last: whether its first draft and its result are right. trust: the level of its judge."""
+    """One refine.
+
+    first, last: whether its first draft and its result are right.
+    complete: whether the first draft came to its end, and was not cut by ``max_tokens``.
+    trust: the level of its judge.
+    """
 
     prompt: str
     arm: str
     seed: int
     first: bool
     last: bool
+    complete: bool
     tokens: int
     stop_reason: str
     trust: str
@@ -80,13 +86,14 @@ async def run(planned: Planned, client: AsyncRedraft, budget: int) -> Run:
         budget={"tokens": budget},
     )
     assert result.rounds is not None  # noqa: S101 - a trace is returned unless it is declined
-    first = result.rounds[0].candidates[0].text
+    first = result.rounds[0].candidates[0]
     return Run(
         prompt=prompt.id,
         arm=planned.arm,
         seed=planned.seed,
-        first=await is_right(prompt, first, client),
+        first=await is_right(prompt, first.text, client),
         last=await is_right(prompt, result.text, client),
+        complete=first.finish_reason == "stop",
         tokens=result.usage.total.prompt_tokens + result.usage.total.completion_tokens,
         stop_reason=result.stop_reason,
         trust=result.judge_trust.level,

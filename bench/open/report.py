@@ -1,7 +1,7 @@
 """What the runs amount to: the page of results."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 
 from bench.harness.origin import origin
@@ -31,6 +31,10 @@ right results in points, with a 95 % interval by paired bootstrap over the reque
 By task, the share of right results:
 
 {by_task}
+
+By whether the first draft came to its end or was cut by `max_tokens`, the share of right results:
+
+{by_end}
 
 Stop reasons: {reasons}.
 """
@@ -63,7 +67,8 @@ def page(runs: Iterable[Run], made_by: Origin, made_on: date) -> str:
         trust=", ".join(f"`{level}`" for level in sorted({run.trust for run in made})),
         bars=_bars(by_arm),
         table=_table(by_arm),
-        by_task=_by_task(by_arm),
+        by_task=_by_group(by_arm, "task", lambda run: f"`{_task(run)}`"),
+        by_end=_by_group(by_arm, "first draft", lambda run: "complete" if run.complete else "cut"),
         reasons="; ".join(f"{arm}: {_reasons(of_arm)}" for arm, of_arm in by_arm.items()),
     )
 
@@ -99,14 +104,14 @@ def _table(by_arm: Mapping[str, Sequence[Run]]) -> str:
     return markdown_table(columns, rows)
 
 
-def _by_task(by_arm: Mapping[str, Sequence[Run]]) -> str:
-    tasks = sorted({_task(run) for of_arm in by_arm.values() for run in of_arm})
+def _by_group(by_arm: Mapping[str, Sequence[Run]], title: str, group: Callable[[Run], str]) -> str:
+    groups = sorted({group(run) for of_arm in by_arm.values() for run in of_arm})
     rows = []
-    for task in tasks:
-        of_task = {arm: [run for run in of_arm if _task(run) == task] for arm, of_arm in by_arm.items()}
-        count = len({run.prompt for run in next(iter(of_task.values()))})
-        rows.append([f"`{task}`", str(count), *(_share(of_arm) for of_arm in of_task.values())])
-    return markdown_table(["task", "requests", *(f"`{arm}`" for arm in by_arm)], rows)
+    for name in groups:
+        of_group = {arm: [run for run in of_arm if group(run) == name] for arm, of_arm in by_arm.items()}
+        count = len(next(iter(of_group.values())))
+        rows.append([name, str(count), *(_share(of_arm) for of_arm in of_group.values())])
+    return markdown_table([title, "runs of each arm", *(f"`{arm}`" for arm in by_arm)], rows)
 
 
 def _task(run: Run) -> str:
@@ -121,7 +126,7 @@ def _by_prompt(runs: Sequence[Run]) -> Mapping[str, float]:
 
 
 def _share(runs: Sequence[Run]) -> str:
-    return f"{sum(run.last for run in runs) / len(runs):.0%}"
+    return f"{sum(run.last for run in runs) / len(runs):.0%}" if runs else ""
 
 
 def _reasons(runs: Sequence[Run]) -> str:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from service.refinement.trust import UNKNOWN, JudgeTrust
+
 MOST_ROUNDS = 60
 """More than any budget pays for: the budget or a passing text ends a run, not the rounds."""
 UNAIDED: Mapping[str, Any] = MappingProxyType({"constraints": "off", "repairs": False, "aborts": False})
@@ -20,7 +22,7 @@ class Arm:
     """One way. ``verified``: whether the loop sees the prompt's verifiers. ``request``: fields of a refine request.
 
     ``landing``: whether its texts land. ``asks_again``: whether it is the loop of asking.py, which takes from the
-    request no more than how texts are sampled.
+    request no more than how texts are sampled. ``trust``: in its judge.
     """
 
     label: str
@@ -28,6 +30,7 @@ class Arm:
     verified: bool = True
     landing: bool = False
     asks_again: bool = False
+    trust: JudgeTrust = UNKNOWN
 
 
 def _search(preset: str = "self_refine", *, judge: bool = False, **fields: Any) -> Mapping[str, Any]:
@@ -52,6 +55,10 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
         "always": Arm("adaptive, all texts under their rules", _search("adaptive", constraints="always"), landing=True),
         "self_refine": Arm("self-refine", _search(), landing=True),
         "beam": Arm("beam", _search("beam"), landing=True),
+        "judged": Arm("self-refine with a judge, trusted", _search(judge=True), landing=True),
+        "distrusted": Arm(
+            "self-refine with a judge, not trusted", _search(judge=True), landing=True, trust=JudgeTrust("none")
+        ),
         "judge_self_refine": Arm("self-refine, judge only", _search(judge=True, critic="model"), verified=False),
     }
 )

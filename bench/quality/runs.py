@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.harness.results import Results
@@ -162,8 +162,9 @@ class Bench:
     async def run(self, planned: PlannedRun) -> Run:
         """One run. What a candidate costs counts when it is evaluated, so that texts which are sampled side by side
         count one after the other, as they would be paid for. EngineDead if the engine died: that is no result."""
-        program = self.programs.compile_refine(planned.request(self.origin.budget))
-        if ARMS[planned.arm].asks_again:
+        arm = ARMS[planned.arm]
+        program = replace(self.programs.compile_refine(planned.request(self.origin.budget)), judge_trust=arm.trust)
+        if arm.asks_again:
             return await self._ask_again(planned, program)
         account = _Account(program.stop.min_gain)
         async with aclosing(refine(program, Roles.single(self.engine))) as events:

@@ -119,6 +119,12 @@ class Completion:
         """Whether it was cut for a reason that has nothing to do with it."""
         return self.finish_reason in ("budget", "deadline", "engine_failed", "cancelled")
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether it came to an end of its own, or to one that would come again. One that landed did not: it would have
+        gone on."""
+        return self.finish_reason in ("stop", "content_filter")
+
 
 Piece = str | Thought | Completion
 """What a stream yields."""

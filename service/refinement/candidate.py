@@ -77,9 +77,14 @@ class Rank:
 
 @dataclass(frozen=True)
 class Assessment:
-    """All evaluators' results for one candidate, in the order in which the evaluators were asked for."""
+    """What is known of one candidate.
+
+    evaluations: all evaluators' results, in the order in which the evaluators were asked for.
+    complete: whether the text came to an end of its own. No evaluator has to see that.
+    """
 
     evaluations: Sequence[Evaluation]
+    complete: bool = True
 
     @property
     def passed(self) -> bool | None:
@@ -110,7 +115,7 @@ class Assessment:
 
     @cached_property
     def score(self) -> float | None:
-        """The rank as one number in [0, 1] that never contradicts the order; None where nothing is known.
+        """The rank as one number in [0, 1] that never contradicts its order; None where nothing is known.
 
         Each level of the rank that is not full takes the lower half of what is left, so a candidate that
         fails a hard verifier is below 1/2 as soon as anything else is scored too, and one that passes is not.

@@ -45,6 +45,7 @@ MOST_CHARACTERS = 200
 MOST_CALLS = 2
 """Of a critique of a text alone, once the departures are known: answer, issues."""
 MOST_CRITERIA = 99
+INCOMPLETE = "It was cut before it came to its end."
 
 _SENTENCE = {"type": "string", "minLength": 1}
 """Without a largest length, which ``max_tokens`` sets anyway: counting characters costs half a second a token where the
@@ -196,7 +197,10 @@ class ModelCritic:
 
 def critique_by_evaluators(candidate: Candidate, assessment: Assessment | None) -> Critique:
     """The critique that needs no engine call."""
-    return Critique(candidate.id, tuple(issue.message for issue in assessment.issues) if assessment else ())
+    if assessment is None:
+        return Critique(candidate.id, ())
+    found = [issue.message for issue in assessment.issues]
+    return Critique(candidate.id, (*found, *([] if assessment.complete else [INCOMPLETE])))
 
 
 def parse_issues(text: str) -> Sequence[tuple[str, int]] | None:

@@ -286,6 +286,8 @@ class _Loop:
         known = [assessments[name] for name in about if name in assessments and self._search.critic != "none"]
         broken = Counter(issue.instruction for assessment in known for issue in assessment.issues)
         instructions = tuple(instruction for instruction, _ in broken.most_common())
+        if not instructions and not all(assessment.complete for assessment in known):
+            instructions = (self._program.prompts.render("shorten", language=self._steps.language).strip(),)
         remarks = tuple(remark.message for remark in critique.remarks) if critique is not None else ()
         past = self._findings[-self._search.memory :] if self._search.memory else []
         lessons = [lesson for told in past for finding in told for lesson in (*finding.instructions, *finding.remarks)]
@@ -378,7 +380,8 @@ class _Loop:
         """Evaluate a candidate. What is known by then counts and is reported, even when this is cut short."""
 
         def keep(assessment: Assessment) -> None:
-            self._archive.assessments[candidate.id] = assessment
+            complete = candidate.completion.is_complete
+            self._archive.assessments[candidate.id] = replace(assessment, complete=complete)
 
         try:
             await self._steps.assess(candidate.text, keep)

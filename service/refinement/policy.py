@@ -1,21 +1,23 @@
 """Every rule about keeping the best, choosing parents, and stopping. No I/O, no engine, no clock.
 
-Order of candidates: first by the hard verifiers' mean score, then by the soft verifiers', then by the judges'.
-A candidate passes every hard verifier exactly when the first is 1. Among equals the earlier one is better.
+Order of candidates: first by the hard verifiers' mean score, then by the soft verifiers'. Then texts that came to an
+end of their own are before those that were cut or landed: what has no end is seldom an answer. Then by the judges'
+score. A candidate passes every hard verifier exactly when the first is 1. Among equals the earlier one is better.
 
 Keeping the best: the *incumbent* is the first draft until a challenger displaces it. Of the texts that are made
 together, those that were cut in the middle (by the budget, the deadline or a failure) come after the whole ones, the
 longest first.
-- Where verifiers tell them apart, they decide, by however little.
-- Where they don't, the challenger's judged score must be higher by more than ``min_gain`` and by more than its
-  standard error. A judge that abstained on either, be it on one criterion, gives no reason to change.
+- Where verifiers tell them apart, they decide, by however little. Where they don't, but only one of the two came to an
+  end of its own, that one is better.
+- Where that is no difference either, the challenger's judged score must be higher by more than ``min_gain`` and by more
+  than its standard error. A judge that abstained on either, be it on one criterion, gives no reason to change.
 - A model whose trust as a judge (trust.py) is ``none`` decides nothing: a challenger that only it prefers does not
   displace the incumbent.
-- With select ``pairwise`` there is no judge: where verifiers don't tell them apart, the challenger must be preferred by
+- With select ``pairwise`` there is no judge: where nothing else tells them apart, the challenger must be preferred by
   the model in both orders of the two.
 - A candidate that has not been evaluated displaces none. An incumbent that has not been evaluated yields only
   to a challenger that passes its hard verifiers.
-The returned text is the incumbent, or the winner of a vote among the candidates that the verifiers cannot tell from it:
+The returned text is the incumbent, or the winner of a vote among the candidates that only an opinion tells from it:
 the text that most of them share or, where none leads, the model's choice, if anything is left to spend on it.
 
 Drafting: with constraints ``auto``, of several drafts every second one is sampled under all constraints, behind the
@@ -24,9 +26,10 @@ others, so that of equals one wins that was written freely.
 Criticising: a critic is asked about each parent to be edited, or whose faults a redraft should avoid. With critic
 ``auto`` the model is the critic only of parents in which no evaluator found an issue, or where there are principles
 to hold them against: what is known to be wrong needs no call. Nor is there one for the sake of a judge that may not
-drive the loop: no revision of a text in which no evaluator found an issue could be known to be better. Where judges
-that are trusted are sure that a text is good and there are no principles, no model is asked either. Where they doubt
-it, the critic has to name at least one issue.
+drive the loop: no revision of a text in which no evaluator found an issue could be known to be better. A text that came
+to no end of its own needs no critic either: it is to be shorter, and a revision that ends is known to be better. Where
+judges that are trusted are sure that a text is good and there are no principles, no model is asked either. Where they
+doubt it, the critic has to name at least one issue.
 
 Revising: with carry ``best`` and ``last`` a parent is edited, that is, shown to the model and asked for a better
 version. Of a parent that breaks rules every second revision is a redraft instead: the request asked afresh, with
@@ -44,15 +47,16 @@ Stopping, after each round; the first that holds is the reason:
 1. evaluators_failed  every evaluation of the round's new candidates ended in an error
 2. target             the incumbent is whole and passes, and its score has reached the target; without a target: nothing
                       but verifiers evaluates, and all hard ones pass or, where none is hard, all of them
-3. no_issues          the critic found nothing to change in any parent, no trusted judge doubts them, and no verifier
-                      fails on them; never with carry ``adaptive``, which makes a draft instead of an edit that nobody
-                      asks for
+3. no_issues          the critic found nothing to change in any parent, no trusted judge doubts them, no verifier
+                      fails on them, and they came to their end; never with carry ``adaptive``, which makes a draft
+                      instead of an edit that nobody asks for
 4. fixpoint           every revision of the round is an earlier candidate's text, and the next would be made alike;
                       never with carry ``adaptive``, nor by redrafts that know no faults, which are fresh drafts
 5. patience           that many rounds in a row did not change the incumbent
 6. rounds             as many rounds as asked for are done
-7. untrusted          no evaluator finds fault with the incumbent, so that only the model as a judge could prefer
-                      another text, and it may not drive the loop; only with critic ``auto`` and select ``score``
+7. untrusted          the incumbent came to its end and no evaluator finds fault with it, so that only the model as a
+                      judge could prefer another text, and it may not drive the loop; only with critic ``auto`` and
+                      select ``score``
 Between rounds and inside them, whatever has been reached by then being kept:
 - budget              no tokens, calls or room in the model's context are left for the next call, or they cut a text.
                       A round that was cut short this way ends with ``target`` where that holds nevertheless
@@ -64,13 +68,13 @@ Between rounds and inside them, whatever has been reached by then being kept:
 
 import random
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from service.engines.base import Completion
 from service.refinement.branching import Expansion, Tree
 from service.refinement.calibration import Calibration, Evidence
-from service.refinement.candidate import Assessment, Candidate, Rank
+from service.refinement.candidate import Assessment, Candidate
 from service.refinement.program import Critic, Search, Stop
 from service.refinement.trust import UNKNOWN, JudgeTrust
 
@@ -114,32 +118,31 @@ def displaces(
         return False
     if incumbent is None:
         return challenger.passed is True
-    new, old = challenger.rank, incumbent.rank
-    if _verified(new) != _verified(old):
-        return _verified(new) > _verified(old)
+    if _known(challenger) != _known(incumbent):
+        return _known(challenger) > _known(incumbent)
     if not (_judged(challenger) and _judged(incumbent)):
         return False
-    if (new.judged or 0.0) - (old.judged or 0.0) <= max(min_gain, challenger.stderr):
+    gain = (challenger.rank.judged or 0.0) - (incumbent.rank.judged or 0.0)
+    if gain <= max(min_gain, challenger.stderr):
         return False
     return trust.level != "none" or displaces(_by_others(challenger), _by_others(incumbent), min_gain)
 
 
 def comparable(challenger: Assessment | None, incumbent: Assessment | None) -> bool:
-    """Whether the verifiers leave it open which of the two is better."""
-    return challenger is not None and incumbent is not None and _verified(challenger.rank) == _verified(incumbent.rank)
+    """Whether only an opinion could say which of the two is better."""
+    return challenger is not None and incumbent is not None and _known(challenger) == _known(incumbent)
 
 
 def ordered(candidates: Sequence[Candidate], assessments: Mapping[str, Assessment]) -> list[Candidate]:
     """The candidates from the best to the worst; those not evaluated come last."""
 
-    def key(candidate: Candidate) -> tuple[bool, tuple[float, float], float]:
+    def key(candidate: Candidate) -> tuple[bool, tuple[float, float, bool], float]:
         assessment = assessments.get(candidate.id)
         if assessment is None:
-            return True, (0.0, 0.0), 0.0
-        hard, soft = _verified(assessment.rank)
-        return False, (-hard, -soft), -(assessment.rank.judged or 0.0)
+            return False, (0.0, 0.0, False), 0.0
+        return True, _known(assessment), assessment.rank.judged or 0.0
 
-    return sorted(candidates, key=key)
+    return sorted(candidates, key=key, reverse=True)
 
 
 def parents(
@@ -158,11 +161,11 @@ def parents(
 
 
 def faultless(assessment: Assessment | None) -> bool:
-    """Whether no evaluator has an issue, and every verifier has a result."""
+    """Whether no evaluator has an issue, every verifier has a result, and the text came to its end."""
     if assessment is None:
         return True
     missing = any(e.authority == "verifier" and e.error is not None for e in assessment.evaluations)
-    return not assessment.issues and not missing
+    return not assessment.issues and not missing and assessment.complete
 
 
 def judges_opinion(assessment: Assessment | None, calibration: Calibration, trust: JudgeTrust = UNKNOWN) -> Opinion:
@@ -192,7 +195,7 @@ def asks_model(
     wanted = bool(principles) or opinion != "sure"
     if critic != "auto":
         return critic in ("model", "factored") and wanted
-    known = assessment is not None and bool(assessment.issues)
+    known = assessment is not None and (bool(assessment.issues) or not assessment.complete)
     return bool(principles) if known else wanted and not _depends_on(trust, assessment)
 
 
@@ -254,11 +257,11 @@ def _reward(candidate: Candidate, scores: Mapping[str, float]) -> float:
 def peers(
     candidates: Sequence[Candidate], assessments: Mapping[str, Assessment], incumbent: Candidate
 ) -> list[Candidate]:
-    """The candidates that the verifiers cannot tell from the incumbent, itself included, in order of creation."""
+    """The candidates that only an opinion could tell from the incumbent, itself included, in order of creation."""
     if incumbent.id not in assessments:
         return [incumbent]
-    best = _verified(assessments[incumbent.id].rank)
-    return [c for c in candidates if c.id in assessments and _verified(assessments[c.id].rank) == best]
+    best = _known(assessments[incumbent.id])
+    return [c for c in candidates if c.id in assessments and _known(assessments[c.id]) == best]
 
 
 def by_content(candidates: Sequence[Candidate]) -> Sequence[Sequence[Candidate]]:
@@ -316,8 +319,10 @@ def _reached(incumbent: Assessment, target: float | None) -> bool:
     return incumbent.passed is not False and incumbent.score is not None and incumbent.score >= target
 
 
-def _verified(rank: Rank) -> tuple[float, float]:
-    return rank.hard or 0.0, rank.soft or 0.0
+def _known(assessment: Assessment) -> tuple[float, float, bool]:
+    """How good a text is by all that is not an opinion: the larger, the better."""
+    rank = assessment.rank
+    return rank.hard or 0.0, rank.soft or 0.0, assessment.complete
 
 
 def _judged(assessment: Assessment) -> bool:
@@ -337,4 +342,4 @@ def _depends_on(trust: JudgeTrust, assessment: Assessment | None) -> bool:
 
 def _by_others(assessment: Assessment) -> Assessment:
     """The assessment without the model's judgement."""
-    return Assessment(tuple(e for e in assessment.evaluations if e.evaluator != MODEL_JUDGE))
+    return replace(assessment, evaluations=tuple(e for e in assessment.evaluations if e.evaluator != MODEL_JUDGE))

@@ -31,6 +31,7 @@ VARIABLES: Mapping[str, frozenset[str]] = {
     "answer": frozenset({"question"}),
     "edit": frozenset({"instructions", "remarks", "memory"}),
     "redraft": frozenset({"instructions", "remarks", "memory"}),
+    "shorten": frozenset({"language"}),
     "vote": frozenset({"candidates", "fence"}),
     "vote_prefill": frozenset(),
     "compare": frozenset({"candidates", "fence"}),
@@ -53,6 +54,8 @@ VARIABLES: Mapping[str, frozenset[str]] = {
 - questions: what to ask in order to check the candidate shown; answer: one of these questions, asked without it
 - edit: what a better version of the reply before it must do
 - redraft: what a new answer must do, put after the request
+- shorten: the instruction, in these two, where the reply has no other fault than that it was cut; ``language`` is "zh"
+  for a Chinese request, else "en"
 - vote: which of the lettered candidates agrees most with the others; compare: which of two is better; vote_prefill and
   compare_prefill: how the answer begins, before the letter
 - choose_tool: which of the functions to call; call_tool: the arguments of one. Each function has ``name``,
@@ -77,6 +80,7 @@ SAMPLES: Sequence[Mapping[str, object]] = (
         "choices": (),
         "tools": (),
         "tool": {**_TOOL, "description": ""},
+        "language": "en",
     },
     {
         **_TEXTS,
@@ -88,6 +92,7 @@ SAMPLES: Sequence[Mapping[str, object]] = (
         "choices": ("text", "another"),
         "tools": (_TOOL,),
         "tool": _TOOL,
+        "language": "zh",
     },
 )
 """Values that every template must be able to render, besides the parameters of its task."""

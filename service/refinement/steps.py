@@ -115,7 +115,8 @@ class EngineSteps:
         return Rules(self._brief.evaluators)
 
     @cached_property
-    def _language(self) -> str:
+    def language(self) -> str:
+        """That of instructions to the writer: "zh" or "en"."""
         return instruction_language(self._brief.request.turn.text)
 
     @cached_property
@@ -203,7 +204,7 @@ class EngineSteps:
             judge_prompt=self._judge_prompt,
             engine=self.engine("judge"),
             thread=self._thread,
-            language=self._language,
+            language=self.language,
             evaluators=len(evaluators),
             reversed_question=self._judge_prompt.reversed_question if self._brief.both_directions else None,
             departure=partial(self._departure, text),

@@ -7,12 +7,12 @@ from hypothesis import given
 
 from service.evaluators.base import Evaluation
 from service.refinement.candidate import Assessment, Critique, Rank, Remark
-from tests.support.assessments import assessed_by_the_same, hard, judged, order_of, soft
+from tests.support.assessments import assessed_by_the_same, hard, judged, rank_of, soft
 
 
 @given(assessed_by_the_same(least=2, most=2))
 def test_the_score_never_contradicts_the_order(pair: list[Assessment]) -> None:
-    worse, better = sorted(pair, key=order_of)
+    worse, better = sorted(pair, key=rank_of)
     if worse.score is not None and better.score is not None:
         assert worse.score <= better.score
 

@@ -31,6 +31,7 @@ def assessment(*evaluations: Evaluation) -> Assessment:
 
 AT_FAULT = assessment(replace(hard(0.0), issues=(Issue("keywords", "missing: salt", "Use salt."),)))
 FAULTLESS = assessment(hard(1.0))
+CUT = replace(FAULTLESS, complete=False)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +66,31 @@ def test_who_displaces_whom(
     challenger: Sequence[Evaluation], incumbent: Sequence[Evaluation], min_gain: float, wins: bool
 ) -> None:
     assert policy.displaces(Assessment(challenger), Assessment(incumbent), min_gain) is wins
+
+
+@pytest.mark.parametrize(
+    ("challenger", "incumbent"),
+    [
+        pytest.param([], [], id="nobody evaluates"),
+        pytest.param([hard(1.0)], [hard(1.0)], id="verifiers leave it open"),
+        pytest.param([hard(0.0), soft(0.5)], [hard(0.0), soft(0.5)], id="neither passes"),
+        pytest.param([judged(0.1)], [judged(0.9)], id="a judge prefers the other"),
+        pytest.param([judged(None)], [judged(0.9)], id="a judge abstained"),
+    ],
+)
+@pytest.mark.parametrize("level", ["drive", "break_ties", "none"])
+def test_a_text_that_came_to_its_end_displaces_one_that_was_cut_unless_verifiers_tell_them_apart(
+    challenger: Sequence[Evaluation], incumbent: Sequence[Evaluation], level: TrustLevel
+) -> None:
+    whole, cut = Assessment(challenger), Assessment(incumbent, complete=False)
+
+    assert policy.displaces(whole, cut, 0.0, JudgeTrust(level))
+    assert not policy.displaces(cut, whole, 0.0, JudgeTrust(level))
+
+
+def test_a_text_that_was_cut_displaces_one_that_passes_less() -> None:
+    assert policy.displaces(replace(assessment(soft(0.6)), complete=False), assessment(soft(0.5)), 0.0)
+    assert not policy.displaces(assessment(soft(0.5)), replace(assessment(soft(0.6)), complete=False), 0.0)
 
 
 @pytest.mark.parametrize("who", ["challenger", "incumbent"])
@@ -115,8 +141,9 @@ def test_two_candidates_never_displace_each_other(pair: list[Assessment], min_ga
     assert not (policy.displaces(first, second, min_gain) and policy.displaces(second, first, min_gain))
 
 
-def test_candidates_are_ordered_by_hard_then_soft_then_judged_and_the_unknown_come_last() -> None:
+def test_candidates_are_ordered_by_hard_then_soft_then_cut_or_not_then_judged_and_the_unknown_come_last() -> None:
     assessments = {
+        "c8": replace(assessment(hard(1.0), soft(0.5), judged(1.0)), complete=False),
         "c0": assessment(hard(0.5), soft(1.0), judged(1.0)),
         "c2": assessment(hard(1.0), soft(0.2), judged(0.9)),
         "c3": assessment(hard(1.0), soft(0.5), judged(0.1)),
@@ -125,9 +152,9 @@ def test_candidates_are_ordered_by_hard_then_soft_then_judged_and_the_unknown_co
         "c6": assessment(hard(0.0), soft(0.0), judged(None)),
     }
 
-    found = policy.ordered([candidate(number) for number in range(8)], assessments)
+    found = policy.ordered([candidate(number) for number in range(9)], assessments)
 
-    assert [c.id for c in found] == ["c4", "c5", "c3", "c2", "c0", "c6", "c1", "c7"]
+    assert [c.id for c in found] == ["c4", "c5", "c3", "c8", "c2", "c0", "c6", "c1", "c7"]
 
 
 @given(assessed_by_the_same(least=1, most=8))
@@ -201,6 +228,10 @@ def test_which_revisions_of_a_parent_are_redrafts(
         ("auto", AT_FAULT, (), False),
         ("auto", AT_FAULT, ("Be kind.",), True),
         ("auto", FAULTLESS, ("Be kind.",), True),
+        ("auto", CUT, (), False),
+        ("auto", CUT, ("Be kind.",), True),
+        ("model", CUT, (), True),
+        ("evaluators", CUT, (), False),
         ("model", AT_FAULT, (), True),
         ("model", FAULTLESS, (), True),
         ("factored", AT_FAULT, (), True),
@@ -240,9 +271,9 @@ def test_which_pairs_the_verifiers_leave_open(
 
 
 @given(assessed_by_the_same(least=2, most=2))
-def test_the_model_is_never_asked_about_a_pair_that_verifiers_tell_apart(pair: list[Assessment]) -> None:
+def test_the_model_is_never_asked_about_a_pair_that_something_else_tells_apart(pair: list[Assessment]) -> None:
     first, second = pair
-    apart = order_of(first)[:2] != order_of(second)[:2]
+    apart = order_of(first)[:3] != order_of(second)[:3]
 
     assert policy.comparable(first, second) is policy.comparable(second, first) is not apart
 
@@ -292,6 +323,14 @@ def test_peers_are_those_that_the_verifiers_cannot_tell_from_the_incumbent() -> 
     found = policy.peers(candidates, assessments, candidates[4])
 
     assert [c.id for c in found] == ["c1", "c4", "c5"]
+
+
+def test_a_text_that_was_cut_is_no_peer_of_one_that_came_to_its_end() -> None:
+    candidates = [candidate(0), candidate(1), candidate(2)]
+
+    found = policy.peers(candidates, {"c0": CUT, "c1": FAULTLESS, "c2": FAULTLESS}, candidates[1])
+
+    assert [c.id for c in found] == ["c1", "c2"]
 
 
 def test_an_incumbent_that_was_not_evaluated_has_no_peer_but_itself() -> None:
@@ -479,6 +518,7 @@ def test_the_model_is_not_asked_for_the_sake_of_a_judge_that_may_not_drive(
     [
         (DEPENDING, "auto", "score", True),
         (assessment(judged(0.5)), "auto", "score", True),
+        (replace(DEPENDING, complete=False), "auto", "score", False),
         (assessment(judged(None)), "auto", "score", True),
         (DEPENDING, "model", "score", False),
         (DEPENDING, "factored", "score", False),

@@ -25,15 +25,22 @@ def judged(score: float | None, stderr: float = 0.0, weight: float = 1.0, evalua
     return Evaluation(evaluator, "judge", False, weight, None, score, stderr=known)
 
 
-def order_of(assessment: Assessment) -> tuple[float, float, float]:
+def rank_of(assessment: Assessment) -> tuple[float, float, float]:
     """The rank as a tuple that Python orders."""
     rank = assessment.rank
     return rank.hard or 0.0, rank.soft or 0.0, rank.judged or 0.0
 
 
+def order_of(assessment: Assessment) -> tuple[float, float, bool, float]:
+    """What candidates are ordered by."""
+    hard, soft, judged = rank_of(assessment)
+    return hard, soft, assessment.complete, judged
+
+
 @st.composite
 def assessed_by_the_same(draw: Any, least: int, most: int) -> list[Assessment]:
-    """Assessments of several candidates, all by the same evaluators, some of which failed or abstained."""
+    """Assessments of several candidates, some of them cut, all by the same evaluators, some of which failed or
+    abstained."""
     weights = st.floats(0.01, 1000.0)
     scores = st.none() | st.sampled_from([0.0, 0.5, 1.0]) | st.integers(0, 1000).map(lambda n: n / 1000)
     evaluators = draw(st.lists(st.tuples(st.sampled_from([hard, soft, judged]), weights), max_size=4))
@@ -42,6 +49,6 @@ def assessed_by_the_same(draw: Any, least: int, most: int) -> list[Assessment]:
     def assessment() -> Assessment:
         found = [replace(kind(draw(scores)), weight=weight) for kind, weight in evaluators]
         spread = [replace(e, stderr=draw(st.floats(0.0, 0.5))) if e.stderr is not None else e for e in found]
-        return Assessment(tuple(spread))
+        return Assessment(tuple(spread), complete=draw(st.booleans()))
 
     return [assessment() for _ in range(count)]

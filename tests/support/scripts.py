@@ -48,6 +48,7 @@ PROMPTS = Prompts.compile(
         "answer": "Answer: {{ question }}",
         "edit": "Edit: {{ instructions | join(' ') }} | {{ remarks | join(' ') }} | {{ memory | join(' ') }}",
         "redraft": "{{ (instructions + remarks + memory) | join(' ') }}",
+        "shorten": "Shorten, in {{ language }}.",
         "vote": "{% for letter, text in candidates.items() %}{{ letter }}={{ text }};{% endfor %} {{ fence }}",
         "vote_prefill": "Reply ",
         "compare": "Compare "

@@ -23,8 +23,8 @@ CAPITAL = OpenPrompt(
 )
 
 
-def run(arm: str, first: bool, last: bool, *, prompt: str = "general-01", tokens: int = 100) -> Run:
-    return Run(prompt, arm, 0, first, last, tokens, "target", "drive")
+def run(arm: str, first: bool, last: bool, *, prompt: str = "general-01", complete: bool = True) -> Run:
+    return Run(prompt, arm, 0, first, last, complete, 100, "target", "drive")
 
 
 async def test_a_run_says_whether_first_draft_and_result_are_right_and_is_not_made_again(tmp_path: Path) -> None:
@@ -80,6 +80,15 @@ def test_the_page_says_which_bars_are_met() -> None:
     assert "`self_refine`: wrong → right at least 3 times as often as right → wrong | 3 : 0 | yes |" in text
     assert "`pairwise`: wrong → right at least 3 times as often as right → wrong | 0 : 1 | **no** |" in text
     assert "| `self_refine` | 100% | +50.0" in text
+
+
+def test_the_page_tells_drafts_that_were_cut_from_the_others() -> None:
+    runs = [run("self_refine", False, True, complete=False), run("self_refine", False, False, prompt="code-01")]
+
+    text = page(runs, ORIGIN, date(2026, 11, 29))
+
+    assert "| complete | 1 | 0% |" in text
+    assert "| cut | 1 | 100% |" in text
 
 
 def test_a_page_needs_a_prompt_that_every_arm_has_run() -> None:

@@ -86,7 +86,8 @@ async def test_the_service_takes_the_request_of_every_arm(arm: str) -> None:
         verifiers = [evaluator for evaluator in program.evaluators if evaluator.authority == "verifier"]
         of_task = len(TASKS[prompt.task].evaluators)
         assert len(verifiers) - of_task == (len(prompt.evaluators) if ARMS[arm].verified else 0)
-        assert len(program.evaluators) - len(verifiers) == (arm == "judge_self_refine")
+        judged = ARMS[arm].request["judge"]
+        assert len(program.evaluators) - len(verifiers) == judged
         assert (program.search.critic == "model") == (arm == "judge_self_refine")
 
 
