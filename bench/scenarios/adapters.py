@@ -17,7 +17,7 @@ from bench.harness.results import RESULTS, Records
 from bench.harness.scenario import parse_options, say
 from bench.harness.workshop import engine_for, open_workshop
 from service.engines.local.vllm import VllmEngine
-from service.learning.collected import read_lines, write_lines, write_whole
+from service.learning.collected import read_lines, write_lines
 from service.learning.gate import Decision, Judgement
 from service.learning.lessons import BestText, LessonPair
 from service.learning.manifest import Manifest
@@ -25,6 +25,7 @@ from service.learning.recipe import Recipe, load_recipe
 from service.learning.registry import digest_of_adapter
 from service.learning.trainer import EXERCISES, PAIRS, TEXTS
 from service.learning.workshop import EVALUATORS, Workshop
+from service.whole_files import write_whole
 
 Bad = Literal["overfitted", "keywords", "shuffled", "noise"]
 """How an adapter is bad:

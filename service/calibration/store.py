@@ -2,13 +2,13 @@
 
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from service.calibration.measurement import Measurement
 from service.calibration.pairs import built_in_source
+from service.whole_files import write_whole
 
 
 class CalibrationError(ValueError):
@@ -40,11 +40,7 @@ def load(path: Path) -> Measurement:
 
 def save(measurement: Measurement, path: Path) -> None:
     """Write what was measured; the file appears whole or not at all. OSError if it cannot be written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".json", delete=False) as aside:
-        aside.write(measurement.model_dump_json(indent=2) + "\n")
-    Path(aside.name).chmod(0o644)
-    Path(aside.name).replace(path)
+    write_whole(path, measurement.model_dump_json(indent=2) + "\n")
 
 
 def _folder() -> Path:

@@ -28,9 +28,9 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.learning.collected import write_whole
 from service.learning.gate import ALPHA
 from service.learning.statistics import is_above, spend
+from service.whole_files import write_whole
 
 CanaryVerdict = Literal["better", "worse", "undecided", "broken"]
 Winner = Literal["candidate", "even", "incumbent"]

@@ -1,8 +1,6 @@
 """Texts that were collected for prompts: the material of lessons, as lines of a file."""
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -11,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.engines.base import FinishReason
 from service.learning.prompts import Prompt
+from service.whole_files import write_whole
 
 Source = Literal["free", "constrained", "repair", "revision", "edit", "given"]
 """How a text was made: sampled freely, sampled under a grammar, repaired by code, revised by a model that was shown
@@ -81,29 +80,6 @@ def read_lines(path: Path, kind: type[M]) -> Sequence[M]:
 def write_lines(path: Path, values: Iterable[BaseModel]) -> None:
     """Write a file of lines of JSON; it appears whole or not at all. OSError if it cannot be written."""
     write_whole(path, "".join(f"{json.dumps(value.model_dump(mode='json'), ensure_ascii=False)}\n" for value in values))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that appears whole or not at all, also after a power cut. OSError if it cannot be written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=aside_of(path.name), delete=False
-    ) as aside:
-        try:
-            aside.write(text)
-            aside.flush()
-            os.fsync(aside.fileno())
-        except BaseException:
-            Path(aside.name).unlink()
-            raise
-    Path(aside.name).chmod(0o644)
-    Path(aside.name).replace(path)
-
-
-def aside_of(name: str) -> str:
-    """How the names of the files begin in which ``write_whole`` writes a file. One that is killed leaves such a file
-    behind."""
-    return f".{name}-"
 
 
 def _parse(path: Path, lines: Sequence[str], kind: type[M]) -> Iterator[M]:

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from service.learning.collected import Collected, DamagedFile, aside_of, read_lines, write_lines, write_whole
+from service.learning.collected import Collected, DamagedFile, read_lines, write_lines
 from service.learning.lessons import BestText, LessonPair
 from service.learning.registry import Registry
 from service.learning.trainer import GREEDY, PAIRS, TEXTS
 from service.programs.ids import place_of
+from service.whole_files import aside_of, write_whole
 
 if TYPE_CHECKING:  # nothing of it is imported where traces are off
     from service.traces.store import TraceStore

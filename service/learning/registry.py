@@ -22,8 +22,9 @@ from pathlib import Path
 
 from service.learning.canary import Canaries, Canary, CanaryVerdict
 from service.learning.card import make_card
-from service.learning.collected import DamagedFile, write_whole
+from service.learning.collected import DamagedFile
 from service.learning.manifest import Manifest, read_manifest, write_manifest
+from service.whole_files import write_whole
 
 NEEDED = ("adapter_config.json", "adapter_model.safetensors")
 CARD = "README.md"

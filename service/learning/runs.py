@@ -21,9 +21,9 @@ from typing import IO, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from service.learning.collected import write_whole
 from service.learning.gate import Decision
 from service.learning.registry import Refused
+from service.whole_files import write_whole
 
 KEPT = 50
 """Older records are dropped, but for those of runs at work."""

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from service.learning.collected import write_whole
 from service.learning.exercises import Exercise
 from service.learning.lessons import BestText
 from service.learning.process import ProcessFailed, Progress, command_of, remove_leftovers, require, run
 from service.learning.recipe import Training
+from service.whole_files import write_whole
 
 TEXTS, PAIRS, EXERCISES = "texts.jsonl", "pairs.jsonl", "exercises.jsonl"
 """The files of a folder of lessons."""

@@ -28,7 +28,7 @@ from pydantic import BaseModel
 
 from service.calibration.identity import digest_of_folders
 from service.engines.base import Engine
-from service.learning.collected import Collected, read_lines, write_lines, write_whole
+from service.learning.collected import Collected, read_lines, write_lines
 from service.learning.collecting import collect
 from service.learning.exam import OnLook, Reads, agree, sit
 from service.learning.exercises import Exercise, find_exercises
@@ -56,6 +56,7 @@ from service.learning.runs import take_folder
 from service.learning.split import Split
 from service.learning.stored import Gathered, gather_traces
 from service.learning.trainer import ADAPTER, EXERCISES, GREEDY, PAIRS, TEXTS, Trainer, refuse_few
+from service.whole_files import write_whole
 
 if TYPE_CHECKING:  # nothing of it is imported where traces are off
     from service.traces.store import TraceStore

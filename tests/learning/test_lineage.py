@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from service.learning.collected import aside_of
 from service.learning.lineage import STORED, follow_deletions, named_traces, withdraw, withdrawn_traces, write_stored
 from service.learning.registry import Refused
 from service.learning.trainer import GREEDY, PAIRS, TEXTS
 from service.learning.workshop import Workshop
 from service.programs.ids import make_id
 from service.traces.database import TraceDatabase
+from service.whole_files import aside_of
 from tests.learning.made import collected, prompt, text
 from tests.support.adapters import add_adapter, make_base
 from tests.support.stored_traces import candidate, make_document, make_trace, trace_store

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from service.learning.collected import write_lines, write_whole
+from service.learning.collected import write_lines
 from service.learning.exercises import Exercise
 from service.learning.lessons import BestText, LessonPair
 from service.learning.manifest import digest_of_evaluators
@@ -22,6 +22,7 @@ from service.learning.registry import Registry, digest_of_adapter
 from service.learning.runs import read_runs
 from service.learning.trainer import EXERCISES, GREEDY, PAIRS, TEXTS
 from service.learning.workshop import EVALUATORS
+from service.whole_files import write_whole
 from tests.learning.made import prompt
 
 pytestmark = pytest.mark.skipif(find_spec("trl") is None, reason="the extra learn is not installed")
