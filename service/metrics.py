@@ -120,7 +120,7 @@ class Metrics:
         )
         self.score_gain = Histogram(
             "redraft_refine_score_gain",
-            "Score of the returned text less the first draft's.",
+            "Score of the returned text less the first draft's, at least 0.",
             ["task"],
             buckets=GAINS,
             registry=registry,
@@ -394,7 +394,8 @@ class Metrics:
             return
         self.score.labels("draft").observe(draft.score)
         self.score.labels("final").observe(final.score)
-        self.score_gain.labels(task).observe(final.score - draft.score)
+        # A complete text displaces one that was cut whatever their scores, and a sum of gains must not fall.
+        self.score_gain.labels(task).observe(max(0.0, final.score - draft.score))
 
     def _count_verified(self, done: Refined, draft: Assessment | None, final: Assessment | None) -> None:
         """Count what a program with hard verifiers wrote. A draft that its caller gave says nothing of any model."""

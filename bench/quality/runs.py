@@ -36,6 +36,7 @@ from service.refinement.loop import refine
 from service.refinement.program import Refine
 from service.refinement.roles import Roles
 from service.refinement.single import review
+from service.refinement.trust import JudgeTrust
 from service.wire.requests import CritiqueRequest, RefineRequest
 
 AT_ONCE = 48
@@ -166,7 +167,7 @@ class Bench:
         program = replace(self.programs.compile_refine(planned.request(self.origin.budget)), judge_trust=arm.trust)
         if arm.asks_again:
             return await self._ask_again(planned, program)
-        account = _Account(program.stop.min_gain)
+        account = _Account(program.stop.min_gain, arm.trust)
         async with aclosing(refine(program, Roles.single(self.engine))) as events:
             async for event in events:
                 account.add(event)
@@ -179,7 +180,7 @@ class Bench:
         return await self._finish(planned, account, spent, event.stop_reason)
 
     async def _ask_again(self, planned: PlannedRun, program: Refine) -> Run:
-        account, spent, reason = _Account(program.stop.min_gain), Usage(), "budget"
+        account, spent, reason = _Account(program.stop.min_gain, program.judge_trust), Usage(), "budget"
         prompt = planned.prompt
 
         async def assess(text: str) -> Assessment:
@@ -233,11 +234,11 @@ class Bench:
 class _Account:
     """What a run has spent and reached, event by event."""
 
-    def __init__(self, min_gain: float) -> None:
+    def __init__(self, min_gain: float, trust: JudgeTrust) -> None:
         self.reached: list[tuple[int, float, Completion]] = []
         self.ends: Counter[str] = Counter()
         self.alarms: list[str] = []
-        self._min_gain = min_gain
+        self._min_gain, self._trust = min_gain, trust
         self._spent = 0
         self._best: Assessment | None = None
         self.evaluated = 0
@@ -260,7 +261,8 @@ class _Account:
         self._spent += completion.usage.tokens
         if written:
             self.ends[completion.finish_reason] += 1
-        if self._best is None or policy.displaces(assessment, self._best, self._min_gain):
+        assessment = replace(assessment, complete=completion.is_complete)
+        if self._best is None or policy.displaces(assessment, self._best, self._min_gain, self._trust):
             self._best = assessment
             self.reach(self._spent, completion)
 

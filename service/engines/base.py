@@ -121,9 +121,9 @@ class Completion:
 
     @property
     def is_complete(self) -> bool:
-        """Whether it came to an end of its own, or to one that would come again. One that landed did not: it would have
-        gone on."""
-        return self.finish_reason in ("stop", "content_filter")
+        """Whether it says something and came to its end: its own, or where it broke a rule or repeated itself. One that
+        landed would have gone on."""
+        return self.finish_reason in ("stop", "aborted") and bool(self.text.strip())
 
 
 Piece = str | Thought | Completion

@@ -286,13 +286,12 @@ class _Loop:
         known = [assessments[name] for name in about if name in assessments and self._search.critic != "none"]
         broken = Counter(issue.instruction for assessment in known for issue in assessment.issues)
         instructions = tuple(instruction for instruction, _ in broken.most_common())
-        if not instructions and not all(assessment.complete for assessment in known):
-            instructions = (self._program.prompts.render("shorten", language=self._steps.language).strip(),)
+        shorten = not instructions and not all(assessment.complete for assessment in known)
         remarks = tuple(remark.message for remark in critique.remarks) if critique is not None else ()
         past = self._findings[-self._search.memory :] if self._search.memory else []
         lessons = [lesson for told in past for finding in told for lesson in (*finding.instructions, *finding.remarks)]
         memory = tuple(lesson for lesson in dict.fromkeys(lessons) if lesson not in (*instructions, *remarks))
-        return Guidance(instructions, remarks, memory)
+        return Guidance(instructions, remarks, memory, shorten)
 
     async def _write(self, current: _OpenRound, plans: Sequence[Plan]) -> Sequence[Candidate]:
         """Write what the plans say, and take all texts in that were written, be it in part, whatever ended it."""
@@ -366,7 +365,7 @@ class _Loop:
             await self._evaluate(repairs)
 
     async def _compare(self, challengers: Sequence[Candidate]) -> None:
-        """Let each challenger in turn meet the incumbent. Where the verifiers leave it open, the model decides."""
+        """Let each challenger in turn meet the incumbent. Where nothing else tells them apart, the model decides."""
         archive = self._archive
         for challenger in challengers:
             new, old = archive.assessment(challenger), archive.assessment(archive.incumbent)

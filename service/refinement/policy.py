@@ -32,8 +32,8 @@ judges that are trusted are sure that a text is good and there are no principles
 doubt it, the critic has to name at least one issue.
 
 Revising: with carry ``best`` and ``last`` a parent is edited, that is, shown to the model and asked for a better
-version. Of a parent that breaks rules every second revision is a redraft instead: the request asked afresh, with
-the broken rules and without the parent. Where an edit did not help, editing the same text again seldom does.
+version. Of a parent that breaks rules or was cut every second revision is a redraft instead: the request asked afresh,
+with the broken rules and without the parent. Where an edit did not help, editing the same text again seldom does.
 With carry ``none`` every revision is a redraft. With ``adaptive`` the scores decide (branching.py), again each time,
 between a draft, a redraft that knows all candidates' faults, and an edit of one of them, and whether a revision is
 sampled under its constraints (constraining.py) or free of them; with constraints ``auto`` a draft, too. An edit that is
@@ -104,6 +104,8 @@ def whole_first(completions: Mapping[int, Completion]) -> list[int]:
     return sorted(completions, key=place)
 
 
+UNEVALUATED = Assessment((), complete=False)
+"""What is known of a candidate that was not evaluated, where it has to be less than what is known of any other."""
 MODEL_JUDGE = "judge"
 """The evaluator whose word the trust is about. Other judges, such as a webhook, have an authority of their own."""
 
@@ -203,7 +205,8 @@ def revisions(
     parent: Candidate, assessment: Assessment | None, earlier_revisions: int, search: Search
 ) -> Sequence[Expansion]:
     """The next ``branches`` revisions of a parent, which has had ``earlier_revisions``."""
-    told = assessment is not None and bool(assessment.issues) and search.critic != "none"
+    at_fault = assessment is not None and (bool(assessment.issues) or not assessment.complete)
+    told = at_fault and search.critic != "none"
     numbers = range(earlier_revisions, earlier_revisions + search.branches)
     redrafts = [search.carry == "none" or (told and number % 2 == 1) for number in numbers]
     return [Expansion("redraft" if redraft else "edit", parent) for redraft in redrafts]
@@ -240,18 +243,18 @@ def expansions(
     ``constrained``: whether revisions may be constrained or free, and ``drafts_too``: drafts.
     """
     told = search.critic != "none" and any(assessment.issues for assessment in assessments.values())
-    scores = {name: assessment.score or 0.0 for name, assessment in assessments.items()}
-    rewards = {c.id: _reward(c, scores) for c in candidates}
+    rewards = {c.id: _reward(c, assessments) for c in candidates}
     tree = Tree(candidates, rewards, draws, redraft=told, constrained=constrained, drafts_too=drafts_too)
     return [tree.next() for _ in range(search.beam * search.branches)]
 
 
-def _reward(candidate: Candidate, scores: Mapping[str, float]) -> float:
+def _reward(candidate: Candidate, assessments: Mapping[str, Assessment]) -> float:
     """What a candidate tells of the way it was made: its score, but nothing for an edit that is no better than its
     parent. A copy of a good text is a good text, and still shows that editing it does not help."""
-    score = scores.get(candidate.id, 0.0)
-    improves = candidate.parent is None or score > scores.get(candidate.parent, 0.0)
-    return score if improves else 0.0
+    found = assessments.get(candidate.id, UNEVALUATED)
+    before = assessments.get(candidate.parent or "", UNEVALUATED)
+    better = _known(found) > _known(before) or (found.score or 0.0) > (before.score or 0.0)
+    return found.score or 0.0 if candidate.parent is None or better else 0.0
 
 
 def peers(

@@ -54,8 +54,8 @@ VARIABLES: Mapping[str, frozenset[str]] = {
 - questions: what to ask in order to check the candidate shown; answer: one of these questions, asked without it
 - edit: what a better version of the reply before it must do
 - redraft: what a new answer must do, put after the request
-- shorten: the instruction, in these two, where the reply has no other fault than that it was cut; ``language`` is "zh"
-  for a Chinese request, else "en"
+- shorten: the instruction that both get if a reply has no other fault than that it was cut; ``language`` is "zh" for a
+  Chinese request, else "en"
 - vote: which of the lettered candidates agrees most with the others; compare: which of two is better; vote_prefill and
   compare_prefill: how the answer begins, before the letter
 - choose_tool: which of the functions to call; call_tool: the arguments of one. Each function has ``name``,

@@ -47,12 +47,13 @@ MOST_VOTED_ON = len(LETTERS)
 class Guidance:
     """What a revision should do: follow the instructions of failed rules, and fix what the critic remarked.
 
-    ``memory``: findings of earlier rounds, repeated.
+    ``memory``: findings of earlier rounds, repeated. ``shorten``: be shorter than the last one, which was cut.
     """
 
     instructions: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     memory: tuple[str, ...] = ()
+    shorten: bool = False
 
 
 class CachedJudgePrompt:
@@ -115,8 +116,7 @@ class EngineSteps:
         return Rules(self._brief.evaluators)
 
     @cached_property
-    def language(self) -> str:
-        """That of instructions to the writer: "zh" or "en"."""
+    def _language(self) -> str:
         return instruction_language(self._brief.request.turn.text)
 
     @cached_property
@@ -204,7 +204,7 @@ class EngineSteps:
             judge_prompt=self._judge_prompt,
             engine=self.engine("judge"),
             thread=self._thread,
-            language=self.language,
+            language=self._language,
             evaluators=len(evaluators),
             reversed_question=self._judge_prompt.reversed_question if self._brief.both_directions else None,
             departure=partial(self._departure, text),
@@ -332,9 +332,10 @@ class EngineSteps:
         return self._brief.request.with_user(prompt) if prompt.strip() else self._brief.request
 
     def _render_guidance(self, template: str, guidance: Guidance) -> str:
-        return self._brief.prompts.render(
-            template, instructions=guidance.instructions, remarks=guidance.remarks, memory=guidance.memory
-        )
+        prompts, instructions = self._brief.prompts, guidance.instructions
+        if guidance.shorten:
+            instructions = (*instructions, prompts.render("shorten", language=self._language).strip())
+        return prompts.render(template, instructions=instructions, remarks=guidance.remarks, memory=guidance.memory)
 
     async def vote(self, texts: Sequence[str]) -> int:
         """The index of the text that agrees best with the others, by the model's choice among their letters.

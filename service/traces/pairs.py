@@ -188,7 +188,8 @@ def _assessment(candidate: Candidate) -> Assessment | None:
                 | {"criteria": tuple(CriterionScore(**criterion) for criterion in evaluation["criteria"])}
             )
             for evaluation in stated
-        ]
+        ],
+        complete=candidate["finish_reason"] == "stop",
     )
 
 

@@ -2,13 +2,14 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.engines.base import Choose, Sample
 from service.engines.remote.connect import Tokenizers
 from service.engines.scripted import Script
 from service.engines.served import ServedEngine
@@ -110,6 +111,24 @@ async def test_a_generate_counts_as_one_request_and_its_tokens_as_drafts() -> No
         == 3
     )
     assert value(found, "requests_in_progress") == value(found, "requests_queued") == 0
+
+
+async def test_a_complete_text_that_is_judged_lower_than_a_cut_one_is_no_gain() -> None:
+    def line(call: Sample) -> str:
+        return "Waves rise and rise." if call.conversation.before is None else "Waves."
+
+    def weights(call: Choose) -> Sequence[float]:
+        return (0.9, 0.1) if "rise" in call.prompt else (0.1, 0.9)
+
+    asked = {**PROMPT, "sampling": {"max_tokens": 3, "landing": False}, "search": {"critic": "evaluators"}}
+    async with serving(Script(reply=line, weights=weights)) as served:
+        body = (await served.post("/v1/refine", asked)).json()
+        found = await samples(served)
+
+    assert (body["text"], body["improved"]) == ("Waves.", True)
+    assert body["score"] < body["rounds"][0]["candidates"][0]["score"]
+    assert value(found, "refine_score_gain_count", task="general") == 1
+    assert value(found, "refine_score_gain_sum", task="general") == 0
 
 
 async def test_a_critique_moves_judges_critics_and_evaluators() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from service.engines.base import Sampling
+from service.engines.base import Completion, FinishReason, Sampling, Usage
 from service.engines.conversation import Conversation, Turn
 from service.refinement.critic import INCOMPLETE
 from service.refinement.program import Critic, Search, Select, Stop
@@ -65,6 +65,64 @@ async def test_a_model_that_never_ends_is_asked_until_patience_is_over() -> None
     assert (done.stop_reason, done.selected.text, len(done.rounds)) == ("patience", "Waves rise. Foam is", 3)
 
 
+async def test_every_second_revision_of_a_cut_text_is_a_redraft() -> None:
+    scripted = engine(Lines(draft=[LONG], revise=[LONG.upper(), ENDED]))
+
+    done = await refined(program(JUDGE, search=Search(), sampling=FOUR, judge_trust=JudgeTrust("none")), scripted)
+
+    assert asked_for_revisions(scripted) == ["Edit: Shorten, in en. |  | ", "Shorten, in en."]
+    assert (done.selected.text, done.selected.form) == (ENDED, "redraft")
+
+
+async def test_an_earlier_text_that_was_cut_is_not_held_against_a_later_one() -> None:
+    scripted = engine(Lines(draft=[LONG], revise=[ENDED, "Foam breaks."], critique=[["Too dull."]]))
+
+    search = Search(rounds=2, carry="none", memory=3)
+    await refined(program(JUDGE, search=search, sampling=FOUR), scripted)
+
+    assert asked_for_revisions(scripted) == ["Shorten, in en.", "Too dull."]
+
+
+async def test_a_blank_text_is_not_complete() -> None:
+    scripted = engine(Lines(draft=[LONG], revise=[" ", ENDED]))
+
+    done = await refined(program(JUDGE, search=Search(), sampling=FOUR, judge_trust=JudgeTrust("none")), scripted)
+
+    assert (done.stop_reason, done.selected.text) == ("untrusted", ENDED)
+
+
+async def test_a_judge_s_score_reaches_a_target_that_is_stated() -> None:
+    scripted = engine(Lines(draft=[LONG], ratings={"Waves rise. Foam is": rated(0.9)}))
+
+    done = await refined(program(JUDGE, search=Search(), sampling=FOUR, stop=Stop(target=0.8)), scripted)
+
+    assert (done.stop_reason, done.selected.text) == ("target", "Waves rise. Foam is")
+
+
+async def test_the_draft_of_a_request_is_complete() -> None:
+    scripted = engine(Lines(critique=[()]))
+
+    done = await refined(program(JUDGE, search=Search(), sampling=FOUR, draft=LONG), scripted)
+
+    assert (done.stop_reason, done.selected.text) == ("no_issues", LONG)
+
+
+@pytest.mark.parametrize(
+    ("reason", "text", "complete"),
+    [
+        ("stop", "Waves.", True),
+        ("stop", "\n", False),
+        ("aborted", "Waves.", True),
+        ("landed", "Waves.", False),
+        ("length", "Waves and", False),
+        ("budget", "Waves and", False),
+        ("content_filter", "Waves and", False),
+    ],
+)
+def test_which_texts_are_complete(reason: FinishReason, text: str, complete: bool) -> None:
+    assert Completion(text, reason, Usage()).is_complete is complete
+
+
 async def test_what_verifiers_find_is_told_instead() -> None:
     scripted = engine(Lines(draft=[LONG], revise=["Salt waves."]))
 
@@ -101,7 +159,7 @@ async def test_a_chinese_request_is_told_in_chinese() -> None:
 
     await refined(program(search=Search(rounds=1), sampling=FOUR, request=request, prompts=prompts), scripted)
 
-    assert asked_for_revisions(scripted) == ["回答还没有写完就被截断了。请写一个更短而完整的回答。"]
+    assert asked_for_revisions(scripted) == ["上一个回答还没有写完就被截断了。请写一个更短而完整的回答。"]
 
 
 @pytest.mark.parametrize("critic", ["model", "evaluators"])

@@ -437,12 +437,24 @@ def test_a_judge_that_abstained_on_one_criterion_gives_no_reason_to_change() -> 
     assert not policy.displaces(Assessment([unsure]), Assessment([sure]), 0.0)
 
 
+@pytest.mark.parametrize(("complete", "reward"), [(True, 0.4), (False, 0.0)])
+def test_an_edit_that_completes_a_cut_text_is_better_than_it(complete: bool, reward: float) -> None:
+    cut, edit = candidate(0), replace(candidate(1), form="edit", parent="c0")
+    assessments = {
+        "c0": replace(assessment(judged(0.6)), complete=False),
+        "c1": replace(assessment(judged(0.4)), complete=complete),
+    }
+
+    assert policy._reward(edit, assessments) == reward
+    assert policy._reward(cut, assessments) == 0.6
+
+
 def test_an_edit_that_is_no_better_than_its_parent_speaks_against_editing() -> None:
     draft = candidate(0)
     copy, better = (replace(candidate(number, 1), form="edit", parent="c0") for number in (1, 2))
-    scores = {"c0": 0.8, "c1": 0.8, "c2": 0.9}
+    assessments = {"c0": assessment(judged(0.8)), "c1": assessment(judged(0.8)), "c2": assessment(judged(0.9))}
 
-    assert [policy._reward(made, scores) for made in (draft, copy, better)] == [0.8, 0.0, 0.9]
+    assert [policy._reward(made, assessments) for made in (draft, copy, better)] == [0.8, 0.0, 0.9]
 
 
 @pytest.mark.parametrize(("level", "wins"), [("drive", True), ("break_ties", True), ("none", False)])

@@ -94,6 +94,24 @@ def test_a_judge_counts_where_it_is_trusted_and_sure(
     assert [source for source, _, _ in found] == ["judge"] * expected
 
 
+@pytest.mark.parametrize(("reason", "expected"), [("stop", 1), ("landed", 0)])
+def test_a_judge_does_not_make_a_text_that_landed_better_than_a_complete_one(reason: str, expected: int) -> None:
+    found = pairs(
+        candidate("c0", "Salt.", judged(0.9, 0.02), finish_reason=reason),
+        candidate("c1", "Waves.", judged(0.5, 0.02)),
+        judge_trust=TRUSTED,
+    )
+    assert len(found) == expected
+
+
+def test_that_a_text_is_complete_alone_makes_no_pair() -> None:
+    found = pairs(
+        candidate("c0", "Salt.", verified(1.0)),
+        candidate("c1", "Waves.", verified(1.0), finish_reason="landed"),
+    )
+    assert found == []
+
+
 def test_a_revision_and_its_siblings_come_before_other_texts_and_all_are_bounded() -> None:
     candidates = [
         bad("Waves.", "c0"),
