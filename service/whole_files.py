@@ -23,6 +23,5 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def aside_of(name: str) -> str:
-    """How the names of the files begin in which ``write_whole`` writes a file. One that is killed leaves such a file
-    behind."""
+    """How the names of the temporary files begin that become this file. A process that is killed leaves one behind."""
     return f".{name}-"

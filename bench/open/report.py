@@ -109,9 +109,8 @@ def _by_group(by_arm: Mapping[str, Sequence[Run]], title: str, group: Callable[[
     rows = []
     for name in groups:
         of_group = {arm: [run for run in of_arm if group(run) == name] for arm, of_arm in by_arm.items()}
-        count = len(next(iter(of_group.values())))
-        rows.append([name, str(count), *(_share(of_arm) for of_arm in of_group.values())])
-    return markdown_table([title, "runs of each arm", *(f"`{arm}`" for arm in by_arm)], rows)
+        rows.append([name, *(f"{_share(runs)} of {len(runs)}" if runs else "" for runs in of_group.values())])
+    return markdown_table([title, *(f"`{arm}`" for arm in by_arm)], rows)
 
 
 def _task(run: Run) -> str:
@@ -126,7 +125,7 @@ def _by_prompt(runs: Sequence[Run]) -> Mapping[str, float]:
 
 
 def _share(runs: Sequence[Run]) -> str:
-    return f"{sum(run.last for run in runs) / len(runs):.0%}" if runs else ""
+    return f"{sum(run.last for run in runs) / len(runs):.0%}"
 
 
 def _reasons(runs: Sequence[Run]) -> str:

@@ -188,7 +188,7 @@ class Bench:
 
         async for reply in ask_again(program, self.engine, assess):
             spent += reply.completion.usage
-            account.evaluate(reply.completion, reply.assessment)
+            account.evaluate(reply.completion, replace(reply.assessment, complete=reply.completion.is_complete))
             reason = reply.reason or reason
         return await self._finish(planned, account, spent, reason)
 
@@ -261,7 +261,6 @@ class _Account:
         self._spent += completion.usage.tokens
         if written:
             self.ends[completion.finish_reason] += 1
-        assessment = replace(assessment, complete=completion.is_complete)
         if self._best is None or policy.displaces(assessment, self._best, self._min_gain, self._trust):
             self._best = assessment
             self.reach(self._spent, completion)

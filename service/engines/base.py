@@ -121,9 +121,8 @@ class Completion:
 
     @property
     def is_complete(self) -> bool:
-        """Whether it says something and came to its end: its own, or where it broke a rule or repeated itself. One that
-        landed would have gone on."""
-        return self.finish_reason in ("stop", "aborted") and bool(self.text.strip())
+        """Whether it says something and came to an end of its own. One that landed would have gone on."""
+        return self.finish_reason == "stop" and bool(self.text.strip())
 
 
 Piece = str | Thought | Completion

@@ -50,6 +50,13 @@ class Candidate:
         return self.completion.text
 
     @property
+    def is_complete(self) -> bool:
+        """Whether the text came to its end. A text that was stopped because it had all that its rules allow is complete
+        once it is repaired."""
+        stopped = self.form == "repair" and self.completion.finish_reason == "aborted"
+        return stopped or self.completion.is_complete
+
+    @property
     def conversation(self) -> Conversation:
         """The one that ends with the text."""
         return self.asked.with_reply(self.completion)
@@ -80,7 +87,7 @@ class Assessment:
     """What is known of one candidate.
 
     evaluations: all evaluators' results, in the order in which the evaluators were asked for.
-    complete: whether the text came to an end of its own. No evaluator has to see that.
+    complete: whether the text came to its end. No evaluator has to see that.
     """
 
     evaluations: Sequence[Evaluation]

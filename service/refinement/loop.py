@@ -339,12 +339,13 @@ class _Loop:
         return current.candidates
 
     async def _evaluate(self, candidates: Sequence[Candidate]) -> None:
-        """Evaluate the candidates that say something new; the others share their twin's assessment."""
+        """Evaluate the candidates that say something new; the others share what evaluators found in their twin."""
         await asyncio.sleep(0)  # once the time is over, it ends here
         await settle(self._assess(candidate) for candidate in candidates if self._archive.twin(candidate) is None)
         for candidate in candidates:
             if twin := self._archive.twin(candidate):
-                known = self._archive.assessments[candidate.id] = self._archive.assessments[twin.id]
+                known = replace(self._archive.assessments[twin.id], complete=candidate.is_complete)
+                self._archive.assessments[candidate.id] = known
                 self._emit(CandidateEvaluated(candidate, known, self._ledger.tokens))
         if self._search.select == "pairwise":
             await self._compare([candidate for candidate in candidates if self._archive.twin(candidate) is None])
@@ -379,11 +380,10 @@ class _Loop:
         """Evaluate a candidate. What is known by then counts and is reported, even when this is cut short."""
 
         def keep(assessment: Assessment) -> None:
-            complete = candidate.completion.is_complete
-            self._archive.assessments[candidate.id] = replace(assessment, complete=complete)
+            self._archive.assessments[candidate.id] = assessment
 
         try:
-            await self._steps.assess(candidate.text, keep)
+            await self._steps.assess(candidate.text, keep, complete=candidate.is_complete)
         finally:
             if known := self._archive.assessment(candidate):
                 self._emit(CandidateEvaluated(candidate, known, self._ledger.tokens))

@@ -17,7 +17,7 @@ longest first.
   the model in both orders of the two.
 - A candidate that has not been evaluated displaces none. An incumbent that has not been evaluated yields only
   to a challenger that passes its hard verifiers.
-The returned text is the incumbent, or the winner of a vote among the candidates that only an opinion tells from it:
+The returned text is the incumbent, or the winner of a vote among the candidates that are as good by all but opinions:
 the text that most of them share or, where none leads, the model's choice, if anything is left to spend on it.
 
 Drafting: with constraints ``auto``, of several drafts every second one is sampled under all constraints, behind the
@@ -105,7 +105,7 @@ def whole_first(completions: Mapping[int, Completion]) -> list[int]:
 
 
 UNEVALUATED = Assessment((), complete=False)
-"""What is known of a candidate that was not evaluated, where it has to be less than what is known of any other."""
+"""What is known of a candidate that was not evaluated: nothing that speaks for it."""
 MODEL_JUDGE = "judge"
 """The evaluator whose word the trust is about. Other judges, such as a webhook, have an authority of their own."""
 
@@ -138,13 +138,15 @@ def comparable(challenger: Assessment | None, incumbent: Assessment | None) -> b
 def ordered(candidates: Sequence[Candidate], assessments: Mapping[str, Assessment]) -> list[Candidate]:
     """The candidates from the best to the worst; those not evaluated come last."""
 
-    def key(candidate: Candidate) -> tuple[bool, tuple[float, float, bool], float]:
-        assessment = assessments.get(candidate.id)
-        if assessment is None:
-            return False, (0.0, 0.0, False), 0.0
-        return True, _known(assessment), assessment.rank.judged or 0.0
+    def key(candidate: Candidate) -> tuple[bool, tuple[float, float, bool, float]]:
+        return candidate.id in assessments, order(assessments.get(candidate.id, UNEVALUATED))
 
     return sorted(candidates, key=key, reverse=True)
+
+
+def order(assessment: Assessment) -> tuple[float, float, bool, float]:
+    """What candidates are ordered by: the larger, the better."""
+    return *_known(assessment), assessment.rank.judged or 0.0
 
 
 def parents(
@@ -197,7 +199,7 @@ def asks_model(
     wanted = bool(principles) or opinion != "sure"
     if critic != "auto":
         return critic in ("model", "factored") and wanted
-    known = assessment is not None and (bool(assessment.issues) or not assessment.complete)
+    known = assessment is not None and _is_at_fault(assessment)
     return bool(principles) if known else wanted and not _depends_on(trust, assessment)
 
 
@@ -205,8 +207,7 @@ def revisions(
     parent: Candidate, assessment: Assessment | None, earlier_revisions: int, search: Search
 ) -> Sequence[Expansion]:
     """The next ``branches`` revisions of a parent, which has had ``earlier_revisions``."""
-    at_fault = assessment is not None and (bool(assessment.issues) or not assessment.complete)
-    told = at_fault and search.critic != "none"
+    told = assessment is not None and _is_at_fault(assessment) and search.critic != "none"
     numbers = range(earlier_revisions, earlier_revisions + search.branches)
     redrafts = [search.carry == "none" or (told and number % 2 == 1) for number in numbers]
     return [Expansion("redraft" if redraft else "edit", parent) for redraft in redrafts]
@@ -242,7 +243,7 @@ def expansions(
 
     ``constrained``: whether revisions may be constrained or free, and ``drafts_too``: drafts.
     """
-    told = search.critic != "none" and any(assessment.issues for assessment in assessments.values())
+    told = search.critic != "none" and any(map(_is_at_fault, assessments.values()))
     rewards = {c.id: _reward(c, assessments) for c in candidates}
     tree = Tree(candidates, rewards, draws, redraft=told, constrained=constrained, drafts_too=drafts_too)
     return [tree.next() for _ in range(search.beam * search.branches)]
@@ -253,8 +254,9 @@ def _reward(candidate: Candidate, assessments: Mapping[str, Assessment]) -> floa
     parent. A copy of a good text is a good text, and still shows that editing it does not help."""
     found = assessments.get(candidate.id, UNEVALUATED)
     before = assessments.get(candidate.parent or "", UNEVALUATED)
-    better = _known(found) > _known(before) or (found.score or 0.0) > (before.score or 0.0)
-    return found.score or 0.0 if candidate.parent is None or better else 0.0
+    score, least = found.score or 0.0, before.score or 0.0
+    improves = candidate.parent is None or (_known(found), score) > (_known(before), least)
+    return score if improves else 0.0
 
 
 def peers(
@@ -320,6 +322,11 @@ def _reached(incumbent: Assessment, target: float | None) -> bool:
         hard = any(evaluation.hard for evaluation in incumbent.evaluations)
         return verifiers_only and (incumbent.passed is True if hard else incumbent.score == 1.0)
     return incumbent.passed is not False and incumbent.score is not None and incumbent.score >= target
+
+
+def _is_at_fault(assessment: Assessment) -> bool:
+    """Whether a revision can say what to do about it: follow a rule, or come to an end."""
+    return bool(assessment.issues) or not assessment.complete
 
 
 def _known(assessment: Assessment) -> tuple[float, float, bool]:

@@ -189,8 +189,10 @@ class EngineSteps:
 
         await fan_out(sample_under(conversation, sampling, under), count, write, settle)
 
-    async def assess(self, text: str, keep: Callable[[Assessment], None]) -> None:
+    async def assess(self, text: str, keep: Callable[[Assessment], None], *, complete: bool = True) -> None:
         """Evaluate a text, and call ``keep`` with the results so far after each evaluator, so at least once.
+
+        ``complete``: whether the text came to its end.
 
         Verifiers run first, so that their results are known if the time runs out among the judges. An evaluator that
         fails loses only its own result, which then has an error. The same holds if the judge's engine is gone, unless
@@ -213,13 +215,13 @@ class EngineSteps:
         # Every evaluator begins without a result, in case the time runs out.
         results = [_failed_evaluation(evaluator, "not evaluated") for evaluator in evaluators]
         if not results:
-            keep(Assessment(()))
+            keep(Assessment((), complete))
 
         async def evaluate(index: int) -> None:
             with telemetry.evaluator(evaluators[index], expected=(LimitReached,)):
                 results[index] = await self._evaluate(evaluators[index], submission)
                 telemetry.evaluated(results[index])
-            keep(Assessment(tuple(results)))
+            keep(Assessment(tuple(results), complete))
 
         # Verifiers first, then judges; within each group all run side by side.
         authorities: tuple[Authority, ...] = ("verifier", "judge")

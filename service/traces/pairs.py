@@ -18,7 +18,7 @@ whose evaluation failed, and none for a prompt with images, which are not stored
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -121,7 +121,7 @@ class _Reader:
         good = [c for c in candidates if c["id"] in assessed and c["id"] not in self._disliked]
         if not good:
             return
-        chosen = max(good, key=lambda candidate: assessed[candidate["id"]].score or 0.0)
+        chosen = max(good, key=lambda candidate: policy.order(assessed[candidate["id"]]))
         worse = [
             (self._relation(chosen, rejected), source, rejected)
             for rejected in candidates
@@ -166,6 +166,9 @@ def _source(chosen: Assessment, rejected: Assessment, trust: JudgeTrust) -> Sour
     """Who says that one is better than the other; None if nobody does, or it is not clear."""
     if chosen.passed is True and rejected.passed is False:
         return "verifiers"
+    if rejected.complete and not chosen.complete:
+        return None
+    chosen, rejected = replace(chosen, complete=True), replace(rejected, complete=True)
     if chosen.passed is False or not policy.displaces(chosen, rejected, CLEAR_GAIN, trust):
         return None
     if not policy.comparable(chosen, rejected):

@@ -11,7 +11,7 @@ from tests.support.assessments import assessed_by_the_same, hard, judged, rank_o
 
 
 @given(assessed_by_the_same(least=2, most=2))
-def test_the_score_never_contradicts_the_order(pair: list[Assessment]) -> None:
+def test_the_score_never_contradicts_the_rank(pair: list[Assessment]) -> None:
     worse, better = sorted(pair, key=rank_of)
     if worse.score is not None and better.score is not None:
         assert worse.score <= better.score

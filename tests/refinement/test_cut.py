@@ -1,16 +1,30 @@
 """Texts that max_tokens cut: one that came to its end is better, and the loop asks for it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from service.engines.base import Completion, FinishReason, Sampling, Usage
 from service.engines.conversation import Conversation, Turn
+from service.refinement.candidate import Candidate, Form
 from service.refinement.critic import INCOMPLETE
 from service.refinement.program import Critic, Search, Select, Stop
 from service.refinement.trust import JudgeTrust, TrustLevel
 from service.tasks.task import load_tasks
-from tests.support.scripts import JUDGE, SALT, BilledEngine, Lines, compared, engine, program, rated, refined, role_of
+from tests.support.scripts import (
+    JUDGE,
+    REQUEST,
+    SALT,
+    BilledEngine,
+    Lines,
+    compared,
+    engine,
+    program,
+    rated,
+    refined,
+    role_of,
+)
 
 LONG = "Waves rise. Foam is white. And then the wind"
 ENDED = "Waves break."
@@ -83,6 +97,31 @@ async def test_an_earlier_text_that_was_cut_is_not_held_against_a_later_one() ->
     assert asked_for_revisions(scripted) == ["Shorten, in en.", "Too dull."]
 
 
+async def test_a_complete_copy_of_a_text_that_landed_is_better_than_it() -> None:
+    scripted = engine(Lines(draft=[LONG], revise=["Waves rise. Foam is white."]))
+
+    landing = Sampling(max_tokens=6, landing=True)
+    done = await refined(program(JUDGE, search=Search(), sampling=landing, judge_trust=JudgeTrust("none")), scripted)
+
+    assert (done.first.text, done.first.completion.finish_reason) == ("Waves rise. Foam is white.", "landed")
+    assert (done.stop_reason, done.selected.form) == ("untrusted", "edit")
+    assert scripted.counts() == {"draft": 1, "revise": 1, "judge": 2}
+
+
+async def test_carry_adaptive_asks_for_a_shorter_text_too() -> None:
+    scripted = engine(Lines(draft=[LONG], revise=[LONG.upper()]))
+
+    search = Search(rounds=20, carry="adaptive", critic="evaluators")
+    await refined(program(JUDGE, search=search, sampling=replace(FOUR, seed=1)), scripted)
+
+    assert set(asked_for_revisions(scripted)) == {"Edit: Shorten, in en. |  | ", "Shorten, in en."}
+
+
+@pytest.mark.parametrize(("form", "complete"), [("repair", True), ("draft", False)])
+def test_a_text_that_had_all_that_its_rules_allow_is_complete_once_it_is_repaired(form: Form, complete: bool) -> None:
+    assert Candidate("c0", 0, form, None, REQUEST, Completion("Waves.", "aborted", Usage())).is_complete is complete
+
+
 async def test_a_blank_text_is_not_complete() -> None:
     scripted = engine(Lines(draft=[LONG], revise=[" ", ENDED]))
 
@@ -112,7 +151,7 @@ async def test_the_draft_of_a_request_is_complete() -> None:
     [
         ("stop", "Waves.", True),
         ("stop", "\n", False),
-        ("aborted", "Waves.", True),
+        ("aborted", "Waves.", False),
         ("landed", "Waves.", False),
         ("length", "Waves and", False),
         ("budget", "Waves and", False),
@@ -159,7 +198,7 @@ async def test_a_chinese_request_is_told_in_chinese() -> None:
 
     await refined(program(search=Search(rounds=1), sampling=FOUR, request=request, prompts=prompts), scripted)
 
-    assert asked_for_revisions(scripted) == ["上一个回答还没有写完就被截断了。请写一个更短而完整的回答。"]
+    assert asked_for_revisions(scripted) == ["你的回答还没有写完就被截断了。请写一个更短而完整的回答。"]
 
 
 @pytest.mark.parametrize("critic", ["model", "evaluators"])

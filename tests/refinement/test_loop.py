@@ -183,7 +183,7 @@ async def test_equal_texts_are_evaluated_once() -> None:
     [done] = of_type(found, Refined)
     assert rule.seen == ["Waves.", "Foam."]
     assert scripted.counts() == {"draft": 4, "judge": 4}
-    assert done.assessments["c2"] is done.assessments["c3"] is done.assessments["c0"]
+    assert done.assessments["c2"] == done.assessments["c3"] == done.assessments["c0"]
     assert sorted(event.candidate.id for event in of_type(found, CandidateEvaluated)) == ["c0", "c1", "c2", "c3"]
 
 

@@ -104,6 +104,25 @@ def test_a_judge_does_not_make_a_text_that_landed_better_than_a_complete_one(rea
     assert len(found) == expected
 
 
+def test_among_complete_texts_the_judge_still_tells_the_better_one_next_to_one_that_landed() -> None:
+    found = pairs(
+        candidate("c0", "Salt.", judged(0.9, 0.02), finish_reason="landed"),
+        candidate("c1", "Waves.", judged(0.6, 0.02)),
+        candidate("c2", "Foam.", judged(0.1, 0.02)),
+        judge_trust=TRUSTED,
+    )
+    assert found == [("judge", "Waves.", "Foam.")]
+
+
+def test_a_complete_text_that_is_judged_better_too_makes_a_pair_with_one_that_landed() -> None:
+    found = pairs(
+        candidate("c0", "Salt.", judged(0.9, 0.02)),
+        candidate("c1", "Waves.", judged(0.5, 0.02), finish_reason="landed"),
+        judge_trust=TRUSTED,
+    )
+    assert found == [("judge", "Salt.", "Waves.")]
+
+
 def test_that_a_text_is_complete_alone_makes_no_pair() -> None:
     found = pairs(
         candidate("c0", "Salt.", verified(1.0)),

@@ -83,12 +83,17 @@ def test_the_page_says_which_bars_are_met() -> None:
 
 
 def test_the_page_tells_drafts_that_were_cut_from_the_others() -> None:
-    runs = [run("self_refine", False, True, complete=False), run("self_refine", False, False, prompt="code-01")]
+    runs = [
+        run("vote", False, True, complete=False),
+        run("vote", False, False, prompt="code-01"),
+        run("draft", False, False, complete=False),
+        run("draft", False, False, complete=False, prompt="code-01"),
+    ]
 
     text = page(runs, ORIGIN, date(2026, 11, 29))
 
-    assert "| complete | 1 | 0% |" in text
-    assert "| cut | 1 | 100% |" in text
+    assert "| complete |  | 0% of 1 |" in text
+    assert "| cut | 0% of 2 | 100% of 1 |" in text
 
 
 def test_a_page_needs_a_prompt_that_every_arm_has_run() -> None:
