@@ -171,7 +171,7 @@ class _Loop:
     def _facts(self, current: _OpenRound) -> RoundFacts:
         return RoundFacts(
             number=current.making.round,
-            incumbent=self._archive.assessment(self._archive.incumbent),
+            incumbent=self._open_faults(self._archive.incumbent),
             new=[self._archive.assessments[candidate.id] for candidate in current.candidates],
             critic_satisfied=current.critic_satisfied,
             only_repeats=current.only_repeats,
@@ -255,7 +255,7 @@ class _Loop:
     ) -> Critique:
         """What is wrong with a parent. The model is greedy, so the same question again has the same answer."""
         known = (parent.id, *principles)
-        assessment = self._archive.assessment(parent)
+        assessment = self._open_faults(parent)
         factored, opinion = self._search.critic == "factored", self._opinion(assessment)
         if known not in self._critiques and policy.asks_model(
             self._search.critic, assessment, principles, opinion, self._trust
@@ -263,7 +263,7 @@ class _Loop:
             self._critiques[known] = await self._steps.critique(
                 parent, assessment, principles, factored=factored, doubted=opinion == "doubts"
             )
-        critique = self._critiques.get(known) or critique_by_evaluators(parent, assessment)
+        critique = self._critiques.get(known) or critique_by_evaluators(parent, self._archive.assessment(parent))
         current.critiques[place] = critique
         self._emit(Critiqued(current.making.round, critique))
         return critique
@@ -273,17 +273,24 @@ class _Loop:
 
     def _satisfied(self, parent: Candidate, critique: Critique) -> bool:
         """Whether nobody finds fault with the parent: no verifier, no judge, and not the critic."""
-        assessment = self._archive.assessment(parent)
+        assessment = self._open_faults(parent)
         doubted = self._opinion(assessment) == "doubts"
         return policy.faultless(assessment) and not doubted and critique.answered and not critique.remarks
+
+    def _open_faults(self, candidate: Candidate) -> Assessment | None:
+        """What is known of a candidate, of which it no longer counts that it was cut once it has been revised."""
+        assessment = self._archive.assessment(candidate)
+        if assessment is None or not self._revisions[candidate.id]:
+            return assessment
+        return replace(assessment, complete=True)
 
     def _guidance(self, expansion: Expansion, critique: Critique | None) -> Guidance:
         """The faults that a candidate should avoid: its parent's, or without one those of all, most frequent first."""
         if expansion.form == "draft":
             return Guidance()
-        assessments = self._archive.assessments
-        about = [expansion.parent.id] if expansion.parent else [candidate.id for candidate in self._archive.written]
-        known = [assessments[name] for name in about if name in assessments and self._search.critic != "none"]
+        about = [expansion.parent] if expansion.parent else self._archive.written
+        found = map(self._open_faults, about if self._search.critic != "none" else ())
+        known = [assessment for assessment in found if assessment is not None]
         broken = Counter(issue.instruction for assessment in known for issue in assessment.issues)
         instructions = tuple(instruction for instruction, _ in broken.most_common())
         shorten = not instructions and not all(assessment.complete for assessment in known)

@@ -24,16 +24,17 @@ Drafting: with constraints ``auto``, of several drafts every second one is sampl
 others, so that of equals one wins that was written freely.
 
 Criticising: a critic is asked about each parent to be edited, or whose faults a redraft should avoid. With critic
-``auto`` the model is the critic only of parents in which no evaluator found an issue, or where there are principles
-to hold them against: what is known to be wrong needs no call. Nor is there one for the sake of a judge that may not
-drive the loop: no revision of a text in which no evaluator found an issue could be known to be better. A text that came
-to no end of its own needs no critic either: it is to be shorter, and a revision that ends is known to be better. Where
-judges that are trusted are sure that a text is good and there are no principles, no model is asked either. Where they
-doubt it, the critic has to name at least one issue.
+``auto`` the model is the critic only of parents in which no evaluator found an issue, or where there are principles to
+hold them against: what is known to be wrong needs no call. Nor is there one for the sake of a judge that may not drive
+the loop: no revision of a text in which no evaluator found an issue could be known to be better. A text that came to no
+end of its own needs no critic either: it is to be shorter, and a revision that ends is known to be better. That is
+asked for once: a model whose revision is cut as well seldom ends the next one. Where judges that are trusted are sure
+that a text is good and there are no principles, no model is asked either. Where they doubt it, the critic has to name
+at least one issue.
 
 Revising: with carry ``best`` and ``last`` a parent is edited, that is, shown to the model and asked for a better
-version. Of a parent that breaks rules or was cut every second revision is a redraft instead: the request asked afresh,
-with the broken rules and without the parent. Where an edit did not help, editing the same text again seldom does.
+version. Of a parent that breaks rules every second revision is a redraft instead: the request asked afresh, with
+the broken rules and without the parent. Where an edit did not help, editing the same text again seldom does.
 With carry ``none`` every revision is a redraft. With ``adaptive`` the scores decide (branching.py), again each time,
 between a draft, a redraft that knows all candidates' faults, and an edit of one of them, and whether a revision is
 sampled under its constraints (constraining.py) or free of them; with constraints ``auto`` a draft, too. An edit that is
@@ -207,7 +208,7 @@ def revisions(
     parent: Candidate, assessment: Assessment | None, earlier_revisions: int, search: Search
 ) -> Sequence[Expansion]:
     """The next ``branches`` revisions of a parent, which has had ``earlier_revisions``."""
-    told = assessment is not None and _is_at_fault(assessment) and search.critic != "none"
+    told = assessment is not None and bool(assessment.issues) and search.critic != "none"
     numbers = range(earlier_revisions, earlier_revisions + search.branches)
     redrafts = [search.carry == "none" or (told and number % 2 == 1) for number in numbers]
     return [Expansion("redraft" if redraft else "edit", parent) for redraft in redrafts]

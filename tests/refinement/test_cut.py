@@ -68,24 +68,24 @@ async def test_a_text_that_landed_was_cut_too() -> None:
     assert done.selected.text == ENDED
 
 
-async def test_a_model_that_never_ends_is_asked_until_patience_is_over() -> None:
-    scripted = engine(Lines(draft=[LONG], revise=[LONG.upper(), f"The {LONG}"]))
-
-    stop = Stop(patience=2)
-    done = await refined(
-        program(JUDGE, search=Search(rounds=9), sampling=FOUR, stop=stop, judge_trust=JudgeTrust("none")), scripted
-    )
-
-    assert (done.stop_reason, done.selected.text, len(done.rounds)) == ("patience", "Waves rise. Foam is", 3)
-
-
-async def test_every_second_revision_of_a_cut_text_is_a_redraft() -> None:
+async def test_a_shorter_text_is_asked_for_once() -> None:
     scripted = engine(Lines(draft=[LONG], revise=[LONG.upper(), ENDED]))
 
-    done = await refined(program(JUDGE, search=Search(), sampling=FOUR, judge_trust=JudgeTrust("none")), scripted)
+    done = await refined(
+        program(JUDGE, search=Search(rounds=9), sampling=FOUR, judge_trust=JudgeTrust("none")), scripted
+    )
 
-    assert asked_for_revisions(scripted) == ["Edit: Shorten, in en. |  | ", "Shorten, in en."]
-    assert (done.selected.text, done.selected.form) == (ENDED, "redraft")
+    assert (done.stop_reason, done.selected.text) == ("untrusted", "Waves rise. Foam is")
+    assert scripted.counts() == {"draft": 1, "revise": 1, "judge": 4}
+
+
+async def test_if_that_is_cut_too_a_critic_is_asked_as_about_any_text() -> None:
+    scripted = engine(Lines(draft=[LONG], revise=[LONG.upper(), ENDED], critique=[["Too dull."]]))
+
+    done = await refined(program(JUDGE, search=Search(rounds=2), sampling=FOUR), scripted)
+
+    assert asked_for_revisions(scripted) == ["Edit: Shorten, in en. |  | ", "Edit:  | Too dull. | "]
+    assert done.selected.text == ENDED
 
 
 async def test_an_earlier_text_that_was_cut_is_not_held_against_a_later_one() -> None:
@@ -104,7 +104,7 @@ async def test_a_complete_copy_of_a_text_that_landed_is_better_than_it() -> None
     done = await refined(program(JUDGE, search=Search(), sampling=landing, judge_trust=JudgeTrust("none")), scripted)
 
     assert (done.first.text, done.first.completion.finish_reason) == ("Waves rise. Foam is white.", "landed")
-    assert (done.stop_reason, done.selected.form) == ("untrusted", "edit")
+    assert (done.stop_reason, done.selected.form) == ("fixpoint", "edit")
     assert scripted.counts() == {"draft": 1, "revise": 1, "judge": 2}
 
 
@@ -123,7 +123,7 @@ def test_a_text_that_had_all_that_its_rules_allow_is_complete_once_it_is_repaire
 
 
 async def test_a_blank_text_is_not_complete() -> None:
-    scripted = engine(Lines(draft=[LONG], revise=[" ", ENDED]))
+    scripted = engine(Lines(draft=[" "], revise=[ENDED]))
 
     done = await refined(program(JUDGE, search=Search(), sampling=FOUR, judge_trust=JudgeTrust("none")), scripted)
 
