@@ -10,7 +10,7 @@ from bench.open.arms import ARMS, RIVAL
 from bench.open.asking import Origin, Run
 from bench.quality.report import difference
 
-REVISED = ("self_refine", "constitutional", "pairwise")
+REVISED = ("self_refine", "constitutional", "pairwise", "default")
 LEAST_RATIO = 3.0
 """How many wrong drafts are to be made right for each right one that is made wrong."""
 
