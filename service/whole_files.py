@@ -23,5 +23,5 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def aside_of(name: str) -> str:
-    """How the names of the temporary files begin that become this file. A process that is killed leaves one behind."""
+    """The prefix of the temporary files that become this file. A process that is killed leaves one behind."""
     return f".{name}-"

@@ -36,7 +36,6 @@ from service.refinement.loop import refine
 from service.refinement.program import Refine
 from service.refinement.roles import Roles
 from service.refinement.single import review
-from service.refinement.trust import JudgeTrust
 from service.wire.requests import CritiqueRequest, RefineRequest
 
 AT_ONCE = 48
@@ -167,7 +166,7 @@ class Bench:
         program = replace(self.programs.compile_refine(planned.request(self.origin.budget)), judge_trust=arm.trust)
         if arm.asks_again:
             return await self._ask_again(planned, program)
-        account = _Account(program.stop.min_gain, arm.trust)
+        account = _Account(program)
         async with aclosing(refine(program, Roles.single(self.engine))) as events:
             async for event in events:
                 account.add(event)
@@ -180,7 +179,7 @@ class Bench:
         return await self._finish(planned, account, spent, event.stop_reason)
 
     async def _ask_again(self, planned: PlannedRun, program: Refine) -> Run:
-        account, spent, reason = _Account(program.stop.min_gain, program.judge_trust), Usage(), "budget"
+        account, spent, reason = _Account(program), Usage(), "budget"
         prompt = planned.prompt
 
         async def assess(text: str) -> Assessment:
@@ -234,11 +233,11 @@ class Bench:
 class _Account:
     """What a run has spent and reached, event by event."""
 
-    def __init__(self, min_gain: float, trust: JudgeTrust) -> None:
+    def __init__(self, program: Refine) -> None:
         self.reached: list[tuple[int, float, Completion]] = []
         self.ends: Counter[str] = Counter()
         self.alarms: list[str] = []
-        self._min_gain, self._trust = min_gain, trust
+        self._program = program
         self._spent = 0
         self._best: Assessment | None = None
         self.evaluated = 0
@@ -261,7 +260,8 @@ class _Account:
         self._spent += completion.usage.tokens
         if written:
             self.ends[completion.finish_reason] += 1
-        if self._best is None or policy.displaces(assessment, self._best, self._min_gain, self._trust):
+        stop, trust = self._program.stop, self._program.judge_trust
+        if self._best is None or policy.displaces(assessment, self._best, stop.min_gain, trust):
             self._best = assessment
             self.reach(self._spent, completion)
 

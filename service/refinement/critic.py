@@ -200,7 +200,9 @@ def critique_by_evaluators(candidate: Candidate, assessment: Assessment | None) 
     if assessment is None:
         return Critique(candidate.id, ())
     found = [issue.message for issue in assessment.issues]
-    return Critique(candidate.id, (*found, *([] if assessment.complete else [INCOMPLETE])))
+    if not assessment.complete:
+        found.append(INCOMPLETE)
+    return Critique(candidate.id, tuple(found))
 
 
 def parse_issues(text: str) -> Sequence[tuple[str, int]] | None:

@@ -170,7 +170,7 @@ def faultless(assessment: Assessment | None) -> bool:
     if assessment is None:
         return True
     missing = any(e.authority == "verifier" and e.error is not None for e in assessment.evaluations)
-    return not assessment.issues and not missing and assessment.complete
+    return not _is_at_fault(assessment) and not missing
 
 
 def judges_opinion(assessment: Assessment | None, calibration: Calibration, trust: JudgeTrust = UNKNOWN) -> Opinion:

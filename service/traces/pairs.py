@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from service.engines.base import Completion, Usage
 from service.evaluators.base import CriterionScore, Evaluation
 from service.refinement import policy
 from service.refinement.candidate import Assessment
@@ -192,7 +193,7 @@ def _assessment(candidate: Candidate) -> Assessment | None:
             )
             for evaluation in stated
         ],
-        complete=candidate["finish_reason"] == "stop",
+        complete=Completion(candidate["text"], candidate["finish_reason"], Usage()).is_complete,
     )
 
 
